@@ -1,0 +1,142 @@
+"""CapsNet, the capsule network of Sabour, Frosst and Hinton 2017."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from capsjax.capsules import Capsules
+from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
+from capsjax.routing import DynamicRouting, Routing
+
+
+class CapsNetOutput(NamedTuple):
+    """What a capsule network returns for a batch of images.
+
+    Attributes:
+      capsules: the class capsules, poses `[batch, classes, dim]`, activations `[batch, classes]`.
+      lengths: `[batch, classes]`, the presence of each class; the largest is the prediction.
+      coupling: `[batch, in_capsules, classes]`, the coupling coefficients of the last iteration.
+      reconstruction: `[batch, height, width, channels]`, or None for a model without a decoder.
+    """
+
+    capsules: Capsules
+    lengths: jax.Array
+    coupling: jax.Array
+    reconstruction: jax.Array | None
+
+
+class CapsNet(nnx.Module):
+    """A convolution, primary capsules, class capsules by routing, and a decoder.
+
+    The defaults are the paper's (arXiv:1710.09829, section 4): on 28x28x1 images and 10 classes it
+    has 8,215,568 parameters, 6,804,224 of them outside the decoder.
+
+    Args:
+      image_shape: `(height, width, channels)` of one image.
+      num_classes: number of class capsules.
+      conv_features: filters of the first convolution.
+      conv_kernel: side of its kernel.
+      conv_stride: its stride.
+      primary_types: types of primary capsules.
+      primary_dim: dimension of their poses.
+      primary_kernel: side of the kernel they are made with.
+      primary_stride: its stride.
+      class_dim: dimension of the class capsules' poses.
+      routing: how the class capsules come about.
+      decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
+      dtype: dtype of convolutions, votes and decoder. Norms, softmax and what the model returns are
+        float32 at least.
+      param_dtype: dtype of the parameters.
+      rngs: source of the initial values.
+
+    Raises:
+      ValueError: the image is too small for the kernels, or a size is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_shape: Sequence[int],
+        num_classes: int,
+        conv_features: int = 256,
+        conv_kernel: int = 9,
+        conv_stride: int = 1,
+        primary_types: int = 32,
+        primary_dim: int = 8,
+        primary_kernel: int = 9,
+        primary_stride: int = 2,
+        class_dim: int = 16,
+        routing: Routing = DynamicRouting(iterations=3),  # noqa: B008 (frozen, has no state)
+        decoder_hidden: Sequence[int] | None = (512, 1024),
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if len(image_shape) != 3:
+            raise ValueError(f"image_shape is (height, width, channels), not {image_shape}")
+        self.num_classes = num_classes
+        self.features = ConvFeatures(
+            image_shape,
+            conv_features,
+            kernel_size=conv_kernel,
+            stride=conv_stride,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.primary_caps = PrimaryCaps(
+            self.features.output_shape,
+            primary_types,
+            primary_dim,
+            kernel_size=primary_kernel,
+            stride=primary_stride,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.class_caps = DenseCaps(
+            self.primary_caps.num_capsules,
+            primary_dim,
+            num_classes,
+            class_dim,
+            routing=routing,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.decoder = nnx.data(
+            None
+            if decoder_hidden is None
+            else Decoder(
+                num_classes,
+                class_dim,
+                image_shape,
+                hidden=decoder_hidden,
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+        )
+
+    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
+        """Runs the network on a batch of images.
+
+        Args:
+          images: `[batch, height, width, channels]`, values from 0 to 1.
+          labels: `[batch]` integers: the classes whose capsules the decoder sees, in training.
+            Without them it sees the longest capsule.
+
+        Returns:
+          Capsules, lengths, coupling and reconstruction, in float32 at least.
+        """
+        capsules, coupling = self.class_caps(self.primary_caps(self.features(images)))
+        lengths = capsules.activation
+        if self.decoder is None:
+            return CapsNetOutput(capsules, lengths, coupling, None)
+        shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
+        mask = jax.nn.one_hot(shown, self.num_classes, dtype=lengths.dtype)
+        return CapsNetOutput(capsules, lengths, coupling, self.decoder(capsules.pose, mask))
