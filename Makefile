@@ -1,0 +1,107 @@
+# The commands of this checkout; `make` alone lists them.
+# Needs make and Python 3.11 or newer. Everything else goes into $(VENV), with the versions
+# that requirements/*.txt pin.
+
+PYTHON ?= python3
+VENV ?= .venv
+UV ?= uv
+ARGS ?=
+
+RUN := $(VENV)/bin/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help train test test-without-torch check check-format check-lint check-types format \
+	lock clean venv install-train install-dev install-parity
+
+help:
+	@echo "make train      set up $(VENV) and train on the embedded digits, into runs/digits"
+	@echo "make test       set up $(VENV) and run the tests; ARGS='-k squash' chooses among them"
+	@echo "make check      format, lint and types, as continuous integration checks them"
+	@echo "make format     rewrite the code in the project's format"
+	@echo "make lock       pin the requirements anew (needs uv); ARGS=--upgrade takes newer ones"
+	@echo "make clean      remove $(VENV) and the caches; runs/ stays"
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter of a new $(VENV)."
+
+train: install-train
+	$(RUN) -m train fit digits --out runs/digits --overwrite $(ARGS)
+
+test: install-dev install-parity
+	$(RUN) -m pytest $(ARGS)
+
+# What can be tested without PyTorch.
+test-without-torch: install-dev
+	$(RUN) -m pytest -m "not torch" $(ARGS)
+
+check: check-format check-lint check-types
+
+check-format: install-dev
+	$(RUN) -m ruff format --check .
+
+check-lint: install-dev
+	$(RUN) -m ruff check .
+
+check-types: install-dev
+	$(RUN) -m mypy
+
+format: install-dev
+	$(RUN) -m ruff check --fix-only .
+	$(RUN) -m ruff format .
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# --- Set-up: done once for each content of a lock, which $(VENV)/locks remembers as a copy of
+# the file, written last, so that an interrupted set-up starts again.
+
+NEW_ENOUGH := import sys; assert sys.version_info >= (3, 11)
+
+venv:
+	@if ! $(RUN) -c '$(NEW_ENOUGH); import pip' >/dev/null 2>&1; then \
+		$(PYTHON) -c '$(NEW_ENOUGH)' >/dev/null 2>&1 || { \
+			echo "capsjax needs Python 3.11 or newer, and '$(PYTHON)' is older or missing:" \
+				"name one, as in 'make PYTHON=python3.11 $(MAKECMDGOALS)'." >&2; exit 1; }; \
+		echo "Making $(VENV) with $$($(PYTHON) --version)"; \
+		rm -rf $(VENV)/locks; \
+		$(PYTHON) -m venv $(VENV) || { \
+			echo "'$(PYTHON) -m venv' failed: install the venv module of this Python" \
+				"(on Debian and Ubuntu the package python3-venv)." >&2; exit 1; }; \
+	fi
+
+define install
+@if ! cmp -s $(1) $(VENV)/locks/$(notdir $(1)); then \
+	echo "Installing $(1) into $(VENV), which takes about a minute"; \
+	mkdir -p $(VENV)/locks && \
+	$(RUN) -m pip install --quiet -r $(1) && \
+	cp $(1) $(VENV)/locks/; \
+fi
+endef
+
+install-train: venv
+	$(call install,requirements/train.txt)
+
+install-dev: venv
+	$(call install,requirements/dev.txt)
+
+install-parity: install-dev
+	$(call install,requirements/parity.txt)
+
+# --- Locks: dev.txt is resolved first, the others agree with it. parity.txt holds what the extra
+# adds to train.txt; which CUDA packages a build of PyTorch needs, if any, is left to pip.
+
+COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+lock:
+	@$(UV) --version >/dev/null 2>&1 || { \
+		echo "make lock needs uv: install it, or name it, as in 'make lock UV=path/to/uv'." >&2; \
+		exit 1; }
+	$(COMPILE) $(ARGS) --extra train --extra dev -o requirements/dev.txt
+	$(COMPILE) --extra train -c requirements/dev.txt -o requirements/train.txt
+	$(COMPILE) $(ARGS) --extra parity -c requirements/dev.txt -o requirements/parity.txt
+	grep '^#' requirements/dev.txt > requirements/parity.new
+	grep -vxF -f requirements/train.txt requirements/parity.txt \
+		| grep -vE '^(cuda|nvidia|triton)-?' >> requirements/parity.new
+	mv requirements/parity.new requirements/parity.txt

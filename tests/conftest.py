@@ -1,0 +1,58 @@
+"""One set-up for every test: eight virtual CPU devices and JAX's strictest settings.
+
+A warning is an error (`filterwarnings` in pyproject.toml). An exception belongs there, with the
+package and the reason; never in a test.
+"""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+TESTS = Path(__file__).parent
+
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_debug_nans", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_report_header() -> str | None:
+    if importlib.util.find_spec("torch") is None:
+        return "tests/parity: left out, PyTorch is not installed"
+    return None
+
+
+@pytest.fixture(autouse=True)
+def _dtype_promotion(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Strict where the library is tested; the programs step optax's optimisers.
+
+    optax (seen in 0.2.8, `tree.bias_correction`) computes `decay**count` of a float and an int32,
+    which the strict rules refuse in Adam and all that is made from it.
+    """
+    programs = {TESTS / "train", TESTS / "parity"}
+    rules = "standard" if programs & set(request.path.parents) else "strict"
+    with jax.numpy_dtype_promotion(rules):
+        yield
+
+
+@pytest.fixture(scope="session")
+def official_files() -> Path:
+    """The folder whose `mnist` and `fashion-mnist` hold the official IDX files, or a skip."""
+    named = os.environ.get("CAPSJAX_TEST_DATA")
+    folder = Path(named) if named else TESTS.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no official IDX files in {folder} (CAPSJAX_TEST_DATA names another folder)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist_dir(official_files: Path) -> Path:
+    """The folder of the four official MNIST files."""
+    return official_files / "mnist"

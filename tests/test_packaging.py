@@ -1,0 +1,221 @@
+"""The house: who may import whom, what the wheel holds, and that the locks agree."""
+
+import ast
+import email
+import graphlib
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LIBRARY_NEEDS = {"jax", "flax", "optax"}
+
+# The parts of the library from the bottom up: a part imports those of lower rank and itself.
+RANK = {
+    "capsules": 0,
+    "ops": 1,
+    "losses": 1,
+    "routing": 2,
+    "layers": 3,
+    "models": 4,
+    "__init__": 5,
+}
+
+
+# --- Arrows
+
+
+def modules(package: str) -> dict[str, Path]:
+    """Every module of a package of this checkout: dotted name -> file."""
+    found = {}
+    for file in sorted((ROOT / package).rglob("*.py")):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def imports(name: str, file: Path, known: set[str]) -> set[str]:
+    """The dotted names a module imports, wherever in it the import stands.
+
+    `from package import x` counts as `package.x` where that is a module among `known`.
+    """
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            members = {f"{base}.{alias.name}" for alias in node.names}
+            found |= (members & known) | ({base} if members - known else set())
+    return found
+
+
+def imports_of(package: str) -> Iterator[tuple[str, str]]:
+    """Every import in a package, as (module, what it imports)."""
+    files = modules(package)
+    for name, file in files.items():
+        for target in sorted(imports(name, file, set(files))):
+            yield name, target
+
+
+def top(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def part(name: str) -> str:
+    """The part of the library a module belongs to: `capsjax.routing.em` -> `routing`."""
+    return [*name.split("."), "__init__"][1]
+
+
+def test_library_imports_jax_flax_optax_numpy_and_the_standard_library_alone():
+    allowed = LIBRARY_NEEDS | {"numpy", "capsjax"} | sys.stdlib_module_names
+    strangers = [(m, t) for m, t in imports_of("capsjax") if top(t) not in allowed]
+    assert not strangers
+
+
+def test_library_knows_no_file_system_and_no_clock():
+    world = {"datetime", "glob", "io", "os", "pathlib", "shutil", "subprocess", "tempfile", "time"}
+    assert not [(m, t) for m, t in imports_of("capsjax") if top(t) in world]
+
+
+def test_training_program_imports_no_parity_torch_or_tensorflow():
+    forbidden = {"parity", "tests", "torch", "tensorflow"}
+    assert not [(m, t) for m, t in imports_of("train") if top(t) in forbidden]
+
+
+def test_inside_the_library_imports_run_downwards():
+    inside = [(m, t) for m, t in imports_of("capsjax") if top(t) == "capsjax"]
+    homeless = {part(m) for m in modules("capsjax")} - RANK.keys()
+    assert not homeless, f"give {homeless} a place in RANK"
+    upward = [(m, t) for m, t in inside if part(m) != part(t) and RANK[part(m)] <= RANK[part(t)]]
+    assert not upward
+
+
+@pytest.mark.parametrize("package", ["capsjax", "train", "parity"])
+def test_nothing_imports_in_a_circle(package):
+    graph = {name: set() for name in modules(package)}
+    for module, target in imports_of(package):
+        if target in graph:
+            graph[module].add(target)
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+# --- Locks
+
+
+def pins(lock: str) -> dict[str, set[str]]:
+    """A lock's requirements: name -> its lines (two where the version depends on Python)."""
+    found: dict[str, set[str]] = {}
+    for line in (ROOT / "requirements" / lock).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            found.setdefault(line.partition("==")[0], set()).add(line)
+    return found
+
+
+@pytest.mark.parametrize("lock", ["train.txt", "dev.txt", "parity.txt"])
+def test_every_line_of_a_lock_is_one_exact_version(lock):
+    lines = set().union(*pins(lock).values())
+    assert lines
+    assert not [x for x in lines if not re.fullmatch(r"[a-z0-9-]+==[0-9][^ ;/:@+]*( ; .+)?", x)]
+
+
+def test_locks_agree():
+    train, dev, parity = pins("train.txt"), pins("dev.txt"), pins("parity.txt")
+    assert train.items() <= dev.items()
+    assert not [name for name in parity.keys() & dev.keys() if parity[name] != dev[name]]
+
+
+def test_parity_lock_leaves_cuda_to_pip():
+    assert not [n for n in pins("parity.txt") if n.startswith(("nvidia", "cuda", "triton"))]
+
+
+# --- The wheel
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """Runs a command that must succeed, in a clean Python environment; its standard output."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip")
+    run(*pip, "wheel", ROOT, "--no-deps", "--no-build-isolation", "-w", out, cwd=out)
+    (file,) = out.glob("*.whl")
+    return file
+
+
+@pytest.fixture(scope="module")
+def empty_environment(wheel, tmp_path_factory) -> Path:
+    """The interpreter of a new environment that holds the wheel and what it asks for."""
+    folder = tmp_path_factory.mktemp("environment")
+    run(sys.executable, "-m", "venv", "--without-pip", "env", cwd=folder)
+    python = folder / "env" / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--python", python)
+    run(*pip, "install", wheel, "-c", ROOT / "requirements" / "dev.txt", cwd=folder)
+    return python
+
+
+def test_wheel_holds_the_library_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if not name.endswith("/")}
+    metadata = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
+    assert {file.relative_to(ROOT).as_posix() for file in modules("capsjax").values()} <= files
+    assert {Path(name).parts[0] for name in files} == {"capsjax", metadata}
+    assert f"{metadata}/licenses/LICENSE" in files
+
+
+FORWARD = """
+import importlib.metadata, importlib.util, json
+import jax.numpy as jnp
+from flax import nnx
+import capsjax
+
+model = capsjax.CapsNet(
+    image_shape=(8, 8, 1), num_classes=10, conv_features=8, conv_kernel=3, primary_types=2,
+    primary_dim=4, primary_kernel=3, primary_stride=2, class_dim=8, decoder_hidden=(16,),
+    rngs=nnx.Rngs(0),
+)
+lengths = model(jnp.ones((2, 8, 8, 1), jnp.float32)).lengths
+strangers = ["train", "parity", "tests", "torch", "tensorflow_datasets"]
+print(json.dumps({
+    "file": capsjax.__file__,
+    "version": [capsjax.__version__, importlib.metadata.version("capsjax")],
+    "shape": lengths.shape,
+    "sensible": bool(((lengths > 0) & (lengths < 1)).all()),
+    "strangers": [name for name in strangers if importlib.util.find_spec(name)],
+}))
+"""
+
+
+def test_wheel_works_in_an_empty_environment(empty_environment, tmp_path):
+    told = json.loads(run(empty_environment, "-I", "-c", FORWARD, cwd=tmp_path))
+    assert Path(told["file"]).is_relative_to(empty_environment.parents[1])
+    assert told["version"][0] == told["version"][1]
+    assert told["shape"] == [2, 10]
+    assert told["sensible"]
+    assert told["strangers"] == []
+
+
+def test_wheel_asks_for_jax_flax_and_optax_alone(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(archive.read(name))
+    asked = [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r]
+    assert {re.match(r"[a-z]+", r)[0] for r in asked} == LIBRARY_NEEDS
