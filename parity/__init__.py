@@ -1,0 +1,1 @@
+"""The proof that capsjax computes what PyTorch capsule networks compute."""

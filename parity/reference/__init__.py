@@ -1,0 +1,37 @@
+"""Plain PyTorch references: the paper's network, and one for each public dialect."""
+
+from parity.reference.adambielski import AdamBielski
+from parity.reference.capsnet import CapsNet
+from parity.reference.cedrickchee import CedrickChee
+from parity.reference.gram_ai import GramAi
+from parity.reference.jindongwang import JindongWang
+from parity.reference.laubonghaudoi import LaubongHaudoi
+from parity.reference.xifengguo import XifengGuo
+from parity.reference.xifengguo_keras import XifengGuoKeras
+
+DIALECTS = {
+    "gram-ai": GramAi,
+    "xifengguo": XifengGuo,
+    "xifengguo-keras": XifengGuoKeras,
+    "jindongwang": JindongWang,  # higgsfield computes the same under the same names
+    "cedrickchee": CedrickChee,
+    "laubonghaudoi": LaubongHaudoi,
+    "adambielski": AdamBielski,
+}
+"""The public dialects by name."""
+
+REFERENCES = {"reference": CapsNet, **DIALECTS}
+"""The paper's network and the dialects, by the name of their weight layout."""
+
+__all__ = [
+    "DIALECTS",
+    "REFERENCES",
+    "AdamBielski",
+    "CapsNet",
+    "CedrickChee",
+    "GramAi",
+    "JindongWang",
+    "LaubongHaudoi",
+    "XifengGuo",
+    "XifengGuoKeras",
+]

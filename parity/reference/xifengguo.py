@@ -1,0 +1,105 @@
+"""The CapsNet of XifengGuo/CapsNet-Pytorch, computed as that project computes it."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from parity.reference._parts import (
+    Dialect,
+    Stages,
+    class_mask,
+    flatten_images,
+    group,
+    length,
+    normal_parameter,
+    sequential_decoder,
+)
+
+
+def squash(s: Tensor, dim: int = -1) -> Tensor:
+    """`|s|^2 / (1 + |s|^2) * s / (|s| + 1e-8)`, in float64, returned in the dtype of `s`."""
+    wide = s.double()
+    n = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
+    return (n**2 / (1 + n**2) * wide / (n + 1e-8)).to(s.dtype)
+
+
+class XifengGuo(Dialect):
+    """CapsNet whose routing has a gradient in its last pass only.
+
+    - Primary capsules: one convolution of T K filters, whose flattened NCHW output is cut into
+      pieces of K (order A): a capsule is K neighbouring positions, not K channels of one.
+    - Squash divides by `|s| + 1e-8`.
+    - Coupling: softmax over the output capsules j. Logits for each example, from zero. All passes
+      but the last see votes without gradient, so the coupling of the last pass has none either.
+    - Losses: the paper's margin, and 0.392 times the mean squared error over the pixels: on images
+      of 784 pixels the paper's 0.0005 times the sum, on others another number.
+    - Decoder: the capsule of the label in training, the longest one in test.
+
+    State dict: `conv1`, `primarycaps.conv2d`, `digitcaps.weight` `[J, I, D, K]`,
+    `decoder.{0,2,4}`.
+
+    Not known, and taken from the paper: the margins 0.9 and 0.1 and the weight 0.5. Not known, and
+    taken as the plain length: how lengths are computed.
+    """
+
+    def build(self) -> None:
+        """Adds the parameters."""
+        self.conv1 = self.first_conv()
+        self.primarycaps = group(conv2d=self.primary_conv(self.primary_types * self.primary_dim))
+        self.digitcaps = group(
+            weight=normal_parameter(
+                self.num_classes, self.in_capsules, self.class_dim, self.primary_dim
+            )
+        )
+        if self.has_decoder:
+            self.decoder = sequential_decoder(
+                self.decoder_layers(self.num_classes * self.class_dim)
+            )
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
+        """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
+        conv1 = torch.relu(self.conv1(images))
+        maps = self.primarycaps.conv2d(conv1)
+        primary_s = maps.flatten(1).unflatten(1, (self.in_capsules, self.primary_dim))
+        primary_u = squash(primary_s)
+        u_hat = torch.einsum("jidk,bik->bijd", self.digitcaps.weight, primary_u)
+        stages = {"conv1": conv1, "primary_s": primary_s, "primary_u": primary_u, "u_hat": u_hat}
+        stages |= self.route(u_hat)
+
+        v = stages[f"v{self.iterations}"]
+        stages["lengths"] = length(v)
+        stages["mask"] = class_mask(stages["lengths"], labels)
+        if self.has_decoder:
+            masked = v * stages["mask"][:, :, None]
+            stages["reconstruction"] = self.decoder(masked.flatten(1))
+        return stages
+
+    def route(self, u_hat: Tensor) -> Stages:
+        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
+        stages = {}
+        b = u_hat.new_zeros(u_hat.shape[:3])
+        for r in range(1, self.iterations + 1):
+            votes = u_hat if r == self.iterations else u_hat.detach()
+            c = torch.softmax(b, dim=2)
+            s = torch.einsum("bij,bijd->bjd", c, votes)
+            v = squash(s)
+            stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
+            if r < self.iterations:
+                b = b + torch.einsum("bijd,bjd->bij", u_hat.detach(), v)
+        return stages
+
+    def losses(self, outputs: Stages, images: Tensor, labels: Tensor) -> Stages:
+        """`margin` `[B]`, `reconstruction` `[B]` (mean over pixels), `total`."""
+        lengths = outputs["lengths"]
+        T = functional.one_hot(labels, self.num_classes).to(lengths.dtype)
+        present = torch.relu(0.9 - lengths) ** 2
+        absent = torch.relu(lengths - 0.1) ** 2
+        margin = (T * present + 0.5 * (1 - T) * absent).sum(dim=1)
+        if not self.has_decoder:
+            return {"margin": margin, "total": margin.mean()}
+        error = ((outputs["reconstruction"] - flatten_images(images)) ** 2).mean(dim=1)
+        return {
+            "margin": margin,
+            "reconstruction": error,
+            "total": (margin + 0.392 * error).mean(),
+        }

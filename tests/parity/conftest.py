@@ -1,0 +1,16 @@
+"""`parity` needs PyTorch: its tests carry the mark `torch`, and are not collected without it."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+collect_ignore_glob = ["*"] if importlib.util.find_spec("torch") is None else []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.torch)
