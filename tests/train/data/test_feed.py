@@ -1,0 +1,97 @@
+"""Both feeds give the same batches, and the right one is chosen."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from train.data import feed as feeds
+from train.data import make_feed
+from train.data.resident import ResidentFeed
+from train.data.streaming import StreamingFeed
+from train.errors import UserError
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+class Device:
+    """A device as far as its memory goes."""
+
+    def __init__(self, limit: int, in_use: int) -> None:
+        self.memory = {"bytes_limit": limit, "bytes_in_use": in_use}
+
+    def memory_stats(self):
+        return self.memory
+
+
+def test_both_feeds_give_the_same_batches(split, mesh):
+    resident, streaming = (
+        make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh)
+        for kind in ("resident", "streaming")
+    )
+    assert isinstance(resident, ResidentFeed)
+    assert isinstance(streaming, StreamingFeed)
+    select = [jax.jit(feed.select) for feed in (resident, streaming)]
+    pairs = zip(resident.batches(0, 9), streaming.batches(0, 9), strict=True)
+    for ours, theirs in pairs:
+        images, labels = select[0](resident.constants, ours)
+        expected_images, expected_labels = select[1](streaming.constants, theirs)
+        np.testing.assert_array_equal(images, expected_images)
+        np.testing.assert_array_equal(labels, expected_labels)
+        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_labels_stay_with_their_images(split, mesh, kind):
+    feed = make_feed(split, batch_size=23, seed=0, kind=kind, mesh=mesh)
+    (batch,) = feed.batches(0, 1)
+    images, labels = jax.jit(feed.select)(feed.constants, batch)
+    seen = sorted((np.asarray(i).tobytes(), int(y)) for i, y in zip(images, labels, strict=True))
+    given = zip(split.images, split.labels, strict=True)
+    assert seen == sorted((i.tobytes(), int(y)) for i, y in given)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_resuming_needs_the_step_only(split, mesh, kind):
+    feed = make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh)
+    whole = list(feed.batches(0, 8))[5:]
+    resumed = list(make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh).batches(5, 8))
+    for ours, theirs in zip(whole, resumed, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_no_steps_are_no_batches(split, mesh, kind):
+    feed = make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh)
+    assert list(feed.batches(3, 3)) == []
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_a_batch_larger_than_the_data(split, mesh, kind):
+    with pytest.raises(UserError, match="batch of 24 is larger than the training set of 23"):
+        make_feed(split, batch_size=24, seed=0, kind=kind, mesh=mesh)
+
+
+def test_an_unknown_kind_lists_the_right_ones(split, mesh):
+    with pytest.raises(UserError, match="no feed 'residen': choose one of auto, resident, stream"):
+        make_feed(split, batch_size=8, seed=0, kind="residen", mesh=mesh)
+
+
+def test_auto_is_resident_up_to_the_last_byte_that_fits(split, mesh, monkeypatch):
+    needed = (split.images.nbytes + split.labels.nbytes) * len(jax.devices())
+    monkeypatch.setattr(feeds, "RESIDENT_CPU_BYTES", needed)
+    assert isinstance(make_feed(split, batch_size=8, seed=0, mesh=mesh), ResidentFeed)
+    monkeypatch.setattr(feeds, "RESIDENT_CPU_BYTES", needed - 1)
+    assert isinstance(make_feed(split, batch_size=8, seed=0, mesh=mesh), StreamingFeed)
+    with pytest.raises(UserError, match="use the streaming feed"):
+        make_feed(split, batch_size=8, seed=0, kind="resident", mesh=mesh)
+
+
+def test_room_is_a_share_of_the_fullest_devices_free_memory():
+    class TwoDevices:
+        local_devices = (Device(1000, 200), Device(1000, 600))
+
+    assert feeds._room_per_device(TwoDevices()) == int(feeds.RESIDENT_FRACTION * 400)

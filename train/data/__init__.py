@@ -1,0 +1,22 @@
+"""Data: named sets in memory, the order of their examples, and the feeds that bring them in."""
+
+from train.data.augment import shift, shift_batch
+from train.data.catalog import list_datasets, load_dataset
+from train.data.dataset import Dataset, Split
+from train.data.evaluation import padded_batches
+from train.data.feed import Feed, FeedKind, make_feed
+from train.data.order import Order
+
+__all__ = [
+    "Dataset",
+    "Feed",
+    "FeedKind",
+    "Order",
+    "Split",
+    "list_datasets",
+    "load_dataset",
+    "make_feed",
+    "padded_batches",
+    "shift",
+    "shift_batch",
+]

@@ -1,0 +1,119 @@
+"""MNIST and the sets published in its format: one entry of a table each.
+
+A set is read from tensorflow-datasets' cache, where it is prepared once, without TensorFlow, from
+the official IDX files. Where tensorflow-datasets is not installed, the same files are read
+directly. Either way gives the same arrays in the same order.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from train.data.dataset import Dataset
+from train.data.idx_source import (
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    Fingerprint,
+    IdxSource,
+)
+from train.errors import UserError
+
+# LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
+MNIST = IdxSource(
+    name="mnist",
+    url="https://storage.googleapis.com/cvdf-datasets/mnist/",
+    class_names=tuple("0123456789"),
+    fingerprints={
+        TRAIN_IMAGES: Fingerprint(
+            9912422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+        ),
+        TRAIN_LABELS: Fingerprint(
+            28881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+        ),
+        TEST_IMAGES: Fingerprint(
+            1648877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+        ),
+        TEST_LABELS: Fingerprint(
+            4542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+        ),
+    },
+)
+
+# Xiao, Rasul and Vollgraf, "Fashion-MNIST", 2017, arXiv:1708.07747.
+FASHION_MNIST = IdxSource(
+    name="fashion_mnist",
+    url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    class_names=(
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+    fingerprints={
+        TRAIN_IMAGES: Fingerprint(
+            26421880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+        ),
+        TRAIN_LABELS: Fingerprint(
+            29515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845"
+        ),
+        TEST_IMAGES: Fingerprint(
+            4422102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+        ),
+        TEST_LABELS: Fingerprint(
+            5148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"
+        ),
+    },
+)
+
+SOURCES = {source.name: source for source in (MNIST, FASHION_MNIST)}
+
+
+def load(
+    source: IdxSource,
+    *,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+) -> Dataset:
+    """Loads a set in MNIST's format, preparing it in the cache the first time.
+
+    Args:
+        source: the set.
+        data_dir: a folder with the four official files, read only while the set is not in the
+            cache; without it they are downloaded.
+        cache_dir: tensorflow-datasets' folder of prepared data; by default the environment
+            variable `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+
+    Returns:
+        The data set, in the order of the official files.
+
+    Raises:
+        UserError: if a file is missing, wrong or corrupted, there are no files and no network, or
+            the cache cannot be written or read.
+    """
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        if data_dir is None:
+            raise UserError(
+                f"{source.name} comes through tensorflow-datasets, which is not installed: install "
+                "the project's `train` extra, or name a folder with the four official IDX files "
+                "with --data-dir."
+            )
+        return source.read(source.find(data_dir))
+
+    from train.data import tfds_cache
+
+    cache = Path(cache_dir or _default_cache()).expanduser()
+    if not tfds_cache.is_prepared(source, cache):
+        tfds_cache.prepare(source, cache, data_dir=data_dir)
+    return tfds_cache.read(source, cache)
+
+
+def _default_cache() -> str:
+    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"

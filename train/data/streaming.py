@@ -1,0 +1,75 @@
+"""The feed for sets that do not fit on the device: Grain puts batches together on the host."""
+
+from collections.abc import Iterator, Mapping
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from train.data.dataset import Split
+from train.data.order import Order
+
+_THREADS = 2
+_BATCHES_AHEAD = 8
+
+
+class StreamingFeed:
+    """Sends every batch from the host, put together ahead of time by Grain.
+
+    Args:
+        split: the training split.
+        batch_size: the global batch, B.
+        seed: chooses the order of the examples.
+        workers: processes that put batches together; 0 leaves it to threads of this one, which is
+            right as long as it is only gathering from memory.
+
+    Attributes:
+        constants: empty, nothing stays on the devices.
+
+    Raises:
+        UserError: if the batch is larger than the split.
+    """
+
+    def __init__(self, split: Split, *, batch_size: int, seed: int, workers: int = 0) -> None:
+        self._gather = _Gather(split, Order(len(split), batch_size=batch_size, seed=seed))
+        self._workers = workers
+        self.constants: dict[str, jax.Array] = {}
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields `{"images": uint8 [B, height, width, channels], "labels": int32 [B]}` per step."""
+        if start_step >= stop_step:
+            return
+        stream = (
+            grain.MapDataset.range(start_step, stop_step)
+            .map(self._gather)
+            .to_iter_dataset(
+                grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
+            )
+        )
+        if self._workers:
+            # Grain's worker processes read absl's flags, which only absl's own programs parse.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        yield from stream
+
+    @staticmethod
+    def select(
+        constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Passes on images uint8 [b, height, width, channels] and labels int32 [b]."""
+        del constants
+        return batch["images"], batch["labels"]
+
+
+class _Gather:
+    """Step -> batch; a class, so that Grain can send it to its worker processes."""
+
+    def __init__(self, split: Split, order: Order) -> None:
+        self._split = split
+        self._order = order
+
+    def __call__(self, step: int) -> dict[str, np.ndarray]:
+        indices = self._order.indices(int(step))
+        return {"images": self._split.images[indices], "labels": self._split.labels[indices]}

@@ -1,0 +1,43 @@
+"""Metrics as sums and counts, so that batches, devices and processes merge exactly."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+
+class Mean(NamedTuple):
+    """A mean that is not divided yet: `total` over `count` examples, both scalars."""
+
+    total: jax.Array
+    count: jax.Array
+
+
+def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> Mean:
+    """Sums per-example values `[batch]`, those where `mask [batch]` is 0 left out."""
+    values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
+    if mask is None:
+        return Mean(jnp.sum(values), jnp.asarray(values.size, jnp.int32))
+    return Mean(
+        jnp.sum(jnp.where(mask > 0, values, 0)), jnp.sum(mask > 0).astype(jnp.int32)
+    )
+
+
+def across_devices(metrics: Mapping[str, Mean], axis_name: str) -> dict[str, Mean]:
+    """Sums metrics over the devices of a mapped axis."""
+    return {name: Mean(*lax.psum(tuple(mean), axis_name)) for name, mean in metrics.items()}
+
+
+def merge(metrics: Iterable[Mapping[str, Mean]]) -> dict[str, float]:
+    """The values of metrics over many steps: fetches them from the device and divides once."""
+    fetched = jax.device_get(list(metrics))
+    names = fetched[0].keys() if fetched else ()
+    values = {}
+    for name in names:
+        total = float(np.sum([m[name].total for m in fetched], dtype=np.float64))
+        count = int(np.sum([m[name].count for m in fetched], dtype=np.int64))
+        values[name] = total / count if count else float("nan")
+    return values

@@ -1,0 +1,43 @@
+"""Recipes, one a file: the docstring tells how to run it, on what, and what comes out."""
+
+import inspect
+
+from train.config import FitConfig
+from train.errors import UserError
+from train.presets import digits, fashion_mnist, mnist, mnist_small
+
+_RECIPES = {
+    "digits": digits,
+    "fashion_mnist": fashion_mnist,
+    "mnist": mnist,
+    "mnist-small": mnist_small,
+}
+
+
+def list_presets() -> list[str]:
+    """The names that `get_preset` takes."""
+    return sorted(_RECIPES)
+
+
+def get_preset(name: str) -> FitConfig:
+    """The configuration of a recipe.
+
+    Raises:
+        UserError: if there is no recipe of that name.
+    """
+    return _recipe(name).CONFIG
+
+
+def describe_preset(name: str) -> str:
+    """The text of a recipe: what it is, how to run it, and what to expect.
+
+    Raises:
+        UserError: if there is no recipe of that name.
+    """
+    return inspect.cleandoc(_recipe(name).__doc__ or "")
+
+
+def _recipe(name: str):  # type: ignore[no-untyped-def]  # a module with CONFIG
+    if name not in _RECIPES:
+        raise UserError(f"unknown preset {name!r}, choose from: {', '.join(list_presets())}.")
+    return _RECIPES[name]
