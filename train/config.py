@@ -1,11 +1,10 @@
 """What a run is made of, and every check on user input that needs no data.
 
 `FitConfig` is what decides the numbers of a run; it is saved with the run and has to be the same
-when the run is resumed. `RunOptions` is where and on what the run happens.
+when the run is resumed. Where and on what a run happens is no part of it.
 """
 
 import dataclasses
-import json
 import math
 import types
 import typing
@@ -15,16 +14,24 @@ from typing import Any
 
 import capsjax
 from train.data import list_datasets
-from train.data.feed import FeedKind
 from train.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
+MASKS = ("label", "longest")
 
 
-def setting(default: Any, text: str, choices: tuple[str, ...] | None = None) -> Any:
+POSITIVE = "more than 0"
+NOT_NEGATIVE = "0 or more"
+
+
+def setting(
+    default: Any, text: str, choices: tuple[str, ...] | None = None, bound: str | None = None
+) -> Any:
     """A field of a configuration, with the help text of its command-line option."""
-    kinds = {"default_factory": default} if callable(default) else {"default": default}
-    return dataclasses.field(**kinds, metadata={"help": text, "choices": choices})  # type: ignore[call-overload]
+    metadata = {"help": text, "choices": choices, "bound": bound}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -37,57 +44,57 @@ class FitConfig:
 
     preset: str = setting("digits", "recipe that the other values come from")
     dataset: str = setting("digits", "data set to train and test on", list_datasets())
-    max_shift: int = setting(0, "training images are shifted by up to this many pixels")
+    input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
+    input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
+    max_shift: int = setting(
+        0, "training images are shifted by up to this many pixels", bound=NOT_NEGATIVE
+    )
+
     model: str = setting("capsnet", "network to train", tuple(capsjax.list_models()))
-    model_sizes: dict[str, Any] = setting(dict, "sizes that differ from the published ones")
+    model_options: dict[str, Any] = setting(  # noqa: RUF009
+        dict, "arguments that differ from the published ones"
+    )
     routing: str = setting("dynamic", "routing algorithm", tuple(capsjax.list_routings()))
-    routing_iterations: int = setting(3, "routing iterations")
+    routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE)
+    routing_options: dict[str, Any] = setting(dict, "further arguments of the routing")  # noqa: RUF009
     dtype: str = setting("float32", "dtype of the computation", DTYPES)
     param_dtype: str = setting("float32", "dtype of the parameters", DTYPES)
-    reconstruction_weight: float = setting(
-        0.0005, "weight of the summed squared reconstruction error in the loss"
+
+    margin_of: str = setting(
+        "length", "the margin loss sees lengths, or their softmax", ("length", "softmax")
     )
-    batch_size: int = setting(128, "images in a step, over all devices")
-    epochs: float = setting(10.0, "passes over the training set")
-    steps: int | None = setting(None, "training steps, instead of epochs")
-    learning_rate: float = setting(0.001, "Adam's learning rate at the start")
-    decay_rate: float = setting(0.96, "factor on the learning rate every --decay-steps steps")
-    decay_steps: int = setting(2000, "steps in which the learning rate falls by --decay-rate")
-    seed: int = setting(0, "decides initial values, order of the data and augmentation")
-    log_every: int = setting(10, "steps between two lines of metrics")
-    evaluate_every: int | None = setting(None, "steps between two evaluations, an epoch if not set")
-    checkpoint_every: int = setting(200, "steps between two checkpoints")
+    margin_power: int = setting(2, "power of the margin's hinges", bound=POSITIVE)
+    margin_weight: float = setting(1.0, "weight of the margin loss", bound=NOT_NEGATIVE)
+    reconstruction_weight: float = setting(
+        0.0005, "weight of the summed squared reconstruction error", bound=NOT_NEGATIVE
+    )
+    mask_in_training: str = setting("label", "class whose capsule is decoded in training", MASKS)
+    mask_in_test: str = setting("longest", "class whose capsule is decoded in test", MASKS)
+
+    batch_size: int = setting(128, "images in a step, over all devices", bound=POSITIVE)
+    epochs: float = setting(10.0, "passes over the training set", bound=POSITIVE)
+    steps: int | None = setting(None, "training steps, instead of epochs", bound=POSITIVE)
+    learning_rate: float = setting(0.001, "Adam's learning rate at the start", bound=POSITIVE)
+    decay_rate: float = setting(
+        0.96, "factor on the learning rate every --decay-steps steps", bound=POSITIVE
+    )
+    decay_steps: int = setting(
+        2000, "steps in which the learning rate falls by --decay-rate", bound=POSITIVE
+    )
+    seed: int = setting(
+        0, "decides initial values, order of the data and augmentation", bound=NOT_NEGATIVE
+    )
+
+    log_every: int = setting(10, "steps between two lines of metrics", bound=POSITIVE)
+    evaluate_every: int | None = setting(
+        None, "steps between two evaluations (if not given, an epoch)", bound=POSITIVE
+    )
+    checkpoint_every: int = setting(200, "steps between two checkpoints", bound=POSITIVE)
 
     def __post_init__(self) -> None:
         """Checks every value that can be checked without the data."""
         for field in dataclasses.fields(self):
-            choices, value = field.metadata["choices"], getattr(self, field.name)
-            if choices and value not in choices:
-                raise UserError(
-                    f"unknown {field.name.replace('_', ' ')} {value!r}, "
-                    f"choose from: {', '.join(choices)}."
-                )
-        positive = (
-            "routing_iterations",
-            "batch_size",
-            "epochs",
-            "steps",
-            "learning_rate",
-            "decay_rate",
-            "decay_steps",
-            "log_every",
-            "evaluate_every",
-            "checkpoint_every",
-        )
-        not_negative = ("seed", "max_shift", "reconstruction_weight")
-        for name in (*positive, *not_negative):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            too_small = value < 0 if name in not_negative else value <= 0
-            if too_small or not math.isfinite(value):
-                bound = "0 or more" if name in not_negative else "more than 0"
-                raise UserError(f"--{name.replace('_', '-')} is {value}, but must be {bound}.")
+            _check(field, getattr(self, field.name))
 
     def total_steps(self, training_examples: int) -> int:
         """Length of the run: `steps`, or the steps in which `epochs` epochs have been seen."""
@@ -100,17 +107,25 @@ class FitConfig:
         return self.evaluate_every or math.ceil(training_examples / self.batch_size)
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """Where a run happens and on what; none of it changes a number of the run."""
+def _check(field: dataclasses.Field, value: Any) -> None:
+    name, metadata = field.name, field.metadata
+    if metadata["choices"] and value not in metadata["choices"]:
+        raise UserError(
+            f"unknown {name.replace('_', ' ')} {value!r}, "
+            f"choose from: {', '.join(metadata['choices'])}."
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{option(name)} is {value}, but must be a finite number.")
+    bound = metadata["bound"]
+    if bound is None or value is None:
+        return
+    if value < 0 or (value == 0 and bound == POSITIVE):
+        raise UserError(f"{option(name)} is {value}, but must be {bound}.")
 
-    out: Path
-    data_dir: Path | None = None
-    cache_dir: Path | None = None
-    feed: FeedKind = "auto"
-    devices: int | None = None
-    resume: bool = False
-    overwrite: bool = False
+
+def option(name: str) -> str:
+    """The command-line option of a field."""
+    return f"--{name.replace('_', '-')}"
 
 
 # How long a run is and how often it looks up are no part of what a training step computes.
@@ -129,37 +144,32 @@ def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
     ]
 
 
-def to_json(config: FitConfig) -> str:
-    """A configuration as the text of `config.json`."""
-    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+def to_values(config: FitConfig) -> dict[str, Any]:
+    """A configuration as plain values, for JSON."""
+    return dataclasses.asdict(config)
 
 
-def from_json(text: str, path: Path) -> FitConfig:
-    """Reads the text of a `config.json`.
+def from_values(values: Any, source: Path) -> FitConfig:
+    """Makes a configuration of the plain values of a file.
 
     Args:
-        text: the file's content.
-        path: the file, for the error message.
+        values: what the file holds.
+        source: the file, for the error message.
 
     Raises:
-        UserError: if it is not JSON, or a field is unknown, missing or of the wrong type.
+        UserError: if a field is unknown, missing, of the wrong type or out of its range.
     """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}): is this a run folder?") from error
     if not isinstance(values, dict):
-        raise UserError(f"{path} holds no configuration: expected a JSON object.")
-    fields = {field.name: field for field in dataclasses.fields(FitConfig)}
-    if wrong := sorted(fields.keys() ^ values.keys()):
-        raise UserError(f"{path} has missing or unknown fields: {', '.join(wrong)}.")
+        raise UserError(f"{source} holds no configuration: expected a JSON object.")
+    fields = {field.name for field in dataclasses.fields(FitConfig)}
+    if wrong := sorted(fields ^ values.keys()):
+        raise UserError(f"{source} has missing or unknown fields: {', '.join(wrong)}.")
     for name, value in values.items():
         expected = allowed_types(FitConfig, name)
         accepted = (*expected, int) if float in expected else expected
         if isinstance(value, bool) or not isinstance(value, accepted):
-            raise UserError(f"{path} has {name} = {value!r}, which is of the wrong type.")
-    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in values["model_sizes"].items()}
-    return FitConfig(**{**values, "model_sizes": sizes})
+            raise UserError(f"{source} has {name} = {value!r}, which is of the wrong type.")
+    return FitConfig(**values)
 
 
 def allowed_types(config: type, name: str) -> tuple[type, ...]:

@@ -10,10 +10,10 @@ from jax import lax
 
 
 class Mean(NamedTuple):
-    """A mean that is not divided yet: `total` over `count` examples, both scalars."""
+    """A mean that is not divided yet: `total` over `examples`, both scalars."""
 
     total: jax.Array
-    count: jax.Array
+    examples: jax.Array
 
 
 def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> Mean:
@@ -21,9 +21,8 @@ def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> Mean:
     values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
     if mask is None:
         return Mean(jnp.sum(values), jnp.asarray(values.size, jnp.int32))
-    return Mean(
-        jnp.sum(jnp.where(mask > 0, values, 0)), jnp.sum(mask > 0).astype(jnp.int32)
-    )
+    kept = mask > 0
+    return Mean(jnp.sum(jnp.where(kept, values, 0)), jnp.sum(kept, dtype=jnp.int32))
 
 
 def across_devices(metrics: Mapping[str, Mean], axis_name: str) -> dict[str, Mean]:
@@ -38,6 +37,6 @@ def merge(metrics: Iterable[Mapping[str, Mean]]) -> dict[str, float]:
     values = {}
     for name in names:
         total = float(np.sum([m[name].total for m in fetched], dtype=np.float64))
-        count = int(np.sum([m[name].count for m in fetched], dtype=np.int64))
-        values[name] = total / count if count else float("nan")
+        examples = int(np.sum([m[name].examples for m in fetched], dtype=np.int64))
+        values[name] = total / examples if examples else float("nan")
     return values

@@ -6,7 +6,7 @@ device's value on trust: everything that leaves a step is either reduced over th
 from reduced values alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -17,10 +17,10 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from train.data import Feed, shift_batch
+from train.data import shift_batch
 from train.errors import UserError
 from train.metrics import Mean, across_devices
-from train.objective import measure, per_example_losses
+from train.objective import Objective, measure
 
 AXIS = "data"
 PyTree = Any
@@ -84,7 +84,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Cuts the leading axis of host arrays `[batch, ...]` into `[devices, batch / devices, ...]`."""
+    """Cuts host arrays `[batch, ...]` into `[devices, batch / devices, ...]`."""
     count = mesh.devices.size
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
@@ -104,17 +104,12 @@ def initial_state(
     )
 
 
-def to_unit_range(images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """uint8 0 to 255 -> `dtype` 0 to 1."""
-    return images.astype(dtype) / 255
-
-
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     select: Callable[[Mapping, Mapping], tuple[jax.Array, jax.Array]],
+    objective: Objective,
     *,
-    reconstruction_weight: float,
     max_shift: int,
     image_dtype: jnp.dtype,
     mesh: Mesh,
@@ -125,7 +120,7 @@ def make_train_step(
         graphdef: the model's structure.
         optimizer: turns mean gradients into updates.
         select: the feed's `select`.
-        reconstruction_weight: see `per_example_losses`.
+        objective: what is minimised.
         max_shift: see `shift_batch`.
         image_dtype: dtype in which images enter the model and the loss.
         mesh: the devices.
@@ -140,12 +135,12 @@ def make_train_step(
         images, labels = select(constants, batch)
         positions = lax.axis_index(AXIS) * len(labels) + jnp.arange(len(labels), dtype=jnp.int32)
         key = jax.random.fold_in(state.key, state.step)
-        images = to_unit_range(shift_batch(key, images, positions, max_shift), image_dtype)
+        images = objective.normalise(shift_batch(key, images, positions, max_shift), image_dtype)
 
         def loss(params: PyTree) -> tuple[jax.Array, tuple[dict[str, Mean], PyTree]]:
             model = nnx.merge(graphdef, params, state.model_state)
-            output = model(images, labels)
-            losses = per_example_losses(output, images, labels, reconstruction_weight)
+            output = objective.apply(model, images, labels, training=True)
+            losses = objective.losses(output, images, labels)
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             return jnp.mean(losses["loss"]), (measure(output, losses, labels), model_state)
 
@@ -173,8 +168,8 @@ def make_train_step(
 
 def make_evaluation_step(
     graphdef: nnx.GraphDef,
+    objective: Objective,
     *,
-    reconstruction_weight: float,
     image_dtype: jnp.dtype,
     mesh: Mesh,
 ) -> Callable[[PyTree, PyTree, PyTree], Evaluated]:
@@ -182,7 +177,7 @@ def make_evaluation_step(
 
     Args:
         graphdef: the model's structure.
-        reconstruction_weight: see `per_example_losses`.
+        objective: what is measured.
         image_dtype: dtype in which images enter the model and the loss.
         mesh: the devices.
 
@@ -192,9 +187,10 @@ def make_evaluation_step(
 
     def step(params: PyTree, model_state: PyTree, batch: PyTree) -> Evaluated:
         images, labels, mask = batch
-        images = to_unit_range(images, image_dtype)
-        output = nnx.merge(graphdef, params, model_state)(images)
-        losses = per_example_losses(output, images, labels, reconstruction_weight)
+        images = objective.normalise(images, image_dtype)
+        model = nnx.merge(graphdef, params, model_state)
+        output = objective.apply(model, images, labels, training=False)
+        losses = objective.losses(output, images, labels)
         metrics = across_devices(measure(output, losses, labels, mask), AXIS)
         return Evaluated(metrics, jnp.argmax(output.lengths, axis=-1).astype(jnp.int32))
 
@@ -205,22 +201,3 @@ def make_evaluation_step(
         out_axes=Evaluated(metrics=None, predictions=0),  # type: ignore[arg-type]
         devices=list(mesh.devices.flat),
     )
-
-
-def learning_rate(initial: float, rate: float, steps: int) -> optax.Schedule:
-    """Exponential decay: the initial value times `rate` after every `steps` steps, smoothly."""
-    return optax.exponential_decay(initial, transition_steps=steps, decay_rate=rate)
-
-
-__all__: Sequence[str] = (
-    "Evaluated",
-    "Feed",
-    "TrainState",
-    "data_mesh",
-    "initial_state",
-    "make_evaluation_step",
-    "make_train_step",
-    "replicate",
-    "split_batch",
-    "to_unit_range",
-)

@@ -1,6 +1,6 @@
 """A small CapsNet on the 8x8 digits that are embedded in scikit-learn: no network, no files.
 
-    python -m train fit digits
+python -m train fit digits
 """
 
 from train.config import FitConfig
@@ -8,14 +8,14 @@ from train.config import FitConfig
 CONFIG = FitConfig(
     preset="digits",
     dataset="digits",
-    model_sizes={
+    model_options={
         "conv_features": 64,
         "conv_kernel": 3,
         "primary_types": 8,
         "primary_dim": 8,
         "primary_kernel": 3,
         "primary_stride": 2,
-        "decoder_hidden": (128, 256),
+        "decoder_hidden": [128, 256],
     },
     batch_size=64,
     epochs=30,

@@ -1,6 +1,6 @@
 """CapsNet with the paper's sizes on Fashion-MNIST.
 
-    python -m train fit fashion_mnist --data-dir FOLDER_WITH_THE_IDX_FILES
+python -m train fit fashion_mnist --data-dir FOLDER_WITH_THE_IDX_FILES
 """
 
 from train.config import FitConfig

@@ -1,6 +1,6 @@
 """A reduced CapsNet on MNIST that a laptop's CPU trains in minutes.
 
-    python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES
+python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES
 """
 
 from train.config import FitConfig
@@ -9,10 +9,10 @@ CONFIG = FitConfig(
     preset="mnist-small",
     dataset="mnist",
     max_shift=2,
-    model_sizes={
+    model_options={
         "conv_features": 64,
         "primary_types": 8,
-        "decoder_hidden": (256, 512),
+        "decoder_hidden": [256, 512],
     },
     epochs=3,
     learning_rate=0.002,

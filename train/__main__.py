@@ -1,0 +1,199 @@
+"""The command line: `python -m train fit|evaluate|predict|presets`."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.command import UserErrorParser, add_config_options, config_changes
+from train.errors import UserError
+
+
+def _parser() -> UserErrorParser:
+    parser = UserErrorParser(
+        prog="python -m train",
+        description="Trains capsule networks, and measures and uses what was trained.",
+        epilog="`python -m train COMMAND --help` explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    fit = commands.add_parser(
+        "fit",
+        help="train a network by a recipe",
+        description="Trains a network by a recipe (`python -m train presets` lists them) and "
+        "leaves a run folder with its configuration, metrics, checkpoints, figures and result.",
+    )
+    fit.add_argument("preset", metavar="PRESET", help="name of the recipe")
+    fit.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
+    _add_data_dir(fit)
+    _add_devices(fit)
+    fit.add_argument(
+        "--feed",
+        choices=("auto", "resident", "streaming"),
+        default="auto",
+        help="keep the training images on the devices, or stream them there (default: auto, "
+        "on the devices where they fit)",
+    )
+    existing = fit.add_mutually_exclusive_group()
+    existing.add_argument(
+        "--resume", action="store_true", help="go on with the run in --out, if there is one"
+    )
+    existing.add_argument(
+        "--overwrite", action="store_true", help="replace the run in --out, if there is one"
+    )
+    add_config_options(fit)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a trained network on test images",
+        description="Measures the network of a run on the test images of its data set, or of "
+        "another one with images of the same shape.",
+    )
+    _add_run(evaluate)
+    evaluate.add_argument("--dataset", metavar="NAME", help="another data set than the run's")
+    _add_data_dir(evaluate)
+    _add_devices(evaluate)
+    _add_json(evaluate)
+
+    predict = commands.add_parser(
+        "predict",
+        help="classify image files",
+        description="Classifies image files of any size, grey or in colour, with the network of "
+        "a run; prints the class and the length of every class capsule.",
+    )
+    _add_run(predict)
+    predict.add_argument("images", metavar="IMAGE", nargs="+", type=Path, help="an image file")
+    predict.add_argument(
+        "--invert",
+        action="store_true",
+        help="swap dark and light first: for dark digits on light paper",
+    )
+    _add_json(predict)
+
+    presets = commands.add_parser(
+        "presets",
+        help="list the recipes",
+        description="Lists the recipes of `fit`, or explains one.",
+    )
+    presets.add_argument("preset", metavar="PRESET", nargs="?", help="the recipe to explain")
+    return parser
+
+
+def _add_run(parser: UserErrorParser) -> None:
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
+    parser.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="the newest one, or the one with the highest test accuracy (default: last)",
+    )
+
+
+def _add_data_dir(parser: UserErrorParser) -> None:
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        type=Path,
+        help="folder with the official files of the data set, where there is no network",
+    )
+
+
+def _add_devices(parser: UserErrorParser) -> None:
+    parser.add_argument("--devices", type=int, metavar="N", help="devices to use (default: all)")
+
+
+def _add_json(parser: UserErrorParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, or 2 for bad input."""
+    try:
+        options = _parser().parse_args(arguments)
+        {"fit": _fit, "evaluate": _evaluate, "predict": _predict, "presets": _presets}[
+            options.command
+        ](options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+# Each command imports what it needs: JAX takes a second, which `--help` can do without.
+
+
+def _fit(options) -> None:  # type: ignore[no-untyped-def]
+    from train.loop import fit
+    from train.presets import get_preset
+
+    config = config_changes(get_preset(options.preset), options)
+    out = options.out or Path("runs") / options.preset
+    summary = fit(
+        config,
+        out=out,
+        data_dir=options.data_dir,
+        feed_kind=options.feed,
+        devices=options.devices,
+        resume=options.resume,
+        overwrite=options.overwrite,
+    )
+    print(
+        f"{out}: test accuracy {summary['test.accuracy']:.2%} "
+        f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
+        f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
+    )
+
+
+def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
+    from train.evaluate import evaluate
+
+    result = evaluate(
+        options.run,
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        which=options.checkpoint,
+        devices=options.devices,
+    )
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(
+        f"{options.run} at step {result['step']}: accuracy {result['accuracy']:.2%} on the "
+        f"{result['examples']:,} test images of {result['dataset']}, loss {result['loss']:.5f}"
+    )
+
+
+def _predict(options) -> None:  # type: ignore[no-untyped-def]
+    from train.predict import predict
+
+    results = predict(options.run, options.images, which=options.checkpoint, invert=options.invert)
+    if options.json:
+        print(json.dumps(results))
+        return
+    for result in results:
+        lengths = ", ".join(f"{name} {length:.3f}" for name, length in result["lengths"].items())
+        print(f"{result['image']}: {result['class']} ({lengths})")
+    if any(result["dark_on_light"] for result in results):
+        print(
+            "note: some images are dark on light; networks trained on light digits on a dark "
+            "ground need --invert",
+            file=sys.stderr,
+        )
+
+
+def _presets(options) -> None:  # type: ignore[no-untyped-def]
+    from train.presets import describe_preset, list_presets
+
+    if options.preset:
+        print(describe_preset(options.preset))
+        return
+    width = max(map(len, list_presets()))
+    for name in list_presets():
+        print(f"{name:<{width}}  {describe_preset(name).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Measuring the network of a run again, on its own test images or on another set's."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from train.checkpoint import Checkpoints, Which
+from train.data import Split, load_dataset
+from train.errors import UserError
+from train.evaluation import BATCH, Evaluation, evaluate_split
+from train.network import build_model, build_optimizer, training_key
+from train.objective import Objective
+from train.run import Run, finite_or_none, load_run, write_json, writing
+from train.step import TrainState, data_mesh, initial_state, make_evaluation_step, replicate
+
+
+def evaluate(
+    folder: Path,
+    *,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    which: Which = "last",
+    devices: int | None = None,
+) -> dict[str, Any]:
+    """Measures a run's network on a test split, and leaves the result in the run's folder.
+
+    Args:
+        folder: the run.
+        dataset: name of another data set with images of the same shape and as many classes.
+        data_dir: a folder with the data set's official files.
+        which: the newest checkpoint, or the one with the highest test accuracy.
+        devices: how many local devices to use, all by default.
+
+    Returns:
+        The names of what was measured, and the means of each loss term and the accuracy.
+
+    Raises:
+        UserError: on bad input.
+    """
+    run = load_run(folder)
+    name = dataset or run.config.dataset
+    test = _test_split(run, name, data_dir)
+    graphdef, state = load_state(run, which, devices=devices)
+    evaluation = _evaluate(run, graphdef, state, test, devices)
+    result = {
+        "dataset": name,
+        "split": "test",
+        "checkpoint": which,
+        "step": int(state.step),
+        "examples": len(test),
+        **{key: finite_or_none(value) for key, value in evaluation.metrics.items()},
+    }
+    with writing(folder):
+        run.evaluations.mkdir(exist_ok=True)
+        write_json(run.evaluations / f"{name}-{which}.json", result)
+    return result
+
+
+def load_state(
+    run: Run, which: Which, *, devices: int | None = None
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Loads a checkpoint of a run: the network's structure and its training state.
+
+    Raises:
+        UserError: if there is no checkpoint that can be read.
+    """
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        model = build_model(run.config, run.image_shape, run.num_classes)
+        graphdef, state = initial_state(
+            model, build_optimizer(run.config), training_key(run.config)
+        )
+        return graphdef, checkpoints.load(replicate(state, _mesh(devices)), which)
+
+
+def load_model(run: Run, which: Which) -> nnx.Module:
+    """Loads the network of a run, on one device.
+
+    Raises:
+        UserError: if there is no checkpoint that can be read.
+    """
+    graphdef, state = load_state(run, which, devices=1)
+    return nnx.merge(graphdef, state.params, state.model_state)
+
+
+def _mesh(devices: int | None) -> jax.sharding.Mesh:
+    count = len(jax.local_devices()) if devices is None else devices
+    return data_mesh(-(-BATCH // max(count, 1)) * count, devices)
+
+
+def _test_split(run: Run, name: str, data_dir: Path | None) -> Split:
+    dataset = load_dataset(name, data_dir=data_dir)
+    if dataset.image_shape != run.image_shape or dataset.num_classes != run.num_classes:
+        raise UserError(
+            f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
+            f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
+        )
+    return dataset.test
+
+
+def _evaluate(
+    run: Run, graphdef: nnx.GraphDef, state: TrainState, test: Split, devices: int | None
+) -> Evaluation:
+    mesh = _mesh(devices)
+    step = make_evaluation_step(
+        graphdef,
+        Objective.of(run.config),
+        image_dtype=jnp.dtype(run.config.param_dtype),
+        mesh=mesh,
+    )
+    return evaluate_split(step, state, test, mesh)

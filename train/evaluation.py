@@ -1,0 +1,47 @@
+"""Measuring a network on a whole split, exactly."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from train.data import Split, padded_batches
+from train.metrics import merge
+from train.step import Evaluated, split_batch
+
+BATCH = 256
+"""Images in an evaluation step. It is no setting, so that every evaluation sums alike."""
+
+
+class Evaluation(NamedTuple):
+    """What is known of a network after it has seen a split.
+
+    Attributes:
+        metrics: mean of each loss term and `accuracy`, 0 to 1.
+        predictions: int32 `[n]`, in the order of the split.
+    """
+
+    metrics: dict[str, float]
+    predictions: np.ndarray
+
+
+def evaluate_split(
+    step: Callable[[Any, Any, Any], Evaluated], state: Any, split: Split, mesh: Mesh
+) -> Evaluation:
+    """Runs an evaluation step over a split, each example once.
+
+    Args:
+        step: made by `make_evaluation_step` for the same mesh.
+        state: the training state.
+        split: the examples.
+        mesh: the devices.
+    """
+    devices = mesh.devices.size
+    batch_size = -(-BATCH // devices) * devices
+    evaluated = [
+        step(state.params, state.model_state, split_batch(batch, mesh))
+        for batch in padded_batches(split, batch_size)
+    ]
+    predictions = np.concatenate([np.asarray(e.predictions).reshape(-1) for e in evaluated])
+    return Evaluation(merge(e.metrics for e in evaluated), predictions[: len(split)])

@@ -1,0 +1,255 @@
+"""The pictures of a run: one function a figure, each writes one PNG."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from train.data import Split
+from train.evaluation import Evaluation
+from train.objective import Objective
+from train.run import Run
+
+OFFSETS = np.linspace(-0.25, 0.25, 11)
+"""What is added to a dimension of a class capsule in the paper's Figure 4."""
+
+_RIGHT, _WRONG = "#2a7f3f", "#b3261e"
+_TRAIN, _TEST = "#6b7f99", "#c2571a"
+
+
+def draw_run(
+    run: Run,
+    rows: Sequence[Mapping[str, Any]],
+    model: nnx.Module,
+    test: Split,
+    evaluation: Evaluation,
+) -> None:
+    """Draws every figure of a run into its folder.
+
+    Args:
+        run: the run.
+        rows: the lines of its `metrics.jsonl`.
+        model: the trained network.
+        test: the test split.
+        evaluation: the network's result on it.
+
+    Raises:
+        OSError: if a figure cannot be written.
+    """
+    run.figures.mkdir(exist_ok=True)
+    title = (
+        f"{run.config.preset}, {evaluation.metrics['accuracy']:.2%} of {len(test):,} test images"
+    )
+    draw_curves(run.figures / "curves.png", rows, title)
+    draw_confusion(
+        run.figures / "confusion.png", test.labels, evaluation.predictions, run.class_names, title
+    )
+    if getattr(model, "decoder", None) is None:
+        return
+    objective = Objective.of(run.config)
+    draw_reconstructions(
+        run.figures / "reconstructions.png", model, objective, test, evaluation, run.class_names
+    )
+    draw_dimensions(run.figures / "dimensions.png", model, objective, test, run.class_names)
+
+
+def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Draws loss and error against the step, for training batches and the test split.
+
+    Args:
+        path: the PNG.
+        rows: the lines of a `metrics.jsonl`.
+        title: what the figure is of.
+    """
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    loss, error = figure.subplots(1, 2)
+    for split, colour, label in (("train", _TRAIN, "training batches"), ("test", _TEST, "test")):
+        chosen = [r for r in rows if r["split"] == split and r.get("loss") is not None]
+        steps = [r["step"] for r in chosen]
+        # A dot for each evaluation of the test split, of which there may be one alone.
+        style = {"color": colour, "label": label, "marker": "o" if split == "test" else None}
+        width = {"linewidth": 1 if split == "train" else 2, "markersize": 4}
+        loss.plot(steps, [r["loss"] for r in chosen], **style, **width)
+        error.plot(steps, [100 * (1 - r["accuracy"]) for r in chosen], **style, **width)
+    loss.set(xlabel="step", ylabel="loss", yscale="log", title="Loss")
+    # Linear below a tenth of a percent, so that no error at all has its place.
+    error.set_yscale("symlog", linthresh=0.1)
+    error.set_ylim(bottom=0)
+    error.set_yticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
+    error.set(xlabel="step", ylabel="wrong, %", title="Classification error")
+    for axes in (loss, error):
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def draw_confusion(
+    path: Path,
+    labels: np.ndarray,
+    predictions: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+) -> None:
+    """Draws which class was taken for which.
+
+    Args:
+        path: the PNG.
+        labels: integers `[n]`.
+        predictions: integers `[n]`.
+        class_names: a name for each class.
+        title: what the figure is of.
+    """
+    count = len(class_names)
+    table = np.zeros((count, count), np.int64)
+    np.add.at(table, (labels, predictions), 1)
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+
+    side = max(5.0, 0.55 * count + 1.5)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    # The square root of the shares lets single mistakes be seen beside full rows.
+    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
+    if count <= 30:
+        for row, column in zip(*np.nonzero(table), strict=True):
+            dark = shares[row, column] > 0.3
+            axes.text(
+                column,
+                row,
+                f"{table[row, column]}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                color="white" if dark else "black",
+            )
+        longest = max(map(len, class_names))
+        axes.set_xticks(range(count), class_names, rotation=90 if longest > 2 else 0)
+        axes.set_yticks(range(count), class_names)
+    axes.set(xlabel="predicted class", ylabel="true class", title=title)
+    figure.savefig(path, dpi=120)
+
+
+def draw_reconstructions(
+    path: Path,
+    model: nnx.Module,
+    objective: Objective,
+    test: Split,
+    evaluation: Evaluation,
+    class_names: Sequence[str],
+    columns: int = 16,
+) -> None:
+    """Draws test images, their reconstructions, and below them images that were misjudged.
+
+    Args:
+        path: the PNG.
+        model: a network with a decoder.
+        objective: how images are normalised.
+        test: the test split.
+        evaluation: the network's result on it.
+        class_names: a name for each class.
+        columns: how many images a row has.
+    """
+    wrong = np.flatnonzero(evaluation.predictions != test.labels)[:columns]
+    groups = [("first test images", np.arange(min(columns, len(test))))]
+    if len(wrong):
+        groups.append(("misjudged", wrong))
+    figure = Figure(figsize=(0.9 * columns, 2.6 * len(groups)), layout="constrained")
+    parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
+    for part, (title, chosen) in zip(parts, groups, strict=True):
+        rows = part.subplots(2, columns, squeeze=False)
+        images = objective.normalise(jnp.asarray(test.images[chosen]), jnp.float32)
+        decoded = _apply(model, images).reconstruction
+        part.suptitle(f"{title}, and how they are reconstructed", fontsize=11)
+        for axes in rows.flat:
+            axes.axis("off")
+        for column, index in enumerate(chosen):
+            label, predicted = test.labels[index], evaluation.predictions[index]
+            _show(rows[0, column], images[column], objective)
+            _show(rows[1, column], decoded[column], objective)
+            same = label == predicted
+            name = class_names[label]
+            rows[0, column].set_title(
+                name if same else f"{name} → {class_names[predicted]}",
+                fontsize=8,
+                color=_RIGHT if same else _WRONG,
+            )
+    figure.savefig(path, dpi=120)
+
+
+def draw_dimensions(
+    path: Path,
+    model: nnx.Module,
+    objective: Objective,
+    test: Split,
+    class_names: Sequence[str],
+) -> None:
+    """Draws what each dimension of a class capsule stands for.
+
+    The capsule of the first test image that is recognised is decoded with one of its dimensions
+    moved at a time: Figure 4 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829.
+
+    Args:
+        path: the PNG.
+        model: a network with a decoder.
+        objective: how images are normalised.
+        test: the test split.
+        class_names: a name for each class.
+    """
+    first = objective.normalise(jnp.asarray(test.images[:64]), jnp.float32)
+    output = _apply(model, first)
+    predicted = np.asarray(output.lengths.argmax(axis=-1))
+    recognised = np.flatnonzero(predicted == test.labels[:64])
+    chosen = int(recognised[0]) if len(recognised) else 0
+    label = int(predicted[chosen])
+    grid = decode_dimensions(model, output.capsules.pose[chosen], label)
+
+    dims, moves = grid.shape[:2]
+    figure = Figure(figsize=(0.7 * moves + 1.2, 0.7 * dims + 1.0), layout="constrained")
+    rows = figure.subplots(dims, moves, squeeze=False)
+    for (row, column), axes in np.ndenumerate(rows):
+        _show(axes, grid[row, column], objective)
+        axes.set(xticks=[], yticks=[])
+        if row == 0:
+            axes.set_title(f"{OFFSETS[column]:+.2f}", fontsize=8)
+        if column == 0:
+            axes.set_ylabel(f"{row + 1}", rotation=0, ha="right", va="center", fontsize=9)
+    figure.suptitle(
+        f"class {class_names[label]}: each dimension of its capsule, moved", fontsize=11
+    )
+    figure.savefig(path, dpi=120)
+
+
+def decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
+    """Decodes a class capsule with one dimension moved at a time.
+
+    Args:
+        model: a network with a decoder.
+        pose: the class capsules of one image `[J, D]`.
+        label: the class to decode.
+
+    Returns:
+        Images `[D, len(OFFSETS), height, width, channels]`.
+    """
+    classes, dim = pose.shape
+    moves = jnp.asarray(OFFSETS, pose.dtype)
+    moved = pose[label] + moves[None, :, None] * jnp.eye(dim, dtype=pose.dtype)[:, None, :]
+    mask = jnp.broadcast_to(jax.nn.one_hot(label, classes), (moved[..., 0].size, classes))
+    poses = jnp.broadcast_to(moved.reshape(-1, 1, dim), (*mask.shape, dim))
+    return model.decoder(poses, mask).reshape(dim, len(OFFSETS), *model.decoder.image_shape)
+
+
+@nnx.jit
+def _apply(model: nnx.Module, images: jax.Array) -> Any:
+    return model(images)
+
+
+def _show(axes: Axes, image: jax.Array, objective: Objective) -> None:
+    pixels = np.clip(np.asarray(image) * objective.input_std + objective.input_mean, 0, 1)
+    grey = pixels.shape[-1] == 1
+    axes.imshow(pixels[..., 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)

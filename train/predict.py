@@ -1,0 +1,71 @@
+"""What the network of a run sees in image files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from train.checkpoint import Which
+from train.evaluate import load_model
+from train.images import is_dark_on_light, read_image
+from train.objective import Objective
+from train.run import load_run
+
+_BATCH = 64
+
+
+def predict(
+    folder: Path, paths: Sequence[Path], *, which: Which = "last", invert: bool = False
+) -> list[dict[str, Any]]:
+    """Classifies image files.
+
+    Args:
+        folder: the run.
+        paths: the files.
+        which: the newest checkpoint, or the one with the highest test accuracy.
+        invert: swap dark and light first.
+
+    Returns:
+        For each file its `image`, the predicted `class`, its `length`, the `lengths` of all class
+        capsules by name, and `dark_on_light`, whether what the network saw has a light border.
+
+    Raises:
+        UserError: on bad input.
+    """
+    run = load_run(folder)
+    images = [read_image(path, run.image_shape, invert=invert) for path in paths]
+    model, objective = load_model(run, which), Objective.of(run.config)
+    dtype = jnp.dtype(run.config.param_dtype)
+    apply = nnx.jit(lambda model, images: model(images).lengths)
+
+    lengths = np.concatenate(
+        [
+            np.asarray(
+                apply(
+                    model,
+                    objective.normalise(jnp.asarray(np.stack(images[at : at + _BATCH])), dtype),
+                )
+            )
+            for at in range(0, len(images), _BATCH)
+        ]
+    )
+    return [
+        _result(path, image, row, run.class_names)
+        for path, image, row in zip(paths, images, lengths, strict=True)
+    ]
+
+
+def _result(
+    path: Path, image: np.ndarray, lengths: np.ndarray, class_names: Sequence[str]
+) -> dict[str, Any]:
+    longest = int(lengths.argmax())
+    return {
+        "image": str(path),
+        "class": class_names[longest],
+        "length": float(lengths[longest]),
+        "lengths": {name: float(x) for name, x in zip(class_names, lengths, strict=True)},
+        "dark_on_light": is_dark_on_light(image),
+    }

@@ -1,0 +1,113 @@
+"""Everything that a configuration needs in order to run on the devices at hand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import Mesh
+
+from train.config import FitConfig
+from train.data import Dataset, Feed, FeedKind, make_feed
+from train.evaluation import Evaluation, evaluate_split
+from train.network import build_model, build_optimizer, training_key
+from train.objective import Objective
+from train.step import (
+    TrainState,
+    data_mesh,
+    initial_state,
+    make_evaluation_step,
+    make_train_step,
+    replicate,
+    split_batch,
+)
+
+
+@dataclass
+class Program:
+    """A network in training: its state, and the steps that change and measure it.
+
+    Attributes:
+        config: what it computes.
+        dataset: what it learns from.
+        mesh: the devices it runs on.
+        graphdef: the network's structure.
+        state: the network's and the optimiser's values, replicated over the mesh.
+        feed: brings in the training examples.
+        train_step: see `make_train_step`.
+        evaluation_step: see `make_evaluation_step`.
+    """
+
+    config: FitConfig
+    dataset: Dataset
+    mesh: Mesh
+    graphdef: nnx.GraphDef
+    state: TrainState
+    feed: Feed
+    train_step: Callable[..., Any]
+    evaluation_step: Callable[..., Any]
+
+    @property
+    def total_steps(self) -> int:
+        """The step that training ends with."""
+        return self.config.total_steps(len(self.dataset.train))
+
+    def train(self, batch: Any) -> Any:
+        """Takes one step on a batch of the feed; returns its metrics, still on the devices."""
+        self.state, metrics = self.train_step(
+            self.state, self.feed.constants, split_batch(batch, self.mesh)
+        )
+        return metrics
+
+    def evaluate(self) -> Evaluation:
+        """Measures the network on the test split."""
+        return evaluate_split(self.evaluation_step, self.state, self.dataset.test, self.mesh)
+
+    def model(self) -> nnx.Module:
+        """The network with its present parameters."""
+        return nnx.merge(self.graphdef, self.state.params, self.state.model_state)
+
+
+def assemble(
+    config: FitConfig, dataset: Dataset, *, feed_kind: FeedKind = "auto", devices: int | None = None
+) -> Program:
+    """Puts a program together; nothing is compiled or written yet.
+
+    Args:
+        config: what to compute.
+        dataset: the data set that it names.
+        feed_kind: how training examples reach the devices.
+        devices: how many local devices to use, all by default.
+
+    Raises:
+        UserError: if batch, devices, data and network do not fit each other.
+    """
+    mesh = data_mesh(config.batch_size, devices)
+    feed = make_feed(
+        dataset.train, batch_size=config.batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
+    )
+    model = build_model(config, dataset.image_shape, dataset.num_classes)
+    optimizer = build_optimizer(config)
+    graphdef, state = initial_state(model, optimizer, training_key(config))
+    objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
+    return Program(
+        config=config,
+        dataset=dataset,
+        mesh=mesh,
+        graphdef=graphdef,
+        state=replicate(state, mesh),
+        feed=feed,
+        train_step=make_train_step(
+            graphdef,
+            optimizer,
+            feed.select,
+            objective,
+            max_shift=config.max_shift,
+            image_dtype=image_dtype,
+            mesh=mesh,
+        ),
+        evaluation_step=make_evaluation_step(
+            graphdef, objective, image_dtype=image_dtype, mesh=mesh
+        ),
+    )
