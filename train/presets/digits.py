@@ -1,7 +1,4 @@
-"""A small CapsNet on the 8x8 digits that are embedded in scikit-learn: no network, no files.
-
-python -m train fit digits
-"""
+"""A small CapsNet on the 8x8 digits that are embedded in scikit-learn: no network, no files."""
 
 from train.config import FitConfig
 
@@ -20,7 +17,6 @@ CONFIG = FitConfig(
     batch_size=64,
     epochs=30,
     learning_rate=0.002,
-    decay_rate=0.5,
-    decay_steps=300,
-    max_shift=1,
+    decay_rate=0.96,
+    decay_steps=100,
 )

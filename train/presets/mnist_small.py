@@ -14,8 +14,8 @@ CONFIG = FitConfig(
         "primary_types": 8,
         "decoder_hidden": [256, 512],
     },
-    epochs=3,
+    epochs=2,
     learning_rate=0.002,
     decay_rate=0.5,
-    decay_steps=400,
+    decay_steps=300,
 )
