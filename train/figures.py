@@ -159,27 +159,26 @@ def draw_reconstructions(
     groups = [("first test images", np.arange(min(columns, len(test))))]
     if len(wrong):
         groups.append(("misjudged", wrong))
-    figure = Figure(figsize=(0.9 * columns, 2.6 * len(groups)), layout="constrained")
-    parts = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
-    for part, (title, chosen) in zip(parts, groups, strict=True):
-        rows = part.subplots(2, columns, squeeze=False)
+    figure = Figure(figsize=(0.9 * columns, 2.5 * len(groups)), layout="constrained")
+    all_axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for axes, (title, chosen) in zip(all_axes, groups, strict=True):
         images = objective.normalise(jnp.asarray(test.images[chosen]), jnp.float32)
         decoded = _apply(model, images).reconstruction
-        part.suptitle(f"{title}, and how they are reconstructed", fontsize=11)
-        for axes in rows.flat:
-            axes.axis("off")
-        for column, index in enumerate(chosen):
-            label, predicted = test.labels[index], evaluation.predictions[index]
-            _show(rows[0, column], images[column], objective)
-            _show(rows[1, column], decoded[column], objective)
-            same = label == predicted
-            name = class_names[label]
-            rows[0, column].set_title(
-                name if same else f"{name} → {class_names[predicted]}",
-                fontsize=8,
-                color=_RIGHT if same else _WRONG,
-            )
+        names = [_judgement(test.labels[i], evaluation.predictions[i], class_names) for i in chosen]
+        centres = _show_grid(axes, np.stack([images, decoded]), objective)
+        axes.set_title(f"{title}, and how they are reconstructed", fontsize=11, pad=20)
+        axes.xaxis.tick_top()
+        axes.set_xticks(centres[1], names, fontsize=8)
+        axes.set_yticks(centres[0], ["image", "decoded"], fontsize=8)
+        for label, i in zip(axes.get_xticklabels(), chosen, strict=True):
+            right = test.labels[i] == evaluation.predictions[i]
+            label.set_color(_RIGHT if right else _WRONG)
     figure.savefig(path, dpi=120)
+
+
+def _judgement(label: int, predicted: int, class_names: Sequence[str]) -> str:
+    name = class_names[label]
+    return name if label == predicted else f"{name} → {class_names[predicted]}"
 
 
 def draw_dimensions(
@@ -211,17 +210,14 @@ def draw_dimensions(
 
     dims, moves = grid.shape[:2]
     figure = Figure(figsize=(0.7 * moves + 1.2, 0.7 * dims + 1.0), layout="constrained")
-    rows = figure.subplots(dims, moves, squeeze=False)
-    for (row, column), axes in np.ndenumerate(rows):
-        _show(axes, grid[row, column], objective)
-        axes.set(xticks=[], yticks=[])
-        if row == 0:
-            axes.set_title(f"{OFFSETS[column]:+.2f}", fontsize=8)
-        if column == 0:
-            axes.set_ylabel(f"{row + 1}", rotation=0, ha="right", va="center", fontsize=9)
-    figure.suptitle(
-        f"class {class_names[label]}: each dimension of its capsule, moved", fontsize=11
-    )
+    axes = figure.subplots()
+    centres = _show_grid(axes, np.asarray(grid), objective)
+    axes.xaxis.tick_top()
+    axes.set_xticks(centres[1], [f"{offset:+.2f}" for offset in OFFSETS], fontsize=8)
+    axes.set_yticks(centres[0], [f"{dimension}" for dimension in range(1, dims + 1)], fontsize=9)
+    axes.set(ylabel="dimension", xlabel="added to it")
+    axes.xaxis.set_label_position("top")
+    axes.set_title(f"class {class_names[label]}: each dimension of its capsule, moved", fontsize=11)
     figure.savefig(path, dpi=120)
 
 
@@ -238,7 +234,8 @@ def decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
     """
     classes, dim = pose.shape
     moves = jnp.asarray(OFFSETS, pose.dtype)
-    moved = pose[label] + moves[None, :, None] * jnp.eye(dim, dtype=pose.dtype)[:, None, :]
+    step = jnp.eye(dim, dtype=pose.dtype)[:, None, :]
+    moved = pose[label][None, None, :] + moves[None, :, None] * step
     mask = jnp.broadcast_to(jax.nn.one_hot(label, classes), (moved[..., 0].size, classes))
     poses = jnp.broadcast_to(moved.reshape(-1, 1, dim), (*mask.shape, dim))
     return model.decoder(poses, mask).reshape(dim, len(OFFSETS), *model.decoder.image_shape)
@@ -249,7 +246,23 @@ def _apply(model: nnx.Module, images: jax.Array) -> Any:
     return model(images)
 
 
-def _show(axes: Axes, image: jax.Array, objective: Objective) -> None:
-    pixels = np.clip(np.asarray(image) * objective.input_std + objective.input_mean, 0, 1)
-    grey = pixels.shape[-1] == 1
-    axes.imshow(pixels[..., 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
+def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
+    """Shows normalised images `[rows, columns, height, width, channels]` as one picture.
+
+    Returns:
+        Where the rows and the columns have their centres.
+    """
+    rows, columns, height, width, channels = grid.shape
+    pixels = np.clip(grid * objective.input_std + objective.input_mean, 0, 1)
+    gap = max(1, height // 14)
+    canvas = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, channels))
+    for (row, column), _ in np.ndenumerate(grid[..., 0, 0, 0]):
+        top, left = row * (height + gap), column * (width + gap)
+        canvas[top : top + height, left : left + width] = pixels[row, column]
+    axes.imshow(canvas[..., 0] if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return (
+        np.arange(rows) * (height + gap) + (height - 1) / 2,
+        np.arange(columns) * (width + gap) + (width - 1) / 2,
+    )

@@ -79,7 +79,12 @@ class Writers:
         self._folder = run.folder
         with writing(run.folder):
             self._file = MetricsFile(run.metrics, step)
-            self._events = SummaryWriter(str(run.events), purge_step=step + 1 if step else None)
+            self._events = SummaryWriter(
+                str(run.events),
+                purge_step=step + 1 if step else None,
+                # Two files begun in the same second would have the same name.
+                filename_suffix=f".from-{step}",
+            )
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes one line; `split` becomes the TensorBoard group of its numbers."""

@@ -34,7 +34,7 @@ def test_the_table_equals_the_one_in_tensorflow_datasets(source):
         source.url + name: (fingerprint.size, fingerprint.sha256, name)
         for name, fingerprint in source.fingerprints.items()
     }
-    assert stock.URL == source.url
+    assert source.url == stock.URL
     assert set(source.fingerprints) == set(FILE_NAMES)
 
 

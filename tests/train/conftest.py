@@ -1,0 +1,78 @@
+"""What the tests of the training program share: a tiny network and its data."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.config import FitConfig
+from train.data import Dataset, Split
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config() -> FitConfig:
+    """A network of a few thousand parameters for 8x8 images."""
+    return FitConfig(
+        model_options={
+            "conv_features": 8,
+            "conv_kernel": 3,
+            "primary_types": 2,
+            "primary_dim": 4,
+            "primary_kernel": 3,
+            "primary_stride": 2,
+            "class_dim": 4,
+            "decoder_hidden": [8],
+        },
+        batch_size=8,
+        steps=6,
+        log_every=2,
+        evaluate_every=3,
+        checkpoint_every=2,
+    )
+
+
+@pytest.fixture
+def dataset() -> Dataset:
+    """Forty training and ten test images, 8x8, in three classes."""
+    rng = np.random.default_rng(0)
+
+    def split(size: int) -> Split:
+        return Split(
+            images=rng.integers(0, 256, (size, 8, 8, 1), dtype=np.uint8),
+            labels=rng.integers(0, 3, size, dtype=np.int32),
+        )
+
+    return Dataset("three", split(40), split(10), ("a", "b", "c"))
+
+
+Program = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    """The environment of a program that a test starts: one CPU device, no GPU."""
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+
+
+@pytest.fixture
+def python_m_train(environment: dict[str, str]) -> Program:
+    """Runs `python -m train` as a user does."""
+
+    def run(*arguments: str | Path, devices: int = 1) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "train", *map(str, arguments)],
+            cwd=ROOT,
+            env={**environment, "JAX_NUM_CPU_DEVICES": str(devices)},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    return run

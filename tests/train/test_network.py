@@ -1,0 +1,72 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from train.errors import UserError
+from train.network import (
+    build_model,
+    count_parameters,
+    learning_rate,
+    model_key,
+    out_of_memory_is_bad_input,
+    training_key,
+)
+from train.presets import get_preset
+
+
+def test_the_paper_s_network_has_the_paper_s_parameters():
+    model = nnx.eval_shape(lambda: build_model(get_preset("mnist"), (28, 28, 1), 10))
+    assert count_parameters(nnx.state(model, nnx.Param)) == 8_215_568
+
+
+def test_the_seed_decides_the_initial_values(config):
+    def kernel(seed):
+        model = build_model(dataclasses.replace(config, seed=seed), (8, 8, 1), 3)
+        return np.asarray(model.class_caps.kernel[...])
+
+    np.testing.assert_array_equal(kernel(1), kernel(1))
+    assert np.any(kernel(1) != kernel(2))
+
+
+def test_initial_values_and_steps_draw_from_different_keys(config):
+    keys = [jax.random.key_data(key(config)) for key in (model_key, training_key)]
+    assert np.any(keys[0] != keys[1])
+
+
+def test_the_learning_rate_falls_smoothly(config):
+    schedule = learning_rate(
+        dataclasses.replace(config, learning_rate=0.5, decay_rate=0.25, decay_steps=10)
+    )
+    np.testing.assert_allclose([schedule(0), schedule(5), schedule(20)], [0.5, 0.25, 0.03125])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"model_options": {"conv_kernel": 9}}, "kernel does not fit on an input of 8x8"),
+        ({"model_options": {"conv_fetures": 9}}, "conv_fetures"),
+        ({"model_options": {"conv_features": 0, "conv_kernel": 3}}, "conv_features"),
+        ({"routing_options": {"softmax": "in"}}, "softmax"),
+        ({"dtype": "float64"}, "float64 needs JAX's x64 mode"),
+        ({"param_dtype": "float64"}, "float64 needs JAX's x64 mode"),
+    ],
+)
+def test_a_network_that_cannot_be_is_told(config, change, message):
+    with pytest.raises(UserError, match=message):
+        build_model(dataclasses.replace(config, **change), (8, 8, 1), 3)
+
+
+def test_too_little_memory_is_told_and_other_errors_are_not_hidden():
+    with (
+        pytest.raises(UserError, match="a batch of 512 does not fit in the memory"),
+        out_of_memory_is_bad_input(512),
+    ):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+    with (
+        pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"),
+        out_of_memory_is_bad_input(512),
+    ):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")

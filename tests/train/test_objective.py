@@ -1,0 +1,89 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from capsjax import CapsNetOutput, Capsules
+from tests.tolerance import assert_close
+from train.objective import Objective, measure
+
+LENGTHS = np.array([[0.95, 0.2, 0.05], [0.3, 0.6, 0.1]], np.float32)
+LABELS = np.array([0, 0])
+IMAGES = np.array([0.0, 0.25, 0.5, 1.0] * 2, np.float32).reshape(2, 2, 2, 1)
+RECONSTRUCTION = np.full((2, 2, 2, 1), 0.5, np.float32)
+
+
+@pytest.fixture
+def output() -> CapsNetOutput:
+    lengths = jnp.asarray(LENGTHS)
+    return CapsNetOutput(
+        Capsules(lengths[..., None], lengths), lengths, lengths, jnp.asarray(RECONSTRUCTION)
+    )
+
+
+def losses(objective: Objective, output: CapsNetOutput) -> dict[str, jax.Array]:
+    return objective.losses(output, jnp.asarray(IMAGES), jnp.asarray(LABELS))
+
+
+def test_the_paper_s_loss_worked_by_hand(output):
+    computed = losses(Objective(), output)
+    # First image: only class 1 is longer than 0.1. Second: class 0 lacks 0.6, class 1 has 0.5 more.
+    margin = np.array([0.5 * 0.1**2, 0.6**2 + 0.5 * 0.5**2])
+    squares = np.array([0.25 + 0.0625 + 0.25] * 2)
+    assert_close(computed["margin_loss"], margin, dtype="float32", reduction_length=3)
+    assert_close(computed["reconstruction_loss"], squares, dtype="float32", reduction_length=4)
+    assert_close(computed["loss"], margin + 0.0005 * squares, dtype="float32", reduction_length=4)
+
+
+def test_without_a_decoder_the_margin_is_all(output):
+    computed = losses(Objective(), output._replace(reconstruction=None))
+    assert set(computed) == {"loss", "margin_loss"}
+    assert_close(computed["loss"], computed["margin_loss"])
+
+
+def test_options_of_the_dialects(output):
+    plain = losses(Objective(), output)
+    weighted = losses(Objective(margin_weight=0.1, reconstruction_weight=2.0), output)
+    expected = 0.1 * plain["margin_loss"] + 2.0 * plain["reconstruction_loss"]
+    assert_close(weighted["loss"], expected)
+
+    unsquared = losses(Objective(margin_power=1), output)["margin_loss"]
+    assert_close(unsquared, np.array([0.05, 0.6 + 0.25]), dtype="float32", reduction_length=3)
+
+    shares = np.exp(LENGTHS) / np.exp(LENGTHS).sum(axis=1, keepdims=True)
+    present = np.maximum(0.9 - shares[:, 0], 0) ** 2
+    absent = 0.5 * (np.maximum(shares[:, 1:] - 0.1, 0) ** 2).sum(axis=1)
+    softmax = losses(Objective(margin_of="softmax"), output)["margin_loss"]
+    assert_close(softmax, present + absent, dtype="float32", reduction_length=3)
+
+
+def test_pixels_are_brought_to_the_unit_range_and_normalised():
+    pixels = jnp.array([0, 51, 255], jnp.uint8)
+    assert_close(Objective().normalise(pixels, jnp.float32), np.array([0, 0.2, 1], np.float32))
+    normalised = Objective(input_mean=0.5, input_std=0.25).normalise(pixels, jnp.float32)
+    assert_close(normalised, np.array([-2, -1.2, 2], np.float32))
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mask", ["label", "longest"])
+def test_the_mask_decides_whether_the_model_sees_the_label(training, mask):
+    seen = []
+    objective = dataclasses.replace(
+        Objective(mask_in_training="longest", mask_in_test="longest"),
+        **{"mask_in_training" if training else "mask_in_test": mask},
+    )
+    objective.apply(lambda images, labels: seen.append(labels), IMAGES, LABELS, training=training)
+    assert (seen[0] is not None) == (mask == "label")
+
+
+def test_accuracy_counts_the_longest_capsule(output):
+    measured = measure(output, losses(Objective(), output), jnp.asarray(LABELS))
+    assert (float(measured["accuracy"].total), int(measured["accuracy"].examples)) == (1.0, 2)
+
+
+def test_the_objective_of_a_configuration_is_its_fields(config):
+    changed = dataclasses.replace(config, margin_power=1, input_mean=0.1)
+    assert Objective.of(config) == Objective()
+    assert Objective.of(changed) == Objective(margin_power=1, input_mean=0.1)

@@ -1,0 +1,48 @@
+import re
+import shlex
+
+import pytest
+from flax import nnx
+
+from train.__main__ import _parser
+from train.command import config_changes
+from train.data import load_dataset
+from train.errors import UserError
+from train.network import build_model
+from train.presets import describe_preset, get_preset, list_presets
+
+IMAGE_SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1)}
+
+
+@pytest.mark.parametrize("name", list_presets())
+class TestEveryPreset:
+    def test_bears_its_name(self, name):
+        assert get_preset(name).preset == name
+
+    def test_describes_a_network_for_its_images(self, name):
+        config = get_preset(name)
+        model = nnx.eval_shape(lambda: build_model(config, IMAGE_SHAPES[config.dataset], 10))
+        assert model.num_classes == 10
+
+    def test_tells_command_hardware_time_and_result(self, name):
+        text = describe_preset(name)
+        assert re.search(r"Hardware: .+", text)
+        assert re.search(r"Time: .+", text)
+        assert re.search(r"Result: .+", text)
+
+    def test_tells_a_command_that_runs_it(self, name):
+        commands = re.findall(r"python -m train (fit .+)", describe_preset(name))
+        assert commands
+        for command in commands:
+            options = _parser().parse_args(shlex.split(command))
+            assert options.preset == name
+            config_changes(get_preset(name), options)
+
+
+def test_the_digits_are_the_size_that_is_tested_here():
+    assert load_dataset("digits").image_shape == IMAGE_SHAPES["digits"]
+
+
+def test_an_unknown_preset_lists_the_right_ones():
+    with pytest.raises(UserError, match="unknown preset 'mnits', choose from: digits, fashion"):
+        get_preset("mnits")

@@ -1,0 +1,121 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tolerance import assert_close
+from train.errors import UserError
+from train.evaluation import evaluate_split
+from train.metrics import merge
+from train.program import assemble
+from train.step import data_mesh
+
+
+def train(config, dataset, *, devices, steps=3):
+    program = assemble(config, dataset, devices=devices)
+    metrics = [merge([program.train(batch)]) for batch in program.feed.batches(0, steps)]
+    return program, metrics
+
+
+@pytest.mark.parametrize("devices", [2, 4, 8])
+def test_the_number_of_devices_changes_no_result(config, dataset, devices):
+    alone, expected = train(config, dataset, devices=1)
+    together, metrics = train(config, dataset, devices=devices)
+    for actual, wanted in zip(metrics, expected, strict=True):
+        assert actual.keys() == wanted.keys()
+        for name in actual:
+            assert_close(
+                np.float32(actual[name]), np.float32(wanted[name]), reduction_length=64 * 8
+            )
+    for ours, theirs in zip(
+        jax.tree.leaves(together.state.params), jax.tree.leaves(alone.state.params), strict=True
+    ):
+        # Adam divides by the size of a gradient, so that its rounding is that of the largest one.
+        assert_close(ours, theirs, reduction_length=64 * 64)
+
+
+def test_every_device_holds_the_same_state(config, dataset):
+    program, _ = train(config, dataset, devices=8)
+    for leaf in jax.tree.leaves((program.state.params, program.state.optimizer)):
+        copies = [np.asarray(shard.data) for shard in leaf.addressable_shards]
+        assert len(copies) == 8
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copy, copies[0])
+
+
+def test_a_step_changes_every_parameter_and_counts_itself(config, dataset):
+    program = assemble(config, dataset, devices=2)
+    before = jax.tree.map(np.array, program.state.params)
+    program.train(next(iter(program.feed.batches(0, 1))))
+    assert int(program.state.step) == 1
+    for old, new in zip(
+        jax.tree.leaves(before), jax.tree.leaves(program.state.params), strict=True
+    ):
+        assert np.any(old != np.asarray(new))
+
+
+def test_the_loss_of_one_batch_falls(config, dataset):
+    program = assemble(dataclasses.replace(config, learning_rate=0.01), dataset, devices=2)
+    batch = next(iter(program.feed.batches(0, 1)))
+    losses = [merge([program.train(batch)])["loss"] for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_streaming_and_resident_feeds_train_alike(config, dataset):
+    runs = []
+    for kind in ("resident", "streaming"):
+        program = assemble(config, dataset, feed_kind=kind, devices=4)
+        for batch in program.feed.batches(0, 6):
+            program.train(batch)
+        runs.append(jax.tree.map(np.asarray, program.state.params))
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+def test_evaluation_counts_each_example_once(config, dataset):
+    program = assemble(config, dataset, devices=4)
+    evaluation = program.evaluate()
+    model = program.model()
+    output = model(jnp.asarray(dataset.test.images, jnp.float32) / 255)
+    predictions = np.asarray(output.lengths.argmax(axis=-1))
+    np.testing.assert_array_equal(evaluation.predictions, predictions)
+    assert evaluation.metrics["accuracy"] == np.mean(predictions == dataset.test.labels)
+
+
+def test_evaluation_does_not_depend_on_the_number_of_devices(config, dataset):
+    results = []
+    for devices in (1, 3):  # 256 is no multiple of 3
+        program = assemble(config, dataset, devices=1)
+        other = assemble(dataclasses.replace(config, batch_size=devices), dataset, devices=devices)
+        state = jax.device_put(program.state, jax.tree.leaves(other.state.params)[0].sharding)
+        results.append(evaluate_split(other.evaluation_step, state, dataset.test, other.mesh))
+    np.testing.assert_array_equal(results[0].predictions, results[1].predictions)
+    assert_close(
+        np.float32(results[0].metrics["loss"]),
+        np.float32(results[1].metrics["loss"]),
+        reduction_length=64,
+    )
+
+
+def test_bfloat16_keeps_float32_parameters(config, dataset):
+    half = dataclasses.replace(config, dtype="bfloat16")
+    program, metrics = train(half, dataset, devices=2)
+    _, expected = train(config, dataset, devices=2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(program.state.params)} == {jnp.dtype("float32")}
+    assert_close(np.float32(metrics[0]["loss"]), np.float32(expected[0]["loss"]), dtype="bfloat16")
+    assert metrics[0]["loss"] != expected[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "devices", "message"),
+    [
+        (8, 3, "a batch of 8 cannot be shared equally by 3 devices"),
+        (8, 9, "--devices is 9, but this machine has 1 to 8"),
+        (8, 0, "--devices is 0"),
+        (10, None, "a batch of 10 cannot be shared equally by 8 devices"),
+    ],
+)
+def test_a_batch_that_does_not_fit_the_devices_is_refused(batch_size, devices, message):
+    with pytest.raises(UserError, match=message):
+        data_mesh(batch_size, devices)

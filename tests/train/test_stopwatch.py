@@ -1,0 +1,51 @@
+import pytest
+
+from train import stopwatch
+from train.stopwatch import Stopwatch
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(stopwatch, "time", clock)
+    return clock
+
+
+def test_the_first_step_and_pauses_do_not_count(clock):
+    watch = Stopwatch(batch_size=10)
+    assert watch.step() is True
+    clock.now += 50  # compilation
+    watch.start()
+    assert watch.step() is False
+    assert watch.step() is False
+    clock.now += 4
+    watch.lap()
+    assert watch.recent_rate == 2 * 10 / 4
+    with watch.paused():
+        clock.now += 1000
+    watch.step()
+    clock.now += 1
+    watch.lap()
+    assert watch.recent_rate == 10
+    assert watch.rate == 3 * 10 / 5
+    assert watch.wall_seconds == 1055
+
+
+def test_a_resumed_run_goes_on_with_its_time(clock):
+    watch = Stopwatch(batch_size=10, seconds_before=70)
+    clock.now += 5
+    assert watch.wall_seconds == 75
+
+
+def test_nothing_measured_is_zero(clock):
+    watch = Stopwatch(batch_size=10)
+    watch.step()
+    watch.lap()
+    assert (watch.rate, watch.recent_rate) == (0.0, 0.0)
