@@ -1,7 +1,11 @@
 """Checkpoints of a run, with Orbax: the last two and the best one are kept."""
 
+import gc
+import inspect
 import logging
 import sys
+import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,7 +116,8 @@ class Checkpoints:
         abstract = jax.tree.map(_abstract, like._asdict())
         for step in reversed(steps):
             try:
-                return type(like)(**self._checkpointer.load(step, abstract))
+                with _no_debris():
+                    return type(like)(**self._checkpointer.load(step, abstract))
             # Whatever Orbax, TensorStore and the file system raise for a damaged file.
             except Exception as error:
                 reason = _reason(error)
@@ -180,6 +185,36 @@ def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error) or type(error).__name__).strip().splitlines()[0][:160]
+
+
+@contextmanager
+def _no_debris() -> Iterator[None]:
+    """Keeps quiet what Orbax leaves behind when it gives up on a damaged checkpoint.
+
+    Reads that are still under way complain, with tracebacks on the terminal, that nobody waits for
+    them any more: some when they are collected, some when they end.
+    """
+    try:
+        yield
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+        _ignore_abandoned_reads()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+        raise
+
+
+def _ignore_abandoned_reads() -> None:
+    hook = sys.unraisablehook
+
+    def ignore(unraisable: Any) -> None:
+        closed = str(unraisable.exc_value) == "Event loop is closed"
+        if not closed and not inspect.iscoroutine(unraisable.object):
+            hook(unraisable)
+
+    sys.unraisablehook = ignore
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from train.checkpoint import Checkpoints, Which
 from train.data import Split, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
-from train.network import build_model, build_optimizer, training_key
+from train.network import build_model, build_optimizer, structure, training_key
 from train.objective import Objective
 from train.run import Run, finite_or_none, load_run, write_json, writing
-from train.step import TrainState, data_mesh, initial_state, make_evaluation_step, replicate
+from train.step import AXIS, TrainState, data_mesh, initial_state, make_evaluation_step, replicate
 
 
 def evaluate(
@@ -68,7 +68,7 @@ def load_state(
         UserError: if there is no checkpoint that can be read.
     """
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        model = build_model(run.config, run.image_shape, run.num_classes)
+        model = build_model(run.config, run.image_shape, run.num_classes, axis=AXIS)
         graphdef, state = initial_state(
             model, build_optimizer(run.config), training_key(run.config)
         )
@@ -81,7 +81,8 @@ def load_model(run: Run, which: Which) -> nnx.Module:
     Raises:
         UserError: if there is no checkpoint that can be read.
     """
-    graphdef, state = load_state(run, which, devices=1)
+    _, state = load_state(run, which, devices=1)
+    graphdef = structure(run.config, run.image_shape, run.num_classes)
     return nnx.merge(graphdef, state.params, state.model_state)
 
 

@@ -15,7 +15,7 @@ from train.errors import UserError
 
 
 def build_model(
-    config: FitConfig, image_shape: Sequence[int], num_classes: int, **routing_options: Any
+    config: FitConfig, image_shape: Sequence[int], num_classes: int, axis: str | None = None
 ) -> nnx.Module:
     """Makes the network, its parameters drawn from the configuration's seed.
 
@@ -23,18 +23,21 @@ def build_model(
         config: what to make.
         image_shape: `(height, width, channels)`.
         num_classes: number of classes.
-        **routing_options: arguments of the routing besides the configuration's.
+        axis: the mapped axis over which a batch is spread, for a routing whose examples share
+            their logits; None where a batch is in one piece.
 
     Raises:
         UserError: if a size does not fit the images, or an option does not exist.
     """
     require_precision(config)
+    spread = axis is not None and config.routing_options.get("shared_logits")
+    shared = {"shared_axes": (axis,)} if spread else {}
     try:
         routing = capsjax.create_routing(
             config.routing,
             iterations=config.routing_iterations,
             **config.routing_options,
-            **routing_options,
+            **shared,
         )
         return capsjax.create_model(
             config.model,
@@ -48,6 +51,11 @@ def build_model(
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"this network cannot be made: {error}.") from error
+
+
+def structure(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> nnx.GraphDef:
+    """The structure of the network where a batch is in one piece, without any values."""
+    return nnx.graphdef(nnx.eval_shape(lambda: build_model(config, image_shape, num_classes)))
 
 
 def require_precision(config: FitConfig) -> None:

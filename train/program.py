@@ -11,9 +11,10 @@ from jax.sharding import Mesh
 from train.config import FitConfig
 from train.data import Dataset, Feed, FeedKind, make_feed
 from train.evaluation import Evaluation, evaluate_split
-from train.network import build_model, build_optimizer, training_key
+from train.network import build_model, build_optimizer, structure, training_key
 from train.objective import Objective
 from train.step import (
+    AXIS,
     TrainState,
     data_mesh,
     initial_state,
@@ -32,7 +33,6 @@ class Program:
         config: what it computes.
         dataset: what it learns from.
         mesh: the devices it runs on.
-        graphdef: the network's structure.
         state: the network's and the optimiser's values, replicated over the mesh.
         feed: brings in the training examples.
         train_step: see `make_train_step`.
@@ -42,7 +42,6 @@ class Program:
     config: FitConfig
     dataset: Dataset
     mesh: Mesh
-    graphdef: nnx.GraphDef
     state: TrainState
     feed: Feed
     train_step: Callable[..., Any]
@@ -65,8 +64,9 @@ class Program:
         return evaluate_split(self.evaluation_step, self.state, self.dataset.test, self.mesh)
 
     def model(self) -> nnx.Module:
-        """The network with its present parameters."""
-        return nnx.merge(self.graphdef, self.state.params, self.state.model_state)
+        """The network with its present parameters, for batches in one piece."""
+        graphdef = structure(self.config, self.dataset.image_shape, self.dataset.num_classes)
+        return nnx.merge(graphdef, self.state.params, self.state.model_state)
 
 
 def assemble(
@@ -87,7 +87,7 @@ def assemble(
     feed = make_feed(
         dataset.train, batch_size=config.batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )
-    model = build_model(config, dataset.image_shape, dataset.num_classes)
+    model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config)
     graphdef, state = initial_state(model, optimizer, training_key(config))
     objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
@@ -95,7 +95,6 @@ def assemble(
         config=config,
         dataset=dataset,
         mesh=mesh,
-        graphdef=graphdef,
         state=replicate(state, mesh),
         feed=feed,
         train_step=make_train_step(

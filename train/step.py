@@ -93,7 +93,7 @@ def initial_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, key: jax.Array
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Takes a new model apart into what stays and what changes."""
-    graphdef, params, model_state = nnx.split(model, nnx.Param, ...)
+    graphdef, params, model_state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     pure = nnx.to_pure_dict(params)
     return graphdef, TrainState(
         step=jnp.zeros((), jnp.int32),

@@ -119,3 +119,17 @@ def test_bfloat16_keeps_float32_parameters(config, dataset):
 def test_a_batch_that_does_not_fit_the_devices_is_refused(batch_size, devices, message):
     with pytest.raises(UserError, match=message):
         data_mesh(batch_size, devices)
+
+
+def test_logits_shared_by_the_batch_are_shared_by_the_devices(config, dataset):
+    shared = dataclasses.replace(config, routing_options={"shared_logits": True})
+    alone, expected = train(shared, dataset, devices=1)
+    _, metrics = train(shared, dataset, devices=4)
+    for actual, wanted in zip(metrics, expected, strict=True):
+        assert_close(
+            np.float32(actual["loss"]), np.float32(wanted["loss"]), reduction_length=64 * 8
+        )
+    _, other = train(config, dataset, devices=1)
+    assert other[0]["loss"] != expected[0]["loss"]
+    images = jnp.asarray(dataset.test.images, jnp.float32) / 255
+    assert alone.model()(images).lengths.shape == (10, 3)  # outside of any mapped axis
