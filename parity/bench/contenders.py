@@ -1,0 +1,214 @@
+"""The programs that are timed: each makes a training step and a forward pass of the same network.
+
+A contender runs in a process of its own, so that its memory is its own, and imports its framework
+there.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every contender does.
+
+    Attributes:
+        image_shape: `(height, width, channels)`.
+        num_classes: number of classes.
+        batch_size: images in a step.
+        dtype: "float32" or "bfloat16", of convolutions, votes and decoder.
+        iterations: of the routing.
+        learning_rate: of Adam.
+        images: uint8 `[batch, height, width, channels]`.
+        labels: int32 `[batch]`.
+    """
+
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    batch_size: int
+    dtype: str
+    iterations: int
+    learning_rate: float
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program that is ready to run.
+
+    Attributes:
+        device: what it runs on.
+        train: takes a number of training steps and waits for the last; returns the last loss.
+        forward: runs the network on the batch a number of times and waits.
+        peak_bytes: the most memory of an accelerator that was in use, or None for a CPU, where it
+            is the process that counts.
+    """
+
+    device: str
+    train: Callable[[int], float]
+    forward: Callable[[int], None]
+    peak_bytes: Callable[[], int | None]
+
+
+def capsjax(work: Work) -> Contender:
+    """The network and the step of `python -m train fit mnist`, data on the device."""
+    import dataclasses
+
+    import jax
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from train.data import Dataset, Split
+    from train.presets import get_preset
+    from train.program import assemble
+    from train.step import split_batch
+
+    config = dataclasses.replace(
+        get_preset("mnist"),
+        batch_size=work.batch_size,
+        dtype=work.dtype,
+        routing_iterations=work.iterations,
+        learning_rate=work.learning_rate,
+        max_shift=0,
+    )
+    split = Split(work.images, work.labels)
+    names = tuple(map(str, range(work.num_classes)))
+    program = assemble(config, Dataset("bench", split, split, names), devices=1)
+    indices = split_batch({"indices": np.arange(work.batch_size, dtype=np.int32)}, program.mesh)
+    images = jnp.asarray(work.images, jnp.float32) / 255
+
+    @nnx.jit
+    def apply(model: Any, images: Any) -> Any:
+        output = model(images)
+        return output.lengths, output.reconstruction
+
+    def train(steps: int) -> float:
+        for _ in range(steps):
+            program.state, metrics = program.train_step(
+                program.state, program.feed.constants, indices
+            )
+        return float(metrics["loss"].total) / work.batch_size
+
+    def forward(times: int) -> None:
+        model = program.model()
+        for _ in range(times):
+            result = apply(model, images)
+        jax.block_until_ready(result)
+
+    device = jax.local_devices()[0]
+
+    def peak_bytes() -> int | None:
+        statistics = device.memory_stats()
+        return None if not statistics else statistics.get("peak_bytes_in_use")
+
+    return Contender(device.device_kind, train, forward, peak_bytes)
+
+
+def torch_reference(work: Work) -> Contender:
+    """`parity.reference.CapsNet`: plain PyTorch, which keeps every intermediate."""
+    from parity.reference import CapsNet
+
+    def build() -> Any:
+        return CapsNet(work.image_shape, work.num_classes, iterations=work.iterations)
+
+    def forward(model: Any, images: Any, labels: Any) -> Any:
+        outputs = model(images, labels)
+        return outputs["lengths"], outputs["reconstruction"]
+
+    return _torch(work, build, forward, compiled=False)
+
+
+def torch_fast(work: Work) -> Contender:
+    """`FastCapsNet`: PyTorch in products of matrices."""
+    return _torch_fast(work, compiled=False)
+
+
+def torch_compiled(work: Work) -> Contender:
+    """`FastCapsNet` under `torch.compile`."""
+    return _torch_fast(work, compiled=True)
+
+
+def _torch_fast(work: Work, *, compiled: bool) -> Contender:
+    from parity.bench.fast import FastCapsNet
+
+    def build() -> Any:
+        return FastCapsNet(work.image_shape, work.num_classes, iterations=work.iterations)
+
+    return _torch(work, build, lambda model, *inputs: model(*inputs), compiled=compiled)
+
+
+def _torch(
+    work: Work, build: Callable[[], Any], apply: Callable[..., Any], *, compiled: bool
+) -> Contender:
+    import os
+
+    import torch
+
+    from parity.bench.fast import loss_of
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    model = build().to(device=device, memory_format=memory_format)
+    optimizer = torch.optim.Adam(model.parameters(), lr=work.learning_rate)
+    pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(work.labels).long().to(device)
+    half = work.dtype == "bfloat16"
+
+    def autocast() -> Any:
+        return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+    def normalised() -> Any:
+        return (pixels.float() / 255).contiguous(memory_format=memory_format)
+
+    def loss_and_gradients() -> Any:
+        images = normalised()
+        with autocast():
+            lengths, decoded = apply(model, images, labels)
+        loss = loss_of(lengths.float(), decoded.float(), images, labels)
+        loss.backward()
+        return loss.detach()
+
+    step = torch.compile(loss_and_gradients) if compiled else loss_and_gradients
+
+    @torch.no_grad()
+    def infer() -> Any:
+        with autocast():
+            return apply(model, normalised(), None)
+
+    infer_once = torch.compile(infer) if compiled else infer
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def train(steps: int) -> float:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            loss = step()
+            optimizer.step()
+        return float(loss)
+
+    def forward(times: int) -> None:
+        for _ in range(times):
+            infer_once()
+        wait()
+
+    def peak_bytes() -> int | None:
+        return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
+    return Contender(name, train, forward, peak_bytes)
+
+
+CONTENDERS: dict[str, Callable[[Work], Contender]] = {
+    "capsjax": capsjax,
+    "torch-reference": torch_reference,
+    "torch-fast": torch_fast,
+    "torch-compile": torch_compiled,
+}
+"""By name, what makes each contender; to be called in a process of its own."""
