@@ -1,21 +1,28 @@
 """Capsule networks for accelerators, in JAX and Flax."""
 
-from capsjax.capsules import Capsules, norm, squash
+from capsjax.capsules import Capsules, Squash, norm, squash
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
 from capsjax.losses import margin_loss, reconstruction_loss
 from capsjax.models import CapsNet, CapsNetOutput, create_model, list_models
 from capsjax.routing import (
+    EXAMPLES,
     DynamicRouting,
+    LearnedPrior,
+    PriorRouting,
     Routed,
     Routing,
+    RoutingTrace,
+    UnsizedRouting,
     create_routing,
     list_routings,
+    map_examples,
     route,
 )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "EXAMPLES",
     "CapsNet",
     "CapsNetOutput",
     "Capsules",
@@ -23,13 +30,19 @@ __all__ = [
     "Decoder",
     "DenseCaps",
     "DynamicRouting",
+    "LearnedPrior",
     "PrimaryCaps",
+    "PriorRouting",
     "Routed",
     "Routing",
+    "RoutingTrace",
+    "Squash",
+    "UnsizedRouting",
     "create_model",
     "create_routing",
     "list_models",
     "list_routings",
+    "map_examples",
     "margin_loss",
     "norm",
     "reconstruction_loss",

@@ -1,21 +1,25 @@
 """Capsules, and the two functions every vector capsule is made with: norm and squash."""
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from capsjax import _checks
+
 
 class Capsules(NamedTuple):
     """A layer of capsules: what each one sees, and how sure it is that it is there.
 
     Attributes:
-      pose: `[..., n, d]`, the instantiation parameters of `n` capsules of dimension `d`. A matrix
-        pose of 4x4 is flattened row-major to `d = 16`.
-      activation: `[..., n]`, the presence of each capsule. For vector capsules it is the length of
-        the pose.
+        pose: `[..., n, d]`, the instantiation parameters of `n` capsules of dimension `d`. A matrix
+            pose of 4x4 is flattened row-major to `d = 16`.
+        activation: `[..., n]`, the presence of each capsule. For vector capsules it is the length
+            of the pose.
     """
 
     pose: jax.Array
@@ -27,7 +31,9 @@ def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
 
     At least float32, and float64 for float64 values.
     """
-    return jnp.promote_types(dtype, jnp.float32)
+    dtype = jnp.dtype(dtype)
+    is_wide = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
+    return dtype if is_wide else jnp.dtype(jnp.float32)
 
 
 def norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
@@ -37,12 +43,12 @@ def norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
     or underflows on the way: 1e-30 and 1e30 have a length in float32.
 
     Args:
-      x: `[..., d, ...]`, any floating dtype.
-      axis: the axis that holds the `d` components.
-      keepdims: keep `axis` with size 1.
+        x: `[..., d, ...]`, any floating dtype.
+        axis: the axis that holds the `d` components.
+        keepdims: keep `axis` with size 1.
 
     Returns:
-      `x` without `axis`, computed and returned in `accumulation_dtype(x.dtype)`.
+        `x` without `axis`, computed and returned in `accumulation_dtype(x.dtype)`.
     """
     x = x.astype(accumulation_dtype(x.dtype))
     scale = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
@@ -63,15 +69,104 @@ def squash(s: jax.Array, axis: int = -1) -> jax.Array:
     and the gradient at zero are zero, as they are in the limit.
 
     Args:
-      s: `[..., d, ...]`, any floating dtype.
-      axis: the axis that holds the `d` components of a capsule.
+        s: `[..., d, ...]`, any floating dtype.
+        axis: the axis that holds the `d` components of a capsule.
 
     Returns:
-      The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
+        The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
     """
     s = s.astype(accumulation_dtype(s.dtype))
-    length = norm(s, axis, keepdims=True)
+    return s * _gain(norm(s, axis, keepdims=True))
+
+
+def _gain(length: jax.Array) -> jax.Array:
+    """`n / (1 + n^2)`, by which squash multiplies a vector of length `n`."""
     # x / (1 + x^2) is the same for x and 1/x: of the two, the one below 1 cannot overflow.
     is_long = length > 1
     ratio = jnp.where(is_long, 1 / jnp.where(is_long, length, 1), length)
-    return s * (ratio / (1 + jnp.square(ratio)))
+    return ratio / (1 + jnp.square(ratio))
+
+
+SQUASH_AXES = ("pose", "capsules", "element")
+EPSILON_PLACES = ("length", "square")
+
+
+@dataclasses.dataclass(frozen=True)
+class Squash:
+    """The squash of the paper, and those of public implementations that differ from it.
+
+    Without arguments it is `squash(s)`, over the last axis. Public CapsNets differ from it in what
+    they take for a vector, and in an epsilon: `v = |s|^2 / (1 + |s|^2) * s / (|s| + epsilon)`
+    (XifengGuo's in PyTorch, 1e-8), or `/ sqrt(|s|^2 + epsilon)` (XifengGuo's in Keras, 1e-7). The
+    lengths in the first factor have no epsilon. Value and gradient at zero are zero, and so they
+    are, with an epsilon, for a vector whose squared length is below the smallest normal number.
+
+    Attributes:
+        axis: what is squashed: each `"pose"` (axis -1, the paper's), each pose component over all
+            `"capsules"` (axis -2), or each `"element"` by itself, as a vector of one.
+        epsilon: from 0, the paper's, to 1.
+        epsilon_in: whether it is added to the `"length"` that `s` is divided by, or to the
+            `"square"` of that length under the root.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    axis: Literal["pose", "capsules", "element"] = "pose"
+    epsilon: float = 0.0
+    epsilon_in: Literal["length", "square"] = "length"
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.one_of("axis of squash", self.axis, SQUASH_AXES)
+        _checks.fraction("epsilon of squash", self.epsilon)
+        _checks.one_of("epsilon_in of squash", self.epsilon_in, EPSILON_PLACES)
+
+    def __call__(self, s: jax.Array) -> jax.Array:
+        """Squashes capsules.
+
+        Args:
+            s: `[..., n, d]`, any floating dtype.
+
+        Returns:
+            The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
+        """
+        s = s.astype(accumulation_dtype(s.dtype))
+        if self.axis == "element":
+            length = jnp.squeeze(norm(s[..., None], keepdims=True), -1)
+        else:
+            length = norm(s, -1 if self.axis == "pose" else -2, keepdims=True)
+        gain = _gain(length)
+        return s * (gain * self._shortening(length) if self.epsilon else gain)
+
+    def _shortening(self, length: jax.Array) -> jax.Array:
+        """The length divided by what the epsilon makes of it."""
+        # Below this the gain times s is no normal number, and the derivatives would overflow.
+        is_zero = length < jnp.sqrt(jnp.finfo(length.dtype).tiny)
+        inverse = 1 / jnp.where(is_zero, 1, length)
+        if self.epsilon_in == "length":
+            divisor = 1 + self.epsilon * inverse
+        else:
+            divisor = jnp.sqrt(1 + self.epsilon * jnp.square(inverse))
+        return jnp.where(is_zero, 0, 1 / divisor)
+
+
+SquashFunction = Callable[[jax.Array], jax.Array]
+
+
+def squash_from(value: SquashFunction | Mapping[str, Any]) -> SquashFunction:
+    """A squash of what a configuration holds.
+
+    Args:
+        value: a function of capsules `[..., n, d]`, such as a `Squash`, or the fields of a
+            `Squash` by name.
+
+    Raises:
+        ValueError: it is neither, or a field is unknown or has a wrong value.
+    """
+    if isinstance(value, Mapping):
+        _checks.known_options("squash", value, _checks.option_names(Squash))
+        return Squash(**value)
+    if not callable(value):
+        raise ValueError(f"squash must be a Squash or a dict of its fields, not {value!r}")
+    return value

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
 
 
@@ -13,6 +14,7 @@ def margin_loss(
     positive_margin: float = 0.9,
     negative_margin: float = 0.1,
     negative_weight: float = 0.5,
+    power: int = 2,
 ) -> jax.Array:
     """Margin loss on the lengths of the class capsules, summed over classes.
 
@@ -20,20 +22,26 @@ def margin_loss(
     (Sabour, Frosst and Hinton 2017, arXiv:1710.09829, equation 4).
 
     Args:
-      lengths: `[..., classes]`, any floating dtype.
-      targets: `[..., classes]`, 1 where the class is present and 0 elsewhere; several classes may
-        be present.
-      positive_margin: m+, above which a present class costs nothing.
-      negative_margin: m-, below which an absent class costs nothing.
-      negative_weight: lambda, the weight of absent classes.
+        lengths: `[..., classes]`, any floating dtype.
+        targets: `[..., classes]`, 1 where the class is present and 0 elsewhere; several classes may
+            be present.
+        positive_margin: m+, above which a present class costs nothing.
+        negative_margin: m-, below which an absent class costs nothing.
+        negative_weight: lambda, the weight of absent classes.
+        power: of the hinges, 2 in the paper; one public implementation takes 1.
 
     Returns:
-      `[...]`, computed and returned in `accumulation_dtype(lengths.dtype)`.
+        `[...]`, computed and returned in `accumulation_dtype(lengths.dtype)`.
+
+    Raises:
+        ValueError: the shapes differ, or the power is not a positive integer.
     """
+    _checks.positive_integer("power", power)
+    _require_same_shape("lengths", lengths, "targets", targets)
     lengths = lengths.astype(accumulation_dtype(lengths.dtype))
     targets = targets.astype(lengths.dtype)
-    present = jnp.square(jax.nn.relu(positive_margin - lengths))
-    absent = jnp.square(jax.nn.relu(lengths - negative_margin))
+    present = jax.nn.relu(positive_margin - lengths) ** power
+    absent = jax.nn.relu(lengths - negative_margin) ** power
     return jnp.sum(targets * present + negative_weight * (1 - targets) * absent, axis=-1)
 
 
@@ -44,12 +52,23 @@ def reconstruction_loss(reconstruction: jax.Array, images: jax.Array) -> jax.Arr
     arXiv:1710.09829, section 4.1).
 
     Args:
-      reconstruction: `[batch, height, width, channels]`, any floating dtype.
-      images: the same shape, in the range of the reconstruction (0 to 1).
+        reconstruction: `[batch, height, width, channels]`, any floating dtype.
+        images: the same shape, in the range of the reconstruction (0 to 1).
 
     Returns:
-      `[batch]`, computed and returned in `accumulation_dtype(reconstruction.dtype)`.
+        `[batch]`, computed and returned in `accumulation_dtype(reconstruction.dtype)`.
+
+    Raises:
+        ValueError: the shapes differ.
     """
+    _require_same_shape("reconstruction", reconstruction, "images", images)
     dtype = accumulation_dtype(reconstruction.dtype)
     error = reconstruction.astype(dtype) - images.astype(dtype)
     return jnp.sum(jnp.square(error), axis=tuple(range(1, error.ndim)))
+
+
+def _require_same_shape(name: str, array: jax.Array, other_name: str, other: jax.Array) -> None:
+    if array.shape != other.shape:
+        raise ValueError(
+            f"{name} and {other_name} must have the same shape, not {array.shape} and {other.shape}"
+        )

@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import nnx
 
+from capsjax import _checks
 from capsjax.models.capsnet import CapsNet, CapsNetOutput
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
@@ -23,23 +24,28 @@ def create_model(
     image_shape: Sequence[int],
     num_classes: int,
     rngs: nnx.Rngs,
-    **sizes: Any,
+    **options: Any,
 ) -> nnx.Module:
     """Makes a model by its name, with its published sizes.
 
     Args:
-      name: one of `list_models()`.
-      image_shape: `(height, width, channels)` of one image.
-      num_classes: number of classes.
-      rngs: source of the initial values.
-      **sizes: arguments of that model that differ from the published ones.
+        name: one of `list_models()`.
+        image_shape: `(height, width, channels)` of one image.
+        num_classes: number of classes.
+        rngs: source of the initial values.
+        **options: arguments of that model that differ from the published ones, as Python has them
+            or as JSON has: a list for a tuple, the name of a dtype, a dict of the fields of
+            `Squash` for a squash.
 
     Raises:
-      ValueError: there is no model of that name, or its sizes do not fit the images.
+        ValueError: there is no model or option of that name, an option has a wrong value, or the
+            sizes do not fit the images.
     """
-    if name not in _MODELS:
-        raise ValueError(f"unknown model {name!r}, choose from: {', '.join(list_models())}")
-    return _MODELS[name](image_shape=image_shape, num_classes=num_classes, rngs=rngs, **sizes)
+    _checks.one_of("model", name, list_models())
+    model = _MODELS[name]
+    own = ("image_shape", "num_classes", "rngs")
+    _checks.known_options(f"model {name!r}", options, _checks.option_names(model, without=own))
+    return model(image_shape=image_shape, num_classes=num_classes, rngs=rngs, **options)
 
 
 __all__ = ["CapsNet", "CapsNetOutput", "create_model", "list_models"]

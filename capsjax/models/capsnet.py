@@ -1,26 +1,27 @@
 """CapsNet, the capsule network of Sabour, Frosst and Hinton 2017."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax.capsules import Capsules
+from capsjax import _checks
+from capsjax.capsules import Capsules, Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
-from capsjax.routing import DynamicRouting, Routing
+from capsjax.routing import DynamicRouting, Routing, UnsizedRouting
 
 
 class CapsNetOutput(NamedTuple):
     """What a capsule network returns for a batch of images.
 
     Attributes:
-      capsules: the class capsules, poses `[batch, classes, dim]`, activations `[batch, classes]`.
-      lengths: `[batch, classes]`, the presence of each class; the largest is the prediction.
-      coupling: `[batch, in_capsules, classes]`, the coupling coefficients of the last iteration.
-      reconstruction: `[batch, height, width, channels]`, or None for a model without a decoder.
+        capsules: the class capsules, poses `[batch, classes, dim]`, activations `[batch, classes]`.
+        lengths: `[batch, classes]`, the presence of each class; the largest is the prediction.
+        coupling: `[batch, in_capsules, classes]`, the coupling coefficients of the last iteration.
+        reconstruction: `[batch, height, width, channels]`, or None for a model without a decoder.
     """
 
     capsules: Capsules
@@ -36,25 +37,32 @@ class CapsNet(nnx.Module):
     has 8,215,568 parameters, 6,804,224 of them outside the decoder.
 
     Args:
-      image_shape: `(height, width, channels)` of one image.
-      num_classes: number of class capsules.
-      conv_features: filters of the first convolution.
-      conv_kernel: side of its kernel.
-      conv_stride: its stride.
-      primary_types: types of primary capsules.
-      primary_dim: dimension of their poses.
-      primary_kernel: side of the kernel they are made with.
-      primary_stride: its stride.
-      class_dim: dimension of the class capsules' poses.
-      routing: how the class capsules come about.
-      decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
-      dtype: dtype of convolutions, votes and decoder. Norms, softmax and what the model returns are
-        float32 at least.
-      param_dtype: dtype of the parameters.
-      rngs: source of the initial values.
+        image_shape: `(height, width, channels)` of one image.
+        num_classes: number of class capsules.
+        conv_features: filters of the first convolution.
+        conv_kernel: side of its kernel.
+        conv_stride: its stride.
+        primary_types: types of primary capsules.
+        primary_dim: dimension of their poses.
+        primary_kernel: side of the kernel they are made with.
+        primary_stride: its stride.
+        primary_order: how they are numbered, see `PrimaryCaps`.
+        primary_squash: how they are squashed; a function, or the fields of a `Squash` by name.
+        class_dim: dimension of the class capsules' poses.
+        routing: how the class capsules come about. One with parameters is given as an
+            `UnsizedRouting`, such as `LearnedPrior()`, which is built once the number of primary
+            capsules is known.
+        decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
+        decoder_combine: whether the decoder sees the masked class capsules one after the other,
+            `"concat"`, or their `"sum"`.
+        dtype: dtype of convolutions, votes and decoder. Norms, softmax and what the model returns
+            are float32 at least.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
 
     Raises:
-      ValueError: the image is too small for the kernels, or a size is not positive.
+        ValueError: the image is too small for the kernels, a size is not a positive integer, or
+            another argument has a wrong value.
     """
 
     def __init__(
@@ -69,15 +77,32 @@ class CapsNet(nnx.Module):
         primary_dim: int = 8,
         primary_kernel: int = 9,
         primary_stride: int = 2,
+        primary_order: Literal["position_major", "type_major", "flat"] = "position_major",
+        primary_squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
         class_dim: int = 16,
-        routing: Routing = DynamicRouting(iterations=3),  # noqa: B008 (frozen, has no state)
+        routing: Routing | UnsizedRouting = DynamicRouting(iterations=3),  # noqa: B008 (frozen)
         decoder_hidden: Sequence[int] | None = (512, 1024),
+        decoder_combine: Literal["concat", "sum"] = "concat",
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        if len(image_shape) != 3:
-            raise ValueError(f"image_shape is (height, width, channels), not {image_shape}")
+        sizes = {
+            "num_classes": num_classes,
+            "conv_features": conv_features,
+            "conv_kernel": conv_kernel,
+            "conv_stride": conv_stride,
+            "primary_types": primary_types,
+            "primary_dim": primary_dim,
+            "primary_kernel": primary_kernel,
+            "primary_stride": primary_stride,
+            "class_dim": class_dim,
+        }
+        for name, size in sizes.items():
+            _checks.positive_integer(name, size)
+        image_shape = _checks.image_shape(image_shape)
+        dtype = _checks.floating_dtype("dtype", dtype)
+        param_dtype = _checks.floating_dtype("param_dtype", param_dtype)
         self.num_classes = num_classes
         self.features = ConvFeatures(
             image_shape,
@@ -94,6 +119,8 @@ class CapsNet(nnx.Module):
             primary_dim,
             kernel_size=primary_kernel,
             stride=primary_stride,
+            order=primary_order,
+            squash=primary_squash,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -115,7 +142,8 @@ class CapsNet(nnx.Module):
                 num_classes,
                 class_dim,
                 image_shape,
-                hidden=decoder_hidden,
+                hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
+                combine=decoder_combine,
                 dtype=dtype,
                 param_dtype=param_dtype,
                 rngs=rngs,
@@ -126,12 +154,12 @@ class CapsNet(nnx.Module):
         """Runs the network on a batch of images.
 
         Args:
-          images: `[batch, height, width, channels]`, values from 0 to 1.
-          labels: `[batch]` integers: the classes whose capsules the decoder sees, in training.
-            Without them it sees the longest capsule.
+            images: `[batch, height, width, channels]`, values from 0 to 1.
+            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training.
+                Without them it sees the longest capsule.
 
         Returns:
-          Capsules, lengths, coupling and reconstruction, in float32 at least.
+            Capsules, lengths, coupling and reconstruction, in float32 at least.
         """
         capsules, coupling = self.class_caps(self.primary_caps(self.features(images)))
         lengths = capsules.activation

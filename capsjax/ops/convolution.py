@@ -7,13 +7,16 @@ products run at the full rate of the machine, and no more than a row of patches 
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from capsjax.capsules import accumulation_dtype
+
+T = TypeVar("T")
 Strides = tuple[int, int]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -31,52 +34,66 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated`, except that a CPU gets a fast path of its own.
 
-    The fast path serves 2-D, undilated, ungrouped convolutions in NHWC/HWIO layout. Anything else
-    goes to `jax.lax.conv_general_dilated` on every platform. The choice is made when the program is
-    lowered, so one traced program can be compiled for several platforms. Meant for the
-    `conv_general_dilated=` argument of `flax.nnx.Conv`. Where the fast path is open, the result is
-    differentiable in reverse mode only.
+    The fast path serves 2-D, undilated, ungrouped convolutions of floats in NHWC/HWIO layout.
+    Anything else goes to `jax.lax.conv_general_dilated` on every platform. The choice is made when
+    the program is lowered, so one traced program can be compiled for several platforms. Meant for
+    the `conv_general_dilated=` argument of `flax.nnx.Conv`. Where the fast path is open, the result
+    is differentiable in reverse mode only.
 
     Args:
-      lhs: images `[batch, height, width, in_features]`.
-      rhs: kernel `[kernel_height, kernel_width, in_features, out_features]`.
-      window_strides: stride of each spatial axis.
-      padding: `"SAME"`, `"VALID"` or a pair (low, high) for each spatial axis.
-      lhs_dilation: as in `jax.lax`.
-      rhs_dilation: as in `jax.lax`.
-      dimension_numbers: as in `jax.lax`.
-      feature_group_count: as in `jax.lax`.
-      **options: further keywords of `jax.lax.conv_general_dilated` (precision, ...).
+        lhs: images `[batch, height, width, in_features]`.
+        rhs: kernel `[kernel_height, kernel_width, in_features, out_features]`.
+        window_strides: stride of each spatial axis.
+        padding: `"SAME"`, `"VALID"` or a pair (low, high) for each spatial axis.
+        lhs_dilation: as in `jax.lax`.
+        rhs_dilation: as in `jax.lax`.
+        dimension_numbers: as in `jax.lax`.
+        feature_group_count: as in `jax.lax`.
+        **options: further keywords of `jax.lax.conv_general_dilated` (precision, ...).
 
     Returns:
-      `[batch, out_height, out_width, out_features]` in the dtype of the inputs.
+        `[batch, out_height, out_width, out_features]` in the dtype of the inputs.
     """
     numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
     channels_last = lax.conv_dimension_numbers(lhs.shape, rhs.shape, _channels_last(lhs.ndim))
     wanted_only_on_accelerators = ("precision", "out_sharding")
     has_fast_path = (
         lhs.ndim == 4
+        and jnp.issubdtype(lhs.dtype, jnp.floating)
         and numbers == channels_last
         and feature_group_count == 1
         and all(d == 1 for d in (*(lhs_dilation or ()), *(rhs_dilation or ())))
         and all(v is None for k, v in options.items() if k not in wanted_only_on_accelerators)
     )
-    if not has_fast_path:
-        return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            **options,
-        )
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
-    return _conv(lhs, rhs, tuple(window_strides), pads, tuple(options.items()))
+    if has_fast_path:
+        strides = _pair(window_strides)
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], strides, padding)
+        pads = _pair((int(low), int(high)) for low, high in padding)
+        if _has_windows(lhs.shape[1:3], rhs.shape[:2], pads):
+            return _conv(lhs, rhs, strides, pads, tuple(options.items()))
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        window_strides,
+        padding,
+        lhs_dilation,
+        rhs_dilation,
+        dimension_numbers,
+        feature_group_count,
+        **options,
+    )
+
+
+def _pair(values: Iterable[T]) -> tuple[T, T]:
+    first, second = values
+    return first, second
+
+
+def _has_windows(sizes: Sequence[int], kernel: Sequence[int], padding: Padding) -> bool:
+    """Whether the kernel fits on the padded image at least once."""
+    padded = (size + low + high for size, (low, high) in zip(sizes, padding, strict=True))
+    return all(size >= width for size, width in zip(padded, kernel, strict=True))
 
 
 def _channels_last(ndim: int) -> tuple[str, str, str] | None:
@@ -138,7 +155,7 @@ def _xla_conv(strides: Strides, padding: Padding, options: tuple) -> Callable[..
 # C input features, F output features.
 
 
-def _pad(x: jax.Array, padding: Padding) -> jax.Array:
+def _pad(x: jax.Array, padding: Iterable[tuple[int, int]]) -> jax.Array:
     """Pads (or, by negative amounts, crops) the spatial axes with zeros."""
     spatial = [(low, high, 0) for low, high in padding]
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *spatial, (0, 0, 0)])
@@ -218,6 +235,4 @@ def _input_gradient(
 
 def _matmul(a: jax.Array, b: jax.Array, subscripts: str) -> jax.Array:
     """A matrix product that is summed up in float32 at least."""
-    return jnp.einsum(
-        subscripts, a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32)
-    )
+    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))

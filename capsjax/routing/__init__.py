@@ -1,13 +1,26 @@
 """Routing algorithms, one published algorithm a file, and their names."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from capsjax.routing.dynamic import DynamicRouting
-from capsjax.routing.protocol import Routed, Routing, route
+from capsjax import _checks
+from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
+from capsjax.routing.prior import LearnedPrior, PriorRouting
+from capsjax.routing.protocol import EXAMPLES, Routed, Routing, UnsizedRouting, map_examples, route
 
-_ROUTINGS: dict[str, Callable[..., Routing]] = {
-    "dynamic": DynamicRouting,
+
+class _Entry(NamedTuple):
+    make: Callable[..., Routing | UnsizedRouting]
+    options: list[str]
+
+
+def _with_learned_prior(**options: Any) -> LearnedPrior:
+    return LearnedPrior(DynamicRouting(**options))
+
+
+_ROUTINGS = {
+    "dynamic": _Entry(DynamicRouting, _checks.option_names(DynamicRouting)),
+    "dynamic-prior": _Entry(_with_learned_prior, _checks.option_names(DynamicRouting)),
 }
 
 
@@ -16,19 +29,37 @@ def list_routings() -> list[str]:
     return sorted(_ROUTINGS)
 
 
-def create_routing(name: str, **options: Any) -> Routing:
+def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
     """Makes a routing by its name.
 
+    Both names take the arguments of `DynamicRouting`: `"dynamic"` is it, `"dynamic-prior"` is
+    `LearnedPrior` of it. The result can be given to `CapsNet` or `DenseCaps`.
+
     Args:
-      name: one of `list_routings()`.
-      **options: arguments of that routing.
+        name: one of `list_routings()`.
+        **options: arguments of that routing, as Python has them or as JSON has: a list for a tuple,
+            and for `squash` a dict of the fields of `Squash`.
 
     Raises:
-      ValueError: there is no routing of that name.
+        ValueError: there is no routing or option of that name, or an option has a wrong value.
     """
-    if name not in _ROUTINGS:
-        raise ValueError(f"unknown routing {name!r}, choose from: {', '.join(list_routings())}")
-    return _ROUTINGS[name](**options)
+    _checks.one_of("routing", name, list_routings())
+    entry = _ROUTINGS[name]
+    _checks.known_options(f"routing {name!r}", options, entry.options)
+    return entry.make(**options)
 
 
-__all__ = ["DynamicRouting", "Routed", "Routing", "create_routing", "list_routings", "route"]
+__all__ = [
+    "EXAMPLES",
+    "DynamicRouting",
+    "LearnedPrior",
+    "PriorRouting",
+    "Routed",
+    "Routing",
+    "RoutingTrace",
+    "UnsizedRouting",
+    "create_routing",
+    "list_routings",
+    "map_examples",
+    "route",
+]

@@ -1,0 +1,124 @@
+"""Checks of arguments: each says in one sentence what was wrong and what would be right."""
+
+import inspect
+import numbers
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+
+
+def positive_integer(name: str, value: Any) -> int:
+    """The value as an int, if it is a whole number of at least 1.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
+    return int(value)
+
+
+def positive_integers(name: str, values: Any) -> tuple[int, ...]:
+    """The values as a tuple of ints, if they are a sequence of whole numbers of at least 1.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ValueError(f"{name} must be a sequence of integers of at least 1, not {values!r}")
+    return tuple(positive_integer(f"each value of {name}", value) for value in values)
+
+
+def image_shape(values: Any) -> tuple[int, int, int]:
+    """The shape of an image `(height, width, channels)` as a tuple of ints.
+
+    Raises:
+        ValueError: it is not three whole numbers of at least 1.
+    """
+    shape = positive_integers("image_shape", values)
+    if len(shape) != 3:
+        raise ValueError(f"image_shape is (height, width, channels), not {values!r}")
+    return shape
+
+
+def fraction(name: str, value: Any) -> float:
+    """The value as a float, if it is a number from 0 to 1.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:  # refuses NaN, too
+        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """The value, if it is True or False.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def names(name: str, values: Any) -> tuple[str, ...]:
+    """The values as a tuple, if they are a sequence of strings.
+
+    Raises:
+        ValueError: they are not.
+    """
+    is_sequence = isinstance(values, Iterable) and not isinstance(values, str)
+    if not is_sequence or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{name} must be a sequence of names, not {values!r}")
+    return tuple(values)
+
+
+def one_of(name: str, value: Any, choices: Collection[str]) -> str:
+    """The value, if it is one of the choices.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"unknown {name} {value!r}, choose from: {', '.join(choices)}")
+    return value
+
+
+def floating_dtype(name: str, value: Any) -> jnp.dtype:
+    """The value as a dtype, if it is a floating one.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        dtype = jnp.dtype(value)
+    except TypeError:
+        dtype = None
+    if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"{name} must be a floating dtype such as 'float32', not {value!r}")
+    return dtype
+
+
+def option_names(function: Callable[..., Any], *, without: Collection[str] = ()) -> list[str]:
+    """The names of the arguments of a function or constructor, `self` left out."""
+    if inspect.isclass(function):
+        function = function.__init__
+    return [
+        name for name in inspect.signature(function).parameters if name not in {"self", *without}
+    ]
+
+
+def known_options(owner: str, options: Mapping[str, Any], valid: Collection[str]) -> None:
+    """Passes if every option has a valid name.
+
+    Raises:
+        ValueError: an option has another name.
+    """
+    for name in options:
+        if name not in valid:
+            raise ValueError(f"{owner} has no option {name!r}, choose from: {', '.join(valid)}")

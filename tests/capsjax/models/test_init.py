@@ -1,0 +1,83 @@
+"""Models by name, from the plain values of a configuration."""
+
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from capsjax import CapsNet, Squash, create_model, create_routing, list_models
+
+SMALL = {
+    "image_shape": [9, 9, 1],
+    "num_classes": 3,
+    "conv_features": 4,
+    "conv_kernel": 3,
+    "primary_types": 2,
+    "primary_dim": 3,
+    "primary_kernel": 3,
+}
+
+
+def small(**options):
+    return nnx.eval_shape(lambda: create_model("capsnet", rngs=nnx.Rngs(0), **{**SMALL, **options}))
+
+
+def test_names_are_listed_in_order():
+    assert list_models() == sorted(list_models())
+    assert "capsnet" in list_models()
+
+
+def test_options_as_json_has_them():
+    model = small(
+        primary_order="flat",
+        primary_squash={"axis": "capsules", "epsilon": 1e-8},
+        decoder_hidden=[5, 6],
+        decoder_combine="sum",
+        dtype="bfloat16",
+        param_dtype="float32",
+        routing=create_routing("dynamic-prior", squash={"axis": "element"}),
+    )
+    assert isinstance(model, CapsNet)
+    assert model.primary_caps.order == "flat"
+    assert model.primary_caps.squash == Squash("capsules", 1e-8)
+    assert model.decoder.layers[0].kernel.shape == (16, 5)
+    assert model.class_caps.routing.prior.shape == (18, 3)
+    assert model.class_caps.routing.routing.squash == Squash("element")
+    assert model.features.conv.dtype == jnp.bfloat16
+    assert model.features.conv.kernel.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"capsules": 3}, "model 'capsnet' has no option 'capsules', choose from: conv_features"),
+        ({"self": 3}, "model 'capsnet' has no option 'self'"),
+        ({"num_classes": 0}, "num_classes must be an integer of at least 1, not 0"),
+        ({"conv_features": 0}, "conv_features must be an integer of at least 1, not 0"),
+        ({"primary_dim": -1}, "primary_dim must be an integer of at least 1, not -1"),
+        ({"class_dim": 16.0}, "class_dim must be an integer of at least 1, not 16.0"),
+        ({"primary_types": "8"}, "primary_types must be an integer of at least 1, not '8'"),
+        ({"conv_stride": True}, "conv_stride must be an integer of at least 1, not True"),
+        ({"image_shape": [9, 9]}, r"image_shape is \(height, width, channels\), not \[9, 9\]"),
+        ({"image_shape": [9, 0, 1]}, "each value of image_shape must be .* at least 1, not 0"),
+        ({"image_shape": 9}, "image_shape must be a sequence of integers of at least 1, not 9"),
+        ({"image_shape": [4, 9, 1]}, "capsule convolution .* does not fit on an input of 2x7"),
+        ({"decoder_hidden": 512}, "decoder_hidden must be a sequence of integers"),
+        ({"decoder_hidden": [512, 0]}, "each value of decoder_hidden .* at least 1, not 0"),
+        ({"decoder_combine": "mean"}, "unknown combine 'mean', choose from: concat, sum"),
+        ({"primary_order": "D"}, "unknown order 'D', choose from: position_major"),
+        ({"primary_squash": {"eps": 1}}, "squash has no option 'eps', choose from: axis"),
+        ({"primary_squash": {"epsilon": 2}}, "epsilon of squash must be a number from 0 to 1"),
+        ({"routing": "dynamic"}, r"such as create_routing\('dynamic'\), not 'dynamic'"),
+        ({"dtype": "float33"}, "dtype must be a floating dtype such as 'float32', not 'float33'"),
+        ({"param_dtype": "int32"}, "param_dtype must be a floating dtype"),
+    ],
+    ids=str,
+)
+def test_wrong_names_and_values_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        small(**options)
+
+
+def test_unknown_models_list_the_known_ones():
+    with pytest.raises(ValueError, match="unknown model 'capsnet2', choose from: capsnet"):
+        create_model("capsnet2", image_shape=(9, 9, 1), num_classes=3, rngs=nnx.Rngs(0))

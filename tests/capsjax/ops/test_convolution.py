@@ -1,0 +1,178 @@
+"""The convolution of a CPU against `jax.lax`, in value and in both gradients."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+from capsjax.ops import conv_general_dilated
+from tests.tolerance import assert_close
+
+CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+
+
+def draw(*shape, seed=0, dtype=jnp.float32):
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
+
+
+def ours(x, kernel, strides=(1, 1), padding="VALID", **options):
+    return conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, **options
+    )
+
+
+def xla(x, kernel, strides=(1, 1), padding="VALID", **options):
+    return lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=CHANNELS_LAST, **options
+    )
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def value_and_gradients(convolve, x, kernel, strides, padding):
+    value, pullback = jax.vjp(lambda x, kernel: convolve(x, kernel, strides, padding), x, kernel)
+    weights = jnp.sin(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)
+    return value, *pullback(weights.astype(value.dtype))
+
+
+def assert_agree(x, kernel, strides, padding):
+    actual = value_and_gradients(ours, x, kernel, strides, padding)
+    expected = value_and_gradients(xla, x, kernel, strides, padding)
+    windows = math.prod(kernel.shape[:2])
+    lengths = (
+        windows * kernel.shape[2],  # a value: a window of inputs
+        windows * kernel.shape[3],  # an input's gradient: the outputs that saw it
+        max(1, expected[0].size // kernel.shape[3]),  # a weight's: all positions
+    )
+    for a, e, n in zip(actual, expected, lengths, strict=True):
+        assert a.dtype == e.dtype
+        assert_close(a, e, reduction_length=n)
+
+
+def is_xla(f, *arguments):
+    """Whether a CPU would run the function as XLA's convolution."""
+    text = jax.jit(f).lower(*arguments).as_text()
+    return "stablehlo.convolution" in text
+
+
+@settings(deadline=None, max_examples=12)
+@given(data=st.data())
+def test_any_size_stride_and_padding(data):
+    kernel_size = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    strides = data.draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    size = data.draw(st.tuples(st.integers(4, 9), st.integers(4, 9)))
+    side = st.tuples(st.integers(0, 3), st.integers(0, 3))
+    explicit = st.tuples(side, side)
+    padding = data.draw(st.one_of(st.sampled_from(["SAME", "VALID"]), explicit))
+    x = draw(2, *size, 3)
+    kernel = draw(*kernel_size, 3, 4, seed=1)
+    assert_agree(x, kernel, strides, padding)
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "strides", "padding"),
+    [
+        ((10, 9), (3, 3), (2, 2), "VALID"),  # a leftover row
+        ((10, 11), (3, 4), (3, 3), "VALID"),  # leftovers of one and of two
+        ((7, 8), (3, 3), (2, 2), "SAME"),
+        ((5, 5), (5, 5), (1, 1), "VALID"),  # a single window
+        ((5, 5), (5, 5), (4, 4), ((1, 2), (0, 3))),
+        ((6, 6), (1, 1), (2, 2), "VALID"),  # most inputs are never seen
+        ((8, 8), (3, 3), (1, 2), ((-1, 0), (-2, -1))),  # cropped
+        ((8, 8), (3, 3), (2, 2), ((-1, 2), (1, -1))),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_leftovers_and_crops(size, kernel_size, strides, padding, dtype):
+    x, kernel = draw(2, *size, 3, dtype=dtype), draw(*kernel_size, 3, 4, seed=1, dtype=dtype)
+    assert_agree(x, kernel, strides, padding)
+
+
+def test_float64():
+    with jax.enable_x64(True):
+        x, kernel = draw(2, 10, 9, 3, dtype=jnp.float64), draw(3, 3, 3, 4, dtype=jnp.float64)
+        assert ours(x, kernel).dtype == jnp.float64
+        assert_close(ours(x, kernel, (2, 2)), xla(x, kernel, (2, 2)), reduction_length=27)
+
+
+def test_coarse_inputs_are_summed_in_float32():
+    x, kernel = jnp.ones((1, 1, 1, 1024), jnp.bfloat16), jnp.ones((1, 1, 1024, 1), jnp.bfloat16)
+    kernel = kernel.at[0, 0, 0, 0].set(3)
+    # 1026 is no bfloat16 and rounds to 1024; a sum in bfloat16 would have stopped at 256.
+    assert float(ours(x, kernel)[0, 0, 0, 0]) == 1024
+
+
+def test_a_convolution_is_mapped_over_images_and_over_kernels():
+    x, kernels = draw(3, 2, 7, 7, 3), draw(3, 3, 3, 3, 4, seed=1)
+    mapped = jax.jit(jax.vmap(lambda x, kernel: ours(x, kernel, (2, 2))))(x, kernels)
+    expected = jnp.stack([xla(a, k, (2, 2)) for a, k in zip(x, kernels, strict=True)])
+    assert_close(mapped, expected, reduction_length=27)
+    one_kernel = jax.vmap(lambda x: ours(x, kernels[0]))(x)
+    assert_close(one_kernel[1], xla(x[1], kernels[0]), reduction_length=27)
+
+
+def test_gradients_of_examples_one_by_one():
+    x, kernel = draw(4, 7, 7, 3), draw(3, 3, 3, 4, seed=1)
+
+    def of_each(convolve):
+        def energy(kernel, x):
+            return jnp.sum(convolve(x[None], kernel, (2, 2)) ** 2)
+
+        return jax.jit(jax.vmap(jax.grad(energy), in_axes=(None, 0)))(kernel, x)
+
+    assert_close(of_each(ours), of_each(xla), reduction_length=27 * 9)
+
+
+def test_the_cpu_path_is_the_one_that_ran():
+    x, kernel = draw(2, 7, 7, 3), draw(3, 3, 3, 4)
+    assert not is_xla(ours, x, kernel)
+    assert not is_xla(functools.partial(ours, precision=lax.Precision.HIGHEST), x, kernel)
+    assert not is_xla(jax.grad(lambda x, kernel: jnp.sum(ours(x, kernel))), x, kernel)
+    assert is_xla(xla, x, kernel)
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_an_accelerator_gets_its_own_convolution_with_the_precision_asked_for(platform):
+    x, kernel = draw(2, 7, 7, 3), draw(3, 3, 3, 4)
+    function = functools.partial(ours, precision=lax.Precision.HIGHEST)
+    text = jax.jit(function).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.convolution") == 1
+    assert "stablehlo.dot_general" not in text
+    assert "HIGHEST" in text
+
+
+@pytest.mark.parametrize(
+    ("kernel_shape", "options"),
+    [
+        ((3, 3, 2, 4), {"feature_group_count": 2}),
+        ((3, 3, 4, 4), {"rhs_dilation": (2, 2)}),
+        ((3, 3, 4, 4), {"lhs_dilation": (2, 1), "padding": ((0, 0), (0, 0))}),
+        ((3, 3, 4, 4), {"batch_group_count": 2}),
+        ((3, 3, 4, 4), {"preferred_element_type": jnp.float32}),
+        ((8, 3, 4, 4), {}),  # does not fit: an empty result
+    ],
+)
+def test_anything_else_goes_to_xla(kernel_shape, options):
+    x, kernel = draw(2, 7, 7, 4), draw(*kernel_shape)
+    assert is_xla(functools.partial(ours, **options), x, kernel) or not ours(x, kernel).size
+    np.testing.assert_array_equal(ours(x, kernel, **options), xla(x, kernel, **options))
+
+
+def test_other_layouts_ranks_and_dtypes_go_to_xla():
+    x, kernel = draw(2, 3, 7, 7), draw(4, 3, 3, 3)
+    np.testing.assert_array_equal(
+        conv_general_dilated(x, kernel, (1, 1), "VALID"),
+        lax.conv_general_dilated(x, kernel, (1, 1), "VALID"),
+    )
+    x, kernel = draw(2, 3, 7), draw(4, 3, 3)
+    np.testing.assert_array_equal(
+        conv_general_dilated(x, kernel, (1,), "VALID"),
+        lax.conv_general_dilated(x, kernel, (1,), "VALID"),
+    )
+    x, kernel = jnp.ones((1, 4, 4, 2), jnp.int32), jnp.ones((2, 2, 2, 1), jnp.int32)
+    np.testing.assert_array_equal(ours(x, kernel), np.full((1, 3, 3, 1), 8))

@@ -1,0 +1,50 @@
+"""Routings by name, from the plain values of a configuration."""
+
+import pytest
+
+from capsjax import DynamicRouting, LearnedPrior, Squash, create_routing, list_routings
+
+
+def test_names_are_listed_in_order():
+    assert list_routings() == sorted(list_routings())
+    assert {"dynamic", "dynamic-prior"} <= set(list_routings())
+
+
+@pytest.mark.parametrize("name", list_routings())
+def test_every_name_makes_a_routing_that_can_be_compared_and_hashed(name):
+    assert create_routing(name) == create_routing(name)
+    assert hash(create_routing(name)) == hash(create_routing(name))
+
+
+def test_options_as_json_has_them():
+    values = {
+        "iterations": 4,
+        "softmax_over": "in",
+        "shared_logits": True,
+        "shared_axes": ["data"],
+        "squash": {"axis": "element", "epsilon": 1e-8},
+    }
+    expected = DynamicRouting(
+        4,
+        softmax_over="in",
+        shared_logits=True,
+        shared_axes=("data",),
+        squash=Squash("element", 1e-8),
+    )
+    assert create_routing("dynamic", **values) == expected
+    assert create_routing("dynamic-prior", **values) == LearnedPrior(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("em2", {}, "unknown routing 'em2', choose from: dynamic, dynamic-prior"),
+        ("dynamic", {"passes": 3}, "routing 'dynamic' has no option 'passes', choose from: iter"),
+        ("dynamic-prior", {"routing": 1}, "routing 'dynamic-prior' has no option 'routing'"),
+        ("dynamic", {"iterations": "3"}, "at least 1, not '3'"),
+        ("dynamic", {"squash": {"eps": 1}}, "squash has no option 'eps', choose from: axis"),
+    ],
+)
+def test_wrong_names_and_values_list_the_right_ones(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_routing(name, **options)

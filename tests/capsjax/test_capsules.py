@@ -1,0 +1,214 @@
+"""Norm and squash against their formulas in float64 NumPy, and where formulas break down."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capsjax import Squash, norm, squash
+from capsjax.capsules import accumulation_dtype, squash_from
+from tests.tolerance import assert_close
+
+MAGNITUDES = [1e-30, 1e-20, 1e-8, 1e-3, 1.0, 30.0, 1e8, 1e20, 1e30]
+VARIANTS = [
+    Squash(axis, epsilon, place)
+    for axis, (epsilon, place) in itertools.product(
+        ["pose", "capsules", "element"], [(0.0, "length"), (1e-8, "length"), (1e-7, "square")]
+    )
+]
+PAPER = Squash()
+LARGE_EPSILONS = [Squash("pose", 0.3, "length"), Squash("pose", 0.3, "square")]
+
+
+def draw(*shape, scale=1.0, seed=0):
+    return scale * np.random.default_rng(seed).standard_normal(shape)
+
+
+def numpy_squash(s, variant=PAPER):
+    """The formula, term by term."""
+    s = np.asarray(s, np.float64)
+    if variant.axis == "element":
+        n = np.abs(s)
+    else:
+        axis = {"pose": -1, "capsules": -2}[variant.axis]
+        n = np.sqrt(np.sum(s**2, axis=axis, keepdims=True))
+    if variant.epsilon_in == "length":
+        divisor = n + variant.epsilon
+    else:
+        divisor = np.sqrt(n**2 + variant.epsilon)
+    return n**2 / (1 + n**2) * s / divisor
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def value_and_gradient(function, x, weights):
+    """A function of x, and the gradient of its sum weighted by the weights."""
+    value, pullback = jax.vjp(function, x)
+    return value, pullback(weights)[0]
+
+
+def numeric_gradient(function, x, step=1e-6):
+    """Central differences of a scalar function in float64."""
+    gradient = np.zeros_like(x)
+    for index in np.ndindex(x.shape):
+        ahead, behind = x.copy(), x.copy()
+        ahead[index] += step
+        behind[index] -= step
+        gradient[index] = (function(ahead) - function(behind)) / (2 * step)
+    return gradient
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [("bfloat16", "float32"), ("float16", "float32"), ("float32", "float32")],
+)
+def test_what_is_accumulated_is_float32_at_least(dtype, expected):
+    assert accumulation_dtype(dtype) == expected
+    x = jnp.ones((2, 3), dtype)
+    assert norm(x).dtype == squash(x).dtype == Squash(epsilon=0.1)(x).dtype == expected
+
+
+def test_float64_stays_float64():
+    with jax.enable_x64(True):
+        x = draw(4, 5)
+        assert norm(jnp.asarray(x)).dtype == squash(jnp.asarray(x)).dtype == jnp.float64
+        assert_close(norm(jnp.asarray(x)), np.linalg.norm(x, axis=-1), reduction_length=5)
+        assert_close(squash(jnp.asarray(x)), numpy_squash(x), reduction_length=5)
+
+
+@pytest.mark.parametrize("magnitude", MAGNITUDES)
+def test_norm_is_the_length_and_its_gradient_the_direction_at_every_magnitude(magnitude):
+    x = draw(6, 8, scale=magnitude).astype(np.float32)
+    value, gradient = value_and_gradient(norm, jnp.asarray(x), jnp.ones(6))
+    wide = x.astype(np.float64)
+    length = np.linalg.norm(wide, axis=-1)
+    assert_close(value, length, dtype="float32", reduction_length=8)
+    assert_close(gradient, wide / length[:, None], dtype="float32", reduction_length=8)
+
+
+def test_norm_keeps_the_axis_if_asked():
+    x = jnp.asarray(draw(2, 3, 4), jnp.float32)
+    assert norm(x, axis=1).shape == (2, 4)
+    assert norm(x, axis=1, keepdims=True).shape == (2, 1, 4)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [norm, squash, *VARIANTS, *LARGE_EPSILONS],
+    ids=lambda f: str(getattr(f, "__name__", f)),
+)
+def test_zero_stays_zero_with_a_zero_gradient(function):
+    x = jnp.zeros((6, 8))
+    weights = jnp.ones(6 if function is norm else (6, 8))
+    value, gradient = value_and_gradient(function, x, weights)
+    assert not np.any(value)
+    assert not np.any(gradient)
+    forward = jax.jit(lambda x: jax.jvp(function, (x,), (x + 1,))[1])(x)
+    assert not np.any(forward)
+
+
+def test_a_zero_capsule_does_not_disturb_its_neighbours():
+    s, weights = draw(6, 8).astype(np.float32), draw(6, 8, seed=1).astype(np.float32)
+    _, before = value_and_gradient(squash, s, weights)
+    s[2] = 0
+    _, after = value_and_gradient(squash, s, weights)
+    others = np.arange(6) != 2
+    assert not np.any(after[2])
+    np.testing.assert_array_equal(after[others], before[others])
+
+
+@pytest.mark.parametrize("magnitude", MAGNITUDES)
+@pytest.mark.parametrize("variant", VARIANTS + LARGE_EPSILONS, ids=str)
+def test_squash_is_its_formula_at_every_magnitude_with_a_finite_gradient(variant, magnitude):
+    s, weights = draw(6, 8, scale=magnitude).astype(np.float32), draw(6, 8, seed=1)
+    value, gradient = value_and_gradient(variant, s, jnp.asarray(weights, jnp.float32))
+    expected = numpy_squash(s, variant)
+    # What has no normal float32 number may be zero.
+    smallest = np.finfo(np.float32).tiny
+    expected = np.where(np.abs(expected) < smallest, 0, expected)
+    value = np.where(np.abs(value) < smallest, 0, value)
+    assert_close(value, expected, dtype="float32", reduction_length=8)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("variant", VARIANTS + LARGE_EPSILONS, ids=str)
+def test_gradient_of_squash_agrees_with_finite_differences(variant, scale):
+    s, weights = draw(3, 4, scale=scale), draw(3, 4, seed=1)
+    with jax.enable_x64(True):
+        _, gradient = value_and_gradient(variant, jnp.asarray(s), jnp.asarray(weights))
+    expected = numeric_gradient(
+        lambda s: np.sum(numpy_squash(s, variant) * weights), s, step=1e-6 * scale
+    )
+    # Differences of step h are right to the square of h and to the rounding divided by h.
+    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+
+
+def test_squash_without_arguments_is_the_papers_to_the_last_bit():
+    s = jnp.asarray(draw(6, 8), jnp.float32)
+    np.testing.assert_array_equal(Squash()(s), squash(s))
+
+
+def test_squash_keeps_the_direction_and_shortens_to_less_than_one():
+    s = draw(50, 8, scale=3).astype(np.float32)
+    v = np.asarray(squash(jnp.asarray(s)), np.float64)
+    n = np.linalg.norm(s.astype(np.float64), axis=-1)
+    assert (np.linalg.norm(v, axis=-1) < 1).all()
+    assert_close(np.linalg.norm(v, axis=-1), n**2 / (1 + n**2), dtype="float32", reduction_length=8)
+    assert_close((v * s).sum(-1), np.linalg.norm(v, axis=-1) * n, dtype="float32")
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=4, max_size=4))
+def test_squash_of_any_vector_is_no_longer_than_one(values):
+    v = np.asarray(squash(jnp.asarray(values, jnp.float32)), np.float64)
+    assert np.linalg.norm(v) <= 1 + 8 * np.finfo(np.float32).eps
+
+
+@settings(deadline=None, max_examples=8)
+@given(
+    shape=st.sampled_from([(3, 4, 2)]),
+    axis=st.integers(-3, 2),
+    seed=st.integers(0, 2**31),
+)
+def test_an_axis_is_the_same_as_that_axis_moved_to_the_end(shape, axis, seed):
+    x = jnp.asarray(draw(*shape, seed=seed), jnp.float32)
+    moved = jnp.moveaxis(x, axis, -1)
+    n = x.shape[axis]
+    assert_close(norm(x, axis), norm(moved), reduction_length=n)
+    assert_close(squash(x, axis), jnp.moveaxis(squash(moved), -1, axis), reduction_length=n)
+
+
+def test_axes_of_squash_by_name():
+    s = jnp.asarray(draw(2, 5, 3), jnp.float32)
+    np.testing.assert_array_equal(Squash("pose")(s), squash(s, -1))
+    np.testing.assert_array_equal(Squash("capsules")(s), squash(s, -2))
+    np.testing.assert_array_equal(Squash("element")(s), squash(s[..., None])[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"axis": "poses"}, "'poses', choose from: pose, capsules, element"),
+        ({"axis": -1}, "-1, choose from: pose"),
+        ({"epsilon_in": "root"}, "'root', choose from: length, square"),
+        ({"epsilon": -1e-8}, "from 0 to 1, not -1e-08"),
+        ({"epsilon": float("nan")}, "from 0 to 1, not nan"),
+        ({"epsilon": "small"}, "from 0 to 1, not 'small'"),
+        ({"eps": 1e-8}, "'eps', choose from: axis, epsilon, epsilon_in"),
+    ],
+)
+def test_wrong_fields_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        squash_from(fields)
+
+
+def test_squash_from_a_dict_a_function_or_nothing_of_the_kind():
+    assert squash_from({"axis": "element", "epsilon": 0}) == Squash(axis="element")
+    assert squash_from(jnp.tanh) is jnp.tanh
+    with pytest.raises(ValueError, match="a dict of its fields, not 'element'"):
+        squash_from("element")
