@@ -11,6 +11,8 @@ from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
 from capsjax.routing.protocol import EXAMPLES, Routed
 
+Carry = tuple[jax.Array, jax.Array, jax.Array]
+
 SOFTMAX_AXES = {"in": 0, "out": 1}
 
 
@@ -84,12 +86,16 @@ class DynamicRouting:
         """Routes one example, votes `[I, J, D]`, from the logits `b [I, J]` on."""
         u_hat = votes
 
-        def iterate(b: jax.Array, _: None) -> tuple[jax.Array, None]:
-            v = self.outputs(u_hat, b)[-1]
-            return self.agree(b, u_hat, v), None
+        def iterate(carry: Carry, _x: None) -> tuple[Carry, None]:
+            b, _, v = carry
+            b = self.agree(b, u_hat, v)
+            c, _, v = self.outputs(u_hat, b)
+            return (b, c, v), None
 
-        b, _ = lax.scan(iterate, b, length=self.iterations - 1, unroll=True)
+        # The first iteration stands outside of the loop: its logits, and so its coupling, are the
+        # same for all examples of a batch, which a loop would not know.
         c, _, v = self.outputs(u_hat, b)
+        (_, c, v), _ = lax.scan(iterate, (b, c, v), length=self.iterations - 1, unroll=True)
         return Routed(pose=v, activation=norm(v), coupling=c)
 
     def trace(self, votes: jax.Array) -> RoutingTrace:
