@@ -23,7 +23,13 @@ def _parser() -> UserErrorParser:
         description="Trains a network by a recipe (`python -m train presets` lists them) and "
         "leaves a run folder with its configuration, metrics, checkpoints, figures and result.",
     )
-    fit.add_argument("preset", metavar="PRESET", help="name of the recipe")
+    fit.add_argument(
+        "preset",
+        metavar="PRESET",
+        nargs="?",
+        help="name of the recipe; with --resume it may be left out, and the run's own "
+        "configuration counts",
+    )
     fit.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET)")
     _add_data_dir(fit)
     _add_devices(fit)
@@ -127,10 +133,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(options) -> None:  # type: ignore[no-untyped-def]
     from train.loop import fit
-    from train.presets import get_preset
+    from train.presets import get_preset, list_presets
+    from train.run import load_run
 
-    config = config_changes(get_preset(options.preset), options)
-    out = options.out or Path("runs") / options.preset
+    if options.preset:
+        recipe = get_preset(options.preset)
+        out = options.out or Path("runs") / options.preset
+    elif options.resume and options.out:
+        recipe, out = load_run(options.out).config, options.out
+    else:
+        raise UserError(
+            f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only "
+            "--resume with --out goes without."
+        )
+    config = config_changes(recipe, options)
     summary = fit(
         config,
         out=out,

@@ -227,6 +227,12 @@ def test_resuming_may_train_longer(short_run):
     assert json.loads((short_run / "summary.json").read_text())["steps"] == 30
 
 
+def test_resuming_goes_without_a_recipe(short_run):
+    assert main(["fit", "--resume", "--out", str(short_run), "--steps", "30"]) == 0
+    assert json.loads((short_run / "summary.json").read_text())["steps"] == 30
+    assert load_run(short_run).config.batch_size == 16
+
+
 def test_resuming_a_finished_run_changes_nothing(short_run):
     before = json.loads((short_run / "summary.json").read_text())
     assert main(["fit", "digits", "--out", str(short_run), "--steps", "20", "--resume", *TINY]) == 0
@@ -275,7 +281,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),
         (["fit", "digits", "--model-options", "conv_kernel=20"], "does not fit on an input"),
         (["fit", "digits", "--dtype", "float64"], "float64 needs JAX's x64 mode"),
-        (["fit"], "the following arguments are required: PRESET"),
+        (["fit"], "fit needs the name of a recipe, one of: digits, fashion_mnist, mnist"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         ([], "the following arguments are required: COMMAND"),
     ],
