@@ -23,6 +23,10 @@ from capsjax.ops import conv_general_dilated
 from capsjax.routing import Routing, UnsizedRouting, route
 
 _glorot_uniform = nnx.initializers.glorot_uniform()
+# Activations keep their size behind a rectifier (He et al. 2015, arXiv:1502.01852). It matters most
+# in the first convolution, whose one input channel would make Glorot's values twenty times smaller
+# and all capsules so short that training begins in squash's flat part.
+_he_normal = nnx.initializers.he_normal()
 _small_normal = nnx.initializers.normal(0.1)
 
 PRIMARY_ORDERS = ("position_major", "type_major", "flat")
@@ -83,7 +87,7 @@ class ConvFeatures(nnx.Module):
             strides=stride,
             padding="VALID",
             conv_general_dilated=conv_general_dilated,
-            kernel_init=_glorot_uniform,
+            kernel_init=_he_normal,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

@@ -76,10 +76,12 @@ class FitConfig:
     steps: int | None = setting(None, "training steps, instead of epochs", bound=POSITIVE)
     learning_rate: float = setting(0.001, "Adam's learning rate at the start", bound=POSITIVE)
     decay_rate: float = setting(
-        0.96, "factor on the learning rate every --decay-steps steps", bound=POSITIVE
+        0.3, "factor on the learning rate every --decay-steps steps", bound=POSITIVE
     )
-    decay_steps: int = setting(
-        2000, "steps in which the learning rate falls by --decay-rate", bound=POSITIVE
+    decay_steps: int | None = setting(
+        None,
+        "steps in which the learning rate falls by --decay-rate (if not given, the whole run)",
+        bound=POSITIVE,
     )
     seed: int = setting(
         0, "decides initial values, order of the data and augmentation", bound=NOT_NEGATIVE
@@ -128,18 +130,19 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-# How long a run is and how often it looks up are no part of what a training step computes.
-MAY_CHANGE_ON_RESUME = frozenset(
-    {"steps", "epochs", "log_every", "evaluate_every", "checkpoint_every"}
-)
+# How often a run looks up is no part of what a training step computes, and neither is how long
+# the run is, unless the learning rate follows it.
+CADENCE = frozenset({"log_every", "evaluate_every", "checkpoint_every"})
+LENGTH = frozenset({"steps", "epochs"})
 
 
 def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
     """The fields in which a run cannot be resumed, each with the saved and the wanted value."""
+    may_change = CADENCE if saved.decay_steps is None else CADENCE | LENGTH
     return [
         f"{field.name} (was {getattr(saved, field.name)!r}, now {getattr(wanted, field.name)!r})"
         for field in dataclasses.fields(FitConfig)
-        if field.name not in MAY_CHANGE_ON_RESUME
+        if field.name not in may_change
         and getattr(saved, field.name) != getattr(wanted, field.name)
     ]
 

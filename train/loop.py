@@ -67,7 +67,7 @@ def _train(program: Program, run: Run, checkpoints: Checkpoints, watch: Stopwatc
     config, examples = program.config, len(program.dataset.train)
     start, total = int(program.state.step), program.total_steps
     evaluate_every = config.evaluation_interval(examples)
-    schedule = learning_rate(config)
+    schedule = learning_rate(config, examples)
     unmerged: list[Mapping[str, Mean]] = []
     evaluation = None
 

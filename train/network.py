@@ -80,16 +80,24 @@ def training_key(config: FitConfig) -> jax.Array:
     return jax.random.fold_in(jax.random.key(config.seed), 1)
 
 
-def learning_rate(config: FitConfig) -> optax.Schedule:
-    """Exponential decay: falls smoothly by `decay_rate` every `decay_steps` steps."""
+def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
+    """Exponential decay: falls smoothly by `decay_rate` in `decay_steps` steps or in the run."""
     return optax.exponential_decay(
-        config.learning_rate, transition_steps=config.decay_steps, decay_rate=config.decay_rate
+        config.learning_rate,
+        transition_steps=config.decay_steps or config.total_steps(training_examples),
+        decay_rate=config.decay_rate,
     )
 
 
-def build_optimizer(config: FitConfig) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba 2014, arXiv:1412.6980) with the configuration's learning rate."""
-    return optax.adam(learning_rate(config))
+def build_optimizer(config: FitConfig, training_examples: int = 1) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba 2014, arXiv:1412.6980) with the configuration's learning rate.
+
+    Args:
+        config: what to make.
+        training_examples: size of the training set, which a run given in epochs is as long as; its
+            default will do for a state that is not trained.
+    """
+    return optax.adam(learning_rate(config, training_examples))
 
 
 def count_parameters(params: Any) -> int:

@@ -88,7 +88,7 @@ def assemble(
         dataset.train, batch_size=config.batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
-    optimizer = build_optimizer(config)
+    optimizer = build_optimizer(config, len(dataset.train))
     graphdef, state = initial_state(model, optimizer, training_key(config))
     objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
     return Program(

@@ -94,8 +94,13 @@ def test_differences_name_the_fields_with_both_values(config):
     ]
 
 
-def test_how_long_and_how_often_may_change(config):
-    other = dataclasses.replace(
-        config, steps=99, epochs=3.0, log_every=1, evaluate_every=None, checkpoint_every=5
-    )
+def test_how_often_may_change(config):
+    other = dataclasses.replace(config, log_every=1, evaluate_every=None, checkpoint_every=5)
     assert differences(config, other) == []
+
+
+def test_how_long_may_change_unless_the_learning_rate_follows_it(config):
+    assert config.decay_steps is None
+    assert differences(config, dataclasses.replace(config, steps=99)) == ["steps (was 6, now 99)"]
+    fixed = dataclasses.replace(config, decay_steps=50)
+    assert differences(fixed, dataclasses.replace(fixed, steps=99, epochs=3.0)) == []

@@ -38,9 +38,17 @@ def test_initial_values_and_steps_draw_from_different_keys(config):
 
 def test_the_learning_rate_falls_smoothly(config):
     schedule = learning_rate(
-        dataclasses.replace(config, learning_rate=0.5, decay_rate=0.25, decay_steps=10)
+        dataclasses.replace(config, learning_rate=0.5, decay_rate=0.25, decay_steps=10), 100
     )
     np.testing.assert_allclose([schedule(0), schedule(5), schedule(20)], [0.5, 0.25, 0.03125])
+
+
+def test_without_steps_the_learning_rate_follows_the_whole_run(config):
+    epochs = dataclasses.replace(
+        config, learning_rate=0.5, decay_rate=0.25, steps=None, epochs=2, batch_size=10
+    )
+    schedule = learning_rate(epochs, training_examples=50)
+    np.testing.assert_allclose([schedule(0), schedule(5), schedule(10)], [0.5, 0.25, 0.125])
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ def test_resuming_nothing_begins(run):
 
 
 def test_resuming_may_be_longer(run):
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, decay_steps=50))
     prepare_folder(run, resume=False, overwrite=False)
     longer = dataclasses.replace(run, config=dataclasses.replace(run.config, steps=99))
     assert prepare_folder(longer, resume=True, overwrite=False) is True

@@ -16,6 +16,4 @@ CONFIG = FitConfig(
     },
     epochs=2,
     learning_rate=0.002,
-    decay_rate=0.5,
-    decay_steps=300,
 )
