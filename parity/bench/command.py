@@ -1,53 +1,14 @@
-"""The options of `python -m parity bench`, and what it prints and writes."""
+"""What `python -m parity bench` does with its options: it measures, prints and writes."""
 
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from parity.bench.contenders import CONTENDERS
-from parity.bench.measure import available_cores, machine, make_work, measure, summarise
+from parity.bench.measure import machine, make_work, measure, summarise
+from parity.bench.options import CONTENDER_NAMES, available_cores
 from parity.bench.report import draw, table
 from train.errors import UserError
 from train.run import write_json
-
-DEFAULT = ("capsjax", "torch-reference", "torch-fast")
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options of the command."""
-    parser.add_argument(
-        "--batch-size", type=int, nargs="+", default=[32, 128], metavar="N", help="images in a step"
-    )
-    parser.add_argument(
-        "--contenders",
-        nargs="+",
-        default=list(DEFAULT),
-        metavar="NAME",
-        help=f"who takes part, of {', '.join(CONTENDERS)} (default: {', '.join(DEFAULT)})",
-    )
-    parser.add_argument(
-        "--baseline", default="torch-fast", metavar="NAME", help="who ratios are to"
-    )
-    parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation"
-    )
-    parser.add_argument(
-        "--routing-iterations", type=int, default=3, metavar="N", help="routing iterations"
-    )
-    parser.add_argument("--repetitions", type=int, default=7, metavar="N", help="rounds")
-    parser.add_argument(
-        "--seconds", type=float, default=2.0, metavar="S", help="about how long a turn is"
-    )
-    parser.add_argument(
-        "--cores",
-        type=int,
-        default=available_cores(),
-        metavar="N",
-        help="cores for each contender (default: all)",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw a bar chart (PNG) there")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -90,9 +51,9 @@ def _devices(rows: Sequence[dict]) -> str:
 
 def _check(options: argparse.Namespace) -> None:
     for name in (*options.contenders, options.baseline):
-        if name not in CONTENDERS:
+        if name not in CONTENDER_NAMES:
             raise UserError(
-                f"there is no contender {name!r}, choose from: {', '.join(CONTENDERS)}."
+                f"there is no contender {name!r}, choose from: {', '.join(CONTENDER_NAMES)}."
             )
     positive = {
         "--batch-size": min(options.batch_size),

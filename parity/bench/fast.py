@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,7 @@ class FastCapsNet(nn.Module):
             conv_features, primary_types * primary_dim, primary_kernel, stride=primary_stride
         )
         in_capsules = rows * columns * primary_types
-        self.class_caps = nn.Module()
+        self.class_caps: Any = nn.Module()
         self.class_caps.weight = nn.Parameter(
             0.1 * torch.randn(in_capsules, num_classes, class_dim, primary_dim)
         )

@@ -1,6 +1,5 @@
 """The benchmark: rounds in which every contender has its turn, so that noise meets all alike."""
 
-import os
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -190,8 +189,3 @@ def _version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

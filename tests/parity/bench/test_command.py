@@ -44,7 +44,10 @@ def test_a_benchmark_end_to_end(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--contenders", "tensorflow"], "there is no contender 'tensorflow', choose from: capsjax"),
+        (
+            ["--contenders", "tensorflow"],
+            "there is no contender 'tensorflow', choose from: capsjax",
+        ),
         (["--batch-size", "0"], "--batch-size is 0, but must be more than 0"),
         (["--cores", "4096"], "--cores is 4096, but there are"),
         (["--json", "nowhere/b.json"], "cannot be written: nowhere is no folder"),

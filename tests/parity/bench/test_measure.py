@@ -1,6 +1,8 @@
 import pytest
 
+from parity.bench.contenders import CONTENDERS
 from parity.bench.measure import Measured, make_work, summarise
+from parity.bench.options import CONTENDER_NAMES
 from parity.bench.report import draw, table
 from parity.bench.worker import Ready
 
@@ -48,3 +50,7 @@ def test_the_work_is_real_digits_at_the_paper_s_size():
     assert work.images.shape == (5, 28, 28, 1)
     assert work.images.max() == 255
     assert work.labels.shape == (5,)
+
+
+def test_every_contender_has_a_name_on_the_command_line():
+    assert tuple(CONTENDERS) == CONTENDER_NAMES

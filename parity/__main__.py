@@ -1,0 +1,124 @@
+"""The command line: `python -m parity check|import|export`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from parity.bench.options import add_bench_options
+from parity.convert import add_commands, run_export, run_import
+from train.command import UserErrorParser
+from train.errors import UserError
+
+
+def _parser() -> UserErrorParser:
+    parser = UserErrorParser(
+        prog="python -m parity",
+        description="Proves that capsjax computes what PyTorch capsule networks compute.",
+        epilog="`python -m parity COMMAND --help` explains a command.",
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    check = commands.add_parser(
+        "check",
+        help="compare every number of two networks with the same weights",
+        description="Gives a PyTorch CapsNet and capsjax the same weights and inputs, compares "
+        "every intermediate, loss, gradient and 20 steps of training, and names the first stage "
+        "that parts. Exits with 0 if everything agrees, 1 if something does not, 2 on bad input.",
+    )
+    check.add_argument("--x64", action="store_true", help="compute in float64 (default: float32)")
+    check.add_argument(
+        "--layout",
+        default="reference",
+        metavar="NAME",
+        help="the PyTorch implementation to compare with (default: reference, the paper's)",
+    )
+    check.add_argument(
+        "--sizes",
+        choices=("tiny", "paper", "all"),
+        default="all",
+        help="a tiny network, one of the paper's sizes, or both (default: all)",
+    )
+    check.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        type=Path,
+        help="folder with MNIST's official files (default: the digits of scikit-learn)",
+    )
+    check.add_argument("--seed", type=int, default=0, help="of weights and images (default: 0)")
+    check.add_argument("--json", metavar="FILE", type=Path, help="write the result as JSON")
+    check.add_argument(
+        "--report", metavar="DIR", type=Path, help="write report.md and its figures there"
+    )
+    check.add_argument(
+        "--verbose", action="store_true", help="print every case, not the worst of each stage"
+    )
+    add_commands(commands)
+    bench = commands.add_parser(
+        "bench",
+        help="time capsjax and PyTorch at the same work",
+        description="Times a training step and a forward pass of the paper's CapsNet in capsjax "
+        "and in PyTorch: in one run, in turns, each in a process of its own on the same cores.",
+    )
+    add_bench_options(bench)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0, 1 where parity fails, or 2 for bad input."""
+    try:
+        options = _parser().parse_args(arguments)
+        commands = {
+            "check": _check,
+            "bench": _bench,
+            "import": run_import,
+            "export": run_export,
+        }
+        return commands[options.command](options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+# Each command imports what it needs: JAX and PyTorch take seconds, which `--help` can do without.
+
+
+def _bench(options) -> int:  # type: ignore[no-untyped-def]
+    from parity.bench.command import run
+
+    run(options)
+    return 0
+
+
+def _check(options) -> int:  # type: ignore[no-untyped-def]
+    from parity import checks, report
+    from parity.pairs import PAIRS, SIZES
+
+    if options.layout not in PAIRS:
+        raise UserError(
+            f"there is no layout {options.layout!r}: choose one of {', '.join(sorted(PAIRS))}."
+        )
+    if options.seed < 0:
+        raise UserError(f"--seed is {options.seed}, but must be 0 or more.")
+    report.require_writable(options.json, options.report)
+    result = checks.check(
+        layout=options.layout,
+        sizes=tuple(SIZES) if options.sizes == "all" else (options.sizes,),
+        x64=options.x64,
+        data_dir=options.data_dir,
+        seed=options.seed,
+        progress=lambda jobs, total: checks.show_progress(jobs, total, sys.stderr),
+    )
+    print(report.table(result, verbose=options.verbose))
+    print(report.verdict(result))
+    if options.json is not None:
+        report.write_json(options.json, result)
+    if options.report is not None:
+        report.write_report(options.report, result)
+    return 0 if result.passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Everything that the two networks of a pair compute for one batch, stage by stage."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from capsjax.routing import map_examples
+from parity import weights
+from parity.pairs import Arrays, Pair
+from train.objective import Objective
+
+FORWARD, LOSS, GRADIENT = "forward", "loss", "gradient"
+ADAM, TRAINING = "Adam alone", "training"
+LATER_GROUPS = (ADAM, TRAINING)
+IN_A_STEP = ("first moment", "second moment", "parameters", "loss")
+BEFORE_ROUTING = ("conv1", "primary_s", "primary_u", "u_hat")
+AFTER_ROUTING = ("capsules", "coupling", "lengths", "mask", "reconstruction")
+LOSSES = ("margin", "reconstruction", "total")
+PARTS_BACKWARDS = ("decoder", "class_caps", "primary_caps", "features", "images")
+
+
+class Stage(NamedTuple):
+    """What is compared at once: an array that both networks compute.
+
+    Attributes:
+        group: the part of the computation that it belongs to.
+        name: the intermediate, loss term or parameter.
+    """
+
+    group: str
+    name: str
+
+
+Values = dict[Stage, np.ndarray]
+"""The arrays in the order in which they were computed, images and feature maps NHWC."""
+
+
+def nchw(images: np.ndarray) -> torch.Tensor:
+    """Images `[B, H, W, C]` as PyTorch takes them, `[B, C, H, W]`."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def of_reference(
+    pair: Pair, images: np.ndarray, labels: np.ndarray, *, gradients: bool = True
+) -> Values:
+    """What the PyTorch network computes.
+
+    Args:
+        pair: the networks.
+        images: `[B, H, W, C]`, normalised, in the pair's dtype.
+        labels: int32 `[B]`.
+        gradients: whether gradients of the total loss are taken, too.
+
+    Returns:
+        The intermediates under the names of the reference, `capsules` and `coupling` as what it
+        returns as its result, the terms of the loss, and the gradients, those of the last layer
+        first, by the names of capsjax's parameters and for the images under `images`.
+    """
+    device = next(pair.reference.parameters()).device
+    seen = nchw(images).to(device).requires_grad_(gradients)
+    truth = torch.from_numpy(labels.astype(np.int64)).to(device)
+    with torch.set_grad_enabled(gradients):
+        outputs = pair.reference(seen, truth)
+        losses = pair.reference.losses(outputs, seen, truth)
+    iterations = sum(name[0] == "v" for name in outputs)
+    values = {Stage(FORWARD, name): _numpy(tensor) for name, tensor in outputs.items()}
+    values[Stage(FORWARD, "conv1")] = _numpy(outputs["conv1"].permute(0, 2, 3, 1))
+    values[Stage(FORWARD, "capsules")] = _numpy(outputs[f"v{iterations}"])
+    values[Stage(FORWARD, "coupling")] = _numpy(outputs[f"c{iterations}"])
+    if "reconstruction" in outputs:
+        reconstruction = values[Stage(FORWARD, "reconstruction")]
+        values[Stage(FORWARD, "reconstruction")] = reconstruction.reshape(images.shape)
+    else:
+        del values[Stage(FORWARD, "mask")]  # nothing is masked
+    values |= {Stage(LOSS, name): _numpy(tensor) for name, tensor in losses.items()}
+    if gradients:
+        by_parameter = gradients_of(pair, losses["total"])
+        assert seen.grad is not None
+        by_parameter["images"] = _numpy(seen.grad.permute(0, 2, 3, 1))
+        values |= {Stage(GRADIENT, name): array for name, array in by_parameter.items()}
+    return _in_order(values)
+
+
+def gradients_of(pair: Pair, loss: torch.Tensor) -> Arrays:
+    """Goes backwards through the reference; the gradients by the names of capsjax's parameters."""
+    pair.reference.zero_grad()
+    loss.backward()
+    return pair.to_capsjax(
+        {
+            name: np.zeros(parameter.shape, pair.dtype)
+            if parameter.grad is None
+            else _numpy(parameter.grad)
+            for name, parameter in pair.reference.named_parameters()
+        }
+    )
+
+
+def of_capsjax(
+    pair: Pair, images: np.ndarray, labels: np.ndarray, *, gradients: bool = True
+) -> Values:
+    """What the capsjax network computes, under the names of `of_reference`.
+
+    Arguments as there. The intermediates are what the parts of the model received and returned
+    while the model was called; `b`, `c`, `s` and `v` are traced again from the votes.
+    """
+    graphdef, params, rest = nnx.split(pair.model, nnx.Param, ...)  # type: ignore[misc]
+    scale = 1.0 if pair.reconstruction == "sum" else 1 / images[0].size
+    compute = _compiled(graphdef, pair.objective, scale, gradients)
+    stages, losses, by_parameter = jax.device_get(
+        compute(nnx.to_pure_dict(params), nnx.to_pure_dict(rest), images, labels)
+    )
+    values = {Stage(FORWARD, name): array for name, array in stages.items()}
+    values |= {Stage(LOSS, name): array for name, array in losses.items()}
+    values |= {Stage(GRADIENT, name): array for name, array in by_parameter.items()}
+    return _in_order(values)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    graphdef: nnx.GraphDef, objective: Objective, reconstruction_scale: float, gradients: bool
+) -> Callable[..., tuple[dict, dict, dict]]:
+    def run(
+        params: Any, rest: Any, images: jax.Array, labels: jax.Array
+    ) -> tuple[jax.Array, tuple[dict, dict]]:
+        model = nnx.merge(graphdef, params, rest)
+        stages, output = watched_call(model, objective, images, labels)
+        terms = objective.losses(output, images, labels)
+        losses = {"margin": objective.margin_weight * terms["margin_loss"]}
+        if "reconstruction_loss" in terms:
+            losses["reconstruction"] = reconstruction_scale * terms["reconstruction_loss"]
+        losses["total"] = jnp.mean(terms["loss"])
+        return losses["total"], (stages, losses)
+
+    @jax.jit
+    def compute(
+        params: Any, rest: Any, images: jax.Array, labels: jax.Array
+    ) -> tuple[dict, dict, dict]:
+        if not gradients:
+            _, (stages, losses) = run(params, rest, images, labels)
+            return stages, losses, {}
+        (of_params, of_images), (stages, losses) = jax.grad(run, argnums=(0, 2), has_aux=True)(
+            params, rest, images, labels
+        )
+        return stages, losses, {**weights.by_name(of_params), "images": of_images}
+
+    return compute
+
+
+class _Watched:
+    """Stands in the place of a part of a model and notes what goes in and comes out."""
+
+    def __init__(self, part: Callable[..., Any]) -> None:
+        self.part = part
+        self.arguments: tuple = ()
+        self.result: Any = None
+
+    def __call__(self, *arguments: Any) -> Any:
+        self.arguments = arguments
+        self.result = self.part(*arguments)
+        return self.result
+
+
+def watched_call(
+    model: Any, objective: Objective, images: jax.Array, labels: jax.Array
+) -> tuple[dict[str, jax.Array], Any]:
+    """Calls a `CapsNet` as in training; returns its intermediates and its output.
+
+    Args:
+        model: the network, which is not to be used afterwards.
+        objective: knows which capsule the decoder sees.
+        images: `[B, H, W, C]`.
+        labels: int32 `[B]`.
+    """
+    primary_caps, class_caps = model.primary_caps, model.class_caps
+    parts = ["features", "primary_caps", "class_caps"]
+    if model.decoder is not None:
+        parts.append("decoder")
+    watched = {name: _Watched(getattr(model, name)) for name in parts}
+    for name, part in watched.items():
+        setattr(model, name, nnx.static(part))
+    output = objective.apply(model, images, labels, training=True)
+
+    conv1 = watched["features"].result
+    primary = watched["primary_caps"].result
+    u_hat = class_caps.votes(primary.pose)
+    stages = {
+        "conv1": conv1,
+        "primary_s": primary_caps.project(conv1),
+        "primary_u": primary.pose,
+        "u_hat": u_hat,
+    }
+    trace = map_examples(class_caps.routing.trace, u_hat)
+    for index in range(trace.b.shape[1]):
+        stages |= {
+            f"{symbol}{index + 1}": getattr(trace, symbol)[:, index] for symbol in trace._fields
+        }
+    stages |= {
+        "capsules": output.capsules.pose,
+        "coupling": output.coupling,
+        "lengths": output.lengths,
+    }
+    if "decoder" in watched:
+        stages["mask"] = watched["decoder"].arguments[1]
+        stages["reconstruction"] = output.reconstruction
+    return stages, output
+
+
+def computation_order(stage: Stage) -> tuple:
+    """A sort key: stages in the order in which they are computed, gradients from the end."""
+    if stage.group == FORWARD:
+        return 0, *_forward_order(stage.name)
+    if stage.group == LOSS:
+        return 1, LOSSES.index(stage.name)
+    if stage.group == GRADIENT:
+        part, *rest = stage.name.split(".")
+        layers = [-int(word) for word in rest if word.isdigit()]
+        return (2, PARTS_BACKWARDS.index(part), *layers, *rest[-1:])
+    what = next(i for i, prefix in enumerate(IN_A_STEP) if stage.name.startswith(prefix))
+    step = next(int(word) for word in stage.name.split() if word.isdigit())
+    return 3, LATER_GROUPS.index(stage.group), stage.name.startswith("loss"), step, what
+
+
+def _forward_order(name: str) -> tuple[int, ...]:
+    if name in BEFORE_ROUTING:
+        return 0, BEFORE_ROUTING.index(name)
+    if name in AFTER_ROUTING:
+        return 2, AFTER_ROUTING.index(name)
+    return 1, int(name[1:]), "bcsv".index(name[0])
+
+
+def _in_order(values: Values) -> Values:
+    """The stages as they are computed: the dicts of a jitted function come back sorted."""
+    return {stage: values[stage] for stage in sorted(values, key=computation_order)}
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy()

@@ -1,0 +1,181 @@
+"""Two networks with the same weights, one in PyTorch and one in capsjax, and what both minimise."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from torch import nn as torch_nn
+
+import capsjax
+from parity import weights
+from parity.reference import CapsNet as ReferenceCapsNet
+from train.objective import Objective
+
+Arrays = dict[str, np.ndarray]
+DtypeName = Literal["float32", "float64"]
+Sizes = Mapping[str, Any]
+
+SIZES: dict[str, Sizes] = {
+    # No two sizes are equal that could be confused: 3 x 2 positions of 3 types, so 18 capsules.
+    "tiny": {
+        "image_shape": (8, 6, 2),
+        "num_classes": 10,
+        "conv_features": 8,
+        "conv_kernel": 3,
+        "primary_types": 3,
+        "primary_dim": 4,
+        "primary_kernel": 2,
+        "primary_stride": 2,
+        "class_dim": 6,
+        "decoder_hidden": (12, 20),
+    },
+    "paper": {
+        "image_shape": (28, 28, 1),
+        "num_classes": 10,
+        "conv_features": 256,
+        "conv_kernel": 9,
+        "primary_types": 32,
+        "primary_dim": 8,
+        "primary_kernel": 9,
+        "primary_stride": 2,
+        "class_dim": 16,
+        "decoder_hidden": (512, 1024),
+    },
+}
+"""The sizes of the networks that are compared, as arguments of both constructors."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A PyTorch network and a capsjax network that should compute the same numbers.
+
+    Attributes:
+        reference: a `torch.nn.Module` that maps NCHW images and labels to its intermediates by
+            name, and has `losses`; see `parity.reference`.
+        model: a `capsjax.CapsNet`.
+        objective: what `python -m train` would minimise, and how images are normalised.
+        to_capsjax: turns arrays by the names of the reference's state dict (weights, gradients,
+            moments) into arrays by the names of the model's parameters.
+        reconstruction: whether the reference's reconstruction term is a `"sum"` or a `"mean"` over
+            the pixels; capsjax's is a sum.
+    """
+
+    reference: Any
+    model: nnx.Module
+    objective: Objective
+    to_capsjax: Callable[[Arrays], Arrays]
+    reconstruction: Literal["sum", "mean"] = "sum"
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype of the reference's parameters."""
+        return np.dtype(str(next(self.reference.parameters()).dtype).removeprefix("torch."))
+
+
+PairMaker = Callable[..., Pair]
+
+
+def build_pair(
+    reference: Any,
+    to_capsjax: Callable[[Arrays], Arrays],
+    sizes: Sizes,
+    *,
+    dtype: DtypeName,
+    seed: int = 0,
+    biases: bool = True,
+    compute: str | None = None,
+    objective: Objective = Objective(),  # noqa: B008 (frozen, has no state)
+    reconstruction: Literal["sum", "mean"] = "sum",
+    **model_options: Any,
+) -> Pair:
+    """Draws the weights of a PyTorch network and gives them to a `capsjax.CapsNet`.
+
+    Args:
+        reference: the PyTorch network; changed in place.
+        to_capsjax: see `Pair`.
+        sizes: arguments of the `CapsNet`; a value of `SIZES`.
+        dtype: of parameters and computation; float64 needs JAX's x64 mode.
+        seed: decides the weights, which are float32 numbers.
+        biases: whether there are any, or all are zero.
+        compute: dtype in which capsjax computes, if it is another one.
+        objective: see `Pair`.
+        reconstruction: see `Pair`.
+        **model_options: further arguments of the `CapsNet`.
+    """
+    draw_weights(reference, seed=seed, biases=biases)
+    reference.to(getattr(torch, dtype))
+    # Without values, which come from the reference.
+    model = nnx.eval_shape(
+        lambda: capsjax.CapsNet(
+            **sizes,
+            dtype=jnp.dtype(compute or dtype),
+            param_dtype=np.dtype(dtype),
+            rngs=nnx.Rngs(0),
+            **model_options,
+        )
+    )
+    state = {name: value.numpy() for name, value in reference.state_dict().items()}
+    weights.load(model, to_capsjax(state))
+    return Pair(reference, model, objective, to_capsjax, reconstruction)
+
+
+def reference_pair(sizes: Sizes, *, iterations: int, **options: Any) -> Pair:
+    """`parity.reference.CapsNet`, the paper's network, and capsjax's.
+
+    Args:
+        sizes: arguments that both constructors have; a value of `SIZES`.
+        iterations: of the routing.
+        **options: of `build_pair`.
+    """
+    decoder_layers = 0 if sizes["decoder_hidden"] is None else len(sizes["decoder_hidden"]) + 1
+    entries = weights.reference_map(decoder_layers)
+    return build_pair(
+        ReferenceCapsNet(**sizes, iterations=iterations),
+        lambda tensors: weights.to_capsjax(entries, tensors),
+        sizes,
+        routing=capsjax.DynamicRouting(iterations=iterations),
+        **options,
+    )
+
+
+PAIRS: dict[str, PairMaker] = {"reference": reference_pair}
+"""By the name of its weight layout, what makes a pair.
+
+Each takes `sizes`, `iterations`, and of the options of `build_pair` at least `dtype`, `seed`,
+`biases` and `compute`.
+"""
+
+
+@torch.no_grad()
+def draw_weights(reference: Any, *, seed: int, biases: bool) -> None:
+    """Draws weights that let every part of the network be seen in its results.
+
+    With initial values as they are drawn for training, the votes are so small that hardly anything
+    is routed. Here activations keep their size from layer to layer (He et al. 2015,
+    arXiv:1502.01852), the logits of the routing differ by about one after an iteration, and lengths
+    lie around the margins of the loss.
+
+    Args:
+        reference: the network; changed in place.
+        seed: of the values, float32 numbers that a CPU draws in the order of the parameters.
+        biases: whether dense layers and convolutions have biases, or all are zero.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # A class capsule is a sum of I votes, each with a weight of 1 / J.
+    of_capsules = reference.num_classes / (3 * math.sqrt(reference.in_capsules))
+    for module in reference.modules():
+        is_affine = isinstance(module, torch_nn.Conv2d | torch_nn.Linear)
+        for name, parameter in module.named_parameters(recurse=False):
+            if is_affine and name == "weight":
+                deviation = math.sqrt(2 / parameter[0].numel())
+            elif is_affine:
+                deviation = 0.1 if biases else 0.0
+            else:
+                deviation = of_capsules
+            drawn = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(deviation * drawn)

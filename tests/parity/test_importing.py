@@ -1,0 +1,357 @@
+"""Runs made of PyTorch weights compute what the PyTorch network computes."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+from PIL import Image
+
+import capsjax
+import train.__main__
+from parity import weights
+from parity.__main__ import main
+from parity.arithmetic import exact
+from parity.importing import import_weights, recognise
+from parity.layouts import Layout, get_layout, match
+from parity.reference import REFERENCES
+from tests.parity.layouts.dialects import (
+    STRIDE,
+    build,
+    digits,
+    saved,
+    seen_by,
+    shapes_of,
+    state_of,
+)
+from tests.tolerance import assert_close
+from train.config import FitConfig
+from train.errors import UserError
+from train.evaluate import load_model
+from train.objective import Objective
+from train.run import load_run
+
+every_layout = pytest.mark.parametrize("name", REFERENCES)
+
+BATCH = 24
+# The longest sums: 64 pixels of an image forwards; the positions of a batch backwards.
+FORWARD, BACKWARD = 64, BATCH * 6 * 6
+
+
+def stride(config: FitConfig) -> FitConfig:
+    """The tests' networks have a stride of 3, which weights do not tell."""
+    config.model_options["primary_stride"] = 3
+    return config
+
+
+def import_(path: Path, out: Path, layout: str = "auto", **options):
+    return import_weights(path, layout=layout, out=out, change=stride, **options)
+
+
+# --- What is computed
+
+
+@every_layout
+def test_a_run_computes_what_the_dialect_computes(name, tmp_path):
+    """Lengths, coupling, reconstruction, losses and gradients, on real digits."""
+    reference = build(name)
+    imported = import_(saved(tmp_path / "weights.pt", reference.state_dict()), tmp_path / "run")
+    assert imported.layout.name == name
+    images, labels = digits(BATCH)
+    seen, truth = seen_by(reference, images), torch.from_numpy(labels.astype(np.int64))
+
+    with exact(x64=False):
+        expected = reference(seen, truth)
+        terms = reference.losses(expected, seen, truth)
+        terms["total"].backward()
+        (output, losses), gradient = compute(load_run(tmp_path / "run"), images, labels)
+
+    last = max(stage for stage in expected if stage.startswith("c") and stage != "conv1")
+    close(output.lengths, expected["lengths"], FORWARD)
+    close(output.coupling, expected[last], FORWARD)
+    close(output.reconstruction.reshape(BATCH, -1), expected["reconstruction"], FORWARD)
+    assert (np.asarray(output.lengths).argmax(axis=1) != labels).any()  # so the masks differ
+    config = imported.run.config
+    assert config.mask_in_test == reference.mask_in_test
+    close(config.margin_weight * losses["margin_loss"], terms["margin"], FORWARD)
+    mean_over_pixels = get_layout(name).options.get("reconstruction_over_pixels") == "mean"
+    scale = 1 / 64 if mean_over_pixels else 1
+    close(scale * losses["reconstruction_loss"], terms["reconstruction"], FORWARD)
+    close(jnp.mean(losses["loss"]), terms["total"], FORWARD)
+
+    found = match(get_layout(name), shapes_of(reference))
+    of_reference = {key: p.grad.numpy() for key, p in reference.named_parameters()}
+    for key, value in found.to_capsjax(of_reference).items():
+        close(gradient[key], value, BACKWARD)
+
+
+def compute(run, images: np.ndarray, labels: np.ndarray):
+    model, objective = load_model(run, "last"), Objective.of(run.config)
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    seen = objective.normalise(jnp.asarray(images), jnp.float32)
+
+    @jax.jit
+    def loss(params):
+        output = objective.apply(nnx.merge(graphdef, params, rest), seen, labels, training=True)
+        losses = objective.losses(output, seen, labels)
+        return jnp.mean(losses["loss"]), (output, losses)
+
+    gradient, values = jax.grad(loss, has_aux=True)(nnx.to_pure_dict(params))
+    return values, weights.by_name(gradient)
+
+
+def close(actual, expected, reduction_length: int) -> None:
+    if isinstance(expected, torch.Tensor):
+        expected = expected.detach().numpy()
+    assert_close(np.asarray(actual), expected, reduction_length=reduction_length)
+
+
+@pytest.mark.parametrize(("name", "scale"), [("xifengguo", 1e-6), ("xifengguo-keras", 1e-3)])
+def test_small_capsules_show_the_epsilon_of_a_squash(name, scale, tmp_path):
+    reference = build(name)
+    with torch.no_grad():
+        for parameter in list(reference.parameters())[2:4]:
+            parameter *= scale
+    import_(saved(tmp_path / "weights.pt", reference.state_dict()), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    images, _ = digits(BATCH)
+    seen = Objective.of(run.config).normalise(jnp.asarray(images), jnp.float32)
+    with exact(x64=False), torch.no_grad():
+        expected = reference(seen_by(reference, images))["primary_u"].numpy()
+        model = load_model(run, "last")
+        features = model.features(seen)
+        close(model.primary_caps(features).pose, expected, FORWARD)
+        without = capsjax.squash(model.primary_caps.project(features))
+    assert np.abs(without - expected).max() > 1e-3 * np.abs(expected).max()
+
+
+def test_on_784_pixels_xifengguo_has_the_weight_of_the_paper():
+    assert get_layout("xifengguo").config((28, 28, 1), 10).reconstruction_weight == pytest.approx(
+        0.0005, rel=1e-12
+    )
+
+
+# --- What train makes of it
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run imported by the command line."""
+    folder = tmp_path_factory.mktemp("imported")
+    path = saved(folder / "weights.pt", build("gram-ai").state_dict())
+    assert (
+        main(["import", str(path), "--layout", "gram-ai", "--out", str(folder / "run"), *STRIDE])
+        == 0
+    )
+    return folder / "run"
+
+
+def test_evaluate_and_predict_take_the_run(run, capsys, tmp_path):
+    assert train.__main__.main(["evaluate", str(run), "--json", "--devices", "1"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["step"], result["examples"], result["dataset"]) == (0, 359, "digits")
+    reference = build("gram-ai")
+    images, labels = digits(359)
+    with torch.no_grad():
+        lengths = reference(seen_by(reference, images))["lengths"]
+    right = (lengths.argmax(dim=1).numpy() == labels).mean()
+    assert result["accuracy"] == pytest.approx(right)
+
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "digit.png")
+    assert train.__main__.main(["predict", str(run), str(tmp_path / "digit.png"), "--json"]) == 0
+    (predicted,) = json.loads(capsys.readouterr().out)
+    assert predicted["class"] == str(int(lengths[0].argmax()))
+    assert list(predicted["lengths"].values()) == pytest.approx(lengths[0].tolist(), rel=1e-5)
+
+
+def test_the_folder_holds_nothing_but_a_run(run):
+    assert sorted(p.name for p in run.iterdir() if p.name != "evaluations") == [
+        "checkpoints",
+        "config.json",
+    ]
+    assert [p.name for p in run.parent.iterdir() if p.name.startswith(".")] == []
+
+
+def test_settings_of_the_training_can_be_given(tmp_path, capsys):
+    path = saved(tmp_path / "weights.pt", build("xifengguo", iterations=2).state_dict())
+    arguments = ["import", path, "--out", tmp_path / "run", *STRIDE, "--routing-iterations", 2]
+    assert main([*map(str, arguments), "--batch-size", "32", "--reconstruction-weight", "0.1"]) == 0
+    config = load_run(tmp_path / "run").config
+    assert (config.routing_iterations, config.batch_size) == (2, 32)
+    assert config.reconstruction_weight == 0.1
+    assert config.model_options["primary_order"] == "flat"
+    assert config.preset == "imported:xifengguo"
+    assert "as the layout xifengguo, for 8x8x1 images in 10 classes (digits)" in (
+        capsys.readouterr().out
+    )
+
+
+# --- Which layout
+
+
+def test_a_file_that_two_layouts_fit_is_no_guess():
+    layout = get_layout("gram-ai")
+    twin = Layout("twin", "", (), layout.formats, layout.rows, {})
+    state = {name: tensor.numpy() for name, tensor in build("gram-ai").state_dict().items()}
+    with pytest.raises(UserError, match="more than one layout.*one of gram-ai, twin"):
+        recognise(Path("w.pt"), state, [layout, get_layout("xifengguo"), twin])
+
+
+def test_a_file_that_no_layout_fits_is_told_with_the_nearest(tmp_path):
+    state = state_of(build("cedrickchee"))
+    del state["digits.weight"]
+    with pytest.raises(UserError) as raised:
+        import_(saved(tmp_path / "weights.pt", state), tmp_path / "run")
+    assert "fits no layout; the nearest is cedrickchee" in str(raised.value)
+    assert "missing: digits.weight" in str(raised.value)
+
+
+def test_a_file_of_another_network_lists_the_layouts(tmp_path):
+    path = saved(tmp_path / "weights.pt", torch.nn.Linear(2, 2).state_dict())
+    with pytest.raises(UserError, match="weight, bias are names of none of adambielski, ced"):
+        import_(path, tmp_path / "run")
+    path = saved(tmp_path / "weights.pt", {"conv1.weight": torch.zeros(5, 1, 3, 3)})
+    with pytest.raises(UserError, match="equally near are .*gram-ai.*reference"):
+        import_(path, tmp_path / "run")
+
+
+TABLE = """
+name = "mine"
+weights = [
+  ["stem.w",       "features.conv.kernel",      "y x c f -> y x c f"],
+  ["stem.b",       "features.conv.bias",        "f -> f"],
+  ["caps{t+1}.w",  "primary_caps.conv.kernel",  "y x f k -> y x f (t k)"],
+  ["caps{t+1}.b",  "primary_caps.conv.bias",    "1 k -> (t k)"],
+  ["transform",    "class_caps.kernel",         "j (d k) i -> i j d k"],
+  ["out.{n}.w",    "decoder.layers.{n}.kernel", "in out -> in out"],
+  ["out.{n}.b",    "decoder.layers.{n}.bias",   "out -> out"],
+]
+[options]
+model_options = { primary_stride = 3 }
+"""
+
+
+def test_a_table_of_the_user(tmp_path):
+    """The reference's weights, written in another way."""
+    reference = build("reference")
+    s = state_of(reference)
+    state = {"stem.w": s["conv1.weight"].permute(2, 3, 1, 0), "stem.b": s["conv1.bias"]}
+    for t in range(3):
+        of_type = slice(4 * t, 4 * t + 4)
+        state[f"caps{t + 1}.w"] = s["primary.weight"][of_type].permute(2, 3, 1, 0)
+        state[f"caps{t + 1}.b"] = s["primary.bias"][None, of_type]
+    state["transform"] = s["class_caps.weight"].permute(1, 2, 3, 0).reshape(10, 24, 12)
+    for n in range(3):
+        state[f"out.{n}.w"] = s[f"decoder.{2 * n}.weight"].T
+        state[f"out.{n}.b"] = s[f"decoder.{2 * n}.bias"]
+    (tmp_path / "mine.toml").write_text(TABLE)
+    path = saved(tmp_path / "weights.pt", {k: v.contiguous() for k, v in state.items()})
+
+    imported = import_weights(path, layout=str(tmp_path / "mine.toml"), out=tmp_path / "mine")
+    import_(saved(tmp_path / "ref.pt", s), tmp_path / "ref")
+    assert imported.run.config.preset == "imported:mine"
+    mine, other = (load_model(load_run(tmp_path / name), "last") for name in ("mine", "ref"))
+    for a, b in zip(*(jax.tree.leaves(nnx.state(m)) for m in (mine, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+# --- Bad input: everything is said at once, and nothing is written
+
+
+def refused(path: Path, tmp_path: Path, layout: str = "gram-ai", **options) -> str:
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError) as raised:
+        import_(path, tmp_path / "run", layout, **options)
+    assert sorted(tmp_path.iterdir()) == before
+    return str(raised.value)
+
+
+def test_all_damage_is_told_at_once(tmp_path):
+    state = state_of(build("gram-ai"))
+    del state["conv1.bias"]
+    state["step"] = torch.tensor(3)
+    state["decoder.2.bias"] = torch.zeros(12)
+    state["decoder.0.bias"][2:4] = torch.nan
+    state["digit_capsules.route_weights"][0, 0, 0, 0] = torch.inf
+    text = refused(saved(tmp_path / "weights.pt", state), tmp_path)
+    assert text.splitlines() == [
+        f"{tmp_path / 'weights.pt'} does not fit the layout gram-ai:",
+        "  missing: conv1.bias",
+        "  not in the layout: step",
+        "  wrong shape: decoder.2.bias is [12], expected [11] (out)",
+        "  no floating dtype: step (int64)",
+        "  not finite: digit_capsules.route_weights (1 infinite), decoder.0.bias (2 NaN)",
+    ]
+
+
+def test_images_that_no_data_set_has(tmp_path):
+    path = saved(tmp_path / "w.pt", build("gram-ai", image_shape=(9, 8, 2)).state_dict())
+    text = refused(path, tmp_path)
+    assert "images of 72 pixels with 2 channels in 10 classes" in text
+    assert "digits 8x8x1 in 10 classes, mnist 28x28x1 in 10 classes" in text
+    path = saved(tmp_path / "w.pt", build("gram-ai").state_dict())
+    assert "mnist 28x28x1 in 10 classes has no such" in refused(path, tmp_path, dataset="mnist")
+    assert "unknown dataset 'mnits', choose from: d" in refused(path, tmp_path, dataset="mnits")
+
+
+def test_a_stride_that_cannot_be(tmp_path):
+    path = saved(tmp_path / "w.pt", build("gram-ai").state_dict())
+    with pytest.raises(UserError, match="12 primary capsules of 3 types \\(with strides 1 and 2"):
+        import_weights(path, layout="gram-ai", out=tmp_path / "run")
+    assert (
+        main(
+            [
+                "import",
+                str(path),
+                "--out",
+                str(tmp_path / "r"),
+                "--model-options",
+                "primary_stride=0",
+            ]
+        )
+        == 2
+    )
+    assert not (tmp_path / "r").exists()
+
+
+def test_sets_with_the_same_images_are_named(tmp_path):
+    sizes = {"image_shape": (28, 28, 1), "conv_kernel": 9, "primary_kernel": 9}
+    path = saved(tmp_path / "w.pt", build("gram-ai", primary_stride=2, **sizes).state_dict())
+    imported = import_weights(path, layout="auto", out=tmp_path / "run")
+    assert imported.run.config.dataset == "mnist"
+    assert imported.others == ("fashion_mnist",)
+    imported = import_weights(
+        path, layout="auto", out=tmp_path / "run", dataset="fashion_mnist", overwrite=True
+    )
+    assert imported.run.class_names[0] == "T-shirt/top"
+
+
+def test_a_folder_that_is_taken_stays_as_it_is(tmp_path):
+    path = saved(tmp_path / "w.pt", build("gram-ai").state_dict())
+    import_(path, tmp_path / "run")
+    before = (tmp_path / "run" / "config.json").read_bytes()
+    assert "holds a run already" in refused(path, tmp_path)
+    assert (tmp_path / "run" / "config.json").read_bytes() == before
+    other = saved(tmp_path / "other.pt", build("reference").state_dict())
+    import_(other, tmp_path / "run", "reference", overwrite=True)
+    assert load_run(tmp_path / "run").config.preset == "imported:reference"
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="is not empty and holds no run"):
+        import_(path, tmp_path / "mine", overwrite=True)
+    assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_configuration_of_another_network(tmp_path, capsys):
+    path = saved(tmp_path / "w.pt", build("gram-ai").state_dict())
+    arguments = ["import", str(path), "--out", str(tmp_path / "run"), *STRIDE]
+    assert main([*arguments, "--routing", "dynamic-prior"]) == 2
+    assert "class_caps.routing.prior" in capsys.readouterr().err
+    assert main([*arguments, "class_dim=3"]) == 2
+    assert "class_caps.kernel is" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
