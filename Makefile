@@ -42,7 +42,7 @@ check-format: install-dev
 check-lint: install-dev
 	$(RUN) -m ruff check .
 
-check-types: install-dev
+check-types: install-dev install-parity
 	$(RUN) -m mypy
 
 format: install-dev

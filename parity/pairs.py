@@ -1,5 +1,6 @@
 """Two networks with the same weights, one in PyTorch and one in capsjax, and what both minimise."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from torch import nn as torch_nn
 
 import capsjax
 from parity import weights
-from parity.reference import CapsNet as ReferenceCapsNet
+from parity.layouts import get_layout, match
+from parity.reference import REFERENCES
 from train.objective import Objective
 
 Arrays = dict[str, np.ndarray]
@@ -124,26 +126,34 @@ def build_pair(
     return Pair(reference, model, objective, to_capsjax, reconstruction)
 
 
-def reference_pair(sizes: Sizes, *, iterations: int, **options: Any) -> Pair:
-    """`parity.reference.CapsNet`, the paper's network, and capsjax's.
+def layout_pair(layout: str, sizes: Sizes, *, iterations: int, **options: Any) -> Pair:
+    """The PyTorch reference of a weight layout, and capsjax set to compute the same.
 
     Args:
+        layout: a name of `REFERENCES`.
         sizes: arguments that both constructors have; a value of `SIZES`.
         iterations: of the routing.
         **options: of `build_pair`.
     """
-    decoder_layers = 0 if sizes["decoder_hidden"] is None else len(sizes["decoder_hidden"]) + 1
-    entries = weights.reference_map(decoder_layers)
-    return build_pair(
-        ReferenceCapsNet(**sizes, iterations=iterations),
-        lambda tensors: weights.to_capsjax(entries, tensors),
-        sizes,
-        routing=capsjax.DynamicRouting(iterations=iterations),
-        **options,
+    table = get_layout(layout)
+    reference = REFERENCES[layout](**sizes, iterations=iterations)
+    shapes = {name: tuple(tensor.shape) for name, tensor in reference.state_dict().items()}
+    config = table.config(tuple(sizes["image_shape"]), sizes["num_classes"])
+    routing = capsjax.create_routing(
+        config.routing, iterations=iterations, **config.routing_options
     )
+    settings = {
+        "objective": Objective.of(config),
+        "reconstruction": table.options.get("reconstruction_over_pixels", "sum"),
+        "routing": routing,
+        **config.model_options,
+    }
+    return build_pair(reference, match(table, shapes).to_capsjax, sizes, **settings, **options)
 
 
-PAIRS: dict[str, PairMaker] = {"reference": reference_pair}
+reference_pair = functools.partial(layout_pair, "reference")
+
+PAIRS: dict[str, PairMaker] = {name: functools.partial(layout_pair, name) for name in REFERENCES}
 """By the name of its weight layout, what makes a pair.
 
 Each takes `sizes`, `iterations`, and of the options of `build_pair` at least `dtype`, `seed`,

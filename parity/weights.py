@@ -1,69 +1,11 @@
-"""Weight maps: which tensor of a PyTorch network is which parameter of capsjax, and how turned."""
+"""The parameters of a capsjax model by name, and how all of them are replaced."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-
-OIHW_TO_HWIO = (2, 3, 1, 0)
-OUT_IN_TO_IN_OUT = (1, 0)
-
-
-class Entry(NamedTuple):
-    """A row of a weight map.
-
-    Attributes:
-        source: the tensor's name in the PyTorch state dict.
-        target: the parameter's name in capsjax, with dots: `features.conv.kernel`.
-        axes: the axes of the tensor in the order in which the parameter has them; None for the
-            order that they have.
-    """
-
-    source: str
-    target: str
-    axes: tuple[int, ...] | None = None
-
-
-def reference_map(decoder_layers: int) -> tuple[Entry, ...]:
-    """The weight map of `parity.reference.CapsNet` with a decoder of so many dense layers.
-
-    Its class matrices are `[I, J, D, K]`, as in capsjax.
-    """
-    decoder = []
-    for layer in range(decoder_layers):
-        source, target = f"decoder.{2 * layer}", f"decoder.layers.{layer}"
-        decoder += [
-            Entry(f"{source}.weight", f"{target}.kernel", OUT_IN_TO_IN_OUT),
-            Entry(f"{source}.bias", f"{target}.bias"),
-        ]
-    return (
-        Entry("conv1.weight", "features.conv.kernel", OIHW_TO_HWIO),
-        Entry("conv1.bias", "features.conv.bias"),
-        Entry("primary.weight", "primary_caps.conv.kernel", OIHW_TO_HWIO),
-        Entry("primary.bias", "primary_caps.conv.bias"),
-        Entry("class_caps.weight", "class_caps.kernel"),
-        *decoder,
-    )
-
-
-def to_capsjax(
-    entries: Sequence[Entry], tensors: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Turns PyTorch tensors, or their gradients or moments, into capsjax's parameters by name.
-
-    Raises:
-        ValueError: a tensor is missing, or left over.
-    """
-    if wrong := sorted(tensors.keys() ^ {entry.source for entry in entries}):
-        raise ValueError(f"the weight map and the tensors differ in {', '.join(wrong)}")
-    return {
-        entry.target: tensors[entry.source]
-        if entry.axes is None
-        else tensors[entry.source].transpose(entry.axes)
-        for entry in entries
-    }
 
 
 def by_name(tree: Any) -> dict[str, Any]:

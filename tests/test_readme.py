@@ -38,6 +38,22 @@ def test_the_commands_are_commands():
     for command in commands:
         _parser().parse_args(shlex.split(command))
 
+    from parity.__main__ import _parser as parity_parser
+
+    for command in re.findall(r"python -m parity (.+?)(?: {2,}#.*)?$", TEXT, re.MULTILINE):
+        parity_parser().parse_args(shlex.split(command))
+
+
+def test_the_layout_table_is_a_layout(tmp_path):
+    pytest.importorskip("torch")
+    from parity.layouts import read_layout
+
+    (table,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "mine.toml").write_text(table, encoding="utf-8")
+    layout = read_layout(tmp_path / "mine.toml")
+    assert layout.name == "mine"
+    assert layout.config((28, 28, 1), 10).routing_iterations == 4
+
 
 def test_what_is_linked_is_there():
     targets = re.findall(r"\]\((?!http)([^)]+)\)", TEXT)

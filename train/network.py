@@ -82,11 +82,13 @@ def training_key(config: FitConfig) -> jax.Array:
 
 def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
     """Exponential decay: falls smoothly by `decay_rate` in `decay_steps` steps or in the run."""
-    return optax.exponential_decay(
+    schedule = optax.exponential_decay(
         config.learning_rate,
         transition_steps=config.decay_steps or config.total_steps(training_examples),
         decay_rate=config.decay_rate,
     )
+    # Told an int32 step, optax would answer in float32 even in x64 mode.
+    return lambda step: schedule(jnp.asarray(step, float))
 
 
 def build_optimizer(config: FitConfig, training_examples: int = 1) -> optax.GradientTransformation:

@@ -93,7 +93,7 @@ class AdamBielski(Dialect):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages = {}
+        stages: Stages = {}
         prior = self.without_decoder.digitCaps.routing_module.b
         b = prior.expand(u_hat.shape[:3])
         for r in range(1, self.iterations + 1):

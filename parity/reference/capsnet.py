@@ -172,7 +172,7 @@ class CapsNet(nn.Module):
 
         Its last update of `b`, which nothing uses, is left out.
         """
-        stages = {}
+        stages: Stages = {}
         b = u_hat.new_zeros(u_hat.shape[:3])
         for r in range(1, self.iterations + 1):
             c = torch.softmax(b, dim=2)  # equation 3, over the output capsules j

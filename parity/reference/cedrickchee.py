@@ -81,7 +81,7 @@ class CedrickChee(Dialect):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages = {}
+        stages: Stages = {}
         batch, in_capsules, classes, _ = u_hat.shape
         b = u_hat.new_zeros(in_capsules, classes)  # of the whole batch
         for r in range(1, self.iterations + 1):

@@ -75,7 +75,7 @@ class GramAi(Dialect):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages = {}
+        stages: Stages = {}
         b = u_hat.new_zeros(u_hat.shape[:3])
         for r in range(1, self.iterations + 1):
             c = torch.softmax(b, dim=1)  # over the input capsules i

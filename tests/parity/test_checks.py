@@ -9,10 +9,10 @@ import optax
 import pytest
 
 import capsjax
-from parity import weights
 from parity.arithmetic import exact
 from parity.checks import Case, Result, check, coarser_precisions, reduction_lengths
 from parity.inputs import cut_to_size, load_images
+from parity.layouts import get_layout, match
 from parity.pairs import SIZES, Pair, build_pair, reference_pair
 from parity.reference import CapsNet as ReferenceCapsNet
 from parity.training import SETTINGS, adam
@@ -33,10 +33,12 @@ def faulty(
     """Makes pairs as `reference_pair` does, but with something wrong in capsjax."""
 
     def make_pair(sizes, *, iterations: int, **rest) -> Pair:
-        entries = weights.reference_map(3)
+        reference = ReferenceCapsNet(**sizes, iterations=iterations, **(reference_options or {}))
+        shapes = {name: tuple(tensor.shape) for name, tensor in reference.state_dict().items()}
+        to_capsjax = match(get_layout("reference"), shapes).to_capsjax
         return build_pair(
-            ReferenceCapsNet(**sizes, iterations=iterations, **(reference_options or {})),
-            lambda tensors: turn(weights.to_capsjax(entries, tensors)),
+            reference,
+            lambda tensors: turn(to_capsjax(tensors)),
             sizes,
             routing=capsjax.DynamicRouting(
                 iterations=iterations - fewer_iterations, **(routing or {})
