@@ -27,7 +27,6 @@ _glorot_uniform = nnx.initializers.glorot_uniform()
 # Glorot's values, which one input channel and 256 filters make twenty times smaller than He's, they
 # begin at 0.0001, in the flat part of squash; with He's at 0.5, all classes present.
 _fan_in_fifth = nnx.initializers.variance_scaling(0.2, "fan_in", "normal")
-_small_normal = nnx.initializers.normal(0.03)
 
 PRIMARY_ORDERS = ("position_major", "type_major", "flat")
 COMBINATIONS = ("concat", "sum")
@@ -206,7 +205,8 @@ class DenseCaps(nnx.Module):
         out_dim: dimension of their poses.
         routing: maps the votes of one example to this layer's capsules. An `UnsizedRouting` is
             built for this layer's sizes.
-        kernel_init: initialiser of the matrices.
+        kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
+            `1 / sqrt(in_capsules)`, since a capsule is a sum of as many votes.
         dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
         param_dtype: dtype of the parameters.
         rngs: source of the initial values.
@@ -223,7 +223,7 @@ class DenseCaps(nnx.Module):
         out_dim: int,
         *,
         routing: Routing | UnsizedRouting,
-        kernel_init: nnx.Initializer = _small_normal,
+        kernel_init: nnx.Initializer | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -233,8 +233,9 @@ class DenseCaps(nnx.Module):
         out_dim = _checks.positive_integer("out_dim", out_dim)
         in_dim = _checks.positive_integer("in_dim", in_dim)
         self.dtype = dtype
+        init = kernel_init or nnx.initializers.normal(1 / math.sqrt(in_capsules))
         self.kernel = nnx.Param(
-            kernel_init(rngs.params(), (in_capsules, out_capsules, out_dim, in_dim), param_dtype)
+            init(rngs.params(), (in_capsules, out_capsules, out_dim, in_dim), param_dtype)
         )
         if isinstance(routing, UnsizedRouting):
             routing = routing.build(in_capsules, out_capsules, param_dtype=param_dtype, rngs=rngs)
