@@ -192,29 +192,29 @@ def _no_debris() -> Iterator[None]:
     """Keeps quiet what Orbax leaves behind when it gives up on a damaged checkpoint.
 
     Reads that are still under way complain, with tracebacks on the terminal, that nobody waits for
-    them any more: some when they are collected, some when they end.
+    them any more: some at once, some when they are collected, some when they end. After a failure
+    those complaints stay unheard.
     """
-    try:
-        yield
-    except Exception as error:
-        traceback.clear_frames(error.__traceback__)
-        logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
-        _ignore_abandoned_reads()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            gc.collect()
-        raise
+    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
+    level = logger.level
 
-
-def _ignore_abandoned_reads() -> None:
-    hook = sys.unraisablehook
-
-    def ignore(unraisable: Any) -> None:
+    def ignore_abandoned_reads(unraisable: Any) -> None:
         closed = str(unraisable.exc_value) == "Event loop is closed"
         if not closed and not inspect.iscoroutine(unraisable.object):
             hook(unraisable)
 
-    sys.unraisablehook = ignore
+    sys.unraisablehook = ignore_abandoned_reads
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+        raise
+    sys.unraisablehook = hook
+    logger.setLevel(level)
 
 
 @contextmanager

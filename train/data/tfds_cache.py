@@ -8,9 +8,11 @@ layout), so what it writes is what stock tensorflow-datasets finds and reads.
 import contextlib
 import hashlib
 import io
+import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from train.data.idx_source import FILE_NAMES, IdxSource
 from train.errors import UserError
 
 PROBE_SECONDS = 5.0
+CLEANING_SECONDS = 3.0
 
 
 def is_prepared(source: IdxSource, cache: Path) -> bool:
@@ -57,7 +60,7 @@ def prepare(source: IdxSource, cache: Path, *, data_dir: str | Path | None) -> N
     print(f"Preparing {source.name} in {cache}, once.", file=sys.stderr)
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{source.name}-", dir=cache) as staging:
+        with _staging_folder(source, cache) as staging:
             builder = _builder_class(source)(data_dir=staging)
             with _quiet():
                 builder.download_and_prepare(
@@ -131,6 +134,22 @@ def official_positions(split: str, size: int) -> np.ndarray:
         return hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).digest()
 
     return np.array(sorted(range(size), key=digest), dtype=np.int64)
+
+
+@contextlib.contextmanager
+def _staging_folder(source: IdxSource, cache: Path) -> Iterator[str]:
+    """A folder that is gone afterwards, whatever happens.
+
+    When one download fails, tensorflow-datasets' threads may go on writing the others for a while.
+    """
+    folder = tempfile.mkdtemp(prefix=f".{source.name}-", dir=cache)
+    try:
+        yield folder
+    finally:
+        deadline = time.monotonic() + CLEANING_SECONDS
+        while Path(folder).exists() and time.monotonic() < deadline:
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.05)
 
 
 def _builder_class(source: IdxSource) -> type[Any]:
