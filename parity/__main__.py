@@ -1,9 +1,10 @@
-"""The command line: `python -m parity check|import|export`."""
+"""The command line: `python -m parity check|import|export|bench`."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from parity.against_options import add_against_options, refuse_without_module
 from parity.bench.options import add_bench_options
 from parity.convert import add_commands, run_export, run_import
 from train.command import UserErrorParser
@@ -28,9 +29,9 @@ def _parser() -> UserErrorParser:
     check.add_argument("--x64", action="store_true", help="compute in float64 (default: float32)")
     check.add_argument(
         "--layout",
-        default="reference",
         metavar="NAME",
-        help="the PyTorch implementation to compare with (default: reference, the paper's)",
+        help="the PyTorch implementation to compare with (default: reference, the paper's); with "
+        "--against what its weights are called, a name, a TOML file or auto (default: auto)",
     )
     check.add_argument(
         "--sizes",
@@ -52,6 +53,7 @@ def _parser() -> UserErrorParser:
     check.add_argument(
         "--verbose", action="store_true", help="print every case, not the worst of each stage"
     )
+    add_against_options(check)
     add_commands(commands)
     bench = commands.add_parser(
         "bench",
@@ -96,15 +98,19 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
     from parity import checks, report
     from parity.pairs import PAIRS, SIZES
 
-    if options.layout not in PAIRS:
-        raise UserError(
-            f"there is no layout {options.layout!r}: choose one of {', '.join(sorted(PAIRS))}."
-        )
+    refuse_without_module(options)
+    layout = options.layout or "reference"
+    if options.against is None and layout not in PAIRS:
+        raise UserError(f"there is no layout {layout!r}: choose one of {', '.join(sorted(PAIRS))}.")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}, but must be 0 or more.")
     report.require_writable(options.json, options.report)
+    if options.against is not None:
+        from parity import against
+
+        return against.run(options)
     result = checks.check(
-        layout=options.layout,
+        layout=layout,
         sizes=tuple(SIZES) if options.sizes == "all" else (options.sizes,),
         x64=options.x64,
         data_dir=options.data_dir,

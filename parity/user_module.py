@@ -15,12 +15,11 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from parity.against_options import INPUT_LAYOUTS, InputLayout
 from parity.pairs import DtypeName
 from parity.state_files import State
 from train.errors import UserError
 
-InputLayout = Literal["nchw", "nhwc", "flat"]
-INPUT_LAYOUTS: tuple[InputLayout, ...] = ("nchw", "nhwc", "flat")
 What = Literal["lengths", "poses"]
 
 _CONVOLUTIONS = (torch.conv2d, functional.conv2d)

@@ -31,7 +31,7 @@ class TestEveryPreset:
         assert re.search(r"Result: .+", text)
 
     def test_tells_a_command_that_runs_it(self, name):
-        commands = re.findall(r"python -m train (fit .+)", describe_preset(name))
+        commands = re.findall(r"`python -m train (fit [^`]+)`", describe_preset(name))
         assert commands
         for command in commands:
             options = _parser().parse_args(shlex.split(command))

