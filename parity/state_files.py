@@ -201,7 +201,7 @@ def read_keras(path: Path) -> State:
 
     `conv1/conv1/kernel:0` `[y, x, in, out]` is `conv1.weight` `[out, in, y, x]`, and a dense kernel
     `[in, out]` is a weight `[out, in]`. Keras numbers dense layers without a name through a whole
-    session, so that those of a model can be `dense_4` to `dense_6`, in a group `decoder` or not:
+    program, so that those of a model can be `dense_4` to `dense_6`, in a group `decoder` or not:
     they are `decoder.dense_1`, `decoder.dense_2`... in that order.
 
     Args:
