@@ -21,7 +21,8 @@ def test_the_snippets_run_and_train():
     assert losses.shape == (20,)
     assert losses[-1] < losses[0]
     own_routing = own_routing.replace("(28, 28, 1)", "(20, 20, 1)").replace(
-        "num_classes=10,", "num_classes=3, conv_features=4, primary_types=2,"
+        "num_classes=10,",
+        "num_classes=3, conv_features=4, primary_types=2, decoder_hidden=(4,),",
     )
     exec(own_routing, names)
     output = names["model"](np.zeros((2, 20, 20, 1), np.float32))

@@ -111,7 +111,7 @@ def draw_confusion(
     np.add.at(table, (labels, predictions), 1)
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
 
-    side = max(5.0, 0.55 * count + 1.5)
+    side = min(max(5.0, 0.55 * count + 1.5), 16.0)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     # The square root of the shares lets single mistakes be seen beside full rows.
