@@ -72,7 +72,7 @@ BATCH_CASES: dict[str, Sequence[Case]] = {
     "paper": [
         Case("paper", 3, 7, biases=(True,)),
         Case("paper", 3, 1, gradients=False, biases=(True,)),
-        Case("paper", 3, 32, gradients=False, kinds=("images",), biases=(True,)),
+        Case("paper", 3, 32, gradients=False, biases=(True,)),
         *(
             Case("paper", iterations, 1, gradients=False, kinds=("images",), biases=(True,))
             for iterations in (1, 2, 5)
