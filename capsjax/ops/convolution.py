@@ -1,20 +1,21 @@
 """Convolution for the platform at hand: XLA's own on GPU and TPU, matrix products on a CPU.
 
 XLA's convolution on a CPU is up to 25 times slower than the hardware allows on the strided 9x9
-convolutions of a capsule network, most of all its input gradient. The CPU path here gathers the
-windows of one kernel row at a time and multiplies them with that row of the kernel: the matrix
-products run at the full rate of the machine, and no more than a row of patches is alive at once.
+convolutions of a capsule network, most of all its input gradient. The CPU path here is made of
+matrix products, which run at the full rate of the machine: those of `windows`, or where it saves
+work those of `fourier`.
 """
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from capsjax.capsules import accumulation_dtype
+from capsjax.ops import fourier, windows
 
 T = TypeVar("T")
 Strides = tuple[int, int]
@@ -104,10 +105,14 @@ def _channels_last(ndim: int) -> tuple[str, str, str] | None:
 def _conv(
     x: jax.Array, kernel: jax.Array, strides: Strides, padding: Padding, options: tuple
 ) -> jax.Array:
+    def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        x = _pad(x, padding)
+        return _method(x, kernel.shape, strides).forward(x, kernel, strides)
+
     return lax.platform_dependent(
         x,
         kernel,
-        cpu=lambda x, kernel: _row_products(_pad(x, padding), kernel, strides),
+        cpu=cpu,
         default=_xla_conv(strides, padding, options),
     )
 
@@ -129,11 +134,11 @@ def _conv_backward(
         return jax.vjp(_xla_conv(strides, padding, options), x, kernel)[1](g)
 
     def cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-        padded = _pad(x, padding)
-        dx = _input_gradient(kernel, g, padded.shape, strides)
-        return _pad(dx, tuple((-low, -high) for low, high in padding)), _kernel_gradient(
-            padded, kernel.shape, g, strides
-        )
+        x = _pad(x, padding)
+        method = _method(x, kernel.shape, strides)
+        dx = method.input_gradient(kernel, g, x.shape, strides)
+        cropped = _pad(dx, tuple((-low, -high) for low, high in padding))
+        return cropped, method.kernel_gradient(x, kernel.shape, g, strides)
 
     return lax.platform_dependent(*residuals, g, cpu=cpu, default=xla)
 
@@ -151,88 +156,13 @@ def _xla_conv(strides: Strides, padding: Padding, options: tuple) -> Callable[..
     )
 
 
-# The CPU path. Names of sizes: N images, H x W padded inputs, P x Q outputs, K kernel columns,
-# C input features, F output features.
+def _method(x: jax.Array, kernel_shape: tuple[int, ...], strides: Strides) -> ModuleType:
+    """What a CPU does with padded images: the form that has less work."""
+    geometry = fourier.Geometry.of(x.shape, kernel_shape, strides)
+    return fourier if fourier.is_worthwhile(geometry, x.dtype) else windows
 
 
 def _pad(x: jax.Array, padding: Iterable[tuple[int, int]]) -> jax.Array:
     """Pads (or, by negative amounts, crops) the spatial axes with zeros."""
     spatial = [(low, high, 0) for low, high in padding]
     return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *spatial, (0, 0, 0)])
-
-
-def _output_size(size: int, kernel: int, stride: int) -> int:
-    return max(0, (size - kernel) // stride + 1)
-
-
-def _every(x: jax.Array, start: int, count: int, stride: int, axis: int) -> jax.Array:
-    """`count` elements of `axis`, `stride` apart."""
-    return lax.slice_in_dim(x, start, start + (count - 1) * stride + 1, stride, axis)
-
-
-def _spread(x: jax.Array, start: int, size: int, stride: int, axis: int) -> jax.Array:
-    """The transpose of `_every`: puts the elements back into zeros of length `size`."""
-    used = start + (x.shape[axis] - 1) * stride + 1
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (start, size - used, stride - 1)
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
-
-
-def _column_windows(x: jax.Array, width: int, stride: int) -> jax.Array:
-    """`[N, H, W, C]` -> `[N, H, Q, K * C]`: the K neighbours that an output column looks at."""
-    n, height, size, _ = x.shape
-    count = _output_size(size, width, stride)
-    windows = jnp.stack([_every(x, k, count, stride, axis=2) for k in range(width)], axis=3)
-    return windows.reshape(n, height, count, -1)
-
-
-def _row_products(x: jax.Array, kernel: jax.Array, strides: Strides) -> jax.Array:
-    rows, width, _, features = kernel.shape
-    count = _output_size(x.shape[1], rows, strides[0])
-    windows = _column_windows(x, width, strides[1])
-    out = sum(
-        _matmul(
-            _every(windows, k, count, strides[0], axis=1),
-            kernel[k].reshape(-1, features),
-            "npqc,cf->npqf",
-        )
-        for k in range(rows)
-    )
-    return jnp.asarray(out).astype(x.dtype)
-
-
-def _kernel_gradient(
-    x: jax.Array, kernel_shape: tuple[int, ...], g: jax.Array, strides: Strides
-) -> jax.Array:
-    rows, width, _, _ = kernel_shape
-    windows = _column_windows(x, width, strides[1])
-    gradient = [
-        _matmul(_every(windows, k, g.shape[1], strides[0], axis=1), g, "npqc,npqf->cf")
-        for k in range(rows)
-    ]
-    return jnp.stack(gradient).reshape(kernel_shape).astype(x.dtype)
-
-
-def _input_gradient(
-    kernel: jax.Array, g: jax.Array, input_shape: tuple[int, ...], strides: Strides
-) -> jax.Array:
-    rows, width, channels, features = kernel.shape
-    n, height, size, _ = input_shape
-    windows = sum(
-        _spread(
-            _matmul(g, kernel[k].reshape(-1, features), "npqf,cf->npqc"),
-            k,
-            height,
-            strides[0],
-            axis=1,
-        )
-        for k in range(rows)
-    )
-    windows = jnp.asarray(windows).reshape(n, height, g.shape[2], width, channels)
-    columns = [_spread(windows[:, :, :, k], k, size, strides[1], axis=2) for k in range(width)]
-    return sum(columns[1:], columns[0]).astype(kernel.dtype)
-
-
-def _matmul(a: jax.Array, b: jax.Array, subscripts: str) -> jax.Array:
-    """A matrix product that is summed up in float32 at least."""
-    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))

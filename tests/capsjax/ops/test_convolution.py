@@ -12,13 +12,10 @@ from hypothesis import strategies as st
 from jax import lax
 
 from capsjax.ops import conv_general_dilated
+from tests.capsjax.ops.forms import draw
 from tests.tolerance import assert_close
 
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
-
-
-def draw(*shape, seed=0, dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), dtype)
 
 
 def ours(x, kernel, strides=(1, 1), padding="VALID", **options):
@@ -134,6 +131,17 @@ def test_the_cpu_path_is_the_one_that_ran():
     assert not is_xla(functools.partial(ours, precision=lax.Precision.HIGHEST), x, kernel)
     assert not is_xla(jax.grad(lambda x, kernel: jnp.sum(ours(x, kernel))), x, kernel)
     assert is_xla(xla, x, kernel)
+
+
+def test_a_cpu_takes_the_form_with_less_work():
+    def program(taps):
+        x = jax.ShapeDtypeStruct((64, 20, 20, 32), jnp.float32)
+        kernel = jax.ShapeDtypeStruct((taps, taps, 32, 64), jnp.float32)
+        return jax.jit(ours, static_argnums=2).lower(x, kernel, (2, 2)).as_text()
+
+    # In the Fourier form: 148 products on a grid of 10x10 points, for each of 4 phases.
+    assert "148x64x128x" in program(taps=9)
+    assert "148x64x128x" not in program(taps=2)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

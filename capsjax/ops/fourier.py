@@ -1,0 +1,252 @@
+"""Convolution of a CPU in the Fourier domain: a fifth of the products of a 9x9 kernel of stride 2.
+
+A convolution of stride `s` is a sum over `s x s` phases of convolutions of stride 1 (every s-th row
+and column of image and kernel). Each of those is a product of two discrete Fourier transforms on a
+grid just large enough that nothing that is kept wraps around; a product of complex numbers takes
+three of real ones (Gauss). All of it together is bilinear,
+
+    y = A [(B x) * (C k)],
+
+with three constant real matrices: `B` and `C` transform image and kernel, `*` multiplies row by
+row, summing over phases and channels, and `A` transforms back. So each step is a matrix product,
+and the gradients are made of the same matrices, transposed.
+
+Names of sizes: N images, P x Q outputs, C input features of all phases, F output features, L x M
+points of the grid, I x J taps of a phase of the kernel, R rows of `B`.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+
+from capsjax.capsules import accumulation_dtype
+
+Pair = tuple[int, int]
+
+
+class Geometry(NamedTuple):
+    """The sizes of an unpadded convolution of `images [N, H, W, channels]`.
+
+    Attributes:
+        images: N.
+        size: (H, W).
+        channels: input features.
+        features: output features.
+        kernel: its height and width.
+        strides: in both directions.
+    """
+
+    images: int
+    size: Pair
+    channels: int
+    features: int
+    kernel: Pair
+    strides: Pair
+
+    @classmethod
+    def of(
+        cls, x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: Pair
+    ) -> "Geometry":
+        """The geometry of images `[N, H, W, C]` and a kernel `[height, width, C, F]`."""
+        n, height, width, channels = x_shape
+        rows, columns, _, features = kernel_shape
+        return cls(n, (height, width), channels, features, (rows, columns), strides)
+
+    @property
+    def outputs(self) -> Pair:
+        """Height and width of the result."""
+        sides = zip(self.size, self.kernel, self.strides, strict=True)
+        height, width = ((side - taps) // stride + 1 for side, taps, stride in sides)
+        return height, width
+
+    @property
+    def taps(self) -> Pair:
+        """Height and width of the kernel's phases."""
+        height, width = (-(-k // s) for k, s in zip(self.kernel, self.strides, strict=True))
+        return height, width
+
+    @property
+    def grid(self) -> Pair:
+        """Height and width of the phases of an image, as far as they are seen."""
+        height, width = (p + t - 1 for p, t in zip(self.outputs, self.taps, strict=True))
+        return height, width
+
+    @property
+    def phase_channels(self) -> int:
+        """Input features of all phases together."""
+        return math.prod(self.strides) * self.channels
+
+
+LARGEST_GRID = 512
+"""Points of a grid from which on its matrices, 12 bytes times the square of that, are a burden."""
+
+SAVING = 0.7
+"""Share of the direct form's multiplications below which the transforms pay for themselves."""
+
+
+def is_worthwhile(geometry: Geometry, dtype: DTypeLike) -> bool:
+    """Whether a convolution is faster in the Fourier domain than as products of windows."""
+    if dtype == jnp.float16:  # a sum over the grid would leave its range
+        return False
+    outputs, points, taps, window = (
+        math.prod(sizes)
+        for sizes in (geometry.outputs, geometry.grid, geometry.taps, geometry.kernel)
+    )
+    images, inputs, features = geometry.images, geometry.phase_channels, geometry.features
+    rows = 1.5 * points
+    image = images * inputs * points
+    products = images * inputs * features
+    result = images * features * outputs
+    kernel = inputs * features * taps
+    direct = images * outputs * window * geometry.channels * features
+    return points <= LARGEST_GRID and rows * (image + products + result + kernel) < SAVING * direct
+
+
+def forward(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
+    """Images `[N, H, W, C]` and kernel `[height, width, C, F]` -> `[N, P, Q, F]`."""
+    geometry = Geometry.of(x.shape, kernel.shape, strides)
+    a, _, _ = _matrices(geometry)
+    image, filters = _image_spectrum(x, geometry), _kernel_spectrum(kernel, geometry)
+    y = _apply(a, _multiply("rnc,rcf->rnf", image, filters))
+    return y.reshape(*geometry.outputs, *y.shape[1:]).transpose(2, 0, 1, 3).astype(x.dtype)
+
+
+def input_gradient(
+    kernel: jax.Array, g: jax.Array, x_shape: tuple[int, ...], strides: Pair
+) -> jax.Array:
+    """Kernel and the gradient `g [N, P, Q, F]` of the result -> that of the images."""
+    geometry = Geometry.of(x_shape, kernel.shape, strides)
+    _, b, _ = _matrices(geometry)
+    filters, result = _kernel_spectrum(kernel, geometry), _result_spectrum(g, geometry)
+    phases = _apply(b.T, _multiply("rnf,rcf->rnc", result, filters))
+    return _from_phases(phases, x_shape, geometry).astype(g.dtype)
+
+
+def kernel_gradient(
+    x: jax.Array, kernel_shape: tuple[int, ...], g: jax.Array, strides: Pair
+) -> jax.Array:
+    """Images and the gradient `g [N, P, Q, F]` of the result -> that of the kernel."""
+    geometry = Geometry.of(x.shape, kernel_shape, strides)
+    _, _, c = _matrices(geometry)
+    image, result = _image_spectrum(x, geometry), _result_spectrum(g, geometry)
+    # A product that sums over the first axis of both factors is slow: the small one is turned.
+    product = _multiply("rfn,rnc->rfc", result.transpose(0, 2, 1), image)
+    phases = _apply(c.T, product).transpose(0, 2, 1)
+    return _kernel_from_phases(phases, kernel_shape, geometry).astype(g.dtype)
+
+
+# --- The three factors in the Fourier domain, `[R, ...]`, in the dtype of the inputs.
+
+
+def _image_spectrum(x: jax.Array, geometry: Geometry) -> jax.Array:
+    """`B x`: `[N, H, W, C]` -> `[R, N, phases * C]`."""
+    (rows, columns), (down, right) = geometry.grid, geometry.strides
+    x = _resize(x, (1, 2), (rows * down, columns * right))
+    x = x.reshape(len(x), rows, down, columns, right, -1).transpose(1, 3, 0, 2, 4, 5)
+    _, b, _ = _matrices(geometry)
+    return _apply(b, x.reshape(rows * columns, x.shape[2], -1)).astype(x.dtype)
+
+
+def _kernel_spectrum(kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """`C k`: `[height, width, C, F]` -> `[R, phases * C, F]`."""
+    (rows, columns), (down, right) = geometry.taps, geometry.strides
+    features = kernel.shape[-1]
+    k = _resize(kernel, (0, 1), (rows * down, columns * right))
+    k = k.reshape(rows, down, columns, right, -1, features).transpose(0, 2, 1, 3, 4, 5)
+    _, _, c = _matrices(geometry)
+    return _apply(c, k.reshape(rows * columns, -1, features)).astype(kernel.dtype)
+
+
+def _result_spectrum(g: jax.Array, geometry: Geometry) -> jax.Array:
+    """The transpose of `A`: `[N, P, Q, F]` -> `[R, N, F]`."""
+    a, _, _ = _matrices(geometry)
+    points = g.transpose(1, 2, 0, 3).reshape(-1, len(g), geometry.features)
+    return _apply(a.T, points).astype(g.dtype)
+
+
+def _from_phases(phases: jax.Array, x_shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
+    """`[L * M, N, phases * C]` -> `[N, H, W, C]`; what no window sees becomes zero."""
+    (rows, columns), (down, right) = geometry.grid, geometry.strides
+    x = phases.reshape(rows, columns, x_shape[0], down, right, x_shape[-1])
+    x = x.transpose(2, 0, 3, 1, 4, 5).reshape(x_shape[0], rows * down, columns * right, -1)
+    return _resize(x, (1, 2), geometry.size)
+
+
+def _kernel_from_phases(
+    phases: jax.Array, kernel_shape: tuple[int, ...], geometry: Geometry
+) -> jax.Array:
+    """`[I * J, phases * C, F]` -> `[height, width, C, F]`."""
+    (rows, columns), (down, right) = geometry.taps, geometry.strides
+    k = phases.reshape(rows, columns, down, right, *kernel_shape[2:]).transpose(0, 2, 1, 3, 4, 5)
+    k = k.reshape(rows * down, columns * right, *kernel_shape[2:])
+    return _resize(k, (0, 1), geometry.kernel)
+
+
+def _resize(x: jax.Array, axes: Pair, sizes: Pair) -> jax.Array:
+    """Adds zeros to, or cuts off, the ends of two axes."""
+    padding = [(0, 0, 0)] * x.ndim
+    for axis, size in zip(axes, sizes, strict=True):
+        padding[axis] = (0, size - x.shape[axis], 0)
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), padding)
+
+
+def _apply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """`matrix [r, p]` times `x [p, ...]`, in float32 at least."""
+    dtype = accumulation_dtype(x.dtype)
+    flat = x.astype(dtype).reshape(len(x), -1)
+    return (jnp.asarray(matrix, dtype) @ flat).reshape(len(matrix), *x.shape[1:])
+
+
+def _multiply(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))
+
+
+# --- The three matrices
+
+
+def _matrices(geometry: Geometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return _bilinear(geometry.grid, geometry.outputs, geometry.taps)
+
+
+@functools.lru_cache(maxsize=32)
+def _bilinear(grid: Pair, outputs: Pair, taps: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`A [P * Q, R]`, `B [R, L * M]` and `C [R, I * J]`, float64.
+
+    Of two conjugate frequencies one is enough. With `x` and `k` the transforms of image and kernel
+    at one of them, `k` with the other sign since a convolutional layer correlates, the result is
+    the sum of the real parts of `w x k`. For a real frequency that is one product; for a complex
+    one it takes `m1 = kr (xr + xi)`, `m2 = xr (ki - kr)` and `m3 = xi (kr + ki)`, of which
+    `x k = (m1 - m3) + i (m1 + m2)`.
+    """
+    points = math.prod(grid)
+    to_result, of_image, of_kernel = [], [], []
+    for frequency in np.ndindex(*grid):
+        conjugate = tuple(-f % n for f, n in zip(frequency, grid, strict=True))
+        if conjugate < frequency:
+            continue
+        x = _waves(frequency, grid, grid).conj()
+        k = _waves(frequency, grid, taps)
+        w = _waves(frequency, grid, outputs) / points
+        if conjugate == frequency:
+            to_result += [w.real]
+            of_image += [x.real]
+            of_kernel += [k.real]
+        else:
+            w = 2 * w
+            to_result += [w.real - w.imag, -w.imag, -w.real]
+            of_image += [x.real + x.imag, x.real, x.imag]
+            of_kernel += [k.real, k.imag - k.real, k.real + k.imag]
+    return np.stack(to_result, axis=1), np.stack(of_image), np.stack(of_kernel)
+
+
+def _waves(frequency: tuple[int, ...], grid: Pair, size: Pair) -> np.ndarray:
+    """`exp(2 pi i frequency . position / grid)` at all positions of a window, flat."""
+    turns = sum(
+        f * position / n for f, position, n in zip(frequency, np.indices(size), grid, strict=True)
+    )
+    return np.exp(2j * np.pi * turns).reshape(-1)

@@ -1,0 +1,99 @@
+"""Convolution of a CPU as products of windows and kernel, some rows of the kernel at a time.
+
+Windows are gathered for all rows of the kernel where there are few channels, else for one row after
+the other: all patches at once may be a hundred times as large as the images.
+
+Names of sizes: N images, P x Q outputs, C input features, F output features.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from capsjax.capsules import accumulation_dtype
+
+ENOUGH_TERMS = 256
+"""Terms of a matrix product's sums from which on longer ones are no faster."""
+
+
+def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
+    """Images `[N, H, W, C]` and kernel `[height, width, C, F]` -> `[N, P, Q, F]`."""
+    groups = _row_groups(kernel.shape)
+    columns = kernel.reshape(len(groups), -1, kernel.shape[-1])
+
+    def add(out: jax.Array, group: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        rows, columns = group
+        windows = _windows(x, kernel.shape, strides, rows)
+        return out + _matmul(windows, columns, "npqk,kf->npqf"), None
+
+    first = add(jnp.zeros((), accumulation_dtype(x.dtype)), (groups[0], columns[0]))[0]
+    out, _ = lax.scan(add, first, (groups[1:], columns[1:]))
+    return out.astype(x.dtype)
+
+
+def kernel_gradient(
+    x: jax.Array, kernel_shape: tuple[int, ...], g: jax.Array, strides: tuple[int, int]
+) -> jax.Array:
+    """Images and the gradient `g [N, P, Q, F]` of the result -> that of the kernel."""
+
+    def of_rows(rows: jax.Array) -> jax.Array:
+        return _matmul(_windows(x, kernel_shape, strides, rows), g, "npqk,npqf->kf")
+
+    return lax.map(of_rows, _row_groups(kernel_shape)).reshape(kernel_shape).astype(x.dtype)
+
+
+def input_gradient(
+    kernel: jax.Array, g: jax.Array, x_shape: tuple[int, ...], strides: tuple[int, int]
+) -> jax.Array:
+    """Kernel and the gradient `g [N, P, Q, F]` of the result -> that of the images."""
+    rows, width, channels, _ = kernel.shape
+    n, height, size, _ = x_shape
+    windows = sum(
+        _spread(_matmul(g, _flat(kernel[row]), "npqf,kf->npqk"), row, height, strides[0], axis=1)
+        for row in range(rows)
+    )
+    windows = jnp.asarray(windows).reshape(n, height, g.shape[2], width, channels)
+    columns = [_spread(windows[:, :, :, k], k, size, strides[1], axis=2) for k in range(width)]
+    return sum(columns[1:], columns[0]).astype(kernel.dtype)
+
+
+def _row_groups(kernel_shape: tuple[int, ...]) -> np.ndarray:
+    """`[groups, rows]`: the rows of the kernel that are multiplied together."""
+    rows, width, channels, _ = kernel_shape
+    together = rows if rows * width * channels <= ENOUGH_TERMS else 1
+    return np.arange(rows, dtype=np.int32).reshape(-1, together)
+
+
+def _windows(
+    x: jax.Array, kernel_shape: tuple[int, ...], strides: tuple[int, int], rows: jax.Array
+) -> jax.Array:
+    """`[N, H, W, C]` -> `[N, P, Q, rows * width * C]`: what each output sees in these rows."""
+    height, width = kernel_shape[:2]
+    down = jnp.asarray(_positions(x.shape[1], height, strides[0]))[:, rows]
+    right = _positions(x.shape[2], width, strides[1])
+    windows = x.at[:, down[:, None, :, None], right[None, :, None, :]].get(mode="promise_in_bounds")
+    return windows.reshape(len(x), len(down), len(right), -1)
+
+
+def _positions(size: int, taps: int, stride: int) -> np.ndarray:
+    """`[outputs, taps]`: where along an axis each output looks."""
+    first = stride * np.arange((size - taps) // stride + 1, dtype=np.int32)
+    return first[:, None] + np.arange(taps, dtype=np.int32)
+
+
+def _flat(kernel: jax.Array) -> jax.Array:
+    return kernel.reshape(-1, kernel.shape[-1])
+
+
+def _spread(x: jax.Array, start: int, size: int, stride: int, axis: int) -> jax.Array:
+    """Puts the elements of an axis `stride` apart into zeros of length `size`."""
+    used = start + (x.shape[axis] - 1) * stride + 1
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (start, size - used, stride - 1)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _matmul(a: jax.Array, b: jax.Array, subscripts: str) -> jax.Array:
+    """A matrix product that is summed up in float32 at least."""
+    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))
