@@ -18,6 +18,8 @@ from jax import lax
 from capsjax.ops import fourier, windows
 
 T = TypeVar("T")
+HIGHEST = ("highest", "float32", lax.Precision.HIGHEST)
+
 Strides = tuple[int, int]
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -107,7 +109,7 @@ def _conv(
 ) -> jax.Array:
     def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         x = _pad(x, padding)
-        return _method(x, kernel.shape, strides).forward(x, kernel, strides)
+        return _method(x, kernel.shape, strides, options).forward(x, kernel, strides)
 
     return lax.platform_dependent(
         x,
@@ -135,7 +137,7 @@ def _conv_backward(
 
     def cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
         x = _pad(x, padding)
-        method = _method(x, kernel.shape, strides)
+        method = _method(x, kernel.shape, strides, options)
         dx = method.input_gradient(kernel, g, x.shape, strides)
         cropped = _pad(dx, tuple((-low, -high) for low, high in padding))
         return cropped, method.kernel_gradient(x, kernel.shape, g, strides)
@@ -156,10 +158,25 @@ def _xla_conv(strides: Strides, padding: Padding, options: tuple) -> Callable[..
     )
 
 
-def _method(x: jax.Array, kernel_shape: tuple[int, ...], strides: Strides) -> ModuleType:
-    """What a CPU does with padded images: the form that has less work."""
+def _method(
+    x: jax.Array, kernel_shape: tuple[int, ...], strides: Strides, options: tuple
+) -> ModuleType:
+    """What a CPU does with padded images: the form that has less work.
+
+    Rounding in the Fourier domain is small beside the brightest part of an image, everywhere in it,
+    not beside what an output sees. So where the highest precision is asked for, windows are taken.
+    """
     geometry = fourier.Geometry.of(x.shape, kernel_shape, strides)
-    return fourier if fourier.is_worthwhile(geometry, x.dtype) else windows
+    is_exact = _is_highest(dict(options).get("precision"))
+    return fourier if not is_exact and fourier.is_worthwhile(geometry, x.dtype) else windows
+
+
+def _is_highest(precision: Any) -> bool:
+    """Whether a precision, or JAX's default where there is none, is the highest."""
+    if precision is None:
+        precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    of_both = precision if isinstance(precision, tuple) else (precision,)
+    return any(p in HIGHEST for p in of_both)
 
 
 def _pad(x: jax.Array, padding: Iterable[tuple[int, int]]) -> jax.Array:

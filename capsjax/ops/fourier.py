@@ -111,9 +111,12 @@ def forward(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     """Images `[N, H, W, C]` and kernel `[height, width, C, F]` -> `[N, P, Q, F]`."""
     geometry = Geometry.of(x.shape, kernel.shape, strides)
     a, _, _ = _matrices(geometry)
-    image, filters = _image_spectrum(x, geometry), _kernel_spectrum(kernel, geometry)
-    y = _apply(a, _multiply("rnc,rcf->rnf", image, filters))
-    return y.reshape(*geometry.outputs, *y.shape[1:]).transpose(2, 0, 1, 3).astype(x.dtype)
+    mean, centred = _centred(x)
+    image, filters = _image_spectrum(centred, geometry), _kernel_spectrum(kernel, geometry)
+    y = _apply(a, _multiply("rnc,rcf->rnf", image, filters, x.dtype))
+    y = y.reshape(*geometry.outputs, *y.shape[1:]).transpose(2, 0, 1, 3)
+    of_mean = jnp.einsum("nhwc,cf->nhwf", mean, jnp.sum(kernel, axis=(0, 1), dtype=mean.dtype))
+    return (y + of_mean).astype(x.dtype)
 
 
 def input_gradient(
@@ -123,7 +126,7 @@ def input_gradient(
     geometry = Geometry.of(x_shape, kernel.shape, strides)
     _, b, _ = _matrices(geometry)
     filters, result = _kernel_spectrum(kernel, geometry), _result_spectrum(g, geometry)
-    phases = _apply(b.T, _multiply("rnf,rcf->rnc", result, filters))
+    phases = _apply(b.T, _multiply("rnf,rcf->rnc", result, filters, g.dtype))
     return _from_phases(phases, x_shape, geometry).astype(g.dtype)
 
 
@@ -133,14 +136,29 @@ def kernel_gradient(
     """Images and the gradient `g [N, P, Q, F]` of the result -> that of the kernel."""
     geometry = Geometry.of(x.shape, kernel_shape, strides)
     _, _, c = _matrices(geometry)
-    image, result = _image_spectrum(x, geometry), _result_spectrum(g, geometry)
+    mean, centred = _centred(x)
+    image, result = _image_spectrum(centred, geometry), _result_spectrum(g, geometry)
     # A product that sums over the first axis of both factors is slow: the small one is turned.
-    product = _multiply("rfn,rnc->rfc", result.transpose(0, 2, 1), image)
+    product = _multiply("rfn,rnc->rfc", result.transpose(0, 2, 1), image, g.dtype)
     phases = _apply(c.T, product).transpose(0, 2, 1)
-    return _kernel_from_phases(phases, kernel_shape, geometry).astype(g.dtype)
+    sum_of_g = jnp.sum(g, axis=(1, 2), keepdims=True, dtype=mean.dtype)
+    of_mean = jnp.einsum("nhwc,nhwf->hwcf", mean, sum_of_g)
+    return (_kernel_from_phases(phases, kernel_shape, geometry) + of_mean).astype(g.dtype)
 
 
-# --- The three factors in the Fourier domain, `[R, ...]`, in the dtype of the inputs.
+def _centred(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mean `[N, 1, 1, C]` of each image and feature, and what is left of `x` without it.
+
+    The mean is put back at the end. Features behind a rectifier are mostly mean: frequency zero
+    would be so much larger than the others that its rounding, which every output sees, would be
+    most of the error.
+    """
+    x = x.astype(accumulation_dtype(x.dtype))
+    mean = jnp.mean(x, axis=(1, 2), keepdims=True)
+    return mean, x - mean
+
+
+# --- The three factors in the Fourier domain, `[R, ...]`, in float32 at least.
 
 
 def _image_spectrum(x: jax.Array, geometry: Geometry) -> jax.Array:
@@ -149,7 +167,7 @@ def _image_spectrum(x: jax.Array, geometry: Geometry) -> jax.Array:
     x = _resize(x, (1, 2), (rows * down, columns * right))
     x = x.reshape(len(x), rows, down, columns, right, -1).transpose(1, 3, 0, 2, 4, 5)
     _, b, _ = _matrices(geometry)
-    return _apply(b, x.reshape(rows * columns, x.shape[2], -1)).astype(x.dtype)
+    return _apply(b, x.reshape(rows * columns, x.shape[2], -1))
 
 
 def _kernel_spectrum(kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -159,14 +177,14 @@ def _kernel_spectrum(kernel: jax.Array, geometry: Geometry) -> jax.Array:
     k = _resize(kernel, (0, 1), (rows * down, columns * right))
     k = k.reshape(rows, down, columns, right, -1, features).transpose(0, 2, 1, 3, 4, 5)
     _, _, c = _matrices(geometry)
-    return _apply(c, k.reshape(rows * columns, -1, features)).astype(kernel.dtype)
+    return _apply(c, k.reshape(rows * columns, -1, features))
 
 
 def _result_spectrum(g: jax.Array, geometry: Geometry) -> jax.Array:
     """The transpose of `A`: `[N, P, Q, F]` -> `[R, N, F]`."""
     a, _, _ = _matrices(geometry)
     points = g.transpose(1, 2, 0, 3).reshape(-1, len(g), geometry.features)
-    return _apply(a.T, points).astype(g.dtype)
+    return _apply(a.T, points)
 
 
 def _from_phases(phases: jax.Array, x_shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
@@ -202,8 +220,10 @@ def _apply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
     return (jnp.asarray(matrix, dtype) @ flat).reshape(len(matrix), *x.shape[1:])
 
 
-def _multiply(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))
+def _multiply(subscripts: str, a: jax.Array, b: jax.Array, dtype: DTypeLike) -> jax.Array:
+    """Products of numbers of a dtype, summed up in float32 at least."""
+    a, b = a.astype(dtype), b.astype(dtype)
+    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(dtype))
 
 
 # --- The three matrices

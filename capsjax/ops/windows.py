@@ -1,7 +1,7 @@
-"""Convolution of a CPU as products of windows and kernel, some rows of the kernel at a time.
+"""Convolution of a CPU as products of windows and kernel, some taps of the kernel at a time.
 
-Windows are gathered for all rows of the kernel where there are few channels, else for one row after
-the other: all patches at once may be a hundred times as large as the images.
+Windows are gathered through as many taps as make a good product: all patches at once may be a
+hundred times as large as the images, and a long sum rounds more than a sum of short ones.
 
 Names of sizes: N images, P x Q outputs, C input features, F output features.
 """
@@ -13,22 +13,22 @@ from jax import lax
 
 from capsjax.capsules import accumulation_dtype
 
-ENOUGH_TERMS = 256
-"""Terms of a matrix product's sums from which on longer ones are no faster."""
+TERMS = 256
+"""Terms of a sum that make a good matrix product; longer ones only round more."""
 
 
 def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
     """Images `[N, H, W, C]` and kernel `[height, width, C, F]` -> `[N, P, Q, F]`."""
-    groups = _row_groups(kernel.shape)
-    columns = kernel.reshape(len(groups), -1, kernel.shape[-1])
+    groups = _tap_groups(kernel.shape)
+    matrices = kernel.reshape(len(groups), -1, kernel.shape[-1])
 
     def add(out: jax.Array, group: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-        rows, columns = group
-        windows = _windows(x, kernel.shape, strides, rows)
-        return out + _matmul(windows, columns, "npqk,kf->npqf"), None
+        taps, matrix = group
+        windows = _windows(x, kernel.shape, strides, taps)
+        return out + _matmul(windows, matrix, "npqk,kf->npqf"), None
 
-    first = add(jnp.zeros((), accumulation_dtype(x.dtype)), (groups[0], columns[0]))[0]
-    out, _ = lax.scan(add, first, (groups[1:], columns[1:]))
+    first = add(jnp.zeros((), accumulation_dtype(x.dtype)), (groups[0], matrices[0]))[0]
+    out, _ = lax.scan(add, first, (groups[1:], matrices[1:]))
     return out.astype(x.dtype)
 
 
@@ -37,10 +37,10 @@ def kernel_gradient(
 ) -> jax.Array:
     """Images and the gradient `g [N, P, Q, F]` of the result -> that of the kernel."""
 
-    def of_rows(rows: jax.Array) -> jax.Array:
-        return _matmul(_windows(x, kernel_shape, strides, rows), g, "npqk,npqf->kf")
+    def of_group(taps: jax.Array) -> jax.Array:
+        return _matmul(_windows(x, kernel_shape, strides, taps), g, "npqk,npqf->kf")
 
-    return lax.map(of_rows, _row_groups(kernel_shape)).reshape(kernel_shape).astype(x.dtype)
+    return lax.map(of_group, _tap_groups(kernel_shape)).reshape(kernel_shape).astype(x.dtype)
 
 
 def input_gradient(
@@ -58,21 +58,23 @@ def input_gradient(
     return sum(columns[1:], columns[0]).astype(kernel.dtype)
 
 
-def _row_groups(kernel_shape: tuple[int, ...]) -> np.ndarray:
-    """`[groups, rows]`: the rows of the kernel that are multiplied together."""
-    rows, width, channels, _ = kernel_shape
-    together = rows if rows * width * channels <= ENOUGH_TERMS else 1
-    return np.arange(rows, dtype=np.int32).reshape(-1, together)
+def _tap_groups(kernel_shape: tuple[int, ...]) -> jax.Array:
+    """`[groups, taps]`: the elements of the kernel, row by row, that are multiplied together."""
+    height, width, channels, _ = kernel_shape
+    taps = height * width
+    most = max(1, TERMS // max(1, channels))
+    together = max(t for t in range(1, taps + 1) if taps % t == 0 and t <= most)
+    return jnp.arange(taps, dtype=jnp.int32).reshape(-1, together)
 
 
 def _windows(
-    x: jax.Array, kernel_shape: tuple[int, ...], strides: tuple[int, int], rows: jax.Array
+    x: jax.Array, kernel_shape: tuple[int, ...], strides: tuple[int, int], taps: jax.Array
 ) -> jax.Array:
-    """`[N, H, W, C]` -> `[N, P, Q, rows * width * C]`: what each output sees in these rows."""
+    """`[N, H, W, C]` -> `[N, P, Q, taps * C]`: what each output sees through these taps."""
     height, width = kernel_shape[:2]
-    down = jnp.asarray(_positions(x.shape[1], height, strides[0]))[:, rows]
-    right = _positions(x.shape[2], width, strides[1])
-    windows = x.at[:, down[:, None, :, None], right[None, :, None, :]].get(mode="promise_in_bounds")
+    down = jnp.asarray(_positions(x.shape[1], height, strides[0]))[:, taps // width]
+    right = jnp.asarray(_positions(x.shape[2], width, strides[1]))[:, taps % width]
+    windows = x.at[:, down[:, None], right[None]].get(mode="promise_in_bounds")
     return windows.reshape(len(x), len(down), len(right), -1)
 
 

@@ -133,15 +133,29 @@ def test_the_cpu_path_is_the_one_that_ran():
     assert is_xla(xla, x, kernel)
 
 
-def test_a_cpu_takes_the_form_with_less_work():
-    def program(taps):
-        x = jax.ShapeDtypeStruct((64, 20, 20, 32), jnp.float32)
-        kernel = jax.ShapeDtypeStruct((taps, taps, 32, 64), jnp.float32)
-        return jax.jit(ours, static_argnums=2).lower(x, kernel, (2, 2)).as_text()
+def form_on_a_cpu(taps, **options):
+    """The name of the form in which the convolution would run, read off its products."""
+    x = jax.ShapeDtypeStruct((64, 20, 20, 32), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((taps, taps, 32, 64), jnp.float32)
+    text = jax.jit(lambda *inputs: ours(*inputs, (2, 2), **options)).lower(x, kernel).as_text()
+    # For 9x9 taps: 148 products on a grid of 10x10 points, for each of 4 phases.
+    return "fourier" if "148x64x128x" in text else "windows"
 
-    # In the Fourier form: 148 products on a grid of 10x10 points, for each of 4 phases.
-    assert "148x64x128x" in program(taps=9)
-    assert "148x64x128x" not in program(taps=2)
+
+def test_a_cpu_takes_the_form_with_less_work():
+    assert form_on_a_cpu(taps=9) == "fourier"
+    assert form_on_a_cpu(taps=2) == "windows"
+
+
+@pytest.mark.parametrize("precision", ["highest", lax.Precision.HIGHEST, ("default", "highest")])
+def test_the_highest_precision_takes_no_transform(precision):
+    assert form_on_a_cpu(taps=9, precision=precision) == "windows"
+
+
+def test_the_default_precision_counts_where_none_is_asked_for():
+    with jax.default_matmul_precision("highest"):
+        assert form_on_a_cpu(taps=9) == "windows"
+        assert form_on_a_cpu(taps=9, precision="default") == "fourier"
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
