@@ -18,10 +18,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # What the programs compile is kept for this session, for this process and those that it starts,
 # and never goes to the user's own cache.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="capsjax-tests-")
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest
+
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 TESTS = Path(__file__).parent
 

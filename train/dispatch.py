@@ -5,21 +5,23 @@ from collections.abc import Sequence
 MOST = 64
 """Steps in a dispatch: by then, what it costs to send one is nothing to a step."""
 
-BYTES = 2**26
-"""Bytes of batches in a dispatch; a second dispatch waits on the devices while one is at work."""
+BYTES = 2**24
+"""Bytes of batches in a dispatch, which are sent whether they are filled or not."""
 
 SECONDS = 1.0
 """About how long a dispatch may take: nothing is shown, and no signal heeded, before it ends."""
 
 
-def room(intervals: Sequence[int], batch_bytes: int) -> int:
-    """Steps that a dispatch of a run has room for.
+def room(batch_bytes: int) -> int:
+    """Steps that a dispatch has room for.
+
+    The room is a part of the compiled program, and two programs may round differently: it depends
+    on nothing that may change when a run is resumed.
 
     Args:
-        intervals: steps from one time that something is due to the next, for each thing.
-        batch_bytes: size of a step's batch.
+        batch_bytes: size of what the feed sends for a step.
     """
-    return max(1, min(MOST, BYTES // batch_bytes, *intervals))
+    return max(1, min(MOST, BYTES // batch_bytes))
 
 
 def in_time(seconds_per_step: float | None, most: int) -> int:

@@ -14,17 +14,27 @@ class Idleness:
 
     A thread waits for the results of each dispatch and notes when they arrive. A dispatch that is
     sent before the results of the one before it has found the devices at work; otherwise they have
-    been idle since those arrived.
+    been idle since those arrived. Nothing is measured before the first results, which wait for
+    compilation, nor in a pause.
 
     Attributes:
-        seconds: idle between two dispatches, pauses left out.
+        idle: seconds in which the devices had nothing to do.
+        measured: seconds that this is a part of, up to the last pause.
     """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.idle = 0.0
+        self.measured = 0.0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="idleness")
-        self._arrival: Future[float] | None = None
+        self._first: Future[float] | None = None
+        self._last: Future[float] | None = None
+        self._since: float | None = None  # the end of the last pause
         self._counted_to = 0.0
+
+    @property
+    def percent(self) -> float | None:
+        """Share of the measured time in which the devices were idle; None where there is none."""
+        return 100 * self.idle / self.measured if self.measured else None
 
     def sent(self, results: Any) -> None:
         """Notes that a dispatch has just been sent.
@@ -32,23 +42,25 @@ class Idleness:
         Args:
             results: arrays that come of it, none of which is donated.
         """
-        self._count()
-        self._arrival = self._thread.submit(_arrival, results)
+        if self._last is not None and self._last.done():
+            self._count_to(time.monotonic(), self._last.result())
+        self._last = self._thread.submit(_arrival, results)
+        self._first = self._first or self._last
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside is no idleness; to be entered when all results are there."""
-        if self._arrival is not None:
-            self._arrival.result()  # which the thread may be about to note
-        self._count()
+        """Leaves out what happens inside; to be entered when everything sent is done."""
+        first, last = self._first, self._last
+        if first is not None and last is not None and last is not first:
+            arrival, now = last.result(), time.monotonic()
+            self._count_to(now, arrival)
+            self.measured += now - (first.result() if self._since is None else self._since)
         yield
-        self._counted_to = time.monotonic()
+        self._since = self._counted_to = time.monotonic()
 
-    def _count(self) -> None:
-        if self._arrival is not None and self._arrival.done():
-            now = time.monotonic()
-            self.seconds += now - max(self._arrival.result(), self._counted_to)
-            self._counted_to = now
+    def _count_to(self, now: float, arrival: float) -> None:
+        self.idle += now - max(arrival, self._counted_to)
+        self._counted_to = now
 
     def __enter__(self) -> "Idleness":
         """Nothing to do."""

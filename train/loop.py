@@ -12,6 +12,7 @@ from train.checkpoint import Checkpoints, snapshot
 from train.config import FitConfig
 from train.data import FeedKind, load_dataset
 from train.dispatch import in_time, until_due
+from train.errors import UserError
 from train.evaluation import Evaluation
 from train.figures import draw_run
 from train.idleness import Idleness
@@ -53,14 +54,10 @@ def fit(
     Raises:
         UserError: on bad input, or if the folder cannot be written.
     """
+    if steps_per_dispatch is not None and steps_per_dispatch < 1:
+        raise UserError(f"--steps-per-dispatch is {steps_per_dispatch}, but must be more than 0.")
     dataset = load_dataset(config.dataset, data_dir=data_dir)
-    program = assemble(
-        config,
-        dataset,
-        feed_kind=feed_kind,
-        devices=devices,
-        steps_per_dispatch=steps_per_dispatch,
-    )
+    program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
     resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
     with Checkpoints(run.checkpoints) as checkpoints, Idleness() as idleness:
@@ -97,6 +94,7 @@ def _train(
     with Journal(program, run, watch) as journal, Backlog() as backlog:
         while step < total:
             most = steps_per_dispatch or in_time(watch.seconds_per_step, program.capacity)
+            most = min(most, program.capacity)
             count = until_due(step, total, program.intervals, most)
             with in_memory():
                 metrics = program.train(list(itertools.islice(batches, count)))
@@ -146,7 +144,7 @@ def _summary(
         "test.examples": len(evaluation.predictions),
         "images_per_second": watch.rate,
         "wall_seconds": watch.wall_seconds,
-        "device_idle_percent": 100 * idleness.seconds / watch.seconds if watch.seconds else None,
+        "device_idle_percent": idleness.percent,
         "devices": program.mesh.devices.size,
         "device_kind": program.mesh.devices.flat[0].device_kind,
         "jax_version": jax.__version__,

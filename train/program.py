@@ -13,7 +13,6 @@ from jax.sharding import Mesh
 from train.config import FitConfig
 from train.data import Dataset, Feed, FeedKind, make_feed
 from train.dispatch import room
-from train.errors import UserError
 from train.evaluation import Evaluation, evaluate_split
 from train.metrics import Mean
 from train.network import build_model, build_optimizer, structure, training_key
@@ -43,7 +42,7 @@ class Program:
         train_step: see `make_train_step`.
         evaluation_step: see `make_evaluation_step`.
         intervals: steps between two lines of metrics, two evaluations and two checkpoints.
-        capacity: the most steps in a dispatch.
+        capacity: the most steps in a dispatch, see `dispatch.room`.
     """
 
     config: FitConfig
@@ -94,12 +93,7 @@ class Program:
 
 
 def assemble(
-    config: FitConfig,
-    dataset: Dataset,
-    *,
-    feed_kind: FeedKind = "auto",
-    devices: int | None = None,
-    steps_per_dispatch: int | None = None,
+    config: FitConfig, dataset: Dataset, *, feed_kind: FeedKind = "auto", devices: int | None = None
 ) -> Program:
     """Puts a program together; nothing is compiled or written yet.
 
@@ -108,14 +102,10 @@ def assemble(
         dataset: the data set that it names.
         feed_kind: how training examples reach the devices.
         devices: how many local devices to use, all by default.
-        steps_per_dispatch: the most steps in a dispatch, chosen by `dispatch.room` by default.
 
     Raises:
-        UserError: if batch, devices, data and network do not fit each other, or there is to be no
-            step in a dispatch.
+        UserError: if batch, devices, data and network do not fit each other.
     """
-    if steps_per_dispatch is not None and steps_per_dispatch < 1:
-        raise UserError(f"--steps-per-dispatch is {steps_per_dispatch}, but must be more than 0.")
     mesh = data_mesh(config.batch_size, devices)
     feed = make_feed(
         dataset.train, batch_size=config.batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
@@ -125,11 +115,6 @@ def assemble(
     graphdef, state = initial_state(model, optimizer, training_key(config))
     examples = len(dataset.train)
     intervals = (config.log_every, config.evaluation_interval(examples), config.checkpoint_every)
-    limits = (*intervals, config.total_steps(examples))
-    if steps_per_dispatch is None:
-        capacity = room(limits, feed.batch_bytes)
-    else:
-        capacity = min(steps_per_dispatch, *limits)
     objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
     return Program(
         config=config,
@@ -150,5 +135,5 @@ def assemble(
             graphdef, objective, image_dtype=image_dtype, mesh=mesh
         ),
         intervals=intervals,
-        capacity=capacity,
+        capacity=room(feed.batch_bytes),
     )

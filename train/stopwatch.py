@@ -15,7 +15,6 @@ class Stopwatch:
     Attributes:
         recent_rate: images a second in the last lap; 0 before the first.
         seconds_per_step: of the last steps whose results arrived; None before they can be told.
-        seconds: in training, up to the last lap.
     """
 
     def __init__(self, batch_size: int, seconds_before: float = 0.0) -> None:
@@ -25,7 +24,7 @@ class Stopwatch:
         self._lap_begun = 0.0
         self._lap_steps = 0
         self._steps = 0
-        self.seconds = 0.0
+        self._seconds = 0.0
         self.recent_rate = 0.0
         self.seconds_per_step: float | None = None
 
@@ -37,7 +36,7 @@ class Stopwatch:
     @property
     def rate(self) -> float:
         """Images a second over the whole run; 0 before the first lap."""
-        return self._steps * self._batch_size / self.seconds if self.seconds else 0.0
+        return self._steps * self._batch_size / self._seconds if self._seconds else 0.0
 
     def arrived(self, steps: int) -> None:
         """Counts steps whose results are there; the first, which were compiled for, begin."""
@@ -54,7 +53,7 @@ class Stopwatch:
         if self._arrived is None or not self._lap_steps:
             return
         seconds = self._arrived - self._lap_begun
-        self.seconds += seconds
+        self._seconds += seconds
         self._steps += self._lap_steps
         self.recent_rate = self._lap_steps * self._batch_size / seconds
         self._lap_begun, self._lap_steps = self._arrived, 0

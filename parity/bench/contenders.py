@@ -63,6 +63,7 @@ def capsjax(work: Work) -> Contender:
     from flax import nnx
 
     from train.data import Dataset, Split
+    from train.dispatch import until_due
     from train.presets import get_preset
     from train.program import assemble
 
@@ -87,7 +88,7 @@ def capsjax(work: Work) -> Contender:
 
     def train(steps: int) -> float:
         while steps:
-            count = min(steps, program.capacity)
+            count = until_due(0, steps, program.intervals, program.capacity)
             metrics = program.train([batch] * count)
             steps -= count
         return float(metrics["loss"].total[count - 1]) / work.batch_size

@@ -39,10 +39,7 @@ def test_the_number_of_devices_changes_no_result(config, dataset, devices):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devices):
-    config = dataclasses.replace(config, max_shift=1, log_every=4, checkpoint_every=4)
-    config = dataclasses.replace(config, evaluate_every=4)
-    program = assemble(config, dataset, devices=devices)
-    assert program.capacity == 4
+    program = assemble(dataclasses.replace(config, max_shift=1), dataset, devices=devices)
     begin = jax.tree.map(jnp.copy, program.state)
     batches = list(program.feed.batches(0, 4))
     results = []
@@ -62,12 +59,13 @@ def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devic
 def test_each_step_of_a_dispatch_has_its_metrics(config, dataset):
     program = assemble(config, dataset, devices=2)
     metrics = program.train(list(program.feed.batches(0, 1)))
-    assert program.capacity == 2
+    assert program.capacity > 1
     for mean in metrics.values():
-        assert mean.total.shape == mean.examples.shape == (2,)
-        np.testing.assert_array_equal(mean.examples, [config.batch_size, 0])
+        assert mean.total.shape == mean.examples.shape == (program.capacity,)
+        assert mean.examples[0] == config.batch_size
+        assert not np.any(mean.total[1:])
+        assert not np.any(mean.examples[1:])
     assert metrics["loss"].total[0] > 0
-    assert metrics["loss"].total[1] == 0
 
 
 def test_batches_lie_device_by_device_and_step_by_step():
