@@ -97,7 +97,9 @@ def _bench(options) -> int:  # type: ignore[no-untyped-def]
 def _check(options) -> int:  # type: ignore[no-untyped-def]
     from parity import checks, report
     from parity.pairs import PAIRS, SIZES
+    from train.compilation_cache import keep_compiled_programs
 
+    keep_compiled_programs()
     refuse_without_module(options)
     layout = options.layout or "reference"
     if options.against is None and layout not in PAIRS:

@@ -23,7 +23,7 @@ from train.step import (
     initial_state,
     make_train_step,
     replicate,
-    split_batch,
+    stack_batches,
 )
 
 DECAY_STEPS = 10
@@ -144,8 +144,8 @@ class CapsjaxTraining:
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
-        batch = split_batch((images, labels), self._mesh)
-        self._state, metrics = self._step(self._state, (), batch)
+        batch = stack_batches([(images, labels)], 1, self._mesh)
+        self._state, metrics = self._step(self._state, (), batch, np.int32(1))
         return merge([metrics])["loss"]
 
     def snapshot(self) -> Snapshot:

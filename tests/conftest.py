@@ -4,16 +4,25 @@ A warning is an error (`filterwarnings` in pyproject.toml). An exception belongs
 package and the reason; never in a test.
 """
 
+import atexit
 import importlib.util
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# What the programs compile is kept for this session, for this process and those that it starts,
+# and never goes to the user's own cache.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="capsjax-tests-")
+
 import jax
 import pytest
+
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 TESTS = Path(__file__).parent
 

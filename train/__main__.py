@@ -40,6 +40,13 @@ def _parser() -> UserErrorParser:
         help="keep the training images on the devices, or stream them there (default: auto, "
         "on the devices where they fit)",
     )
+    fit.add_argument(
+        "--steps-per-dispatch",
+        type=int,
+        metavar="N",
+        help="the most steps that the devices are told to take at once, which changes the speed "
+        "and no result (default: about a second's worth)",
+    )
     existing = fit.add_mutually_exclusive_group()
     existing.add_argument(
         "--resume", action="store_true", help="go on with the run in --out, if there is one"
@@ -132,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _fit(options) -> None:  # type: ignore[no-untyped-def]
+    from train.compilation_cache import keep_compiled_programs
     from train.loop import fit
     from train.presets import get_preset, list_presets
     from train.run import load_run
@@ -147,6 +155,7 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
             "--resume with --out goes without."
         )
     config = config_changes(recipe, options)
+    keep_compiled_programs()
     summary = fit(
         config,
         out=out,
@@ -155,6 +164,7 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
         devices=options.devices,
         resume=options.resume,
         overwrite=options.overwrite,
+        steps_per_dispatch=options.steps_per_dispatch,
     )
     print(
         f"{out}: test accuracy {summary['test.accuracy']:.2%} "
@@ -164,8 +174,10 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
+    from train.compilation_cache import keep_compiled_programs
     from train.evaluate import evaluate
 
+    keep_compiled_programs()
     result = evaluate(
         options.run,
         dataset=options.dataset,
@@ -183,8 +195,10 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _predict(options) -> None:  # type: ignore[no-untyped-def]
+    from train.compilation_cache import keep_compiled_programs
     from train.predict import predict
 
+    keep_compiled_programs()
     results = predict(options.run, options.images, which=options.checkpoint, invert=options.invert)
     if options.json:
         print(json.dumps(results))

@@ -78,7 +78,8 @@ class Checkpoints:
         """Begins to save a state under its step and returns; a step that is there is left alone.
 
         Args:
-            state: the training state; it is copied first and may be donated at once.
+            state: the training state, which must stay as it is: where a step is about to take
+                over its memory, a `snapshot` of it.
             test_accuracy: what the best checkpoint is chosen by.
 
         Raises:
@@ -91,7 +92,7 @@ class Checkpoints:
         with _reporting(self._folder):
             self._wait()
             self._pending = self._checkpointer.save_async(
-                step, _copy(state._asdict()), metrics=metrics, force=True
+                step, state._asdict(), metrics=metrics, force=True
             )
 
     def load(self, like: Any, which: Which = "last") -> Any:
@@ -171,14 +172,14 @@ class Checkpoints:
         self.close()
 
 
+@jax.jit
+def snapshot(state: Any) -> Any:
+    """A copy of a state that a later step, to which the original is donated, cannot write over."""
+    return jax.tree.map(jnp.copy, state)
+
+
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-@jax.jit
-def _copy(tree: Any) -> Any:
-    """A copy that a later step, to which the original is donated, cannot write over."""
-    return jax.tree.map(jnp.copy, tree)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,22 +1,27 @@
 """Training: from a configuration to a run folder."""
 
-from collections.abc import Mapping
+import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from train.checkpoint import Checkpoints
+from train.backlog import Backlog
+from train.checkpoint import Checkpoints, snapshot
 from train.config import FitConfig
 from train.data import FeedKind, load_dataset
+from train.dispatch import in_time, until_due
+from train.errors import UserError
 from train.evaluation import Evaluation
 from train.figures import draw_run
-from train.metrics import Mean, merge
-from train.network import count_parameters, learning_rate, out_of_memory_is_bad_input
+from train.idleness import Idleness
+from train.journal import Journal
+from train.network import count_parameters, out_of_memory_is_bad_input
 from train.program import Program, assemble
 from train.run import Run, finite_or_none, prepare_folder, write_json, writing
 from train.stopwatch import Stopwatch
-from train.writers import Progress, Writers, read_metrics
+from train.writers import read_metrics
 
 
 def fit(
@@ -28,6 +33,7 @@ def fit(
     devices: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    steps_per_dispatch: int | None = None,
 ) -> dict[str, Any]:
     """Trains a network and leaves a run folder.
 
@@ -39,6 +45,8 @@ def fit(
         devices: how many local devices to use, all by default.
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`, if there is one.
+        steps_per_dispatch: the most steps that the devices are told to take at once; by default as
+            many as take no longer than `dispatch.SECONDS`.
 
     Returns:
         What `summary.json` holds.
@@ -46,71 +54,68 @@ def fit(
     Raises:
         UserError: on bad input, or if the folder cannot be written.
     """
+    if steps_per_dispatch is not None and steps_per_dispatch < 1:
+        raise UserError(f"--steps-per-dispatch is {steps_per_dispatch}, but must be more than 0.")
     dataset = load_dataset(config.dataset, data_dir=data_dir)
     program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
     resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
-    with Checkpoints(run.checkpoints) as checkpoints:
+    with Checkpoints(run.checkpoints) as checkpoints, Idleness() as idleness:
         if resuming and checkpoints.steps():
             program.state = checkpoints.load(program.state)
         watch = Stopwatch(config.batch_size, _seconds_before(run, int(program.state.step)))
-        evaluation = _train(program, run, checkpoints, watch)
-    summary = _summary(program, evaluation, watch)
+        evaluation = _train(program, run, checkpoints, watch, idleness, steps_per_dispatch)
+    summary = _summary(program, evaluation, watch, idleness)
     with writing(out):
         write_json(run.summary, summary)
         draw_run(run, read_metrics(run.metrics), program.model(), dataset.test, evaluation)
     return summary
 
 
-def _train(program: Program, run: Run, checkpoints: Checkpoints, watch: Stopwatch) -> Evaluation:
-    """Takes the steps that are left; returns the evaluation of the last one."""
-    config, examples = program.config, len(program.dataset.train)
-    start, total = int(program.state.step), program.total_steps
-    evaluate_every = config.evaluation_interval(examples)
-    schedule = learning_rate(config, examples)
-    unmerged: list[Mapping[str, Mean]] = []
+def _train(
+    program: Program,
+    run: Run,
+    checkpoints: Checkpoints,
+    watch: Stopwatch,
+    idleness: Idleness,
+    steps_per_dispatch: int | None,
+) -> Evaluation:
+    """Takes the steps that are left; returns the evaluation of the last one.
+
+    The devices never wait for the host: what is done with the results of a dispatch is done when
+    the next one has been sent.
+    """
+    step, total = int(program.state.step), program.total_steps
+    log_every, evaluate_every, checkpoint_every = program.intervals
+    batches = program.feed.batches(step, total)
+    in_memory = partial(out_of_memory_is_bad_input, program.config.batch_size)
     evaluation = None
 
-    with Writers(run, start) as writers, Progress(start, total, config.batch_size) as progress:
-        for step, batch in enumerate(program.feed.batches(start, total), start + 1):
-            with out_of_memory_is_bad_input(config.batch_size):
-                unmerged.append(program.train(batch))
-                if watch.step():
-                    jax.block_until_ready(unmerged)
-                    watch.start()
-            evaluation_due = step % evaluate_every == 0 or step == total
-
-            if step % config.log_every == 0 or evaluation_due:
-                metrics = merge(unmerged)
-                unmerged.clear()
-                watch.lap()
-                progress.update(step, metrics, watch.recent_rate)
-                writers.write(
-                    {
-                        "step": step,
-                        "split": "train",
-                        **metrics,
-                        "epoch": step * config.batch_size / examples,
-                        "learning_rate": float(schedule(step - 1)),
-                        "images_per_second": watch.recent_rate,
-                        "wall_seconds": watch.wall_seconds,
-                    }
-                )
-            if evaluation_due:
-                with watch.paused():
+    with Journal(program, run, watch) as journal, Backlog() as backlog:
+        while step < total:
+            most = steps_per_dispatch or in_time(watch.seconds_per_step, program.capacity)
+            most = min(most, program.capacity)
+            count = until_due(step, total, program.intervals, most)
+            with in_memory():
+                metrics = program.train(list(itertools.islice(batches, count)))
+                idleness.sent(metrics)
+                backlog.catch_up()
+            step += count
+            evaluate = step % evaluate_every == 0 or step == total
+            log = step % log_every == 0 or evaluate
+            backlog.add(metrics, partial(journal.trained, step, count, metrics, log=log))
+            accuracy = None
+            if evaluate:
+                with in_memory():
+                    backlog.catch_up()
+                with watch.paused(), idleness.paused():
                     evaluation = program.evaluate()
-                    progress.note(f"step {step}: {describe(evaluation)}")
-                    writers.write({"step": step, "split": "test", **evaluation.metrics})
-                    checkpoints.save(program.state, evaluation.metrics["accuracy"])
-            elif step % config.checkpoint_every == 0:
-                checkpoints.save(program.state)
+                    journal.evaluated(step, evaluation)
+                accuracy = evaluation.metrics["accuracy"]
+            if evaluate or step % checkpoint_every == 0:
+                state = snapshot(program.state)
+                backlog.add(state, partial(checkpoints.save, state, accuracy))
     return evaluation or program.evaluate()  # there was no step left to take
-
-
-def describe(evaluation: Evaluation) -> str:
-    """The result of an evaluation in words."""
-    accuracy, loss = evaluation.metrics["accuracy"], evaluation.metrics["loss"]
-    return f"test accuracy {accuracy:.2%}, test loss {loss:.4f}"
 
 
 def _seconds_before(run: Run, step: int) -> float:
@@ -123,7 +128,9 @@ def _seconds_before(run: Run, step: int) -> float:
     return max(seconds, default=0.0)
 
 
-def _summary(program: Program, evaluation: Evaluation, watch: Stopwatch) -> dict[str, Any]:
+def _summary(
+    program: Program, evaluation: Evaluation, watch: Stopwatch, idleness: Idleness
+) -> dict[str, Any]:
     accuracy = evaluation.metrics["accuracy"]
     wrong = round((1 - accuracy) * len(evaluation.predictions))
     test = {f"test.{name}": finite_or_none(value) for name, value in evaluation.metrics.items()}
@@ -137,6 +144,7 @@ def _summary(program: Program, evaluation: Evaluation, watch: Stopwatch) -> dict
         "test.examples": len(evaluation.predictions),
         "images_per_second": watch.rate,
         "wall_seconds": watch.wall_seconds,
+        "device_idle_percent": idleness.percent,
         "devices": program.mesh.devices.size,
         "device_kind": program.mesh.devices.flat[0].device_kind,
         "jax_version": jax.__version__,

@@ -1,5 +1,6 @@
 """Metrics as sums and counts, so that batches, devices and processes merge exactly."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from jax import lax
 
 
 class Mean(NamedTuple):
-    """A mean that is not divided yet: `total` over `examples`, both scalars."""
+    """A mean that is not divided yet: `total` over `examples`, scalars or an entry a step."""
 
     total: jax.Array
     examples: jax.Array
@@ -31,12 +32,15 @@ def across_devices(metrics: Mapping[str, Mean], axis_name: str) -> dict[str, Mea
 
 
 def merge(metrics: Iterable[Mapping[str, Mean]]) -> dict[str, float]:
-    """The values of metrics over many steps: fetches them from the device and divides once."""
+    """The values of metrics over many steps: fetches them from the device and divides once.
+
+    The result does not depend on how the steps are cut into items: it is the exactly rounded sum.
+    """
     fetched = jax.device_get(list(metrics))
     names = fetched[0].keys() if fetched else ()
     values = {}
     for name in names:
-        total = float(np.sum([m[name].total for m in fetched], dtype=np.float64))
-        examples = int(np.sum([m[name].examples for m in fetched], dtype=np.int64))
+        total = math.fsum(value for m in fetched for value in np.ravel(m[name].total))
+        examples = sum(int(np.sum(m[name].examples, dtype=np.int64)) for m in fetched)
         values[name] = total / examples if examples else float("nan")
     return values

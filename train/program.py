@@ -1,16 +1,20 @@
 """Everything that a configuration needs in order to run on the devices at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
 from train.config import FitConfig
 from train.data import Dataset, Feed, FeedKind, make_feed
+from train.dispatch import room
 from train.evaluation import Evaluation, evaluate_split
+from train.metrics import Mean
 from train.network import build_model, build_optimizer, structure, training_key
 from train.objective import Objective
 from train.step import (
@@ -21,7 +25,7 @@ from train.step import (
     make_evaluation_step,
     make_train_step,
     replicate,
-    split_batch,
+    stack_batches,
 )
 
 
@@ -37,6 +41,8 @@ class Program:
         feed: brings in the training examples.
         train_step: see `make_train_step`.
         evaluation_step: see `make_evaluation_step`.
+        intervals: steps between two lines of metrics, two evaluations and two checkpoints.
+        capacity: the most steps in a dispatch, see `dispatch.room`.
     """
 
     config: FitConfig
@@ -46,17 +52,34 @@ class Program:
     feed: Feed
     train_step: Callable[..., Any]
     evaluation_step: Callable[..., Any]
+    intervals: tuple[int, int, int]
+    capacity: int
 
     @property
     def total_steps(self) -> int:
         """The step that training ends with."""
         return self.config.total_steps(len(self.dataset.train))
 
-    def train(self, batch: Any) -> Any:
-        """Takes one step on a batch of the feed; returns its metrics, still on the devices."""
+    def train(self, batches: Sequence[Any]) -> dict[str, Mean]:
+        """Takes a step on each batch of the feed, all in one dispatch, and waits for none.
+
+        Args:
+            batches: items of `feed.batches`. The program has room for `capacity`; for more, it is
+                compiled anew.
+
+        Returns:
+            The metrics of these steps, for `merge`; still on the devices, but on their way.
+        """
+        capacity = max(self.capacity, len(batches))
         self.state, metrics = self.train_step(
-            self.state, self.feed.constants, split_batch(batch, self.mesh)
+            self.state,
+            self.feed.constants,
+            # On its way at once: a dispatch that is sent while another is at work has its batches
+            # on the devices when its turn comes.
+            stack_batches(batches, capacity, self.mesh),
+            np.int32(len(batches)),
         )
+        jax.tree.map(lambda array: array.copy_to_host_async(), metrics)
         return metrics
 
     def evaluate(self) -> Evaluation:
@@ -90,6 +113,8 @@ def assemble(
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))
     graphdef, state = initial_state(model, optimizer, training_key(config))
+    examples = len(dataset.train)
+    intervals = (config.log_every, config.evaluation_interval(examples), config.checkpoint_every)
     objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
     return Program(
         config=config,
@@ -109,4 +134,6 @@ def assemble(
         evaluation_step=make_evaluation_step(
             graphdef, objective, image_dtype=image_dtype, mesh=mesh
         ),
+        intervals=intervals,
+        capacity=room(feed.batch_bytes),
     )

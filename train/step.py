@@ -6,7 +6,7 @@ device's value on trust: everything that leaves a step is either reduced over th
 from reduced values alone.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -89,6 +89,35 @@ def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
 
+def stack_batches(batches: Sequence[PyTree], capacity: int, mesh: Mesh) -> PyTree:
+    """Puts the batches of several steps together for one dispatch.
+
+    Args:
+        batches: at least one; host arrays `[batch, ...]`, all alike.
+        capacity: steps there is room for; what the batches do not fill is zero and never looked at.
+        mesh: the devices.
+
+    Returns:
+        Host arrays `[devices, capacity, batch / devices, ...]`.
+
+    Raises:
+        ValueError: if there are more batches than room.
+    """
+    if len(batches) > capacity:
+        raise ValueError(f"{len(batches)} batches are more than the {capacity} there is room for.")
+    count = mesh.devices.size
+
+    def stack(*arrays: np.ndarray) -> np.ndarray:
+        first = arrays[0]
+        shape = (count, capacity, len(first) // count, *first.shape[1:])
+        stacked = np.zeros(shape, first.dtype)
+        for step, array in enumerate(arrays):
+            stacked[:, step] = array.reshape(count, *shape[2:])
+        return stacked
+
+    return jax.tree.map(stack, *batches)
+
+
 def initial_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, key: jax.Array
 ) -> tuple[nnx.GraphDef, TrainState]:
@@ -113,8 +142,12 @@ def make_train_step(
     max_shift: int,
     image_dtype: jnp.dtype,
     mesh: Mesh,
-) -> Callable[[TrainState, PyTree, PyTree], tuple[TrainState, dict[str, Mean]]]:
-    """Makes one step of training on all devices of the mesh.
+) -> Callable[[TrainState, PyTree, PyTree, np.int32], tuple[TrainState, dict[str, Mean]]]:
+    """Makes steps of training on all devices of the mesh, any number in one dispatch.
+
+    The number of steps is a value, not a part of the program: the same program takes one step or
+    as many as there is room for, so that the results do not depend, in any bit, on how the steps
+    of a run are cut into dispatches.
 
     Args:
         graphdef: the model's structure.
@@ -126,9 +159,12 @@ def make_train_step(
         mesh: the devices.
 
     Returns:
-        `(state, feed.constants, split_batch(batch)) -> (state, metrics)`; the state is donated.
+        `(state, feed.constants, stack_batches(batches), number of batches) -> (state, metrics)`.
+        The state is donated. Each metric is a `Mean` of arrays `[capacity]`, an entry for each
+        step and zero where no step was taken.
     """
 
+    @jax.jit  # Traced once, although `steps` asks for its shapes and for its results.
     def step(
         state: TrainState, constants: PyTree, batch: PyTree
     ) -> tuple[TrainState, dict[str, Mean]]:
@@ -156,10 +192,31 @@ def make_train_step(
         )
         return new_state, across_devices(metrics, AXIS)
 
+    def steps(
+        state: TrainState, constants: PyTree, batches: PyTree, count: jax.Array
+    ) -> tuple[TrainState, dict[str, Mean]]:
+        def batch_of(index: jax.Array) -> PyTree:
+            return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, 0, False), batches)
+
+        def body(index: jax.Array, carry: tuple[TrainState, PyTree]) -> tuple[TrainState, PyTree]:
+            state, taken = carry
+            state, metrics = step(state, constants, batch_of(index))
+            return state, jax.tree.map(
+                lambda all, one: lax.dynamic_update_index_in_dim(all, one, index, 0),
+                taken,
+                metrics,
+            )
+
+        first = jnp.zeros((), jnp.int32)
+        capacity = len(jax.tree.leaves(batches)[0])
+        _, metrics = jax.eval_shape(step, state, constants, batch_of(first))
+        nothing = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
+        return lax.fori_loop(first, count, body, (state, nothing))
+
     return jax.pmap(
-        step,
+        steps,
         axis_name=AXIS,
-        in_axes=(None, None, 0),
+        in_axes=(None, None, 0, None),
         out_axes=None,
         donate_argnums=0,
         devices=list(mesh.devices.flat),

@@ -11,16 +11,22 @@ class Stopwatch:
     Args:
         batch_size: images in a step.
         seconds_before: wall time that the run took before it was resumed.
+
+    Attributes:
+        recent_rate: images a second in the last lap; 0 before the first.
+        seconds_per_step: of the last steps whose results arrived; None before they can be told.
     """
 
     def __init__(self, batch_size: int, seconds_before: float = 0.0) -> None:
         self._batch_size = batch_size
         self._begun = time.monotonic() - seconds_before
-        self._lap_begun: float | None = None  # None: the first step is still to come
+        self._arrived: float | None = None  # None: the first results are still to come
+        self._lap_begun = 0.0
         self._lap_steps = 0
-        self._seconds = 0.0
         self._steps = 0
+        self._seconds = 0.0
         self.recent_rate = 0.0
+        self.seconds_per_step: float | None = None
 
     @property
     def wall_seconds(self) -> float:
@@ -29,33 +35,35 @@ class Stopwatch:
 
     @property
     def rate(self) -> float:
-        """Images a second over the whole run; 0 before the second lap."""
+        """Images a second over the whole run; 0 before the first lap."""
         return self._steps * self._batch_size / self._seconds if self._seconds else 0.0
 
-    def step(self) -> bool:
-        """Counts a step; True for the first, whose result is to be waited for before `start`."""
-        self._lap_steps += 1
-        return self._lap_begun is None
-
-    def start(self) -> None:
-        """Begins to measure, from now on."""
-        self._lap_begun, self._lap_steps = time.monotonic(), 0
+    def arrived(self, steps: int) -> None:
+        """Counts steps whose results are there; the first, which were compiled for, begin."""
+        now = time.monotonic()
+        if self._arrived is None:
+            self._lap_begun = now
+        else:
+            self._lap_steps += steps
+            self.seconds_per_step = (now - self._arrived) / steps
+        self._arrived = now
 
     def lap(self) -> None:
-        """Takes the rate of the steps since the last lap, whose results have arrived."""
-        if self._lap_begun is None or not self._lap_steps:
+        """Takes the rate of the steps that arrived since the last lap."""
+        if self._arrived is None or not self._lap_steps:
             return
-        now = time.monotonic()
-        seconds = now - self._lap_begun
+        seconds = self._arrived - self._lap_begun
         self._seconds += seconds
         self._steps += self._lap_steps
         self.recent_rate = self._lap_steps * self._batch_size / seconds
-        self._lap_begun, self._lap_steps = now, 0
+        self._lap_begun, self._lap_steps = self._arrived, 0
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """What happens inside does not count as training; to be entered right after a lap."""
         begun = time.monotonic()
         yield
-        if self._lap_begun is not None:
-            self._lap_begun += time.monotonic() - begun
+        if self._arrived is not None:
+            paused = time.monotonic() - begun
+            self._lap_begun += paused
+            self._arrived += paused

@@ -55,7 +55,7 @@ class Contender:
 
 
 def capsjax(work: Work) -> Contender:
-    """The network and the step of `python -m train fit mnist`, data on the device."""
+    """The network and the steps of `python -m train fit mnist`, data on the device."""
     import dataclasses
 
     import jax
@@ -63,9 +63,9 @@ def capsjax(work: Work) -> Contender:
     from flax import nnx
 
     from train.data import Dataset, Split
+    from train.dispatch import until_due
     from train.presets import get_preset
     from train.program import assemble
-    from train.step import split_batch
 
     config = dataclasses.replace(
         get_preset("mnist"),
@@ -78,7 +78,7 @@ def capsjax(work: Work) -> Contender:
     split = Split(work.images, work.labels)
     names = tuple(map(str, range(work.num_classes)))
     program = assemble(config, Dataset("bench", split, split, names), devices=1)
-    indices = split_batch({"indices": np.arange(work.batch_size, dtype=np.int32)}, program.mesh)
+    batch = {"indices": np.arange(work.batch_size, dtype=np.int32)}
     images = jnp.asarray(work.images, jnp.float32) / 255
 
     @nnx.jit
@@ -87,11 +87,11 @@ def capsjax(work: Work) -> Contender:
         return output.lengths, output.reconstruction
 
     def train(steps: int) -> float:
-        for _ in range(steps):
-            program.state, metrics = program.train_step(
-                program.state, program.feed.constants, indices
-            )
-        return float(metrics["loss"].total) / work.batch_size
+        while steps:
+            count = until_due(0, steps, program.intervals, program.capacity)
+            metrics = program.train([batch] * count)
+            steps -= count
+        return float(metrics["loss"].total[count - 1]) / work.batch_size
 
     def forward(times: int) -> None:
         model = program.model()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.checkpoint import Checkpoints
+from train.checkpoint import Checkpoints, snapshot
 from train.errors import UserError
 from train.step import TrainState, data_mesh, replicate
 
@@ -100,7 +100,7 @@ def test_the_state_may_be_donated_while_it_is_saved(folder):
     with Checkpoints(folder) as checkpoints:
         for step in range(1, 4):
             one = state(step)._replace(params={"x": make()})
-            checkpoints.save(one)
+            checkpoints.save(snapshot(one))
             for _ in range(3):
                 one = one._replace(params={"x": overwrite(one.params["x"])})
         like = state(0)._replace(params={"x": make()})

@@ -168,10 +168,10 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(python_m_train, environment, 
     ended = python_m_train("fit", "digits", "--out", whole, *common)
     assert ended.returncode == 0, ended.stderr
 
-    # The streaming feed waits for nothing, so the run is slowed down to be caught half-way.
+    # The run is slowed down to be caught half-way.
     slow = (
         "import sys, time, train.program as p; take = p.Program.train\n"
-        "def slowly(self, batch): time.sleep(0.1); return take(self, batch)\n"
+        "def slowly(self, some): time.sleep(0.1 * len(some)); return take(self, some)\n"
         "p.Program.train = slowly\n"
         "from train.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -278,6 +278,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--batch-size", "30"], "30 cannot be shared equally by 8 devices"),
         (["fit", "digits", "--batch-size", "4096"], "larger than the training set of 1438"),
         (["fit", "digits", "--devices", "99"], "--devices is 99, but this machine has 1 to 8"),
+        (["fit", "digits", "--steps-per-dispatch", "0"], "--steps-per-dispatch is 0, but must be"),
         (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),
         (["fit", "digits", "--model-options", "conv_kernel=20"], "does not fit on an input"),
         (["fit", "digits", "--dtype", "float64"], "float64 needs JAX's x64 mode"),

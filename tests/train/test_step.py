@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,12 @@ from train.errors import UserError
 from train.evaluation import evaluate_split
 from train.metrics import merge
 from train.program import assemble
-from train.step import data_mesh
+from train.step import data_mesh, stack_batches
 
 
 def train(config, dataset, *, devices, steps=3):
     program = assemble(config, dataset, devices=devices)
-    metrics = [merge([program.train(batch)]) for batch in program.feed.batches(0, steps)]
+    metrics = [merge([program.train([batch])]) for batch in program.feed.batches(0, steps)]
     return program, metrics
 
 
@@ -36,6 +37,49 @@ def test_the_number_of_devices_changes_no_result(config, dataset, devices):
         assert_close(ours, theirs, reduction_length=64 * 64)
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devices):
+    program = assemble(dataclasses.replace(config, max_shift=1), dataset, devices=devices)
+    begin = jax.tree.map(jnp.copy, program.state)
+    batches = list(program.feed.batches(0, 4))
+    results = []
+    for cut in ([1, 1, 1, 1], [4], [3, 1]):
+        program.state = jax.tree.map(jnp.copy, begin)
+        rest = iter(batches)
+        with jax.no_tracing(bool(results)):  # the first has made the program for all
+            metrics = [program.train(list(itertools.islice(rest, count))) for count in cut]
+        assert int(program.state.step) == 4
+        learned = (program.state.params, program.state.optimizer)
+        results.append((merge(metrics), jax.tree.map(np.asarray, learned)))
+    for metrics, learned in results[1:]:
+        assert metrics == results[0][0]
+        jax.tree.map(np.testing.assert_array_equal, learned, results[0][1])
+
+
+def test_each_step_of_a_dispatch_has_its_metrics(config, dataset):
+    program = assemble(config, dataset, devices=2)
+    metrics = program.train(list(program.feed.batches(0, 1)))
+    assert program.capacity > 1
+    for mean in metrics.values():
+        assert mean.total.shape == mean.examples.shape == (program.capacity,)
+        assert mean.examples[0] == config.batch_size
+        assert not np.any(mean.total[1:])
+        assert not np.any(mean.examples[1:])
+    assert metrics["loss"].total[0] > 0
+
+
+def test_batches_lie_device_by_device_and_step_by_step():
+    mesh = data_mesh(4, 2)
+    batches = [{"x": np.arange(8).reshape(4, 2) + 100 * step} for step in range(2)]
+    stacked = stack_batches(batches, 3, mesh)["x"]
+    assert stacked.shape == (2, 3, 2, 2)
+    np.testing.assert_array_equal(stacked[1, 0], [[4, 5], [6, 7]])
+    np.testing.assert_array_equal(stacked[0, 1], [[100, 101], [102, 103]])
+    assert not stacked[:, 2].any()
+    with pytest.raises(ValueError, match="2 batches are more than the 1 there is room for"):
+        stack_batches(batches, 1, mesh)
+
+
 def test_every_device_holds_the_same_state(config, dataset):
     program, _ = train(config, dataset, devices=8)
     for leaf in jax.tree.leaves((program.state.params, program.state.optimizer)):
@@ -48,7 +92,7 @@ def test_every_device_holds_the_same_state(config, dataset):
 def test_a_step_changes_every_parameter_and_counts_itself(config, dataset):
     program = assemble(config, dataset, devices=2)
     before = jax.tree.map(np.array, program.state.params)
-    program.train(next(iter(program.feed.batches(0, 1))))
+    program.train(list(program.feed.batches(0, 1)))
     assert int(program.state.step) == 1
     for old, new in zip(
         jax.tree.leaves(before), jax.tree.leaves(program.state.params), strict=True
@@ -59,7 +103,7 @@ def test_a_step_changes_every_parameter_and_counts_itself(config, dataset):
 def test_the_loss_of_one_batch_falls(config, dataset):
     program = assemble(dataclasses.replace(config, learning_rate=0.01), dataset, devices=2)
     batch = next(iter(program.feed.batches(0, 1)))
-    losses = [merge([program.train(batch)])["loss"] for _ in range(30)]
+    losses = [merge([program.train([batch])])["loss"] for _ in range(30)]
     assert losses[-1] < 0.8 * losses[0]
 
 
@@ -67,8 +111,7 @@ def test_streaming_and_resident_feeds_train_alike(config, dataset):
     runs = []
     for kind in ("resident", "streaming"):
         program = assemble(config, dataset, feed_kind=kind, devices=4)
-        for batch in program.feed.batches(0, 6):
-            program.train(batch)
+        program.train(list(program.feed.batches(0, 6)))
         runs.append(jax.tree.map(np.asarray, program.state.params))
     jax.tree.map(np.testing.assert_array_equal, *runs)
 

@@ -18,24 +18,26 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
-def test_the_first_step_and_pauses_do_not_count(clock):
+def test_the_first_steps_and_pauses_do_not_count(clock):
     watch = Stopwatch(batch_size=10)
-    assert watch.step() is True
     clock.now += 50  # compilation
-    watch.start()
-    assert watch.step() is False
-    assert watch.step() is False
+    watch.arrived(1)
+    assert watch.seconds_per_step is None
     clock.now += 4
+    watch.arrived(2)
+    clock.now += 3  # until the lap, nothing arrives
     watch.lap()
     assert watch.recent_rate == 2 * 10 / 4
+    assert watch.seconds_per_step == 2
     with watch.paused():
         clock.now += 1000
-    watch.step()
     clock.now += 1
+    watch.arrived(4)
+    assert watch.seconds_per_step == 1
     watch.lap()
     assert watch.recent_rate == 10
-    assert watch.rate == 3 * 10 / 5
-    assert watch.wall_seconds == 1055
+    assert watch.rate == 6 * 10 / 8
+    assert watch.wall_seconds == 1058
 
 
 def test_a_resumed_run_goes_on_with_its_time(clock):
@@ -46,6 +48,6 @@ def test_a_resumed_run_goes_on_with_its_time(clock):
 
 def test_nothing_measured_is_zero(clock):
     watch = Stopwatch(batch_size=10)
-    watch.step()
+    watch.arrived(1)
     watch.lap()
     assert (watch.rate, watch.recent_rate) == (0.0, 0.0)

@@ -29,9 +29,11 @@ class Feed(Protocol):
 
     Attributes:
         constants: arrays replicated over the devices, the same for every step.
+        batch_bytes: size of what a step sends.
     """
 
     constants: dict[str, jax.Array]
+    batch_bytes: int
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields what changes from step to step, for the steps from start to before stop.

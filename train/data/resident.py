@@ -21,6 +21,7 @@ class ResidentFeed:
 
     Attributes:
         constants: `images` uint8 [n, height, width, channels] and `labels` int32 [n], replicated.
+        batch_bytes: size of a step's indices.
 
     Raises:
         UserError: if the batch is larger than the split.
@@ -32,6 +33,7 @@ class ResidentFeed:
             {"images": split.images, "labels": split.labels},
             NamedSharding(mesh, PartitionSpec()),
         )
+        self.batch_bytes = batch_size * np.dtype(np.int32).itemsize
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields `{"indices": int32 [B]}` for each step from `start_step` to before `stop_step`."""

@@ -26,6 +26,7 @@ class StreamingFeed:
 
     Attributes:
         constants: empty, nothing stays on the devices.
+        batch_bytes: size of a step's images and labels.
 
     Raises:
         UserError: if the batch is larger than the split.
@@ -35,6 +36,7 @@ class StreamingFeed:
         self._gather = _Gather(split, Order(len(split), batch_size=batch_size, seed=seed))
         self._workers = workers
         self.constants: dict[str, jax.Array] = {}
+        self.batch_bytes = batch_size * (split.images[0].nbytes + split.labels.itemsize)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields `{"images": uint8 [B, height, width, channels], "labels": int32 [B]}` per step."""

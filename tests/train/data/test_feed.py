@@ -95,3 +95,10 @@ def test_room_is_a_share_of_the_fullest_devices_free_memory():
         local_devices = (Device(1000, 200), Device(1000, 600))
 
     assert feeds._room_per_device(TwoDevices()) == int(feeds.RESIDENT_FRACTION * 400)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_a_feed_knows_what_a_step_sends(split, mesh, kind):
+    feed = make_feed(split, batch_size=7, seed=0, kind=kind, mesh=mesh)
+    (batch,) = feed.batches(0, 1)
+    assert feed.batch_bytes == sum(array.nbytes for array in batch.values())

@@ -1,0 +1,109 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from train import loop
+from train.journal import Journal
+from train.loop import fit
+from train.program import Program
+from train.run import load_run
+from train.writers import read_metrics
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch, dataset) -> None:
+    """Forty examples, and no figures."""
+    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    monkeypatch.setattr(loop, "draw_run", lambda *_: None)
+
+
+def train(out: Path, config, **options) -> list[tuple]:
+    """Trains on two devices; returns what the lines of metrics say, the times left out."""
+    fit(config, out=out, devices=2, **options)
+    return lines(out)
+
+
+def lines(out: Path) -> list[tuple]:
+    times = ("images_per_second", "wall_seconds")
+    return [
+        tuple((name, value) for name, value in row.items() if name not in times)
+        for row in read_metrics(out / "metrics.jsonl")
+    ]
+
+
+def weights(out: Path) -> list[np.ndarray]:
+    from train.evaluate import load_state
+
+    _, state = load_state(load_run(out), "last", devices=1)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.optimizer))]
+
+
+def test_steps_per_dispatch_change_no_line_and_no_bit(config, tmp_path):
+    one, many = tmp_path / "one", tmp_path / "many"
+    config = dataclasses.replace(config, log_every=3, checkpoint_every=4)
+    assert train(one, config, steps_per_dispatch=1) == train(many, config, steps_per_dispatch=3)
+    for ours, theirs in zip(weights(many), weights(one), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_everything_comes_when_it_is_due(config, tmp_path):
+    config = dataclasses.replace(config, steps=7, evaluate_every=5, checkpoint_every=3)
+    train(tmp_path / "run", config)
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    logged = [(row["step"], row["split"]) for row in rows]
+    trained = [(step, "train") for step in (2, 4, 5, 6, 7)]
+    assert logged == sorted([*trained, (5, "test"), (7, "test")], key=lambda point: point[0])
+    kept = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert {"6", "7"} <= kept
+
+
+def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path, monkeypatch):
+    told = []
+    send, take_in = Program.train, Journal.trained
+
+    def sent(self, batches):
+        told.append("sent")
+        return send(self, batches)
+
+    def trained(self, step, *arguments, **options):
+        told.append(step)
+        return take_in(self, step, *arguments, **options)
+
+    monkeypatch.setattr(Program, "train", sent)
+    monkeypatch.setattr(Journal, "trained", trained)
+    config = dataclasses.replace(config, steps=4, evaluate_every=4)
+    train(tmp_path / "run", config, steps_per_dispatch=1)
+    assert told == ["sent", "sent", 1, "sent", 2, "sent", 3, 4]
+
+
+def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, monkeypatch):
+    whole = train(tmp_path / "whole", config, steps_per_dispatch=1)
+    send = Program.train
+
+    def interrupted(self, batches):
+        if int(self.state.step) == 5:
+            raise KeyboardInterrupt
+        return send(self, batches)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(out, config, steps_per_dispatch=1)
+    assert lines(out) == [line for line in whole if dict(line)["step"] <= 5]
+    assert (out / "checkpoints" / "4").is_dir()
+    assert not (out / "summary.json").exists()
+    assert train(out, config, resume=True) == whole
+
+
+def test_the_summary_says_how_long_the_devices_waited(config, tmp_path):
+    train(tmp_path / "run", config)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert 0 <= summary["device_idle_percent"] <= 100
+    train(tmp_path / "short", dataclasses.replace(config, steps=1))
+    summary = json.loads((tmp_path / "short" / "summary.json").read_text())
+    assert summary["device_idle_percent"] is None

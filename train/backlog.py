@@ -1,0 +1,48 @@
+"""Work that waits for results, so that the devices need not wait for it."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+
+class Backlog:
+    """What is to be done with results of the devices, in order, once these have more to do.
+
+    Used as a context, it leaves nothing undone, whatever ends the body: the results that the
+    devices still bring are waited for.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[Any, Callable[[], None]]] = deque()
+
+    def add(self, results: Any, work: Callable[[], None]) -> None:
+        """Puts work at the end, to be done when the arrays `results` are there."""
+        self._waiting.append((results, work))
+
+    def catch_up(self) -> None:
+        """Does all the work that waits.
+
+        Raises:
+            JaxRuntimeError: if results could not be computed; then nothing is left to do, as all
+                later ones were to come of them.
+        """
+        while self._waiting:
+            results, work = self._waiting[0]
+            try:
+                jax.block_until_ready(results)
+            except jax.errors.JaxRuntimeError:
+                self._waiting.clear()
+                raise
+            # Not before: a Ctrl-C while waiting leaves the work in its place.
+            self._waiting.popleft()
+            work()
+
+    def __enter__(self) -> "Backlog":
+        """Nothing to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Catches up."""
+        self.catch_up()
