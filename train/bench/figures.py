@@ -146,7 +146,7 @@ def _stack(
     ends = [0.0] * len(costs)
     for name in dict.fromkeys(name for cost in costs for name in cost):
         values = [cost.get(name, 0.0) for cost in costs]
-        style = {"color": _PART_COLOURS[name], "label": name}
+        style: dict[str, Any] = {"color": _PART_COLOURS[name], "label": name}
         if across:
             bars = axes.barh(places, values, 0.7, left=ends, **style)
         else:

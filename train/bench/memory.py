@@ -38,7 +38,7 @@ class Footprint:
 
 def footprint(compiled: jax.stages.Compiled) -> Footprint:
     """Reads the compiler's memory analysis."""
-    analysis = compiled.memory_analysis()
+    analysis: Any = compiled.memory_analysis()
     return Footprint(
         arguments=analysis.argument_size_in_bytes,
         outputs=analysis.output_size_in_bytes,

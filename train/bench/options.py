@@ -60,9 +60,9 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds",
         type=_duration,
-        default=1.0,
+        default=0.5,
         metavar="S",
-        help="about how long a round is (default: 1)",
+        help="about how long a round is (default: 0.5)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="draw them into this folder")

@@ -185,7 +185,7 @@ def _with_gradient(
         return function(whole, inputs, constants)
 
     def both(params: Any, inputs: tuple, rest: Any, constants: Any, g: Any) -> tuple[Any, Any]:
-        out, backward = jax.vjp(lambda *wanted: run(*wanted, rest, constants), params, inputs)
+        out, backward = jax.vjp(lambda p, x: run(p, x, rest, constants), params, inputs)
         return out, backward(g)
 
     out = jax.eval_shape(run, params, inputs, rest, constants)

@@ -106,7 +106,8 @@ def _multiply_adds(jaxpr: Any) -> int:
             shape = equation.invars[0].aval.shape
             total += _size(equation.outvars[0]) * math.prod(shape[axis] for axis in contracted)
         elif name == "conv_general_dilated":
-            total += _convolution(*(v.aval.shape for v in equation.invars), parameters)
+            lhs, rhs = (variable.aval.shape for variable in equation.invars)
+            total += _convolution(lhs, rhs, parameters)
         elif name == "cond":
             counts = [_multiply_adds(branch.jaxpr) for branch in parameters["branches"]]
             chosen = platforms.get(equation.invars[0])
