@@ -55,15 +55,19 @@ def draw_all(
 
 
 def draw_parts(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
-    """Draws a bar for each configuration, its step cut into parts: time and memory."""
+    """Draws each configuration's parts: their times as a bar, their memory as points."""
     figure = Figure(figsize=(11, 2.2 + 0.5 * len(rows)), layout="constrained")
     time, memory = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
-    for axes, values in (
-        (time, [_milliseconds(row) for row in rows]),
-        (memory, [_megabytes(row) for row in rows]),
-    ):
-        _stack(axes, places, values, across=True)
+    _stack(time, places, [_milliseconds(row) for row in rows], across=True)
+    # The parts of a step share their memory, so that a sum would mean nothing.
+    for name in NAMES:
+        sizes = [_megabytes(row)[name] for row in rows]
+        memory.plot(sizes, places, "o", color=_PART_COLOURS[name], markersize=8)
+    whole = [row["memory"]["total"] / 1e6 for row in rows]
+    memory.plot(whole, places, "D", color="black", markersize=7, label="whole step")
+    memory.set_xlim(left=0)
+    for axes in (time, memory):
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
     names = [describe({k: row.get(k) for k in _differing(rows)}) for row in rows]
@@ -71,7 +75,12 @@ def draw_parts(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     time.invert_yaxis()
     time.set(title="time", xlabel="ms a step")
     memory.set(title="memory, each part as a program of its own", xlabel="MB")
-    handles, labels = time.get_legend_handles_labels()
+    handles, labels = (
+        [*ours, *theirs]
+        for ours, theirs in zip(
+            time.get_legend_handles_labels(), memory.get_legend_handles_labels(), strict=True
+        )
+    )
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=120)
@@ -129,6 +138,10 @@ def draw_growth(path: Path, grown: Sequence[Growth], title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _milliseconds(row: dict[str, Any]) -> dict[str, float]:
     """The parts of a step in milliseconds, and what is left of the whole step."""
     parts = {part["name"]: 1e3 * part["seconds"] for part in row["parts"]}
@@ -153,7 +166,7 @@ def _stack(
             bars = axes.bar(places, values, 0.7, bottom=ends, **style)
         total = [sum(cost.values()) for cost in costs]
         largest = max(total)
-        texts = [f"{value:.3g}" if value > _LEAST_LABELLED * largest else "" for value in values]
+        texts = [_short(value) if value > _LEAST_LABELLED * largest else "" for value in values]
         colour = "black" if name == "not covered" else "white"
         axes.bar_label(bars, texts, label_type="center", fontsize=7, color=colour)
         ends = [end + value for end, value in zip(ends, values, strict=True)]

@@ -89,7 +89,7 @@ def largest_batch(
 
     A step's memory grows with the batch along a straight line, or nearly so. The line through two
     batch sizes says which size to compile next; where that one shows the line to be wrong, the line
-    is drawn anew through its neighbours, until the next larger batch would not fit.
+    is drawn anew, in turns with halving what is left, until the next larger batch would not fit.
 
     Args:
         bytes_of: what the step takes for a batch, asked once for each size.
@@ -121,7 +121,9 @@ def largest_batch(
             )
         guess = int((budget - fixed) / max(per_image, 1e-9)) // multiple * multiple
         guess = max(guess, below + multiple)
-        guess = guess if above is None else min(guess, above - multiple)
+        if above is not None:
+            middle = (below + above) // 2 // multiple * multiple
+            guess = middle if len(known) % 2 else min(guess, above - multiple)
         predicted[guess] = round(fixed + per_image * guess)
         known[guess] = bytes_of(guess)
 
