@@ -12,7 +12,10 @@ from train.bench.memory import DoesNotFitError, footprint, largest_batch, peak_b
 
 def test_a_line_through_two_batches_predicts_a_third(config, dataset):
     budget = 15_000_000
-    started = dataclasses.replace(config, batch_size=512)
+    quick = {"conv_kernel": 1, "primary_kernel": 1, "decoder_hidden": None}
+    started = dataclasses.replace(
+        config, batch_size=512, model_options=config.model_options | quick, routing_iterations=1
+    )
     found = predict_memory(started, dataset, devices=1, budget=budget)
     sizes = list(found.compiled)
     assert sizes[:2] == [256, 512]
@@ -23,9 +26,10 @@ def test_a_line_through_two_batches_predicts_a_third(config, dataset):
 
 
 def test_donated_arguments_do_not_count_twice():
-    x = jax.ShapeDtypeStruct((1000,), jnp.float32)
+    x = jnp.ones(1000)
     kept = footprint(jax.jit(lambda x: x + 1).lower(x).compile())
-    donated = footprint(jax.jit(lambda x: x + 1, donate_argnums=0).lower(x).compile())
+    with jax.debug_nans(False):  # which keeps what was donated
+        donated = footprint(jax.jit(lambda x: x + 1, donate_argnums=0).lower(x).compile())
     assert (kept.arguments, kept.outputs, kept.total) == (4000, 4000, 8000)
     assert donated.total == 4000
 

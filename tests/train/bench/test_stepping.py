@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -9,14 +11,13 @@ from train.program import assemble
 
 
 def test_steps_are_those_of_training(config, dataset):
-    ours, theirs = (assemble(config, dataset, devices=2) for _ in range(2))
-    batches = endless_batches(ours)
-    train(ours, batches, 2)
-    train(ours, batches, 1)
-    for batch in theirs.feed.batches(0, 3):
-        theirs.train(batch)
-    jax.tree.map(np.testing.assert_array_equal, ours.state.params, theirs.state.params)
-    assert int(ours.state.step) == 3
+    feed = assemble(config, dataset, devices=2).feed
+    seen = []
+    program = SimpleNamespace(feed=feed, train=seen.append)
+    batches = endless_batches(program)
+    train(program, batches, 2)
+    train(program, batches, 1)
+    jax.tree.map(np.testing.assert_array_equal, seen, list(feed.batches(0, 3)))
 
 
 def test_a_program_is_lowered_for_any_batch(config, dataset):
