@@ -1,10 +1,11 @@
-"""The command line: `python -m train fit|evaluate|predict|presets`."""
+"""The command line: `python -m train fit|evaluate|predict|bench|presets`."""
 
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.bench.options import add_bench_options
 from train.command import UserErrorParser, add_config_options, config_changes
 from train.errors import UserError
 
@@ -83,6 +84,20 @@ def _parser() -> UserErrorParser:
     )
     _add_json(predict)
 
+    bench = commands.add_parser(
+        "bench",
+        help="measure what training costs",
+        description="Measures the training step of a recipe: images a second, memory, the split "
+        "between its parts, and the share of what the machine can do; and how they grow.",
+    )
+    bench.add_argument(
+        "preset", metavar="PRESET", nargs="?", default="digits", help="recipe (default: digits)"
+    )
+    _add_data_dir(bench)
+    _add_devices(bench)
+    add_bench_options(bench)
+    add_config_options(bench)
+
     presets = commands.add_parser(
         "presets",
         help="list the recipes",
@@ -123,9 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, or 2 for bad input."""
     try:
         options = _parser().parse_args(arguments)
-        {"fit": _fit, "evaluate": _evaluate, "predict": _predict, "presets": _presets}[
-            options.command
-        ](options)
+        {
+            "fit": _fit,
+            "evaluate": _evaluate,
+            "predict": _predict,
+            "bench": _bench,
+            "presets": _presets,
+        }[options.command](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -212,6 +231,13 @@ def _predict(options) -> None:  # type: ignore[no-untyped-def]
             "ground need --invert",
             file=sys.stderr,
         )
+
+
+def _bench(options) -> None:  # type: ignore[no-untyped-def]
+    from train.bench.command import run
+    from train.presets import get_preset
+
+    run(config_changes(get_preset(options.preset), options), options)
 
 
 def _presets(options) -> None:  # type: ignore[no-untyped-def]

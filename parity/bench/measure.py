@@ -1,16 +1,15 @@
 """The benchmark: rounds in which every contender has its turn, so that noise meets all alike."""
 
-import platform
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from parity.bench.contenders import Work
 from parity.bench.worker import Ready, Worker
+from train.bench.machine import describe_machine
 
 KINDS = ("train", "forward")
 
@@ -176,16 +175,4 @@ def make_work(batch_size: int, *, dtype: str, iterations: int) -> Work:
 
 def machine(cores: int) -> dict[str, Any]:
     """What the figures were measured on."""
-    return {
-        "system": platform.platform(),
-        "cores": cores,
-        "python": platform.python_version(),
-        **{name: _version(name) for name in ("jax", "jaxlib", "flax", "torch")},
-    }
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+    return {"cores": cores, **describe_machine(("jax", "jaxlib", "flax", "torch"))}

@@ -2,14 +2,13 @@
 
 import multiprocessing
 import os
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
 from parity.bench.contenders import CONTENDERS, Work
+from train.bench.machine import process_peak_bytes
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def _serve(name: str, work: Work, cores: int, connection: Connection) -> None:
         while True:
             what, times = connection.recv()
             if what == "peak":
-                connection.send(("done", contender.peak_bytes() or _process_peak()))
+                connection.send(("done", contender.peak_bytes() or process_peak_bytes()))
                 continue
             begun = time.perf_counter()
             getattr(contender, what)(times)
@@ -107,8 +106,3 @@ def _serve(name: str, work: Work, cores: int, connection: Connection) -> None:
     except Exception as error:
         first = (str(error) or type(error).__name__).strip().splitlines()[0]
         connection.send(("failed", f"{type(error).__name__}: {first}"))
-
-
-def _process_peak() -> int:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -109,11 +109,22 @@ def load(
 
     from train.data import tfds_cache
 
-    cache = Path(cache_dir or _default_cache()).expanduser()
+    cache = _cache(cache_dir)
     if not tfds_cache.is_prepared(source, cache):
         tfds_cache.prepare(source, cache, data_dir=data_dir)
     return tfds_cache.read(source, cache)
 
 
-def _default_cache() -> str:
-    return os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+def is_prepared(source: IdxSource, *, cache_dir: str | Path | None = None) -> bool:
+    """Whether `load` finds the set in the cache, and so needs neither files nor a network."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        return False
+
+    from train.data import tfds_cache
+
+    return tfds_cache.is_prepared(source, _cache(cache_dir))
+
+
+def _cache(cache_dir: str | Path | None) -> Path:
+    named = cache_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(named).expanduser()

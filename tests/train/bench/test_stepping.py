@@ -1,0 +1,33 @@
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from train.bench.measure import smallest_program
+from train.bench.stepping import endless_batches, lower_step, train
+from train.errors import UserError
+from train.program import assemble
+
+
+def test_steps_are_those_of_training(config, dataset):
+    feed = assemble(config, dataset, devices=2).feed
+    seen = []
+    program = SimpleNamespace(feed=feed, train=seen.append)
+    batches = endless_batches(program)
+    train(program, batches, 2)
+    train(program, batches, 1)
+    jax.tree.map(np.testing.assert_array_equal, seen, list(feed.batches(0, 3)))
+
+
+def test_a_program_is_lowered_for_any_batch(config, dataset):
+    program = smallest_program(config, dataset, devices=2)
+    assert program.config.batch_size == 2
+    lowered = lower_step(program, 4096)  # more than there are examples
+    indices = lowered.in_avals[0][2]["indices"]
+    assert indices.shape == (2, 2048)
+
+
+def test_no_device_is_told(config, dataset):
+    with pytest.raises(UserError, match="--devices is 0"):
+        smallest_program(config, dataset, devices=0)

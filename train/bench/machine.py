@@ -1,0 +1,36 @@
+"""What figures were measured on, and the memory of a process there; it imports no framework."""
+
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+
+def describe_machine(packages: Iterable[str]) -> dict[str, Any]:
+    """System, Python and the versions of packages, None for one that is not installed."""
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+    }
+
+
+def process_peak_bytes() -> int:
+    """The most memory that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def physical_bytes() -> int:
+    """The memory that this machine has."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
