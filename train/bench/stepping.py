@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from train.program import Program
-from train.step import split_batch
+from train.step import stack_batches
 
 _NO_END = 10**9
 
@@ -19,7 +20,11 @@ def endless_batches(program: Program) -> Iterator[Any]:
 
 def train(program: Program, batches: Iterator[Any], steps: int) -> None:
     """Takes so many steps on the next batches, as `fit` does, and waits for the last."""
-    metrics = [program.train(batch) for batch in itertools.islice(batches, steps)]
+    metrics: list[Any] = []
+    while steps > 0:
+        dispatch = list(itertools.islice(batches, min(steps, program.capacity)))
+        metrics = [program.train(dispatch)]
+        steps -= len(dispatch)
     jax.block_until_ready(metrics)
 
 
@@ -31,13 +36,11 @@ def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
         batch_size: a multiple of the number of devices.
     """
     example = next(iter(program.feed.batches(0, 1)))
-    batch = jax.eval_shape(
-        lambda: split_batch(
-            {
-                name: jax.numpy.zeros((batch_size, *array.shape[1:]), array.dtype)
-                for name, array in example.items()
-            },
-            program.mesh,
-        )
+    batch = {
+        name: np.zeros((batch_size, *array.shape[1:]), array.dtype)
+        for name, array in example.items()
+    }
+    stacked = jax.eval_shape(lambda: stack_batches([batch], program.capacity, program.mesh))
+    return program.train_step.lower(  # type: ignore[attr-defined]
+        program.state, program.feed.constants, stacked, np.int32(1)
     )
-    return program.train_step.lower(program.state, program.feed.constants, batch)  # type: ignore[attr-defined]

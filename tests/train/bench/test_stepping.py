@@ -13,11 +13,13 @@ from train.program import assemble
 def test_steps_are_those_of_training(config, dataset):
     feed = assemble(config, dataset, devices=2).feed
     seen = []
-    program = SimpleNamespace(feed=feed, train=seen.append)
+    program = SimpleNamespace(feed=feed, train=seen.append, capacity=2)
     batches = endless_batches(program)
-    train(program, batches, 2)
+    train(program, batches, 3)
     train(program, batches, 1)
-    jax.tree.map(np.testing.assert_array_equal, seen, list(feed.batches(0, 3)))
+    assert [len(dispatch) for dispatch in seen] == [2, 1, 1]
+    taken = [batch for dispatch in seen for batch in dispatch]
+    jax.tree.map(np.testing.assert_array_equal, taken, list(feed.batches(0, 4)))
 
 
 def test_a_program_is_lowered_for_any_batch(config, dataset):
@@ -25,7 +27,7 @@ def test_a_program_is_lowered_for_any_batch(config, dataset):
     assert program.config.batch_size == 2
     lowered = lower_step(program, 4096)  # more than there are examples
     indices = lowered.in_avals[0][2]["indices"]
-    assert indices.shape == (2, 2048)
+    assert indices.shape == (2, program.capacity, 2048)
 
 
 def test_no_device_is_told(config, dataset):
