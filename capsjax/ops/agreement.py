@@ -61,13 +61,13 @@ def coupling(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
     """Coupling coefficients `[J, T, B]`, a softmax over the output capsules."""
     projected = _product("jdn,jdb->jnb", w, total.astype(w.dtype))
     projected = projected.reshape(w.shape[0], *u.shape)
-    b = jnp.sum(projected * u.astype(projected.dtype), axis=2)
+    b = jnp.sum(projected * u[None].astype(projected.dtype), axis=2)
     return jax.nn.softmax(b, axis=0)
 
 
 def outputs(w: jax.Array, u: jax.Array, c: jax.Array) -> jax.Array:
     """What this tile adds to the output capsules before squash, `[J, D, B]`."""
-    weighted = c.astype(u.dtype)[:, :, None] * u
+    weighted = c.astype(u.dtype)[:, :, None] * u[None]
     return _product("jdn,jnb->jdb", w, weighted.reshape(w.shape[0], -1, u.shape[-1]))
 
 

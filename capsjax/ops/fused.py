@@ -11,8 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
 
 from capsjax.capsules import accumulation_dtype, squash
 from capsjax.ops import agreement
@@ -40,7 +43,7 @@ def route_fused(
 
     Raises:
         ValueError: a tile does not fit on the chip; or, unless interpreted, the program is compiled
-            for a CPU.
+            for something else than a TPU.
     """
     batch, n_in, in_dim = pose.shape
     _check_size(*kernel.shape[1:])
@@ -71,7 +74,7 @@ def _check_size(out_capsules: int, dim: int, in_dim: int) -> None:
 def _iterate(w: jax.Array, u: jax.Array, iterations: int, interpret: bool) -> jax.Array:
     """The output capsules before squash of every iteration, `[R, J, D, B]`."""
     shapes = _Blocks(w, u, iterations)
-    return pl.pallas_call(
+    kernel = pl.pallas_call(
         _forward_kernel,
         grid=shapes.grid,
         in_specs=[shapes.w, shapes.u],
@@ -80,7 +83,32 @@ def _iterate(w: jax.Array, u: jax.Array, iterations: int, interpret: bool) -> ja
         scratch_shapes=[shapes.scratch],
         compiler_params=_compiler_params("parallel", "arbitrary", "arbitrary"),
         interpret=interpret,
-    )(w, u)
+    )
+    if interpret:
+        return kernel(w, u)
+    states = shapes.states
+    refuse = jax.jit(functools.partial(_tpu_only.bind, shape=states.shape, dtype=states.dtype))
+    return lax.platform_dependent(w, u, tpu=kernel, default=refuse)
+
+
+# What stands in for the kernels in a program for another platform. Which one it is for is not known
+# before it is lowered.
+_tpu_only = Primitive("dense_routing_for_tpu")
+
+
+@_tpu_only.def_abstract_eval
+def _(*_inputs: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.core.ShapedArray(shape, dtype)
+
+
+def _refuse(context: mlir.LoweringRuleContext, *_inputs: Any, **_shape: Any) -> Any:
+    platforms = ", ".join(context.module_context.platforms)
+    raise ValueError(
+        f"implementation 'pallas' runs on a TPU, not on {platforms}: name 'recompute', or none"
+    )
+
+
+mlir.register_lowering(_tpu_only, _refuse)
 
 
 def _forward_kernel(w_ref: Any, u_ref: Any, s_ref: Any, total_ref: Any) -> None:

@@ -98,7 +98,7 @@ def route_dense(
     - `"xla"` computes all votes, keeps them for the backward pass, and gives them to the routing;
     - `"recompute"` never stores them: it goes over the input capsules a tile at a time, and does so
       again in the backward pass;
-    - `"pallas"` does the same in kernels for TPU, in which all iterations are one.
+    - `"pallas"` does the same on a TPU, in one kernel for all iterations.
 
     Where none is named, the platform for which the program is compiled and the batch size decide,
     as `implementation_on` tells.
