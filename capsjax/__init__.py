@@ -14,9 +14,11 @@ from capsjax.routing import (
     RoutingTrace,
     UnsizedRouting,
     create_routing,
+    implementation_on,
     list_routings,
     map_examples,
     route,
+    route_dense,
 )
 
 __version__ = "0.1.0"
@@ -40,6 +42,7 @@ __all__ = [
     "UnsizedRouting",
     "create_model",
     "create_routing",
+    "implementation_on",
     "list_models",
     "list_routings",
     "map_examples",
@@ -47,5 +50,6 @@ __all__ = [
     "norm",
     "reconstruction_loss",
     "route",
+    "route_dense",
     "squash",
 ]

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from capsjax import _checks
 from capsjax.capsules import Capsules, Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
-from capsjax.routing import DynamicRouting, Routing, UnsizedRouting
+from capsjax.routing import DynamicRouting, Implementation, Routing, UnsizedRouting
 
 
 class CapsNetOutput(NamedTuple):
@@ -52,6 +52,8 @@ class CapsNet(nnx.Module):
         routing: how the class capsules come about. One with parameters is given as an
             `UnsizedRouting`, such as `LearnedPrior()`, which is built once the number of primary
             capsules is known.
+        routing_implementation: how it is computed, `"xla"`, `"recompute"` or `"pallas"`, see
+            `route_dense`; if not given, what was measured to be the fastest.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
         decoder_combine: whether the decoder sees the masked class capsules one after the other,
             `"concat"`, or their `"sum"`.
@@ -81,6 +83,7 @@ class CapsNet(nnx.Module):
         primary_squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
         class_dim: int = 16,
         routing: Routing | UnsizedRouting = DynamicRouting(iterations=3),  # noqa: B008 (frozen)
+        routing_implementation: Implementation | None = None,
         decoder_hidden: Sequence[int] | None = (512, 1024),
         decoder_combine: Literal["concat", "sum"] = "concat",
         dtype: DTypeLike = jnp.float32,
@@ -131,6 +134,7 @@ class CapsNet(nnx.Module):
             num_classes,
             class_dim,
             routing=routing,
+            implementation=routing_implementation,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

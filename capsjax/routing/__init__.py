@@ -4,6 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from capsjax import _checks
+from capsjax.routing.dense import (
+    IMPLEMENTATIONS,
+    Implementation,
+    dense_votes,
+    implementation_on,
+    route_dense,
+)
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
 from capsjax.routing.prior import LearnedPrior, PriorRouting
 from capsjax.routing.protocol import EXAMPLES, Routed, Routing, UnsizedRouting, map_examples, route
@@ -51,7 +58,9 @@ def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
 
 __all__ = [
     "EXAMPLES",
+    "IMPLEMENTATIONS",
     "DynamicRouting",
+    "Implementation",
     "LearnedPrior",
     "PriorRouting",
     "Routed",
@@ -59,7 +68,10 @@ __all__ = [
     "RoutingTrace",
     "UnsizedRouting",
     "create_routing",
+    "dense_votes",
+    "implementation_on",
     "list_routings",
     "map_examples",
     "route",
+    "route_dense",
 ]

@@ -16,6 +16,7 @@ from capsjax import (
     PrimaryCaps,
     PriorRouting,
     Squash,
+    map_examples,
     norm,
     squash,
 )
@@ -140,6 +141,37 @@ def test_a_routing_without_sizes_is_built_for_the_layer():
     assert layer.routing.prior.shape == (7, 3)
 
 
+def test_the_layer_runs_the_implementation_that_it_is_given():
+    def program(implementation):
+        layer = DenseCaps(
+            7, 4, 3, 5, routing=DynamicRouting(), implementation=implementation, rngs=nnx.Rngs(0)
+        )
+        capsules = Capsules(jnp.ones((BATCH, 7, 4)), jnp.ones((BATCH, 7)))
+        return jax.jit(lambda: layer(capsules)).lower().as_text()
+
+    votes = f"tensor<{BATCH}x7x3x5xf32>"
+    assert votes in program("xla")
+    assert votes not in program("recompute")
+
+
+def test_votes_are_computed_in_the_layers_dtype():
+    layer = DenseCaps(
+        7,
+        4,
+        3,
+        5,
+        routing=DynamicRouting(),
+        implementation="xla",
+        dtype="bfloat16",
+        rngs=nnx.Rngs(0),
+    )
+    pose = jnp.asarray(draw(BATCH, 7, 4))
+    capsules, _ = layer(Capsules(pose, norm(pose)))
+    assert layer.votes(pose).dtype == jnp.bfloat16
+    expected = map_examples(DynamicRouting().trace, layer.votes(pose)).v[:, -1]
+    assert_close(capsules.pose, expected, reduction_length=7)
+
+
 def decode(layer, x):
     """Dense layers in NumPy: rectifiers between and a sigmoid at the end."""
     *hidden, last = [(np.asarray(d.kernel[...]), np.asarray(d.bias[...])) for d in layer.layers]
@@ -195,6 +227,12 @@ def test_a_decoder_without_hidden_layers():
         (
             lambda: DenseCaps(4, 4, 4, 4, routing="dynamic", rngs=nnx.Rngs(0)),
             r"such as create_routing\('dynamic'\), not 'dynamic'",
+        ),
+        (
+            lambda: DenseCaps(
+                4, 4, 4, 4, routing=LearnedPrior(), implementation="recompute", rngs=nnx.Rngs(0)
+            ),
+            "'recompute' computes a DynamicRouting .*, not PriorRouting, for which there is: xla",
         ),
         (
             lambda: Decoder(3, 4, (2, 2, 1), hidden=(8, 0), rngs=nnx.Rngs(0)),

@@ -35,12 +35,14 @@ def test_options_as_json_has_them():
         dtype="bfloat16",
         param_dtype="float32",
         routing=create_routing("dynamic-prior", squash={"axis": "element"}),
+        routing_implementation="xla",
     )
     assert isinstance(model, CapsNet)
     assert model.primary_caps.order == "flat"
     assert model.primary_caps.squash == Squash("capsules", 1e-8)
     assert model.decoder.layers[0].kernel.shape == (16, 5)
     assert model.class_caps.routing.prior.shape == (18, 3)
+    assert model.class_caps.implementation == "xla"
     assert model.class_caps.routing.routing.squash == Squash("element")
     assert model.features.conv.dtype == jnp.bfloat16
     assert model.features.conv.kernel.dtype == jnp.float32
@@ -68,6 +70,10 @@ def test_options_as_json_has_them():
         ({"primary_squash": {"eps": 1}}, "squash has no option 'eps', choose from: axis"),
         ({"primary_squash": {"epsilon": 2}}, "epsilon of squash must be a number from 0 to 1"),
         ({"routing": "dynamic"}, r"such as create_routing\('dynamic'\), not 'dynamic'"),
+        (
+            {"routing_implementation": "cuda"},
+            "unknown implementation 'cuda', choose from: xla, rec",
+        ),
         ({"dtype": "float33"}, "dtype must be a floating dtype such as 'float32', not 'float33'"),
         ({"param_dtype": "int32"}, "param_dtype must be a floating dtype"),
     ],

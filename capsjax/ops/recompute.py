@@ -1,0 +1,100 @@
+"""Dynamic routing of dense capsules that stores no votes: they are recomputed from what made them.
+
+Forward and backward pass go over the input capsules tile by tile. What is kept from one to the
+other are the matrices, the poses and the outputs of each iteration.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from capsjax.capsules import SquashFunction, accumulation_dtype
+from capsjax.ops import agreement
+
+# Bytes of the largest array of a tile, a few of which are alive at once. On a CPU they should stay
+# in the second-level cache (measured where two cores have 2 MiB of it); an accelerator wants few
+# and large products (a guess: what the caches of today's hold).
+CPU_TILE_BYTES = 640 * 2**10
+ACCELERATOR_TILE_BYTES = 32 * 2**20
+
+
+def route_recomputing(
+    kernel: jax.Array,
+    pose: jax.Array,
+    *,
+    iterations: int,
+    squash: SquashFunction,
+    detach: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+    """Procedure 1 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829, from poses on.
+
+    Args:
+        kernel: `[I, J, D, K]`, in the dtype of the computation.
+        pose: `[B, I, K]`, in the same dtype.
+        iterations: at least 1.
+        squash: of the output capsules `[J, D]` of one example.
+        detach: whether gradients flow through the last iteration only.
+
+    Returns:
+        The output capsules `[B, J, D]` and the coupling `[B, I, J]` they were made with, in
+        `accumulation_dtype` of the inputs. A coupling that is not used is not computed.
+    """
+    function = functools.partial(_route, iterations=iterations, squash=squash, detach=detach)
+    return lax.platform_dependent(
+        kernel,
+        pose,
+        cpu=functools.partial(function, tile_bytes=CPU_TILE_BYTES),
+        default=functools.partial(function, tile_bytes=ACCELERATOR_TILE_BYTES),
+    )
+
+
+def _route(
+    kernel: jax.Array,
+    pose: jax.Array,
+    *,
+    iterations: int,
+    squash: SquashFunction,
+    detach: bool,
+    tile_bytes: int,
+) -> tuple[jax.Array, jax.Array]:
+    n_in, n_out, dim, in_dim = kernel.shape
+    batch = len(pose)
+    dtype = accumulation_dtype(pose.dtype)
+    bytes_of_one = n_out * in_dim * batch * dtype.itemsize
+    tiles = agreement.cut(kernel, pose, max(1, tile_bytes // bytes_of_one))
+    squash_each = jax.vmap(squash, in_axes=-1, out_axes=-1)
+
+    total = jnp.zeros((n_out, dim, batch), dtype)
+    s = _uniform_outputs(tiles)
+    for _ in range(iterations - 1):
+        total = total + squash_each(s)
+        s = _attend(tiles, total, detach=detach)
+    c = agreement.couplings(tiles, total, n_in)
+    c = lax.stop_gradient(c) if detach else c
+    return squash_each(s).transpose(2, 0, 1), c
+
+
+def _uniform_outputs(tiles: agreement.Tiles) -> jax.Array:
+    """`s` of the first iteration, whose coupling coefficients are all equal: one product."""
+    count, n_out, _, rows = tiles.w.shape
+    u = tiles.u.reshape(count, rows, -1)
+    dtype = accumulation_dtype(u.dtype)
+    return jnp.einsum("njdr,nrb->jdb", tiles.w, u, preferred_element_type=dtype) / n_out
+
+
+def _attend(tiles: agreement.Tiles, total: jax.Array, *, detach: bool) -> jax.Array:
+    """`s` of a later iteration, before which the outputs have summed up to `total`."""
+
+    # What a tile computes is computed again in the backward pass, so that nothing of it is stored.
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # a loop keeps the two apart already
+    def of_tile(tile: agreement.Tiles, total: jax.Array) -> jax.Array:
+        c = agreement.coupling(tile.w, tile.u, total)
+        return agreement.outputs(tile.w, tile.u, lax.stop_gradient(c) if detach else c)
+
+    def add(s: jax.Array, tile: agreement.Tiles) -> tuple[jax.Array, None]:
+        return s + of_tile(tile, total), None
+
+    s, _ = lax.scan(add, jnp.zeros_like(total), tiles)
+    return s

@@ -1,0 +1,158 @@
+"""Routing of dense capsules: one operation from poses to capsules, in several implementations."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from capsjax import _checks
+from capsjax.capsules import norm
+from capsjax.ops.recompute import route_recomputing
+from capsjax.routing.dynamic import DynamicRouting
+from capsjax.routing.protocol import Routed, Routing, route
+
+Implementation = Literal["xla", "recompute", "pallas"]
+
+IMPLEMENTATIONS = ("xla", "recompute", "pallas")
+
+# What runs where none is named: on this platform, this one, from this batch size of a device on.
+# Everywhere else it is "xla". A line is here because it was measured to be faster: on two cores of
+# a CPU both are as fast at a batch of 8, and at 128 "recompute" takes a third of the time. Nothing
+# has been measured on a GPU or TPU.
+MEASURED: dict[str, tuple[Implementation, int]] = {"cpu": ("recompute", 16)}
+
+
+def check_implementation(
+    implementation: Implementation | None, routing: Routing
+) -> Implementation | None:
+    """The implementation, if it is none or can compute that routing.
+
+    Raises:
+        ValueError: there is no such implementation, or it cannot.
+    """
+    if implementation is None:
+        return None
+    _checks.one_of("implementation", implementation, IMPLEMENTATIONS)
+    able = _able(routing)
+    if implementation not in able:
+        is_plain = type(routing) is DynamicRouting
+        name = routing if is_plain else getattr(routing, "__name__", type(routing).__name__)
+        raise ValueError(
+            f"implementation {implementation!r} computes {_ABILITIES[implementation]}, not "
+            f"{name}, for which there is: {', '.join(able)}"
+        )
+    return implementation
+
+
+_ABILITIES = {
+    "recompute": "a DynamicRouting whose softmax is over 'out' and whose logits are not shared",
+    "pallas": "a DynamicRouting that differs from the paper's in its iterations alone",
+}
+
+
+def _able(routing: Routing) -> list[Implementation]:
+    """The implementations that can compute a routing; the first can compute any."""
+    able: list[Implementation] = ["xla"]
+    # A subclass may compute something else.
+    if type(routing) is DynamicRouting:
+        if routing.softmax_over == "out" and not routing.shared_logits:
+            able.append("recompute")
+        if routing == DynamicRouting(routing.iterations):
+            able.append("pallas")
+    return able
+
+
+def implementation_on(platform: str, routing: Routing, batch: int) -> Implementation:
+    """The implementation that `route_dense` takes where none is named.
+
+    Args:
+        platform: `"cpu"`, `"cuda"`, `"rocm"` or `"tpu"`.
+        routing: any.
+        batch: examples on one device.
+    """
+    implementation, from_batch = MEASURED.get(platform, ("xla", 0))
+    is_better = batch >= from_batch and implementation in _able(routing)
+    return implementation if is_better else "xla"
+
+
+def dense_votes(kernel: jax.Array, pose: jax.Array) -> jax.Array:
+    """Matrices `[I, J, D, K]` and poses `[batch, I, K]` -> votes `[batch, I, J, D]`."""
+    return jnp.einsum("ijdk,bik->bijd", kernel, pose)
+
+
+def route_dense(
+    routing: Routing,
+    kernel: jax.Array,
+    pose: jax.Array,
+    activation: jax.Array,
+    *,
+    implementation: Implementation | None = None,
+) -> Routed:
+    """Routes the votes `u_hat_ij = W_ij u_i` of a batch.
+
+    All implementations compute the same numbers and the same gradients:
+
+    - `"xla"` computes all votes, keeps them for the backward pass, and gives them to the routing;
+    - `"recompute"` never stores them: it goes over the input capsules a tile at a time, and does so
+      again in the backward pass;
+    - `"pallas"` does the same on a TPU, in one kernel for all iterations.
+
+    Where none is named, the platform for which the program is compiled and the batch size decide,
+    as `implementation_on` tells.
+
+    Args:
+        routing: any for `"xla"`; a `DynamicRouting` for the others.
+        kernel: `[I, J, D, K]`, in the dtype of the votes.
+        pose: `[batch, I, K]`, in the same dtype.
+        activation: `[batch, I]`.
+        implementation: one of the above.
+
+    Returns:
+        `Routed`, with `batch` as the leading axis of each array.
+
+    Raises:
+        ValueError: there is no such implementation; or it cannot compute this routing, these sizes
+            or, once compiled, on that platform.
+    """
+    check_implementation(implementation, routing)
+    run = functools.partial(_run, routing)
+    if implementation is not None:
+        return run(implementation)(kernel, pose, activation)
+    by_platform = {p: implementation_on(p, routing, len(pose)) for p in MEASURED}
+    # Not even asked about the platform where the answer is the same: a routing may hold parameters.
+    if set(by_platform.values()) <= {"xla"}:
+        return run("xla")(kernel, pose, activation)
+    return lax.platform_dependent(
+        kernel,
+        pose,
+        activation,
+        **{platform: run(name) for platform, name in by_platform.items()},
+        default=run("xla"),
+    )
+
+
+def _run(routing: Any, implementation: Implementation) -> Callable[..., Routed]:
+    """`(kernel, pose, activation) -> Routed` by an implementation that is able to."""
+
+    def run(kernel: jax.Array, pose: jax.Array, activation: jax.Array) -> Routed:
+        if implementation == "xla":
+            return route(routing, dense_votes(kernel, pose), activation)
+        if implementation == "recompute":
+            v, c = route_recomputing(
+                kernel,
+                pose,
+                iterations=routing.iterations,
+                squash=routing.squash,
+                detach=routing.detach,
+            )
+        else:
+            # Pallas is experimental: only those who ask for it should depend on its import.
+            from capsjax.ops.fused import route_fused
+
+            v, c = route_fused(kernel, pose, iterations=routing.iterations)
+        return Routed(pose=v, activation=norm(v), coupling=c)
+
+    return run
