@@ -9,6 +9,7 @@ from parity.bench.options import add_bench_options
 from parity.convert import add_commands, run_export, run_import
 from train.command import UserErrorParser
 from train.errors import UserError
+from train.huge_pages import restart_with_huge_pages
 
 
 def _parser() -> UserErrorParser:
@@ -129,4 +130,5 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main())

@@ -8,6 +8,7 @@ from pathlib import Path
 from train.bench.options import add_bench_options
 from train.command import UserErrorParser, add_config_options, config_changes
 from train.errors import UserError
+from train.huge_pages import restart_with_huge_pages
 
 
 def _parser() -> UserErrorParser:
@@ -252,4 +253,5 @@ def _presets(options) -> None:  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
+    restart_with_huge_pages()
     sys.exit(main())
