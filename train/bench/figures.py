@@ -1,5 +1,6 @@
 """The benchmark's pictures."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def draw_parts(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     _stack(time, places, [_milliseconds(row) for row in rows], across=True)
     # The parts of a step share their memory, so that a sum would mean nothing.
     for name in NAMES:
-        sizes = [_megabytes(row)[name] for row in rows]
+        sizes = [_megabytes(row).get(name, math.nan) for row in rows]
         memory.plot(sizes, places, "o", color=_PART_COLOURS[name], markersize=8)
     whole = [row["memory"]["total"] / 1e6 for row in rows]
     memory.plot(whole, places, "D", color="black", markersize=7, label="whole step")

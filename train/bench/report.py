@@ -16,6 +16,9 @@ _COLUMNS = {
     "implementation": "routing",
     "primary_capsules": "capsules",
 }
+IN_ROUTING = "in routing"
+"""Stands for the votes of a step whose routing makes none that could be timed alone."""
+
 _UNITS = {"batch": "image", "iterations": "iteration", "capsules": "primary capsule"}
 
 
@@ -83,7 +86,10 @@ def time_table(rows: Sequence[Row], machine: Row) -> str:
         ceiling = machine["ceilings"]["matrix_flops"][row["dtype"]]
         count = machine["devices"]
         each = []
-        for part in row["parts"]:
+        for part in _parts(row):
+            if part is None:
+                each.append(IN_ROUTING)
+                continue
             share = part["flops"] * count / part["seconds"] / ceiling
             milliseconds = f"{1e3 * part['seconds']:.2f}"
             each.append(f"{milliseconds} ({share:.0%})" if part["flops"] else milliseconds)
@@ -98,12 +104,21 @@ def time_table(rows: Sequence[Row], machine: Row) -> str:
     return _table(rows, [*NAMES, "sum", "whole step", "not covered"], cells)
 
 
+def _parts(row: Row) -> list[Row | None]:
+    """Each part that a step may have; None for what this one's routing does in one."""
+    by_name = {part["name"]: part for part in row["parts"]}
+    return [by_name.get(name) for name in NAMES]
+
+
 def memory_table(rows: Sequence[Row]) -> str:
     """The parts' memory by the compiler's analysis."""
 
     def cells(row: Row) -> list[str]:
         return [
-            *(f"{part['memory']['total'] / 1e6:,.1f}" for part in row["parts"]),
+            *(
+                IN_ROUTING if part is None else f"{part['memory']['total'] / 1e6:,.1f}"
+                for part in _parts(row)
+            ),
             f"{row['memory']['total'] / 1e6:,.1f}",
         ]
 

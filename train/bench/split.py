@@ -32,7 +32,8 @@ class Part:
     """What a part of the step costs.
 
     Attributes:
-        name: one of `NAMES`; "decoder" takes in the losses.
+        name: one of `NAMES`; "decoder" takes in the losses, and "routing" the votes where the
+            implementation of the routing has no votes of its own.
         seconds: of each round, for one step.
         memory: of its program.
         flops: nominal operations.
@@ -113,8 +114,12 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     def vote(class_caps: Any, inputs: tuple, constants: None) -> jax.Array:
         return class_caps.votes(*inputs)
 
-    def route(routing: Any, inputs: tuple, constants: None) -> capsjax.Routed:
+    def route_votes(routing: Any, inputs: tuple, constants: None) -> capsjax.Routed:
         return capsjax.route(routing, *inputs)
+
+    def route(class_caps: Any, inputs: tuple, constants: None) -> capsjax.Routed:
+        capsules, coupling = class_caps(capsjax.Capsules(*inputs))
+        return capsjax.Routed(capsules.pose, capsules.activation, coupling)
 
     def decode(decoder: Any, inputs: tuple, constants: tuple) -> jax.Array:
         (pose, lengths), (images, labels, coupling) = inputs, constants
@@ -132,12 +137,18 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     yield "convolutions", function, arguments
     capsules, _ = jax.jit(function)(*arguments)
 
-    function, arguments = _with_gradient(vote, model.class_caps, (capsules.pose,), None, device)
-    yield "votes", function, arguments
-    votes, _ = jax.jit(function)(*arguments)
-
-    inputs = (votes, capsules.activation)
-    function, arguments = _with_gradient(route, model.class_caps.routing, inputs, None, device)
+    class_caps, inputs = model.class_caps, (capsules.pose, capsules.activation)
+    chosen = class_caps.implementation or capsjax.implementation_on(
+        device.platform, class_caps.routing, share
+    )
+    if chosen == "xla":
+        function, arguments = _with_gradient(vote, class_caps, inputs[:1], None, device)
+        yield "votes", function, arguments
+        votes, _ = jax.jit(function)(*arguments)
+        inputs = (votes, capsules.activation)
+        function, arguments = _with_gradient(route_votes, class_caps.routing, inputs, None, device)
+    else:
+        function, arguments = _with_gradient(route, class_caps, inputs, None, device)
     yield "routing", function, arguments
     routed, _ = jax.jit(function)(*arguments)
 

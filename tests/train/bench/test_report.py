@@ -34,6 +34,13 @@ def test_the_parts_are_held_against_the_whole_step(machine):
     assert row.endswith("| 1.00 (67%) |" + " 1.00 (67%) |" * 4 + " 5.00 | 8.00 | 38% |")
 
 
+def test_votes_that_are_no_part_are_said_to_be_in_the_routing(machine):
+    row = make_row()
+    parts = [part for part in row["parts"] if part["name"] != "votes"]
+    cells = time_table([row | {"parts": parts}], machine).splitlines()[2].split(" | ")
+    assert cells[-8:-4] == ["1.00 (67%)", "in routing", "1.00 (67%)", "1.00 (67%)"]
+
+
 def test_an_implementation_has_a_column_where_there_is_a_choice(machine):
     assert "| routing |" not in work_table([make_row()])
     table = work_table([make_row(implementation="xla"), make_row(implementation="none")])

@@ -45,6 +45,17 @@ def test_the_parts_together_are_the_network(config, dataset):
     jax.block_until_ready(state)  # the program's own is still there
 
 
+def test_a_routing_without_votes_is_one_part(config, dataset):
+    config = dataclasses.replace(
+        config, model_options=config.model_options | {"routing_implementation": "recompute"}
+    )
+    parts = {name: parts for name, *parts in _parts(assemble(config, dataset, devices=1))}
+    assert tuple(parts) == tuple(name for name in NAMES if name != "votes")
+    function, arguments = parts["routing"]
+    shapes = jax.eval_shape(function, *arguments)[0]
+    assert shapes.coupling.shape == (config.batch_size, 8, 3)
+
+
 def test_other_networks_have_no_parts(config):
     assert has_parts(build_model(config, (8, 8, 1), 3))
     assert not has_parts(nnx.Linear(2, 2, rngs=nnx.Rngs(0)))
