@@ -6,8 +6,11 @@ PYTHON ?= python3
 VENV ?= .venv
 UV ?= uv
 ARGS ?=
+# Processes that share the tests out; 0 runs them in one.
+WORKERS ?= auto
 
 RUN := $(VENV)/bin/python
+PYTEST := $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -28,11 +31,11 @@ train: install-train
 	$(RUN) -m train fit digits --out runs/digits --overwrite $(ARGS)
 
 test: install-dev install-parity
-	$(RUN) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # What can be tested without PyTorch.
 test-without-torch: install-dev
-	$(RUN) -m pytest -m "not torch" $(ARGS)
+	$(PYTEST) -m "not torch" $(ARGS)
 
 check: check-format check-lint check-types
 

@@ -43,12 +43,10 @@ def test_the_three_matrices_make_a_correlation(data):
     expected = [
         np.sum(image[p : p + taps[0], q : q + taps[1]] * kernel) for p, q in np.ndindex(*outputs)
     ]
-    np.testing.assert_allclose(
-        a @ ((b @ image.ravel()) * (c @ kernel.ravel())), expected, 1e-9, 1e-12
-    )
-    # Three products for each pair of complex frequencies, one for each real one.
-    real = np.prod([2 - n % 2 for n in grid])
-    assert len(b) == real + 3 * (np.prod(grid) - real) // 2
+    of_image, of_kernel = (b @ image.ravel()).reshape(-1, 2), (c @ kernel.ravel()).reshape(-1, 2)
+    products = np.einsum("rx,rk->rxk", of_image, of_kernel)
+    np.testing.assert_allclose(a @ products.ravel(), expected, 1e-9, 1e-12)
+    assert len(b) == len(c) == 2 * -(-np.prod(grid) // 2)
 
 
 def geometry(size, channels, features, kernel, stride, images=32):
