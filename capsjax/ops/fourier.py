@@ -1,4 +1,4 @@
-"""Convolution of a CPU in the Fourier domain: for 9x9 kernels of stride 2 a quarter of the products.
+"""Convolution of a CPU in the Fourier domain: a quarter of the products for 9x9 taps of stride 2.
 
 A convolution of stride `s` is a sum over `s x s` phases of convolutions of stride 1 (every s-th row
 and column of image and kernel). Each of those is a product of two discrete Fourier transforms on a
