@@ -87,7 +87,7 @@ def export_run(
     _, state = load_state(run, which, devices=1)
     parameters = {
         name: np.asarray(jax.device_get(array))
-        for name, array in weights.by_name(state.params).items()
+        for name, array in weights.by_name(state.weights).items()
     }
     found = match_parameters(table, {name: a.shape for name, a in parameters.items()})
     _require_complete(run, found)

@@ -20,7 +20,8 @@ from train.config import FitConfig
 from train.data import list_datasets, load_dataset
 from train.data.mnist import SOURCES
 from train.errors import UserError
-from train.network import build_model, build_optimizer, training_key
+from train.network import build_model, training_key
+from train.optimizer import build_optimizer
 from train.run import Run, prepare_folder, writing
 from train.step import AXIS, initial_state
 

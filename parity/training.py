@@ -16,7 +16,7 @@ from parity.evaluation import gradients_of, nchw
 from parity.pairs import Arrays, DtypeName, Pair
 from train.config import FitConfig
 from train.metrics import merge
-from train.network import learning_rate
+from train.optimizer import learning_rate
 from train.step import (
     PyTree,
     data_mesh,

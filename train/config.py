@@ -8,6 +8,7 @@ import dataclasses
 import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,18 @@ DTYPES = ("float32", "bfloat16", "float64")
 MASKS = ("label", "longest")
 
 
+OPTIMIZERS = ("adam", "adamw", "lamb", "lars")
+SCHEDULES = ("exponential", "cosine", "constant")
+SCALINGS = ("none", "linear", "sqrt")
+
 POSITIVE = "more than 0"
 NOT_NEGATIVE = "0 or more"
+BETWEEN = "more than 0 and less than 1"
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    POSITIVE: lambda value: value > 0,
+    NOT_NEGATIVE: lambda value: value >= 0,
+    BETWEEN: lambda value: 0 < value < 1,
+}
 
 
 def setting(
@@ -74,13 +85,41 @@ class FitConfig:
     batch_size: int = setting(128, "images in a step, over all devices", bound=POSITIVE)
     epochs: float = setting(10.0, "passes over the training set", bound=POSITIVE)
     steps: int | None = setting(None, "training steps, instead of epochs", bound=POSITIVE)
-    learning_rate: float = setting(0.001, "Adam's learning rate at the start", bound=POSITIVE)
+    micro_batches: int = setting(
+        1,
+        "parts in which a device takes its share of a batch, one after the other, to save memory",
+        bound=POSITIVE,
+    )
+    optimizer: str = setting("adam", "what turns gradients into updates", OPTIMIZERS)
+    weight_decay: float = setting(
+        0.0, "weight decay of adamw, lamb and lars, on matrices only", bound=NOT_NEGATIVE
+    )
+    clip_norm: float | None = setting(
+        None, "longest gradient; a longer one is shortened to it", bound=POSITIVE
+    )
+    ema_decay: float | None = setting(
+        None,
+        "share that a moving average of the weights keeps in a step; it is then what is evaluated",
+        bound=BETWEEN,
+    )
+    learning_rate: float = setting(0.001, "learning rate at its highest", bound=POSITIVE)
+    lr_scaling: str = setting(
+        "none", "how the learning rate grows with the batch, from --base-batch on", SCALINGS
+    )
+    base_batch: int = setting(
+        128, "batch that --learning-rate is for, if it is scaled", bound=POSITIVE
+    )
+    warmup_steps: int = setting(
+        0, "steps in which the learning rate rises from zero", bound=NOT_NEGATIVE
+    )
+    schedule: str = setting("exponential", "how the learning rate falls after that", SCHEDULES)
     decay_rate: float = setting(
-        0.3, "factor on the learning rate every --decay-steps steps", bound=POSITIVE
+        0.3, "factor on the learning rate every --decay-steps steps, if exponential", bound=POSITIVE
     )
     decay_steps: int | None = setting(
         None,
-        "steps in which the learning rate falls by --decay-rate (if not given, the whole run)",
+        "steps in which the learning rate falls by --decay-rate, or to zero on a cosine (if not "
+        "given, what the warm-up leaves of the run)",
         bound=POSITIVE,
     )
     seed: int = setting(
@@ -97,12 +136,27 @@ class FitConfig:
         """Checks every value that can be checked without the data."""
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.weight_decay and self.optimizer == "adam":
+            raise UserError(
+                f"--weight-decay is {self.weight_decay}, but adam has none: choose the --optimizer "
+                "adamw, lamb or lars."
+            )
+        if self.micro_batches > 1 and self.routing_options.get("shared_logits"):
+            raise UserError(
+                f"--micro-batches is {self.micro_batches}, but with shared_logits the examples of "
+                "a batch have to be routed together: leave one of the two out."
+            )
 
     def total_steps(self, training_examples: int) -> int:
         """Length of the run: `steps`, or the steps in which `epochs` epochs have been seen."""
         if self.steps is not None:
             return self.steps
         return max(1, math.ceil(self.epochs * training_examples / self.batch_size))
+
+    @property
+    def rate_follows_length(self) -> bool:
+        """Whether the learning rate depends on how long the run is."""
+        return self.schedule != "constant" and self.decay_steps is None
 
     def evaluation_interval(self, training_examples: int) -> int:
         """Steps between two evaluations."""
@@ -121,7 +175,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     bound = metadata["bound"]
     if bound is None or value is None:
         return
-    if value < 0 or (value == 0 and bound == POSITIVE):
+    if not _HOLDS[bound](value):
         raise UserError(f"{option(name)} is {value}, but must be {bound}.")
 
 
@@ -138,7 +192,7 @@ LENGTH = frozenset({"steps", "epochs"})
 
 def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
     """The fields in which a run cannot be resumed, each with the saved and the wanted value."""
-    may_change = CADENCE if saved.decay_steps is None else CADENCE | LENGTH
+    may_change = CADENCE if saved.rate_follows_length else CADENCE | LENGTH
     return [
         f"{field.name} (was {getattr(saved, field.name)!r}, now {getattr(wanted, field.name)!r})"
         for field in dataclasses.fields(FitConfig)
@@ -155,18 +209,20 @@ def to_values(config: FitConfig) -> dict[str, Any]:
 def from_values(values: Any, source: Path) -> FitConfig:
     """Makes a configuration of the plain values of a file.
 
+    A field that the file lacks has its default: the file may be older than the field.
+
     Args:
         values: what the file holds.
         source: the file, for the error message.
 
     Raises:
-        UserError: if a field is unknown, missing, of the wrong type or out of its range.
+        UserError: if a field is unknown, of the wrong type or out of its range.
     """
     if not isinstance(values, dict):
         raise UserError(f"{source} holds no configuration: expected a JSON object.")
     fields = {field.name for field in dataclasses.fields(FitConfig)}
-    if wrong := sorted(fields ^ values.keys()):
-        raise UserError(f"{source} has missing or unknown fields: {', '.join(wrong)}.")
+    if wrong := sorted(values.keys() - fields):
+        raise UserError(f"{source} has unknown fields: {', '.join(wrong)}.")
     for name, value in values.items():
         expected = allowed_types(FitConfig, name)
         accepted = (*expected, int) if float in expected else expected

@@ -11,8 +11,9 @@ from train.checkpoint import Checkpoints, Which
 from train.data import Split, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
-from train.network import build_model, build_optimizer, structure, training_key
+from train.network import build_model, structure, training_key
 from train.objective import Objective
+from train.optimizer import build_optimizer
 from train.run import Run, finite_or_none, load_run, write_json, writing
 from train.step import AXIS, TrainState, data_mesh, initial_state, make_evaluation_step, replicate
 
@@ -70,7 +71,10 @@ def load_state(
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         model = build_model(run.config, run.image_shape, run.num_classes, axis=AXIS)
         graphdef, state = initial_state(
-            model, build_optimizer(run.config), training_key(run.config)
+            model,
+            build_optimizer(run.config),
+            training_key(run.config),
+            averaged=run.config.ema_decay is not None,
         )
         return graphdef, checkpoints.load(replicate(state, _mesh(devices)), which)
 
@@ -83,7 +87,7 @@ def load_model(run: Run, which: Which) -> nnx.Module:
     """
     _, state = load_state(run, which, devices=1)
     graphdef = structure(run.config, run.image_shape, run.num_classes)
-    return nnx.merge(graphdef, state.params, state.model_state)
+    return nnx.merge(graphdef, state.weights, state.model_state)
 
 
 def _mesh(devices: int | None) -> jax.sharding.Mesh:

@@ -40,7 +40,7 @@ def evaluate_split(
     devices = mesh.devices.size
     batch_size = -(-BATCH // devices) * devices
     evaluated = [
-        step(state.params, state.model_state, split_batch(batch, mesh))
+        step(state.weights, state.model_state, split_batch(batch, mesh))
         for batch in padded_batches(split, batch_size)
     ]
     predictions = np.concatenate([np.asarray(e.predictions).reshape(-1) for e in evaluated])

@@ -6,7 +6,7 @@ import numpy as np
 
 from train.evaluation import Evaluation
 from train.metrics import Mean, merge
-from train.network import learning_rate
+from train.optimizer import learning_rate
 from train.program import Program
 from train.run import Run
 from train.stopwatch import Stopwatch

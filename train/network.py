@@ -1,4 +1,4 @@
-"""The network and the optimiser that a configuration describes."""
+"""The network that a configuration describes."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
 
 import capsjax
@@ -78,28 +77,6 @@ def model_key(config: FitConfig) -> jax.Array:
 def training_key(config: FitConfig) -> jax.Array:
     """The random key of the training steps."""
     return jax.random.fold_in(jax.random.key(config.seed), 1)
-
-
-def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
-    """Exponential decay: falls smoothly by `decay_rate` in `decay_steps` steps or in the run."""
-    schedule = optax.exponential_decay(
-        config.learning_rate,
-        transition_steps=config.decay_steps or config.total_steps(training_examples),
-        decay_rate=config.decay_rate,
-    )
-    # Told an int32 step, optax would answer in float32 even in x64 mode.
-    return lambda step: schedule(jnp.asarray(step, float))
-
-
-def build_optimizer(config: FitConfig, training_examples: int = 1) -> optax.GradientTransformation:
-    """Adam (Kingma and Ba 2014, arXiv:1412.6980) with the configuration's learning rate.
-
-    Args:
-        config: what to make.
-        training_examples: size of the training set, which a run given in epochs is as long as; its
-            default will do for a state that is not trained.
-    """
-    return optax.adam(learning_rate(config, training_examples))
 
 
 def count_parameters(params: Any) -> int:

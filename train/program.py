@@ -15,8 +15,9 @@ from train.data import Dataset, Feed, FeedKind, make_feed
 from train.dispatch import room
 from train.evaluation import Evaluation, evaluate_split
 from train.metrics import Mean
-from train.network import build_model, build_optimizer, structure, training_key
+from train.network import build_model, structure, training_key
 from train.objective import Objective
+from train.optimizer import build_optimizer
 from train.step import (
     AXIS,
     TrainState,
@@ -89,7 +90,7 @@ class Program:
     def model(self) -> nnx.Module:
         """The network with its present parameters, for batches in one piece."""
         graphdef = structure(self.config, self.dataset.image_shape, self.dataset.num_classes)
-        return nnx.merge(graphdef, self.state.params, self.state.model_state)
+        return nnx.merge(graphdef, self.state.weights, self.state.model_state)
 
 
 def assemble(
@@ -106,13 +107,14 @@ def assemble(
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
-    mesh = data_mesh(config.batch_size, devices)
+    mesh = data_mesh(config.batch_size, devices, config.micro_batches)
     feed = make_feed(
         dataset.train, batch_size=config.batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))
-    graphdef, state = initial_state(model, optimizer, training_key(config))
+    averaged = config.ema_decay is not None
+    graphdef, state = initial_state(model, optimizer, training_key(config), averaged=averaged)
     examples = len(dataset.train)
     intervals = (config.log_every, config.evaluation_interval(examples), config.checkpoint_every)
     objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
@@ -130,6 +132,8 @@ def assemble(
             max_shift=config.max_shift,
             image_dtype=image_dtype,
             mesh=mesh,
+            micro_batches=config.micro_batches,
+            ema_decay=config.ema_decay,
         ),
         evaluation_step=make_evaluation_step(
             graphdef, objective, image_dtype=image_dtype, mesh=mesh

@@ -6,6 +6,7 @@ device's value on trust: everything that leaves a step is either reduced over th
 from reduced values alone.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,6 +36,7 @@ class TrainState(NamedTuple):
         model_state: its other variables (batch statistics), nested dicts of arrays.
         optimizer: the optimiser's state.
         key: the random key that every step's keys are derived from.
+        average: the moving average of the parameters, in float32 at least; None if none is kept.
     """
 
     step: jax.Array
@@ -42,6 +44,12 @@ class TrainState(NamedTuple):
     model_state: PyTree
     optimizer: PyTree
     key: jax.Array
+    average: PyTree
+
+    @property
+    def weights(self) -> PyTree:
+        """The parameters to measure and to use: their average, where one is kept."""
+        return self.params if self.average is None else self.average
 
 
 class Evaluated(NamedTuple):
@@ -56,12 +64,13 @@ class Evaluated(NamedTuple):
     predictions: jax.Array
 
 
-def data_mesh(batch_size: int, devices: int | None = None) -> Mesh:
+def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 1) -> Mesh:
     """The local devices that share a batch, along one axis.
 
     Args:
         batch_size: images in a step, over all devices.
         devices: how many devices to use; all local ones if not given.
+        micro_batches: parts in which each takes its share of the batch.
 
     Raises:
         UserError: if there are fewer devices, or the batch cannot be shared out equally.
@@ -74,6 +83,11 @@ def data_mesh(batch_size: int, devices: int | None = None) -> Mesh:
         raise UserError(
             f"a batch of {batch_size} cannot be shared equally by {count} devices: choose a batch "
             f"size that is a multiple of {count}, or another number of --devices."
+        )
+    if batch_size // count % micro_batches:
+        raise UserError(
+            f"a device's {batch_size // count} images of a batch cannot be cut into "
+            f"{micro_batches} equal --micro-batches: choose a divisor."
         )
     return Mesh(np.asarray(present[:count]), (AXIS,))
 
@@ -119,9 +133,20 @@ def stack_batches(batches: Sequence[PyTree], capacity: int, mesh: Mesh) -> PyTre
 
 
 def initial_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, key: jax.Array
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    key: jax.Array,
+    *,
+    averaged: bool = False,
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Takes a new model apart into what stays and what changes."""
+    """Takes a new model apart into what stays and what changes.
+
+    Args:
+        model: the network.
+        optimizer: what will train it.
+        key: see `TrainState`.
+        averaged: whether to keep an average of the parameters.
+    """
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     pure = nnx.to_pure_dict(params)
     return graphdef, TrainState(
@@ -130,7 +155,58 @@ def initial_state(
         model_state=nnx.to_pure_dict(model_state),
         optimizer=optimizer.init(pure),
         key=key,
+        average=jax.tree.map(_wide_copy, pure) if averaged else None,
     )
+
+
+def _wide_copy(array: jax.Array) -> jax.Array:
+    return jnp.array(array, jnp.promote_types(array.dtype, jnp.float32))
+
+
+def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array) -> PyTree:
+    """The exponential moving average of parameters after one more update.
+
+    It weighs the parameters after update `i` of `n` by `decay ** (n - i)`, and initial values not
+    at all: Adam's moments with their bias corrected (arXiv:1412.6980, section 3), as `optax.ema`
+    gives them.
+
+    Args:
+        average: the average so far, anything before the first update.
+        params: the parameters after the update.
+        decay: more than 0 and less than 1.
+        count: n, the updates so far, this one included.
+    """
+    # 1 - decay**n, also where decay is almost 1.
+    share = (1 - decay) / -jnp.expm1(count * math.log(decay))
+    return jax.tree.map(
+        lambda old, new: optax.incremental_update(new.astype(old.dtype), old, share),
+        average,
+        params,
+    )
+
+
+def in_parts(
+    function: Callable[[PyTree], tuple[PyTree, PyTree]], batch: PyTree, parts: int
+) -> tuple[PyTree, PyTree]:
+    """Calls a function on one part of a batch after the other.
+
+    Args:
+        function: part of the batch -> what is a mean over its examples, and what is a sum.
+        batch: arrays `[b, ...]`.
+        parts: a divisor of b.
+
+    Returns:
+        The same of the whole batch.
+    """
+    if parts == 1:
+        return function(batch)
+    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], cut))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (means, sums), _ = lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), nothing, cut
+    )
+    return jax.tree.map(lambda x: x / parts, means), sums
 
 
 def make_train_step(
@@ -142,6 +218,8 @@ def make_train_step(
     max_shift: int,
     image_dtype: jnp.dtype,
     mesh: Mesh,
+    micro_batches: int = 1,
+    ema_decay: float | None = None,
 ) -> Callable[[TrainState, PyTree, PyTree, np.int32], tuple[TrainState, dict[str, Mean]]]:
     """Makes steps of training on all devices of the mesh, any number in one dispatch.
 
@@ -157,6 +235,9 @@ def make_train_step(
         max_shift: see `shift_batch`.
         image_dtype: dtype in which images enter the model and the loss.
         mesh: the devices.
+        micro_batches: parts in which a device takes its share of a batch. What the parts come to
+            is as if each were on a device of its own.
+        ema_decay: of the average of the parameters, if the state keeps one.
 
     Returns:
         `(state, feed.constants, stack_batches(batches), number of batches) -> (state, metrics)`.
@@ -171,24 +252,41 @@ def make_train_step(
         images, labels = select(constants, batch)
         positions = lax.axis_index(AXIS) * len(labels) + jnp.arange(len(labels), dtype=jnp.int32)
         key = jax.random.fold_in(state.key, state.step)
-        images = objective.normalise(shift_batch(key, images, positions, max_shift), image_dtype)
 
-        def loss(params: PyTree) -> tuple[jax.Array, tuple[dict[str, Mean], PyTree]]:
+        def loss(
+            params: PyTree, images: jax.Array, labels: jax.Array
+        ) -> tuple[jax.Array, tuple[PyTree, dict[str, Mean]]]:
             model = nnx.merge(graphdef, params, state.model_state)
             output = objective.apply(model, images, labels, training=True)
             losses = objective.losses(output, images, labels)
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return jnp.mean(losses["loss"]), (measure(output, losses, labels), model_state)
+            return jnp.mean(losses["loss"]), (model_state, measure(output, losses, labels))
 
-        gradient, (metrics, model_state) = jax.grad(loss, has_aux=True)(state.params)
-        gradient, model_state = lax.pmean((gradient, model_state), AXIS)
+        def learn(examples: tuple[jax.Array, ...]) -> tuple[PyTree, dict[str, Mean]]:
+            images, labels, positions = examples
+            shifted = shift_batch(key, images, positions, max_shift)
+            images = objective.normalise(shifted, image_dtype)
+            gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(
+                state.params, images, labels
+            )
+            return (gradient, model_state), metrics
+
+        means, metrics = in_parts(learn, (images, labels, positions), micro_batches)
+        gradient, model_state = lax.pmean(means, AXIS)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = (
+            state.average
+            if ema_decay is None
+            else move_average(state.average, params, ema_decay, state.step + 1)
+        )
         new_state = TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             model_state=model_state,
             optimizer=optimizer_state,
             key=state.key,
+            average=average,
         )
         return new_state, across_devices(metrics, AXIS)
 

@@ -19,6 +19,7 @@ def state(step: int, devices: int = 4) -> TrainState:
             model_state={"mean": jnp.full(2, step, jnp.bfloat16)},
             optimizer=({"count": jnp.asarray(step)}, jnp.arange(3.0) + step),
             key=jax.random.key(step),
+            average={"layer": {"kernel": jnp.full((3, 4), step + 0.5)}},
         ),
         data_mesh(devices, devices),
     )

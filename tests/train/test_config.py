@@ -21,6 +21,11 @@ from train.errors import UserError
         ("max_shift", -2, "--max-shift is -2"),
         ("input_std", 0.0, "--input-std is 0.0"),
         ("checkpoint_every", 0, "--checkpoint-every is 0"),
+        ("micro_batches", 0, "--micro-batches is 0"),
+        ("warmup_steps", -1, "--warmup-steps is -1, but must be 0 or more"),
+        ("clip_norm", 0.0, "--clip-norm is 0.0, but must be more than 0"),
+        ("ema_decay", 1.0, "--ema-decay is 1.0, but must be more than 0 and less than 1"),
+        ("ema_decay", 0.0, "--ema-decay is 0.0, but must be more than 0 and less than 1"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused(field, value, message):
@@ -36,6 +41,9 @@ def test_a_value_out_of_its_range_is_refused(field, value, message):
         ("routing", ("dynamic",)),
         ("dtype", ("float32", "bfloat16", "float64")),
         ("mask_in_training", ("label", "longest")),
+        ("optimizer", ("adam", "adamw", "lamb", "lars")),
+        ("schedule", ("exponential", "cosine", "constant")),
+        ("lr_scaling", ("none", "linear", "sqrt")),
     ],
 )
 def test_an_unknown_name_lists_the_right_ones(field, choices):
@@ -43,6 +51,21 @@ def test_an_unknown_name_lists_the_right_ones(field, choices):
         FitConfig(**{field: "nonsense"})
     for choice in choices:
         assert choice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"weight_decay": 0.1}, "--weight-decay is 0.1, but adam has none: choose .* adamw"),
+        (
+            {"micro_batches": 2, "routing_options": {"shared_logits": True}},
+            "--micro-batches is 2, but with shared_logits",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(fields, message):
+    with pytest.raises(UserError, match=message):
+        FitConfig(**fields)
 
 
 def test_epochs_become_steps_rounded_up():
@@ -64,7 +87,7 @@ def test_a_configuration_survives_its_file(config):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"surprise": 1}, "missing or unknown fields: surprise"),
+        ({"surprise": 1}, "unknown fields: surprise"),
         ({"batch_size": "many"}, "batch_size = 'many', which is of the wrong type"),
         ({"batch_size": True}, "batch_size = True, which is of the wrong type"),
         ({"batch_size": -4}, "--batch-size is -4"),
@@ -74,6 +97,12 @@ def test_a_configuration_survives_its_file(config):
 def test_a_damaged_configuration_is_told(config, change, message):
     with pytest.raises(UserError, match=message):
         from_values({**to_values(config), **change}, Path("config.json"))
+
+
+def test_a_file_that_is_older_than_a_field_leaves_it_at_its_default(config):
+    older = to_values(config)
+    del older["ema_decay"]
+    assert from_values(older, Path("config.json")) == config
 
 
 def test_a_whole_number_is_a_good_fraction(config):
@@ -104,3 +133,7 @@ def test_how_long_may_change_unless_the_learning_rate_follows_it(config):
     assert differences(config, dataclasses.replace(config, steps=99)) == ["steps (was 6, now 99)"]
     fixed = dataclasses.replace(config, decay_steps=50)
     assert differences(fixed, dataclasses.replace(fixed, steps=99, epochs=3.0)) == []
+    constant = dataclasses.replace(config, schedule="constant")
+    assert differences(constant, dataclasses.replace(constant, steps=99)) == []
+    cosine = dataclasses.replace(config, schedule="cosine")
+    assert differences(cosine, dataclasses.replace(cosine, steps=99))

@@ -39,7 +39,8 @@ def weights(out: Path) -> list[np.ndarray]:
     from train.evaluate import load_state
 
     _, state = load_state(load_run(out), "last", devices=1)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.optimizer))]
+    state = state._replace(key=jax.random.key_data(state.key))
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
 
 
 def test_steps_per_dispatch_change_no_line_and_no_bit(config, tmp_path):
@@ -81,6 +82,9 @@ def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path
 
 
 def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, monkeypatch):
+    config = dataclasses.replace(
+        config, ema_decay=0.9, micro_batches=2, optimizer="lamb", clip_norm=1.0, warmup_steps=3
+    )
     whole = train(tmp_path / "whole", config, steps_per_dispatch=1)
     send = Program.train
 
@@ -98,6 +102,8 @@ def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, mo
     assert (out / "checkpoints" / "4").is_dir()
     assert not (out / "summary.json").exists()
     assert train(out, config, resume=True) == whole
+    for ours, theirs in zip(weights(out), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_the_summary_says_how_long_the_devices_waited(config, tmp_path):

@@ -9,7 +9,6 @@ from train.errors import UserError
 from train.network import (
     build_model,
     count_parameters,
-    learning_rate,
     model_key,
     out_of_memory_is_bad_input,
     training_key,
@@ -34,21 +33,6 @@ def test_the_seed_decides_the_initial_values(config):
 def test_initial_values_and_steps_draw_from_different_keys(config):
     keys = [jax.random.key_data(key(config)) for key in (model_key, training_key)]
     assert np.any(keys[0] != keys[1])
-
-
-def test_the_learning_rate_falls_smoothly(config):
-    schedule = learning_rate(
-        dataclasses.replace(config, learning_rate=0.5, decay_rate=0.25, decay_steps=10), 100
-    )
-    np.testing.assert_allclose([schedule(0), schedule(5), schedule(20)], [0.5, 0.25, 0.03125])
-
-
-def test_without_steps_the_learning_rate_follows_the_whole_run(config):
-    epochs = dataclasses.replace(
-        config, learning_rate=0.5, decay_rate=0.25, steps=None, epochs=2, batch_size=10
-    )
-    schedule = learning_rate(epochs, training_examples=50)
-    np.testing.assert_allclose([schedule(0), schedule(5), schedule(10)], [0.5, 0.25, 0.125])
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_resuming_with_another_configuration_names_the_fields(run):
         ("{", "is not valid JSON"),
         ("[]", "lacks the configuration, image shape or class names"),
         ('{"config": {}}', "lacks the configuration, image shape or class names"),
-        ('{"config": {}, "image_shape": [1, 2, 3], "class_names": []}', "missing or unknown"),
+        ('{"config": {"x": 1}, "image_shape": [1, 2, 3], "class_names": []}', "unknown fields: x"),
         ('{"config": 5, "image_shape": [1, 2, 3], "class_names": []}', "no configuration"),
     ],
 )

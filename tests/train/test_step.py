@@ -4,14 +4,16 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import nnx
 
 from tests.tolerance import assert_close
 from train.errors import UserError
 from train.evaluation import evaluate_split
 from train.metrics import merge
 from train.program import assemble
-from train.step import data_mesh, stack_batches
+from train.step import data_mesh, in_parts, move_average, replicate, stack_batches
 
 
 def train(config, dataset, *, devices, steps=3):
@@ -54,6 +56,75 @@ def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devic
     for metrics, learned in results[1:]:
         assert metrics == results[0][0]
         jax.tree.map(np.testing.assert_array_equal, learned, results[0][1])
+
+
+def test_micro_batches_and_devices_have_the_same_loss_curve(config, dataset):
+    """Fifty steps, with augmentation."""
+    config = dataclasses.replace(config, max_shift=1, batch_size=16)
+    curves = {}
+    for devices, parts in ((1, 1), (1, 4), (4, 2)):
+        change = dataclasses.replace(config, micro_batches=parts)
+        program = assemble(change, dataset, devices=devices)
+        metrics = program.train(list(program.feed.batches(0, 50)))
+        mean = metrics["loss"]
+        assert list(mean.examples[:50]) == [16] * 50
+        curves[devices, parts] = np.asarray(mean.total[:50] / mean.examples[:50])
+        accuracy = metrics["accuracy"].total
+        np.testing.assert_array_equal(accuracy, curves.setdefault("accuracy", accuracy))
+    del curves["accuracy"]
+    for curve in curves.values():
+        np.testing.assert_allclose(curve, curves[1, 1], rtol=1e-5)
+    assert curves[1, 1][-1] < curves[1, 1][0]
+
+
+def test_what_parts_of_a_batch_change_in_a_model_is_averaged_as_over_devices():
+    def function(examples):
+        return {"mean": jnp.mean(examples)}, {"sum": jnp.sum(examples)}
+
+    for parts in (1, 2, 4):
+        means, sums = in_parts(function, jnp.arange(8.0), parts)
+        assert means == {"mean": 3.5}
+        assert sums == {"sum": 28.0}
+
+
+# --- The average of the parameters
+
+
+def test_the_average_is_that_of_optax_with_its_bias_corrected():
+    decay = 0.9
+    reference = optax.ema(decay, debias=True)
+    average = {"x": jnp.full(3, 7.0)}  # forgotten at the first update
+    state = reference.init(average)
+    for step in range(5):
+        params = {"x": jnp.arange(3.0) ** step}
+        average = move_average(average, params, decay, jnp.int32(step + 1))
+        expected, state = reference.update(params, state)
+        assert_close(average["x"], expected["x"], reduction_length=step + 1)
+
+
+def test_a_slow_average_begins_with_the_first_update():
+    average = move_average(jnp.full(3, 7.0), jnp.arange(3.0), 0.99999, jnp.int32(1))
+    assert_close(average, jnp.arange(3.0))
+
+
+def test_the_average_is_what_is_evaluated_and_used(config, dataset):
+    decay = 0.5
+    program = assemble(dataclasses.replace(config, ema_decay=decay), dataset, devices=2)
+    weights = []
+    for batch in program.feed.batches(0, 3):
+        program.train([batch])
+        weights.append(jax.tree.map(np.array, program.state.params))
+    share = np.float32([1, 2, 4]) / 7
+    total = jax.tree.map(lambda *xs: sum(s * x for s, x in zip(share, xs, strict=True)), *weights)
+    jax.tree.map(assert_close, program.state.average, total)
+
+    used = nnx.to_pure_dict(nnx.state(program.model(), nnx.Param))
+    jax.tree.map(np.testing.assert_array_equal, used, program.state.average)
+    measured = program.evaluate()
+    program.state = program.state._replace(params=program.state.average, average=None)
+    assert program.evaluate().metrics == measured.metrics
+    program.state = program.state._replace(params=replicate(weights[-1], program.mesh))
+    assert program.evaluate().metrics != measured.metrics
 
 
 def test_each_step_of_a_dispatch_has_its_metrics(config, dataset):
@@ -157,11 +228,12 @@ def test_bfloat16_keeps_float32_parameters(config, dataset):
         (8, 9, "--devices is 9, but this machine has 1 to 8"),
         (8, 0, "--devices is 0"),
         (10, None, "a batch of 10 cannot be shared equally by 8 devices"),
+        (16, 2, "a device's 8 images of a batch cannot be cut into 3 equal --micro-batches"),
     ],
 )
 def test_a_batch_that_does_not_fit_the_devices_is_refused(batch_size, devices, message):
     with pytest.raises(UserError, match=message):
-        data_mesh(batch_size, devices)
+        data_mesh(batch_size, devices, micro_batches=3 if batch_size == 16 else 1)
 
 
 def test_logits_shared_by_the_batch_are_shared_by_the_devices(config, dataset):

@@ -19,8 +19,8 @@ import capsjax
 from train.bench.memory import Footprint, footprint
 from train.bench.timing import time_rounds
 from train.bench.work import compiled_bytes, nominal_flops
-from train.network import build_optimizer
 from train.objective import Objective
+from train.optimizer import build_optimizer
 from train.program import Program
 
 NAMES = ("convolutions", "votes", "routing", "decoder", "optimiser")
