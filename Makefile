@@ -14,12 +14,13 @@ PYTEST := $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-without-torch check check-format check-lint check-types format \
+.PHONY: help train test test-without-torch gpu-report check check-format check-lint check-types format \
 	lock clean venv install-train install-dev install-parity
 
 help:
 	@echo "make train      set up $(VENV) and train on the embedded digits, into runs/digits"
 	@echo "make test       set up $(VENV) and run the tests; ARGS='-k squash' chooses among them"
+	@echo "make gpu-report measure all that needs a GPU within 9 minutes, into OUT; DATA holds MNIST"
 	@echo "make check      format, lint and types, as continuous integration checks them"
 	@echo "make format     rewrite the code in the project's format"
 	@echo "make lock       pin the requirements anew (needs uv); ARGS=--upgrade takes newer ones"
@@ -36,6 +37,17 @@ test: install-dev install-parity
 # What can be tested without PyTorch.
 test-without-torch: install-dev
 	$(PYTEST) -m "not torch" $(ARGS)
+
+# On a machine where nothing can be installed, $(PYTHON) is taken as it is if it has what it takes.
+DATA ?=
+OUT ?= runs/gpu-report
+REPORT_NEEDS := import sys, importlib.util as u; assert sys.version_info >= (3, 11) and \
+	all(map(u.find_spec, "jax flax optax orbax.checkpoint torch sklearn matplotlib tqdm".split()))
+
+gpu-report:
+	@if $(PYTHON) -c '$(REPORT_NEEDS)' >/dev/null 2>&1; then python='$(PYTHON)'; \
+	else $(MAKE) --no-print-directory install-parity && python='$(RUN)' || exit; fi; \
+	$$python -m parity gpu-report $(if $(DATA),--data-dir '$(DATA)') --out '$(OUT)' $(ARGS)
 
 check: check-format check-lint check-types
 

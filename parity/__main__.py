@@ -1,4 +1,4 @@
-"""The command line: `python -m parity check|import|export|bench`."""
+"""The command line: `python -m parity check|import|export|bench|gpu-report`."""
 
 import sys
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from pathlib import Path
 from parity.against_options import add_against_options, refuse_without_module
 from parity.bench.options import add_bench_options
 from parity.convert import add_commands, run_export, run_import
+from parity.gpu_report.options import add_report_options
 from train.command import UserErrorParser
 from train.errors import UserError
 from train.huge_pages import restart_with_huge_pages
@@ -63,16 +64,26 @@ def _parser() -> UserErrorParser:
         "and in PyTorch: in one run, in turns, each in a process of its own on the same cores.",
     )
     add_bench_options(bench)
+    report = commands.add_parser(
+        "gpu-report",
+        help="measure all that needs an accelerator, and write one report",
+        description="Measures training, PyTorch beside it, routing, memory, parity and a run of "
+        "MNIST's recipe on the device, each within its share of the time, and writes report.json "
+        "and report.md after each part. Exits with 1 if a part failed, which the report tells.",
+    )
+    add_report_options(report)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, 1 where parity fails, or 2 for bad input."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = _parser().parse_args(arguments)
         commands = {
             "check": _check,
             "bench": _bench,
+            "gpu-report": lambda options: _gpu_report(options, arguments),
             "import": run_import,
             "export": run_export,
         }
@@ -93,6 +104,12 @@ def _bench(options) -> int:  # type: ignore[no-untyped-def]
 
     run(options)
     return 0
+
+
+def _gpu_report(options, arguments) -> int:  # type: ignore[no-untyped-def]
+    from parity.gpu_report.command import run
+
+    return run(options, arguments)
 
 
 def _check(options) -> int:  # type: ignore[no-untyped-def]

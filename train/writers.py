@@ -7,10 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from train.run import Run, finite_or_none, writing
+
+try:
+    from tensorboardX import SummaryWriter
+except ImportError:  # metrics.jsonl holds the same numbers
+    SummaryWriter = None
 
 PLAIN_SECONDS = 10.0
 
@@ -67,6 +71,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 class Writers:
     """Sends each line of metrics to the file and to TensorBoard.
 
+    Where tensorboardX is not installed, a line on stderr says that there are no events.
+
     Args:
         run: the run.
         step: the step that the run begins or goes on from.
@@ -79,17 +85,14 @@ class Writers:
         self._folder = run.folder
         with writing(run.folder):
             self._file = MetricsFile(run.metrics, step)
-            self._events = SummaryWriter(
-                str(run.events),
-                purge_step=step + 1 if step else None,
-                # Two files begun in the same second would have the same name.
-                filename_suffix=f".from-{step}",
-            )
+            self._events = _events(run, step)
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes one line; `split` becomes the TensorBoard group of its numbers."""
         with writing(self._folder):
             self._file.write(row)
+            if self._events is None:
+                return
             for name, value in row.items():
                 if name not in ("step", "split") and isinstance(value, int | float):
                     self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
@@ -102,7 +105,25 @@ class Writers:
         """Writes out what is left."""
         with writing(self._folder):
             self._file.close()
-            self._events.close()
+            if self._events is not None:
+                self._events.close()
+
+
+def _events(run: Run, step: int) -> Any:
+    """TensorBoard's writer of a run that begins or goes on from a step; None without one."""
+    if SummaryWriter is None:
+        print(
+            "note: TensorBoard events are left out, since tensorboardX is not installed; "
+            f"{run.metrics} holds the same numbers.",
+            file=sys.stderr,
+        )
+        return None
+    return SummaryWriter(
+        str(run.events),
+        purge_step=step + 1 if step else None,
+        # Two files begun in the same second would have the same name.
+        filename_suffix=f".from-{step}",
+    )
 
 
 class Progress:

@@ -4,8 +4,8 @@ A contender runs in a process of its own, so that its memory is its own, and imp
 there.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class Work:
         learning_rate: of Adam.
         images: uint8 `[batch, height, width, channels]`.
         labels: int32 `[batch]`.
+        sizes: arguments of the network that differ from the paper's.
     """
 
     image_shape: tuple[int, int, int]
@@ -34,6 +35,7 @@ class Work:
     learning_rate: float
     images: np.ndarray
     labels: np.ndarray
+    sizes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def capsjax(work: Work) -> Contender:
         routing_iterations=work.iterations,
         learning_rate=work.learning_rate,
         max_shift=0,
+        model_options=dict(work.sizes),
     )
     split = Split(work.images, work.labels)
     names = tuple(map(str, range(work.num_classes)))
@@ -113,7 +116,7 @@ def torch_reference(work: Work) -> Contender:
     from parity.reference import CapsNet
 
     def build() -> Any:
-        return CapsNet(work.image_shape, work.num_classes, iterations=work.iterations)
+        return CapsNet(work.image_shape, work.num_classes, iterations=work.iterations, **work.sizes)
 
     def forward(model: Any, images: Any, labels: Any) -> Any:
         outputs = model(images, labels)
@@ -136,7 +139,9 @@ def _torch_fast(work: Work, *, compiled: bool) -> Contender:
     from parity.bench.fast import FastCapsNet
 
     def build() -> Any:
-        return FastCapsNet(work.image_shape, work.num_classes, iterations=work.iterations)
+        return FastCapsNet(
+            work.image_shape, work.num_classes, iterations=work.iterations, **work.sizes
+        )
 
     return _torch(work, build, lambda model, *inputs: model(*inputs), compiled=compiled)
 
@@ -151,10 +156,13 @@ def _torch(
     from parity.bench.fast import loss_of
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.backends.cudnn.benchmark = True  # XLA tries several algorithms, too
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     model = build().to(device=device, memory_format=memory_format)
-    optimizer = torch.optim.Adam(model.parameters(), lr=work.learning_rate)
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=work.learning_rate, fused=device.type == "cuda"
+    )
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
     labels = torch.from_numpy(work.labels).long().to(device)
     half = work.dtype == "bfloat16"

@@ -1,7 +1,7 @@
 """The benchmark: rounds in which every contender has its turn, so that noise meets all alike."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +69,7 @@ def measure(
                     note(f"{m.contender} cannot run: {m.failure}")
             running = [m for m in measured if m.failure is None]
             turns = _turns(running, workers, seconds)
-            for repetition in range(repetitions):
+            for repetition in range(repetitions if running else 0):
                 note(f"batch {work.batch_size}: round {repetition + 1} of {repetitions}")
                 # Whoever was first is last in the next round.
                 for m in (
@@ -152,8 +152,17 @@ def _figures(m: Measured, kind: str, baseline: dict[str, list[float]] | None) ->
     }
 
 
-def make_work(batch_size: int, *, dtype: str, iterations: int) -> Work:
-    """The work of one batch size: the paper's network on the embedded digits, enlarged to 28x28."""
+def make_work(
+    batch_size: int, *, dtype: str, iterations: int, sizes: Mapping[str, Any] | None = None
+) -> Work:
+    """The work of one batch size: the paper's network on the embedded digits, enlarged to 28x28.
+
+    Args:
+        batch_size: images in a step.
+        dtype: of the computation.
+        iterations: of the routing.
+        sizes: arguments of the network that differ from the paper's.
+    """
     from train.data import load_dataset
 
     digits = load_dataset("digits").train
@@ -170,6 +179,7 @@ def make_work(batch_size: int, *, dtype: str, iterations: int) -> Work:
         learning_rate=0.001,
         images=images,
         labels=digits.labels[chosen],
+        sizes=sizes or {},
     )
 
 

@@ -85,6 +85,8 @@ def _serve(name: str, work: Work, cores: int, connection: Connection) -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
     os.environ["OMP_NUM_THREADS"] = str(cores)
+    # The contenders share the device, on which JAX would take most of the memory at once.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
         contender = CONTENDERS[name](work)
         begun = time.perf_counter()

@@ -78,6 +78,36 @@ def test_a_run_leaves_what_the_readme_says(digits_run):
     assert load_run(digits_run).class_names == tuple("0123456789")
 
 
+ABSENT = ("tensorflow_datasets", "grain", "tensorboardX", "importlib_resources")
+
+
+def test_a_run_needs_neither_grain_nor_tensorboardx_nor_tensorflow_datasets(environment, tmp_path):
+    program = (
+        f"import sys; sys.modules |= dict.fromkeys({ABSENT})\n"
+        "import train.bench.command\n"
+        "from train.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c", program, "fit", "digits", *TINY),
+            *("--steps", "4", "--log-every", "1", "--out", tmp_path / "run"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("TensorBoard events are left out") == 1
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [(row["split"], row["step"]) for row in rows] == [
+        *(("train", step) for step in range(1, 5)),
+        ("test", 4),
+    ]
+
+
 def test_evaluate_reproduces_the_summary_exactly(digits_run, capsys):
     summary = json.loads((digits_run / "summary.json").read_text())
     assert main(["evaluate", str(digits_run), "--json"]) == 0

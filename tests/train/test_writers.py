@@ -75,6 +75,16 @@ def test_a_resumed_run_replaces_the_events_of_steps_taken_again(run):
     assert [row["step"] for row in read_metrics(run.metrics)] == [1, 2]
 
 
+def test_without_tensorboardx_the_file_is_complete_and_a_line_says_so(run, monkeypatch, capsys):
+    monkeypatch.setattr("train.writers.SummaryWriter", None)
+    with Writers(run, 0) as writers:
+        writers.write({"step": 1, "split": "train", "loss": 0.5})
+    assert read_metrics(run.metrics) == [{"step": 1, "split": "train", "loss": 0.5}]
+    assert not run.events.exists()
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("note: TensorBoard events are left out")
+
+
 def test_a_folder_that_is_gone_is_told(run):
     with pytest.raises(UserError, match="cannot be written"):
         Writers(Run(run.folder / "gone", run.config, run.image_shape, run.class_names), 0)

@@ -2,13 +2,18 @@
 
 from collections.abc import Iterator, Mapping
 
-import grain
 import jax
 import numpy as np
 from absl import flags
 
 from train.data.dataset import Split
 from train.data.order import Order
+from train.errors import UserError
+
+try:
+    import grain
+except ImportError:  # a resident feed does without it
+    grain = None
 
 _THREADS = 2
 _BATCHES_AHEAD = 8
@@ -29,10 +34,15 @@ class StreamingFeed:
         batch_bytes: size of a step's images and labels.
 
     Raises:
-        UserError: if the batch is larger than the split.
+        UserError: if the batch is larger than the split, or Grain is not installed.
     """
 
     def __init__(self, split: Split, *, batch_size: int, seed: int, workers: int = 0) -> None:
+        if grain is None:
+            raise UserError(
+                "the streaming feed needs grain, which is not installed: install the project's "
+                "`train` extra, or use the resident feed."
+            )
         self._gather = _Gather(split, Order(len(split), batch_size=batch_size, seed=seed))
         self._workers = workers
         self.constants: dict[str, jax.Array] = {}

@@ -10,6 +10,13 @@ import pytest
 
 from train.data.order import Order
 from train.data.streaming import StreamingFeed
+from train.errors import UserError
+
+
+def test_without_grain_a_sentence_says_what_to_do(split, monkeypatch):
+    monkeypatch.setattr("train.data.streaming.grain", None)
+    with pytest.raises(UserError, match="needs grain, which is not installed: install .*resident"):
+        StreamingFeed(split, batch_size=8, seed=0)
 
 
 def test_batches_are_the_orders_examples_in_the_steps_order(split):

@@ -1,0 +1,33 @@
+"""capsjax and PyTorch side by side, at the batch size that is best for capsjax and at a quarter."""
+
+import sys
+from collections.abc import Iterator
+
+from parity.bench.measure import make_work, summarise
+from parity.bench.measure import measure as measure_contenders
+from parity.bench.options import available_cores
+from parity.gpu_report.task import Found, Task
+
+
+def measure(task: Task) -> Iterator[Found]:
+    """Finds `rows` of `parity.bench.measure.summarise`, whose ratios are to capsjax."""
+    plan = task.plan
+    rows: list[Found] = []
+    for batch_size in (task.best_batch, max(1, task.best_batch // 4)):
+        work = make_work(
+            batch_size,
+            dtype=plan.dtype,
+            iterations=plan.config.routing_iterations,
+            sizes=plan.contender_sizes,
+        )
+        for group in plan.contenders:
+            results = measure_contenders(
+                ("capsjax", *group),
+                [work],
+                repetitions=plan.repetitions,
+                seconds=plan.seconds,
+                cores=available_cores(),
+                note=lambda text: print(text, file=sys.stderr, flush=True),
+            )
+            rows += summarise(results, "capsjax")
+            yield {"rows": rows}
