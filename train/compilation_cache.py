@@ -13,12 +13,15 @@ LIMIT = 2**30
 """Bytes that the folder may hold; what was written first goes first."""
 
 
-def keep_compiled_programs() -> None:
+def keep_compiled_programs() -> Path | None:
     """Switches JAX's persistent compilation cache on; for programs, never for the library.
 
     The folder is `capsjax/xla` in the user's cache folder (`$XDG_CACHE_HOME`, or `~/.cache`), or
     what `$JAX_COMPILATION_CACHE_DIR` names; where that is empty, nothing is kept. A folder that
     cannot be written is told in a line, and the program goes on without one.
+
+    Returns:
+        The folder; None where nothing is kept.
     """
     folder = _folder()
     if folder is not None:
@@ -38,6 +41,7 @@ def keep_compiled_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", None if folder is None else str(folder))
     # JAX would keep what takes a second to compile; here, much takes less and adds up to several.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return folder
 
 
 def _folder() -> Path | None:

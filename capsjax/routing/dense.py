@@ -16,7 +16,7 @@ from capsjax.routing.protocol import Routed, Routing, route
 
 Implementation = Literal["xla", "recompute", "pallas"]
 
-IMPLEMENTATIONS = ("xla", "recompute", "pallas")
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("xla", "recompute", "pallas")
 
 # What runs where none is named: on this platform, this one, from this batch size of a device on.
 # Everywhere else it is "xla". A line is here because it was measured to be faster: on two cores of

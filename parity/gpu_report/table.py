@@ -53,7 +53,7 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
         "recipe": _recipe,
     }
     found = {name: part["found"] for name, part in report["parts"].items()}
-    table = []
+    table: list[Row] = []
     for name, part in report["parts"].items():
         if name in makers:
             table += makers[name](part["found"], found, report["plan"])

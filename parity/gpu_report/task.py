@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from parity.gpu_report.plan import Plan
 from parity.gpu_report.process import in_one_line
 from train.compilation_cache import VARIABLE, keep_compiled_programs
@@ -60,8 +58,8 @@ def fastest(rows: list[Found]) -> Found | None:
 
 def with_compiled_programs(measure: Measure, task: Task) -> Iterator[Found]:
     """Does a part, with JAX's persistent compilation cache for it and all that it starts."""
-    keep_compiled_programs()
-    os.environ[VARIABLE] = jax.config.jax_compilation_cache_dir or ""
+    folder = keep_compiled_programs()
+    os.environ[VARIABLE] = "" if folder is None else str(folder)
     yield from measure(task)
 
 
