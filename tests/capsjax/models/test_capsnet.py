@@ -214,8 +214,9 @@ def training_step():
     return jax.jit(gradient).trace(params, x, y)
 
 
-# Of the two convolutions, windows of a kernel's row: 9 columns of 1 and of 256 channels.
-ROWS_OF_PATCHES = re.compile(r"tensor<(5x20x20x9|5x6x6x2304)x")
+# Of the two convolutions, windows through the whole kernel, 81 taps of 1 channel, and through a row
+# of the kernel, 9 taps of 256 channels.
+PATCHES = re.compile(r"tensor<(5x20x20x81|5x6x6x2304)x")
 
 
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
@@ -223,14 +224,14 @@ def test_on_an_accelerator_convolutions_are_the_compilers_own(training_step, pla
     text = training_step.lower(lowering_platforms=(platform,)).as_text()
     # Forward, and the gradients of both kernels and of the second convolution's input.
     assert text.count("stablehlo.convolution") >= 5
-    assert not ROWS_OF_PATCHES.search(text)
+    assert not PATCHES.search(text)
 
 
 def test_on_a_cpu_convolutions_are_matrix_products(training_step):
     text = training_step.lower(lowering_platforms=("cpu",)).as_text()
     assert "stablehlo.convolution" not in text
     products = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
-    assert {m for line in products for m in ROWS_OF_PATCHES.findall(line)} == {
-        "5x20x20x9",
+    assert {m for line in products for m in PATCHES.findall(line)} == {
+        "5x20x20x81",
         "5x6x6x2304",
     }
