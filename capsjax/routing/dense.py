@@ -98,7 +98,8 @@ def route_dense(
     - `"xla"` computes all votes, keeps them for the backward pass, and gives them to the routing;
     - `"recompute"` never stores them: it goes over the input capsules a tile at a time, and does so
       again in the backward pass;
-    - `"pallas"` does the same on a TPU, in one kernel for all iterations.
+    - `"pallas"` does the same on a TPU or GPU, in one kernel for all iterations; that its numbers
+      are right is known from interpreting it, it has not run on either yet.
 
     Where none is named, the platform for which the program is compiled and the batch size decide,
     as `implementation_on` tells.

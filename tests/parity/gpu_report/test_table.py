@@ -39,9 +39,7 @@ def table(**parts):
 def test_the_best_batch_and_its_share_of_the_ceiling():
     lines = table(
         machine=part({"ceilings": {"matrix_flops": {"bfloat16": 8e14}}}),
-        training=part(
-            {"flops_per_image": 1e9, "rows": [speed(256, 100_000), speed(512, 200_000)]}
-        ),
+        training=part({"flops_per_image": 1e9, "rows": [speed(256, 100_000), speed(512, 200_000)]}),
     )
     best = lines["training, bfloat16, best batch (batch 512, routing by default)"]
     assert (best.reached, best.aim) == ("200,000 images/s", "200,000 images/s")
