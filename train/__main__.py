@@ -7,7 +7,7 @@ from pathlib import Path
 
 from train.bench.options import add_bench_options
 from train.command import UserErrorParser, add_config_options, config_changes
-from train.errors import UserError
+from train.errors import DivergedError, PreemptedError, UserError
 from train.huge_pages import restart_with_huge_pages
 
 
@@ -24,6 +24,10 @@ def _parser() -> UserErrorParser:
         help="train a network by a recipe",
         description="Trains a network by a recipe (`python -m train presets` lists them) and "
         "leaves a run folder with its configuration, metrics, checkpoints, figures and result.",
+        epilog="Exit codes: 0, trained; 2, bad input, or a folder that cannot be written; 3, given "
+        "up, since loss or gradient were not finite in too many steps in a row; 75, asked to stop "
+        "by SIGTERM or Ctrl-C, with a checkpoint from which the same command with --resume goes "
+        "on bit for bit.",
     )
     fit.add_argument(
         "preset",
@@ -136,7 +140,7 @@ def _add_json(parser: UserErrorParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, or 2 for bad input."""
+    """Runs a command; returns its exit code: 0, or that of `train.errors` which says why not."""
     try:
         options = _parser().parse_args(arguments)
         {
@@ -146,9 +150,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "bench": _bench,
             "presets": _presets,
         }[options.command](options)
-    except UserError as error:
+    except (UserError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return error.exit_code
+    except PreemptedError as stopped:
+        print(stopped, file=sys.stderr)
+        return stopped.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -27,6 +27,7 @@ class Backlog:
         Raises:
             JaxRuntimeError: if results could not be computed; then nothing is left to do, as all
                 later ones were to come of them.
+            Exception: what the work raises; then nothing is left to do either.
         """
         while self._waiting:
             results, work = self._waiting[0]
@@ -37,7 +38,11 @@ class Backlog:
                 raise
             # Not before: a Ctrl-C while waiting leaves the work in its place.
             self._waiting.popleft()
-            work()
+            try:
+                work()
+            except Exception:
+                self._waiting.clear()
+                raise
 
     def __enter__(self) -> "Backlog":
         """Nothing to do."""

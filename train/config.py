@@ -122,6 +122,11 @@ class FitConfig:
         "given, what the warm-up leaves of the run)",
         bound=POSITIVE,
     )
+    max_skipped: int = setting(
+        10,
+        "updates skipped in a row, because loss or gradient is not finite, that a run bears",
+        bound=NOT_NEGATIVE,
+    )
     seed: int = setting(
         0, "decides initial values, order of the data and augmentation", bound=NOT_NEGATIVE
     )

@@ -9,17 +9,20 @@ import jax
 
 from train.backlog import Backlog
 from train.checkpoint import Checkpoints, snapshot
+from train.claim import claimed
 from train.config import FitConfig
 from train.data import FeedKind, load_dataset
 from train.dispatch import in_time, until_due
-from train.errors import UserError
+from train.errors import PreemptedError, UserError
 from train.evaluation import Evaluation
 from train.figures import draw_run
+from train.guard import BadStepsError, Guard, give_up
 from train.idleness import Idleness
 from train.journal import Journal
 from train.network import count_parameters, out_of_memory_is_bad_input
 from train.program import Program, assemble
 from train.run import Run, finite_or_none, prepare_folder, write_json, writing
+from train.signals import StopSignals
 from train.stopwatch import Stopwatch
 from train.writers import read_metrics
 
@@ -52,23 +55,31 @@ def fit(
         What `summary.json` holds.
 
     Raises:
-        UserError: on bad input, or if the folder cannot be written.
+        UserError: on bad input, or if the folder cannot be written or another process trains there.
+        DivergedError: if more than `config.max_skipped` updates in a row had to be skipped.
+        PreemptedError: if the process was asked to stop.
     """
     if steps_per_dispatch is not None and steps_per_dispatch < 1:
         raise UserError(f"--steps-per-dispatch is {steps_per_dispatch}, but must be more than 0.")
     dataset = load_dataset(config.dataset, data_dir=data_dir)
     program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
-    resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
-    with Checkpoints(run.checkpoints) as checkpoints, Idleness() as idleness:
-        if resuming and checkpoints.steps():
-            program.state = checkpoints.load(program.state)
-        watch = Stopwatch(config.batch_size, _seconds_before(run, int(program.state.step)))
-        evaluation = _train(program, run, checkpoints, watch, idleness, steps_per_dispatch)
-    summary = _summary(program, evaluation, watch, idleness)
     with writing(out):
-        write_json(run.summary, summary)
-        draw_run(run, read_metrics(run.metrics), program.model(), dataset.test, evaluation)
+        out.mkdir(parents=True, exist_ok=True)
+    with claimed(out):
+        resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
+        with Checkpoints(run.checkpoints) as checkpoints, Idleness() as idleness:
+            if resuming and checkpoints.steps():
+                program.state = checkpoints.load(program.state)
+            watch = Stopwatch(config.batch_size, _seconds_before(run, int(program.state.step)))
+            try:
+                evaluation = _train(program, run, checkpoints, watch, idleness, steps_per_dispatch)
+            except BadStepsError as error:
+                give_up(program, run, checkpoints, error.step)
+        summary = _summary(program, evaluation, watch, idleness)
+        with writing(out):
+            write_json(run.summary, summary)
+            draw_run(run, read_metrics(run.metrics), program.model(), dataset.test, evaluation)
     return summary
 
 
@@ -90,8 +101,13 @@ def _train(
     batches = program.feed.batches(step, total)
     in_memory = partial(out_of_memory_is_bad_input, program.config.batch_size)
     evaluation = None
+    guard = Guard(program.config.max_skipped, int(program.state.skipped.in_a_row))
 
-    with Journal(program, run, watch) as journal, Backlog() as backlog:
+    with (
+        StopSignals() as signals,
+        Journal(program, run, watch) as journal,
+        Backlog() as backlog,
+    ):
         while step < total:
             most = steps_per_dispatch or in_time(watch.seconds_per_step, program.capacity)
             most = min(most, program.capacity)
@@ -101,9 +117,11 @@ def _train(
                 idleness.sent(metrics)
                 backlog.catch_up()
             step += count
+            stop = signals.received is not None
             evaluate = step % evaluate_every == 0 or step == total
-            log = step % log_every == 0 or evaluate
+            log = step % log_every == 0 or evaluate or stop
             backlog.add(metrics, partial(journal.trained, step, count, metrics, log=log))
+            backlog.add(metrics, partial(guard.look, step - count, metrics))
             accuracy = None
             if evaluate:
                 with in_memory():
@@ -112,9 +130,15 @@ def _train(
                     evaluation = program.evaluate()
                     journal.evaluated(step, evaluation)
                 accuracy = evaluation.metrics["accuracy"]
-            if evaluate or step % checkpoint_every == 0:
+            if evaluate or stop or step % checkpoint_every == 0:
                 state = snapshot(program.state)
                 backlog.add(state, partial(checkpoints.save, state, accuracy))
+            if stop and step < total:
+                backlog.catch_up()
+                raise PreemptedError(
+                    f"asked to stop ({signals.received.name}): the checkpoint of step {step} is "
+                    f"written, and the same command with --resume goes on from there."
+                )
     return evaluation or program.evaluate()  # there was no step left to take
 
 
@@ -142,6 +166,7 @@ def _summary(
         **test,
         "test.error_percent": 100 * wrong / len(evaluation.predictions),
         "test.examples": len(evaluation.predictions),
+        "skipped_updates": int(program.state.skipped.total),
         "images_per_second": watch.rate,
         "wall_seconds": watch.wall_seconds,
         "device_idle_percent": idleness.percent,

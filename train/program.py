@@ -134,6 +134,7 @@ def assemble(
             mesh=mesh,
             micro_batches=config.micro_batches,
             ema_decay=config.ema_decay,
+            max_skipped=config.max_skipped,
         ),
         evaluation_step=make_evaluation_step(
             graphdef, objective, image_dtype=image_dtype, mesh=mesh

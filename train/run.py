@@ -20,8 +20,9 @@ CHECKPOINTS = "checkpoints"
 FIGURES = "figures"
 EVENTS = "tensorboard"
 EVALUATIONS = "evaluations"
+BAD_NUMBERS = "bad-numbers.json"
 
-_CONTENTS = (CONFIG, METRICS, SUMMARY, CHECKPOINTS, FIGURES, EVENTS, EVALUATIONS)
+_CONTENTS = (CONFIG, METRICS, SUMMARY, CHECKPOINTS, FIGURES, EVENTS, EVALUATIONS, BAD_NUMBERS)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class Run:
     def evaluations(self) -> Path:
         """The folder with what `evaluate` printed."""
         return self.folder / EVALUATIONS
+
+    @property
+    def bad_numbers(self) -> Path:
+        """The file that says why the run was given up."""
+        return self.folder / BAD_NUMBERS
 
     def save(self) -> None:
         """Writes `config.json`."""

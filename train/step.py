@@ -20,8 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.data import shift_batch
 from train.errors import UserError
-from train.metrics import Mean, across_devices
-from train.objective import Objective, measure
+from train.metrics import Mean, across_devices, masked_mean
+from train.objective import Objective, dead_share, measure, monitor
 
 AXIS = "data"
 PyTree = Any
@@ -37,6 +37,7 @@ class TrainState(NamedTuple):
         optimizer: the optimiser's state.
         key: the random key that every step's keys are derived from.
         average: the moving average of the parameters, in float32 at least; None if none is kept.
+        skipped: the updates that were not made.
     """
 
     step: jax.Array
@@ -45,11 +46,24 @@ class TrainState(NamedTuple):
     optimizer: PyTree
     key: jax.Array
     average: PyTree
+    skipped: "Skipped"
 
     @property
     def weights(self) -> PyTree:
         """The parameters to measure and to use: their average, where one is kept."""
         return self.params if self.average is None else self.average
+
+
+class Skipped(NamedTuple):
+    """Updates that were not made because the loss or the gradient was not finite.
+
+    Attributes:
+        in_a_row: int32 scalar, up to the last step.
+        total: int32 scalar, in all steps.
+    """
+
+    in_a_row: jax.Array
+    total: jax.Array
 
 
 class Evaluated(NamedTuple):
@@ -156,6 +170,7 @@ def initial_state(
         optimizer=optimizer.init(pure),
         key=key,
         average=jax.tree.map(_wide_copy, pure) if averaged else None,
+        skipped=Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
     )
 
 
@@ -182,6 +197,13 @@ def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array
         lambda old, new: optax.incremental_update(new.astype(old.dtype), old, share),
         average,
         params,
+    )
+
+
+def length(tree: PyTree) -> jax.Array:
+    """The Euclidean length of all arrays of a tree together, in float32 at least."""
+    return optax.tree.norm(
+        jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
     )
 
 
@@ -220,12 +242,16 @@ def make_train_step(
     mesh: Mesh,
     micro_batches: int = 1,
     ema_decay: float | None = None,
+    max_skipped: int | None = None,
 ) -> Callable[[TrainState, PyTree, PyTree, np.int32], tuple[TrainState, dict[str, Mean]]]:
     """Makes steps of training on all devices of the mesh, any number in one dispatch.
 
     The number of steps is a value, not a part of the program: the same program takes one step or
     as many as there is room for, so that the results do not depend, in any bit, on how the steps
     of a run are cut into dispatches.
+
+    A step whose loss or gradient is not finite changes nothing but the position in the data and the
+    count of such steps.
 
     Args:
         graphdef: the model's structure.
@@ -238,11 +264,16 @@ def make_train_step(
         micro_batches: parts in which a device takes its share of a batch. What the parts come to
             is as if each were on a device of its own.
         ema_decay: of the average of the parameters, if the state keeps one.
+        max_skipped: updates that may be skipped in a row. After one more no step is taken, whatever
+            is sent, so that the state stays as it was; None for any number.
 
     Returns:
         `(state, feed.constants, stack_batches(batches), number of batches) -> (state, metrics)`.
         The state is donated. Each metric is a `Mean` of arrays `[capacity]`, an entry for each
-        step and zero where no step was taken.
+        step and zero where no step was taken. Beside those of `measure` there are
+        `coupling_entropy` and `dead_capsules` (see `monitor` and `dead_share`); `skipped`, 1 for a
+        skipped update; and of the updates that were made `gradient_norm` and `update_norm`,
+        Euclidean lengths over all parameters.
     """
 
     @jax.jit  # Traced once, although `steps` asks for its shapes and for its results.
@@ -260,7 +291,8 @@ def make_train_step(
             output = objective.apply(model, images, labels, training=True)
             losses = objective.losses(output, images, labels)
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            return jnp.mean(losses["loss"]), (model_state, measure(output, losses, labels))
+            metrics = {**measure(output, losses, labels), **monitor(output)}
+            return jnp.mean(losses["loss"]), (model_state, metrics)
 
         def learn(examples: tuple[jax.Array, ...]) -> tuple[PyTree, dict[str, Mean]]:
             images, labels, positions = examples
@@ -272,14 +304,24 @@ def make_train_step(
             return (gradient, model_state), metrics
 
         means, metrics = in_parts(learn, (images, labels, positions), micro_batches)
+        metrics = across_devices(metrics, AXIS)
+        metrics["dead_capsules"] = dead_share(metrics.pop("class_lengths"))
         gradient, model_state = lax.pmean(means, AXIS)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
+        gradient_norm = length(gradient)
+        is_finite = jnp.isfinite(metrics["loss"].total) & jnp.isfinite(gradient_norm)
         average = (
             state.average
             if ema_decay is None
             else move_average(state.average, params, ema_decay, state.step + 1)
         )
+        new = (params, model_state, optimizer_state, average)
+        old = (state.params, state.model_state, state.optimizer, state.average)
+        params, model_state, optimizer_state, average = jax.tree.map(
+            lambda new, old: jnp.where(is_finite, new, old), new, old
+        )
+        was_skipped = 1 - is_finite.astype(jnp.int32)
         new_state = TrainState(
             step=state.step + 1,
             params=params,
@@ -287,8 +329,17 @@ def make_train_step(
             optimizer=optimizer_state,
             key=state.key,
             average=average,
+            skipped=Skipped(
+                in_a_row=was_skipped * (state.skipped.in_a_row + 1),
+                total=state.skipped.total + was_skipped,
+            ),
         )
-        return new_state, across_devices(metrics, AXIS)
+        metrics |= {
+            "skipped": masked_mean(was_skipped),
+            "gradient_norm": masked_mean(gradient_norm, is_finite),
+            "update_norm": masked_mean(length(updates), is_finite),
+        }
+        return new_state, metrics
 
     def steps(
         state: TrainState, constants: PyTree, batches: PyTree, count: jax.Array
@@ -296,20 +347,30 @@ def make_train_step(
         def batch_of(index: jax.Array) -> PyTree:
             return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, 0, False), batches)
 
-        def body(index: jax.Array, carry: tuple[TrainState, PyTree]) -> tuple[TrainState, PyTree]:
-            state, taken = carry
+        def goes_on(carry: tuple[jax.Array, TrainState, PyTree]) -> jax.Array:
+            index, state, _ = carry
+            if max_skipped is None:
+                return index < count
+            return (index < count) & (state.skipped.in_a_row <= max_skipped)
+
+        def body(
+            carry: tuple[jax.Array, TrainState, PyTree],
+        ) -> tuple[jax.Array, TrainState, PyTree]:
+            index, state, taken = carry
             state, metrics = step(state, constants, batch_of(index))
-            return state, jax.tree.map(
+            taken = jax.tree.map(
                 lambda all, one: lax.dynamic_update_index_in_dim(all, one, index, 0),
                 taken,
                 metrics,
             )
+            return index + 1, state, taken
 
         first = jnp.zeros((), jnp.int32)
         capacity = len(jax.tree.leaves(batches)[0])
         _, metrics = jax.eval_shape(step, state, constants, batch_of(first))
         nothing = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
-        return lax.fori_loop(first, count, body, (state, nothing))
+        _, state, metrics = lax.while_loop(goes_on, body, (first, state, nothing))
+        return state, metrics
 
     return jax.pmap(
         steps,

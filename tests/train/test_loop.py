@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import signal
 from pathlib import Path
 
 import jax
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from train import loop
+from train.errors import PreemptedError
 from train.journal import Journal
 from train.loop import fit
 from train.program import Program
@@ -103,6 +106,33 @@ def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, mo
     assert not (out / "summary.json").exists()
     assert train(out, config, resume=True) == whole
     for ours, theirs in zip(weights(out), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(
+    config, tmp_path, monkeypatch, number
+):
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    config = dataclasses.replace(config, max_shift=1)
+    train(whole, config, steps_per_dispatch=1)
+    send = Program.train
+
+    def interrupted(self, batches):
+        metrics = send(self, batches)
+        if int(self.state.step) == 3:
+            os.kill(os.getpid(), number)
+        return metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "train", interrupted)
+        with pytest.raises(PreemptedError, match=r"asked to stop \(SIG\w+\): .* of step 3 is"):
+            train(out, config, steps_per_dispatch=1)
+    assert signal.getsignal(number) is not None
+    assert {path.name for path in (out / "checkpoints").iterdir()} >= {"2", "3"}
+    assert not (out / "summary.json").exists()
+    train(out, config, resume=True)
+    for ours, theirs in zip(weights(out), weights(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

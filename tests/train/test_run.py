@@ -144,6 +144,7 @@ def test_every_part_of_a_run_is_deleted_with_it(run):
             run.figures,
             run.events,
             run.evaluations,
+            run.bad_numbers,
             "config.json",
         )
     }
