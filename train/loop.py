@@ -117,9 +117,9 @@ def _train(
                 idleness.sent(metrics)
                 backlog.catch_up()
             step += count
-            stop = signals.received is not None
+            stop = signals.received
             evaluate = step % evaluate_every == 0 or step == total
-            log = step % log_every == 0 or evaluate or stop
+            log = step % log_every == 0 or evaluate or stop is not None
             backlog.add(metrics, partial(journal.trained, step, count, metrics, log=log))
             backlog.add(metrics, partial(guard.look, step - count, metrics))
             accuracy = None
@@ -130,14 +130,14 @@ def _train(
                     evaluation = program.evaluate()
                     journal.evaluated(step, evaluation)
                 accuracy = evaluation.metrics["accuracy"]
-            if evaluate or stop or step % checkpoint_every == 0:
+            if evaluate or stop is not None or step % checkpoint_every == 0:
                 state = snapshot(program.state)
                 backlog.add(state, partial(checkpoints.save, state, accuracy))
-            if stop and step < total:
+            if stop is not None and step < total:
                 backlog.catch_up()
                 raise PreemptedError(
-                    f"asked to stop ({signals.received.name}): the checkpoint of step {step} is "
-                    f"written, and the same command with --resume goes on from there."
+                    f"asked to stop ({stop.name}): the checkpoint of step {step} is written, and "
+                    "the same command with --resume goes on from there."
                 )
     return evaluation or program.evaluate()  # there was no step left to take
 

@@ -39,6 +39,12 @@ def digits_run(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """For runs whose figures nobody looks at, which take as long as such a run."""
+    monkeypatch.setattr("train.loop.draw_run", lambda *_: None)
+
+
 def fails(capsys, *arguments: str | Path) -> str:
     """Runs a command that has to end with 2 and one sentence; returns the sentence."""
     assert main(list(map(str, arguments))) == 2
@@ -245,7 +251,7 @@ def test_bad_input_ends_a_real_program_with_2_and_no_traceback(python_m_train, t
 
 
 @pytest.fixture
-def short_run(tmp_path) -> Path:
+def short_run(tmp_path, no_figures) -> Path:
     out = tmp_path / "run"
     arguments = ("--steps", "20", "--checkpoint-every", "10", *TINY)
     assert main(["fit", "digits", "--out", str(out), *arguments]) == 0

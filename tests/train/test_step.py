@@ -131,12 +131,19 @@ def test_each_step_of_a_dispatch_has_its_metrics(config, dataset):
     program = assemble(config, dataset, devices=2)
     metrics = program.train(list(program.feed.batches(0, 1)))
     assert program.capacity > 1
-    for mean in metrics.values():
+    classes = program.dataset.num_classes
+    counted = {"skipped": 1, "gradient_norm": 1, "update_norm": 1, "dead_capsules": classes}
+    assert counted.keys() < metrics.keys()
+    for name, mean in metrics.items():
         assert mean.total.shape == mean.examples.shape == (program.capacity,)
-        assert mean.examples[0] == config.batch_size
+        assert mean.examples[0] == counted.get(name, config.batch_size)
         assert not np.any(mean.total[1:])
         assert not np.any(mean.examples[1:])
     assert metrics["loss"].total[0] > 0
+    assert metrics["gradient_norm"].total[0] > 0
+    assert metrics["update_norm"].total[0] > 0
+    entropy = metrics["coupling_entropy"].total[0] / config.batch_size
+    assert 0 < entropy <= np.log(classes)
 
 
 def test_batches_lie_device_by_device_and_step_by_step():
