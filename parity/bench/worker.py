@@ -54,7 +54,11 @@ class Worker:
         return self._receive()
 
     def time(self, what: str, times: int) -> float:
-        """Runs `"train"` or `"forward"` so many times in a row; returns the seconds."""
+        """Runs `"train"` or `"forward"` so many times in a row; returns the seconds.
+
+        It is run once more before that, which does not count: whoever begins after the turns of
+        others is slow at first.
+        """
         self._connection.send((what, times))
         return self._receive()
 
@@ -99,8 +103,10 @@ def _serve(name: str, work: Work, cores: int, connection: Connection) -> None:
             if what == "peak":
                 connection.send(("done", contender.peak_bytes() or process_peak_bytes()))
                 continue
+            run = getattr(contender, what)
+            run(1)
             begun = time.perf_counter()
-            getattr(contender, what)(times)
+            run(times)
             connection.send(("done", time.perf_counter() - begun))
     except EOFError:  # the other end has closed
         return
