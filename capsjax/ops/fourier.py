@@ -113,11 +113,14 @@ def forward(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     a, _, _ = _matrices(geometry)
     mean, centred = _centred(x)
     image, filters = _image_spectrum(centred, geometry), _kernel_spectrum(kernel, geometry)
-    products = _multiply("rnc,rcf->rnf", image, filters, x.dtype)
+    products = _multiply("rnc,rfc->rnf", image, filters, x.dtype)
     products = products.reshape(-1, 2, len(x), 2, geometry.features).transpose(0, 1, 3, 2, 4)
     y = _apply(a, products.reshape(-1, *products.shape[3:]))
     y = y.reshape(*geometry.outputs, *y.shape[1:]).transpose(2, 0, 1, 3)
-    of_mean = jnp.einsum("nhwc,cf->nhwf", mean, jnp.sum(kernel, axis=(0, 1), dtype=mean.dtype))
+    # As a product: XLA sums over leading axes slowly.
+    taps = math.prod(geometry.kernel)
+    sum_of_kernel = _apply(np.ones((1, taps)), kernel.reshape(taps, *kernel.shape[2:]))[0]
+    of_mean = jnp.einsum("nhwc,cf->nhwf", mean, sum_of_kernel)
     return (y + of_mean).astype(x.dtype)
 
 
@@ -130,7 +133,7 @@ def input_gradient(
     filters = _kernel_spectrum(kernel, geometry)
     result = _product_gradients(g, geometry).transpose(0, 1, 3, 2, 4)
     result = result.reshape(len(result), 2 * len(g), -1)
-    spectrum = _multiply("rnf,rcf->rnc", result, filters, g.dtype)
+    spectrum = _multiply("rnf,rfc->rnc", result, filters, g.dtype)
     phases = _apply(b.T, spectrum.reshape(len(b), len(g), -1))
     return _from_phases(phases, x_shape, geometry).astype(g.dtype)
 
@@ -179,15 +182,15 @@ def _image_spectrum(x: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _kernel_spectrum(kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """`C k`: `[height, width, C, F]` -> `[R, phases * C, 2 * F]`."""
+    """`C k`: `[height, width, C, F]` -> `[R, 2 * F, phases * C]`."""
     (rows, columns), (down, right) = geometry.taps, geometry.strides
     features = kernel.shape[-1]
     k = _resize(kernel, (0, 1), (rows * down, columns * right))
-    k = k.reshape(rows, down, columns, right, -1, features).transpose(0, 2, 1, 3, 4, 5)
+    # The kernel is turned, and not its spectrum, which is larger.
+    k = k.reshape(rows, down, columns, right, -1, features).transpose(0, 2, 5, 1, 3, 4)
     _, _, c = _matrices(geometry)
-    spectrum = _apply(c, k.reshape(rows * columns, -1, features))
-    pairs = spectrum.reshape(-1, 2, *spectrum.shape[1:]).transpose(0, 2, 1, 3)
-    return pairs.reshape(*pairs.shape[:2], -1)
+    spectrum = _apply(c, k.reshape(rows * columns, features, -1))
+    return spectrum.reshape(len(c) // 2, 2 * features, -1)
 
 
 def _product_gradients(g: jax.Array, geometry: Geometry) -> jax.Array:
