@@ -93,23 +93,23 @@ DEAD = 0.01
 """Mean length over a batch below which a class capsule is called dead: it is there for no image."""
 
 
-def monitor(output: CapsNetOutput) -> dict[str, Mean]:
-    """How routing fares, as sums and counts over a batch.
+def class_lengths(output: CapsNetOutput) -> Mean:
+    """The lengths of the class capsules, summed over a batch `[J]`, for `dead_share`."""
+    count = jnp.asarray(len(output.lengths), jnp.int32)
+    return Mean(jnp.sum(output.lengths, axis=0), count)
 
-    Returns:
-        `coupling_entropy`, the mean over the input capsules of the entropy in nats of what each
-        sends where: the logarithm of the number of classes if it is undecided, 0 if it sends all to
-        one; and `class_lengths` `[J]`, of which `dead_share` makes a metric.
+
+def dead_share(lengths: Mean) -> Mean:
+    """The share of class capsules that are dead, of their lengths summed over a whole batch."""
+    return masked_mean(lengths.total < DEAD * lengths.examples)
+
+
+def coupling_entropy(output: CapsNetOutput, mask: jax.Array | None = None) -> Mean:
+    """How undecided the routing is, summed over the examples of the mask.
+
+    It is the mean over the input capsules of the entropy in nats of what each sends where: the
+    logarithm of the number of classes if it sends to all alike, 0 if it sends all to one.
     """
     c = output.coupling
     entropy = -jnp.sum(jnp.where(c > 0, c * jnp.log(jnp.where(c > 0, c, 1)), 0), axis=-1)
-    count = jnp.asarray(len(output.lengths), jnp.int32)
-    return {
-        "coupling_entropy": masked_mean(jnp.mean(entropy, axis=-1)),
-        "class_lengths": Mean(jnp.sum(output.lengths, axis=0), count),
-    }
-
-
-def dead_share(class_lengths: Mean) -> Mean:
-    """The share of class capsules that are dead, of their lengths summed over a whole batch."""
-    return masked_mean(class_lengths.total < DEAD * class_lengths.examples)
+    return masked_mean(jnp.mean(entropy, axis=-1), mask)

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from train.data import shift_batch
 from train.errors import UserError
 from train.metrics import Mean, across_devices, masked_mean
-from train.objective import Objective, dead_share, measure, monitor
+from train.objective import Objective, class_lengths, coupling_entropy, dead_share, measure
 
 AXIS = "data"
 PyTree = Any
@@ -271,9 +271,8 @@ def make_train_step(
         `(state, feed.constants, stack_batches(batches), number of batches) -> (state, metrics)`.
         The state is donated. Each metric is a `Mean` of arrays `[capacity]`, an entry for each
         step and zero where no step was taken. Beside those of `measure` there are
-        `coupling_entropy` and `dead_capsules` (see `monitor` and `dead_share`); `skipped`, 1 for a
-        skipped update; and of the updates that were made `gradient_norm` and `update_norm`,
-        Euclidean lengths over all parameters.
+        `dead_capsules` (see `dead_share`); `skipped`, 1 for a skipped update; and of the updates
+        that were made `gradient_norm` and `update_norm`, Euclidean lengths over all parameters.
     """
 
     @jax.jit  # Traced once, although `steps` asks for its shapes and for its results.
@@ -291,7 +290,7 @@ def make_train_step(
             output = objective.apply(model, images, labels, training=True)
             losses = objective.losses(output, images, labels)
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            metrics = {**measure(output, losses, labels), **monitor(output)}
+            metrics = {**measure(output, losses, labels), "dead_capsules": class_lengths(output)}
             return jnp.mean(losses["loss"]), (model_state, metrics)
 
         def learn(examples: tuple[jax.Array, ...]) -> tuple[PyTree, dict[str, Mean]]:
@@ -305,21 +304,22 @@ def make_train_step(
 
         means, metrics = in_parts(learn, (images, labels, positions), micro_batches)
         metrics = across_devices(metrics, AXIS)
-        metrics["dead_capsules"] = dead_share(metrics.pop("class_lengths"))
+        metrics["dead_capsules"] = dead_share(metrics["dead_capsules"])
         gradient, model_state = lax.pmean(means, AXIS)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
         gradient_norm = length(gradient)
         is_finite = jnp.isfinite(metrics["loss"].total) & jnp.isfinite(gradient_norm)
-        average = (
-            state.average
-            if ema_decay is None
-            else move_average(state.average, params, ema_decay, state.step + 1)
-        )
-        new = (params, model_state, optimizer_state, average)
+
+        def update(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+            params, _, optimizer_state, average = old
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+            params = optax.apply_updates(params, updates)
+            if ema_decay is not None:
+                average = move_average(average, params, ema_decay, state.step + 1)
+            return (params, model_state, optimizer_state, average), length(updates)
+
         old = (state.params, state.model_state, state.optimizer, state.average)
-        params, model_state, optimizer_state, average = jax.tree.map(
-            lambda new, old: jnp.where(is_finite, new, old), new, old
+        (params, model_state, optimizer_state, average), update_norm = lax.cond(
+            is_finite, update, lambda old: (old, jnp.zeros_like(gradient_norm)), old
         )
         was_skipped = 1 - is_finite.astype(jnp.int32)
         new_state = TrainState(
@@ -337,7 +337,7 @@ def make_train_step(
         metrics |= {
             "skipped": masked_mean(was_skipped),
             "gradient_norm": masked_mean(gradient_norm, is_finite),
-            "update_norm": masked_mean(length(updates), is_finite),
+            "update_norm": masked_mean(update_norm, is_finite),
         }
         return new_state, metrics
 
@@ -407,7 +407,10 @@ def make_evaluation_step(
         model = nnx.merge(graphdef, params, model_state)
         output = objective.apply(model, images, labels, training=False)
         losses = objective.losses(output, images, labels)
-        metrics = across_devices(measure(output, losses, labels, mask), AXIS)
+        # Not in training: where votes are recomputed, the coupling is one more pass over them.
+        metrics = measure(output, losses, labels, mask)
+        metrics["coupling_entropy"] = coupling_entropy(output, mask)
+        metrics = across_devices(metrics, AXIS)
         return Evaluated(metrics, jnp.argmax(output.lengths, axis=-1).astype(jnp.int32))
 
     return jax.pmap(

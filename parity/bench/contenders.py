@@ -76,6 +76,7 @@ def capsjax(work: Work) -> Contender:
         routing_iterations=work.iterations,
         learning_rate=work.learning_rate,
         max_shift=0,
+        ema_decay=None,  # the others keep no average either
         model_options=dict(work.sizes),
     )
     split = Split(work.images, work.labels)

@@ -7,7 +7,7 @@ import pytest
 
 from capsjax import CapsNetOutput, Capsules
 from tests.tolerance import assert_close
-from train.objective import Objective, dead_share, measure, monitor
+from train.objective import Objective, class_lengths, coupling_entropy, dead_share, measure
 
 LENGTHS = np.array([[0.95, 0.2, 0.05], [0.3, 0.6, 0.1]], np.float32)
 LABELS = np.array([0, 0])
@@ -91,20 +91,18 @@ def test_the_objective_of_a_configuration_is_its_fields(config):
 
 def test_the_entropy_is_that_of_what_a_capsule_sends_where():
     c = jnp.asarray([[[0.5, 0.5], [1.0, 0.0]], [[0.25, 0.75], [0.5, 0.5]]])  # [2, I, J]
-    entropy = monitor(with_coupling(c))["coupling_entropy"]
-    expected = np.log(2) / 2 + (0.25 * np.log(4) + 0.75 * np.log(4 / 3) + np.log(2)) / 2
-    assert_close(entropy.total, np.float32(expected), reduction_length=4)
+    lengths = jnp.ones((2, 2))
+    output = CapsNetOutput(Capsules(lengths[..., None], lengths), lengths, c, None)
+    first = np.log(2) / 2
+    second = (0.25 * np.log(4) + 0.75 * np.log(4 / 3) + np.log(2)) / 2
+    entropy = coupling_entropy(output)
+    assert_close(entropy.total, np.float32(first + second), reduction_length=4)
     assert entropy.examples == 2
+    assert_close(coupling_entropy(output, jnp.asarray([0, 1])).total, np.float32(second))
 
 
-def test_a_class_capsule_is_dead_if_it_is_short_in_all_images_of_a_batch():
-    c = jnp.full((2, 1, 3), 1 / 3)
+def test_a_class_capsule_is_dead_if_it_is_short_in_the_images_of_a_batch():
     lengths = jnp.asarray([[0.001, 0.9, 0.001], [0.002, 0.001, 0.001]])
-    dead = dead_share(monitor(with_coupling(c, lengths))["class_lengths"])
+    output = CapsNetOutput(Capsules(lengths[..., None], lengths), lengths, lengths, None)
+    dead = dead_share(class_lengths(output))
     assert dead.total / dead.examples == pytest.approx(2 / 3)
-
-
-def with_coupling(coupling, lengths=None):
-    if lengths is None:
-        lengths = jnp.ones(coupling.shape[::2])
-    return CapsNetOutput(Capsules(lengths[..., None], lengths), lengths, coupling, None)

@@ -8,4 +8,12 @@ Result: not measured yet.
 
 from train.config import FitConfig
 
-CONFIG = FitConfig(preset="fashion_mnist", dataset="fashion_mnist", max_shift=2, epochs=50)
+CONFIG = FitConfig(
+    preset="fashion_mnist",
+    dataset="fashion_mnist",
+    max_shift=2,
+    epochs=50,
+    decay_rate=0.96,
+    decay_steps=2000,
+    ema_decay=0.97,
+)
