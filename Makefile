@@ -14,12 +14,13 @@ PYTEST := $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-without-torch gpu-report check check-format check-lint check-types format \
+.PHONY: help train test test-without-torch soak gpu-report check check-format check-lint check-types format \
 	lock clean venv install-train install-dev install-parity
 
 help:
 	@echo "make train      set up $(VENV) and train on the embedded digits, into runs/digits"
 	@echo "make test       set up $(VENV) and run the tests; ARGS='-k squash' chooses among them"
+	@echo "make soak       kill a run at 50 random moments and demand that nothing is lost"
 	@echo "make gpu-report measure all that needs a GPU within 9 minutes, into OUT; DATA holds MNIST"
 	@echo "make check      format, lint and types, as continuous integration checks them"
 	@echo "make format     rewrite the code in the project's format"
@@ -37,6 +38,9 @@ test: install-dev install-parity
 # What can be tested without PyTorch.
 test-without-torch: install-dev
 	$(PYTEST) -m "not torch" $(ARGS)
+
+soak: install-dev
+	$(RUN) -m tests.soak.crashes $(ARGS)
 
 # On a machine where nothing can be installed, $(PYTHON) is taken as it is if it has what it takes.
 DATA ?=
