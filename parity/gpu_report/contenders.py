@@ -1,4 +1,4 @@
-"""capsjax and PyTorch side by side, at the batch size that is best for capsjax and at a quarter."""
+"""capsjax and PyTorch side by side, at the batch size best for capsjax and at parts of it."""
 
 import sys
 from collections.abc import Iterator
@@ -13,7 +13,8 @@ def measure(task: Task) -> Iterator[Found]:
     """Finds `rows` of `parity.bench.measure.summarise`, whose ratios are to capsjax."""
     plan = task.plan
     rows: list[Found] = []
-    for batch_size in (task.best_batch, max(1, task.best_batch // 4)):
+    for part in plan.contender_parts:
+        batch_size = max(1, task.best_batch // part)
         work = make_work(
             batch_size,
             dtype=plan.dtype,

@@ -18,6 +18,7 @@ class Plan:
         dtype: in which training is measured.
         batch_sizes: tried for the fastest training, the likeliest first.
         contenders: who is timed beside capsjax at once; each group is a run of its own.
+        contender_parts: they are timed at the fastest batch size divided by each.
         contender_sizes: arguments of the contenders' networks that differ from the paper's.
         repetitions: rounds of every timing.
         seconds: about how long a round is.
@@ -35,6 +36,7 @@ class Plan:
     dtype: str
     batch_sizes: Sequence[int]
     contenders: Sequence[Sequence[str]]
+    contender_parts: Sequence[int]
     contender_sizes: Mapping[str, Any]
     repetitions: int
     seconds: float
@@ -70,6 +72,7 @@ FULL = Plan(
     dtype="bfloat16",
     batch_sizes=(2048, 1024, 4096, 512, 8192, 256),
     contenders=(("torch-fast", "torch-reference"), ("torch-compile",)),
+    contender_parts=(1, 4),
     contender_sizes={},
     repetitions=5,
     seconds=0.5,
@@ -96,6 +99,7 @@ TINY = Plan(
     dtype="bfloat16",
     batch_sizes=(16,),
     contenders=(("torch-fast", "torch-reference"),),
+    contender_parts=(1,),
     contender_sizes=_SMALL,
     repetitions=2,
     seconds=0.01,

@@ -7,7 +7,7 @@ import pytest
 
 from train.checkpoint import Checkpoints, snapshot
 from train.errors import UserError
-from train.step import TrainState, data_mesh, replicate
+from train.step import Skipped, TrainState, data_mesh, replicate
 
 
 def state(step: int, devices: int = 4) -> TrainState:
@@ -20,6 +20,7 @@ def state(step: int, devices: int = 4) -> TrainState:
             optimizer=({"count": jnp.asarray(step)}, jnp.arange(3.0) + step),
             key=jax.random.key(step),
             average={"layer": {"kernel": jnp.full((3, 4), step + 0.5)}},
+            skipped=Skipped(jnp.asarray(step, jnp.int32), jnp.asarray(step + 1, jnp.int32)),
         ),
         data_mesh(devices, devices),
     )

@@ -109,10 +109,7 @@ def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, mo
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(
-    config, tmp_path, monkeypatch, number
-):
+def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole", tmp_path / "run"
     config = dataclasses.replace(config, max_shift=1)
     train(whole, config, steps_per_dispatch=1)
@@ -121,14 +118,13 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(
     def interrupted(self, batches):
         metrics = send(self, batches)
         if int(self.state.step) == 3:
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), signal.SIGTERM)
         return metrics
 
     with monkeypatch.context() as patch:
         patch.setattr(Program, "train", interrupted)
-        with pytest.raises(PreemptedError, match=r"asked to stop \(SIG\w+\): .* of step 3 is"):
+        with pytest.raises(PreemptedError, match=r"asked to stop \(SIGTERM\): .* of step 3 is"):
             train(out, config, steps_per_dispatch=1)
-    assert signal.getsignal(number) is not None
     assert {path.name for path in (out / "checkpoints").iterdir()} >= {"2", "3"}
     assert not (out / "summary.json").exists()
     train(out, config, resume=True)

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from PIL import Image
 from tests.train.conftest import ROOT
 from train.__main__ import main
 from train.checkpoint import Checkpoints
+from train.claim import claimed
 from train.data.idx_source import FILE_NAMES, TRAIN_IMAGES, TRAIN_LABELS
 from train.evaluate import load_state
+from train.program import Program
 from train.run import load_run
 from train.writers import read_metrics
 
@@ -446,3 +449,36 @@ def test_predict_with_what_is_no_image(digits_run, tmp_path, capsys):
     (tmp_path / "x.png").write_text("no image")
     assert "x.png is not an image file" in fails(capsys, "predict", digits_run, tmp_path / "x.png")
     assert "there is no file" in fails(capsys, "predict", digits_run, tmp_path / "y.png")
+
+
+# --- The other ways in which a run ends
+
+
+def test_a_run_that_is_asked_to_stop_exits_with_75(no_figures, tmp_path, capsys, monkeypatch):
+    send = Program.train
+
+    def interrupted(self, batches):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return send(self, batches)
+
+    monkeypatch.setattr(Program, "train", interrupted)
+    arguments = ("fit", "digits", "--out", str(tmp_path / "run"), "--steps", "20", *TINY)
+    assert main(list(arguments)) == 75
+    assert "the same command with --resume goes on" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_that_is_given_up_exits_with_3(tmp_path, capsys):
+    arguments = ("--steps", "40", "--learning-rate", "1e38", "--max-skipped", "2", *TINY)
+    with jax.debug_nans(False):
+        assert main(["fit", "digits", "--out", str(tmp_path / "run"), *arguments]) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: loss or gradient were not finite in 3 steps in a row")
+
+
+def test_a_run_that_another_process_is_at_is_refused(tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    with claimed(out):
+        message = fails(capsys, "fit", "digits", "--out", out, "--steps", "1", *TINY)
+    assert "another process is training in" in message
+    assert not list(out.iterdir())

@@ -55,9 +55,10 @@ def test_every_figure_of_the_table_was_measured(ended, report):
     process, out = ended
     table = (out / "report.md").read_text()
     assert process.stdout == table
-    assert "failed" not in table.replace("failed: ValueError: implementation 'pallas'", "")
+    failed = [line for line in table.splitlines() if "failed" in line]
+    assert all("implementation 'pallas' runs on a TPU or GPU alone" in line for line in failed)
     for figure in (
-        "training, bfloat16, best batch (16, routing",
+        "training, bfloat16, best batch (batch 16, routing",
         "share of the rate of matrix products",
         "capsjax (batch",
         "capsjax / torch-reference",
