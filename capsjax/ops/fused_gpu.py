@@ -14,7 +14,6 @@ the kernels J * D is one axis, `N`.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -40,7 +39,7 @@ WARPS = 8
 def lack(kernel_shape: tuple[int, ...]) -> str | None:
     """Why there is no kernel for matrices `[I, J, D, K]`; None where there is one."""
     _, n_out, dim, _ = kernel_shape
-    numbers = _power_of_two(n_out) * _power_of_two(dim)
+    numbers = pl.next_power_of_2(n_out) * pl.next_power_of_2(dim)
     if numbers <= LARGEST:
         return None
     return (
@@ -62,8 +61,8 @@ def route(
     """
     n_in, n_out, dim, in_dim = kernel.shape
     batch = len(pose)
-    rows, columns = _power_of_two(n_out), _power_of_two(dim)
-    depth = max(16, _power_of_two(in_dim))
+    rows, columns = pl.next_power_of_2(n_out), pl.next_power_of_2(dim)
+    depth = max(16, pl.next_power_of_2(in_dim))
     capsules = (0, -n_in % CAPSULES)
     w = jnp.pad(kernel, [capsules, (0, rows - n_out), (0, columns - dim), (0, depth - in_dim)])
     w = w.reshape(len(w), rows * columns, depth)
@@ -178,7 +177,7 @@ def _cotangent_kernel(
     dtotal = jnp.zeros_like(total)
     for iteration in reversed(range(iterations)):
         s = s_ref[iteration]
-        v, of_squash = jax.vjp(lambda s: _squash(s, sizes), s)
+        _, of_squash = jax.vjp(lambda s: _squash(s, sizes), s)
         ds = ds_ref[iteration] + of_squash(dtotal)[0]
         out_ref[iteration] = ds
         if iteration == 0:
@@ -193,7 +192,6 @@ def _cotangent_kernel(
 
         dtotal = lax.fori_loop(0, n_in, add, dtotal)
         total -= _squash(s_ref[iteration - 1], sizes)
-        del v
 
 
 def _gradient_kernel(
@@ -270,10 +268,6 @@ def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     )
 
 
-def _power_of_two(size: int) -> int:
-    return pl.next_power_of_2(size)
-
-
 class _Blocks:
     """Which part of an array an instance sees, of examples or of input capsules."""
 
@@ -282,14 +276,12 @@ class _Blocks:
         self.batch = u.shape[1]
         dtype = accumulation_dtype(u.dtype)
         self.states = jax.ShapeDtypeStruct((iterations, self.batch, numbers), dtype)
-        of_examples: Callable[[int], Any] = lambda b: (0, b, 0)  # noqa: E731
-        of_capsules: Callable[[int], Any] = lambda i: (i, 0, 0)  # noqa: E731
         self.all_matrices = pl.BlockSpec(w.shape, lambda b: (0, 0, 0))
         self.all_states = pl.BlockSpec(self.states.shape, lambda i: (0, 0, 0))
-        self.poses_of_examples = pl.BlockSpec((n_in, EXAMPLES, depth), of_examples)
-        self.states_of_examples = pl.BlockSpec((iterations, EXAMPLES, numbers), of_examples)
-        self.some_matrices = pl.BlockSpec((CAPSULES, numbers, depth), of_capsules)
-        self.poses_of_capsules = pl.BlockSpec((CAPSULES, self.batch, depth), of_capsules)
+        self.poses_of_examples = pl.BlockSpec((n_in, EXAMPLES, depth), lambda b: (0, b, 0))
+        self.states_of_examples = pl.BlockSpec((iterations, EXAMPLES, numbers), lambda b: (0, b, 0))
+        self.some_matrices = pl.BlockSpec((CAPSULES, numbers, depth), lambda i: (i, 0, 0))
+        self.poses_of_capsules = pl.BlockSpec((CAPSULES, self.batch, depth), lambda i: (i, 0, 0))
 
 
 def _compiler_params() -> Any:

@@ -59,9 +59,9 @@ def test_every_figure_of_the_table_was_measured(ended, report):
     assert all("implementation 'pallas' runs on a TPU or GPU alone" in line for line in failed)
     for figure in (
         "training, bfloat16, best batch (batch 16, routing",
-        "share of the rate of matrix products",
-        "capsjax (batch",
-        "capsjax / torch-reference",
+        "training, bfloat16, share of the rate of matrix products",
+        "training, bfloat16, capsjax (batch 16) / fastest PyTorch (torch-fast, batch 16)",
+        "training, bfloat16, batch 16, capsjax / torch-reference",
         "an epoch of digits in fit, bfloat16, batch 16, evaluation apart",
         "routing, bfloat16, batch 2, xla, forward and backward",
         "routing, bfloat16, batch 2, recompute, forward",
