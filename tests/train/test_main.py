@@ -182,8 +182,7 @@ def test_one_device_and_four_have_the_same_loss_curve(python_m_train, tmp_path):
     for devices in (1, 4):
         out = tmp_path / str(devices)
         ended = python_m_train(
-            *("fit", "digits", "--out", out, "--steps", 60, "--log-every", 5, *TINY),
-            devices=devices,
+            *("fit", "digits", "--out", out, "--steps", 60, "--log-every", 5), devices=devices
         )
         assert ended.returncode == 0, ended.stderr
         assert "step 60/60" in ended.stderr
