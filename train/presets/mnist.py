@@ -7,8 +7,9 @@ the paper. The paper's error is 0.25 %.
 
 Command: `python -m train fit mnist --data-dir FOLDER_WITH_THE_IDX_FILES --epochs 1`
 Hardware: 2 cores of an x86-64 CPU.
-Time: 158 seconds for one epoch, at 416 images/s, evaluation included.
-Result: to be measured.
+Time: 162 seconds for one epoch, at 408 images/s, evaluation included.
+Result: 98.89 % of the 10,000 test images after that epoch (seed 0), November 2026. The 50 epochs
+of the recipe are for an accelerator and have not been measured.
 """
 
 from train.config import FitConfig

@@ -2,8 +2,9 @@
 
 Command: `python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: 2 cores of an x86-64 CPU.
-Time: under 5 minutes (299 seconds on a machine that had other work, at 429 images/s).
-Result: 99.05 % of the 10,000 test images after 2 epochs (seed 0), November 2026.
+Time: 93 seconds, at 1,480 images/s.
+Result: 99.05 to 99.11 % of the 10,000 test images after 2 epochs (seeds 0 to 2), November 2026;
+99.05 to 99.13 % with `--dtype bfloat16`.
 """
 
 from train.config import FitConfig
