@@ -42,10 +42,16 @@ def route_recomputing(
         `accumulation_dtype` of the inputs. A coupling that is not used is not computed.
     """
     function = functools.partial(_route, iterations=iterations, squash=squash, detach=detach)
+
+    def on_cpu(kernel: jax.Array, pose: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # What a CPU does element by element it does in float32 anyway: once is cheaper.
+        dtype = accumulation_dtype(pose.dtype)
+        return function(kernel.astype(dtype), pose.astype(dtype), tile_bytes=CPU_TILE_BYTES)
+
     return lax.platform_dependent(
         kernel,
         pose,
-        cpu=functools.partial(function, tile_bytes=CPU_TILE_BYTES),
+        cpu=on_cpu,
         default=functools.partial(function, tile_bytes=ACCELERATOR_TILE_BYTES),
     )
 
