@@ -50,6 +50,8 @@ KERNELS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("sizes", [(131, 17, 2, 3, 8), (1, 5, 100, 4, 3), (256, 1152, 10, 16, 8)])
 def test_forward_and_backward_lower_for_an_accelerator(sizes, dtype, platform):
+    if platform == "cuda" and jax.__version_info__ >= (0, 11):
+        pytest.skip("JAX lowers a Triton kernel only where a GPU tells what it is")
     function = functools.partial(route_fused, iterations=3)
     run = jax.jit(lambda *x: value_and_gradients(function, *x))
     text = run.trace(*inputs(*sizes, dtype=dtype)).lower(lowering_platforms=(platform,)).as_text()
