@@ -25,20 +25,16 @@ class Backlog:
         """Does all the work that waits.
 
         Raises:
-            JaxRuntimeError: if results could not be computed; then nothing is left to do, as all
-                later ones were to come of them.
-            Exception: what the work raises; then nothing is left to do either.
+            JaxRuntimeError: if results could not be computed.
+            Exception: what the work raises. After either nothing is left to do, as all that is
+                later was to come of it.
         """
         while self._waiting:
             results, work = self._waiting[0]
             try:
                 jax.block_until_ready(results)
-            except jax.errors.JaxRuntimeError:
-                self._waiting.clear()
-                raise
-            # Not before: a Ctrl-C while waiting leaves the work in its place.
-            self._waiting.popleft()
-            try:
+                # Not before: a Ctrl-C while waiting leaves the work in its place.
+                self._waiting.popleft()
                 work()
             except Exception:
                 self._waiting.clear()

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What a scheduler sends before it takes a machine away, and what Ctrl-C sends."""
@@ -21,7 +22,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, object] = {}
+        self._before: dict[signal.Signals, Any] = {}
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
@@ -39,4 +40,4 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         """What was done before about the signals is done again."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)

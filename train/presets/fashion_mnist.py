@@ -1,4 +1,4 @@
-"""CapsNet with the paper's sizes on Fashion-MNIST.
+"""CapsNet with the paper's sizes on Fashion-MNIST, by the recipe of MNIST.
 
 Command: `python -m train fit fashion_mnist --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: meant for an accelerator.
@@ -6,14 +6,8 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-from train.config import FitConfig
+import dataclasses
 
-CONFIG = FitConfig(
-    preset="fashion_mnist",
-    dataset="fashion_mnist",
-    max_shift=2,
-    epochs=50,
-    decay_rate=0.96,
-    decay_steps=2000,
-    ema_decay=0.97,
-)
+from train.presets import mnist
+
+CONFIG = dataclasses.replace(mnist.CONFIG, preset="fashion_mnist", dataset="fashion_mnist")
