@@ -23,6 +23,7 @@ from train.step import (
     initial_state,
     make_train_step,
     replicate,
+    same_wishes,
     stack_batches,
 )
 
@@ -145,7 +146,8 @@ class CapsjaxTraining:
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
         batch = stack_batches([(images, labels)], 1, self._mesh)
-        self._state, metrics = self._step(self._state, (), batch, np.int32(1))
+        wishes = same_wishes((), self._mesh)
+        self._state, metrics, _ = self._step(self._state, (), batch, np.int32(1), wishes)
         return merge([metrics])["loss"]
 
     def snapshot(self) -> Snapshot:

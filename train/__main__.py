@@ -1,5 +1,6 @@
-"""The command line: `python -m train fit|evaluate|predict|bench|presets`."""
+"""The command line: `python -m train fit|launch|evaluate|predict|bench|presets`."""
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from train.bench.options import add_bench_options
 from train.command import UserErrorParser, add_config_options, config_changes
-from train.errors import DivergedError, PreemptedError, UserError
+from train.errors import CommandError, PreemptedError, UserError
 from train.huge_pages import restart_with_huge_pages
 
 
@@ -60,7 +61,31 @@ def _parser() -> UserErrorParser:
     existing.add_argument(
         "--overwrite", action="store_true", help="replace the run in --out, if there is one"
     )
+    _add_distributed(fit)
     add_config_options(fit)
+
+    launch = commands.add_parser(
+        "launch",
+        help="train in several processes on this machine",
+        description="Starts a `fit` in several processes on this machine, which train together; "
+        "stops them all when it is stopped, and when one of them fails.",
+    )
+    launch.add_argument(
+        "--processes", type=int, metavar="N", required=True, help="how many processes"
+    )
+    launch.add_argument(
+        "--devices-per-process",
+        type=int,
+        metavar="N",
+        help="GPUs of each process, the first to the first, and so on; virtual devices on a CPU "
+        "(default: each process sees all GPUs, which only one can use)",
+    )
+    launch.add_argument(
+        "fit",
+        metavar="-- fit ...",
+        nargs=argparse.REMAINDER,
+        help="the command, as it would be for one process",
+    )
 
     evaluate = commands.add_parser(
         "evaluate",
@@ -132,7 +157,36 @@ def _add_data_dir(parser: UserErrorParser) -> None:
 
 
 def _add_devices(parser: UserErrorParser) -> None:
-    parser.add_argument("--devices", type=int, metavar="N", help="devices to use (default: all)")
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="devices to use, of each process (default: all)",
+    )
+
+
+def _add_distributed(parser: UserErrorParser) -> None:
+    group = parser.add_argument_group("several processes, on one host or on many")
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="train together with the other processes that were started with this command; on "
+        "Slurm, Open MPI, Kubernetes and Cloud TPU they find each other",
+    )
+    group.add_argument(
+        "--coordinator",
+        metavar="HOST:PORT",
+        help="where process 0 listens (default: $JAX_COORDINATOR_ADDRESS)",
+    )
+    group.add_argument(
+        "--processes", type=int, metavar="N", help="how many (default: $JAX_NUM_PROCESSES)"
+    )
+    group.add_argument(
+        "--process-index",
+        type=int,
+        metavar="I",
+        help="the number of this one, from 0 (default: $JAX_PROCESS_ID)",
+    )
 
 
 def _add_json(parser: UserErrorParser) -> None:
@@ -143,61 +197,94 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, or that of `train.errors` which says why not."""
     try:
         options = _parser().parse_args(arguments)
-        {
+        code = {
             "fit": _fit,
+            "launch": _launch,
             "evaluate": _evaluate,
             "predict": _predict,
             "bench": _bench,
             "presets": _presets,
         }[options.command](options)
-    except (UserError, DivergedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except PreemptedError as stopped:
-        print(stopped, file=sys.stderr)
-        return stopped.exit_code
+        return _told(stopped, str(stopped))
+    except CommandError as error:
+        return _told(error, f"error: {error}")
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    return code or 0
+
+
+def _told(error: CommandError, text: str) -> int:
+    """Prints why a command ends, once for all processes of a run; returns the exit code."""
+    if error.agreed:
+        from train import hosts  # which has been at work, then
+
+        if not hosts.is_first():
+            return error.exit_code
+    print(text, file=sys.stderr)
+    return error.exit_code
 
 
 # Each command imports what it needs: JAX takes a second, which `--help` can do without.
 
 
 def _fit(options) -> None:  # type: ignore[no-untyped-def]
+    from train import hosts
     from train.compilation_cache import keep_compiled_programs
     from train.loop import fit
-    from train.presets import get_preset, list_presets
-    from train.run import load_run
 
-    if options.preset:
-        recipe = get_preset(options.preset)
-        out = options.out or Path("runs") / options.preset
-    elif options.resume and options.out:
-        recipe, out = load_run(options.out).config, options.out
-    else:
+    place = hosts.Place(options.coordinator, options.processes, options.process_index)
+    if options.distributed:
+        hosts.join(place)
+    elif place != hosts.Place():
         raise UserError(
-            f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only "
-            "--resume with --out goes without."
+            "--coordinator, --processes and --process-index say where a process stands among "
+            "others: give --distributed too."
         )
-    config = config_changes(recipe, options)
+    with hosts.together():
+        config, out = _what_to_fit(options)
     keep_compiled_programs()
-    summary = fit(
-        config,
-        out=out,
-        data_dir=options.data_dir,
-        feed_kind=options.feed,
-        devices=options.devices,
-        resume=options.resume,
-        overwrite=options.overwrite,
-        steps_per_dispatch=options.steps_per_dispatch,
-    )
+    with hosts.ending_all():
+        summary = fit(
+            config,
+            out=out,
+            data_dir=options.data_dir,
+            feed_kind=options.feed,
+            devices=options.devices,
+            resume=options.resume,
+            overwrite=options.overwrite,
+            steps_per_dispatch=options.steps_per_dispatch,
+        )
+    if not hosts.is_first():
+        return
     print(
         f"{out}: test accuracy {summary['test.accuracy']:.2%} "
         f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
         f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
     )
+
+
+def _what_to_fit(options):  # type: ignore[no-untyped-def]
+    """The configuration and the folder of a run."""
+    from train.presets import get_preset, list_presets
+    from train.run import load_run
+
+    if options.preset:
+        recipe = get_preset(options.preset)
+        return config_changes(recipe, options), options.out or Path("runs") / options.preset
+    if options.resume and options.out:
+        return config_changes(load_run(options.out).config, options), options.out
+    raise UserError(
+        f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only --resume with "
+        "--out goes without."
+    )
+
+
+def _launch(options) -> int:  # type: ignore[no-untyped-def]
+    from train.launch import launch
+
+    return launch(options.processes, options.fit, options.devices_per_process)
 
 
 def _evaluate(options) -> None:  # type: ignore[no-untyped-def]

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from train import hosts
 from train.errors import UserError
 
 KEPT_LAST = 2
@@ -92,7 +93,7 @@ class Checkpoints:
         with _reporting(self._folder):
             self._wait()
             self._pending = self._checkpointer.save_async(
-                step, state._asdict(), metrics=metrics, force=True
+                step, hosts.in_common(state._asdict()), metrics=metrics, force=True
             )
 
     def load(self, like: Any, which: Which = "last") -> Any:
@@ -114,39 +115,52 @@ class Checkpoints:
             steps = steps if best is None else [best]
         if not steps:
             raise UserError(f"{self._folder} holds no complete checkpoint: train the run first.")
-        abstract = jax.tree.map(_abstract, like._asdict())
+        values = like._asdict()
+        abstract = jax.tree.map(_abstract, hosts.in_common(values))
         for step in reversed(steps):
-            try:
-                with _no_debris():
-                    return type(like)(**self._checkpointer.load(step, abstract))
-            # Whatever Orbax, TensorStore and the file system raise for a damaged file.
-            except Exception as error:
-                reason = _reason(error)
-                if which == "best":
-                    raise UserError(
-                        f"checkpoint {step} in {self._folder} is damaged or of another network "
-                        f"({reason}): take the last one, or train anew."
-                    ) from error
-                self._set_aside(step, reason)
+            found, reason = self._read(step, abstract)
+            if found is not None:
+                return type(like)(**hosts.from_common(found, values))
+            if which == "best":
+                raise UserError(
+                    f"checkpoint {step} in {self._folder} is damaged or of another network "
+                    f"({reason}): take the last one, or train anew."
+                )
+            self._set_aside(step, reason)
         raise UserError(
             f"none of the checkpoints in {self._folder} can be read, they are damaged or of "
             "another network: train anew."
         )
 
+    def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
+        """A checkpoint's values, or None and why they cannot be read in one of the processes."""
+        found, reason = None, "another process cannot read it"
+        try:
+            with _no_debris():
+                found = self._checkpointer.load(step, abstract)
+        # Whatever Orbax, TensorStore and the file system raise for a damaged file.
+        except Exception as error:
+            reason = _reason(error)
+        return (None, reason) if hosts.any_says(found is None) else (found, "")
+
     def _set_aside(self, step: int, reason: str) -> None:
-        print(
+        aside = self._folder.parent / f"damaged-checkpoint-{step}"
+        self._tell(
             f"Checkpoint {step} in {self._folder} is damaged ({reason}): "
-            "falling back to the one before.",
-            file=sys.stderr,
+            "falling back to the one before."
         )
         if self._read_only:
             return
-        aside = self._folder.parent / f"damaged-checkpoint-{step}"
         self._checkpointer.close()
-        with _reporting(self._folder):
-            (self._folder / str(step)).rename(aside)
+        with hosts.together(), _reporting(self._folder):
+            if hosts.is_first():
+                (self._folder / str(step)).rename(aside)
         self._checkpointer = self._open()
-        print(f"It is set aside as {aside}.", file=sys.stderr)
+        self._tell(f"It is set aside as {aside}.")
+
+    def _tell(self, text: str) -> None:
+        if hosts.is_first():
+            print(text, file=sys.stderr)
 
     def _wait(self) -> None:
         if self._pending is not None:
@@ -224,7 +238,7 @@ def _reporting(folder: Path) -> Iterator[None]:
         yield
     # Orbax and TensorStore tell a full disk as OSError, ValueError or their own classes.
     except Exception as error:
-        if isinstance(error, UserError):
+        if isinstance(error, UserError | jax.errors.JaxRuntimeError):
             raise
         raise UserError(
             f"checkpoints cannot be written to {folder} ({_reason(error)}): make room or give "

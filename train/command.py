@@ -64,6 +64,13 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
                 type=_named_value,
                 help=f"{text}, such as NAME=3 or NAME=[1,2]",
             )
+        elif bool in kinds:
+            group.add_argument(
+                option(field.name),
+                dest=field.name,
+                action=argparse.BooleanOptionalAction,
+                help=text,
+            )
         else:
             group.add_argument(
                 option(field.name),

@@ -90,6 +90,9 @@ class FitConfig:
         "parts in which a device takes its share of a batch, one after the other, to save memory",
         bound=POSITIVE,
     )
+    remat: bool = setting(
+        False, "compute what is inside a layer anew for the gradient, to save memory"
+    )
     optimizer: str = setting("adam", "what turns gradients into updates", OPTIMIZERS)
     weight_decay: float = setting(
         0.0, "weight decay of adamw, lamb and lars, on matrices only", bound=NOT_NEGATIVE
@@ -189,15 +192,18 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-# How often a run looks up is no part of what a training step computes, and neither is how long
-# the run is, unless the learning rate follows it.
+# How often a run looks up is no part of what a training step computes, nor is what it keeps in
+# memory meanwhile, and neither is how long the run is, unless the learning rate follows it.
 CADENCE = frozenset({"log_every", "evaluate_every", "checkpoint_every"})
+MEMORY = frozenset({"micro_batches", "remat"})
 LENGTH = frozenset({"steps", "epochs"})
 
 
 def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
     """The fields in which a run cannot be resumed, each with the saved and the wanted value."""
-    may_change = CADENCE if saved.rate_follows_length else CADENCE | LENGTH
+    may_change = CADENCE | MEMORY
+    if not saved.rate_follows_length:
+        may_change |= LENGTH
     return [
         f"{field.name} (was {getattr(saved, field.name)!r}, now {getattr(wanted, field.name)!r})"
         for field in dataclasses.fields(FitConfig)
@@ -231,7 +237,8 @@ def from_values(values: Any, source: Path) -> FitConfig:
     for name, value in values.items():
         expected = allowed_types(FitConfig, name)
         accepted = (*expected, int) if float in expected else expected
-        if isinstance(value, bool) or not isinstance(value, accepted):
+        # For Python, a bool is an int.
+        if isinstance(value, bool) != (bool in expected) or not isinstance(value, accepted):
             raise UserError(f"{source} has {name} = {value!r}, which is of the wrong type.")
     return FitConfig(**values)
 

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from train.data import Split, padded_batches
 from train.metrics import merge
-from train.step import Evaluated, split_batch
+from train.step import Evaluated, own_part, split_batch
 
 BATCH = 256
 """Images in an evaluation step. It is no setting, so that every evaluation sums alike."""
@@ -39,9 +39,10 @@ def evaluate_split(
     """
     devices = mesh.devices.size
     batch_size = -(-BATCH // devices) * devices
+    part = own_part(batch_size, mesh)
     evaluated = [
-        step(state.weights, state.model_state, split_batch(batch, mesh))
+        step(state.weights, state.model_state, split_batch([x[part] for x in batch], mesh))
         for batch in padded_batches(split, batch_size)
     ]
-    predictions = np.concatenate([np.asarray(e.predictions).reshape(-1) for e in evaluated])
+    predictions = np.concatenate([np.asarray(e.predictions) for e in evaluated])
     return Evaluation(merge(e.metrics for e in evaluated), predictions[: len(split)])

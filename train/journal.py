@@ -20,16 +20,22 @@ class Journal:
         program: what trains.
         run: where its numbers go.
         watch: measures how fast it is.
+        silent: tell nothing, and only measure how fast it is: another process tells.
 
     Raises:
         UserError: if the run's folder cannot be written.
     """
 
-    def __init__(self, program: Program, run: Run, watch: Stopwatch) -> None:
+    def __init__(
+        self, program: Program, run: Run, watch: Stopwatch, *, silent: bool = False
+    ) -> None:
+        self._watch = watch
+        self._silent = silent
+        if silent:
+            return
         config = program.config
         examples, total = len(program.dataset.train), program.total_steps
         self._batch_size, self._examples = config.batch_size, examples
-        self._watch = watch
         # All at once: a schedule computes on the devices, and would wait there for the steps.
         self._rates = np.asarray(learning_rate(config, examples)(np.arange(total)))
         self._unmerged: list[Mapping[str, Mean]] = []
@@ -47,12 +53,15 @@ class Journal:
             log: whether a line is due.
         """
         self._watch.arrived(count)
+        if log:
+            self._watch.lap()
+        if self._silent:
+            return
         self._unmerged.append(metrics)
         if not log:
             return
         values = merge(self._unmerged)
         self._unmerged.clear()
-        self._watch.lap()
         self._progress.update(step, values, self._watch.recent_rate)
         self._writers.write(
             {
@@ -68,6 +77,8 @@ class Journal:
 
     def evaluated(self, step: int, evaluation: Evaluation) -> None:
         """Tells the result of an evaluation."""
+        if self._silent:
+            return
         accuracy, loss = evaluation.metrics["accuracy"], evaluation.metrics["loss"]
         self._progress.note(f"step {step}: test accuracy {accuracy:.2%}, test loss {loss:.4f}")
         self._writers.write({"step": step, "split": "test", **evaluation.metrics})
@@ -78,5 +89,7 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         """Ends the bar and writes out what is left."""
+        if self._silent:
+            return
         self._progress.__exit__()
         self._writers.__exit__()

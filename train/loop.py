@@ -1,5 +1,6 @@
 """Training: from a configuration to a run folder."""
 
+import contextlib
 import itertools
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 import jax
 
+from train import hosts
+from train.agreement import Agreement
 from train.backlog import Backlog
 from train.checkpoint import Checkpoints, snapshot
 from train.claim import claimed
@@ -21,7 +24,14 @@ from train.idleness import Idleness
 from train.journal import Journal
 from train.network import count_parameters, out_of_memory_is_bad_input
 from train.program import Program, assemble
-from train.run import Run, finite_or_none, prepare_folder, write_json, writing
+from train.run import (
+    Run,
+    finite_or_none,
+    prepare_folder,
+    require_shared,
+    write_json,
+    writing,
+)
 from train.signals import StopSignals
 from train.stopwatch import Stopwatch
 from train.writers import read_metrics
@@ -45,7 +55,7 @@ def fit(
         out: the run's folder.
         data_dir: a folder with the data set's official files.
         feed_kind: how training examples reach the devices.
-        devices: how many local devices to use, all by default.
+        devices: how many devices of each process to use, all by default.
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`, if there is one.
         steps_per_dispatch: the most steps that the devices are told to take at once; by default as
@@ -61,25 +71,37 @@ def fit(
     """
     if steps_per_dispatch is not None and steps_per_dispatch < 1:
         raise UserError(f"--steps-per-dispatch is {steps_per_dispatch}, but must be more than 0.")
-    dataset = load_dataset(config.dataset, data_dir=data_dir)
-    program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
+    with hosts.together():
+        dataset = load_dataset(config.dataset, data_dir=data_dir)
+    with hosts.together():
+        program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-    with claimed(out):
-        resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
-        with Checkpoints(run.checkpoints) as checkpoints, Idleness() as idleness:
-            if resuming and checkpoints.steps():
+    with contextlib.ExitStack() as stack:
+        resuming = False
+        with hosts.together():
+            if hosts.is_first():
+                with writing(out):
+                    out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(claimed(out))
+                resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
+        resuming = hosts.first_says(resuming)
+        with hosts.together():
+            require_shared(out)
+        checkpoints = stack.enter_context(Checkpoints(run.checkpoints))
+        idleness = stack.enter_context(Idleness())
+        if resuming and checkpoints.steps():
+            with hosts.together():
                 program.state = checkpoints.load(program.state)
-            watch = Stopwatch(config.batch_size, _seconds_before(run, int(program.state.step)))
-            try:
-                evaluation = _train(program, run, checkpoints, watch, idleness, steps_per_dispatch)
-            except BadStepsError as error:
-                give_up(program, run, checkpoints, error.step)
+        watch = Stopwatch(config.batch_size, _seconds_before(run, int(program.state.step)))
+        try:
+            evaluation = _train(program, run, checkpoints, watch, idleness, steps_per_dispatch)
+        except BadStepsError as error:
+            give_up(program, run, checkpoints, error.step)
         summary = _summary(program, evaluation, watch, idleness)
-        with writing(out):
-            write_json(run.summary, summary)
-            draw_run(run, read_metrics(run.metrics), program.model(), dataset.test, evaluation)
+        if hosts.is_first():
+            with writing(out):
+                write_json(run.summary, summary)
+                draw_run(run, read_metrics(run.metrics), program.model(), dataset.test, evaluation)
     return summary
 
 
@@ -105,21 +127,24 @@ def _train(
 
     with (
         StopSignals() as signals,
-        Journal(program, run, watch) as journal,
+        Journal(program, run, watch, silent=not hosts.is_first()) as journal,
         Backlog() as backlog,
     ):
+        agreement = Agreement(signals)
         while step < total:
             most = steps_per_dispatch or in_time(watch.seconds_per_step, program.capacity)
-            most = min(most, program.capacity)
-            count = until_due(step, total, program.intervals, most)
+            wishes = agreement.wishes(min(most, program.capacity))
+            count = until_due(step, total, program.intervals, agreement.most)
+            agreed_before = program.agreed
             with in_memory():
-                metrics = program.train(list(itertools.islice(batches, count)))
+                metrics = program.train(list(itertools.islice(batches, count)), wishes)
                 idleness.sent(metrics)
                 backlog.catch_up()
+            agreement.settle(agreed_before)
             step += count
-            stop = signals.received
+            stop = agreement.stop
             evaluate = step % evaluate_every == 0 or step == total
-            log = step % log_every == 0 or evaluate or stop is not None
+            log = step % log_every == 0 or evaluate or stop
             backlog.add(metrics, partial(journal.trained, step, count, metrics, log=log))
             backlog.add(metrics, partial(guard.look, step - count, metrics))
             accuracy = None
@@ -130,14 +155,15 @@ def _train(
                     evaluation = program.evaluate()
                     journal.evaluated(step, evaluation)
                 accuracy = evaluation.metrics["accuracy"]
-            if evaluate or stop is not None or step % checkpoint_every == 0:
+            if evaluate or stop or step % checkpoint_every == 0:
                 state = snapshot(program.state)
                 backlog.add(state, partial(checkpoints.save, state, accuracy))
-            if stop is not None and step < total:
+            if stop and step < total:
                 backlog.catch_up()
+                by = signals.received.name if signals.received else "another process"
                 raise PreemptedError(
-                    f"asked to stop ({stop.name}): the checkpoint of step {step} is written, and "
-                    "the same command with --resume goes on from there."
+                    f"asked to stop ({by}): the checkpoint of step {step} is written, and the "
+                    "same command with --resume goes on from there."
                 )
     return evaluation or program.evaluate()  # there was no step left to take
 
@@ -171,6 +197,7 @@ def _summary(
         "wall_seconds": watch.wall_seconds,
         "device_idle_percent": idleness.percent,
         "devices": program.mesh.devices.size,
+        "processes": jax.process_count(),
         "device_kind": program.mesh.devices.flat[0].device_kind,
         "jax_version": jax.__version__,
     }

@@ -31,6 +31,7 @@ def build_model(
     require_precision(config)
     spread = axis is not None and config.routing_options.get("shared_logits")
     shared = {"shared_axes": (axis,)} if spread else {}
+    remat = {"remat": True} if config.remat else {}
     try:
         routing = capsjax.create_routing(
             config.routing,
@@ -46,6 +47,7 @@ def build_model(
             dtype=jnp.dtype(config.dtype),
             param_dtype=jnp.dtype(config.param_dtype),
             rngs=nnx.Rngs(model_key(config)),
+            **remat,
             **config.model_options,
         )
     except (ValueError, TypeError) as error:

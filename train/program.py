@@ -25,7 +25,9 @@ from train.step import (
     initial_state,
     make_evaluation_step,
     make_train_step,
+    own_part,
     replicate,
+    same_wishes,
     stack_batches,
 )
 
@@ -44,6 +46,7 @@ class Program:
         evaluation_step: see `make_evaluation_step`.
         intervals: steps between two lines of metrics, two evaluations and two checkpoints.
         capacity: the most steps in a dispatch, see `dispatch.room`.
+        agreed: what all processes wished in the last dispatch, see `make_train_step`; None before.
     """
 
     config: FitConfig
@@ -55,32 +58,35 @@ class Program:
     evaluation_step: Callable[..., Any]
     intervals: tuple[int, int, int]
     capacity: int
+    agreed: jax.Array | None = None
 
     @property
     def total_steps(self) -> int:
         """The step that training ends with."""
         return self.config.total_steps(len(self.dataset.train))
 
-    def train(self, batches: Sequence[Any]) -> dict[str, Mean]:
+    def train(self, batches: Sequence[Any], wishes: Sequence[int] = (0,)) -> dict[str, Mean]:
         """Takes a step on each batch of the feed, all in one dispatch, and waits for none.
 
         Args:
             batches: items of `feed.batches`. The program has room for `capacity`; for more, it is
                 compiled anew.
+            wishes: what this process has to say to the others, always as many numbers.
 
         Returns:
             The metrics of these steps, for `merge`; still on the devices, but on their way.
         """
         capacity = max(self.capacity, len(batches))
-        self.state, metrics = self.train_step(
+        self.state, metrics, self.agreed = self.train_step(
             self.state,
             self.feed.constants,
             # On its way at once: a dispatch that is sent while another is at work has its batches
             # on the devices when its turn comes.
             stack_batches(batches, capacity, self.mesh),
             np.int32(len(batches)),
+            same_wishes(wishes, self.mesh),
         )
-        jax.tree.map(lambda array: array.copy_to_host_async(), metrics)
+        jax.tree.map(lambda array: array.copy_to_host_async(), (metrics, self.agreed))
         return metrics
 
     def evaluate(self) -> Evaluation:
@@ -102,14 +108,19 @@ def assemble(
         config: what to compute.
         dataset: the data set that it names.
         feed_kind: how training examples reach the devices.
-        devices: how many local devices to use, all by default.
+        devices: how many devices of each process to use, all by default.
 
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
     mesh = data_mesh(config.batch_size, devices, config.micro_batches)
     feed = make_feed(
-        dataset.train, batch_size=config.batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
+        dataset.train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        kind=feed_kind,
+        mesh=mesh,
+        part=own_part(config.batch_size, mesh),
     )
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))

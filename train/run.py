@@ -157,6 +157,19 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
     return is_run and resume
 
 
+def require_shared(folder: Path) -> None:
+    """Demands that this process sees the folder that the first one has just prepared.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} is not the same folder for all processes: choose an --out on a file system "
+            "that they share."
+        )
+
+
 def _require_same(saved: Run, wanted: Run) -> None:
     different = differences(saved.config, wanted.config)
     for name in ("image_shape", "class_names"):

@@ -4,6 +4,10 @@ The state is one copy without a device axis, replicated over the devices (`in_ax
 `out_axes=None`); batches are cut along a leading device axis. `out_axes=None` takes the first
 device's value on trust: everything that leaves a step is either reduced over the axis or computed
 from reduced values alone.
+
+Where several processes train, the axis runs over the devices of all of them, and what goes into a
+step and comes out of it is each process's own: a copy of the state on its devices, and the part of
+the batch that belongs to them (`own_part`).
 """
 
 import math
@@ -71,7 +75,7 @@ class Evaluated(NamedTuple):
 
     Attributes:
         metrics: sums and counts over the examples of the mask, the same on every device.
-        predictions: int32 `[devices, batch / devices]`.
+        predictions: int32 `[batch]`, the same on every device.
     """
 
     metrics: dict[str, Mean]
@@ -79,61 +83,81 @@ class Evaluated(NamedTuple):
 
 
 def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 1) -> Mesh:
-    """The local devices that share a batch, along one axis.
+    """The devices that share a batch, along one axis, those of a process side by side.
 
     Args:
-        batch_size: images in a step, over all devices.
-        devices: how many devices to use; all local ones if not given.
+        batch_size: images in a step, over all devices of all processes.
+        devices: how many devices of each process to use; all if not given.
         micro_batches: parts in which each takes its share of the batch.
 
     Raises:
         UserError: if there are fewer devices, or the batch cannot be shared out equally.
     """
-    present = jax.local_devices()
-    count = len(present) if devices is None else devices
-    if not 1 <= count <= len(present):
-        raise UserError(f"--devices is {count}, but this machine has 1 to {len(present)} to offer.")
-    if batch_size % count:
+    present = len(jax.local_devices())
+    count = present if devices is None else devices
+    if not 1 <= count <= present:
+        raise UserError(f"--devices is {count}, but this machine has 1 to {present} to offer.")
+    chosen = [
+        device
+        for process in range(jax.process_count())
+        for device in jax.local_devices(process)[:count]
+    ]
+    total = len(chosen)
+    if batch_size % total:
         raise UserError(
-            f"a batch of {batch_size} cannot be shared equally by {count} devices: choose a batch "
-            f"size that is a multiple of {count}, or another number of --devices."
+            f"a batch of {batch_size} cannot be shared equally by {total} devices: choose a batch "
+            f"size that is a multiple of {total}, or another number of --devices."
         )
-    if batch_size // count % micro_batches:
+    if batch_size // total % micro_batches:
         raise UserError(
-            f"a device's {batch_size // count} images of a batch cannot be cut into "
+            f"a device's {batch_size // total} images of a batch cannot be cut into "
             f"{micro_batches} equal --micro-batches: choose a divisor."
         )
-    return Mesh(np.asarray(present[:count]), (AXIS,))
+    return Mesh(np.asarray(chosen), (AXIS,))
+
+
+def own_part(batch_size: int, mesh: Mesh) -> slice:
+    """The examples of a global batch that are computed on devices of this process."""
+    positions = [
+        i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
+    ]
+    each = batch_size // mesh.devices.size
+    return slice(positions[0] * each, (positions[-1] + 1) * each)
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts a copy of every array on every device, as the steps expect their state."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    """Puts a copy of every array on every device of this process, as the steps expect it."""
+    return jax.device_put(tree, NamedSharding(mesh.local_mesh, PartitionSpec()))
 
 
 def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Cuts host arrays `[batch, ...]` into `[devices, batch / devices, ...]`."""
-    count = mesh.devices.size
+    """Cuts host arrays `[part of this process, ...]` into `[devices, part / devices, ...]`."""
+    count = len(mesh.local_devices)
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+
+
+def same_wishes(wishes: Sequence[int], mesh: Mesh) -> np.ndarray:
+    """The wishes of this process, for each of its devices."""
+    return np.tile(np.asarray(wishes, np.int32), (len(mesh.local_devices), 1))
 
 
 def stack_batches(batches: Sequence[PyTree], capacity: int, mesh: Mesh) -> PyTree:
     """Puts the batches of several steps together for one dispatch.
 
     Args:
-        batches: at least one; host arrays `[batch, ...]`, all alike.
+        batches: at least one; host arrays `[part of this process, ...]`, all alike.
         capacity: steps there is room for; what the batches do not fill is zero and never looked at.
         mesh: the devices.
 
     Returns:
-        Host arrays `[devices, capacity, batch / devices, ...]`.
+        Host arrays `[devices of this process, capacity, batch / devices, ...]`.
 
     Raises:
         ValueError: if there are more batches than room.
     """
     if len(batches) > capacity:
         raise ValueError(f"{len(batches)} batches are more than the {capacity} there is room for.")
-    count = mesh.devices.size
+    count = len(mesh.local_devices)
 
     def stack(*arrays: np.ndarray) -> np.ndarray:
         first = arrays[0]
@@ -243,7 +267,7 @@ def make_train_step(
     micro_batches: int = 1,
     ema_decay: float | None = None,
     max_skipped: int | None = None,
-) -> Callable[[TrainState, PyTree, PyTree, np.int32], tuple[TrainState, dict[str, Mean]]]:
+) -> Callable[..., tuple[TrainState, dict[str, Mean], jax.Array]]:
     """Makes steps of training on all devices of the mesh, any number in one dispatch.
 
     The number of steps is a value, not a part of the program: the same program takes one step or
@@ -268,11 +292,12 @@ def make_train_step(
             is sent, so that the state stays as it was; None for any number.
 
     Returns:
-        `(state, feed.constants, stack_batches(batches), number of batches) -> (state, metrics)`.
-        The state is donated. Each metric is a `Mean` of arrays `[capacity]`, an entry for each
-        step and zero where no step was taken. Beside those of `measure` there are
-        `dead_capsules` (see `dead_share`); `skipped`, 1 for a skipped update; and of the updates
-        that were made `gradient_norm` and `update_norm`, Euclidean lengths over all parameters.
+        `(state, feed.constants, stack_batches(batches), number of batches, same_wishes(wishes)) ->
+        (state, metrics, agreed)`. The state is donated. Each metric is a `Mean` of arrays
+        `[capacity]`, an entry for each step and zero where no step was taken. Beside those of
+        `measure` there are `dead_capsules` (see `dead_share`); `skipped`, 1 for a skipped update;
+        and of the updates that were made `gradient_norm` and `update_norm`, Euclidean lengths over
+        all parameters. `agreed`, int32, is the largest of each wish that any process had.
     """
 
     @jax.jit  # Traced once, although `steps` asks for its shapes and for its results.
@@ -342,8 +367,12 @@ def make_train_step(
         return new_state, metrics
 
     def steps(
-        state: TrainState, constants: PyTree, batches: PyTree, count: jax.Array
-    ) -> tuple[TrainState, dict[str, Mean]]:
+        state: TrainState,
+        constants: PyTree,
+        batches: PyTree,
+        count: jax.Array,
+        wishes: jax.Array,
+    ) -> tuple[TrainState, dict[str, Mean], jax.Array]:
         def batch_of(index: jax.Array) -> PyTree:
             return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, 0, False), batches)
 
@@ -370,12 +399,12 @@ def make_train_step(
         _, metrics = jax.eval_shape(step, state, constants, batch_of(first))
         nothing = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
         _, state, metrics = lax.while_loop(goes_on, body, (first, state, nothing))
-        return state, metrics
+        return state, metrics, lax.pmax(wishes, AXIS)
 
     return jax.pmap(
         steps,
         axis_name=AXIS,
-        in_axes=(None, None, 0, None),
+        in_axes=(None, None, 0, None, 0),
         out_axes=None,
         donate_argnums=0,
         devices=list(mesh.devices.flat),
@@ -411,12 +440,13 @@ def make_evaluation_step(
         metrics = measure(output, losses, labels, mask)
         metrics["coupling_entropy"] = coupling_entropy(output, mask)
         metrics = across_devices(metrics, AXIS)
-        return Evaluated(metrics, jnp.argmax(output.lengths, axis=-1).astype(jnp.int32))
+        predictions = jnp.argmax(output.lengths, axis=-1).astype(jnp.int32)
+        return Evaluated(metrics, lax.all_gather(predictions, AXIS, tiled=True))
 
     return jax.pmap(
         step,
         axis_name=AXIS,
         in_axes=(None, None, 0),
-        out_axes=Evaluated(metrics=None, predictions=0),  # type: ignore[arg-type]
+        out_axes=None,
         devices=list(mesh.devices.flat),
     )

@@ -160,8 +160,8 @@ class Progress:
             self._bar.update(step - self._bar.n)
         elif time.monotonic() >= self._next_line or step == self._total:
             self._next_line = time.monotonic() + PLAIN_SECONDS
-            seconds = (self._total - step) * self._batch_size / max(images_per_second, 1e-9)
-            left = tqdm.format_interval(seconds)
+            images = (self._total - step) * self._batch_size
+            left = tqdm.format_interval(images / images_per_second) if images_per_second else "?"
             self._print(f"step {step}/{self._total}: {figures}, {left} left")
 
     def note(self, text: str) -> None:

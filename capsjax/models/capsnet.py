@@ -1,7 +1,7 @@
 """CapsNet, the capsule network of Sabour, Frosst and Hinton 2017."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +57,8 @@ class CapsNet(nnx.Module):
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
         decoder_combine: whether the decoder sees the masked class capsules one after the other,
             `"concat"`, or their `"sum"`.
+        remat: compute what is inside convolution, primary capsules, class capsules and decoder
+            anew for the gradient, instead of keeping it: more work for less memory.
         dtype: dtype of convolutions, votes and decoder. Norms, softmax and what the model returns
             are float32 at least.
         param_dtype: dtype of the parameters.
@@ -86,6 +88,7 @@ class CapsNet(nnx.Module):
         routing_implementation: Implementation | None = None,
         decoder_hidden: Sequence[int] | None = (512, 1024),
         decoder_combine: Literal["concat", "sum"] = "concat",
+        remat: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -107,6 +110,7 @@ class CapsNet(nnx.Module):
         dtype = _checks.floating_dtype("dtype", dtype)
         param_dtype = _checks.floating_dtype("param_dtype", param_dtype)
         self.num_classes = num_classes
+        self.remat = remat
         self.features = ConvFeatures(
             image_shape,
             conv_features,
@@ -165,10 +169,18 @@ class CapsNet(nnx.Module):
         Returns:
             Capsules, lengths, coupling and reconstruction, in float32 at least.
         """
-        capsules, coupling = self.class_caps(self.primary_caps(self.features(images)))
+        block = nnx.remat(_run) if self.remat else _run
+        capsules, coupling = block(
+            self.class_caps, block(self.primary_caps, block(self.features, images))
+        )
         lengths = capsules.activation
         if self.decoder is None:
             return CapsNetOutput(capsules, lengths, coupling, None)
         shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
         mask = jax.nn.one_hot(shown, self.num_classes, dtype=lengths.dtype)
-        return CapsNetOutput(capsules, lengths, coupling, self.decoder(capsules.pose, mask))
+        reconstruction = block(self.decoder, capsules.pose, mask)
+        return CapsNetOutput(capsules, lengths, coupling, reconstruction)
+
+
+def _run(layer: Callable[..., Any], *inputs: Any) -> Any:
+    return layer(*inputs)

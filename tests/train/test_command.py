@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 
 import pytest
 
@@ -35,6 +36,13 @@ def test_named_values_are_added_to_those_of_the_recipe(config):
     assert changed.model_options["decoder_hidden"] == [4, 5]
     assert changed.model_options["order"] == "flat"
     assert changed.model_options["conv_kernel"] == config.model_options["conv_kernel"]
+
+
+def test_a_switch_is_on_or_off_or_as_the_recipe_says(config):
+    assert config_changes(config, parse("--remat")).remat is True
+    recipe = dataclasses.replace(config, remat=True)
+    assert config_changes(recipe, parse("--no-remat")).remat is False
+    assert config_changes(recipe, parse()).remat is True
 
 
 def test_epochs_replace_the_steps_of_the_recipe():

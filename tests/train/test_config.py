@@ -90,6 +90,7 @@ def test_a_configuration_survives_its_file(config):
         ({"surprise": 1}, "unknown fields: surprise"),
         ({"batch_size": "many"}, "batch_size = 'many', which is of the wrong type"),
         ({"batch_size": True}, "batch_size = True, which is of the wrong type"),
+        ({"remat": 1}, "remat = 1, which is of the wrong type"),
         ({"batch_size": -4}, "--batch-size is -4"),
         ({"model_options": [1]}, "model_options = \\[1\\], which is of the wrong type"),
     ],
@@ -137,3 +138,8 @@ def test_how_long_may_change_unless_the_learning_rate_follows_it(config):
     assert differences(constant, dataclasses.replace(constant, steps=99)) == []
     cosine = dataclasses.replace(config, schedule="cosine")
     assert differences(cosine, dataclasses.replace(cosine, steps=99))
+
+
+def test_what_is_kept_in_memory_and_when_it_looks_up_may_change_in_a_run(config):
+    other = dataclasses.replace(config, remat=True, micro_batches=2, log_every=7)
+    assert differences(config, other) == []

@@ -69,9 +69,9 @@ def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path
     told = []
     send, take_in = Program.train, Journal.trained
 
-    def sent(self, batches):
+    def sent(self, *arguments):
         told.append("sent")
-        return send(self, batches)
+        return send(self, *arguments)
 
     def trained(self, step, *arguments, **options):
         told.append(step)
@@ -91,10 +91,10 @@ def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, mo
     whole = train(tmp_path / "whole", config, steps_per_dispatch=1)
     send = Program.train
 
-    def interrupted(self, batches):
+    def interrupted(self, *arguments):
         if int(self.state.step) == 5:
             raise KeyboardInterrupt
-        return send(self, batches)
+        return send(self, *arguments)
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
@@ -115,8 +115,8 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp
     train(whole, config, steps_per_dispatch=1)
     send = Program.train
 
-    def interrupted(self, batches):
-        metrics = send(self, batches)
+    def interrupted(self, *arguments):
+        metrics = send(self, *arguments)
         if int(self.state.step) == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return metrics

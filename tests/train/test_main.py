@@ -210,7 +210,7 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(python_m_train, environment, 
     # The run is slowed down to be caught half-way.
     slow = (
         "import sys, time, train.program as p; take = p.Program.train\n"
-        "def slowly(self, some): time.sleep(0.1 * len(some)); return take(self, some)\n"
+        "def slowly(self, some, *more): time.sleep(0.1 * len(some)); return take(self, some, *more)\n"
         "p.Program.train = slowly\n"
         "from train.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
@@ -457,9 +457,9 @@ def test_predict_with_what_is_no_image(digits_run, tmp_path, capsys):
 def test_a_run_that_is_asked_to_stop_exits_with_75(no_figures, tmp_path, capsys, monkeypatch):
     send = Program.train
 
-    def interrupted(self, batches):
+    def interrupted(self, *arguments):
         os.kill(os.getpid(), signal.SIGTERM)
-        return send(self, batches)
+        return send(self, *arguments)
 
     monkeypatch.setattr(Program, "train", interrupted)
     arguments = ("fit", "digits", "--out", str(tmp_path / "run"), "--steps", "20", *TINY)

@@ -93,6 +93,10 @@ def test_a_folder_that_is_gone_is_told(run):
 def test_without_a_terminal_progress_is_plain_lines():
     stream = io.StringIO()
     with Progress(0, 100, 8, stream) as progress:
+        progress.update(1, METRICS, 0.0)  # the rate is not known yet
+    assert stream.getvalue().endswith("0 images/s, ? left\n")
+    stream = io.StringIO()
+    with Progress(0, 100, 8, stream) as progress:
         progress.update(50, METRICS, 40.0)
         progress.update(60, METRICS, 40.0)  # too soon for another line
         progress.note("test accuracy 50 %")

@@ -6,7 +6,9 @@ from typing import Any, Literal, Protocol, get_args
 import jax
 import numpy as np
 
+from train import hosts
 from train.data.dataset import Split
+from train.data.order import WHOLE
 from train.data.resident import ResidentFeed
 from train.errors import UserError
 
@@ -29,7 +31,7 @@ class Feed(Protocol):
 
     Attributes:
         constants: arrays replicated over the devices, the same for every step.
-        batch_bytes: size of what a step sends.
+        batch_bytes: size of what a step sends from all processes together.
     """
 
     constants: dict[str, jax.Array]
@@ -43,7 +45,7 @@ class Feed(Protocol):
             stop_step: the step after the last.
 
         Yields:
-            Host arrays whose leading axis is the global batch.
+            Host arrays whose leading axis is this process's part of the global batch.
         """
         ...
 
@@ -69,6 +71,7 @@ def make_feed(
     seed: int,
     kind: FeedKind = "auto",
     mesh: jax.sharding.Mesh,
+    part: slice = WHOLE,
 ) -> Feed:
     """Makes a feed for a training split.
 
@@ -77,9 +80,10 @@ def make_feed(
         batch_size: the global batch, over all devices and processes.
         seed: chooses the order of the examples.
         kind: "resident" holds the split on the devices, "streaming" sends each batch from the
-            host, "auto" is resident where the split fits (`RESIDENT_FRACTION` of the free memory
-            of the fullest device, `RESIDENT_CPU_BYTES` on a CPU).
+            host, "auto" is resident where the split fits in every process (`RESIDENT_FRACTION` of
+            the free memory of the fullest device, `RESIDENT_CPU_BYTES` on a CPU).
         mesh: the devices that train.
+        part: the examples of each batch that this process brings in; all by default.
 
     Returns:
         The feed.
@@ -94,18 +98,19 @@ def make_feed(
         )
     needed = split.images.nbytes + split.labels.nbytes
     room = _room_per_device(mesh)
-    if kind == "resident" and needed > room:
+    too_large = hosts.any_says(needed > room)
+    if kind == "resident" and too_large:
         raise UserError(
             f"the training split takes {needed} bytes on each device, more than the {room} bytes "
             "that a resident feed may take there: use the streaming feed."
         )
-    if kind != "streaming" and needed <= room:
-        return ResidentFeed(split, batch_size=batch_size, seed=seed, mesh=mesh)
+    if kind != "streaming" and not too_large:
+        return ResidentFeed(split, batch_size=batch_size, seed=seed, mesh=mesh, part=part)
 
     # Grain takes half a second to import and a resident feed does without it.
     from train.data.streaming import StreamingFeed
 
-    return StreamingFeed(split, batch_size=batch_size, seed=seed)
+    return StreamingFeed(split, batch_size=batch_size, seed=seed, part=part)
 
 
 def _room_per_device(mesh: jax.sharding.Mesh) -> int:

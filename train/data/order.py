@@ -6,6 +6,9 @@ import numpy as np
 
 from train.errors import UserError
 
+WHOLE = slice(None)
+"""The part of a batch that a process brings in which trains alone."""
+
 
 class Order:
     """The order in which training sees its examples.

@@ -7,7 +7,7 @@ import numpy as np
 from absl import flags
 
 from train.data.dataset import Split
-from train.data.order import Order
+from train.data.order import WHOLE, Order
 from train.errors import UserError
 
 try:
@@ -28,6 +28,7 @@ class StreamingFeed:
         seed: chooses the order of the examples.
         workers: processes that put batches together; 0 leaves it to threads of this one, which is
             right as long as it is only gathering from memory.
+        part: the examples of each batch, b of them, that this process brings in.
 
     Attributes:
         constants: empty, nothing stays on the devices.
@@ -37,19 +38,28 @@ class StreamingFeed:
         UserError: if the batch is larger than the split, or Grain is not installed.
     """
 
-    def __init__(self, split: Split, *, batch_size: int, seed: int, workers: int = 0) -> None:
+    def __init__(
+        self,
+        split: Split,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        part: slice = WHOLE,
+    ) -> None:
         if grain is None:
             raise UserError(
                 "the streaming feed needs grain, which is not installed: install the project's "
                 "`train` extra, or use the resident feed."
             )
-        self._gather = _Gather(split, Order(len(split), batch_size=batch_size, seed=seed))
+        order = Order(len(split), batch_size=batch_size, seed=seed)
+        self._gather = _Gather(split, order, part)
         self._workers = workers
         self.constants: dict[str, jax.Array] = {}
         self.batch_bytes = batch_size * (split.images[0].nbytes + split.labels.itemsize)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields `{"images": uint8 [B, height, width, channels], "labels": int32 [B]}` per step."""
+        """Yields `{"images": uint8 [b, height, width, channels], "labels": int32 [b]}` per step."""
         if start_step >= stop_step:
             return
         stream = (
@@ -78,10 +88,11 @@ class StreamingFeed:
 class _Gather:
     """Step -> batch; a class, so that Grain can send it to its worker processes."""
 
-    def __init__(self, split: Split, order: Order) -> None:
+    def __init__(self, split: Split, order: Order, part: slice) -> None:
         self._split = split
         self._order = order
+        self._part = part
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
-        indices = self._order.indices(int(step))
+        indices = self._order.indices(int(step))[self._part]
         return {"images": self._split.images[indices], "labels": self._split.labels[indices]}

@@ -235,3 +235,22 @@ def test_on_a_cpu_convolutions_are_matrix_products(training_step):
         "5x20x20x81",
         "5x6x6x2304",
     }
+
+
+@pytest.mark.parametrize("implementation", ["xla", "recompute"])
+def test_recomputed_layers_keep_less_and_change_nothing(implementation):
+    def kept_and_gradient(remat):
+        model = small(routing_implementation=implementation, remat=remat)
+        graphdef, params = nnx.split(model)
+
+        def value(params):
+            return loss(nnx.merge(graphdef, params), images(), labels())
+
+        _, pullback = jax.vjp(value, params)
+        kept = sum(array.size for array in jax.tree.leaves(pullback))
+        return kept, jax.jit(jax.grad(value))(params)
+
+    (kept, gradient), (all_kept, expected) = map(kept_and_gradient, (True, False))
+    assert kept < 0.6 * all_kept
+    for ours, theirs in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
+        assert_close(ours, theirs, reduction_length=BATCH * POSITIONS)
