@@ -210,7 +210,8 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit(python_m_train, environment, 
     # The run is slowed down to be caught half-way.
     slow = (
         "import sys, time, train.program as p; take = p.Program.train\n"
-        "def slowly(self, some, *more): time.sleep(0.1 * len(some)); return take(self, some, *more)\n"
+        "def slowly(self, some, *more):\n"
+        "    time.sleep(0.1 * len(some)); return take(self, some, *more)\n"
         "p.Program.train = slowly\n"
         "from train.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
