@@ -2,13 +2,14 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from train.bench import scaling
 from train.bench.data import load_or_imitate
 from train.bench.feed import measure_feeds
-from train.bench.figures import draw_all
+from train.bench.figures import draw_all, draw_scaling
 from train.bench.growth import growths
 from train.bench.machine import describe_machine
 from train.bench.measure import measure_machine, measure_training, predict_memory
@@ -21,6 +22,7 @@ from train.bench.report import (
     growth_sentence,
     machine_lines,
     prediction_lines,
+    scaling_lines,
     tables,
 )
 from train.config import FitConfig, to_values
@@ -54,6 +56,8 @@ def run(config: FitConfig, options: argparse.Namespace) -> None:
         found = _feed(config, dataset, options)
     elif options.predict_memory:
         found = _predict(config, dataset, options)
+    elif options.scaling:
+        found = _scaling(config, dataset, options)
     else:
         found = _train(config, dataset, options, synthetic)
     if options.json:
@@ -86,6 +90,29 @@ def _predict(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -
     }
 
 
+def _scaling(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
+    require_precision(config)
+    rounds = {"repetitions": options.repetitions, "seconds": options.seconds}
+    machine = describe_machine(_PACKAGES) | in_own_process(
+        measure_machine, [config.dtype], options.devices, **_shorter(rounds)
+    )
+    measured = scaling.measure(config, dataset, machine["devices"], rounds)
+    rows = scaling.measured_rows(measured, config.batch_size, machine["devices"])
+    predicted = (
+        scaling.predicted_rows(
+            measured, config.batch_size, options.predict_devices, options.link_bandwidth
+        )
+        if options.link_bandwidth
+        else []
+    )
+    print(scaling_lines(rows, predicted, machine, options.link_bandwidth))
+    _draw(
+        options.plot,
+        lambda folder: [draw_scaling(folder / "scaling.png", rows, predicted, config.preset)],
+    )
+    return {"machine": machine, "rows": rows, "predicted": predicted}
+
+
 def _train(
     config: FitConfig, dataset: Dataset, options: argparse.Namespace, synthetic: bool
 ) -> dict[str, Any]:
@@ -116,16 +143,8 @@ def _train(
     print(tables(rows, machine))
     if grown:
         print("", *map(growth_sentence, grown), sep="\n")
-    if options.plot:
-        title = (
-            f"{config.preset}: {config.model} on {machine['devices']} x {machine['device_kind']}"
-        )
-        try:
-            for path in draw_all(options.plot, rows, grown, title):
-                print(f"\n{path}", end="")
-            print()
-        except OSError as error:
-            raise _unwritable(options.plot, error) from error
+    title = f"{config.preset}: {config.model} on {machine['devices']} x {machine['device_kind']}"
+    _draw(options.plot, lambda folder: draw_all(folder, rows, grown, title))
     return {
         "machine": machine,
         "rows": rows,
@@ -161,6 +180,17 @@ def _measure(
             rows.append(row)
             progress.done()
     return rows
+
+
+def _draw(folder: Path | None, draw: Callable[[Path], Sequence[Path]]) -> None:
+    """Draws into a folder, if there is to be one, and tells which files came of it."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        print("", *draw(folder), sep="\n")
+    except OSError as error:
+        raise _unwritable(folder, error) from error
 
 
 def _shorter(rounds: dict[str, Any]) -> dict[str, Any]:

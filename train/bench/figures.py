@@ -139,6 +139,50 @@ def draw_growth(path: Path, grown: Sequence[Growth], title: str) -> None:
     figure.savefig(path, dpi=120)
 
 
+def draw_scaling(
+    path: Path, rows: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], title: str
+) -> Path:
+    """Draws speed and efficiency by the number of devices, measured and predicted.
+
+    Args:
+        path: the file.
+        rows: what was measured, see `train.bench.scaling`.
+        predicted: what is predicted; none where the bandwidth is not known.
+        title: what was measured.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    speed, share = figure.subplots(1, 2)
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
+        for some, name, style in (
+            (rows, "measured", {"marker": "o", "linestyle": "-"}),
+            (predicted, "predicted", {"marker": "o", "linestyle": ":", "fillstyle": "none"}),
+        ):
+            chosen = [row for row in some if row["kind"] == kind]
+            if not chosen:
+                continue
+            counts = [row["devices"] for row in chosen]
+            line = {"color": colour, "markersize": 5, "label": f"{kind}, {name}", **style}
+            speed.plot(counts, [row["images_per_second"] for row in chosen], **line)
+            share.plot(counts, [100 * row["efficiency"] for row in chosen], **line)
+    ticks = sorted({row["devices"] for row in [*rows, *predicted]})
+    for axes in (speed, share):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+        axes.minorticks_off()
+        axes.set_xlabel("devices")
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8)
+    speed.set(title="speed", ylabel="images a second", yscale="log")
+    share.set(title="efficiency", ylabel="percent of the ideal", ylim=(0, None))
+    figure.suptitle(f"{title}: scaling", fontsize=11)
+    figure.savefig(path, dpi=120)
+    return path
+
+
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 

@@ -54,6 +54,26 @@ def add_bench_options(parser: argparse.ArgumentParser) -> None:
         metavar="BYTES",
         help="the largest batch whose step fits in so much memory of a device, such as 16GB",
     )
+    instead.add_argument(
+        "--scaling",
+        action="store_true",
+        help="weak and strong scaling over the devices present: with --batch-size images on each, "
+        "and with as many on all together",
+    )
+    scaling = parser.add_argument_group("with --scaling, a prediction for more devices")
+    scaling.add_argument(
+        "--link-bandwidth",
+        type=_bytes,
+        metavar="BYTES",
+        help="what a device sends in a second over its slowest link, such as 25GB",
+    )
+    scaling.add_argument(
+        "--predict-devices",
+        type=_list_of(_count),
+        metavar="N,N,...",
+        default=[8, 64, 512],
+        help="for how many (default: 8,64,512)",
+    )
     parser.add_argument(
         "--repetitions", type=_count, default=5, metavar="N", help="rounds (default: 5)"
     )

@@ -197,6 +197,49 @@ def prediction_lines(prediction: Prediction, budget: int) -> str:
     )
 
 
+def scaling_lines(
+    rows: Sequence[Row], predicted: Sequence[Row], machine: Row, link_bytes: float | None
+) -> str:
+    """Weak and strong scaling, measured and predicted."""
+
+    def table(rows: Sequence[Row], *, communication: bool) -> str:
+        heads = ["scaling", "devices", "batch", "ms a step", "images/s", "efficiency"]
+        if communication:
+            heads.insert(4, "of it communication, ms")
+        lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+        for row in rows:
+            cells = [row["kind"], f"{row['devices']:,}", f"{row['batch_size']:,}"]
+            cells.append(f"{1e3 * row['step_seconds']:.2f}")
+            if communication:
+                cells.append(f"{1e3 * row['communication_seconds']:.2f}")
+            cells += [f"{row['images_per_second']:,.0f}", f"{row['efficiency']:.0%}"]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines)
+
+    sections = [
+        f"{machine['devices']} x {machine['device_kind']}, JAX {machine['jax']}; measured:",
+        table(rows, communication=False),
+    ]
+    if machine["platform"] == "cpu" and machine["devices"] > 1:
+        sections.append(
+            "These devices are virtual: they share the cores of one CPU, and their times mean "
+            "nothing."
+        )
+    gradient = rows[0]["gradient_bytes"]
+    if link_bytes:
+        sections += [
+            f"Predicted for gradients of {gradient / 1e6:,.1f} MB and links of "
+            f"{link_bytes / 1e9:,.1f} GB/s:",
+            table(predicted, communication=True),
+        ]
+    else:
+        sections.append(
+            f"--link-bandwidth predicts it for more devices; a gradient takes "
+            f"{gradient / 1e6:,.1f} MB."
+        )
+    return "\n\n".join(sections)
+
+
 def _table(rows: Sequence[Row], heads: Sequence[str], cells: Callable[[Row], Sequence[str]]) -> str:
     columns = [name for name in _COLUMNS if any(row.get(name) is not None for row in rows)]
     lines = [
