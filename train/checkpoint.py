@@ -1,37 +1,66 @@
 """Checkpoints of a run, with Orbax: the last two and the best one are kept."""
 
 import gc
+import hashlib
 import inspect
 import logging
+import shutil
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from train import hosts
 from train.errors import UserError
 
 KEPT_LAST = 2
-METRIC = "test_accuracy"
+ACCURACY = "test_accuracy"
+DIGEST = "sha256"
 
 Which = Literal["last", "best"]
 
-_policies = ocp.training.preservation_policies
-# Orbax logs each step of each save, which is no message for the user of a training program.
-logging.getLogger("absl").setLevel(logging.ERROR)
+# Orbax logs each step of each save, and what it cannot read, which is told here in a sentence.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+class _LastAndBest:
+    """What is kept of a folder's checkpoints, for Orbax to ask.
+
+    Args:
+        ratings: test accuracy by step, of those where it is known; it may change.
+    """
+
+    def __init__(self, ratings: Mapping[int, float]) -> None:
+        self._ratings = ratings
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """A yes or no for each, which come in the order of their steps."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-KEPT_LAST:], _best(self._ratings, steps)}
+        return [step in kept for step in steps]
+
+
+def _best(ratings: Mapping[int, float], steps: Sequence[int]) -> int | None:
+    """The step with the highest rating, the later one of equals; None without any."""
+    rated = [step for step in steps if step in ratings]
+    return max(rated, key=lambda step: (ratings[step], step), default=None)
 
 
 class Checkpoints:
     """The checkpoints in one folder, each named by its step.
 
-    A checkpoint appears under its name only when it is complete, whenever the program ends.
+    A checkpoint appears under its name only when it is complete, whenever the program ends. One
+    that is damaged is set aside, in the folder above, and told; where nothing may be changed it is
+    passed over.
 
     Args:
         folder: where they are; made where it does not exist.
@@ -45,35 +74,33 @@ class Checkpoints:
         self._folder = folder.absolute()
         self._read_only = read_only
         if read_only and not self._folder.is_dir():
-            raise UserError(f"{self._folder} holds no complete checkpoint: train the run first.")
-        self._checkpointer = self._open()
+            raise self._nothing()
+        self._damaged: set[int] = set()
+        self._ratings: dict[int, float] = {}
+        self._writer: ocp.training.Checkpointer | None = None
         self._pending: Any = None
-
-    def _open(self) -> ocp.training.Checkpointer:
-        best = _policies.BestN(
-            get_metric_fn=lambda metrics: metrics[METRIC],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
-        with _reporting(self._folder):
-            return ocp.training.Checkpointer(
-                self._folder,
-                preservation_policy=_policies.AnyPreservationPolicy(
-                    [_policies.LatestN(KEPT_LAST), best]
-                ),
-                cleanup_tmp_directories=not self._read_only,
-            )
+        if not read_only:
+            with _reporting(self._folder), hosts.together():
+                if hosts.is_first():
+                    self._folder.mkdir(parents=True, exist_ok=True)
+        for step in self.steps():
+            try:
+                metadata = self._metadata(step)
+            # Whatever Orbax and the file system raise for a damaged file.
+            except Exception as error:
+                self._set_aside(step, _reason(error))
+                continue
+            if ACCURACY in metadata:
+                self._ratings[step] = metadata[ACCURACY]
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, ascending."""
-        return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+        names = (path.name for path in self._folder.iterdir() if path.is_dir())
+        return sorted({int(name) for name in names if name.isdecimal()} - self._damaged)
 
     def best_step(self) -> int | None:
         """The step with the highest test accuracy, the later one of equals; None without any."""
-        rated = [c for c in self._checkpointer.checkpoints if c.metrics]
-        if not rated:
-            return None
-        return max(rated, key=lambda c: (c.metrics[METRIC], c.step)).step
+        return _best(self._ratings, self.steps())
 
     def save(self, state: Any, test_accuracy: float | None = None) -> None:
         """Begins to save a state under its step and returns; a step that is there is left alone.
@@ -86,14 +113,20 @@ class Checkpoints:
         Raises:
             UserError: if this save or the one before cannot be written.
         """
-        step = int(state.step)
-        if step in self.steps():
-            return
-        metrics = None if test_accuracy is None else {METRIC: test_accuracy}
+        step, values = int(state.step), state._asdict()
         with _reporting(self._folder):
             self._wait()
-            self._pending = self._checkpointer.save_async(
-                step, hosts.in_common(state._asdict()), metrics=metrics, force=True
+            if step in self.steps():
+                return
+            metadata: dict[str, Any] = {DIGEST: _digest(values, test_accuracy)}
+            if test_accuracy is not None:
+                metadata[ACCURACY] = self._ratings[step] = test_accuracy
+            if self._writer is None:
+                self._writer = ocp.training.Checkpointer(
+                    self._folder, preservation_policy=_LastAndBest(self._ratings)
+                )
+            self._pending = self._writer.save_async(
+                step, hosts.in_common(values), custom_metadata=metadata, force=True
             )
 
     def load(self, like: Any, which: Which = "last") -> Any:
@@ -113,8 +146,8 @@ class Checkpoints:
         if which == "best":
             best = self.best_step()
             steps = steps if best is None else [best]
-        if not steps:
-            raise UserError(f"{self._folder} holds no complete checkpoint: train the run first.")
+        if not steps and not self._damaged:
+            raise self._nothing()
         values = like._asdict()
         abstract = jax.tree.map(_abstract, hosts.in_common(values))
         for step in reversed(steps):
@@ -132,30 +165,42 @@ class Checkpoints:
             "another network: train anew."
         )
 
+    def _nothing(self) -> UserError:
+        return UserError(f"{self._folder} holds no complete checkpoint: train the run first.")
+
+    def _metadata(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state."""
+        return dict(ocp.metadata(self._folder / str(step)).custom_metadata or {})
+
     def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
         """A checkpoint's values, or None and why they cannot be read in one of the processes."""
         found, reason = None, "another process cannot read it"
         try:
             with _no_debris():
-                found = self._checkpointer.load(step, abstract)
+                values = ocp.load(self._folder / str(step), abstract)
+            metadata = self._metadata(step)
+            if metadata.get(DIGEST) != _digest(values, metadata.get(ACCURACY)):
+                raise ValueError("its numbers are not those that were saved")
+            found = values
         # Whatever Orbax, TensorStore and the file system raise for a damaged file.
         except Exception as error:
             reason = _reason(error)
         return (None, reason) if hosts.any_says(found is None) else (found, "")
 
     def _set_aside(self, step: int, reason: str) -> None:
-        aside = self._folder.parent / f"damaged-checkpoint-{step}"
-        self._tell(
-            f"Checkpoint {step} in {self._folder} is damaged ({reason}): "
-            "falling back to the one before."
-        )
+        self._damaged.add(step)
+        self._tell(f"Checkpoint {step} in {self._folder} is damaged ({reason}): left out.")
         if self._read_only:
             return
-        self._checkpointer.close()
-        with hosts.together(), _reporting(self._folder):
+        aside = self._folder.parent / f"damaged-checkpoint-{step}"
+        with _reporting(self._folder), hosts.together():
+            self._close_writer()
             if hosts.is_first():
+                if aside.exists():
+                    shutil.rmtree(aside)
                 (self._folder / str(step)).rename(aside)
-        self._checkpointer = self._open()
+        # Its step may be saved again.
+        self._damaged.discard(step)
         self._tell(f"It is set aside as {aside}.")
 
     def _tell(self, text: str) -> None:
@@ -167,6 +212,11 @@ class Checkpoints:
             pending, self._pending = self._pending, None
             pending.result()
 
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
     def close(self) -> None:
         """Waits until everything is written.
 
@@ -175,7 +225,7 @@ class Checkpoints:
         """
         with _reporting(self._folder):
             self._wait()
-            self._checkpointer.close()
+            self._close_writer()
 
     def __enter__(self) -> "Checkpoints":
         """Nothing to do."""
@@ -190,6 +240,21 @@ class Checkpoints:
 def snapshot(state: Any) -> Any:
     """A copy of a state that a later step, to which the original is donated, cannot write over."""
     return jax.tree.map(jnp.copy, state)
+
+
+def _digest(values: Any, test_accuracy: float | None) -> str:
+    """A checksum of all that a checkpoint holds.
+
+    What Orbax writes is not protected as a whole: a bit that is flipped on a disk may come back as
+    a number like any other.
+    """
+    found = hashlib.sha256(repr(test_accuracy).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(values):
+        found.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        found.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
@@ -211,7 +276,7 @@ def _no_debris() -> Iterator[None]:
     those complaints stay unheard.
     """
     hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    level = logger.level
+    level, disabled = logger.level, logging.root.manager.disable
 
     def ignore_abandoned_reads(unraisable: Any) -> None:
         closed = str(unraisable.exc_value) == "Event loop is closed"
@@ -220,6 +285,7 @@ def _no_debris() -> Iterator[None]:
 
     sys.unraisablehook = ignore_abandoned_reads
     logger.setLevel(logging.CRITICAL + 1)
+    logging.disable(logging.WARNING)  # that files are missing, which is told in a sentence
     try:
         yield
     except Exception as error:
@@ -228,6 +294,8 @@ def _no_debris() -> Iterator[None]:
             warnings.simplefilter("ignore")
             gc.collect()
         raise
+    finally:
+        logging.disable(disabled)
     sys.unraisablehook = hook
     logger.setLevel(level)
 

@@ -120,7 +120,6 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(folder, cap
     said = capsys.readouterr().err
     assert "Checkpoint 2" in said
     assert "is damaged" in said
-    assert "falling back to the one before" in said
     assert (folder.parent / "damaged-checkpoint-2").is_dir()
     with Checkpoints(folder) as checkpoints:
         assert_same(checkpoints.load(state(0)), state(2))
@@ -133,7 +132,7 @@ def test_reading_changes_nothing(folder, capsys):
     with Checkpoints(folder, read_only=True) as checkpoints:
         assert int(checkpoints.load(state(0)).step) == 1
     assert sorted(folder.parent.rglob("*")) == before
-    assert "falling back" in capsys.readouterr().err
+    assert "is damaged" in capsys.readouterr().err
 
 
 def test_when_all_are_damaged_it_says_so(folder):

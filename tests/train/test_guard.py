@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.train.extremes import train_on
 from train import loop
 from train.errors import DivergedError
 from train.guard import BadStepsError, Guard, first_not_finite
@@ -119,3 +120,19 @@ def test_the_first_tensor_that_is_not_finite_is_named(config, dataset):
     kernel = program.state.params["decoder"]["layers"][0]["kernel"]
     program.state.params["decoder"]["layers"][0]["kernel"] = kernel.at[0, 0].set(np.nan)
     assert first_not_finite(program, 0, indices) == "parameter decoder.layers.0.kernel"
+
+
+@pytest.mark.parametrize("implementation", ["xla", "recompute"])
+def test_images_of_any_number_leave_finite_parameters(config, implementation):
+    options = {**config.model_options, "routing_implementation": implementation}
+    config = dataclasses.replace(config, input_std=1.0, max_shift=1, model_options=options)
+    found = train_on(config, (8, 8, 1), 3, steps=3)
+    assert [value for value, *_ in found[:2]] == [0, 1]
+    for value, metrics, state in found:
+        leaves = jax.tree.leaves((state.params, state.optimizer))
+        assert all(np.all(np.isfinite(leaf)) for leaf in leaves if leaf.dtype.kind == "f"), value
+        # Either the numbers were good, or all were refused and counted.
+        assert state.skipped.total in ((0,) if value in (0, 1) else (0, 3))
+        assert metrics["skipped"] == state.skipped.total / 3
+        if not np.isfinite(value):
+            assert state.skipped.total == 3

@@ -1,0 +1,65 @@
+"""Training steps on images that no camera makes."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train.config import FitConfig
+from train.metrics import merge
+from train.network import build_model, training_key
+from train.objective import Objective
+from train.optimizer import build_optimizer
+from train.step import (
+    AXIS,
+    TrainState,
+    data_mesh,
+    initial_state,
+    make_train_step,
+    replicate,
+    same_wishes,
+    stack_batches,
+)
+
+VALUES = (0.0, 1.0, 1e30, -1e30, math.inf, math.nan)
+
+
+def train_on(
+    config: FitConfig, shape: tuple[int, int, int], classes: int, steps: int
+) -> list[tuple[float, dict[str, float], TrainState]]:
+    """Takes steps on images that hold one value throughout, each value from the same beginning.
+
+    Returns:
+        For each of `VALUES`, the metrics of the steps and the state after them, on the host.
+    """
+    mesh = data_mesh(config.batch_size, 1)
+    optimizer = build_optimizer(config)
+    graphdef, state = initial_state(
+        build_model(config, shape, classes, axis=AXIS), optimizer, training_key(config)
+    )
+    batch = config.batch_size
+
+    def constant_images(constants: Any, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Pixels are divided by 255 afterwards.
+        return jnp.full((batch, *shape), constants * 255), labels
+
+    step = make_train_step(
+        graphdef,
+        optimizer,
+        constant_images,
+        Objective.of(config),
+        max_shift=config.max_shift,
+        image_dtype=jnp.dtype(config.param_dtype),
+        mesh=mesh,
+    )
+    labels = stack_batches([np.arange(batch, dtype=np.int32) % classes] * steps, steps, mesh)
+    found = []
+    for value in VALUES:
+        fresh = replicate(jax.tree.map(jnp.copy, state), mesh)
+        number = np.float32(value)
+        after, metrics, _ = step(fresh, number, labels, np.int32(steps), same_wishes((), mesh))
+        values = after._replace(key=jax.random.key_data(after.key))
+        found.append((value, merge([metrics]), jax.tree.map(np.array, values)))
+    return found
