@@ -20,6 +20,13 @@ _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", 
 _WRAPPERS = ("module.", "_orig_mod.")
 _BFLOAT16 = np.dtype(jnp.bfloat16)
 
+MOST_BYTES = 1 << 32
+"""Tensors of a file, all together: over a hundred times those of the paper's CapsNet.
+
+A small file may promise more than any memory holds: compressed, filled with one value, or as a
+view that shows a single number a million times.
+"""
+
 
 def read_state(path: Path) -> State:
     """Reads the tensors of a file by name, each in the dtype that it is kept in.
@@ -33,7 +40,8 @@ def read_state(path: Path) -> State:
             of Keras, see `read_keras`.
 
     Raises:
-        UserError: if the file is missing, damaged or of another kind, or holds a pickled model.
+        UserError: if the file is missing, damaged or of another kind, holds a pickled model, or
+            promises more than `MOST_BYTES`.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
@@ -111,7 +119,17 @@ def _read_torch(path: Path) -> State:
             f"{path} is damaged or no PyTorch file: save it anew with "
             "torch.save(model.state_dict(), 'weights.pt')."
         ) from error
-    return {name: _numpy(path, name, tensor) for name, tensor in _unwrap(path, content).items()}
+    tensors = _unwrap(path, content)
+    _require_room(path, sum(t.numel() * t.element_size() for t in tensors.values()))
+    return {name: _numpy(path, name, tensor) for name, tensor in tensors.items()}
+
+
+def _require_room(path: Path, promised: int) -> None:
+    if promised > MOST_BYTES:
+        raise UserError(
+            f"{path} promises tensors of {promised:,} bytes, more than any capsule network has "
+            f"({MOST_BYTES:,}): see where it comes from."
+        )
 
 
 def _is_pickled_object(path: Path, reason: str) -> bool:
@@ -213,6 +231,7 @@ def read_keras(path: Path) -> State:
     import h5py
 
     found: dict[tuple[str, ...], np.ndarray] = {}
+    promised = 0
     try:
         with h5py.File(path) as file:
             root = file.get("model_weights", file)
@@ -223,7 +242,10 @@ def read_keras(path: Path) -> State:
                 )
 
             def take(name: str, item: Any) -> None:
+                nonlocal promised
                 if isinstance(item, h5py.Dataset):
+                    promised += item.size * item.dtype.itemsize
+                    _require_room(path, promised)
                     found[tuple(name.split("/"))] = item[()]
 
             root.visititems(take)

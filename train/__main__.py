@@ -267,6 +267,7 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
 
 def _what_to_fit(options):  # type: ignore[no-untyped-def]
     """The configuration and the folder of a run."""
+    from train.network import require_room
     from train.presets import get_preset, list_presets
     from train.run import load_run
 
@@ -274,7 +275,9 @@ def _what_to_fit(options):  # type: ignore[no-untyped-def]
         recipe = get_preset(options.preset)
         return config_changes(recipe, options), options.out or Path("runs") / options.preset
     if options.resume and options.out:
-        return config_changes(load_run(options.out).config, options), options.out
+        run = load_run(options.out)
+        require_room(run.config, run.image_shape, run.num_classes)
+        return config_changes(run.config, options), options.out
     raise UserError(
         f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only --resume with "
         "--out goes without."

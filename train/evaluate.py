@@ -11,7 +11,7 @@ from train.checkpoint import Checkpoints, Which
 from train.data import Split, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
-from train.network import build_model, structure, training_key
+from train.network import build_model, require_room, structure, training_key
 from train.objective import Objective
 from train.optimizer import build_optimizer
 from train.run import Run, finite_or_none, load_run, write_json, writing
@@ -68,6 +68,7 @@ def load_state(
     Raises:
         UserError: if there is no checkpoint that can be read.
     """
+    require_room(run.config, run.image_shape, run.num_classes)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         model = build_model(run.config, run.image_shape, run.num_classes, axis=AXIS)
         graphdef, state = initial_state(

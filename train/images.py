@@ -33,6 +33,7 @@ def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool = False)
         raise UserError(f"a network for images with {channels} channels cannot read image files.")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities that Pillow copes with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
                 upright = ImageOps.exif_transpose(file).convert("RGBA")
@@ -42,9 +43,10 @@ def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool = False)
         raise UserError(f"{path} is not an image file that can be read.") from error
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}.") from error
-    # Pillow tells a damaged file in the exceptions of its decoders.
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}).") from error
+    # Pillow tells a damaged file in the exceptions of its decoders, of any kind.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read as an image ({reason}).") from error
 
     black = Image.new("RGBA", upright.size, "black")
     image = Image.alpha_composite(black, upright).convert(_MODES[channels])

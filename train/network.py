@@ -11,6 +11,7 @@ from flax import nnx
 import capsjax
 from train.config import FitConfig
 from train.errors import UserError
+from train.machine import physical_bytes
 
 
 def build_model(
@@ -52,6 +53,23 @@ def build_model(
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"this network cannot be made: {error}.") from error
+
+
+def require_room(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> None:
+    """Refuses a network whose parameters alone are more than this machine's memory holds.
+
+    That is for a configuration that comes from a file, which may be damaged or somebody's joke.
+
+    Raises:
+        UserError: if they are, or the network cannot be made.
+    """
+    shapes = nnx.eval_shape(lambda: build_model(config, image_shape, num_classes))
+    promised = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(nnx.state(shapes)))
+    if promised > physical_bytes():
+        raise UserError(
+            f"this network has parameters of {promised:,} bytes, more than the memory of this "
+            "machine: see where its configuration comes from."
+        )
 
 
 def structure(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> nnx.GraphDef:

@@ -22,6 +22,9 @@ EVENTS = "tensorboard"
 EVALUATIONS = "evaluations"
 BAD_NUMBERS = "bad-numbers.json"
 
+LARGEST_SIDE = 2**15
+"""Pixels, or channels; a damaged file may ask for more than any memory holds."""
+
 _CONTENTS = (CONFIG, METRICS, SUMMARY, CHECKPOINTS, FIGURES, EVENTS, EVALUATIONS, BAD_NUMBERS)
 
 
@@ -108,14 +111,26 @@ def load_run(folder: Path) -> Run:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or train anew.") from error
     try:
         config = values["config"]
-        height, width, channels = (int(size) for size in values["image_shape"])
-        class_names = tuple(str(name) for name in values["class_names"])
+        height, width, channels = (_size(size) for size in values["image_shape"])
+        class_names = tuple(_name(name) for name in values["class_names"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} lacks the configuration, image shape or class names of a run: "
             "restore it or train anew."
         ) from error
     return Run(folder, from_values(config, path), (height, width, channels), class_names)
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= LARGEST_SIDE:
+        raise ValueError(f"{value!r} is no number of pixels or channels")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value
 
 
 def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:

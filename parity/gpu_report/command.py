@@ -17,8 +17,8 @@ from parity.gpu_report.plan import FULL, TINY
 from parity.gpu_report.process import PartError, run_within
 from parity.gpu_report.table import markdown
 from parity.gpu_report.task import Task, with_compiled_programs
-from train.bench.machine import describe_machine
 from train.errors import UserError
+from train.machine import describe_machine
 from train.run import finite_or_none, write_json, writing
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch", "numpy")

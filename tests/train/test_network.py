@@ -11,6 +11,7 @@ from train.network import (
     count_parameters,
     model_key,
     out_of_memory_is_bad_input,
+    require_room,
     training_key,
 )
 from train.presets import get_preset
@@ -62,3 +63,11 @@ def test_too_little_memory_is_told_and_other_errors_are_not_hidden():
         out_of_memory_is_bad_input(512),
     ):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+
+def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(config):
+    require_room(config, (8, 8, 1), 3)
+    options = {**config.model_options, "conv_features": 10**7, "primary_types": 10**5}
+    huge = dataclasses.replace(config, model_options=options)
+    with pytest.raises(UserError, match=r"parameters of [\d,]{15,} bytes, more than the memory"):
+        require_room(huge, (8, 8, 1), 3)

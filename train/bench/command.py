@@ -11,7 +11,6 @@ from train.bench.data import load_or_imitate
 from train.bench.feed import measure_feeds
 from train.bench.figures import draw_all, draw_scaling
 from train.bench.growth import growths
-from train.bench.machine import describe_machine
 from train.bench.measure import measure_machine, measure_training, predict_memory
 from train.bench.memory import DoesNotFitError
 from train.bench.points import Point, sweep
@@ -28,6 +27,7 @@ from train.bench.report import (
 from train.config import FitConfig, to_values
 from train.data import Dataset
 from train.errors import UserError
+from train.machine import describe_machine
 from train.network import require_precision
 from train.run import write_json
 from train.step import data_mesh

@@ -5,7 +5,8 @@
     elements    row-major, the last dimension fastest
 
 A header is a claim. Nothing is allocated for what it promises: the elements are read in pieces
-until the file ends or has given one byte more than it should.
+until the file ends or has given one byte more than it should. What promises more than `MOST_BYTES`
+is not read at all: a gzipped file can be a thousand times larger than it looks.
 """
 
 import gzip
@@ -22,6 +23,8 @@ from train.errors import UserError
 _UNSIGNED_BYTE = 0x08
 _GZIP_MAGIC = b"\x1f\x8b"
 _PIECE = 1 << 20
+MOST_BYTES = 1 << 32
+"""Elements of a file: six times those of EMNIST, the largest set there is in this format."""
 _GET_IT_AGAIN = "get the file again from the data set's publisher."
 
 
@@ -64,6 +67,11 @@ def read(path: str | Path, *, ndim: int) -> np.ndarray:
 def _read(file: BinaryIO, path: Path, ndim: int) -> np.ndarray:
     shape = _read_header(file, path, ndim)
     promised = math.prod(shape)
+    if promised > MOST_BYTES:
+        raise UserError(
+            f"{path} promises {promised:,} bytes for the shape {list(shape)}, more than any data "
+            f"set in this format holds ({MOST_BYTES:,}): {_GET_IT_AGAIN}"
+        )
     elements = _read_at_most(file, promised + 1)
     if len(elements) < promised:
         raise UserError(

@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 
-from train.bench.machine import describe_machine, physical_bytes, process_peak_bytes
+from train.machine import describe_machine, physical_bytes, process_peak_bytes
 
 
 def test_a_machine_has_versions_and_memory():
