@@ -4,6 +4,8 @@ import gc
 import hashlib
 import inspect
 import logging
+import os
+import re
 import shutil
 import sys
 import traceback
@@ -29,6 +31,7 @@ Which = Literal["last", "best"]
 
 # Orbax logs each step of each save, and what it cannot read, which is told here in a sentence.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+logging.getLogger().addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class _LastAndBest:
@@ -264,28 +267,32 @@ def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
 def _reason(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    # TensorStore says it after the name of the file.
+    if found := re.search(r"OS error (\d+)", str(error)):
+        return os.strerror(int(found[1]))
     return (str(error) or type(error).__name__).strip().splitlines()[0][:160]
 
 
 @contextmanager
 def _no_debris() -> Iterator[None]:
-    """Keeps quiet what Orbax leaves behind when it gives up on a damaged checkpoint.
+    """Keeps quiet what Orbax leaves behind when it gives up on a checkpoint.
 
-    Reads that are still under way complain, with tracebacks on the terminal, that nobody waits for
-    them any more: some at once, some when they are collected, some when they end. After a failure
+    Reads and writes that are still under way complain, with tracebacks on the terminal, that nobody
+    waits for them any more: some at once, some when they are collected, some when they end. After a failure
     those complaints stay unheard.
     """
     hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    level, disabled = logger.level, logging.root.manager.disable
+    level = logger.level
 
-    def ignore_abandoned_reads(unraisable: Any) -> None:
+    def ignore_abandoned_work(unraisable: Any) -> None:
         closed = str(unraisable.exc_value) == "Event loop is closed"
         if not closed and not inspect.iscoroutine(unraisable.object):
             hook(unraisable)
 
-    sys.unraisablehook = ignore_abandoned_reads
+    sys.unraisablehook = ignore_abandoned_work
     logger.setLevel(logging.CRITICAL + 1)
-    logging.disable(logging.WARNING)  # that files are missing, which is told in a sentence
     try:
         yield
     except Exception as error:
@@ -294,8 +301,6 @@ def _no_debris() -> Iterator[None]:
             warnings.simplefilter("ignore")
             gc.collect()
         raise
-    finally:
-        logging.disable(disabled)
     sys.unraisablehook = hook
     logger.setLevel(level)
 
@@ -303,7 +308,8 @@ def _no_debris() -> Iterator[None]:
 @contextmanager
 def _reporting(folder: Path) -> Iterator[None]:
     try:
-        yield
+        with _no_debris():
+            yield
     # Orbax and TensorStore tell a full disk as OSError, ValueError or their own classes.
     except Exception as error:
         if isinstance(error, UserError | jax.errors.JaxRuntimeError):

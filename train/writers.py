@@ -1,5 +1,6 @@
 """Where the numbers of a run go while it runs: a file, TensorBoard and the terminal."""
 
+import contextlib
 import json
 import sys
 import time
@@ -104,9 +105,13 @@ class Writers:
     def __exit__(self, *_: object) -> None:
         """Writes out what is left."""
         with writing(self._folder):
-            self._file.close()
-            if self._events is not None:
-                self._events.close()
+            try:
+                self._file.close()
+                if self._events is not None:
+                    self._events.close()
+            except OSError:
+                _abandon(self._events)
+                raise
 
 
 def _events(run: Run, step: int) -> Any:
@@ -124,6 +129,18 @@ def _events(run: Run, step: int) -> Any:
         # Two files begun in the same second would have the same name.
         filename_suffix=f".from-{step}",
     )
+
+
+def _abandon(events: Any) -> None:
+    """Ends a TensorBoard writer whose disk takes no more.
+
+    It would try again when the program ends, and complain with two tracebacks. tensorboardX (2.6)
+    has no call for this.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        writer = events.file_writer.event_writer
+        writer._closed = True
+        writer._worker.stop()
 
 
 class Progress:

@@ -19,15 +19,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from tests.soak.tiny import ARGUMENTS
+from train.bench.progress import Progress
 from train.evaluate import load_state
 from train.run import load_run
 from train.writers import read_metrics
 
-TINY = (
-    *("--model-options", "conv_features=8", "primary_types=2", "decoder_hidden=[8]"),
-    *("--batch-size", "16", "--max-shift", "1", "--ema-decay", "0.9"),
-    *("--log-every", "5", "--checkpoint-every", "5", "--evaluate-every", "1000"),
-)
+CADENCE = ("--log-every", "5", "--checkpoint-every", "5", "--evaluate-every", "1000")
 STEPS_PER_KILL = 120
 SECONDS = 4.0
 """A run is killed within this time after it has begun to train."""
@@ -35,10 +33,10 @@ SECONDS = 4.0
 
 def start(out: Path, steps: int) -> subprocess.Popen:
     """Starts or goes on with a run."""
-    arguments = ("fit", "digits", "--out", str(out), "--resume", "--steps", str(steps), *TINY)
+    arguments = ("fit", "digits", "--out", str(out), "--resume", "--steps", str(steps))
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "train", *arguments],
+        [sys.executable, "-m", "train", *arguments, *ARGUMENTS, *CADENCE],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -51,18 +49,17 @@ def begun(out: Path) -> float:
     return path.stat().st_mtime if path.exists() else 0.0
 
 
-def kill_once(out: Path, steps: int, moment: random.Random) -> str:
-    """Lets a run train for a random time and kills it; tells what was there then."""
+def kill_once(out: Path, steps: int, seconds: float) -> str:
+    """Lets a run train for a time and kills it; tells what was there then."""
     before = begun(out)
     process = start(out, steps)
     while begun(out) == before and process.poll() is None:
         time.sleep(0.01)
-    time.sleep(moment.uniform(0, SECONDS))
+    time.sleep(seconds)
     ended = process.poll() is not None
     process.kill()
     process.wait()
-    if ended:
-        return f"ended by itself with code {process.returncode}"
+    assert not ended, f"a run ended by itself with code {process.returncode}"
     names = sorted(path.name for path in (out / "checkpoints").iterdir())
     complete = [int(name) for name in names if name.isdecimal()]
     saving = len(names) > len(complete)
@@ -79,32 +76,52 @@ def state(out: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
 
 
+def crash(folder: Path, kills: int, *, seed: int = 0, seconds: float = SECONDS) -> str:
+    """Kills a run at random moments and compares what comes of it with one that was left alone.
+
+    Args:
+        folder: where the two runs go.
+        kills: how many moments.
+        seed: chooses them.
+        seconds: a run is killed within this time after it has begun to train.
+
+    Returns:
+        What happened, in a sentence.
+
+    Raises:
+        AssertionError: if a run ends by itself, or the two differ in any bit.
+    """
+    steps, moment = STEPS_PER_KILL * kills, random.Random(seed)
+    killed, whole = folder / "killed", folder / "whole"
+    saves = 0
+    with Progress(kills) as progress:
+        for _ in range(kills):
+            found = kill_once(killed, steps, moment.uniform(0, seconds))
+            saves += "save" in found
+            progress.begin(found)
+            progress.done()
+    for out in (killed, whole):
+        assert start(out, steps).wait() == 0, f"{out.name} did not end well"
+    assert all(map(np.array_equal, state(killed), state(whole))), "the two runs differ"
+    return (
+        f"{kills} kills, {saves} of them in the middle of a save; after {steps} steps the state is "
+        "the same, bit for bit."
+    )
+
+
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=50, help="moments (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="chooses the moments (default: 0)")
     options = parser.parse_args()
-    steps, moment = STEPS_PER_KILL * options.kills, random.Random(options.seed)
-    saves = 0
     with tempfile.TemporaryDirectory() as folder:
-        killed, whole = Path(folder) / "killed", Path(folder) / "whole"
-        for number in range(1, options.kills + 1):
-            found = kill_once(killed, steps, moment)
-            saves += "save" in found
-            print(f"{number}/{options.kills}: {found}", flush=True)
-            if "ended" in found:
-                return 1
-        for out in (killed, whole):
-            if code := start(out, steps).wait():
-                print(f"{out.name} ended with code {code}")
-                return 1
-        same = all(map(np.array_equal, state(killed), state(whole)))
-    print(
-        f"{options.kills} kills, {saves} of them in the middle of a save; after {steps} steps the "
-        f"state is {'the same, bit for bit' if same else 'NOT the same'}."
-    )
-    return int(not same)
+        try:
+            print(crash(Path(folder), options.kills, seed=options.seed))
+        except AssertionError as failed:
+            print(f"FAILED: {failed}")
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

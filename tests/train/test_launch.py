@@ -10,33 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.soak.tiny import ARGUMENTS, tiny
 from tests.train.conftest import ROOT
-from train.config import FitConfig
+from train.config import option
 from train.errors import UserError
 from train.launch import launch
 from train.loop import fit
-from train.presets import get_preset
 from train.writers import read_metrics
 
-TINY = (
-    *("--model-options", "conv_features=8", "primary_types=2", "decoder_hidden=[8]"),
-    *("--batch-size", "16", "--max-shift", "1", "--ema-decay", "0.9", "--warmup-steps", "5"),
-    *("--log-every", "1", "--checkpoint-every", "20", "--evaluate-every", "100"),
-)
-
-
-def tiny(**changes) -> FitConfig:
-    """What `TINY` says."""
-    digits = get_preset("digits")
-    values = {
-        "model_options": {
-            **digits.model_options,
-            **{"conv_features": 8, "primary_types": 2, "decoder_hidden": [8]},
-        },
-        **{"batch_size": 16, "max_shift": 1, "ema_decay": 0.9, "warmup_steps": 5},
-        **{"log_every": 1, "checkpoint_every": 20, "evaluate_every": 100},
-    }
-    return FitConfig(**{**vars(digits), **values, **changes})
+CADENCE = {"log_every": 1, "checkpoint_every": 20, "evaluate_every": 100}
+OPTIONS = [word for name, value in CADENCE.items() for word in (option(name), str(value))]
 
 
 @pytest.fixture
@@ -46,7 +29,7 @@ def start(environment):
 
     def begin(*arguments, devices=2) -> subprocess.Popen:
         command = ["launch", "--processes", "2", "--devices-per-process", str(devices), "--"]
-        command += ["fit", "digits", *TINY, *map(str, arguments)]
+        command += ["fit", "digits", *ARGUMENTS, *OPTIONS, *map(str, arguments)]
         started.append(
             subprocess.Popen(
                 [sys.executable, "-m", "train", *command],
@@ -87,9 +70,9 @@ def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
 def test_processes_devices_and_micro_batches_train_alike(start, tmp_path, without_figures):
     runs = {name: tmp_path / name for name in ("2x2", "one", "four", "parts")}
     process = start("--steps", 50, "--out", runs["2x2"])
-    fit(tiny(steps=50), out=runs["one"], devices=1)
-    fit(tiny(steps=50), out=runs["four"], devices=4, feed_kind="streaming")
-    fit(tiny(steps=50, micro_batches=4), out=runs["parts"], devices=1)
+    fit(tiny(**CADENCE, steps=50), out=runs["one"], devices=1)
+    fit(tiny(**CADENCE, steps=50), out=runs["four"], devices=4, feed_kind="streaming")
+    fit(tiny(**CADENCE, steps=50, micro_batches=4), out=runs["parts"], devices=1)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
     for out in runs.values():
@@ -110,8 +93,8 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
 ):
     whole, one, several = tmp_path / "whole", tmp_path / "one", tmp_path / "several"
     stopped = start("--steps", 200, "--out", several)
-    fit(tiny(steps=200), out=whole, devices=1)
-    fit(tiny(steps=40), out=one, devices=1)
+    fit(tiny(**CADENCE, steps=200), out=whole, devices=1)
+    fit(tiny(**CADENCE, steps=40), out=one, devices=1)
     wait_for_steps(stopped, several, 10)
     stopped.send_signal(signal.SIGTERM)
     _, errors = stopped.communicate(timeout=120)
@@ -122,7 +105,7 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
     assert 10 <= step == len(losses(several)) < 200
 
     taken_over = start("--steps", 60, "--resume", "--out", one)
-    fit(tiny(steps=60), out=several, devices=2, resume=True)
+    fit(tiny(**CADENCE, steps=60), out=several, devices=2, resume=True)
     _, errors = taken_over.communicate(timeout=240)
     assert taken_over.returncode == 0, errors
     for out in (one, several):

@@ -1,0 +1,23 @@
+"""A run that takes no time: what it computes matters less than what happens to it."""
+
+import dataclasses
+
+from train.config import FitConfig
+from train.presets import get_preset
+
+ARGUMENTS = (
+    *("--model-options", "conv_features=8", "primary_types=2", "decoder_hidden=[8]"),
+    *("--batch-size", "16", "--max-shift", "1", "--ema-decay", "0.9", "--warmup-steps", "5"),
+)
+"""Of `python -m train fit digits`."""
+
+
+def tiny(**changes: object) -> FitConfig:
+    """What `ARGUMENTS` say, and the changes."""
+    digits = get_preset("digits")
+    sizes = {"conv_features": 8, "primary_types": 2, "decoder_hidden": [8]}
+    values = {
+        "model_options": {**digits.model_options, **sizes},
+        **{"batch_size": 16, "max_shift": 1, "ema_decay": 0.9, "warmup_steps": 5},
+    }
+    return dataclasses.replace(digits, **{**values, **changes})

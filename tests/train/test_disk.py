@@ -1,0 +1,96 @@
+"""A disk that fills up, or can no longer be written, while a run trains on it."""
+
+import contextlib
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from train import loop
+from train.checkpoint import Checkpoints
+from train.errors import UserError
+from train.evaluate import load_state
+from train.loop import fit
+from train.run import load_run
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A small disk of its own, in memory; only root can have one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if mounted.returncode:
+        pytest.skip("no disk may be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def empty(disk: Path) -> None:
+    (disk / "filler").unlink()
+
+
+def lock(disk: Path) -> None:
+    folder = str(disk / "run" / "checkpoints")
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+
+
+def unlock(disk: Path) -> None:
+    subprocess.run(["umount", str(disk / "run" / "checkpoints")], check=True)
+
+
+def weights(out: Path) -> list[np.ndarray]:
+    _, state = load_state(load_run(out), "last", devices=1)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
+
+
+@pytest.mark.parametrize(
+    ("harm", "repair", "reason"),
+    [(fill, empty, "No space left on device"), (lock, unlock, "Read-only file system")],
+)
+def test_a_run_says_so_and_goes_on_when_it_can(
+    harm, repair, reason, disk, tmp_path, config, dataset, monkeypatch
+):
+    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    monkeypatch.setattr(loop, "draw_run", lambda *_: None)
+    config = dataclasses.replace(config, steps=12, checkpoint_every=2, evaluate_every=12)
+    whole, out = tmp_path / "whole", disk / "run"
+    fit(config, out=whole, devices=1)
+
+    save = Checkpoints.save
+
+    def harmed(self, state, *arguments):
+        if int(state.step) == 6:
+            self._wait()
+            harm(disk)
+        save(self, state, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", harmed)
+        with pytest.raises(UserError, match=rf"cannot be written to .* \({reason}\)") as caught:
+            fit(config, out=out, devices=1)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (out / "summary.json").exists()
+    kept = [int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdecimal()]
+    assert max(kept) == 4
+    assert os.path.ismount(disk)
+    repair(disk)
+    fit(config, out=out, devices=1, resume=True)
+    for ours, theirs in zip(weights(out), weights(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
