@@ -20,7 +20,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make train      set up $(VENV) and train on the embedded digits, into runs/digits"
 	@echo "make test       set up $(VENV) and run the tests; ARGS='-k squash' chooses among them"
-	@echo "make soak       kill a run at 50 random moments and demand that nothing is lost"
+	@echo "make soak       kill a run at 50 random moments, damage its files, break what it reads,"
+	@echo "                let it train for 20,000 steps, and demand that nothing is lost"
 	@echo "make gpu-report measure all that needs a GPU within 9 minutes, into OUT; DATA holds MNIST"
 	@echo "make check      format, lint and types, as continuous integration checks them"
 	@echo "make format     rewrite the code in the project's format"
@@ -39,8 +40,11 @@ test: install-dev install-parity
 test-without-torch: install-dev
 	$(PYTEST) -m "not torch" $(ARGS)
 
-soak: install-dev
-	$(RUN) -m tests.soak.crashes $(ARGS)
+soak: install-dev install-parity
+	$(RUN) -m tests.soak.endurance
+	$(RUN) -m tests.soak.damage
+	CAPSJAX_FUZZ_EXAMPLES=20000 $(PYTEST) tests/train/test_fuzz.py tests/parity/test_fuzz.py
+	$(RUN) -m tests.soak.crashes
 
 # On a machine where nothing can be installed, $(PYTHON) is taken as it is if it has what it takes.
 DATA ?=

@@ -280,8 +280,8 @@ def _no_debris() -> Iterator[None]:
     """Keeps quiet what Orbax leaves behind when it gives up on a checkpoint.
 
     Reads and writes that are still under way complain, with tracebacks on the terminal, that nobody
-    waits for them any more: some at once, some when they are collected, some when they end. After a failure
-    those complaints stay unheard.
+    waits for them any more: some at once, some when they are collected, some when they end. After a
+    failure those complaints stay unheard.
     """
     hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
     level = logger.level

@@ -43,30 +43,39 @@ def start(out: Path, steps: int) -> subprocess.Popen:
     )
 
 
-def begun(out: Path) -> float:
-    """When the run last wrote a line of metrics."""
+def complete(out: Path) -> tuple[int, bool]:
+    """The last complete checkpoint's step, 0 without any, and whether there are incomplete ones."""
+    folder = out / "checkpoints"
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    steps = [int(name) for name in names if name.isdecimal()]
+    return max(steps, default=0), len(names) > len(steps)
+
+
+def told(out: Path) -> int:
+    """The last step that the metrics tell of."""
+    return max((row["step"] for row in read_metrics(out / "metrics.jsonl")), default=0)
+
+
+def inode(out: Path) -> int:
+    """Of the metrics, which every process begins anew."""
     path = out / "metrics.jsonl"
-    return path.stat().st_mtime if path.exists() else 0.0
+    return path.stat().st_ino if path.exists() else 0
 
 
 def kill_once(out: Path, steps: int, seconds: float) -> str:
     """Lets a run train for a time and kills it; tells what was there then."""
-    before = begun(out)
+    (goes_on_from, _), file = complete(out), inode(out)
     process = start(out, steps)
-    while begun(out) == before and process.poll() is None:
+    while process.poll() is None and (inode(out) == file or told(out) <= goes_on_from):
         time.sleep(0.01)
     time.sleep(seconds)
     ended = process.poll() is not None
     process.kill()
     process.wait()
     assert not ended, f"a run ended by itself with code {process.returncode}"
-    names = sorted(path.name for path in (out / "checkpoints").iterdir())
-    complete = [int(name) for name in names if name.isdecimal()]
-    saving = len(names) > len(complete)
-    rows = read_metrics(out / "metrics.jsonl")
-    told = max((row["step"] for row in rows), default=0)
+    checkpoint, saving = complete(out)
     note = ", in the middle of a save" if saving else ""
-    return f"at step {told}, last complete checkpoint {max(complete, default=None)}{note}"
+    return f"at step {told(out)}, last complete checkpoint {checkpoint}{note}"
 
 
 def state(out: Path) -> list[np.ndarray]:
@@ -76,14 +85,22 @@ def state(out: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
 
 
-def crash(folder: Path, kills: int, *, seed: int = 0, seconds: float = SECONDS) -> str:
+def crash(
+    folder: Path,
+    kills: int,
+    *,
+    steps_per_kill: int = STEPS_PER_KILL,
+    seconds: float = SECONDS,
+    seed: int = 0,
+) -> str:
     """Kills a run at random moments and compares what comes of it with one that was left alone.
 
     Args:
         folder: where the two runs go.
         kills: how many moments.
-        seed: chooses them.
+        steps_per_kill: by this many times the kills the runs have ended.
         seconds: a run is killed within this time after it has begun to train.
+        seed: chooses the moments.
 
     Returns:
         What happened, in a sentence.
@@ -91,8 +108,9 @@ def crash(folder: Path, kills: int, *, seed: int = 0, seconds: float = SECONDS) 
     Raises:
         AssertionError: if a run ends by itself, or the two differ in any bit.
     """
-    steps, moment = STEPS_PER_KILL * kills, random.Random(seed)
+    steps, moment = steps_per_kill * kills, random.Random(seed)
     killed, whole = folder / "killed", folder / "whole"
+    undisturbed = start(whole, steps)
     saves = 0
     with Progress(kills) as progress:
         for _ in range(kills):
@@ -100,8 +118,8 @@ def crash(folder: Path, kills: int, *, seed: int = 0, seconds: float = SECONDS) 
             saves += "save" in found
             progress.begin(found)
             progress.done()
-    for out in (killed, whole):
-        assert start(out, steps).wait() == 0, f"{out.name} did not end well"
+    for process in (start(killed, steps), undisturbed):
+        assert process.wait() == 0, "a run did not end well"
     assert all(map(np.array_equal, state(killed), state(whole))), "the two runs differ"
     return (
         f"{kills} kills, {saves} of them in the middle of a save; after {steps} steps the state is "
