@@ -1,5 +1,6 @@
 """Checkpoints of a run, with Orbax: the last two and the best one are kept."""
 
+import errno
 import gc
 import hashlib
 import inspect
@@ -269,9 +270,9 @@ def _reason(error: BaseException) -> str:
         error = error.__cause__
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    # TensorStore says it after the name of the file.
-    if found := re.search(r"OS error (\d+)", str(error)):
-        return os.strerror(int(found[1]))
+    # TensorStore says it somewhere after the name of the file, or of two of them.
+    if found := re.search(r"OS error (\d+)|No space left on device", str(error)):
+        return os.strerror(int(found[1] or errno.ENOSPC))
     return (str(error) or type(error).__name__).strip().splitlines()[0][:160]
 
 

@@ -8,9 +8,9 @@ must be equal, bit for bit, to that of an uninterrupted run. Exits with 1 if it 
 """
 
 import argparse
+import multiprocessing
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,16 +31,27 @@ SECONDS = 4.0
 """A run is killed within this time after it has begun to train."""
 
 
-def start(out: Path, steps: int) -> subprocess.Popen:
-    """Starts or goes on with a run."""
+_processes = multiprocessing.get_context("forkserver")
+# What a run imports, once for all of them: that is most of what a tiny one takes.
+_processes.set_forkserver_preload(["train.loop", "train.bench.progress", "sklearn.datasets"])
+
+
+def start(out: Path, steps: int) -> multiprocessing.process.BaseProcess:
+    """Starts or goes on with a run, as `python -m train fit` does."""
     arguments = ("fit", "digits", "--out", str(out), "--resume", "--steps", str(steps))
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "train", *arguments, *ARGUMENTS, *CADENCE],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = _processes.Process(target=_run, args=([*arguments, *ARGUMENTS, *CADENCE],))
+    process.start()
+    return process
+
+
+def _run(arguments: list[str]) -> None:
+    os.environ |= {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.dup2(nothing, 2)
+    from train.__main__ import main
+
+    sys.exit(main(arguments))
 
 
 def complete(out: Path) -> tuple[int, bool]:
@@ -56,6 +67,12 @@ def told(out: Path) -> int:
     return max((row["step"] for row in read_metrics(out / "metrics.jsonl")), default=0)
 
 
+def losses(out: Path) -> list[tuple]:
+    """What the metrics tell of each step."""
+    rows = read_metrics(out / "metrics.jsonl")
+    return [(row["step"], row["split"], row["loss"], row["accuracy"]) for row in rows]
+
+
 def inode(out: Path) -> int:
     """Of the metrics, which every process begins anew."""
     path = out / "metrics.jsonl"
@@ -66,13 +83,13 @@ def kill_once(out: Path, steps: int, seconds: float) -> str:
     """Lets a run train for a time and kills it; tells what was there then."""
     (goes_on_from, _), file = complete(out), inode(out)
     process = start(out, steps)
-    while process.poll() is None and (inode(out) == file or told(out) <= goes_on_from):
+    while process.is_alive() and (inode(out) == file or told(out) <= goes_on_from):
         time.sleep(0.01)
     time.sleep(seconds)
-    ended = process.poll() is not None
+    ended = not process.is_alive()
     process.kill()
-    process.wait()
-    assert not ended, f"a run ended by itself with code {process.returncode}"
+    process.join()
+    assert not ended, f"a run ended by itself with code {process.exitcode}"
     checkpoint, saving = complete(out)
     note = ", in the middle of a save" if saving else ""
     return f"at step {told(out)}, last complete checkpoint {checkpoint}{note}"
@@ -119,7 +136,9 @@ def crash(
             progress.begin(found)
             progress.done()
     for process in (start(killed, steps), undisturbed):
-        assert process.wait() == 0, "a run did not end well"
+        process.join()
+        assert process.exitcode == 0, f"a run ended with code {process.exitcode}"
+    assert losses(killed) == losses(whole), "the two runs tell of other losses"
     assert all(map(np.array_equal, state(killed), state(whole))), "the two runs differ"
     return (
         f"{kills} kills, {saves} of them in the middle of a save; after {steps} steps the state is "

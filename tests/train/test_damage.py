@@ -3,19 +3,17 @@
 import random
 import shutil
 
-import pytest
-
 from tests.train.damage import harms
 from tests.train.test_checkpoint import assert_same, save, state
 from train.checkpoint import Checkpoints
 
 
-@pytest.mark.parametrize("part", range(4))
-def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(part, tmp_path, capsys):
+def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsys):
+    """Some of all that can happen; `make soak` tries everything, many times."""
     whole = tmp_path / "whole"
     save(whole, (1, 0.5), (2, 0.25))
-    chance = random.Random(part)
-    cases = harms(whole / "2")[part::4]
+    chance = random.Random(0)
+    cases = chance.sample(harms(whole / "2"), 24)
     outcomes = set()
     for number, (path, harm) in enumerate(cases):
         folder = tmp_path / str(number) / "checkpoints"

@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import jax
 import numpy as np
 import pytest
 
+from tests.soak.tiny import ARGUMENTS
+from tests.train.conftest import ROOT
 from train import loop
 from train.checkpoint import Checkpoints
 from train.errors import UserError
@@ -60,12 +64,8 @@ def weights(out: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
 
 
-@pytest.mark.parametrize(
-    ("harm", "repair", "reason"),
-    [(fill, empty, "No space left on device"), (lock, unlock, "Read-only file system")],
-)
-def test_a_run_says_so_and_goes_on_when_it_can(
-    harm, repair, reason, disk, tmp_path, config, dataset, monkeypatch
+def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
+    disk, tmp_path, config, dataset, monkeypatch
 ):
     monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
     monkeypatch.setattr(loop, "draw_run", lambda *_: None)
@@ -78,19 +78,51 @@ def test_a_run_says_so_and_goes_on_when_it_can(
     def harmed(self, state, *arguments):
         if int(state.step) == 6:
             self._wait()
-            harm(disk)
+            fill(disk)
         save(self, state, *arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", harmed)
-        with pytest.raises(UserError, match=rf"cannot be written to .* \({reason}\)") as caught:
+        with pytest.raises(
+            UserError, match=r"cannot be written to .* \(No space left on device\)"
+        ) as caught:
             fit(config, out=out, devices=1)
     assert len(str(caught.value).splitlines()) == 1
     assert not (out / "summary.json").exists()
-    kept = [int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdecimal()]
-    assert max(kept) == 4
+    assert last_checkpoint(out) == 4
     assert os.path.ismount(disk)
-    repair(disk)
+    empty(disk)
     fit(config, out=out, devices=1, resume=True)
     for ours, theirs in zip(weights(out), weights(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def last_checkpoint(out: Path) -> int:
+    steps = [path.name for path in (out / "checkpoints").iterdir() if path.name.isdecimal()]
+    return max(map(int, steps), default=0)
+
+
+def test_a_permission_that_is_lost_ends_the_program_with_a_sentence(disk, environment):
+    out = disk / "run"
+    arguments = ["fit", "digits", "--out", str(out), "--steps", "100000", *ARGUMENTS]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", *arguments, "--checkpoint-every", "20"],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while process.poll() is None and not (out / "checkpoints" / "40").is_dir():
+        time.sleep(0.01)
+    lock(disk)
+    try:
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 2
+        last = said.splitlines()[-1]
+        assert last.startswith("error: checkpoints cannot be written to ")
+        assert "Traceback" not in said
+        assert last_checkpoint(out) >= 20
+        assert not (out / "summary.json").exists()
+    finally:
+        unlock(disk)

@@ -201,48 +201,6 @@ def leaves(folder: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(state._replace(key=key))]
 
 
-def test_a_run_that_was_killed_goes_on_bit_for_bit(python_m_train, environment, tmp_path):
-    common = ("--steps", "60", "--checkpoint-every", "10", "--max-shift", "1", *TINY)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    ended = python_m_train("fit", "digits", "--out", whole, *common)
-    assert ended.returncode == 0, ended.stderr
-
-    # The run is slowed down to be caught half-way.
-    slow = (
-        "import sys, time, train.program as p; take = p.Program.train\n"
-        "def slowly(self, some, *more):\n"
-        "    time.sleep(0.1 * len(some)); return take(self, some, *more)\n"
-        "p.Program.train = slowly\n"
-        "from train.__main__ import main; sys.exit(main(sys.argv[1:]))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, "fit", "digits", "--out", str(killed), *common],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not (killed / "checkpoints" / "30").is_dir():
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "summary.json").exists()
-
-    ended = python_m_train("fit", "digits", "--out", killed, *common, "--resume")
-    assert ended.returncode == 0, ended.stderr
-    for ours, theirs in zip(leaves(killed), leaves(whole), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-    curves = [
-        [(row["step"], row["split"], row["loss"]) for row in read_metrics(out / "metrics.jsonl")]
-        for out in (killed, whole)
-    ]
-    assert curves[0] == curves[1]
-
-
 def test_bad_input_ends_a_real_program_with_2_and_no_traceback(python_m_train, tmp_path):
     ended = python_m_train("fit", "digits", "--steps", "-5", "--out", tmp_path / "run")
     assert ended.returncode == 2

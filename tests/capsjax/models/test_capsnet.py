@@ -237,10 +237,9 @@ def test_on_a_cpu_convolutions_are_matrix_products(training_step):
     }
 
 
-@pytest.mark.parametrize("implementation", ["xla", "recompute"])
-def test_recomputed_layers_keep_less_and_change_nothing(implementation):
+def test_recomputed_layers_keep_less_and_change_nothing():
     def kept_and_gradient(remat):
-        model = small(routing_implementation=implementation, remat=remat)
+        model = small(routing_implementation="xla", remat=remat)
         graphdef, params = nnx.split(model)
 
         def value(params):
@@ -248,7 +247,7 @@ def test_recomputed_layers_keep_less_and_change_nothing(implementation):
 
         _, pullback = jax.vjp(value, params)
         kept = sum(array.size for array in jax.tree.leaves(pullback))
-        return kept, jax.jit(jax.grad(value))(params)
+        return kept, pullback(jnp.ones(()))[0]
 
     (kept, gradient), (all_kept, expected) = map(kept_and_gradient, (True, False))
     assert kept < 0.6 * all_kept
