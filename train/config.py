@@ -21,7 +21,7 @@ DTYPES = ("float32", "bfloat16", "float64")
 MASKS = ("label", "longest")
 
 
-OPTIMIZERS = ("adam", "adamw", "lamb", "lars")
+OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon")
 SCHEDULES = ("exponential", "cosine", "constant")
 SCALINGS = ("none", "linear", "sqrt")
 
@@ -95,7 +95,7 @@ class FitConfig:
     )
     optimizer: str = setting("adam", "what turns gradients into updates", OPTIMIZERS)
     weight_decay: float = setting(
-        0.0, "weight decay of adamw, lamb and lars, on matrices only", bound=NOT_NEGATIVE
+        0.0, "weight decay of all but adam, on matrices only", bound=NOT_NEGATIVE
     )
     clip_norm: float | None = setting(
         None, "longest gradient; a longer one is shortened to it", bound=POSITIVE
@@ -147,7 +147,7 @@ class FitConfig:
         if self.weight_decay and self.optimizer == "adam":
             raise UserError(
                 f"--weight-decay is {self.weight_decay}, but adam has none: choose the --optimizer "
-                "adamw, lamb or lars."
+                "adamw, lamb, lars or muon."
             )
         if self.micro_batches > 1 and self.routing_options.get("shared_logits"):
             raise UserError(

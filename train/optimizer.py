@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from train.config import FitConfig
 from train.errors import UserError
@@ -95,6 +96,40 @@ def lars(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformat
     )
 
 
+def muon(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024): the momentum of each matrix, all its singular values made alike.
+
+    The updates have the root mean square that Adam's have (Liu et al. 2025, arXiv:2502.16982,
+    equation 4), so that a learning rate means the same to both. Biases are Adam's.
+    """
+    return optax.contrib.muon(
+        rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=is_matrix,
+        muon_weight_dimension_numbers=matrix_axes,
+        consistent_rms=0.2,
+    )
+
+
+def matrix_axes(params: Any) -> Any:
+    """Which axes of a tensor are a matrix's rows, summed over, and which its columns, for Muon.
+
+    A kernel of a convolution, `[y, x, in, out]` in a module called `conv`, is one matrix; of the
+    matrices `[I, J, D, K]` of all pairs of capsules, those from one capsule below to all above are.
+    """
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> Any:
+        if leaf.ndim == 2:
+            return optax.contrib.MuonDimensionNumbers(0, 1)
+        if leaf.ndim == 4:
+            is_convolution = any(getattr(key, "key", None) == "conv" for key in path)
+            rows, columns = ((0, 1, 2), 3) if is_convolution else (2, (1, 3))
+            return optax.contrib.MuonDimensionNumbers(rows, columns)
+        return None
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
 def build_optimizer(
     config: FitConfig, training_examples: int | None = None
 ) -> optax.GradientTransformation:
@@ -118,6 +153,7 @@ def build_optimizer(
         "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=is_matrix),
         "lamb": lambda: lamb(rate, decay),
         "lars": lambda: lars(rate, decay),
+        "muon": lambda: muon(rate, decay),
     }[config.optimizer]()
     if config.clip_norm is None:
         return optimizer

@@ -4,14 +4,15 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tolerance import assert_close
-from train.config import FitConfig
+from train.config import OPTIMIZERS, FitConfig
 from train.errors import UserError
-from train.optimizer import build_optimizer, is_matrix, learning_rate
+from train.optimizer import build_optimizer, is_matrix, learning_rate, muon
 
 BASE = FitConfig(steps=100, learning_rate=0.5, schedule="constant")
 
@@ -174,6 +175,44 @@ def test_lars_gives_each_matrix_a_trust_ratio_and_biases_none():
     assert_trained(trained(optimizer="lars", weight_decay=DECAY), expected)
 
 
+def test_muon_makes_the_singular_values_of_every_matrix_alike():
+    """In convolutions, in dense layers, and from each capsule below to all above."""
+    generator = np.random.default_rng(5)
+    shapes = {
+        ("stem", "conv", "kernel"): (3, 3, 2, 8),
+        ("class_caps", "kernel"): (5, 3, 4, 6),
+        ("dense", "kernel"): (9, 7),
+        ("dense", "bias"): (7,),
+    }
+    gradient: dict = {}
+    for (*modules, name), shape in shapes.items():
+        inner = gradient
+        for module in modules:
+            inner = inner.setdefault(module, {})
+        inner[name] = jnp.asarray(generator.normal(size=shape), jnp.float32)
+    optimizer = muon(optax.constant_schedule(RATE), 0.0)
+    params = jax.tree.map(jnp.zeros_like, gradient)
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+
+    stem, dense = updates["stem"]["conv"]["kernel"], updates["dense"]
+    from_each = updates["class_caps"]["kernel"].transpose(0, 2, 1, 3)  # [I, D, J, K]
+    matrices = {
+        "stem": stem.reshape(1, 18, 8),
+        "dense": dense["kernel"][None],
+        "capsules": from_each.reshape(5, 4, 18),
+    }
+    for name, some in matrices.items():
+        singular = np.linalg.svd(some, compute_uv=False)
+        expected = 0.2 * RATE * np.sqrt(max(some.shape[1:]))
+        # Five iterations of Newton and Schulz come as close as this on purpose.
+        assert np.all((0.6 * expected < singular) & (singular < 1.3 * expected)), name
+    # A first step of Adam has the learning rate as its size, and goes downhill like the others.
+    signs = np.sign(gradient["dense"]["bias"])
+    np.testing.assert_allclose(dense["bias"], -RATE * signs, rtol=1e-3)
+    for ours, theirs in zip(*map(jax.tree.leaves, (updates, gradient)), strict=True):
+        assert np.sum(ours * theirs) < 0
+
+
 def test_long_gradients_are_shortened_all_by_one_factor_and_short_ones_left():
     def length(gradient):
         return math.sqrt(sum((x**2).sum() for x in gradient.values()))
@@ -201,7 +240,7 @@ def test_shape_and_not_name_decides_what_a_matrix_is():
     assert is_matrix(tree) == {"bias": True, "kernel": False, "scale": False}
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adamw", "lamb", "lars"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_state_that_is_not_trained_is_of_the_same_form(optimizer):
     config = dataclasses.replace(BASE, optimizer=optimizer, clip_norm=1.0, warmup_steps=9)
     params = jax.tree.map(jnp.float32, PARAMS)

@@ -4,12 +4,13 @@ import inspect
 
 from train.config import FitConfig
 from train.errors import UserError
-from train.presets import digits, fashion_mnist, mnist, mnist_small
+from train.presets import digits, fashion_mnist, mnist, mnist_large_batch, mnist_small
 
 _RECIPES = {
     "digits": digits,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
+    "mnist-large-batch": mnist_large_batch,
     "mnist-small": mnist_small,
 }
 

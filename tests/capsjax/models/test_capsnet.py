@@ -245,9 +245,9 @@ def test_recomputed_layers_keep_less_and_change_nothing():
         def value(params):
             return loss(nnx.merge(graphdef, params), images(), labels())
 
-        _, pullback = jax.vjp(value, params)
+        pullback = jax.eval_shape(lambda params: jax.vjp(value, params)[1], params)
         kept = sum(array.size for array in jax.tree.leaves(pullback))
-        return kept, pullback(jnp.ones(()))[0]
+        return kept, jax.jit(jax.grad(value))(params)
 
     (kept, gradient), (all_kept, expected) = map(kept_and_gradient, (True, False))
     assert kept < 0.6 * all_kept
