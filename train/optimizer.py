@@ -100,7 +100,8 @@ def muon(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformat
     """Muon (Jordan et al. 2024): the momentum of each matrix, all its singular values made alike.
 
     The updates have the root mean square that Adam's have (Liu et al. 2025, arXiv:2502.16982,
-    equation 4), so that a learning rate means the same to both. Biases are Adam's.
+    equation 4), so that a learning rate means the same to both. Biases are Adam's, with Nesterov's
+    look ahead (Dozat 2016, "Incorporating Nesterov momentum into Adam"), as everything else is.
     """
     return optax.contrib.muon(
         rate,
