@@ -160,6 +160,7 @@ def test_presets_are_listed_and_explained(capsys):
         "digits",
         "fashion_mnist",
         "mnist",
+        "mnist-large-batch",
         "mnist-small",
     ]
     assert main(["presets", "mnist"]) == 0
