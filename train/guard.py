@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from train import hosts
 from train.checkpoint import Checkpoints
 from train.data import Order, shift_batch
 from train.errors import DivergedError
@@ -80,11 +81,12 @@ def give_up(program: Program, run: Run, checkpoints: Checkpoints, step: int) -> 
     order = Order(len(train), batch_size=config.batch_size, seed=config.seed)
     indices = order.indices(step)
     tensor = first_not_finite(program, step, indices) or "none in a step on one device"
-    with writing(run.folder):
-        write_json(
-            run.bad_numbers,
-            {"step": step, "first_not_finite": tensor, "training_examples": indices.tolist()},
-        )
+    if hosts.is_first():
+        with writing(run.folder):
+            write_json(
+                run.bad_numbers,
+                {"step": step, "first_not_finite": tensor, "training_examples": indices.tolist()},
+            )
     some = ", ".join(map(str, indices[:4]))
     raise DivergedError(
         f"loss or gradient were not finite in {config.max_skipped + 1} steps in a row, up to step "

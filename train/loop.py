@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -76,19 +77,11 @@ def fit(
     with hosts.together():
         program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
-    with contextlib.ExitStack() as stack:
-        resuming = False
-        with hosts.together():
-            if hosts.is_first():
-                with writing(out):
-                    out.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(claimed(out))
-                resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
-        resuming = hosts.first_says(resuming)
-        with hosts.together():
-            require_shared(out)
-        checkpoints = stack.enter_context(Checkpoints(run.checkpoints))
-        idleness = stack.enter_context(Idleness())
+    with (
+        _entered(run, resume=resume, overwrite=overwrite) as resuming,
+        Checkpoints(run.checkpoints) as checkpoints,
+        Idleness() as idleness,
+    ):
         if resuming and checkpoints.steps():
             with hosts.together():
                 program.state = checkpoints.load(program.state)
@@ -103,6 +96,26 @@ def fit(
                 write_json(run.summary, summary)
                 draw_run(run, read_metrics(run.metrics), program.model(), dataset.test, evaluation)
     return summary
+
+
+@contextlib.contextmanager
+def _entered(run: Run, *, resume: bool, overwrite: bool) -> Iterator[bool]:
+    """Claims and prepares the folder of a run, once for all processes.
+
+    Yields:
+        Whether there is a run to go on with.
+    """
+    with contextlib.ExitStack() as claim:
+        resuming = False
+        with hosts.together():
+            if hosts.is_first():
+                with writing(run.folder):
+                    run.folder.mkdir(parents=True, exist_ok=True)
+                claim.enter_context(claimed(run.folder))
+                resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
+        with hosts.together():
+            require_shared(run.folder)
+        yield hosts.first_says(resuming)
 
 
 def _train(

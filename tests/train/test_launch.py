@@ -93,10 +93,10 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
 ):
     whole, one, several = tmp_path / "whole", tmp_path / "one", tmp_path / "several"
     stopped = start("--steps", 200, "--out", several)
-    fit(tiny(**CADENCE, steps=200), out=whole, devices=1)
-    fit(tiny(**CADENCE, steps=40), out=one, devices=1)
     wait_for_steps(stopped, several, 10)
     stopped.send_signal(signal.SIGTERM)
+    fit(tiny(**CADENCE, steps=200), out=whole, devices=1)
+    fit(tiny(**CADENCE, steps=40), out=one, devices=1)
     _, errors = stopped.communicate(timeout=120)
     assert stopped.returncode == 75, errors
     assert errors.count("asked to stop (SIGTERM): the checkpoint of step") == 1
