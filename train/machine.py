@@ -6,6 +6,7 @@ import resource
 import sys
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 
@@ -22,6 +23,15 @@ def process_peak_bytes() -> int:
     """The most memory that this process has had."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def process_bytes() -> int:
+    """The memory that this process has now; where only the most is known, that."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return process_peak_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def physical_bytes() -> int:

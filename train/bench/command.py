@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from train.bench import scaling
 from train.bench.data import load_or_imitate
 from train.bench.feed import measure_feeds
@@ -81,8 +83,13 @@ def _feed(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -> d
 
 
 def _predict(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
-    prediction = predict_memory(config, dataset, options.devices, options.predict_memory)
+    on_cpu = jax.default_backend() == "cpu"
+    prediction = predict_memory(
+        config, dataset, options.devices, options.predict_memory, with_program=on_cpu
+    )
     print(prediction_lines(prediction, options.predict_memory))
+    if on_cpu:
+        print("on a CPU that is the memory of the whole process, the program itself included")
     return {
         "machine": describe_machine(_PACKAGES),
         "budget_bytes": options.predict_memory,

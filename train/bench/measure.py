@@ -26,6 +26,7 @@ from train.bench.work import compiled_flops, compiled_forward_work, network_work
 from train.config import FitConfig
 from train.data import Dataset
 from train.errors import UserError
+from train.machine import process_bytes
 from train.network import count_parameters, out_of_memory_is_bad_input
 from train.program import Program, assemble
 from train.step import data_mesh
@@ -133,9 +134,22 @@ def plain_routing(config: FitConfig) -> FitConfig:
 
 
 def predict_memory(
-    config: FitConfig, dataset: Dataset, devices: int | None, budget: int
+    config: FitConfig,
+    dataset: Dataset,
+    devices: int | None,
+    budget: int,
+    *,
+    with_program: bool = False,
 ) -> Prediction:
     """The largest batch whose training step fits into so many bytes of each device.
+
+    Args:
+        config: what to train.
+        dataset: on what.
+        devices: how many to use, all if None.
+        budget: bytes.
+        with_program: count what this process takes apart from the step too, as on a CPU, whose
+            memory they share.
 
     Raises:
         DoesNotFitError: if not even the smallest does.
@@ -144,12 +158,19 @@ def predict_memory(
     program = smallest_program(config, dataset, devices)
     count = program.mesh.devices.size
     start = max(count, config.batch_size // 2 // count * count)
-    return largest_batch(
-        lambda size: footprint(lower_step(program, size).compile()).total,
-        budget,
-        multiple=count,
-        start=start,
-    )
+    besides: int | None = None
+
+    def needed(size: int) -> int:
+        nonlocal besides
+        plan = footprint(lower_step(program, size).compile())
+        if not with_program:
+            return plan.total
+        if besides is None:  # now that the compiler has had its share, too
+            besides = process_bytes()
+        # The arguments are there already.
+        return besides + count * (plan.total - plan.arguments)
+
+    return largest_batch(needed, budget, multiple=count, start=start)
 
 
 def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -> Program:
