@@ -233,7 +233,8 @@ def from_values(values: Any, source: Path) -> FitConfig:
         raise UserError(f"{source} holds no configuration: expected a JSON object.")
     fields = {field.name for field in dataclasses.fields(FitConfig)}
     if wrong := sorted(values.keys() - fields):
-        raise UserError(f"{source} has unknown fields: {', '.join(wrong)}.")
+        printable = (name if name.isprintable() else repr(name) for name in wrong)
+        raise UserError(f"{source} has unknown fields: {', '.join(printable)}.")
     for name, value in values.items():
         expected = allowed_types(FitConfig, name)
         accepted = (*expected, int) if float in expected else expected

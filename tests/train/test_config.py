@@ -88,6 +88,7 @@ def test_a_configuration_survives_its_file(config):
     ("change", "message"),
     [
         ({"surprise": 1}, "unknown fields: surprise"),
+        ({"bell \a": 1}, r"unknown fields: 'bell \\x07'"),
         ({"batch_size": "many"}, "batch_size = 'many', which is of the wrong type"),
         ({"batch_size": True}, "batch_size = True, which is of the wrong type"),
         ({"remat": 1}, "remat = 1, which is of the wrong type"),
