@@ -14,12 +14,13 @@ PYTEST := $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-without-torch soak gpu-report check check-format check-lint check-types format \
+.PHONY: help train test test-slow test-without-torch soak gpu-report check check-format check-lint check-types format \
 	lock clean venv install-train install-dev install-parity
 
 help:
 	@echo "make train      set up $(VENV) and train on the embedded digits, into runs/digits"
 	@echo "make test       set up $(VENV) and run the tests; ARGS='-k squash' chooses among them"
+	@echo "make test-slow  the few tests that take a minute each"
 	@echo "make soak       kill a run at 50 random moments, damage its files, break what it reads,"
 	@echo "                let it train for 20,000 steps, and demand that nothing is lost"
 	@echo "make gpu-report measure all that needs a GPU within 9 minutes, into OUT; DATA holds MNIST"
@@ -34,11 +35,15 @@ train: install-train
 	$(RUN) -m train fit digits --out runs/digits --overwrite $(ARGS)
 
 test: install-dev install-parity
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+# What takes a minute each.
+test-slow: install-dev install-parity
+	$(PYTEST) -m slow $(ARGS)
 
 # What can be tested without PyTorch.
 test-without-torch: install-dev
-	$(PYTEST) -m "not torch" $(ARGS)
+	$(PYTEST) -m "not torch and not slow" $(ARGS)
 
 soak: install-dev install-parity
 	$(RUN) -m tests.soak.endurance

@@ -16,8 +16,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # Programs of tests are compiled more often than they are run: without the optimiser of the machine
 # code, which comes after all of XLA's own passes, and in one piece, since the tests keep all cores
-# busy, they take a fifth less time. `XLA_FLAGS= make
-# test` compiles as for users.
+# busy, they take a fifth less time. `XLA_FLAGS= make test` compiles as for users.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
@@ -32,6 +31,11 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing here: most compile something.
+settings.register_profile("capsjax", deadline=None)
+settings.load_profile("capsjax")
 
 TESTS = Path(__file__).parent
 

@@ -19,6 +19,7 @@ def bench(*arguments: str | Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.slow
 def test_a_benchmark_end_to_end(tmp_path):
     ended = bench(
         *("--batch-size", 2, "--repetitions", 2, "--seconds", 0.01),

@@ -41,6 +41,7 @@ def report(ended):
     return json.loads((out / "report.json").read_text(), parse_constant=refuse)
 
 
+@pytest.mark.slow
 def test_every_part_comes_to_its_end(ended, report):
     process, _ = ended
     assert process.returncode == 0, process.stderr
@@ -51,6 +52,7 @@ def test_every_part_comes_to_its_end(ended, report):
     assert sum(part["seconds"] for part in report["parts"].values()) < 60 * MINUTES
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_table_was_measured(ended, report):
     process, out = ended
     table = (out / "report.md").read_text()
@@ -75,6 +77,7 @@ def test_every_figure_of_the_table_was_measured(ended, report):
     assert report["parts"]["parity"]["found"]["tiny"]["passed"]
 
 
+@pytest.mark.slow
 def test_runs_are_kept_without_their_checkpoints(ended):
     _, out = ended
     runs = {run.name: run for run in (out / "runs").iterdir()}
