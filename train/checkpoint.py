@@ -1,6 +1,7 @@
 """Checkpoints of a run, with Orbax: the last two and the best one are kept."""
 
 import errno
+import functools
 import gc
 import hashlib
 import inspect
@@ -29,10 +30,6 @@ ACCURACY = "test_accuracy"
 DIGEST = "sha256"
 
 Which = Literal["last", "best"]
-
-# Orbax logs each step of each save, and what it cannot read, which is told here in a sentence.
-logging.getLogger("absl").setLevel(logging.CRITICAL)
-logging.getLogger().addFilter(lambda record: "orbax" not in record.pathname)
 
 
 class _LastAndBest:
@@ -75,6 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        _quieten_orbax()
         self._folder = folder.absolute()
         self._read_only = read_only
         if read_only and not self._folder.is_dir():
@@ -276,16 +274,15 @@ def _reason(error: BaseException) -> str:
     return (str(error) or type(error).__name__).strip().splitlines()[0][:160]
 
 
-@contextmanager
-def _no_debris() -> Iterator[None]:
-    """Keeps quiet what Orbax leaves behind when it gives up on a checkpoint.
+@functools.cache
+def _quieten_orbax() -> None:
+    """Keeps quiet, from now on, what Orbax leaves behind.
 
-    Reads and writes that are still under way complain, with tracebacks on the terminal, that nobody
-    waits for them any more: some at once, some when they are collected, some when they end. After a
-    failure those complaints stay unheard.
+    Reads and writes that are still under way when it gives up on a checkpoint, or has seen enough
+    of one, complain with tracebacks on the terminal that nobody waits for them any more: some at
+    once, some when they are collected, some when they end. What is wrong is told in a sentence.
     """
-    hook, logger = sys.unraisablehook, logging.getLogger("asyncio")
-    level = logger.level
+    hook = sys.unraisablehook
 
     def ignore_abandoned_work(unraisable: Any) -> None:
         closed = str(unraisable.exc_value) == "Event loop is closed"
@@ -293,7 +290,15 @@ def _no_debris() -> Iterator[None]:
             hook(unraisable)
 
     sys.unraisablehook = ignore_abandoned_work
-    logger.setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+    # It logs each step of each save, and what it cannot read.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(lambda record: "orbax" not in record.pathname)
+
+
+@contextmanager
+def _no_debris() -> Iterator[None]:
+    """Collects at once, unheard, the work that an error in the body abandons."""
     try:
         yield
     except Exception as error:
@@ -302,8 +307,6 @@ def _no_debris() -> Iterator[None]:
             warnings.simplefilter("ignore")
             gc.collect()
         raise
-    sys.unraisablehook = hook
-    logger.setLevel(level)
 
 
 @contextmanager
