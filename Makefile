@@ -20,7 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make train      set up $(VENV) and train on the embedded digits, into runs/digits"
 	@echo "make test       set up $(VENV) and run the tests; ARGS='-k squash' chooses among them"
-	@echo "make test-slow  the few tests that take a minute each"
+	@echo "make test-slow  the few tests that take up to a minute each"
 	@echo "make soak       kill a run at 50 random moments, damage its files, break what it reads,"
 	@echo "                let it train for 20,000 steps, and demand that nothing is lost"
 	@echo "make gpu-report measure all that needs a GPU within 9 minutes, into OUT; DATA holds MNIST"
@@ -37,7 +37,7 @@ train: install-train
 test: install-dev install-parity
 	$(PYTEST) -m "not slow" $(ARGS)
 
-# What takes a minute each.
+# What starts many processes, and takes up to a minute each.
 test-slow: install-dev install-parity
 	$(PYTEST) -m slow $(ARGS)
 

@@ -122,6 +122,7 @@ def test_what_one_process_finds_wrong_ends_all_with_one_sentence(start, tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run(start, tmp_path):
     out = tmp_path / "run"
     process = start("--steps", 100_000, "--out", out, devices=1)

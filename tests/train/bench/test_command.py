@@ -18,6 +18,7 @@ TINY = (
 )
 
 
+@pytest.mark.slow
 def test_a_benchmark_end_to_end(python_m_train, tmp_path):
     ended = python_m_train(
         *("bench", "--batch-sizes", "4", "--iterations", "2", *TINY),
