@@ -16,13 +16,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from tests.soak.tiny import ARGUMENTS
+from tests.train.saved import arrays
 from train.bench.progress import Progress
-from train.evaluate import load_state
-from train.run import load_run
 from train.writers import read_metrics
 
 CADENCE = ("--log-every", "5", "--checkpoint-every", "5", "--evaluate-every", "1000")
@@ -95,13 +93,6 @@ def kill_once(out: Path, steps: int, seconds: float) -> str:
     return f"at step {told(out)}, last complete checkpoint {checkpoint}{note}"
 
 
-def state(out: Path) -> list[np.ndarray]:
-    """All that the last checkpoint holds."""
-    _, found = load_state(load_run(out), "last", devices=1)
-    found = found._replace(key=jax.random.key_data(found.key))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(found)]
-
-
 def crash(
     folder: Path,
     kills: int,
@@ -139,7 +130,7 @@ def crash(
         process.join()
         assert process.exitcode == 0, f"a run ended with code {process.exitcode}"
     assert losses(killed) == losses(whole), "the two runs tell of other losses"
-    assert all(map(np.array_equal, state(killed), state(whole))), "the two runs differ"
+    assert all(map(np.array_equal, arrays(killed), arrays(whole))), "the two runs differ"
     return (
         f"{kills} kills, {saves} of them in the middle of a save; after {steps} steps the state is "
         "the same, bit for bit."

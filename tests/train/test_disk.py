@@ -9,18 +9,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
 from tests.soak.tiny import ARGUMENTS
 from tests.train.conftest import ROOT
+from tests.train.saved import arrays
 from train import loop
 from train.checkpoint import Checkpoints
 from train.errors import UserError
-from train.evaluate import load_state
 from train.loop import fit
-from train.run import load_run
 
 
 @pytest.fixture
@@ -59,11 +57,6 @@ def unlock(disk: Path) -> None:
     subprocess.run(["umount", str(disk / "run" / "checkpoints")], check=True)
 
 
-def weights(out: Path) -> list[np.ndarray]:
-    _, state = load_state(load_run(out), "last", devices=1)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state.params)]
-
-
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     disk, tmp_path, config, dataset, monkeypatch
 ):
@@ -93,7 +86,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     assert os.path.ismount(disk)
     empty(disk)
     fit(config, out=out, devices=1, resume=True)
-    for ours, theirs in zip(weights(out), weights(whole), strict=True):
+    for ours, theirs in zip(arrays(out), arrays(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

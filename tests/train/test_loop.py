@@ -4,16 +4,15 @@ import os
 import signal
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
+from tests.train.saved import arrays
 from train import loop
 from train.errors import PreemptedError
 from train.journal import Journal
 from train.loop import fit
 from train.program import Program
-from train.run import load_run
 from train.writers import read_metrics
 
 
@@ -38,19 +37,11 @@ def lines(out: Path) -> list[tuple]:
     ]
 
 
-def weights(out: Path) -> list[np.ndarray]:
-    from train.evaluate import load_state
-
-    _, state = load_state(load_run(out), "last", devices=1)
-    state = state._replace(key=jax.random.key_data(state.key))
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-
-
 def test_steps_per_dispatch_change_no_line_and_no_bit(config, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
     config = dataclasses.replace(config, log_every=3, checkpoint_every=4)
     assert train(one, config, steps_per_dispatch=1) == train(many, config, steps_per_dispatch=3)
-    for ours, theirs in zip(weights(many), weights(one), strict=True):
+    for ours, theirs in zip(arrays(many), arrays(one), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -105,7 +96,7 @@ def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, mo
     assert (out / "checkpoints" / "4").is_dir()
     assert not (out / "summary.json").exists()
     assert train(out, config, resume=True) == whole
-    for ours, theirs in zip(weights(out), weights(tmp_path / "whole"), strict=True):
+    for ours, theirs in zip(arrays(out), arrays(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -128,7 +119,7 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp
     assert {path.name for path in (out / "checkpoints").iterdir()} >= {"2", "3"}
     assert not (out / "summary.json").exists()
     train(out, config, resume=True)
-    for ours, theirs in zip(weights(out), weights(whole), strict=True):
+    for ours, theirs in zip(arrays(out), arrays(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

@@ -19,7 +19,6 @@ from train.__main__ import main
 from train.checkpoint import Checkpoints
 from train.claim import claimed
 from train.data.idx_source import FILE_NAMES, TRAIN_IMAGES, TRAIN_LABELS
-from train.evaluate import load_state
 from train.program import Program
 from train.run import load_run
 from train.writers import read_metrics
@@ -195,12 +194,6 @@ def test_one_device_and_four_have_the_same_loss_curve(python_m_train, tmp_path):
     losses = np.array([[point[2] for point in curve] for curve in curves])
     assert losses.shape[1] == 13
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
-
-
-def leaves(folder: Path) -> list[np.ndarray]:
-    _, state = load_state(load_run(folder), "last", devices=1)
-    key = jax.random.key_data(state.key)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state._replace(key=key))]
 
 
 def test_bad_input_ends_a_real_program_with_2_and_no_traceback(python_m_train, tmp_path):
