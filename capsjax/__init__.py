@@ -12,6 +12,9 @@ from capsjax.routing import (
     Routed,
     Routing,
     RoutingTrace,
+    Sizes,
+    UniformRouting,
+    UniformTrace,
     UnsizedRouting,
     create_routing,
     implementation_on,
@@ -19,6 +22,9 @@ from capsjax.routing import (
     map_examples,
     route,
     route_dense,
+    routing_options,
+    softmax_over_out,
+    trace,
 )
 
 __version__ = "0.1.0"
@@ -38,7 +44,10 @@ __all__ = [
     "Routed",
     "Routing",
     "RoutingTrace",
+    "Sizes",
     "Squash",
+    "UniformRouting",
+    "UniformTrace",
     "UnsizedRouting",
     "create_model",
     "create_routing",
@@ -51,5 +60,8 @@ __all__ = [
     "reconstruction_loss",
     "route",
     "route_dense",
+    "routing_options",
+    "softmax_over_out",
     "squash",
+    "trace",
 ]

@@ -22,6 +22,7 @@ from capsjax.capsules import (
 from capsjax.ops import conv_general_dilated
 from capsjax.routing import Implementation, Routing, UnsizedRouting, dense_votes, route_dense
 from capsjax.routing.dense import check_implementation
+from capsjax.routing.protocol import Sizes, sized
 
 _glorot_uniform = nnx.initializers.glorot_uniform()
 # Capsules begin short, but long enough to learn from: class capsules of about 0.05 on MNIST. With
@@ -242,14 +243,9 @@ class DenseCaps(nnx.Module):
         self.kernel = nnx.Param(
             init(rngs.params(), (in_capsules, out_capsules, out_dim, in_dim), param_dtype)
         )
-        if isinstance(routing, UnsizedRouting):
-            routing = routing.build(in_capsules, out_capsules, param_dtype=param_dtype, rngs=rngs)
-        elif not callable(routing):
-            raise ValueError(
-                f"routing must be a routing, such as create_routing('dynamic'), not {routing!r}"
-            )
-        self.routing = routing
-        self.implementation = check_implementation(implementation, routing)
+        sizes = Sizes(in_capsules, in_dim, out_capsules, out_dim)
+        self.routing = sized(routing, sizes, param_dtype=param_dtype, rngs=rngs)
+        self.implementation = check_implementation(implementation, self.routing)
 
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, I, K]` -> votes `[batch, I, J, D]` in the layer's dtype."""

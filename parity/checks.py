@@ -1,5 +1,6 @@
 """`python -m parity check`: which cases are compared, and what is compared in each."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,9 +25,10 @@ from parity.evaluation import (
     computation_order,
     of_capsjax,
     of_reference,
+    symbols_in,
 )
 from parity.inputs import KINDS, cut_to_size, load_images, of_kind
-from parity.pairs import PAIRS, SIZES, DtypeName, Pair, PairMaker
+from parity.pairs import PAIRS, SIZES, DtypeName, Pair, PairMaker, in_float64
 from parity.training import CapsjaxTraining, DrivenAdam, ReferenceTraining, adam
 from train.data import Split
 
@@ -136,7 +138,11 @@ class Result:
     def first_difference(self) -> Comparison | None:
         """Of the comparisons that failed, the one whose stage is computed first."""
         failed = [comparison for comparison in self.comparisons if not comparison.held]
-        return min(failed, key=lambda c: computation_order(c.stage), default=None)
+        return min(failed, key=lambda c: computation_order(c.stage, self._symbols), default=None)
+
+    @property
+    def _symbols(self) -> list[str]:
+        return symbols_in(comparison.stage for comparison in self.comparisons)
 
     def worst(self) -> list[Comparison]:
         """For each stage of each network its largest error, in order of computation."""
@@ -146,8 +152,10 @@ class Result:
             if key not in worst or _badness(comparison) > _badness(worst[key]):
                 worst[key] = comparison
         networks = list(dict.fromkeys(comparison.network for comparison in self.comparisons))
+        symbols = self._symbols
         return sorted(
-            worst.values(), key=lambda c: (networks.index(c.network), computation_order(c.stage))
+            worst.values(),
+            key=lambda c: (networks.index(c.network), computation_order(c.stage, symbols)),
         )
 
 
@@ -242,7 +250,28 @@ def _compare_batch(result: Result, case: Case, make_pair: PairMaker, split: Spli
             actual = of_capsjax(pair, seen, labels, gradients=case.gradients)
             shown = result.dataset if kind == "images" else kind
             name = f"{case}, {shown}{'' if biases else ', no biases'}"
-            result.comparisons += compare(case.network, name, actual, expected, lengths)
+            compared = compare(case.network, name, actual, expected, lengths)
+            if result.dtype == "float32" and not all(comparison.held for comparison in compared):
+                wide = in_float64(pair)
+                truth = of_reference(
+                    wide, seen.astype(np.float64), labels, gradients=case.gradients
+                )
+                compared = [_shown_to_be_impossible(c, expected, truth) for c in compared]
+            result.comparisons += compared
+
+
+def _shown_to_be_impossible(comparison: Comparison, expected: Values, exact: Values) -> Comparison:
+    """A comparison without a limit, if the reference misses it against itself in float64."""
+    if comparison.held or comparison.stage not in expected:
+        return comparison
+    assert comparison.limit is not None
+    of_reference = error_between(expected[comparison.stage], truth[comparison.stage]).relative
+    if of_reference <= comparison.limit:
+        return comparison
+    note = f"the reference is {of_reference:.1e} from itself in float64"
+    return dataclasses.replace(
+        comparison, limit=None, error=dataclasses.replace(comparison.error, note=note)
+    )
 
 
 def compare(
@@ -264,7 +293,7 @@ def compare(
         dtype: of the limits; by default that of the reference's values.
     """
     comparisons = []
-    for stage in sorted(expected.keys() | actual.keys(), key=computation_order):
+    for stage in dict.fromkeys([*expected, *actual]):
         if stage not in actual:
             error = missing("capsjax")
         elif stage not in expected:

@@ -1,7 +1,8 @@
 """Everything that the two networks of a pair compute for one batch, stage by stage."""
 
 import functools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from flax import nnx
 
-from capsjax.routing import map_examples
+import capsjax
 from parity import weights
 from parity.pairs import Arrays, Pair
 from train.objective import Objective
@@ -22,6 +23,8 @@ IN_A_STEP = ("first moment", "second moment", "parameters", "loss")
 BEFORE_ROUTING = ("conv1", "primary_s", "primary_u", "u_hat")
 AFTER_ROUTING = ("capsules", "coupling", "lengths", "mask", "reconstruction")
 LOSSES = ("margin", "reconstruction", "total")
+DYNAMIC = ("b", "c", "s", "v")
+_ITERATED = re.compile(r"(?P<symbol>[a-zA-Z_]+?)(?P<iteration>\d+)")
 PARTS_BACKWARDS = ("decoder", "class_caps", "primary_caps", "features", "images")
 
 
@@ -68,11 +71,12 @@ def of_reference(
     with torch.set_grad_enabled(gradients):
         outputs = pair.reference(seen, truth)
         losses = pair.reference.losses(outputs, seen, truth)
-    iterations = sum(name[0] == "v" for name in outputs)
     values = {Stage(FORWARD, name): _numpy(tensor) for name, tensor in outputs.items()}
     values[Stage(FORWARD, "conv1")] = _numpy(outputs["conv1"].permute(0, 2, 3, 1))
-    values[Stage(FORWARD, "capsules")] = _numpy(outputs[f"v{iterations}"])
-    values[Stage(FORWARD, "coupling")] = _numpy(outputs[f"c{iterations}"])
+    if "capsules" not in outputs:  # of a public dialect
+        iterations = sum(name[0] == "v" for name in outputs)
+        values[Stage(FORWARD, "capsules")] = _numpy(outputs[f"v{iterations}"])
+        values[Stage(FORWARD, "coupling")] = _numpy(outputs[f"c{iterations}"])
     if "reconstruction" in outputs:
         reconstruction = values[Stage(FORWARD, "reconstruction")]
         values[Stage(FORWARD, "reconstruction")] = reconstruction.reshape(images.shape)
@@ -84,7 +88,7 @@ def of_reference(
         assert seen.grad is not None
         by_parameter["images"] = _numpy(seen.grad.permute(0, 2, 3, 1))
         values |= {Stage(GRADIENT, name): array for name, array in by_parameter.items()}
-    return _in_order(values)
+    return _in_order(values, symbols_in(values))
 
 
 def gradients_of(pair: Pair, loss: torch.Tensor) -> Arrays:
@@ -118,7 +122,21 @@ def of_capsjax(
     values = {Stage(FORWARD, name): array for name, array in stages.items()}
     values |= {Stage(LOSS, name): array for name, array in losses.items()}
     values |= {Stage(GRADIENT, name): array for name, array in by_parameter.items()}
-    return _in_order(values)
+    # The dicts of a jitted function come back sorted by name.
+    return _in_order(values, _trace_fields(pair.model))
+
+
+def _trace_fields(model: Any) -> Sequence[str]:
+    """The symbols of what the routing of a model computes in an iteration, in that order."""
+    caps = model.class_caps
+    in_capsules, out_capsules, out_dim, in_dim = caps.kernel.shape
+    trace = jax.eval_shape(
+        functools.partial(capsjax.trace, caps.routing),
+        jnp.zeros((1, in_capsules, out_capsules, out_dim)),
+        jnp.zeros((1, in_capsules)),
+        pose=jnp.zeros((1, in_capsules, in_dim)),
+    )
+    return trace._fields
 
 
 @functools.lru_cache(maxsize=32)
@@ -195,8 +213,8 @@ def watched_call(
         "primary_u": primary.pose,
         "u_hat": u_hat,
     }
-    trace = map_examples(class_caps.routing.trace, u_hat)
-    for index in range(trace.b.shape[1]):
+    trace = capsjax.trace(class_caps.routing, u_hat, primary.activation, pose=primary.pose)
+    for index in range(trace[0].shape[1]):
         stages |= {
             f"{symbol}{index + 1}": getattr(trace, symbol)[:, index] for symbol in trace._fields
         }
@@ -211,10 +229,22 @@ def watched_call(
     return stages, output
 
 
-def computation_order(stage: Stage) -> tuple:
-    """A sort key: stages in the order in which they are computed, gradients from the end."""
+def symbols_in(stages: Iterable[Stage]) -> list[str]:
+    """The symbols of what a routing computes in an iteration, in order of their appearance."""
+    matches = (_ITERATED.fullmatch(stage.name) for stage in stages if stage.group == FORWARD)
+    symbols = (match["symbol"] for match in matches if match)
+    return list(dict.fromkeys(symbol for symbol in symbols if symbol != "conv"))
+
+
+def computation_order(stage: Stage, symbols: Sequence[str] = DYNAMIC) -> tuple:
+    """A sort key: stages in the order in which they are computed, gradients from the end.
+
+    Args:
+        stage: any.
+        symbols: of what the routing computes in an iteration, in that order.
+    """
     if stage.group == FORWARD:
-        return 0, *_forward_order(stage.name)
+        return 0, *_forward_order(stage.name, symbols)
     if stage.group == LOSS:
         return 1, LOSSES.index(stage.name)
     if stage.group == GRADIENT:
@@ -226,17 +256,18 @@ def computation_order(stage: Stage) -> tuple:
     return 3, LATER_GROUPS.index(stage.group), stage.name.startswith("loss"), step, what
 
 
-def _forward_order(name: str) -> tuple[int, ...]:
+def _forward_order(name: str, symbols: Sequence[str]) -> tuple[int, ...]:
     if name in BEFORE_ROUTING:
         return 0, BEFORE_ROUTING.index(name)
     if name in AFTER_ROUTING:
         return 2, AFTER_ROUTING.index(name)
-    return 1, int(name[1:]), "bcsv".index(name[0])
+    match = _ITERATED.fullmatch(name)
+    assert match is not None, name
+    return 1, int(match["iteration"]), list(symbols).index(match["symbol"])
 
 
-def _in_order(values: Values) -> Values:
-    """The stages as they are computed: the dicts of a jitted function come back sorted."""
-    return {stage: values[stage] for stage in sorted(values, key=computation_order)}
+def _in_order(values: Values, symbols: Sequence[str]) -> Values:
+    return {s: values[s] for s in sorted(values, key=lambda s: computation_order(s, symbols))}
 
 
 def _numpy(tensor: torch.Tensor) -> np.ndarray:

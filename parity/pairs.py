@@ -1,5 +1,7 @@
 """Two networks with the same weights, one in PyTorch and one in capsjax, and what both minimise."""
 
+import copy
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -16,6 +18,8 @@ import capsjax
 from parity import weights
 from parity.layouts import get_layout, match
 from parity.reference import REFERENCES
+from parity.reference.routed import RoutedCapsNet
+from parity.reference.routing import ROUTINGS
 from train.objective import Objective
 
 Arrays = dict[str, np.ndarray]
@@ -77,6 +81,11 @@ class Pair:
     def dtype(self) -> np.dtype:
         """The dtype of the reference's parameters."""
         return np.dtype(str(next(self.reference.parameters()).dtype).removeprefix("torch."))
+
+
+def in_float64(pair: Pair) -> Pair:
+    """The same pair with a copy of its reference in float64."""
+    return dataclasses.replace(pair, reference=copy.deepcopy(pair.reference).double())
 
 
 PairMaker = Callable[..., Pair]
@@ -153,6 +162,39 @@ def layout_pair(layout: str, sizes: Sizes, *, iterations: int, **options: Any) -
 
 reference_pair = functools.partial(layout_pair, "reference")
 
+
+def routing_pair(routing: str, sizes: Sizes, *, iterations: int, **options: Any) -> Pair:
+    """The paper's CapsNet with another routing, in PyTorch and in capsjax.
+
+    Args:
+        routing: a name of `ROUTINGS`.
+        sizes: arguments that both constructors have; a value of `SIZES`.
+        iterations: of the routing, if it iterates.
+        **options: of `build_pair`.
+    """
+    iterated = {"iterations": iterations} if iterates(routing) else {}
+    reference = RoutedCapsNet(functools.partial(ROUTINGS[routing], **iterated), **sizes)
+    of_network = {
+        name: tuple(tensor.shape)
+        for name, tensor in reference.state_dict().items()
+        if not name.startswith("routing.")
+    }
+    matched = match(get_layout("reference"), of_network)
+
+    def to_capsjax(arrays: Arrays) -> Arrays:
+        of_routing = {n: a for n, a in arrays.items() if n.startswith("routing.")}
+        rest = matched.to_capsjax({n: a for n, a in arrays.items() if n not in of_routing})
+        return rest | {f"class_caps.{name}": array for name, array in of_routing.items()}
+
+    made = capsjax.create_routing(routing, **iterated)
+    return build_pair(reference, to_capsjax, sizes, routing=made, **options)
+
+
+def iterates(routing: str) -> bool:
+    """Whether a routing, by its name, has iterations."""
+    return "iterations" in capsjax.routing_options(routing)
+
+
 PAIRS: dict[str, PairMaker] = {name: functools.partial(layout_pair, name) for name in REFERENCES}
 """By the name of its weight layout, what makes a pair.
 
@@ -178,7 +220,12 @@ def draw_weights(reference: Any, *, seed: int, biases: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
     # A class capsule is a sum of I votes, each with a weight of 1 / J.
     of_capsules = reference.num_classes / (3 * math.sqrt(reference.in_capsules))
-    for module in reference.modules():
+    for path, module in reference.named_modules():
+        if path.split(".")[0] == "routing":
+            for parameter in module.parameters(recurse=False):
+                # Near what it starts from, which may have to be positive.
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+            continue
         is_affine = isinstance(module, torch_nn.Conv2d | torch_nn.Linear)
         for name, parameter in module.named_parameters(recurse=False):
             if is_affine and name == "weight":

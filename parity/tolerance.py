@@ -14,6 +14,10 @@ to. Two further rules follow from the numbers themselves:
   may take smaller numbers for zero, and XLA lets them.
 - A stage that is zero in one network is exactly zero in the other, up to that number.
 
+An input on which no implementation can be expected to agree is one on which the reference in
+float32 misses the limit against itself in float64. Where capsjax misses a limit in float32, that is
+looked at; if it is so, the difference is information, and float64 is the proof.
+
 Training in float32 can be held to a limit only where rounding alone does not exceed it. Adam's
 first steps are the learning rate times the sign of the gradient, also where the gradient is smaller
 than its rounding error; there two implementations, each of them right, step in opposite directions,

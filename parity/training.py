@@ -1,6 +1,7 @@
 """The same training steps in PyTorch and in capsjax, one at a time."""
 
 import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -68,13 +69,8 @@ class ReferenceTraining:
     """
 
     def __init__(self, pair: Pair, dtype: DtypeName) -> None:
-        self._pair = Pair(
-            copy.deepcopy(pair.reference).to(getattr(torch, dtype)),
-            pair.model,
-            pair.objective,
-            pair.to_capsjax,
-            pair.reconstruction,
-        )
+        reference = copy.deepcopy(pair.reference).to(getattr(torch, dtype))
+        self._pair = dataclasses.replace(pair, reference=reference)
         self._names = [name for name, _ in self._pair.reference.named_parameters()]
         self._adam = torch.optim.Adam(
             self._pair.reference.parameters(), lr=SETTINGS.learning_rate, betas=(0.9, 0.999)

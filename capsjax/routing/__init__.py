@@ -13,7 +13,18 @@ from capsjax.routing.dense import (
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
 from capsjax.routing.prior import LearnedPrior, PriorRouting
-from capsjax.routing.protocol import EXAMPLES, Routed, Routing, UnsizedRouting, map_examples, route
+from capsjax.routing.protocol import (
+    EXAMPLES,
+    Routed,
+    Routing,
+    Sizes,
+    UnsizedRouting,
+    map_examples,
+    route,
+    softmax_over_out,
+    trace,
+)
+from capsjax.routing.uniform import UniformRouting, UniformTrace
 
 
 class _Entry(NamedTuple):
@@ -21,13 +32,25 @@ class _Entry(NamedTuple):
     options: list[str]
 
 
+def _entry(make: Callable[..., Routing | UnsizedRouting], *without: str) -> _Entry:
+    return _Entry(make, _checks.option_names(make, without=without))
+
+
+def _leaky(**options: Any) -> DynamicRouting:
+    return DynamicRouting(leaky=True, **options)
+
+
 def _with_learned_prior(**options: Any) -> LearnedPrior:
     return LearnedPrior(DynamicRouting(**options))
 
 
+_OF_DYNAMIC = _entry(DynamicRouting)
+
 _ROUTINGS = {
-    "dynamic": _Entry(DynamicRouting, _checks.option_names(DynamicRouting)),
-    "dynamic-prior": _Entry(_with_learned_prior, _checks.option_names(DynamicRouting)),
+    "dynamic": _OF_DYNAMIC,
+    "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
+    "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
+    "uniform": _entry(UniformRouting),
 }
 
 
@@ -36,11 +59,18 @@ def list_routings() -> list[str]:
     return sorted(_ROUTINGS)
 
 
+def routing_options(name: str) -> list[str]:
+    """The options that `create_routing` takes for a name of `list_routings()`."""
+    _checks.one_of("routing", name, list_routings())
+    return list(_ROUTINGS[name].options)
+
+
 def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
     """Makes a routing by its name.
 
-    Both names take the arguments of `DynamicRouting`: `"dynamic"` is it, `"dynamic-prior"` is
-    `LearnedPrior` of it. The result can be given to `CapsNet` or `DenseCaps`.
+    A name takes the arguments of its class; `"dynamic-leaky"` and `"dynamic-prior"` take those of
+    `DynamicRouting`, and the latter is `LearnedPrior` of it. The result can be given to `CapsNet`
+    or `DenseCaps`.
 
     Args:
         name: one of `list_routings()`.
@@ -50,10 +80,8 @@ def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
     Raises:
         ValueError: there is no routing or option of that name, or an option has a wrong value.
     """
-    _checks.one_of("routing", name, list_routings())
-    entry = _ROUTINGS[name]
-    _checks.known_options(f"routing {name!r}", options, entry.options)
-    return entry.make(**options)
+    _checks.known_options(f"routing {name!r}", options, routing_options(name))
+    return _ROUTINGS[name].make(**options)
 
 
 __all__ = [
@@ -66,6 +94,9 @@ __all__ = [
     "Routed",
     "Routing",
     "RoutingTrace",
+    "Sizes",
+    "UniformRouting",
+    "UniformTrace",
     "UnsizedRouting",
     "create_routing",
     "dense_votes",
@@ -74,4 +105,7 @@ __all__ = [
     "map_examples",
     "route",
     "route_dense",
+    "routing_options",
+    "softmax_over_out",
+    "trace",
 ]

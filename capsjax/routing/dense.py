@@ -12,7 +12,7 @@ from capsjax import _checks
 from capsjax.capsules import norm
 from capsjax.ops.recompute import route_recomputing
 from capsjax.routing.dynamic import DynamicRouting
-from capsjax.routing.protocol import Routed, Routing, route
+from capsjax.routing.protocol import Routed, Routing, name_of, route
 
 Implementation = Literal["xla", "recompute", "pallas"]
 
@@ -38,8 +38,7 @@ def check_implementation(
     _checks.one_of("implementation", implementation, IMPLEMENTATIONS)
     able = _able(routing)
     if implementation not in able:
-        is_plain = type(routing) is DynamicRouting
-        name = routing if is_plain else getattr(routing, "__name__", type(routing).__name__)
+        name = routing if type(routing) is DynamicRouting else name_of(routing)
         raise ValueError(
             f"implementation {implementation!r} computes {_ABILITIES[implementation]}, not "
             f"{name}, for which there is: {', '.join(able)}"
@@ -48,7 +47,8 @@ def check_implementation(
 
 
 _ABILITIES = {
-    "recompute": "a DynamicRouting whose softmax is over 'out' and whose logits are not shared",
+    "recompute": "a DynamicRouting whose softmax is over 'out' and neither leaky, nor its logits "
+    "shared",
     "pallas": "a DynamicRouting that differs from the paper's in its iterations alone",
 }
 
@@ -58,7 +58,8 @@ def _able(routing: Routing) -> list[Implementation]:
     able: list[Implementation] = ["xla"]
     # A subclass may compute something else.
     if type(routing) is DynamicRouting:
-        if routing.softmax_over == "out" and not routing.shared_logits:
+        is_plain = routing.softmax_over == "out" and not routing.leaky
+        if is_plain and not routing.shared_logits:
             able.append("recompute")
         if routing == DynamicRouting(routing.iterations):
             able.append("pallas")
@@ -140,7 +141,7 @@ def _run(routing: Any, implementation: Implementation) -> Callable[..., Routed]:
 
     def run(kernel: jax.Array, pose: jax.Array, activation: jax.Array) -> Routed:
         if implementation == "xla":
-            return route(routing, dense_votes(kernel, pose), activation)
+            return route(routing, dense_votes(kernel, pose), activation, pose=pose)
         if implementation == "recompute":
             v, c = route_recomputing(
                 kernel,

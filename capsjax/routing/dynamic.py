@@ -1,6 +1,7 @@
 """Dynamic routing between capsules (Sabour, Frosst and Hinton 2017)."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,11 +10,10 @@ from jax import lax
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing.protocol import EXAMPLES, Routed
+from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing.protocol import EXAMPLES, Routed, Softmax, softmax_over_out
 
-Carry = tuple[jax.Array, jax.Array, jax.Array]
-
-SOFTMAX_AXES = {"in": 0, "out": 1}
+SOFTMAX_AXES = ("in", "out")
 
 
 class RoutingTrace(NamedTuple):
@@ -49,6 +49,9 @@ class DynamicRouting:
         iterations: how often the outputs are computed, 3 in the paper; at least 1.
         softmax_over: coupling coefficients sum to one over the `"out"` capsules (the paper's), or
             over the `"in"` capsules.
+        leaky: whether an input capsule may belong to nothing above: a further logit, always zero,
+            takes part in the softmax over the output capsules, and what it gets is lost. An option
+            of the authors' own code, with which coupling coefficients sum to less than one.
         shared_logits: whether all examples have the same logits, which grow by the mean agreement
             of the batch. Results then depend on batch mates, and the routing has to be mapped by
             `route` or `map_examples`.
@@ -58,11 +61,12 @@ class DynamicRouting:
         squash: of the output capsules `[J, D]`; a function, or the fields of a `Squash` by name.
 
     Raises:
-        ValueError: a value is not one of these.
+        ValueError: a value is not one of these, or `leaky` goes with a softmax over `"in"`.
     """
 
     iterations: int = 3
     softmax_over: Literal["out", "in"] = "out"
+    leaky: bool = False
     shared_logits: bool = False
     shared_axes: tuple[str, ...] = ()
     detach: bool = False
@@ -72,57 +76,77 @@ class DynamicRouting:
         """Checks the values."""
         _checks.positive_integer("iterations of dynamic routing", self.iterations)
         _checks.one_of("softmax_over", self.softmax_over, SOFTMAX_AXES)
+        _checks.boolean("leaky", self.leaky)
+        if self.leaky and self.softmax_over == "in":
+            raise ValueError("leaky needs softmax_over='out': it is the output capsules that lose")
         _checks.boolean("shared_logits", self.shared_logits)
         _checks.boolean("detach", self.detach)
         object.__setattr__(self, "shared_axes", _checks.names("shared_axes", self.shared_axes))
         object.__setattr__(self, "squash", squash_from(self.squash))
 
-    def __call__(self, votes: jax.Array, activation: jax.Array) -> Routed:
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
         """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
         del activation  # a vector capsule's activation is in the length of its votes already
-        return self.route_from(self.initial_logits(votes), votes)
+        return self.route_from(self.initial_logits(votes), votes, softmax=softmax)
 
-    def route_from(self, b: jax.Array, votes: jax.Array) -> Routed:
+    def route_from(
+        self, b: jax.Array, votes: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
         """Routes one example, votes `[I, J, D]`, from the logits `b [I, J]` on."""
-        u_hat = votes
+        return self.outcome(last_of(*self._steps(b, votes, softmax), self.iterations))
 
-        def iterate(carry: Carry, _x: None) -> tuple[Carry, None]:
-            b, _, v = carry
-            b = self.agree(b, u_hat, v)
-            c, _, v = self.outputs(u_hat, b)
-            return (b, c, v), None
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> RoutingTrace:
+        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
+        del activation
+        return self.trace_from(self.initial_logits(votes), votes, softmax=softmax)
 
-        # The first iteration stands outside of the loop: its logits, and so its coupling, are the
-        # same for all examples of a batch, which a loop would not know.
-        c, _, v = self.outputs(u_hat, b)
-        (_, c, v), _ = lax.scan(iterate, (b, c, v), length=self.iterations - 1, unroll=True)
-        return Routed(pose=v, activation=norm(v), coupling=c)
-
-    def trace(self, votes: jax.Array) -> RoutingTrace:
-        """Routes one example, votes `[I, J, D]`, and keeps every iteration.
-
-        `map_examples(routing.trace, votes)` traces a batch.
-        """
-        return self.trace_from(self.initial_logits(votes), votes)
-
-    def trace_from(self, b: jax.Array, votes: jax.Array) -> RoutingTrace:
+    def trace_from(
+        self, b: jax.Array, votes: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> RoutingTrace:
         """The same from the logits `b [I, J]` on."""
-        steps: list[RoutingTrace] = []
-        for iteration in range(self.iterations):
-            if iteration > 0:
-                b = self.agree(b, votes, steps[-1].v)
-            steps.append(RoutingTrace(b, *self.outputs(votes, b)))
-        return jax.tree.map(lambda *arrays: jnp.stack(arrays), *steps)
+        return all_of(*self._steps(b, votes, softmax), self.iterations)
+
+    def outcome(self, state: RoutingTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
+
+    def _steps(
+        self, b: jax.Array, u_hat: jax.Array, softmax: Softmax
+    ) -> tuple[RoutingTrace, Callable[[RoutingTrace, jax.Array], RoutingTrace]]:
+        def again(state: RoutingTrace, _index: jax.Array) -> RoutingTrace:
+            b = self.agree(state.b, u_hat, state.v)
+            return RoutingTrace(b, *self.outputs(u_hat, b, softmax))
+
+        return RoutingTrace(b, *self.outputs(u_hat, b, softmax)), again
 
     def initial_logits(self, votes: jax.Array) -> jax.Array:
         """Line 2: zeros `[I, J]`."""
         return jnp.zeros(votes.shape[:2], accumulation_dtype(votes.dtype))
 
-    def outputs(self, u_hat: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def outputs(
+        self, u_hat: jax.Array, b: jax.Array, softmax: Softmax = softmax_over_out
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Lines 4 to 6: coupling coefficients `c [I, J]`, output capsules `s` and `v [J, D]`."""
-        c = jax.nn.softmax(b, axis=SOFTMAX_AXES[self.softmax_over])
+        c = self.coupling(b, softmax)
         s = _contract("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
         return c, s, self.squash(s)
+
+    def coupling(self, b: jax.Array, softmax: Softmax = softmax_over_out) -> jax.Array:
+        """Line 4: coupling coefficients `c [I, J]` of the logits `b [I, J]`."""
+        if self.softmax_over == "in":
+            return jax.nn.softmax(b, axis=0)
+        if not self.leaky:
+            return softmax(b)
+        if softmax is not softmax_over_out:
+            raise ValueError(
+                "leaky dynamic routing competes within each patch alone: choose competition='patch'"
+            )
+        with_orphans = jnp.pad(b, ((0, 0), (1, 0)))
+        return jax.nn.softmax(with_orphans, axis=1)[:, 1:]
 
     def agree(self, b: jax.Array, u_hat: jax.Array, v: jax.Array) -> jax.Array:
         """Line 7: adds the scalar products of votes and outputs to the logits `[I, J]`."""

@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from capsjax.capsules import accumulation_dtype
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
-from capsjax.routing.protocol import Routed
+from capsjax.routing.protocol import Routed, Sizes, Softmax, softmax_over_out
 
 
 class PriorRouting(nnx.Module):
@@ -40,14 +40,23 @@ class PriorRouting(nnx.Module):
         self.routing = routing
         self.prior = nnx.Param(jnp.zeros((in_capsules, out_capsules), param_dtype))
 
-    def __call__(self, votes: jax.Array, activation: jax.Array) -> Routed:
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
         """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
         del activation
-        return self.routing.route_from(self._logits(votes), votes)
+        return self.routing.route_from(self._logits(votes), votes, softmax=softmax)
 
-    def trace(self, votes: jax.Array) -> RoutingTrace:
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> RoutingTrace:
         """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
-        return self.routing.trace_from(self._logits(votes), votes)
+        del activation
+        return self.routing.trace_from(self._logits(votes), votes, softmax=softmax)
+
+    def outcome(self, state: RoutingTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return self.routing.outcome(state)
 
     def _logits(self, votes: jax.Array) -> jax.Array:
         if votes.shape[:2] != self.prior.shape:
@@ -67,10 +76,12 @@ class LearnedPrior:
 
     routing: DynamicRouting = DynamicRouting()  # noqa: RUF009 (frozen)
 
-    def build(
-        self, in_capsules: int, out_capsules: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> PriorRouting:
-        """Makes the routing from `in_capsules` to `out_capsules` capsules."""
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> PriorRouting:
+        """Makes the routing, see `UnsizedRouting`."""
         return PriorRouting(
-            in_capsules, out_capsules, routing=self.routing, param_dtype=param_dtype, rngs=rngs
+            sizes.in_capsules,
+            sizes.out_capsules,
+            routing=self.routing,
+            param_dtype=param_dtype,
+            rngs=rngs,
         )

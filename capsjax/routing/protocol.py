@@ -1,8 +1,10 @@
 """What a routing is: a map from the votes of one example to the capsules above."""
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 from flax import nnx
@@ -12,6 +14,12 @@ EXAMPLES = "capsjax_examples"
 """The name of the axis over which `map_examples` maps: what a routing may reduce over."""
 
 T = TypeVar("T")
+
+Softmax = Callable[[jax.Array], jax.Array]
+"""`[I, J]` -> `[I, J]`: a softmax over all output capsules that an input capsule votes for."""
+
+OFFERS = ("pose", "softmax")
+"""What a routing may ask for beside votes and activations, see `Routing`."""
 
 
 class Routed(NamedTuple):
@@ -33,7 +41,18 @@ class Routing(Protocol):
 
     Batches, positions of a convolution, devices and seeds are the library's business: `route` maps
     the call over all leading axes. A routing with parameters is a `flax.nnx.Module` with this same
-    call; one without is a frozen dataclass.
+    call; one without is a frozen dataclass, or a function.
+
+    A routing that needs more asks for it by naming it in its signature, keyword-only:
+
+    - `pose`: `[I, K]`, the poses of the input capsules themselves;
+    - `softmax`: a function of logits `[I, J]`. In a convolution an input capsule votes for output
+      capsules at several positions, of which a routing sees one; this softmax is over all of them.
+      It needs a default, `softmax_over_out`, for everywhere else.
+
+    The routings of this library can show their work. `trace(votes, activation, ...)`, called like
+    the routing, returns a NamedTuple of what every iteration computed, in the symbols of the paper,
+    each `[R, ...]`; `outcome(state)` is the `Routed` of one iteration of it.
     """
 
     def __call__(self, votes: jax.Array, activation: jax.Array) -> Routed:
@@ -50,6 +69,22 @@ class Routing(Protocol):
         ...
 
 
+class Sizes(NamedTuple):
+    """What a routing connects, as far as its parameters depend on it.
+
+    Attributes:
+        in_capsules: number of capsules below that an output capsule sees, `I`.
+        in_dim: dimension of their poses, `K`.
+        out_capsules: number of capsules above, in a convolution at one position, `J`.
+        out_dim: dimension of their poses, `D`.
+    """
+
+    in_capsules: int
+    in_dim: int
+    out_capsules: int
+    out_dim: int
+
+
 @runtime_checkable
 class UnsizedRouting(Protocol):
     """A routing with parameters, before it is known how many capsules it connects.
@@ -58,47 +93,146 @@ class UnsizedRouting(Protocol):
     sizes, builds the routing.
     """
 
-    def build(
-        self, in_capsules: int, out_capsules: int, *, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> Routing:
-        """Makes the routing from `in_capsules` to `out_capsules` capsules.
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> Routing:
+        """Makes the routing.
 
         Args:
-            in_capsules: number of capsules below, `I`.
-            out_capsules: number of capsules above, `J`.
+            sizes: what it connects.
             param_dtype: dtype of the parameters.
             rngs: source of the initial values.
         """
         ...
 
 
-def route(routing: Routing, votes: jax.Array, activation: jax.Array) -> Routed:
+def sized(
+    routing: Routing | UnsizedRouting, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
+) -> Routing:
+    """The routing of a layer: as given, or built for the layer's sizes.
+
+    Raises:
+        ValueError: it is no routing.
+    """
+    if isinstance(routing, UnsizedRouting):
+        return routing.build(sizes, param_dtype=param_dtype, rngs=rngs)
+    if not callable(routing):
+        raise ValueError(
+            f"routing must be a routing, such as create_routing('dynamic'), not {routing!r}"
+        )
+    return routing
+
+
+def softmax_over_out(logits: jax.Array) -> jax.Array:
+    """The softmax over the output capsules in sight: `[I, J]` -> `[I, J]`."""
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def asks_for(routing: Callable[..., Any]) -> frozenset[str]:
+    """What a routing names in its signature beside votes and activations; of `OFFERS`.
+
+    Raises:
+        ValueError: it needs something that is not offered.
+    """
+    named = [
+        parameter
+        for parameter in inspect.signature(routing).parameters.values()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    ]
+    for parameter in named:
+        if parameter.name not in OFFERS and parameter.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{name_of(routing)} asks for {parameter.name!r}; a routing may ask for: "
+                f"{', '.join(OFFERS)}"
+            )
+    return frozenset(parameter.name for parameter in named) & frozenset(OFFERS)
+
+
+def name_of(routing: Any) -> str:
+    """What to call a routing in a message."""
+    if isinstance(routing, functools.partial):
+        return name_of(routing.func)
+    return getattr(routing, "__name__", type(routing).__name__)
+
+
+def route(
+    routing: Routing, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
+) -> Routed:
     """Applies a routing to every example of a batch.
 
     Args:
         routing: the algorithm for one example.
         votes: `[..., I, J, D]`.
         activation: `[..., I]` with the same leading axes.
+        pose: `[..., I, K]`, for a routing that asks for it.
 
     Returns:
         `Routed` with the leading axes of `votes` on each of its arrays.
 
     Raises:
-        ValueError: the shapes do not belong together, or the routing returned something else than
-            the protocol asks for.
+        ValueError: the shapes do not belong together, the routing asks for a pose and there is
+            none, or it returned something else than the protocol asks for.
     """
+    return _over_examples(functools.partial(route_one, routing), routing, votes, activation, pose)
+
+
+def trace(
+    routing: Any, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
+) -> Any:
+    """What a routing computes on the way, for every example of a batch.
+
+    Args:
+        routing: one of the library's, or another that has `trace`.
+        votes: `[..., I, J, D]`.
+        activation: `[..., I]` with the same leading axes.
+        pose: `[..., I, K]`, for a routing that asks for it.
+
+    Returns:
+        What `routing.trace` returns, with the leading axes of `votes` on each array: a NamedTuple
+        of arrays `[..., R, ...]`.
+
+    Raises:
+        ValueError: as `route`.
+    """
+    return _over_examples(routing.trace, routing, votes, activation, pose)
+
+
+def _over_examples(
+    function: Callable[..., T],
+    routing: Routing,
+    votes: jax.Array,
+    activation: jax.Array,
+    pose: jax.Array | None,
+) -> T:
     if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
         raise ValueError(
             "a routing takes votes [..., I, J, D] and activations [..., I], "
             f"not {votes.shape} and {activation.shape}"
         )
-    return map_examples(lambda *example: _routed(routing, *example), votes, activation)
+    if "pose" not in asks_for(routing):
+        return map_examples(function, votes, activation)
+    if pose is None:
+        raise ValueError(f"{name_of(routing)} asks for the poses of the input capsules")
+    return map_examples(
+        lambda votes, activation, pose: function(votes, activation, pose=pose),
+        votes,
+        activation,
+        pose,
+    )
 
 
-def _routed(routing: Routing, votes: jax.Array, activation: jax.Array) -> Routed:
-    """Routes one example and checks what comes out."""
-    routed = routing(votes, activation)
-    name = getattr(routing, "__name__", type(routing).__name__)
+def route_one(routing: Routing, votes: jax.Array, activation: jax.Array, **asked: Any) -> Routed:
+    """Routes one example and checks what comes out.
+
+    Args:
+        routing: the algorithm.
+        votes: `[I, J, D]`.
+        activation: `[I]`.
+        **asked: what the routing asks for.
+
+    Raises:
+        ValueError: it returned something else than the protocol asks for.
+    """
+    routed = routing(votes, activation, **asked)
+    name = name_of(routing)
     if not isinstance(routed, Routed):
         raise ValueError(f"{name} returned a {type(routed).__name__}, expected a Routed")
     n_in, n_out, dim = votes.shape

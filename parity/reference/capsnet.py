@@ -57,6 +57,7 @@ class CapsNet(nn.Module):
     | u_hat | [B, I, J, D] | votes |
     | b1, c1, b2, c2, ... | [B, I, J] | logits at the start of each iteration, coupling |
     | s1, v1, s2, v2, ... | [B, J, D] | class capsules of each iteration before and after squash |
+    | capsules, coupling | [B, J, D], [B, I, J] | the last v and c |
     | lengths, mask | [B, J] | length of the last v; 1 for the capsule that is decoded |
     | reconstruction | [B, H W C] | absent without decoder |
 
@@ -115,6 +116,7 @@ class CapsNet(nn.Module):
         self.primary_dim = primary_dim
         self.in_capsules = positions[0] * positions[1] * primary_types
         self.num_classes = num_classes
+        self.class_dim = class_dim
         self.iterations = at_least_one(iterations)
         self.eps = eps
 
@@ -149,13 +151,10 @@ class CapsNet(nn.Module):
         # Equation 2: u_hat_j|i = W_ij u_i.
         u_hat = torch.einsum("ijdk,bik->bijd", self.class_caps.weight, primary_u)
         stages = {"conv1": conv1, "primary_s": primary_s, "primary_u": primary_u, "u_hat": u_hat}
-        stages |= self.route(u_hat)
-
-        v = stages[f"v{self.iterations}"]
-        stages["lengths"] = length(v)
+        stages |= self.class_capsules(u_hat, primary_u)
         stages["mask"] = class_mask(stages["lengths"], labels)
         if self.decoder is not None:
-            masked = v * stages["mask"][:, :, None]
+            masked = stages["capsules"] * stages["mask"][:, :, None]
             stages["reconstruction"] = self.decoder(masked.flatten(1))
         return stages
 
@@ -166,6 +165,10 @@ class CapsNet(nn.Module):
             of_type = maps[:, t * self.primary_dim : (t + 1) * self.primary_dim]
             types.append(of_type.flatten(2).transpose(1, 2))  # [B, positions, K]
         return torch.stack(types, dim=2).flatten(1, 2)
+
+    def class_capsules(self, u_hat: Tensor, primary_u: Tensor) -> Stages:
+        """What comes of votes `[B, I, J, D]` and primary capsules `[B, I, K]`: by routing."""
+        return self.route(u_hat)
 
     def route(self, u_hat: Tensor) -> Stages:
         """Procedure 1 on votes `[B, I, J, D]`: `b`, `c`, `s` and `v` of each iteration.
@@ -181,7 +184,7 @@ class CapsNet(nn.Module):
             stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
             if r < self.iterations:
                 b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
-        return stages
+        return stages | {"capsules": v, "coupling": c, "lengths": length(v)}
 
     def losses(self, outputs: Stages, images: Tensor, labels: Tensor) -> Stages:
         """Equation 4 and section 4.1.

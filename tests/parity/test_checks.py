@@ -222,3 +222,32 @@ def test_weights_do_not_depend_on_the_dtype():
         np.testing.assert_allclose(
             value.numpy(), wide.reference.state_dict()[name].numpy(), rtol=1e-7
         )
+
+
+def ill_conditioned(make_pair):
+    """A pair whose reference rounds: what it returns in float32 is far from float64."""
+
+    def make(sizes, **options):
+        pair = make_pair(sizes, **options)
+        exact = pair.reference.route
+
+        def route(u_hat):
+            # Adds a number and takes it away: float32 loses what float64 keeps.
+            return exact(u_hat + 1e3 - 1e3)
+
+        pair.reference.route = route
+        return pair
+
+    return make
+
+
+def test_what_the_reference_cannot_tell_itself_is_information_and_nothing_else_is():
+    result = run(ill_conditioned(reference_pair))
+    assert result.passed
+    told = [c for c in result.comparisons if "from itself in float64" in c.error.note]
+    assert {"c2", "capsules"} <= {c.stage.name for c in told}
+    assert all(c.limit is None for c in told)
+    assert "u_hat" not in {c.stage.name for c in told}
+    # Another routing is a defect, whatever the reference's rounding: its first stage differs.
+    faults = run(faulty(routing={"softmax_over": "in"}))
+    assert not faults.passed

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import DynamicRouting, LearnedPrior, Routed, Squash, implementation_on, route_dense
+from capsjax import (
+    DynamicRouting,
+    LearnedPrior,
+    Routed,
+    Sizes,
+    Squash,
+    implementation_on,
+    route_dense,
+)
 from capsjax.routing.dense import MEASURED
 from tests.capsjax.ops.dense_cases import assert_as_from_votes, inputs
 
@@ -89,7 +97,7 @@ def test_what_runs_by_default_computes_the_same():
         Own(),
         DynamicRouting(softmax_over="in"),
         DynamicRouting(shared_logits=True),
-        LearnedPrior().build(I, J, param_dtype="float32", rngs=nnx.Rngs(0)),
+        LearnedPrior().build(Sizes(I, 8, J, 16), param_dtype="float32", rngs=nnx.Rngs(0)),
         lambda votes, activation: Routed(votes[0], activation[:J], votes[..., 0]),
     ],
     ids=["subclass", "over in", "shared", "prior", "function"],

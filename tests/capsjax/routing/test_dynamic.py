@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsjax import DynamicRouting, RoutingTrace, Squash, map_examples, route
+from capsjax import DynamicRouting, RoutingTrace, Squash, route, trace
 from tests.tolerance import assert_close
 
 B, I, J, D = 4, 6, 3, 5  # noqa: E741
@@ -56,7 +56,7 @@ def numpy_trace(votes, iterations, softmax_over="out", shared_logits=False, squa
 @functools.partial(jax.jit, static_argnums=0)
 def routed_and_traced(routing, votes):
     routed = route(routing, votes, jnp.ones(votes.shape[:2], votes.dtype))
-    return routed, map_examples(routing.trace, votes)
+    return routed, trace(routing, votes, jnp.ones(votes.shape[:2], votes.dtype))
 
 
 def run(routing, votes):
@@ -76,8 +76,8 @@ def test_every_iteration_is_that_of_a_plain_loop(options, iterations):
 
     # To compile all of them would take a minute, and without jit a scan cannot be empty.
     with jax.disable_jit(iterations not in (1, 3)):
-        routed, trace = routed_and_traced(routing, jnp.asarray(votes, jnp.float32))
-    for name, array, reference in zip(RoutingTrace._fields, trace, expected, strict=True):
+        routed, traced = routed_and_traced(routing, jnp.asarray(votes, jnp.float32))
+    for name, array, reference in zip(RoutingTrace._fields, traced, expected, strict=True):
         assert array.shape == reference.shape, name
         assert_close(array, reference, dtype="float32", reduction_length=I * D * iterations)
 
@@ -92,15 +92,15 @@ def test_every_iteration_is_that_of_a_plain_loop(options, iterations):
 def test_the_last_entry_of_a_trace_is_what_the_routing_returns(options):
     votes = draw(B, I, J, D)
     routing = DynamicRouting(3, **options)
-    trace = trace_of(routing, votes)
+    traced = trace_of(routing, votes)
     routed = run(routing, votes)
-    assert_close(trace.v[:, -1], routed.pose)
-    assert_close(trace.c[:, -1], routed.coupling)
+    assert_close(traced.v[:, -1], routed.pose)
+    assert_close(traced.c[:, -1], routed.coupling)
 
 
 def test_one_example_is_traced_without_a_batch():
-    trace = DynamicRouting(2).trace(jnp.asarray(draw(I, J, D), jnp.float32))
-    assert [x.shape for x in trace] == [(2, I, J), (2, I, J), (2, J, D), (2, J, D)]
+    traced = DynamicRouting(2).trace(jnp.asarray(draw(I, J, D), jnp.float32), jnp.ones(I))
+    assert [x.shape for x in traced] == [(2, I, J), (2, I, J), (2, J, D), (2, J, D)]
 
 
 @settings(deadline=None, max_examples=15)
@@ -246,8 +246,8 @@ def test_votes_of_zero_route_to_zero_with_a_finite_gradient():
 def test_coarse_votes_are_routed_in_float32():
     votes = draw(B, I, J, D)
     coarse = jnp.asarray(votes, jnp.bfloat16)
-    routed, trace = routed_and_traced(DynamicRouting(3), coarse)
-    assert {x.dtype for x in (*routed, *trace)} == {jnp.dtype("float32")}
+    routed, traced = routed_and_traced(DynamicRouting(3), coarse)
+    assert {x.dtype for x in (*routed, *traced)} == {jnp.dtype("float32")}
     expected = numpy_trace(np.asarray(coarse, np.float64), 3)
     assert_close(routed.pose, expected.v[:, -1], dtype="bfloat16", reduction_length=I * D)
 

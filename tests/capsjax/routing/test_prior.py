@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import CapsNet, DynamicRouting, LearnedPrior, PriorRouting, map_examples, route
+from capsjax import CapsNet, DynamicRouting, LearnedPrior, PriorRouting, Sizes, route, trace
 from tests.tolerance import assert_close
 
 B, I, J, D = 3, 6, 4, 5  # noqa: E741
@@ -34,15 +34,15 @@ def test_the_logits_start_from_the_prior_in_every_example():
     routing, votes = make(iterations=2), draw(B, I, J, D)
     prior = draw(I, J, seed=1)
     routing.prior[...] = prior
-    trace = map_examples(routing.trace, votes)
+    traced = trace(routing, votes, jnp.ones((B, I)))
     routed = route(routing, votes, jnp.ones((B, I)))
-    np.testing.assert_array_equal(trace.b[:, 0], np.broadcast_to(prior, (B, I, J)))
+    np.testing.assert_array_equal(traced.b[:, 0], np.broadcast_to(prior, (B, I, J)))
     e = np.exp(np.asarray(prior, np.float64))
     first = e / e.sum(axis=1, keepdims=True)
-    assert_close(trace.c[1, 0], first, dtype="float32", reduction_length=J)
+    assert_close(traced.c[1, 0], first, dtype="float32", reduction_length=J)
     expected = np.einsum("ij,nijd->njd", first, np.asarray(votes, np.float64))
-    assert_close(trace.s[:, 0], expected, dtype="float32", reduction_length=I)
-    assert_close(trace.v[:, -1], routed.pose)
+    assert_close(traced.s[:, 0], expected, dtype="float32", reduction_length=I)
+    assert_close(traced.v[:, -1], routed.pose)
 
 
 @pytest.mark.parametrize("detach", [False, True])
@@ -85,7 +85,7 @@ def test_a_prior_is_built_for_the_capsules_of_its_network_and_trains_with_it():
 
 
 def test_the_prior_has_the_dtype_of_the_parameters():
-    routing = LearnedPrior().build(I, J, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    routing = LearnedPrior().build(Sizes(I, 8, J, D), param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert routing.prior.dtype == jnp.bfloat16
     assert route(routing, draw(B, I, J, D), jnp.ones((B, I))).pose.dtype == jnp.float32
 

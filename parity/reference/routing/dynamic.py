@@ -1,0 +1,47 @@
+"""Dynamic routing: Sabour, Frosst and Hinton 2017, arXiv:1710.09829, Procedure 1."""
+
+import torch
+from torch import Tensor, nn
+
+from capsjax import Sizes
+from parity.reference._parts import Stages, length
+from parity.reference.capsnet import squash
+
+
+class Dynamic(nn.Module):
+    """Procedure 1, with what section 2 and the authors' code add to it.
+
+    Args:
+      sizes: what is connected.
+      iterations: how often the output is computed.
+      leaky: a further logit of zero takes part in the softmax, and its share is lost.
+      prior: the logits start from a parameter `prior` `[I, J]` instead of zero.
+    """
+
+    def __init__(
+        self, sizes: Sizes, iterations: int = 3, *, leaky: bool = False, prior: bool = False
+    ) -> None:
+        super().__init__()
+        self.iterations = iterations
+        self.leaky = leaky
+        self.prior = (
+            nn.Parameter(torch.zeros(sizes.in_capsules, sizes.out_capsules)) if prior else None
+        )
+
+    def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
+        """Routes a batch; activations and poses are not used."""
+        stages: Stages = {}
+        b = votes.new_zeros(votes.shape[:3])
+        if self.prior is not None:
+            b = b + self.prior
+        for r in range(1, self.iterations + 1):
+            if self.leaky:
+                with_orphans = torch.cat([torch.zeros_like(b[:, :, :1]), b], dim=2)
+                c = torch.softmax(with_orphans, dim=2)[:, :, 1:]
+            else:
+                c = torch.softmax(b, dim=2)
+            s = torch.einsum("bij,bijd->bjd", c, votes)
+            v = squash(s)
+            stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
+            b = b + torch.einsum("bijd,bjd->bij", votes, v)
+        return stages | {"capsules": v, "coupling": c, "lengths": length(v)}

@@ -1,0 +1,28 @@
+"""No routing: Gu and Tresp 2020, arXiv:1911.07968, section 4."""
+
+import torch
+from torch import Tensor, nn
+
+from capsjax import Sizes
+from parity.reference._parts import Stages, length
+from parity.reference.capsnet import squash
+
+
+class Uniform(nn.Module):
+    """Every vote weighs `1 / J`.
+
+    Args:
+      sizes: what is connected.
+    """
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+
+    def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
+        """Routes a batch; activations and poses are not used."""
+        J = votes.shape[2]
+        c = torch.full_like(votes[..., 0], 1 / J)
+        s = (votes / J).sum(dim=1)
+        v = squash(s)
+        stages = {"c1": c, "s1": s, "v1": v}
+        return stages | {"capsules": v, "coupling": c, "lengths": length(v)}
