@@ -260,7 +260,7 @@ def _compare_batch(result: Result, case: Case, make_pair: PairMaker, split: Spli
             result.comparisons += compared
 
 
-def _shown_to_be_impossible(comparison: Comparison, expected: Values, exact: Values) -> Comparison:
+def _shown_to_be_impossible(comparison: Comparison, expected: Values, truth: Values) -> Comparison:
     """A comparison without a limit, if the reference misses it against itself in float64."""
     if comparison.held or comparison.stage not in expected:
         return comparison

@@ -168,7 +168,9 @@ class CapsNet(nn.Module):
 
     def class_capsules(self, u_hat: Tensor, primary_u: Tensor) -> Stages:
         """What comes of votes `[B, I, J, D]` and primary capsules `[B, I, K]`: by routing."""
-        return self.route(u_hat)
+        stages = self.route(u_hat)
+        v, c = stages[f"v{self.iterations}"], stages[f"c{self.iterations}"]
+        return stages | {"capsules": v, "coupling": c, "lengths": length(v)}
 
     def route(self, u_hat: Tensor) -> Stages:
         """Procedure 1 on votes `[B, I, J, D]`: `b`, `c`, `s` and `v` of each iteration.
@@ -184,7 +186,7 @@ class CapsNet(nn.Module):
             stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
             if r < self.iterations:
                 b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
-        return stages | {"capsules": v, "coupling": c, "lengths": length(v)}
+        return stages
 
     def losses(self, outputs: Stages, images: Tensor, labels: Tensor) -> Stages:
         """Equation 4 and section 4.1.
