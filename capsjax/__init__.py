@@ -1,7 +1,16 @@
 """Capsule networks for accelerators, in JAX and Flax."""
 
 from capsjax.capsules import Capsules, Squash, norm, squash
-from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
+from capsjax.layers import (
+    ClassCaps,
+    ConvCaps,
+    ConvFeatures,
+    ConvPrimaryCaps,
+    Decoder,
+    DenseCaps,
+    GridShape,
+    PrimaryCaps,
+)
 from capsjax.losses import margin_loss, reconstruction_loss
 from capsjax.models import CapsNet, CapsNetOutput, create_model, list_models
 from capsjax.routing import (
@@ -34,10 +43,14 @@ __all__ = [
     "CapsNet",
     "CapsNetOutput",
     "Capsules",
+    "ClassCaps",
+    "ConvCaps",
     "ConvFeatures",
+    "ConvPrimaryCaps",
     "Decoder",
     "DenseCaps",
     "DynamicRouting",
+    "GridShape",
     "LearnedPrior",
     "PrimaryCaps",
     "PriorRouting",

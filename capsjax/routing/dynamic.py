@@ -139,14 +139,15 @@ class DynamicRouting:
         """Line 4: coupling coefficients `c [I, J]` of the logits `b [I, J]`."""
         if self.softmax_over == "in":
             return jax.nn.softmax(b, axis=0)
-        if not self.leaky:
-            return softmax(b)
-        if softmax is not softmax_over_out:
-            raise ValueError(
-                "leaky dynamic routing competes within each patch alone: choose competition='patch'"
-            )
-        with_orphans = jnp.pad(b, ((0, 0), (1, 0)))
-        return jax.nn.softmax(with_orphans, axis=1)[:, 1:]
+        c = softmax(b)
+        return c * self._kept(b, c) if self.leaky else c
+
+    def _kept(self, b: jax.Array, c: jax.Array) -> jax.Array:
+        """The share that the further logit, zero, leaves of a softmax `c` of `b`: `[I, 1]`."""
+        # The sum of all exp(b) is exp(b) / c, wherever c is not too small to tell.
+        best = jnp.argmax(b, axis=1, keepdims=True)
+        b, c = (jnp.take_along_axis(x, best, axis=1) for x in (b, c))
+        return jax.nn.sigmoid(b - jnp.log(jnp.maximum(c, jnp.finfo(c.dtype).tiny)))
 
     def agree(self, b: jax.Array, u_hat: jax.Array, v: jax.Array) -> jax.Array:
         """Line 7: adds the scalar products of votes and outputs to the logits `[I, J]`."""

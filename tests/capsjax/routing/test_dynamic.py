@@ -114,6 +114,15 @@ def test_coupling_coefficients_sum_to_one(seed, scale):
         assert (coupling >= 0).all()
 
 
+def test_a_leaky_softmax_has_a_further_logit_of_zero():
+    votes = draw(B, I, J, D)
+    traced = trace_of(DynamicRouting(3, leaky=True), votes)
+    b = np.asarray(traced.b, np.float64)
+    expected = softmax(np.pad(b, [(0, 0)] * 3 + [(1, 0)]), axis=-1)[..., 1:]
+    assert_close(traced.c, expected, dtype="float32", reduction_length=J)
+    assert (traced.c.sum(-1) < 1).all()
+
+
 @settings(deadline=None, max_examples=15)
 @given(order=st.permutations(range(I)), over=st.sampled_from(["in", "out"]))
 def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(order, over):
@@ -261,6 +270,8 @@ def test_coarse_votes_are_routed_in_float32():
         ({"iterations": True}, "not True"),
         ({"softmax_over": "i"}, "unknown softmax_over 'i', choose from: in, out"),
         ({"shared_logits": 1}, "shared_logits must be True or False, not 1"),
+        ({"leaky": 1}, "leaky must be True or False, not 1"),
+        ({"leaky": True, "softmax_over": "in"}, "leaky needs softmax_over='out'"),
         ({"detach": "yes"}, "detach must be True or False, not 'yes'"),
         ({"shared_axes": "data"}, "shared_axes must be a sequence of names, not 'data'"),
         ({"squash": 1}, "squash must be a Squash or a dict of its fields, not 1"),

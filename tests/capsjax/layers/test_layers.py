@@ -16,9 +16,9 @@ from capsjax import (
     PrimaryCaps,
     PriorRouting,
     Squash,
-    map_examples,
     norm,
     squash,
+    trace,
 )
 from tests.tolerance import assert_close
 
@@ -168,7 +168,7 @@ def test_votes_are_computed_in_the_layers_dtype():
     pose = jnp.asarray(draw(BATCH, 7, 4))
     capsules, _ = layer(Capsules(pose, norm(pose)))
     assert layer.votes(pose).dtype == jnp.bfloat16
-    expected = map_examples(DynamicRouting().trace, layer.votes(pose)).v[:, -1]
+    expected = trace(DynamicRouting(), layer.votes(pose), jnp.ones(pose.shape[:2])).v[:, -1]
     assert_close(capsules.pose, expected, reduction_length=7)
 
 

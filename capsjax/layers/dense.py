@@ -1,0 +1,117 @@
+"""Capsules that see every capsule below."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from capsjax import _checks
+from capsjax.capsules import Capsules
+from capsjax.layers.transform import Transform, kernel_shape, make_votes
+from capsjax.routing import Implementation, Routing, UnsizedRouting, route, route_dense
+from capsjax.routing.dense import check_implementation
+from capsjax.routing.protocol import Sizes, sized
+
+
+class DenseCaps(nnx.Module):
+    """Capsules that see every capsule below (DigitCaps): one transformation matrix for each pair.
+
+    The votes are `u_hat_ij = W_ij u_i` (Sabour, Frosst and Hinton 2017, arXiv:1710.09829,
+    equation 2); the routing turns them into the capsules above. With `shared`, all capsules below
+    have the same matrices, `u_hat_ij = W_j u_i` (Gu and Tresp 2020, arXiv:1911.07968, section 4).
+
+    Args:
+        in_capsules: number of capsules below.
+        in_dim: dimension of their poses.
+        out_capsules: number of capsules of this layer, a class each in the last layer.
+        out_dim: dimension of their poses.
+        routing: maps the votes of one example to this layer's capsules. An `UnsizedRouting` is
+            built for this layer's sizes.
+        transform: how a matrix makes a vote of a pose, see `make_votes`.
+        shared: whether all capsules below share their matrices.
+        kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
+            `1 / sqrt(in_capsules)`, since a capsule is a sum of as many votes.
+        implementation: how votes and routing are computed, see `route_dense`; if not given, what
+            was measured to be the fastest where the program runs. Shared or 4x4 matrices have the
+            one, `"xla"`.
+        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: a size is not a positive integer, the transform or the routing is none, or the
+            implementation is none or cannot compute that routing or those votes.
+    """
+
+    def __init__(
+        self,
+        in_capsules: int,
+        in_dim: int,
+        out_capsules: int,
+        out_dim: int,
+        *,
+        routing: Routing | UnsizedRouting,
+        transform: Transform = "linear",
+        shared: bool = False,
+        kernel_init: nnx.Initializer | None = None,
+        implementation: Implementation | None = None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        in_capsules = _checks.positive_integer("in_capsules", in_capsules)
+        out_capsules = _checks.positive_integer("out_capsules", out_capsules)
+        out_dim = _checks.positive_integer("out_dim", out_dim)
+        in_dim = _checks.positive_integer("in_dim", in_dim)
+        self.dtype = dtype
+        init = kernel_init or nnx.initializers.normal(1 / math.sqrt(in_capsules))
+        self.transform = transform
+        self.shared = _checks.boolean("shared", shared)
+        matrices = (
+            1 if shared else in_capsules,
+            out_capsules,
+            *kernel_shape(transform, in_dim, out_dim),
+        )
+        self.kernel = nnx.Param(init(rngs.params(), matrices, param_dtype))
+        sizes = Sizes(in_capsules, in_dim, out_capsules, out_dim)
+        self.routing = sized(routing, sizes, param_dtype=param_dtype, rngs=rngs)
+        self.implementation = check_implementation(implementation, self.routing)
+        self._is_plain = transform == "linear" and not shared
+        if implementation not in (None, "xla") and not self._is_plain:
+            raise ValueError(
+                f"implementation {implementation!r} computes a matrix for each pair of capsules, "
+                "not shared or 4x4 matrices, for which there is: xla"
+            )
+
+    def votes(self, pose: jax.Array) -> jax.Array:
+        """Poses `[batch, I, K]` -> votes `[batch, I, J, D]` in the layer's dtype."""
+        kernel, pose = self.kernel[...].astype(self.dtype), pose.astype(self.dtype)
+        if not self.shared:
+            return make_votes(self.transform, kernel, pose)
+        return make_votes(self.transform, kernel, pose[..., None, :])[..., 0, :, :]
+
+    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
+        """Routes the capsules below to this layer.
+
+        Args:
+            capsules: poses `[batch, I, K]` and activations `[batch, I]`.
+
+        Returns:
+            This layer's capsules, poses `[batch, J, D]` and activations `[batch, J]`, and the
+            coupling coefficients `[batch, I, J]`; all in float32 at least.
+        """
+        pose = capsules.pose.astype(self.dtype)
+        if self._is_plain:
+            kernel = self.kernel[...].astype(self.dtype)
+            routed = route_dense(
+                self.routing,
+                kernel,
+                pose,
+                capsules.activation,
+                implementation=self.implementation,
+            )
+        else:
+            routed = route(self.routing, self.votes(pose), capsules.activation, pose=pose)
+        return Capsules(routed.pose, routed.activation), routed.coupling

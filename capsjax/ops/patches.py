@@ -1,0 +1,106 @@
+"""What each position of a convolution sees of a grid, and sums back over the positions."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Square windows over a grid.
+
+    Attributes:
+        grid: height and width of the grid.
+        size: side of a window.
+        stride: between two windows, in both directions.
+        padding: zeros above and below, left and right of the grid.
+    """
+
+    grid: tuple[int, int]
+    size: int
+    stride: int = 1
+    padding: Padding = ((0, 0), (0, 0))
+
+    @classmethod
+    def of(cls, grid: tuple[int, int], size: int, stride: int, padding: str | Padding) -> "Windows":
+        """The same with `"VALID"` for no padding and `"SAME"` for as many windows as strides fit.
+
+        Raises:
+            ValueError: no window fits, or the padding is none.
+        """
+        if isinstance(padding, str):
+            if padding not in ("VALID", "SAME"):
+                raise ValueError(f"unknown padding {padding!r}, choose from: VALID, SAME")
+            pairs = lax.padtype_to_pads(grid, (size, size), (stride, stride), padding)
+        else:
+            pairs = list(padding)
+        above_below, left_right = ((int(low), int(high)) for low, high in pairs)
+        windows = cls(grid, size, stride, (above_below, left_right))
+        if min(windows.counts) < 1:
+            raise ValueError(
+                f"a {size}x{size} window does not fit on a grid of {grid[0]}x{grid[1]}: choose a "
+                "smaller kernel"
+            )
+        return windows
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many windows there are below one another and side by side, `P` and `Q`."""
+        p, q = (
+            (n + low + high - self.size) // self.stride + 1
+            for n, (low, high) in zip(self.grid, self.padding, strict=True)
+        )
+        return p, q
+
+    def gather(self, x: jax.Array) -> jax.Array:
+        """`[batch, H, W, ...]` -> `[batch, P, Q, size * size, ...]`, zero outside of the grid."""
+        rest = [(0, 0)] * (x.ndim - 3)
+        return self._seen(jnp.pad(x, [(0, 0), *self.padding, *rest]))
+
+    def softmax(self, logits: jax.Array) -> jax.Array:
+        """A softmax over all that an element of the grid is connected with, through any window.
+
+        Args:
+            logits: `[P, Q, size * size, B, J]`, of `B` capsules at each element with `J` at each
+                window.
+
+        Returns:
+            The same shape. Its sum over windows and `J` is one for each capsule that is seen.
+        """
+        highest = lax.stop_gradient(jnp.max(logits, axis=-1))
+        shift = self._seen(self._over_windows(highest, jnp.maximum, -jnp.inf)[None])[0]
+        e = jnp.exp(logits - shift[..., None])
+        total = self._seen(self._over_windows(jnp.sum(e, axis=-1), jnp.add, 0)[None])[0]
+        return e / total[..., None]
+
+    def _seen(self, padded: jax.Array) -> jax.Array:
+        """`gather` of a grid that has its padding already."""
+        p, q = (
+            self.stride * np.arange(n, dtype=np.int32)[:, None]
+            + np.arange(self.size, dtype=np.int32)
+            for n in self.counts
+        )
+        seen = padded[:, p[:, None, :, None], q[None, :, None, :]]
+        return seen.reshape(len(padded), *self.counts, self.size**2, *padded.shape[3:])
+
+    def _over_windows(
+        self, x: jax.Array, combine: Callable[..., jax.Array], nothing: float
+    ) -> jax.Array:
+        """`[P, Q, size * size, B]` -> the padded grid `[H', W', B]`, windows combined."""
+        padded = [n + low + high for n, (low, high) in zip(self.grid, self.padding, strict=True)]
+        empty = jnp.asarray(nothing, x.dtype)
+        combined = jnp.full((*padded, x.shape[-1]), empty)
+        for tap in range(self.size**2):
+            starts = divmod(tap, self.size)
+            spread = [
+                (start, total - start - (count - 1) * self.stride - 1, self.stride - 1)
+                for start, total, count in zip(starts, padded, self.counts, strict=True)
+            ]
+            combined = combine(combined, lax.pad(x[:, :, tap], empty, [*spread, (0, 0, 0)]))
+        return combined
