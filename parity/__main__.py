@@ -36,6 +36,16 @@ def _parser() -> UserErrorParser:
         "--against what its weights are called, a name, a TOML file or auto (default: auto)",
     )
     check.add_argument(
+        "--routing",
+        metavar="NAME",
+        help="compare CapsNet with this routing instead, a name of capsjax.list_routings()",
+    )
+    check.add_argument(
+        "--all",
+        action="store_true",
+        help="compare every routing and every model, in float32 and in float64",
+    )
+    check.add_argument(
         "--sizes",
         choices=("tiny", "paper", "all"),
         default="all",
@@ -119,9 +129,6 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
 
     keep_compiled_programs()
     refuse_without_module(options)
-    layout = options.layout or "reference"
-    if options.against is None and layout not in PAIRS:
-        raise UserError(f"there is no layout {layout!r}: choose one of {', '.join(sorted(PAIRS))}.")
     if options.seed < 0:
         raise UserError(f"--seed is {options.seed}, but must be 0 or more.")
     report.require_writable(options.json, options.report)
@@ -129,13 +136,24 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
         from parity import against
 
         return against.run(options)
+    progress = lambda jobs, total: checks.show_progress(jobs, total, sys.stderr)  # noqa: E731
+    if options.all:
+        return _check_all(options, progress)
+    layout = options.layout or "reference"
+    make_pair = PAIRS.get(layout)
+    if options.routing is not None:
+        layout, make_pair = _of_routing(options)
+    if make_pair is None:
+        names = ", ".join(sorted(PAIRS))
+        raise UserError(f"there is no layout {layout!r}: choose one of {names}.")
     result = checks.check(
         layout=layout,
+        make_pair=make_pair,
         sizes=tuple(SIZES) if options.sizes == "all" else (options.sizes,),
         x64=options.x64,
         data_dir=options.data_dir,
         seed=options.seed,
-        progress=lambda jobs, total: checks.show_progress(jobs, total, sys.stderr),
+        progress=progress,
     )
     print(report.table(result, verbose=options.verbose))
     print(report.verdict(result))
@@ -144,6 +162,35 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
     if options.report is not None:
         report.write_report(options.report, result)
     return 0 if result.passed else 1
+
+
+def _of_routing(options):  # type: ignore[no-untyped-def]
+    """What a check of one routing is called, and what makes its pairs."""
+    from parity.family import routing_subject
+    from parity.reference.routing import ROUTINGS
+
+    if options.layout is not None:
+        raise UserError("--routing is checked in capsjax's own layout: leave --layout out.")
+    if options.routing not in ROUTINGS:
+        names = ", ".join(sorted(ROUTINGS))
+        raise UserError(f"there is no routing {options.routing!r}: choose one of {names}.")
+    subject = routing_subject(options.routing)
+    return subject.name, subject.make_pair
+
+
+def _check_all(options, progress) -> int:  # type: ignore[no-untyped-def]
+    from parity import report
+    from parity.family import check_all
+
+    given = [name for name in ("layout", "routing", "report") if getattr(options, name) is not None]
+    if given or options.x64:
+        option = f"--{given[0]}" if given else "--x64"
+        raise UserError(f"--all compares everything in both precisions: leave {option} out.")
+    results = check_all(data_dir=options.data_dir, seed=options.seed, progress=progress)
+    print(report.summary(results))
+    if options.json is not None:
+        report.write_json(options.json, results)
+    return 0 if all(result.passed for of_name in results.values() for result in of_name) else 1
 
 
 if __name__ == "__main__":

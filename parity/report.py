@@ -4,7 +4,7 @@ import io
 import math
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from parity.checks import Growth, Result
 from parity.compare import BINS, SMALLEST_EXPONENT, Comparison
+from parity.evaluation import LATER_GROUPS
 from train.errors import UserError
 from train.run import finite_or_none
 
@@ -57,6 +58,47 @@ def verdict(result: Result) -> str:
         f"The first stage that parts is {first.stage.group}: {first.stage.name} ({first.case}): "
         f"{_number(first.error.relative)}, limit {_number(first.limit)}"
         f"{f'; {first.error.note}' if first.error.note else ''}."
+    )
+    return "\n".join(lines)
+
+
+def summary(results: Mapping[str, Sequence[Result]]) -> str:
+    """A line for each of several checks, and what follows from all of them.
+
+    Args:
+        results: by what was checked, the results in both precisions.
+    """
+    columns = ("checked", "in", "comparisons", "closest to its limit", "relative", "limit", "told")
+    rows = []
+    for name, of_name in results.items():
+        for result in of_name:
+            closest = max(result.comparisons, key=lambda c: c.share)
+            excused = sum(
+                c.limit is None and c.stage.group not in LATER_GROUPS for c in result.comparisons
+            )
+            told = "ok" if result.passed else "PARTS"
+            rows.append(
+                (
+                    name,
+                    result.dtype,
+                    str(len(result.comparisons)),
+                    f"{closest.stage.group}: {closest.stage.name}",
+                    _number(closest.error.relative),
+                    _number(closest.limit),
+                    f"{told}, {excused} information" if excused else told,
+                )
+            )
+    every = [result for of_name in results.values() for result in of_name]
+    count = sum(len(result.comparisons) for result in every)
+    seconds = sum(result.seconds for result in every)
+    failed = [result for result in every if not result.passed]
+    lines = [_aligned([columns, *rows]), ""]
+    lines += [f"{result.layout}, {result.dtype}: {verdict(result)}" for result in failed]
+    lines.append(
+        f"FAIL: {len(failed)} of {len(every)} checks part."
+        if failed
+        else f"PASS: {len(results)} routings and models, {count:,} comparisons in both precisions "
+        f"are within their limits ({seconds:.0f} s)."
     )
     return "\n".join(lines)
 
@@ -124,15 +166,20 @@ def require_writable(json_file: Path | None, report_folder: Path | None) -> None
         )
 
 
-def write_json(path: Path, result: Result) -> None:
-    """Writes the result, whole or not at all.
+def write_json(path: Path, result: Result | Mapping[str, Sequence[Result]]) -> None:
+    """Writes the result of a check, or those of several by name, whole or not at all.
 
     Raises:
         UserError: it cannot be written.
     """
     import json
 
-    text = json.dumps(as_json(result), indent=2, allow_nan=False) + "\n"
+    values = (
+        as_json(result)
+        if isinstance(result, Result)
+        else {name: [as_json(one) for one in of_name] for name, of_name in result.items()}
+    )
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     _write({path: text.encode()})
 
 

@@ -147,6 +147,11 @@ def _add_run(parser: UserErrorParser) -> None:
         default="last",
         help="the newest one, or the one with the highest test accuracy (default: last)",
     )
+    parser.add_argument(
+        "--routing",
+        metavar="FILE.py:NAME",
+        help="the run's routing, if it is your own: its code is run, and only if you name it",
+    )
 
 
 def _add_data_dir(parser: UserErrorParser) -> None:
@@ -245,6 +250,7 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
             "others: give --distributed too."
         )
     with hosts.together():
+        _trust(options)
         config, out = _what_to_fit(options)
     keep_compiled_programs()
     with hosts.ending_all():
@@ -265,6 +271,13 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
         f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
         f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
     )
+
+
+def _trust(options) -> None:  # type: ignore[no-untyped-def]
+    """Loads the routing of the user's own that the command line names, if it names one."""
+    from train.own_routing import trust
+
+    trust(options.routing)
 
 
 def _what_to_fit(options):  # type: ignore[no-untyped-def]
@@ -297,6 +310,7 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
     from train.evaluate import evaluate
 
     keep_compiled_programs()
+    _trust(options)
     result = evaluate(
         options.run,
         dataset=options.dataset,
@@ -318,6 +332,7 @@ def _predict(options) -> None:  # type: ignore[no-untyped-def]
     from train.predict import predict
 
     keep_compiled_programs()
+    _trust(options)
     results = predict(options.run, options.images, which=options.checkpoint, invert=options.invert)
     if options.json:
         print(json.dumps(results))
@@ -337,6 +352,7 @@ def _bench(options) -> None:  # type: ignore[no-untyped-def]
     from train.bench.command import run
     from train.presets import get_preset
 
+    _trust(options)
     run(config_changes(get_preset(options.preset), options), options)
 
 

@@ -25,6 +25,9 @@ OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon")
 SCHEDULES = ("exponential", "cosine", "constant")
 SCALINGS = ("none", "linear", "sqrt")
 
+FILE_SEPARATOR = ".py:"
+"""In the place of a name: a file of the user's, and what in it."""
+
 POSITIVE = "more than 0"
 NOT_NEGATIVE = "0 or more"
 BETWEEN = "more than 0 and less than 1"
@@ -36,10 +39,23 @@ _HOLDS: dict[str, Callable[[Any], bool]] = {
 
 
 def setting(
-    default: Any, text: str, choices: tuple[str, ...] | None = None, bound: str | None = None
+    default: Any,
+    text: str,
+    choices: tuple[str, ...] | None = None,
+    bound: str | None = None,
+    *,
+    or_file: bool = False,
 ) -> Any:
-    """A field of a configuration, with the help text of its command-line option."""
-    metadata = {"help": text, "choices": choices, "bound": bound}
+    """A field of a configuration, with the help text of its command-line option.
+
+    Args:
+        default: its value, or what makes it.
+        text: the help text.
+        choices: the names that it may have.
+        bound: what a number has to be, of `_HOLDS`.
+        or_file: whether `FILE.py:NAME` is a choice, too.
+    """
+    metadata = {"help": text, "choices": choices, "bound": bound, "or_file": or_file}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -65,7 +81,12 @@ class FitConfig:
     model_options: dict[str, Any] = setting(  # noqa: RUF009
         dict, "arguments that differ from the published ones"
     )
-    routing: str = setting("dynamic", "routing algorithm", tuple(capsjax.list_routings()))
+    routing: str = setting(
+        "dynamic",
+        "routing algorithm, or FILE.py:NAME of one of your own, whose code is run",
+        tuple(capsjax.list_routings()),
+        or_file=True,
+    )
     routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE)
     routing_options: dict[str, Any] = setting(dict, "further arguments of the routing")  # noqa: RUF009
     dtype: str = setting("float32", "dtype of the computation", DTYPES)
@@ -173,7 +194,8 @@ class FitConfig:
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     name, metadata = field.name, field.metadata
-    if metadata["choices"] and value not in metadata["choices"]:
+    is_file = metadata["or_file"] and FILE_SEPARATOR in value
+    if metadata["choices"] and value not in metadata["choices"] and not is_file:
         raise UserError(
             f"unknown {name.replace('_', ' ')} {value!r}, "
             f"choose from: {', '.join(metadata['choices'])}."

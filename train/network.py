@@ -12,6 +12,7 @@ import capsjax
 from train.config import FitConfig
 from train.errors import UserError
 from train.machine import physical_bytes
+from train.own_routing import make_routing, takes_iterations
 
 
 def build_model(
@@ -34,12 +35,10 @@ def build_model(
     shared = {"shared_axes": (axis,)} if spread else {}
     remat = {"remat": True} if config.remat else {}
     try:
-        routing = capsjax.create_routing(
-            config.routing,
-            iterations=config.routing_iterations,
-            **config.routing_options,
-            **shared,
+        iterations = (
+            {"iterations": config.routing_iterations} if takes_iterations(config.routing) else {}
         )
+        routing = make_routing(config.routing, **iterations, **config.routing_options, **shared)
         return capsjax.create_model(
             config.model,
             image_shape=tuple(image_shape),

@@ -7,12 +7,13 @@ again afterwards.
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from train.bench.memory import DoesNotFitError
 from train.errors import UserError
+from train.own_routing import trust, trusted
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def in_own_process(function: Callable[..., T], *arguments: Any, **keywords: Any)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=_serve, args=(theirs, function, arguments, keywords), daemon=True
+        target=_serve, args=(theirs, trusted(), function, arguments, keywords), daemon=True
     )
     process.start()
     theirs.close()
@@ -54,12 +55,15 @@ def in_own_process(function: Callable[..., T], *arguments: Any, **keywords: Any)
 
 def _serve(
     connection: Connection,
+    routings: Iterable[str],
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
     keywords: dict[str, Any],
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     try:
+        for name in routings:
+            trust(name)
         connection.send((None, function(*arguments, **keywords)))
     except UserError as error:
         connection.send((type(error), str(error)))

@@ -1,0 +1,96 @@
+"""`python -m parity check --all`: every routing and every model, in both precisions."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from parity.checks import Case, Result, check
+from parity.pairs import PairMaker, iterates, routing_pair
+from parity.reference.routing import ROUTINGS
+
+ONE_ITERATION = Case("tiny", 1, 7, gradients=False, biases=(True,))
+THREE_ITERATIONS = Case("tiny", 3, 7)
+TRAINED = Case("tiny", 3, 7)
+
+
+class Subject(NamedTuple):
+    """What is proven by itself: a routing, in the place of CapsNet's own.
+
+    Attributes:
+        name: what it is called in the result.
+        make_pair: makes its pairs.
+        cases: what is compared for one batch.
+    """
+
+    name: str
+    make_pair: PairMaker
+    cases: Sequence[Case]
+
+
+def routing_subject(name: str) -> Subject:
+    """A routing by its name, of `ROUTINGS`."""
+    cases = (ONE_ITERATION, THREE_ITERATIONS) if iterates(name) else (THREE_ITERATIONS,)
+    return Subject(f"routing {name}", functools.partial(routing_pair, name), cases)
+
+
+def subjects() -> list[Subject]:
+    """Everything there is to prove."""
+    return [routing_subject(name) for name in sorted(ROUTINGS)]
+
+
+def check_subject(
+    subject: Subject, *, x64: bool, data_dir: Path | None = None, seed: int = 0
+) -> Result:
+    """Compares a subject with its reference: one batch, every kind of input, 20 steps of training.
+
+    Args:
+        subject: what to prove.
+        x64: compute in float64.
+        data_dir: a folder with MNIST's official files; without, the embedded digits are taken.
+        seed: of the weights, and of which images are taken.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    return check(
+        layout=subject.name,
+        sizes=("tiny",),
+        x64=x64,
+        data_dir=data_dir,
+        seed=seed,
+        make_pair=subject.make_pair,
+        batch_cases={"tiny": subject.cases},
+        training_cases={"tiny": [TRAINED]},
+    )
+
+
+def check_all(
+    *,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    progress: Callable[[Iterator, int], Iterator],
+    chosen: Sequence[Subject] | None = None,
+) -> Mapping[str, Sequence[Result]]:
+    """Checks every subject in float32 and in float64.
+
+    Args:
+        data_dir: as of `check_subject`.
+        seed: as of `check_subject`.
+        progress: wraps the iterator over pairs of a name and a job, given their number.
+        chosen: what to prove, by default everything.
+
+    Returns:
+        By the subject's name both results, that in float32 first.
+    """
+    results: dict[str, list[Result]] = {}
+    chosen = subjects() if chosen is None else chosen
+    jobs = [
+        (f"{subject.name}, {'float64' if x64 else 'float32'}", (subject, x64))
+        for subject in chosen
+        for x64 in (False, True)
+    ]
+    for _, (subject, x64) in progress(iter(jobs), len(jobs)):
+        result = check_subject(subject, x64=x64, data_dir=data_dir, seed=seed)
+        results.setdefault(subject.name, []).append(result)
+    return results
