@@ -13,6 +13,7 @@ from capsjax.routing.dense import (
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
 from capsjax.routing.em import EMRouting, EMTrace, ExpectationMaximization
+from capsjax.routing.kernel_density import MeanShiftRouting, MeanShiftTrace
 from capsjax.routing.prior import LearnedPrior, PriorRouting
 from capsjax.routing.protocol import (
     EXAMPLES,
@@ -52,6 +53,7 @@ _ROUTINGS = {
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
     "em": _entry(ExpectationMaximization),
+    "kde-dynamic": _entry(MeanShiftRouting),
     "uniform": _entry(UniformRouting),
 }
 
@@ -95,6 +97,8 @@ __all__ = [
     "ExpectationMaximization",
     "Implementation",
     "LearnedPrior",
+    "MeanShiftRouting",
+    "MeanShiftTrace",
     "PriorRouting",
     "Routed",
     "Routing",
