@@ -13,7 +13,12 @@ from capsjax.routing.dense import (
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
 from capsjax.routing.em import EMRouting, EMTrace, ExpectationMaximization
-from capsjax.routing.kernel_density import MeanShiftRouting, MeanShiftTrace
+from capsjax.routing.kernel_density import (
+    KernelMixtureRouting,
+    KernelMixtureTrace,
+    MeanShiftRouting,
+    MeanShiftTrace,
+)
 from capsjax.routing.prior import LearnedPrior, PriorRouting
 from capsjax.routing.protocol import (
     EXAMPLES,
@@ -54,6 +59,7 @@ _ROUTINGS = {
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
     "em": _entry(ExpectationMaximization),
     "kde-dynamic": _entry(MeanShiftRouting),
+    "kde-em": _entry(KernelMixtureRouting),
     "uniform": _entry(UniformRouting),
 }
 
@@ -96,6 +102,8 @@ __all__ = [
     "EMTrace",
     "ExpectationMaximization",
     "Implementation",
+    "KernelMixtureRouting",
+    "KernelMixtureTrace",
     "LearnedPrior",
     "MeanShiftRouting",
     "MeanShiftTrace",

@@ -113,6 +113,113 @@ class MeanShiftRouting:
         return iteration(jnp.zeros(votes.shape[:2], dtype)), again
 
 
+class KernelMixtureTrace(NamedTuple):
+    """Every iteration of routing by EM of kernels on one example.
+
+    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
+    in `accumulation_dtype` of the votes' dtype.
+
+    Attributes:
+        log_pk: `[R, I, J]`, what an iteration starts from: the logarithm of `m_j k(d_ij^2)`, by the
+            outputs of the iteration before; zeros at first.
+        c: `[R, I, J]`, the coupling coefficients.
+        m: `[R, J]`, the mass of each kernel: the sum of the coupling coefficients, each times the
+            activation of its input capsule.
+        s: `[R, J, D]`, the means of the votes.
+        v: `[R, J, D]`, the output capsules.
+    """
+
+    log_pk: jax.Array
+    c: jax.Array
+    m: jax.Array
+    s: jax.Array
+    v: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelMixtureRouting:
+    """FREM: the density of Zhang et al. 2018, arXiv:1805.10807, maximised by EM.
+
+    The paper names two ways to maximise the density that the votes are samples of: mean shift
+    (`MeanShiftRouting`), and EM, which is EM routing with one kernel for all in the place of a
+    Gaussian of its own for each output capsule: no variances, no costs, no parameters. Neither its
+    pseudo-code nor code for it was at hand, so the steps here are EM's for that density, and are
+    not known to be the paper's in every detail:
+
+        c_ij = softmax_j (log m_j - |squash(u_hat_ij) - v_j|^2 / (2 h^2))
+        m_j = sum_i c_ij a_i,  v_j = squash(sum_i c_ij a_i u_hat_ij / m_j)
+
+    Activations are lengths, as in `MeanShiftRouting`, and with the default bandwidth `h` the
+    distances count as they do there. Coupling coefficients sum to one over the output capsules.
+    Gradients flow through every iteration.
+
+    Attributes:
+        iterations: how often the outputs are computed, at least 1.
+        bandwidth: of the Gaussian kernel, `h`; more than 0.
+        mass_epsilon: added to the mass that means are divided by; more than 0.
+        half_length: the length that is squashed to a half, see `MeanShiftRouting`.
+        squash: of votes and outputs, see `MeanShiftRouting`.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    iterations: int = 3
+    bandwidth: float = math.sqrt(0.5)
+    mass_epsilon: float = 1e-5
+    half_length: float = HALF_LENGTH
+    squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.positive_integer("iterations of kernel mixture routing", self.iterations)
+        _checks.positive_number("bandwidth", self.bandwidth)
+        _checks.positive_number("mass_epsilon", self.mass_epsilon)
+        _checks.positive_number("half_length", self.half_length)
+        object.__setattr__(self, "squash", squash_from(self.squash))
+
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
+        """Routes one example: votes `[I, J, D]`, activation `[I]` -> `Routed`."""
+        return self.outcome(last_of(*self._steps(votes, activation, softmax), self.iterations))
+
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> KernelMixtureTrace:
+        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
+        return all_of(*self._steps(votes, activation, softmax), self.iterations)
+
+    def outcome(self, state: KernelMixtureTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
+
+    def _steps(
+        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
+    ) -> tuple[KernelMixtureTrace, Callable[[KernelMixtureTrace, jax.Array], KernelMixtureTrace]]:
+        # Weights rounded to bfloat16 would not sum to the mass that their sum is divided by.
+        dtype = accumulation_dtype(votes.dtype)
+        u_hat, a_in = votes.astype(dtype), activation.astype(dtype)
+        samples = self.squash(u_hat / self.half_length)
+
+        def m_step(log_pk: jax.Array) -> KernelMixtureTrace:
+            c = softmax(log_pk)
+            weights = c * a_in[:, None]
+            m = jnp.sum(weights, axis=0)
+            weights = weights / (m + self.mass_epsilon)[None]
+            s = jnp.einsum("ij,ijd->jd", weights, u_hat)
+            return KernelMixtureTrace(log_pk, c, m, s, self.squash(s / self.half_length))
+
+        def e_step(state: KernelMixtureTrace) -> jax.Array:
+            log_m = jnp.log(state.m + self.mass_epsilon)
+            return log_m[None] - _squared_distance(samples, state.v) / (2 * self.bandwidth**2)
+
+        def again(state: KernelMixtureTrace, _index: jax.Array) -> KernelMixtureTrace:
+            return m_step(e_step(state))
+
+        return m_step(jnp.zeros(votes.shape[:2], dtype)), again
+
+
 def _normalized(c: jax.Array) -> jax.Array:
     """Weights of which those of an output capsule sum to one, unless all are zero: `[I, J]`."""
     total = jnp.sum(c, axis=0)

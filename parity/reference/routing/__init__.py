@@ -15,7 +15,7 @@ from torch import nn
 
 from parity.reference.routing.dynamic import Dynamic
 from parity.reference.routing.em import EM
-from parity.reference.routing.kernel_density import MeanShift
+from parity.reference.routing.kernel_density import KernelMixture, MeanShift
 from parity.reference.routing.uniform import Uniform
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
@@ -24,6 +24,7 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic-prior": functools.partial(Dynamic, prior=True),
     "em": EM,
     "kde-dynamic": MeanShift,
+    "kde-em": KernelMixture,
     "uniform": Uniform,
 }
 """By the names of `capsjax.list_routings()`."""
