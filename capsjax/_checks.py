@@ -1,6 +1,7 @@
 """Checks of arguments: each says in one sentence what was wrong and what would be right."""
 
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -52,6 +53,30 @@ def fraction(name: str, value: Any) -> float:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= 1:  # refuses NaN, too
         raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def number(name: str, value: Any) -> float:
+    """The value as a float, if it is a finite number.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
+def positive_number(name: str, value: Any) -> float:
+    """The value as a float, if it is a finite number of more than 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:  # refuses NaN, too
+        raise ValueError(f"{name} must be a number of more than 0, not {value!r}")
     return float(value)
 
 

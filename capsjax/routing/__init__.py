@@ -12,6 +12,13 @@ from capsjax.routing.dense import (
     route_dense,
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
+from capsjax.routing.em import EMRouting, EMTrace, ExpectationMaximization
+from capsjax.routing.kernel_density import (
+    KernelMixtureRouting,
+    KernelMixtureTrace,
+    MeanShiftRouting,
+    MeanShiftTrace,
+)
 from capsjax.routing.prior import LearnedPrior, PriorRouting
 from capsjax.routing.protocol import (
     EXAMPLES,
@@ -50,6 +57,9 @@ _ROUTINGS = {
     "dynamic": _OF_DYNAMIC,
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
+    "em": _entry(ExpectationMaximization),
+    "kde-dynamic": _entry(MeanShiftRouting),
+    "kde-em": _entry(KernelMixtureRouting),
     "uniform": _entry(UniformRouting),
 }
 
@@ -88,8 +98,15 @@ __all__ = [
     "EXAMPLES",
     "IMPLEMENTATIONS",
     "DynamicRouting",
+    "EMRouting",
+    "EMTrace",
+    "ExpectationMaximization",
     "Implementation",
+    "KernelMixtureRouting",
+    "KernelMixtureTrace",
     "LearnedPrior",
+    "MeanShiftRouting",
+    "MeanShiftTrace",
     "PriorRouting",
     "Routed",
     "Routing",

@@ -11,7 +11,7 @@ from jax import lax
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
 from capsjax.routing.iterative import all_of, last_of
-from capsjax.routing.protocol import EXAMPLES, Routed, Softmax, softmax_over_out
+from capsjax.routing.protocol import EXAMPLES, Routed, Softmax, leaky, softmax_over_out
 
 SOFTMAX_AXES = ("in", "out")
 
@@ -139,15 +139,7 @@ class DynamicRouting:
         """Line 4: coupling coefficients `c [I, J]` of the logits `b [I, J]`."""
         if self.softmax_over == "in":
             return jax.nn.softmax(b, axis=0)
-        c = softmax(b)
-        return c * self._kept(b, c) if self.leaky else c
-
-    def _kept(self, b: jax.Array, c: jax.Array) -> jax.Array:
-        """The share that the further logit, zero, leaves of a softmax `c` of `b`: `[I, 1]`."""
-        # The sum of all exp(b) is exp(b) / c, wherever c is not too small to tell.
-        best = jnp.argmax(b, axis=1, keepdims=True)
-        b, c = (jnp.take_along_axis(x, best, axis=1) for x in (b, c))
-        return jax.nn.sigmoid(b - jnp.log(jnp.maximum(c, jnp.finfo(c.dtype).tiny)))
+        return leaky(softmax)(b) if self.leaky else softmax(b)
 
     def agree(self, b: jax.Array, u_hat: jax.Array, v: jax.Array) -> jax.Array:
         """Line 7: adds the scalar products of votes and outputs to the logits `[I, J]`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -124,6 +125,27 @@ def sized(
 def softmax_over_out(logits: jax.Array) -> jax.Array:
     """The softmax over the output capsules in sight: `[I, J]` -> `[I, J]`."""
     return jax.nn.softmax(logits, axis=-1)
+
+
+def leaky(softmax: Softmax) -> Softmax:
+    """A softmax in which a further logit, always zero, takes part; what it gets is lost.
+
+    So an input capsule may belong to nothing above. An option of the authors' code of dynamic and
+    of EM routing.
+
+    Args:
+        softmax: over whichever output capsules.
+    """
+
+    def softmax_with_orphans(logits: jax.Array) -> jax.Array:
+        c = softmax(logits)
+        # The sum of all exponentials is exp(logit) / c, wherever c is not too small to tell.
+        best = jnp.argmax(logits, axis=-1, keepdims=True)
+        logit, share = (jnp.take_along_axis(x, best, axis=-1) for x in (logits, c))
+        total = logit - jnp.log(jnp.maximum(share, jnp.finfo(c.dtype).tiny))
+        return c * jax.nn.sigmoid(total)
+
+    return softmax_with_orphans
 
 
 def asks_for(routing: Callable[..., Any]) -> frozenset[str]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from capsjax import Sizes
@@ -28,4 +29,8 @@ class RoutedCapsNet(CapsNet):
 
     def class_capsules(self, u_hat: Tensor, primary_u: Tensor) -> Stages:
         """The stages of the routing; the activation of a primary capsule is its length."""
-        return self.routing(u_hat, length(primary_u), primary_u)
+        # XLA takes numbers below the smallest normal one for zero. As values they make no
+        # difference, but the gradient of a length has the length 1, or 0 at zero.
+        is_zero = primary_u.abs() < torch.finfo(primary_u.dtype).tiny
+        seen = torch.where(is_zero, torch.zeros_like(primary_u), primary_u)
+        return self.routing(u_hat, length(seen), primary_u)

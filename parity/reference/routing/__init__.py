@@ -14,12 +14,17 @@ from collections.abc import Callable
 from torch import nn
 
 from parity.reference.routing.dynamic import Dynamic
+from parity.reference.routing.em import EM
+from parity.reference.routing.kernel_density import KernelMixture, MeanShift
 from parity.reference.routing.uniform import Uniform
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic": Dynamic,
     "dynamic-leaky": functools.partial(Dynamic, leaky=True),
     "dynamic-prior": functools.partial(Dynamic, prior=True),
+    "em": EM,
+    "kde-dynamic": MeanShift,
+    "kde-em": KernelMixture,
     "uniform": Uniform,
 }
 """By the names of `capsjax.list_routings()`."""

@@ -1,0 +1,246 @@
+"""EM routing between matrix capsules (Hinton, Sabour and Frosst 2018)."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from capsjax import _checks
+from capsjax.capsules import accumulation_dtype
+from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing.protocol import Routed, Sizes, Softmax, leaky, softmax_over_out
+
+FORMULATIONS = ("code", "paper")
+LOG_TWO_PI = math.log(2 * math.pi)
+
+
+class EMTrace(NamedTuple):
+    """Every iteration of EM routing on one example, in the symbols of the paper.
+
+    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
+    in `accumulation_dtype` of the votes' dtype.
+
+    Attributes:
+        log_ap: `[R, I, J]`, what an iteration starts from: the logarithm of `a_j p_j(V_ij)`, by the
+            Gaussians of the iteration before; zeros at first.
+        r: `[R, I, J]`, the assignment probabilities.
+        mass: `[R, J]`, the sum of the assignments, each times the activation of its input capsule.
+        mu: `[R, J, D]`, the means: the poses of the output capsules.
+        variance: `[R, J, D]`, the squares of the paper's `sigma`.
+        logit: `[R, J]`, that of the activation.
+        a: `[R, J]`, the activations of the output capsules.
+    """
+
+    log_ap: jax.Array
+    r: jax.Array
+    mass: jax.Array
+    mu: jax.Array
+    variance: jax.Array
+    logit: jax.Array
+    a: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class ExpectationMaximization:
+    """EM routing: Procedure 1 of Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing".
+
+    Each output capsule is a Gaussian with a diagonal covariance, fitted to the votes. The M-step
+    makes it from the votes that are assigned to it, and switches the capsule on if it describes
+    them in few bits; the E-step assigns each input capsule anew. The authors published no arXiv
+    version (ICLR 2018, openreview.net/forum?id=HJWLfGWRb); their code is `capsule_em` of
+    google-research. Two parameters for each output capsule, `beta_u` and `beta_a`, set what it
+    costs to describe a vote, and to be on.
+
+    The defaults are those of the authors' code, in which the paper leaves open what it calls a
+    schedule, for a convolution. For a class layer it has a quarter of the temperature's inverse
+    (`inverse_temperature=0.0025`) and starts from `initial_beta_u=2` and `initial_beta_a=1`.
+
+    The re-implementation in PyTorch by yl-1993, whose `beta_u` and `beta_a` these then are, is
+    `formulation="paper"`, `inverse_temperature=0.001`, `temperature_decay=0`, `previous_share=0`,
+    `min_variance=1e-8`, `mass_epsilon=1e-8`, `renormalize=True` and both initial values 0.
+
+    Attributes:
+        iterations: how often the Gaussians are computed, 3 in the code; at least 1.
+        formulation: how an activation follows from the mass `m` and the variances of a capsule.
+            In the `"paper"` (section 4), `logit = lambda (beta_a - m sum_h (beta_u + log sigma_h))`
+            over the pose components `h`. In the `"code"`,
+            `logit = lambda (m (-sum_h log sigma_h^2 - beta_u D (1 + log 2 pi)) - 5000 beta_a)`:
+            half of that is the paper's with other units, and with `beta_u = 1` the cost is exactly
+            the entropy of the Gaussian, as in the paper's equation 2.
+        inverse_temperature: what `lambda` tends to, more than 0.
+        temperature_decay: in iteration `t` from 1 on `lambda` is
+            `inverse_temperature (1 - temperature_decay^t)`. From 0, for a constant, to 1
+            (exclusive).
+        previous_share: the share that the mean of the iteration before has in a mean. It is zero
+            before the first iteration, and counts there, too. From 0, the paper's, to 1
+            (exclusive).
+        min_variance: added to every variance; more than 0.
+        mass_epsilon: added to the mass that means and variances are divided by, and in the
+            `"code"` to `m`; more than 0. The code has 1e-5 where it is dense and 1e-7 in
+            convolutions.
+        renormalize: whether the assignments of an input capsule are normalised once more after they
+            are multiplied by its activation. Every capsule counts alike then, unless its activation
+            is about as small as `mass_epsilon`.
+        leaky: whether an input capsule may belong to nothing above: a further logit, always zero,
+            takes part in the softmax over the output capsules, and what it gets is lost. An option
+            of the authors' code.
+        initial_beta_u: what `beta_u` starts from.
+        initial_beta_a: what `beta_a` starts from.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    iterations: int = 3
+    formulation: Literal["code", "paper"] = "code"
+    inverse_temperature: float = 0.01
+    temperature_decay: float = 0.95
+    previous_share: float = 0.1
+    min_variance: float = 0.0005
+    mass_epsilon: float = 1e-5
+    renormalize: bool = False
+    leaky: bool = False
+    initial_beta_u: float = 0.5
+    initial_beta_a: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.positive_integer("iterations of EM routing", self.iterations)
+        _checks.one_of("formulation", self.formulation, FORMULATIONS)
+        _checks.positive_number("inverse_temperature", self.inverse_temperature)
+        for name in ("temperature_decay", "previous_share"):
+            if _checks.fraction(name, getattr(self, name)) == 1:
+                raise ValueError(f"{name} must be less than 1: with 1 there is nothing to route")
+        _checks.positive_number("min_variance", self.min_variance)
+        _checks.positive_number("mass_epsilon", self.mass_epsilon)
+        _checks.boolean("renormalize", self.renormalize)
+        _checks.boolean("leaky", self.leaky)
+        _checks.number("initial_beta_u", self.initial_beta_u)
+        _checks.number("initial_beta_a", self.initial_beta_a)
+
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "EMRouting":
+        """Makes the routing, see `UnsizedRouting`."""
+        return EMRouting(sizes.out_capsules, options=self, param_dtype=param_dtype, rngs=rngs)
+
+    @property
+    def schedule(self) -> list[float]:
+        """`lambda` of each iteration."""
+        steps = range(1, self.iterations + 1)
+        return [self.inverse_temperature * (1 - self.temperature_decay**t) for t in steps]
+
+
+class EMRouting(nnx.Module):
+    """EM routing with its parameters, see `ExpectationMaximization`.
+
+    The result's pose is the mean, its activation the paper's `a_j`, from 0 to 1, and its coupling
+    the assignment probabilities `R_ij` that the means were made with: a softmax over the output
+    capsules, before they are multiplied by the input activations.
+
+    Args:
+        out_capsules: number of capsules above, `J`.
+        options: what is computed.
+        param_dtype: dtype of the parameters, `[J]` each.
+        rngs: source of the initial values, which are constants and draw none.
+    """
+
+    def __init__(
+        self,
+        out_capsules: int,
+        *,
+        options: ExpectationMaximization = ExpectationMaximization(),
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        del rngs
+        self.options = options
+        self.beta_u = nnx.Param(jnp.full(out_capsules, options.initial_beta_u, param_dtype))
+        self.beta_a = nnx.Param(jnp.full(out_capsules, options.initial_beta_a, param_dtype))
+
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
+        """Routes one example: votes `[I, J, D]`, activation `[I]` -> `Routed`."""
+        steps = self._steps(votes, activation, softmax)
+        return self.outcome(last_of(*steps, self.options.iterations))
+
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> EMTrace:
+        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
+        return all_of(*self._steps(votes, activation, softmax), self.options.iterations)
+
+    def outcome(self, state: EMTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.mu, activation=state.a, coupling=state.r)
+
+    def _steps(
+        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
+    ) -> tuple[EMTrace, Callable[[EMTrace, jax.Array], EMTrace]]:
+        n_in, n_out, dim = votes.shape
+        if (n_out,) != self.beta_u.shape:
+            raise ValueError(
+                f"EM routing for {self.beta_u.shape[0]} output capsules cannot route votes of "
+                f"shape {votes.shape}"
+            )
+        # Weights rounded to bfloat16 would not sum to the mass, and shift the means they make.
+        dtype = accumulation_dtype(votes.dtype)
+        V, a_in = votes.astype(dtype), activation.astype(dtype)
+        inverse_temperatures = jnp.asarray(self.options.schedule, dtype)
+
+        def iteration(log_ap: jax.Array, mu: jax.Array, index: int | jax.Array) -> EMTrace:
+            r = self._assign(log_ap, softmax)
+            mass, mu, variance = self._gaussians(V, self._weights(r, a_in), mu)
+            logit = inverse_temperatures[index] * self._saving(mass, variance)
+            return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
+
+        def again(state: EMTrace, index: jax.Array) -> EMTrace:
+            return iteration(_e_step(V, state), state.mu, index)
+
+        nothing = jnp.zeros((n_out, dim), dtype)
+        return iteration(jnp.zeros((n_in, n_out), dtype), nothing, 0), again
+
+    def _assign(self, log_ap: jax.Array, softmax: Softmax) -> jax.Array:
+        """The assignment probabilities `R_ij`, line 7 of the E-step."""
+        return leaky(softmax)(log_ap) if self.options.leaky else softmax(log_ap)
+
+    def _weights(self, r: jax.Array, a_in: jax.Array) -> jax.Array:
+        """How much each vote counts `[I, J]`, line 2 of the M-step."""
+        if self.options.renormalize:
+            a_in = a_in / (a_in + self.options.mass_epsilon)
+        return r * a_in[:, None]
+
+    def _gaussians(
+        self, V: jax.Array, weights: jax.Array, previous_mu: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Lines 3 and 4 of the M-step: mass `[J]`, mean and variance `[J, D]`."""
+        mass = jnp.sum(weights, axis=0)
+        share = self.options.previous_share
+        # A sum that is divided by may not be zero: that of a capsule that nothing is assigned to.
+        weights = weights / (mass + self.options.mass_epsilon)[None]
+        mu = (1 - share) * jnp.einsum("ij,ijd->jd", weights, V) + share * previous_mu
+        variance = jnp.einsum("ij,ijd->jd", weights, jnp.square(V - mu[None]))
+        return mass, mu, variance + self.options.min_variance
+
+    def _saving(self, mass: jax.Array, variance: jax.Array) -> jax.Array:
+        """Lines 5 and 6 of the M-step: what is saved by being on `[J]`, without temperature."""
+        beta_u = self.beta_u[...].astype(mass.dtype)
+        beta_a = self.beta_a[...].astype(mass.dtype)
+        dim, log_det = variance.shape[1], jnp.sum(jnp.log(variance), axis=1)
+        if self.options.formulation == "paper":
+            return beta_a - mass * (dim * beta_u + log_det / 2)
+        mass = mass + self.options.mass_epsilon
+        return mass * (-log_det - (dim * (1 + LOG_TWO_PI)) * beta_u) - 5000 * beta_a
+
+
+def _e_step(V: jax.Array, state: EMTrace) -> jax.Array:
+    """Procedure 1, E-step: the logarithm of `a_j p_j(V_ij)`, `[I, J]`."""
+    log_det = jnp.sum(jnp.log(state.variance), axis=1)
+    distance = jnp.sum(jnp.square(V - state.mu[None]) / state.variance[None], axis=2)
+    # Of the logit, not of a: an activation that has become 0 would be lost.
+    log_a = jax.nn.log_sigmoid(state.logit)
+    return (log_a - (V.shape[2] * LOG_TWO_PI + log_det) / 2)[None] - distance / 2

@@ -1,0 +1,233 @@
+"""Fast routing by weighted kernel density estimation (Zhang, Zhao, Wu and Zhou 2018)."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from capsjax import _checks
+from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing.protocol import Routed, Softmax, softmax_over_out
+
+HALF_LENGTH = math.sqrt(0.5)
+
+
+class MeanShiftTrace(NamedTuple):
+    """Every iteration of mean shift routing on one example.
+
+    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
+    in `accumulation_dtype` of the votes' dtype.
+
+    Attributes:
+        b: `[R, I, J]`, the logits at the start of each iteration.
+        c: `[R, I, J]`, their softmax.
+        w: `[R, I, J]`, the weights of the kernels: `c`, of which those of an output capsule are
+            made to sum to one.
+        s: `[R, J, D]`, the means of the votes.
+        v: `[R, J, D]`, the output capsules.
+    """
+
+    b: jax.Array
+    c: jax.Array
+    w: jax.Array
+    s: jax.Array
+    v: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanShiftRouting:
+    """FRMS, the fast form of dynamic routing of Zhang et al. 2018, arXiv:1805.10807.
+
+    The votes for an output capsule are samples, each with a weight, and the capsule is where a
+    kernel density estimated from them is highest. With Epanechnikov's kernel, `k(d^2) = 1 - d^2`, a
+    step of mean shift is a weighted mean; a weight grows by the kernel between vote and mean:
+
+        c_ij = softmax_j b_ij,  w_ij = c_ij / sum_i c_ij
+        v_j = squash(sum_i w_ij u_hat_ij)
+        b_ij += 1 - |squash(u_hat_ij) - v_j|^2
+
+    This is what the code of one of the authors computes (`KDE_routing` of NLP-Capsule, of Zhao et
+    al. 2019, arXiv:1906.02829); the paper's own pseudo-code may differ from it. As there, the
+    kernel is not cut off where it turns negative, activations of the input capsules are not used,
+    and those of the output capsules are their lengths. The coupling is `w`, which sums to one over
+    the input capsules. Gradients flow through every iteration.
+
+    Attributes:
+        iterations: how often the outputs are computed, 3 in the code; at least 1.
+        half_length: the length that is squashed to a half, more than 0. The code's squash is
+            `n / (0.5 + n^2) s` with `n = |s|`, so `sqrt(0.5)`; that of CapsNet has 1.
+        squash: of votes and outputs `[..., J, D]` that have been divided by `half_length`; a
+            function, or the fields of a `Squash` by name.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    iterations: int = 3
+    half_length: float = HALF_LENGTH
+    squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.positive_integer("iterations of mean shift routing", self.iterations)
+        _checks.positive_number("half_length", self.half_length)
+        object.__setattr__(self, "squash", squash_from(self.squash))
+
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
+        """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
+        del activation
+        return self.outcome(last_of(*self._steps(votes, softmax), self.iterations))
+
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> MeanShiftTrace:
+        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
+        del activation
+        return all_of(*self._steps(votes, softmax), self.iterations)
+
+    def outcome(self, state: MeanShiftTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.w)
+
+    def _steps(
+        self, votes: jax.Array, softmax: Softmax
+    ) -> tuple[MeanShiftTrace, Callable[[MeanShiftTrace, jax.Array], MeanShiftTrace]]:
+        dtype = accumulation_dtype(votes.dtype)
+        samples = self.squash(votes.astype(dtype) / self.half_length)
+
+        def iteration(b: jax.Array) -> MeanShiftTrace:
+            c = softmax(b)
+            w = _normalized(c)
+            s = jnp.einsum("ij,ijd->jd", w.astype(votes.dtype), votes, preferred_element_type=dtype)
+            return MeanShiftTrace(b, c, w, s, self.squash(s / self.half_length))
+
+        def again(state: MeanShiftTrace, _index: jax.Array) -> MeanShiftTrace:
+            return iteration(state.b + 1 - _squared_distance(samples, state.v))
+
+        return iteration(jnp.zeros(votes.shape[:2], dtype)), again
+
+
+class KernelMixtureTrace(NamedTuple):
+    """Every iteration of routing by EM of kernels on one example.
+
+    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
+    in `accumulation_dtype` of the votes' dtype.
+
+    Attributes:
+        log_pk: `[R, I, J]`, what an iteration starts from: the logarithm of `m_j k(d_ij^2)`, by the
+            outputs of the iteration before; zeros at first.
+        c: `[R, I, J]`, the coupling coefficients.
+        m: `[R, J]`, the mass of each kernel: the sum of the coupling coefficients, each times the
+            activation of its input capsule.
+        s: `[R, J, D]`, the means of the votes.
+        v: `[R, J, D]`, the output capsules.
+    """
+
+    log_pk: jax.Array
+    c: jax.Array
+    m: jax.Array
+    s: jax.Array
+    v: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelMixtureRouting:
+    """FREM: the density of Zhang et al. 2018, arXiv:1805.10807, maximised by EM.
+
+    The paper names two ways to maximise the density that the votes are samples of: mean shift
+    (`MeanShiftRouting`), and EM, which is EM routing with one kernel for all in the place of a
+    Gaussian of its own for each output capsule: no variances, no costs, no parameters. Neither its
+    pseudo-code nor code for it was at hand, so the steps here are EM's for that density, and are
+    not known to be the paper's in every detail:
+
+        c_ij = softmax_j (log m_j - |squash(u_hat_ij) - v_j|^2 / (2 h^2))
+        m_j = sum_i c_ij a_i,  v_j = squash(sum_i c_ij a_i u_hat_ij / m_j)
+
+    Activations are lengths, as in `MeanShiftRouting`, and with the default bandwidth `h` the
+    distances count as they do there. Coupling coefficients sum to one over the output capsules.
+    Gradients flow through every iteration.
+
+    Attributes:
+        iterations: how often the outputs are computed, at least 1.
+        bandwidth: of the Gaussian kernel, `h`; more than 0.
+        mass_epsilon: added to the mass that means are divided by; more than 0.
+        half_length: the length that is squashed to a half, see `MeanShiftRouting`.
+        squash: of votes and outputs, see `MeanShiftRouting`.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    iterations: int = 3
+    bandwidth: float = math.sqrt(0.5)
+    mass_epsilon: float = 1e-5
+    half_length: float = HALF_LENGTH
+    squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.positive_integer("iterations of kernel mixture routing", self.iterations)
+        _checks.positive_number("bandwidth", self.bandwidth)
+        _checks.positive_number("mass_epsilon", self.mass_epsilon)
+        _checks.positive_number("half_length", self.half_length)
+        object.__setattr__(self, "squash", squash_from(self.squash))
+
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
+        """Routes one example: votes `[I, J, D]`, activation `[I]` -> `Routed`."""
+        return self.outcome(last_of(*self._steps(votes, activation, softmax), self.iterations))
+
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> KernelMixtureTrace:
+        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
+        return all_of(*self._steps(votes, activation, softmax), self.iterations)
+
+    def outcome(self, state: KernelMixtureTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
+
+    def _steps(
+        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
+    ) -> tuple[KernelMixtureTrace, Callable[[KernelMixtureTrace, jax.Array], KernelMixtureTrace]]:
+        # Weights rounded to bfloat16 would not sum to the mass that their sum is divided by.
+        dtype = accumulation_dtype(votes.dtype)
+        u_hat, a_in = votes.astype(dtype), activation.astype(dtype)
+        samples = self.squash(u_hat / self.half_length)
+
+        def m_step(log_pk: jax.Array) -> KernelMixtureTrace:
+            c = softmax(log_pk)
+            weights = c * a_in[:, None]
+            m = jnp.sum(weights, axis=0)
+            weights = weights / (m + self.mass_epsilon)[None]
+            s = jnp.einsum("ij,ijd->jd", weights, u_hat)
+            return KernelMixtureTrace(log_pk, c, m, s, self.squash(s / self.half_length))
+
+        def e_step(state: KernelMixtureTrace) -> jax.Array:
+            log_m = jnp.log(state.m + self.mass_epsilon)
+            return log_m[None] - _squared_distance(samples, state.v) / (2 * self.bandwidth**2)
+
+        def again(state: KernelMixtureTrace, _index: jax.Array) -> KernelMixtureTrace:
+            return m_step(e_step(state))
+
+        return m_step(jnp.zeros(votes.shape[:2], dtype)), again
+
+
+def _normalized(c: jax.Array) -> jax.Array:
+    """Weights of which those of an output capsule sum to one, unless all are zero: `[I, J]`."""
+    total = jnp.sum(c, axis=0)
+    # After dozens of iterations all input capsules may have left one.
+    is_zero = total < jnp.finfo(c.dtype).tiny
+    return c / jnp.where(is_zero, 1, total)[None]
+
+
+def _squared_distance(samples: jax.Array, v: jax.Array) -> jax.Array:
+    """From each vote `[I, J, D]` to its output capsule `[J, D]`: `[I, J]`."""
+    return jnp.sum(jnp.square(samples - v[None]), axis=2)
