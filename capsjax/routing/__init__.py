@@ -12,6 +12,7 @@ from capsjax.routing.dense import (
     route_dense,
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
+from capsjax.routing.heinsen import Heinsen, HeinsenRouting, HeinsenTrace
 from capsjax.routing.prior import LearnedPrior, PriorRouting
 from capsjax.routing.protocol import (
     EXAMPLES,
@@ -50,6 +51,7 @@ _ROUTINGS = {
     "dynamic": _OF_DYNAMIC,
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
+    "heinsen": _entry(Heinsen),
     "uniform": _entry(UniformRouting),
 }
 
@@ -88,6 +90,9 @@ __all__ = [
     "EXAMPLES",
     "IMPLEMENTATIONS",
     "DynamicRouting",
+    "Heinsen",
+    "HeinsenRouting",
+    "HeinsenTrace",
     "Implementation",
     "LearnedPrior",
     "PriorRouting",
