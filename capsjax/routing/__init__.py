@@ -13,6 +13,7 @@ from capsjax.routing.dense import (
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
 from capsjax.routing.heinsen import Heinsen, HeinsenRouting, HeinsenTrace
+from capsjax.routing.heinsen_2022 import Heinsen2022, Heinsen2022Routing, Heinsen2022Trace
 from capsjax.routing.prior import LearnedPrior, PriorRouting
 from capsjax.routing.protocol import (
     EXAMPLES,
@@ -52,6 +53,7 @@ _ROUTINGS = {
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
     "heinsen": _entry(Heinsen),
+    "heinsen-2022": _entry(Heinsen2022),
     "uniform": _entry(UniformRouting),
 }
 
@@ -91,6 +93,9 @@ __all__ = [
     "IMPLEMENTATIONS",
     "DynamicRouting",
     "Heinsen",
+    "Heinsen2022",
+    "Heinsen2022Routing",
+    "Heinsen2022Trace",
     "HeinsenRouting",
     "HeinsenTrace",
     "Implementation",

@@ -42,7 +42,7 @@ class HeinsenTrace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Heinsen:
-    """The options of `HeinsenRouting`: the routing, before it is known what it connects.
+    """The settings of `HeinsenRouting`: the routing, before it is known what it connects.
 
     The defaults are those of the author's code.
 
@@ -81,7 +81,7 @@ class Heinsen:
         return HeinsenRouting(
             sizes.in_capsules,
             sizes.out_capsules,
-            options=self,
+            settings=self,
             param_dtype=param_dtype,
             rngs=rngs,
         )
@@ -103,7 +103,7 @@ class HeinsenRouting(nnx.Module):
     Args:
         in_capsules: number of capsules below, `I`.
         out_capsules: number of capsules above, `J`.
-        options: how it is done.
+        settings: how it is done.
         param_dtype: dtype of the betas.
         rngs: source of the initial values; the betas are zero and draw none.
     """
@@ -113,15 +113,15 @@ class HeinsenRouting(nnx.Module):
         in_capsules: int,
         out_capsules: int,
         *,
-        options: Heinsen = Heinsen(),
+        settings: Heinsen = Heinsen(),
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         del rngs
-        self.options = options
-        shape = (1 if options.shared else in_capsules, out_capsules)
+        self.settings = settings
+        shape = (1 if settings.shared else in_capsules, out_capsules)
         self.beta_use = nnx.Param(jnp.zeros(shape, param_dtype))
-        self.beta_ign = None if options.single_beta else nnx.Param(jnp.zeros(shape, param_dtype))
+        self.beta_ign = None if settings.single_beta else nnx.Param(jnp.zeros(shape, param_dtype))
 
     def __call__(
         self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
@@ -131,13 +131,13 @@ class HeinsenRouting(nnx.Module):
         The coupling is `R`, which sums to one over the output capsules.
         """
         steps = self._steps(votes, activation, softmax)
-        return self.outcome(last_of(*steps, self.options.iterations))
+        return self.outcome(last_of(*steps, self.settings.iterations))
 
     def trace(
         self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
     ) -> HeinsenTrace:
         """Routes one example and keeps every iteration."""
-        return all_of(*self._steps(votes, activation, softmax), self.options.iterations)
+        return all_of(*self._steps(votes, activation, softmax), self.settings.iterations)
 
     def outcome(self, state: HeinsenTrace) -> Routed:
         """What one iteration of a trace comes to."""
@@ -162,7 +162,7 @@ class HeinsenRouting(nnx.Module):
     def _e_step(self, V: jax.Array, state: HeinsenTrace) -> jax.Array:
         """The logits `[I, J]` of the shares: output capsules that are there attract votes."""
         deviation = V.astype(state.mu_out.dtype) - state.mu_out[None]
-        if self.options.model == "gaussian":
+        if self.settings.model == "gaussian":
             # What all output capsules have in common is left out of the logarithm.
             sigma = jnp.sqrt(state.sigma_squared_out)
             exponent = jnp.sum(jnp.square(deviation / sigma[None]), axis=-1) / 2
@@ -186,13 +186,13 @@ class HeinsenRouting(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Scores `[J]`, means and variances `[J, D]` of the output capsules."""
         a_out = jnp.sum(beta_use * D_use - beta_ign * D_ign, axis=0)
-        weight = D_use / (jnp.sum(D_use, axis=0) + self.options.epsilon)[None]
+        weight = D_use / (jnp.sum(D_use, axis=0) + self.settings.epsilon)[None]
         mu_out = jnp.einsum(
             "ij,ijd->jd", weight.astype(V.dtype), V, preferred_element_type=weight.dtype
         )
         squared = jnp.square(V.astype(mu_out.dtype) - mu_out[None])
         variance = jnp.sum(weight[:, :, None] * squared, axis=0)
-        return a_out, mu_out, variance + self.options.epsilon
+        return a_out, mu_out, variance + self.settings.epsilon
 
     def _betas(self, V: jax.Array) -> tuple[jax.Array, jax.Array]:
         I, J, _ = V.shape  # noqa: E741

@@ -15,6 +15,7 @@ from torch import nn
 
 from parity.reference.routing.dynamic import Dynamic
 from parity.reference.routing.heinsen import Heinsen
+from parity.reference.routing.heinsen_2022 import Heinsen2022
 from parity.reference.routing.uniform import Uniform
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
@@ -22,6 +23,7 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic-leaky": functools.partial(Dynamic, leaky=True),
     "dynamic-prior": functools.partial(Dynamic, prior=True),
     "heinsen": Heinsen,
+    "heinsen-2022": Heinsen2022,
     "uniform": Uniform,
 }
 """By the names of `capsjax.list_routings()`."""

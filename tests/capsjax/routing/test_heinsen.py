@@ -25,7 +25,7 @@ ACTIVATION = np.random.default_rng(1).uniform(0.1, 0.9, (B, I)).astype(np.float3
 
 
 def make(**options):
-    routing = HeinsenRouting(I, J, options=Heinsen(**options), rngs=nnx.Rngs(0))
+    routing = HeinsenRouting(I, J, settings=Heinsen(**options), rngs=nnx.Rngs(0))
     for seed, beta in enumerate((routing.beta_use, routing.beta_ign)):
         if beta is not None:
             beta[...] = jnp.asarray(draw(*beta.shape, seed=seed))
