@@ -144,10 +144,12 @@ class HeinsenRouting(nnx.Module):
         return Routed(pose=state.mu_out, activation=jax.nn.sigmoid(state.a_out), coupling=state.R)
 
     def _steps(
-        self, V: jax.Array, activation: jax.Array, softmax: Softmax
+        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
     ) -> tuple[HeinsenTrace, Callable[[HeinsenTrace, jax.Array], HeinsenTrace]]:
-        dtype = accumulation_dtype(V.dtype)
-        f_a_inp = activation.astype(dtype)[:, None]
+        # Weights rounded to bfloat16 would not sum to one, and the mean be off by more than votes
+        # that agree vary.
+        dtype = accumulation_dtype(votes.dtype)
+        V, f_a_inp = votes.astype(dtype), activation.astype(dtype)[:, None]
         betas = self._betas(V)
 
         def after(R: jax.Array) -> HeinsenTrace:
@@ -161,7 +163,7 @@ class HeinsenRouting(nnx.Module):
 
     def _e_step(self, V: jax.Array, state: HeinsenTrace) -> jax.Array:
         """The logits `[I, J]` of the shares: output capsules that are there attract votes."""
-        deviation = V.astype(state.mu_out.dtype) - state.mu_out[None]
+        deviation = V - state.mu_out[None]
         if self.settings.model == "gaussian":
             # What all output capsules have in common is left out of the logarithm.
             sigma = jnp.sqrt(state.sigma_squared_out)
@@ -187,10 +189,8 @@ class HeinsenRouting(nnx.Module):
         """Scores `[J]`, means and variances `[J, D]` of the output capsules."""
         a_out = jnp.sum(beta_use * D_use - beta_ign * D_ign, axis=0)
         weight = D_use / (jnp.sum(D_use, axis=0) + self.settings.epsilon)[None]
-        mu_out = jnp.einsum(
-            "ij,ijd->jd", weight.astype(V.dtype), V, preferred_element_type=weight.dtype
-        )
-        squared = jnp.square(V.astype(mu_out.dtype) - mu_out[None])
+        mu_out = jnp.einsum("ij,ijd->jd", weight, V)
+        squared = jnp.square(V - mu_out[None])
         variance = jnp.sum(weight[:, :, None] * squared, axis=0)
         return a_out, mu_out, variance + self.settings.epsilon
 
@@ -200,7 +200,7 @@ class HeinsenRouting(nnx.Module):
             raise ValueError(
                 f"betas of shape {self.beta_use.shape} cannot route votes of shape {V.shape}"
             )
-        beta_use = self.beta_use[...].astype(accumulation_dtype(V.dtype))
+        beta_use = self.beta_use[...].astype(V.dtype)
         if self.beta_ign is None:
             return beta_use, beta_use
-        return beta_use, self.beta_ign[...].astype(beta_use.dtype)
+        return beta_use, self.beta_ign[...].astype(V.dtype)
