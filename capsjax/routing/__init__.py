@@ -13,6 +13,8 @@ from capsjax.routing.dense import (
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
 from capsjax.routing.em import EMRouting, EMTrace, ExpectationMaximization
+from capsjax.routing.heinsen import Heinsen, HeinsenRouting, HeinsenTrace
+from capsjax.routing.heinsen_2022 import Heinsen2022, Heinsen2022Routing, Heinsen2022Trace
 from capsjax.routing.kernel_density import (
     KernelMixtureRouting,
     KernelMixtureTrace,
@@ -58,6 +60,8 @@ _ROUTINGS = {
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
     "em": _entry(ExpectationMaximization),
+    "heinsen": _entry(Heinsen),
+    "heinsen-2022": _entry(Heinsen2022),
     "kde-dynamic": _entry(MeanShiftRouting),
     "kde-em": _entry(KernelMixtureRouting),
     "uniform": _entry(UniformRouting),
@@ -101,6 +105,12 @@ __all__ = [
     "EMRouting",
     "EMTrace",
     "ExpectationMaximization",
+    "Heinsen",
+    "Heinsen2022",
+    "Heinsen2022Routing",
+    "Heinsen2022Trace",
+    "HeinsenRouting",
+    "HeinsenTrace",
     "Implementation",
     "KernelMixtureRouting",
     "KernelMixtureTrace",

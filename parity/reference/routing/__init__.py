@@ -15,6 +15,8 @@ from torch import nn
 
 from parity.reference.routing.dynamic import Dynamic
 from parity.reference.routing.em import EM
+from parity.reference.routing.heinsen import Heinsen
+from parity.reference.routing.heinsen_2022 import Heinsen2022
 from parity.reference.routing.kernel_density import KernelMixture, MeanShift
 from parity.reference.routing.uniform import Uniform
 
@@ -25,6 +27,8 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "em": EM,
     "kde-dynamic": MeanShift,
     "kde-em": KernelMixture,
+    "heinsen": Heinsen,
+    "heinsen-2022": Heinsen2022,
     "uniform": Uniform,
 }
 """By the names of `capsjax.list_routings()`."""

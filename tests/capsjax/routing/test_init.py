@@ -1,5 +1,7 @@
 """Routings by name, from the plain values of a configuration."""
 
+from pathlib import Path
+
 import pytest
 
 from capsjax import DynamicRouting, LearnedPrior, Squash, create_routing, list_routings
@@ -48,3 +50,10 @@ def test_options_as_json_has_them():
 def test_wrong_names_and_values_list_the_right_ones(name, options, message):
     with pytest.raises(ValueError, match=message):
         create_routing(name, **options)
+
+
+def test_every_routing_is_in_the_table_of_routings():
+    lines = (Path(__file__).parents[3] / "docs" / "routings.md").read_text().splitlines()
+    rows = [line.split("|")[1].strip().strip("`") for line in lines if line.startswith("| `")]
+    assert rows == sorted(rows)
+    assert set(list_routings()) <= set(rows)

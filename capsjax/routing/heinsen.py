@@ -1,0 +1,206 @@
+"""Routing by what it is worth to use an input capsule (Heinsen 2019)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from capsjax import _checks
+from capsjax.capsules import accumulation_dtype
+from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing.protocol import Routed, Sizes, Softmax, softmax_over_out
+
+MODELS = ("gaussian", "soft_k_means")
+
+
+class HeinsenTrace(NamedTuple):
+    """Every iteration of `HeinsenRouting` on one example, in the symbols of the author's code.
+
+    `N` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
+    in `accumulation_dtype` of the votes' dtype.
+
+    Attributes:
+        R: `[N, I, J]`, the share of each input capsule that each output capsule gets.
+        D_use: `[N, I, J]`, the data of an input capsule that an output capsule uses.
+        D_ign: `[N, I, J]`, the data of an input capsule that it ignores.
+        a_out: `[N, J]`, the logits of the output capsules' activations.
+        mu_out: `[N, J, D]`, the means of the votes: the output capsules.
+        sigma_squared_out: `[N, J, D]`, the variances of the votes.
+    """
+
+    R: jax.Array
+    D_use: jax.Array
+    D_ign: jax.Array
+    a_out: jax.Array
+    mu_out: jax.Array
+    sigma_squared_out: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Heinsen:
+    """The settings of `HeinsenRouting`: the routing, before it is known what it connects.
+
+    The defaults are those of the author's code.
+
+    Attributes:
+        iterations: how often the outputs are computed, 3 in the paper; at least 1.
+        model: how likely a vote is in an output capsule: by a `"gaussian"` with a variance for each
+            component, or as in `"soft_k_means"`, by its squared distance from the mean alone.
+        single_beta: whether to use a unit of data is worth what it costs to ignore it: one
+            parameter `beta_use` stands for both.
+        shared: whether all input capsules have the same betas, `[1, J]`. The author's networks have
+            it in the layer whose number of input capsules is not fixed.
+        epsilon: added to the data that an output capsule uses, by which its votes are divided, and
+            to their variance; above 0, at most 1.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    iterations: int = 3
+    model: Literal["gaussian", "soft_k_means"] = "gaussian"
+    single_beta: bool = False
+    shared: bool = False
+    epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.positive_integer("iterations of Heinsen's routing", self.iterations)
+        _checks.one_of("model of Heinsen's routing", self.model, MODELS)
+        _checks.boolean("single_beta", self.single_beta)
+        _checks.boolean("shared", self.shared)
+        if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
+            raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
+
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "HeinsenRouting":
+        """Makes the routing, see `UnsizedRouting`."""
+        return HeinsenRouting(
+            sizes.in_capsules,
+            sizes.out_capsules,
+            settings=self,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+
+class HeinsenRouting(nnx.Module):
+    """Expectation maximisation whose capsules weigh what they use against what they ignore.
+
+    Heinsen 2019, "An Algorithm for Routing Capsules in All Domains", arXiv:1911.00792. Each output
+    capsule is a mean of the votes, weighted by their probability. Whether it is there is decided
+    apart from that: an output capsule uses a share of the data of each input capsule, which has a
+    benefit `beta_use` a unit, and ignores the rest, which has a cost `beta_ign`. Gradients flow
+    through every iteration.
+
+    In the paper an activation is the logistic function of a score. Here the input's are given
+    between 0 and 1, so they are what the paper calls `f(a_inp)`, and the output's are `f(a_out)`;
+    the scores are in the trace. The votes, which the paper makes in the routing, are the layer's.
+
+    Args:
+        in_capsules: number of capsules below, `I`.
+        out_capsules: number of capsules above, `J`.
+        settings: how it is done.
+        param_dtype: dtype of the betas.
+        rngs: source of the initial values; the betas are zero and draw none.
+    """
+
+    def __init__(
+        self,
+        in_capsules: int,
+        out_capsules: int,
+        *,
+        settings: Heinsen = Heinsen(),
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        del rngs
+        self.settings = settings
+        shape = (1 if settings.shared else in_capsules, out_capsules)
+        self.beta_use = nnx.Param(jnp.zeros(shape, param_dtype))
+        self.beta_ign = None if settings.single_beta else nnx.Param(jnp.zeros(shape, param_dtype))
+
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
+        """Routes one example: votes `[I, J, D]`, activation `[I]` from 0 to 1 -> `Routed`.
+
+        The coupling is `R`, which sums to one over the output capsules.
+        """
+        steps = self._steps(votes, activation, softmax)
+        return self.outcome(last_of(*steps, self.settings.iterations))
+
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> HeinsenTrace:
+        """Routes one example and keeps every iteration."""
+        return all_of(*self._steps(votes, activation, softmax), self.settings.iterations)
+
+    def outcome(self, state: HeinsenTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.mu_out, activation=jax.nn.sigmoid(state.a_out), coupling=state.R)
+
+    def _steps(
+        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
+    ) -> tuple[HeinsenTrace, Callable[[HeinsenTrace, jax.Array], HeinsenTrace]]:
+        # Weights rounded to bfloat16 would not sum to one, and the mean be off by more than votes
+        # that agree vary.
+        dtype = accumulation_dtype(votes.dtype)
+        V, f_a_inp = votes.astype(dtype), activation.astype(dtype)[:, None]
+        betas = self._betas(V)
+
+        def after(R: jax.Array) -> HeinsenTrace:
+            D_use, D_ign = self._d_step(R, f_a_inp)
+            return HeinsenTrace(R, D_use, D_ign, *self._m_step(V, D_use, D_ign, *betas))
+
+        def again(state: HeinsenTrace, _index: jax.Array) -> HeinsenTrace:
+            return after(softmax(self._e_step(V, state)))
+
+        return after(softmax(jnp.zeros(V.shape[:2], dtype))), again
+
+    def _e_step(self, V: jax.Array, state: HeinsenTrace) -> jax.Array:
+        """The logits `[I, J]` of the shares: output capsules that are there attract votes."""
+        deviation = V - state.mu_out[None]
+        if self.settings.model == "gaussian":
+            # What all output capsules have in common is left out of the logarithm.
+            sigma = jnp.sqrt(state.sigma_squared_out)
+            exponent = jnp.sum(jnp.square(deviation / sigma[None]), axis=-1) / 2
+            log_p = -exponent - jnp.sum(jnp.log(sigma), axis=-1)[None]
+        else:
+            log_p = -jnp.sum(jnp.square(deviation), axis=-1)
+        return jax.nn.log_sigmoid(state.a_out)[None] + log_p
+
+    def _d_step(self, R: jax.Array, f_a_inp: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The data `[I, J]` of the input capsules `[I, 1]` that is used, and that is not."""
+        D_use = f_a_inp * R
+        return D_use, f_a_inp - D_use
+
+    def _m_step(
+        self,
+        V: jax.Array,
+        D_use: jax.Array,
+        D_ign: jax.Array,
+        beta_use: jax.Array,
+        beta_ign: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Scores `[J]`, means and variances `[J, D]` of the output capsules."""
+        a_out = jnp.sum(beta_use * D_use - beta_ign * D_ign, axis=0)
+        weight = D_use / (jnp.sum(D_use, axis=0) + self.settings.epsilon)[None]
+        mu_out = jnp.einsum("ij,ijd->jd", weight, V)
+        squared = jnp.square(V - mu_out[None])
+        variance = jnp.sum(weight[:, :, None] * squared, axis=0)
+        return a_out, mu_out, variance + self.settings.epsilon
+
+    def _betas(self, V: jax.Array) -> tuple[jax.Array, jax.Array]:
+        I, J, _ = V.shape  # noqa: E741
+        if self.beta_use.shape not in {(I, J), (1, J)}:
+            raise ValueError(
+                f"betas of shape {self.beta_use.shape} cannot route votes of shape {V.shape}"
+            )
+        beta_use = self.beta_use[...].astype(V.dtype)
+        if self.beta_ign is None:
+            return beta_use, beta_use
+        return beta_use, self.beta_ign[...].astype(V.dtype)
