@@ -11,8 +11,16 @@ from capsjax.layers import (
     GridShape,
     PrimaryCaps,
 )
-from capsjax.losses import margin_loss, reconstruction_loss
-from capsjax.models import CapsNet, CapsNetOutput, create_model, list_models
+from capsjax.losses import margin_loss, reconstruction_loss, spread_loss
+from capsjax.models import (
+    CNN,
+    AffCapsNet,
+    CapsNet,
+    CapsNetOutput,
+    create_model,
+    list_models,
+    model_options,
+)
 from capsjax.routing import (
     EXAMPLES,
     DynamicRouting,
@@ -52,7 +60,9 @@ from capsjax.routing import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "CNN",
     "EXAMPLES",
+    "AffCapsNet",
     "CapsNet",
     "CapsNetOutput",
     "Capsules",
@@ -95,12 +105,14 @@ __all__ = [
     "list_routings",
     "map_examples",
     "margin_loss",
+    "model_options",
     "norm",
     "reconstruction_loss",
     "route",
     "route_dense",
     "routing_options",
     "softmax_over_out",
+    "spread_loss",
     "squash",
     "trace",
 ]

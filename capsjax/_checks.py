@@ -1,5 +1,6 @@
 """Checks of arguments: each says in one sentence what was wrong and what would be right."""
 
+import functools
 import inspect
 import math
 import numbers
@@ -131,6 +132,8 @@ def floating_dtype(name: str, value: Any) -> jnp.dtype:
 
 def option_names(function: Callable[..., Any], *, without: Collection[str] = ()) -> list[str]:
     """The names of the arguments of a function or constructor, `self` left out."""
+    if isinstance(function, functools.partial):
+        function = function.func
     if inspect.isclass(function):
         function = function.__init__
     return [

@@ -45,6 +45,33 @@ def margin_loss(
     return jnp.sum(targets * present + negative_weight * (1 - targets) * absent, axis=-1)
 
 
+def spread_loss(
+    activations: jax.Array, targets: jax.Array, *, margin: float | jax.Array = 0.9
+) -> jax.Array:
+    """Spread loss: how far the activation of the target fails to exceed each other by a margin.
+
+    `L = sum_{i != t} max(0, m - (a_t - a_i))^2` (Hinton, Sabour and Frosst 2018, "Matrix capsules
+    with EM routing", equation 3). There the margin grows from 0.2 to 0.9 in the course of training.
+
+    Args:
+        activations: `[..., classes]`, any floating dtype.
+        targets: `[..., classes]`, 1 for the one class that is present and 0 elsewhere.
+        margin: m, a number or a scalar array.
+
+    Returns:
+        `[...]`, computed and returned in `accumulation_dtype(activations.dtype)`.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _require_same_shape("activations", activations, "targets", targets)
+    activations = activations.astype(accumulation_dtype(activations.dtype))
+    targets = targets.astype(activations.dtype)
+    of_target = jnp.sum(targets * activations, axis=-1, keepdims=True)
+    short_of = jax.nn.relu(margin - (of_target - activations))
+    return jnp.sum((1 - targets) * jnp.square(short_of), axis=-1)
+
+
 def reconstruction_loss(reconstruction: jax.Array, images: jax.Array) -> jax.Array:
     """Summed squared error between images and their reconstructions.
 

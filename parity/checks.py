@@ -28,7 +28,7 @@ from parity.evaluation import (
     symbols_in,
 )
 from parity.inputs import KINDS, cut_to_size, load_images, of_kind
-from parity.pairs import PAIRS, SIZES, DtypeName, Pair, PairMaker, in_float64
+from parity.pairs import PAIRS, SIZES, DtypeName, Pair, PairMaker, Sizes, in_float64
 from parity.training import CapsjaxTraining, DrivenAdam, ReferenceTraining, adam
 from train.data import Split
 
@@ -172,6 +172,7 @@ def check(
     seed: int = 0,
     progress: Callable[[Iterator, int], Iterator] | None = None,
     make_pair: PairMaker | None = None,
+    networks: Mapping[str, Sizes] = SIZES,
     optimizer: optax.GradientTransformation | None = None,
     batch_cases: Mapping[str, Sequence[Case]] = BATCH_CASES,
     training_cases: Mapping[str, Sequence[Case]] = TRAINING_CASES,
@@ -186,6 +187,7 @@ def check(
         seed: of the weights, and of which images are taken.
         progress: wraps the iterator over cases, given their number, and shows how far it is.
         make_pair: what makes the pairs, instead of `PAIRS[layout]`.
+        networks: the sizes by name, where the pairs are of another model.
         optimizer: capsjax's, instead of `adam()`.
         batch_cases: by size, what is compared for one batch.
         training_cases: by size, what is trained.
@@ -199,17 +201,21 @@ def check(
     dataset, split = load_images(data_dir)
     split = _shuffled(split, seed)
     result = Result(layout, dtype, dataset, seed)
+
+    def make_sized(network: str, **options: Any) -> Pair:
+        return make_pair(networks[network], **options)
+
     jobs: list[tuple[str, Callable[[], None]]] = []
     for size in sizes:
-        images = cut_to_size(split, SIZES[size]["image_shape"])
+        images = cut_to_size(split, networks[size]["image_shape"])
         jobs += [
-            (str(case), _job(_compare_batch, result, case, make_pair, images))
+            (str(case), _job(_compare_batch, result, case, make_sized, images))
             for case in batch_cases.get(size, ())
         ]
         jobs += [
             (
                 f"{case}, {STEPS} steps",
-                _job(_compare_training, result, case, make_pair, images, optimizer),
+                _job(_compare_training, result, case, make_sized, images, optimizer),
             )
             for case in training_cases.get(size, ())
         ]
@@ -218,8 +224,8 @@ def check(
             run()
         if jax.default_backend() == "gpu" and not x64:
             for size in sizes:
-                images = cut_to_size(split, SIZES[size]["image_shape"])
-                result.comparisons += coarser_precisions(size, make_pair, images, seed)
+                images = cut_to_size(split, networks[size]["image_shape"])
+                result.comparisons += coarser_precisions(size, make_sized, images, seed)
     result.seconds = time.monotonic() - start
     return result
 
@@ -237,7 +243,7 @@ def _compare_batch(result: Result, case: Case, make_pair: PairMaker, split: Spli
     images, labels = split.images[: case.batch], split.labels[: case.batch]
     for biases in case.biases:
         pair = make_pair(
-            SIZES[case.network],
+            case.network,
             iterations=case.iterations,
             dtype=result.dtype,
             seed=result.seed,
@@ -338,6 +344,9 @@ class ReductionLengths(NamedTuple):
 def reduction_lengths(pair: Pair, batch: int) -> ReductionLengths:
     """The longest sums of a pair's network on a batch."""
     model: Any = pair.model
+    if pair.parts:
+        forward, backward = pair.reference.longest_sums
+        return ReductionLengths(forward, forward, forward, max(forward, batch * backward))
     terms = [
         int(np.prod(conv.kernel.shape[:3]))
         for conv in (model.features.conv, model.primary_caps.conv)
@@ -360,9 +369,7 @@ def _compare_training(
     split: Split,
     optimizer: optax.GradientTransformation | None,
 ) -> None:
-    pair = make_pair(
-        SIZES[case.network], iterations=case.iterations, dtype=result.dtype, seed=result.seed
-    )
+    pair = make_pair(case.network, iterations=case.iterations, dtype=result.dtype, seed=result.seed)
     optimizer = adam() if optimizer is None else optimizer
     reference = ReferenceTraining(pair, result.dtype)
     wide = ReferenceTraining(pair, "float64") if result.dtype == "float32" else None
@@ -419,7 +426,7 @@ def coarser_precisions(
 
     Args:
         network: a name of `SIZES`.
-        make_pair: makes the pairs.
+        make_pair: makes the pairs, given the name of their size.
         split: images of the network's size.
         seed: of the weights.
         batch: images.
@@ -430,7 +437,7 @@ def coarser_precisions(
         ("bfloat16", "bfloat16", "highest"),
         ("TF32", None, "tensorfloat32"),
     ):
-        pair = make_pair(SIZES[network], iterations=3, dtype="float32", seed=seed, compute=dtype)
+        pair = make_pair(network, iterations=3, dtype="float32", seed=seed, compute=dtype)
         seen = of_kind("images", images, pair)
         expected = of_reference(pair, seen, labels)
         with jax.default_matmul_precision(precision):

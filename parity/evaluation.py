@@ -21,10 +21,10 @@ ADAM, TRAINING = "Adam alone", "training"
 LATER_GROUPS = (ADAM, TRAINING)
 IN_A_STEP = ("first moment", "second moment", "parameters", "loss")
 BEFORE_ROUTING = ("conv1", "primary_s", "primary_u", "u_hat")
-AFTER_ROUTING = ("capsules", "coupling", "lengths", "mask", "reconstruction")
-LOSSES = ("margin", "reconstruction", "total")
+AFTER_ROUTING = ("capsules", "coupling", "lengths", "logits", "mask", "reconstruction")
+LOSSES = ("margin", "spread", "cross_entropy", "reconstruction", "total")
 DYNAMIC = ("b", "c", "s", "v")
-_ITERATED = re.compile(r"(?P<symbol>[a-zA-Z_]+?)(?P<iteration>\d+)")
+_ITERATED = re.compile(r"(?P<symbol>[a-zA-Z_]*[a-zA-Z])(?P<iteration>\d+)")
 PARTS_BACKWARDS = ("decoder", "class_caps", "primary_caps", "features", "images")
 
 
@@ -72,8 +72,9 @@ def of_reference(
         outputs = pair.reference(seen, truth)
         losses = pair.reference.losses(outputs, seen, truth)
     values = {Stage(FORWARD, name): _numpy(tensor) for name, tensor in outputs.items()}
-    values[Stage(FORWARD, "conv1")] = _numpy(outputs["conv1"].permute(0, 2, 3, 1))
-    if "capsules" not in outputs:  # of a public dialect
+    if not pair.parts:
+        values[Stage(FORWARD, "conv1")] = _numpy(outputs["conv1"].permute(0, 2, 3, 1))
+    if not pair.parts and "capsules" not in outputs:  # of a public dialect
         iterations = sum(name[0] == "v" for name in outputs)
         values[Stage(FORWARD, "capsules")] = _numpy(outputs[f"v{iterations}"])
         values[Stage(FORWARD, "coupling")] = _numpy(outputs[f"c{iterations}"])
@@ -81,7 +82,7 @@ def of_reference(
         reconstruction = values[Stage(FORWARD, "reconstruction")]
         values[Stage(FORWARD, "reconstruction")] = reconstruction.reshape(images.shape)
     else:
-        del values[Stage(FORWARD, "mask")]  # nothing is masked
+        values.pop(Stage(FORWARD, "mask"), None)  # nothing is masked
     values |= {Stage(LOSS, name): _numpy(tensor) for name, tensor in losses.items()}
     if gradients:
         by_parameter = gradients_of(pair, losses["total"])
@@ -115,7 +116,7 @@ def of_capsjax(
     """
     graphdef, params, rest = nnx.split(pair.model, nnx.Param, ...)  # type: ignore[misc]
     scale = 1.0 if pair.reconstruction == "sum" else 1 / images[0].size
-    compute = _compiled(graphdef, pair.objective, scale, gradients)
+    compute = _compiled(graphdef, pair.objective, scale, gradients, pair.parts)
     stages, losses, by_parameter = jax.device_get(
         compute(nnx.to_pure_dict(params), nnx.to_pure_dict(rest), images, labels)
     )
@@ -123,7 +124,8 @@ def of_capsjax(
     values |= {Stage(LOSS, name): array for name, array in losses.items()}
     values |= {Stage(GRADIENT, name): array for name, array in by_parameter.items()}
     # The dicts of a jitted function come back sorted by name.
-    return _in_order(values, _trace_fields(pair.model))
+    symbols = symbols_in(values) if pair.parts else _trace_fields(pair.model)
+    return _in_order(values, symbols)
 
 
 def _trace_fields(model: Any) -> Sequence[str]:
@@ -141,15 +143,24 @@ def _trace_fields(model: Any) -> Sequence[str]:
 
 @functools.lru_cache(maxsize=32)
 def _compiled(
-    graphdef: nnx.GraphDef, objective: Objective, reconstruction_scale: float, gradients: bool
+    graphdef: nnx.GraphDef,
+    objective: Objective,
+    reconstruction_scale: float,
+    gradients: bool,
+    parts: tuple[str, ...],
 ) -> Callable[..., tuple[dict, dict, dict]]:
     def run(
         params: Any, rest: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, tuple[dict, dict]]:
-        model = nnx.merge(graphdef, params, rest)
-        stages, output = watched_call(model, objective, images, labels)
+        model = nnx.merge(graphdef, params, rest, copy=True)
+        watch = functools.partial(watched_parts, parts) if parts else watched_call
+        stages, output = watch(model, objective, images, labels)
         terms = objective.losses(output, images, labels)
-        losses = {"margin": objective.margin_weight * terms["margin_loss"]}
+        losses = {
+            name.removesuffix("_loss"): objective.margin_weight * terms[name]
+            for name in ("margin_loss", "spread_loss", "cross_entropy")
+            if name in terms
+        }
         if "reconstruction_loss" in terms:
             losses["reconstruction"] = reconstruction_scale * terms["reconstruction_loss"]
         losses["total"] = jnp.mean(terms["loss"])
@@ -218,6 +229,7 @@ def watched_call(
         stages |= {
             f"{symbol}{index + 1}": getattr(trace, symbol)[:, index] for symbol in trace._fields
         }
+    assert output.capsules is not None
     stages |= {
         "capsules": output.capsules.pose,
         "coupling": output.coupling,
@@ -229,11 +241,68 @@ def watched_call(
     return stages, output
 
 
+def watched_parts(
+    parts: Sequence[str], model: Any, objective: Objective, images: jax.Array, labels: jax.Array
+) -> tuple[dict[str, jax.Array], Any]:
+    """Calls a model as in training; returns what its parts returned, and its output.
+
+    Args:
+        parts: attributes of the model, with dots for members.
+        model: the network, which is not to be used afterwards.
+        objective: knows how a model is called in training.
+        images: `[B, H, W, C]`.
+        labels: int32 `[B]`.
+
+    Returns:
+        The stages under the names that `ModelReference` has for them.
+    """
+    model.train()
+    watched: dict[str, _Watched] = {}
+    for name in parts:
+        *path, last = name.split(".")
+        owner = functools.reduce(_member, path, model)
+        watched[name] = _Watched(_member(owner, last))
+        if isinstance(owner, nnx.List):
+            owner[int(last)] = nnx.static(watched[name])
+        else:
+            setattr(owner, last, nnx.static(watched[name]))
+    output = objective.apply(model, images, labels, training=True)
+    stages: dict[str, jax.Array] = {}
+    for name, part in watched.items():
+        stages |= _named_results(name.replace(".", "_"), part.result)
+    if output.capsules is not None:
+        assert output.coupling is not None
+        stages |= {"capsules": output.capsules.pose, "coupling": output.coupling}
+    stages["lengths"] = output.lengths
+    if output.logits is not None:
+        stages["logits"] = output.logits
+    if output.reconstruction is not None:
+        stages["mask"] = watched["decoder"].arguments[1]
+        stages["reconstruction"] = output.reconstruction
+    return stages, output
+
+
+def _member(owner: Any, name: str) -> Any:
+    return owner[int(name)] if name.isdigit() else getattr(owner, name)
+
+
+def _named_results(name: str, result: Any) -> dict[str, jax.Array]:
+    if isinstance(result, capsjax.Capsules):
+        return {f"{name}_{field}": array for field, array in result._asdict().items()}
+    if isinstance(result, tuple):
+        capsules, coupling = result
+        return {**_named_results(name, capsules), f"{name}_coupling": coupling}
+    return {name: result}
+
+
 def symbols_in(stages: Iterable[Stage]) -> list[str]:
-    """The symbols of what a routing computes in an iteration, in order of their appearance."""
-    matches = (_ITERATED.fullmatch(stage.name) for stage in stages if stage.group == FORWARD)
-    symbols = (match["symbol"] for match in matches if match)
-    return list(dict.fromkeys(symbol for symbol in symbols if symbol != "conv"))
+    """The symbols of what a routing computes in an iteration, in order of their appearance.
+
+    What the parts of another model return counts as a symbol without an iteration.
+    """
+    known = (*BEFORE_ROUTING, *AFTER_ROUTING)
+    names = (s.name for s in stages if s.group == FORWARD and s.name not in known)
+    return list(dict.fromkeys(_iterated(name)[1] for name in names))
 
 
 def computation_order(stage: Stage, symbols: Sequence[str] = DYNAMIC) -> tuple:
@@ -250,7 +319,9 @@ def computation_order(stage: Stage, symbols: Sequence[str] = DYNAMIC) -> tuple:
     if stage.group == GRADIENT:
         part, *rest = stage.name.split(".")
         layers = [-int(word) for word in rest if word.isdigit()]
-        return (2, PARTS_BACKWARDS.index(part), *layers, *rest[-1:])
+        # Of another model, all parts stand between the decoder and the images.
+        place = PARTS_BACKWARDS.index(part) if part in PARTS_BACKWARDS else 1
+        return 2, place, layers, stage.name
     what = next(i for i, prefix in enumerate(IN_A_STEP) if stage.name.startswith(prefix))
     step = next(int(word) for word in stage.name.split() if word.isdigit())
     return 3, LATER_GROUPS.index(stage.group), stage.name.startswith("loss"), step, what
@@ -261,9 +332,14 @@ def _forward_order(name: str, symbols: Sequence[str]) -> tuple[int, ...]:
         return 0, BEFORE_ROUTING.index(name)
     if name in AFTER_ROUTING:
         return 2, AFTER_ROUTING.index(name)
+    iteration, symbol = _iterated(name)
+    return 1, iteration, list(symbols).index(symbol)
+
+
+def _iterated(name: str) -> tuple[int, str]:
+    """The iteration and the symbol of a stage: `b2` is of the second one."""
     match = _ITERATED.fullmatch(name)
-    assert match is not None, name
-    return 1, int(match["iteration"]), list(symbols).index(match["symbol"])
+    return (int(match["iteration"]), match["symbol"]) if match else (0, name)
 
 
 def _in_order(values: Values, symbols: Sequence[str]) -> Values:

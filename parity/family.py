@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parity.checks import Case, Result, check
-from parity.pairs import PairMaker, iterates, routing_pair
+from parity.pairs import SIZES, PairMaker, Sizes, iterates, model_pair, routing_pair
+from parity.reference.models import MODELS
 from parity.reference.routing import ROUTINGS
 
 ONE_ITERATION = Case("tiny", 1, 7, gradients=False, biases=(True,))
@@ -15,17 +16,19 @@ TRAINED = Case("tiny", 3, 7)
 
 
 class Subject(NamedTuple):
-    """What is proven by itself: a routing, in the place of CapsNet's own.
+    """What is proven by itself: a routing, in the place of CapsNet's own, or a model.
 
     Attributes:
         name: what it is called in the result.
         make_pair: makes its pairs.
         cases: what is compared for one batch.
+        tiny: arguments of the network.
     """
 
     name: str
     make_pair: PairMaker
     cases: Sequence[Case]
+    tiny: Sizes = SIZES["tiny"]
 
 
 def routing_subject(name: str) -> Subject:
@@ -34,9 +37,19 @@ def routing_subject(name: str) -> Subject:
     return Subject(f"routing {name}", functools.partial(routing_pair, name), cases)
 
 
+def model_subject(name: str) -> Subject:
+    """A model by its name, of `MODELS`."""
+    kind = MODELS[name]
+    cases = [THREE_ITERATIONS]
+    if kind.with_iterations(1):
+        cases.insert(0, ONE_ITERATION)
+    return Subject(f"model {name}", functools.partial(model_pair, name), cases, kind.tiny)
+
+
 def subjects() -> list[Subject]:
     """Everything there is to prove."""
-    return [routing_subject(name) for name in sorted(ROUTINGS)]
+    routings = [routing_subject(name) for name in sorted(ROUTINGS)]
+    return routings + [model_subject(name) for name in sorted(MODELS)]
 
 
 def check_subject(
@@ -60,6 +73,7 @@ def check_subject(
         data_dir=data_dir,
         seed=seed,
         make_pair=subject.make_pair,
+        networks={"tiny": subject.tiny},
         batch_cases={"tiny": subject.cases},
         training_cases={"tiny": [TRAINED]},
     )

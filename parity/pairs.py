@@ -16,8 +16,10 @@ from torch import nn as torch_nn
 
 import capsjax
 from parity import weights
+from parity.by_name import capsjax_names
 from parity.layouts import get_layout, match
 from parity.reference import REFERENCES
+from parity.reference.models import MODELS
 from parity.reference.routed import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
 from train.objective import Objective
@@ -69,6 +71,8 @@ class Pair:
             moments) into arrays by the names of the model's parameters.
         reconstruction: whether the reference's reconstruction term is a `"sum"` or a `"mean"` over
             the pixels; capsjax's is a sum.
+        parts: of another model than `CapsNet`, the parts whose results are compared, see
+            `ModelReference`.
     """
 
     reference: Any
@@ -76,6 +80,7 @@ class Pair:
     objective: Objective
     to_capsjax: Callable[[Arrays], Arrays]
     reconstruction: Literal["sum", "mean"] = "sum"
+    parts: tuple[str, ...] = ()
 
     @property
     def dtype(self) -> np.dtype:
@@ -188,6 +193,46 @@ def routing_pair(routing: str, sizes: Sizes, *, iterations: int, **options: Any)
 
     made = capsjax.create_routing(routing, **iterated)
     return build_pair(reference, to_capsjax, sizes, routing=made, **options)
+
+
+def model_pair(
+    model: str,
+    sizes: Sizes,
+    *,
+    iterations: int,
+    dtype: DtypeName,
+    seed: int = 0,
+    biases: bool = True,
+    compute: str | None = None,
+) -> Pair:
+    """A published network in PyTorch and in capsjax, with the same weights.
+
+    Args:
+        model: a name of `MODELS`.
+        sizes: arguments of both.
+        iterations: of the routing, if the model has one that iterates.
+        dtype: as of `build_pair`, and so are the others.
+        seed: see there.
+        biases: see there.
+        compute: see there.
+    """
+    kind = MODELS[model]
+    changed = kind.with_iterations(iterations)
+    reference = kind(**sizes, **changed)
+    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
+    reference.to(getattr(torch, dtype))
+    options = {**sizes, **kind.capsjax_options(iterations)}
+    made = capsjax.create_model(
+        model,
+        **options,
+        dtype=jnp.dtype(compute or dtype),
+        param_dtype=np.dtype(dtype),
+        rngs=nnx.Rngs(0),
+    )
+    to_capsjax = capsjax_names(reference)
+    state = {name: value.detach().numpy() for name, value in reference.named_parameters()}
+    weights.load(made, to_capsjax(state))
+    return Pair(reference, made, kind.objective, to_capsjax, parts=kind.parts)
 
 
 def iterates(routing: str) -> bool:

@@ -19,6 +19,7 @@ from train.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
 MASKS = ("label", "longest")
+LOSSES = ("margin", "spread", "cross_entropy")
 
 
 OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon")
@@ -92,11 +93,19 @@ class FitConfig:
     dtype: str = setting("float32", "dtype of the computation", DTYPES)
     param_dtype: str = setting("float32", "dtype of the parameters", DTYPES)
 
+    loss: str = setting("margin", "what tells classes apart", LOSSES)
+    spread_steps: int = setting(
+        0,
+        "steps in which the margin of a spread loss grows from 0.2 to 0.9 (0: always 0.9)",
+        bound=NOT_NEGATIVE,
+    )
     margin_of: str = setting(
         "length", "the margin loss sees lengths, or their softmax", ("length", "softmax")
     )
     margin_power: int = setting(2, "power of the margin's hinges", bound=POSITIVE)
-    margin_weight: float = setting(1.0, "weight of the margin loss", bound=NOT_NEGATIVE)
+    margin_weight: float = setting(
+        1.0, "weight of the loss that tells classes apart", bound=NOT_NEGATIVE
+    )
     reconstruction_weight: float = setting(
         0.0005, "weight of the summed squared reconstruction error", bound=NOT_NEGATIVE
     )

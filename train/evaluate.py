@@ -11,7 +11,7 @@ from train.checkpoint import Checkpoints, Which
 from train.data import Split, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
-from train.network import build_model, require_room, structure, training_key
+from train.network import build_model, in_test, require_room, structure, training_key
 from train.objective import Objective
 from train.optimizer import build_optimizer
 from train.run import Run, finite_or_none, load_run, write_json, writing
@@ -88,7 +88,7 @@ def load_model(run: Run, which: Which) -> nnx.Module:
     """
     _, state = load_state(run, which, devices=1)
     graphdef = structure(run.config, run.image_shape, run.num_classes)
-    return nnx.merge(graphdef, state.weights, state.model_state)
+    return in_test(nnx.merge(graphdef, state.weights, state.model_state))
 
 
 def _mesh(devices: int | None) -> jax.sharding.Mesh:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from train import hosts
 from train.checkpoint import Checkpoints
-from train.data import Order, shift_batch
+from train.data import Order, example_keys, shift_batch
 from train.errors import DivergedError
 from train.metrics import Mean
 from train.network import structure
@@ -128,9 +128,10 @@ def _tensors(program: Program, step: int, indices: np.ndarray) -> Iterator[tuple
 
     @jax.jit
     def loss(params: Any) -> tuple[jax.Array, Any]:
-        model = nnx.merge(graphdef, params, state.model_state)
-        output = objective.apply(model, images, labels, training=True)
-        losses = objective.losses(output, images, labels)
+        model = nnx.merge(graphdef, params, state.model_state, copy=True)
+        keys = example_keys(key, positions)
+        output = objective.apply(model, images, labels, training=True, keys=keys)
+        losses = objective.losses(output, images, labels, state.step)
         return jnp.mean(losses["loss"]), (output, losses)
 
     yield from _named("parameter", state.params)

@@ -25,33 +25,44 @@ def build_model(
         image_shape: `(height, width, channels)`.
         num_classes: number of classes.
         axis: the mapped axis over which a batch is spread, for a routing whose examples share
-            their logits; None where a batch is in one piece.
+            their logits and for statistics of a batch; None where a batch is in one piece.
 
     Raises:
         UserError: if a size does not fit the images, or an option does not exist.
     """
     require_precision(config)
-    spread = axis is not None and config.routing_options.get("shared_logits")
-    shared = {"shared_axes": (axis,)} if spread else {}
-    remat = {"remat": True} if config.remat else {}
+    takes = capsjax.model_options(config.model)
     try:
-        iterations = (
-            {"iterations": config.routing_iterations} if takes_iterations(config.routing) else {}
-        )
-        routing = make_routing(config.routing, **iterations, **config.routing_options, **shared)
+        options = dict(config.model_options)
+        if "routing" in takes:
+            options["routing"] = _routing(config, axis)
+        elif config.routing != FitConfig.routing or config.routing_options:
+            raise ValueError(f"{config.model} has no routing to choose")
+        if "batch_axis" in takes:
+            options["batch_axis"] = axis
+        if config.remat:
+            options["remat"] = True
         return capsjax.create_model(
             config.model,
             image_shape=tuple(image_shape),
             num_classes=num_classes,
-            routing=routing,
             dtype=jnp.dtype(config.dtype),
             param_dtype=jnp.dtype(config.param_dtype),
             rngs=nnx.Rngs(model_key(config)),
-            **remat,
-            **config.model_options,
+            **options,
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"this network cannot be made: {error}.") from error
+
+
+def _routing(config: FitConfig, axis: str | None) -> Any:
+    """The routing of a configuration; `axis` as of `build_model`."""
+    options = dict(config.routing_options)
+    if axis is not None and options.get("shared_logits"):
+        options["shared_axes"] = (axis,)
+    if takes_iterations(config.routing):
+        options["iterations"] = config.routing_iterations
+    return make_routing(config.routing, **options)
 
 
 def require_room(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> None:
@@ -74,6 +85,12 @@ def require_room(config: FitConfig, image_shape: Sequence[int], num_classes: int
 def structure(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> nnx.GraphDef:
     """The structure of the network where a batch is in one piece, without any values."""
     return nnx.graphdef(nnx.eval_shape(lambda: build_model(config, image_shape, num_classes)))
+
+
+def in_test(model: nnx.Module) -> nnx.Module:
+    """The model, set to normalise as it has learned to instead of by the batch it sees."""
+    model.eval()
+    return model
 
 
 def require_precision(config: FitConfig) -> None:

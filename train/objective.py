@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 
 import capsjax
@@ -12,14 +13,20 @@ from capsjax import CapsNetOutput
 from train.config import FitConfig
 from train.metrics import Mean, masked_mean
 
+SPREAD_MARGINS = (0.2, 0.9)
+"""Of the spread loss at the beginning and at the end; Hinton, Sabour and Frosst 2018, section 3."""
+
 
 @dataclass(frozen=True)
 class Objective:
-    """The losses of a configuration; the defaults are the paper's.
+    """The losses of a configuration; the defaults are those of CapsNet's paper.
 
     Sabour, Frosst and Hinton 2017, arXiv:1710.09829, sections 3 and 4.1. The attributes are the
     fields of `FitConfig` of the same names.
     """
+
+    loss: str = "margin"
+    spread_steps: int = 0
 
     input_mean: float = 0.0
     input_std: float = 1.0
@@ -43,14 +50,38 @@ class Objective:
         return (unit - self.input_mean) / self.input_std
 
     def apply(
-        self, model: nnx.Module, images: jax.Array, labels: jax.Array, *, training: bool
+        self,
+        model: nnx.Module,
+        images: jax.Array,
+        labels: jax.Array,
+        *,
+        training: bool,
+        keys: jax.Array | None = None,
     ) -> CapsNetOutput:
-        """Runs the model, its decoder shown the capsule of the label or the longest one."""
+        """Runs the model, its decoder shown the capsule of the label or the longest one.
+
+        Args:
+            model: the network; normalises a batch by itself in training, and as it has learned to
+                in test.
+            images: `[batch, height, width, channels]`, normalised.
+            labels: integers `[batch]`.
+            training: whether it is for a step of training.
+            keys: `[batch]`, random keys of the examples, for a model that drops something out.
+        """
+        if training:
+            model.train()
+        else:
+            model.eval()
         mask = self.mask_in_training if training else self.mask_in_test
-        return model(images, labels if mask == "label" else None)
+        random = {"keys": keys} if draws(model) and training else {}
+        return model(images, labels if mask == "label" else None, **random)
 
     def losses(
-        self, output: CapsNetOutput, images: jax.Array, labels: jax.Array
+        self,
+        output: CapsNetOutput,
+        images: jax.Array,
+        labels: jax.Array,
+        step: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
         """The terms of the loss and their sum, each `[batch]`.
 
@@ -58,23 +89,56 @@ class Objective:
             output: what the model returned for the images.
             images: `[batch, height, width, channels]`, normalised.
             labels: integers `[batch]`.
+            step: the number of the training step, from which the margin of a spread loss follows;
+                without, it is that of the end of training.
 
         Returns:
-            `loss`, `margin_loss` and, for a model with a decoder, `reconstruction_loss`; the last
-            two without their weights.
+            `loss`; what the network is told about classes, `margin_loss`, `spread_loss` or
+            `cross_entropy`; and, for a model with a decoder, `reconstruction_loss`; the last two
+            without their weights.
         """
-        seen = output.lengths if self.margin_of == "length" else jax.nn.softmax(output.lengths)
-        targets = jax.nn.one_hot(labels, seen.shape[-1], dtype=seen.dtype)
-        margin = capsjax.margin_loss(seen, targets, power=self.margin_power)
-        loss = margin if self.margin_weight == 1 else self.margin_weight * margin
+        name, told = self._of_classes(output, labels, step)
+        loss = told if self.margin_weight == 1 else self.margin_weight * told
         if output.reconstruction is None:
-            return {"loss": loss, "margin_loss": margin}
+            return {"loss": loss, name: told}
         reconstruction = capsjax.reconstruction_loss(output.reconstruction, images)
         return {
             "loss": loss + self.reconstruction_weight * reconstruction,
-            "margin_loss": margin,
+            name: told,
             "reconstruction_loss": reconstruction,
         }
+
+    def _of_classes(
+        self, output: CapsNetOutput, labels: jax.Array, step: jax.Array | None
+    ) -> tuple[str, jax.Array]:
+        """The name of the loss that tells classes apart, and it `[batch]`."""
+        lengths = output.lengths
+        targets = jax.nn.one_hot(labels, lengths.shape[-1], dtype=lengths.dtype)
+        if self.loss == "cross_entropy":
+            logits = log_probabilities(lengths) if output.logits is None else output.logits
+            return "cross_entropy", optax.losses.softmax_cross_entropy(logits, targets)
+        if self.loss == "spread":
+            margin = self.spread_margin(step)
+            return "spread_loss", capsjax.spread_loss(lengths, targets, margin=margin)
+        seen = lengths if self.margin_of == "length" else jax.nn.softmax(lengths)
+        return "margin_loss", capsjax.margin_loss(seen, targets, power=self.margin_power)
+
+    def spread_margin(self, step: jax.Array | None) -> float | jax.Array:
+        """The margin of the spread loss: from 0.2 to 0.9 in `spread_steps` steps, then 0.9."""
+        if step is None or self.spread_steps == 0:
+            return SPREAD_MARGINS[1]
+        first, last = SPREAD_MARGINS
+        return first + (last - first) * jnp.minimum(step / self.spread_steps, 1.0)
+
+
+def log_probabilities(lengths: jax.Array) -> jax.Array:
+    """Logarithms of the presence of classes, of which a softmax makes shares of their sum."""
+    return jnp.log(jnp.maximum(lengths, jnp.finfo(lengths.dtype).tiny))
+
+
+def draws(model: nnx.Module) -> bool:
+    """Whether a model drops something out in training, and so takes a random key an example."""
+    return getattr(model, "draws", False)
 
 
 def measure(
@@ -111,5 +175,7 @@ def coupling_entropy(output: CapsNetOutput, mask: jax.Array | None = None) -> Me
     logarithm of the number of classes if it sends to all alike, 0 if it sends all to one.
     """
     c = output.coupling
+    if c is None:
+        raise ValueError("a network without capsules has no coupling")
     entropy = -jnp.sum(jnp.where(c > 0, c * jnp.log(jnp.where(c > 0, c, 1)), 0), axis=-1)
     return masked_mean(jnp.mean(entropy, axis=-1), mask)

@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 from train.config import FitConfig
 from train.data import Dataset, Feed, FeedKind, make_feed
 from train.dispatch import room
+from train.errors import UserError
 from train.evaluation import Evaluation, evaluate_split
 from train.metrics import Mean
-from train.network import build_model, structure, training_key
+from train.network import build_model, in_test, structure, training_key
 from train.objective import Objective
 from train.optimizer import build_optimizer
 from train.step import (
@@ -96,7 +97,7 @@ class Program:
     def model(self) -> nnx.Module:
         """The network with its present parameters, for batches in one piece."""
         graphdef = structure(self.config, self.dataset.image_shape, self.dataset.num_classes)
-        return nnx.merge(graphdef, self.state.weights, self.state.model_state)
+        return in_test(nnx.merge(graphdef, self.state.weights, self.state.model_state))
 
 
 def assemble(
@@ -126,6 +127,11 @@ def assemble(
     optimizer = build_optimizer(config, len(dataset.train))
     averaged = config.ema_decay is not None
     graphdef, state = initial_state(model, optimizer, training_key(config), averaged=averaged)
+    if config.micro_batches > 1 and jax.tree.leaves(state.model_state):
+        raise UserError(
+            f"--micro-batches is {config.micro_batches}, but {config.model} normalises a batch as "
+            "a whole: leave it out, or use more --devices."
+        )
     examples = len(dataset.train)
     intervals = (config.log_every, config.evaluation_interval(examples), config.checkpoint_every)
     objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)

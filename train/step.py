@@ -22,7 +22,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from train.data import shift_batch
+from train.data import example_keys, shift_batch
 from train.errors import UserError
 from train.metrics import Mean, across_devices, masked_mean
 from train.objective import Objective, class_lengths, coupling_entropy, dead_share, measure
@@ -309,11 +309,12 @@ def make_train_step(
         key = jax.random.fold_in(state.key, state.step)
 
         def loss(
-            params: PyTree, images: jax.Array, labels: jax.Array
+            params: PyTree, images: jax.Array, labels: jax.Array, keys: jax.Array
         ) -> tuple[jax.Array, tuple[PyTree, dict[str, Mean]]]:
-            model = nnx.merge(graphdef, params, state.model_state)
-            output = objective.apply(model, images, labels, training=True)
-            losses = objective.losses(output, images, labels)
+            # A copy: statistics of the batch change inside of the gradient.
+            model = nnx.merge(graphdef, params, state.model_state, copy=True)
+            output = objective.apply(model, images, labels, training=True, keys=keys)
+            losses = objective.losses(output, images, labels, state.step)
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             metrics = {**measure(output, losses, labels), "dead_capsules": class_lengths(output)}
             return jnp.mean(losses["loss"]), (model_state, metrics)
@@ -323,7 +324,7 @@ def make_train_step(
             shifted = shift_batch(key, images, positions, max_shift)
             images = objective.normalise(shifted, image_dtype)
             gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(
-                state.params, images, labels
+                state.params, images, labels, example_keys(key, positions)
             )
             return (gradient, model_state), metrics
 
@@ -438,7 +439,8 @@ def make_evaluation_step(
         losses = objective.losses(output, images, labels)
         # Not in training: where votes are recomputed, the coupling is one more pass over them.
         metrics = measure(output, losses, labels, mask)
-        metrics["coupling_entropy"] = coupling_entropy(output, mask)
+        if output.coupling is not None:
+            metrics["coupling_entropy"] = coupling_entropy(output, mask)
         metrics = across_devices(metrics, AXIS)
         predictions = jnp.argmax(output.lengths, axis=-1).astype(jnp.int32)
         return Evaluated(metrics, lax.all_gather(predictions, AXIS, tiled=True))

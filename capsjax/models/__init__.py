@@ -6,16 +6,27 @@ from typing import Any
 from flax import nnx
 
 from capsjax import _checks
-from capsjax.models.capsnet import CapsNet, CapsNetOutput
+from capsjax.models.aff_capsnet import AffCapsNet
+from capsjax.models.capsnet import CapsNet
+from capsjax.models.cnn import CNN
+from capsjax.models.output import CapsNetOutput
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
+    "aff_capsnet": AffCapsNet,
     "capsnet": CapsNet,
+    "cnn": CNN,
 }
 
 
 def list_models() -> list[str]:
     """The names that `create_model` takes."""
     return sorted(_MODELS)
+
+
+def model_options(name: str) -> list[str]:
+    """The options that `create_model` takes for a name of `list_models()`."""
+    _checks.one_of("model", name, list_models())
+    return _checks.option_names(_MODELS[name], without=("image_shape", "num_classes", "rngs"))
 
 
 def create_model(
@@ -41,11 +52,16 @@ def create_model(
         ValueError: there is no model or option of that name, an option has a wrong value, or the
             sizes do not fit the images.
     """
-    _checks.one_of("model", name, list_models())
-    model = _MODELS[name]
-    own = ("image_shape", "num_classes", "rngs")
-    _checks.known_options(f"model {name!r}", options, _checks.option_names(model, without=own))
-    return model(image_shape=image_shape, num_classes=num_classes, rngs=rngs, **options)
+    _checks.known_options(f"model {name!r}", options, model_options(name))
+    return _MODELS[name](image_shape=image_shape, num_classes=num_classes, rngs=rngs, **options)
 
 
-__all__ = ["CapsNet", "CapsNetOutput", "create_model", "list_models"]
+__all__ = [
+    "CNN",
+    "AffCapsNet",
+    "CapsNet",
+    "CapsNetOutput",
+    "create_model",
+    "list_models",
+    "model_options",
+]

@@ -1,7 +1,7 @@
 """CapsNet, the capsule network of Sabour, Frosst and Hinton 2017."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,25 +9,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Capsules, Squash, SquashFunction
+from capsjax.capsules import Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
-from capsjax.routing import DynamicRouting, Implementation, Routing, UnsizedRouting
-
-
-class CapsNetOutput(NamedTuple):
-    """What a capsule network returns for a batch of images.
-
-    Attributes:
-        capsules: the class capsules, poses `[batch, classes, dim]`, activations `[batch, classes]`.
-        lengths: `[batch, classes]`, the presence of each class; the largest is the prediction.
-        coupling: `[batch, in_capsules, classes]`, the coupling coefficients of the last iteration.
-        reconstruction: `[batch, height, width, channels]`, or None for a model without a decoder.
-    """
-
-    capsules: Capsules
-    lengths: jax.Array
-    coupling: jax.Array
-    reconstruction: jax.Array | None
+from capsjax.models.output import CapsNetOutput
+from capsjax.routing import (
+    DynamicRouting,
+    Implementation,
+    Routing,
+    UnsizedRouting,
+    as_routing,
+)
 
 
 class CapsNet(nnx.Module):
@@ -49,9 +40,10 @@ class CapsNet(nnx.Module):
         primary_order: how they are numbered, see `PrimaryCaps`.
         primary_squash: how they are squashed; a function, or the fields of a `Squash` by name.
         class_dim: dimension of the class capsules' poses.
-        routing: how the class capsules come about. One with parameters is given as an
-            `UnsizedRouting`, such as `LearnedPrior()`, which is built once the number of primary
-            capsules is known.
+        shared_transform: whether all primary capsules vote with the same matrices.
+        routing: how the class capsules come about; a name, or an object. One with parameters is
+            given as an `UnsizedRouting`, such as `LearnedPrior()`, which is built once the number
+            of primary capsules is known.
         routing_implementation: how it is computed, `"xla"`, `"recompute"` or `"pallas"`, see
             `route_dense`; if not given, what was measured to be the fastest.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
@@ -84,7 +76,8 @@ class CapsNet(nnx.Module):
         primary_order: Literal["position_major", "type_major", "flat"] = "position_major",
         primary_squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
         class_dim: int = 16,
-        routing: Routing | UnsizedRouting = DynamicRouting(iterations=3),  # noqa: B008 (frozen)
+        shared_transform: bool = False,
+        routing: str | Routing | UnsizedRouting = DynamicRouting(iterations=3),  # noqa: B008 (frozen)
         routing_implementation: Implementation | None = None,
         decoder_hidden: Sequence[int] | None = (512, 1024),
         decoder_combine: Literal["concat", "sum"] = "concat",
@@ -137,7 +130,8 @@ class CapsNet(nnx.Module):
             primary_dim,
             num_classes,
             class_dim,
-            routing=routing,
+            shared=shared_transform,
+            routing=as_routing(routing),
             implementation=routing_implementation,
             dtype=dtype,
             param_dtype=param_dtype,

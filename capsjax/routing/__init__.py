@@ -98,6 +98,15 @@ def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
     return _ROUTINGS[name].make(**options)
 
 
+def as_routing(routing: str | Routing | UnsizedRouting) -> Routing | UnsizedRouting:
+    """A routing as a model takes it: an object as it is, or by name with its default options.
+
+    Raises:
+        ValueError: there is no routing of that name.
+    """
+    return create_routing(routing) if isinstance(routing, str) else routing
+
+
 __all__ = [
     "EXAMPLES",
     "IMPLEMENTATIONS",
@@ -125,6 +134,7 @@ __all__ = [
     "UniformRouting",
     "UniformTrace",
     "UnsizedRouting",
+    "as_routing",
     "create_routing",
     "dense_votes",
     "implementation_on",

@@ -1,6 +1,6 @@
 """Data: named sets in memory, the order of their examples, and the feeds that bring them in."""
 
-from train.data.augment import shift, shift_batch
+from train.data.augment import example_keys, shift, shift_batch
 from train.data.catalog import list_datasets, load_dataset
 from train.data.dataset import Dataset, Split
 from train.data.evaluation import padded_batches
@@ -13,6 +13,7 @@ __all__ = [
     "FeedKind",
     "Order",
     "Split",
+    "example_keys",
     "list_datasets",
     "load_dataset",
     "make_feed",

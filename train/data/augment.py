@@ -5,6 +5,9 @@ import jax.numpy as jnp
 
 from train.errors import UserError
 
+_FOR_THE_NETWORK = 2**31 - 1
+"""Beyond all positions in a batch."""
+
 
 def shift(key: jax.Array, image: jax.Array, max_shift: int) -> jax.Array:
     """Shifts one image by a random whole number of pixels on both axes, zeros coming in.
@@ -34,6 +37,23 @@ def shift(key: jax.Array, image: jax.Array, max_shift: int) -> jax.Array:
     return jax.lax.dynamic_slice(padded, (max_shift - down, max_shift - right, 0), image.shape)
 
 
+def example_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
+    """Random keys of the examples of a batch, for what a network drops out; not those of shifts.
+
+    Args:
+        key: the step's random key, the same on every device.
+        positions: int32 [b], the positions of these examples in the global batch.
+
+    Returns:
+        Keys [b].
+    """
+    return _of_examples(jax.random.fold_in(key, _FOR_THE_NETWORK), positions)
+
+
+def _of_examples(key: jax.Array, positions: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+
+
 def shift_batch(
     key: jax.Array, images: jax.Array, positions: jax.Array, max_shift: int
 ) -> jax.Array:
@@ -54,5 +74,5 @@ def shift_batch(
     Raises:
         UserError: if `max_shift` is negative.
     """
-    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    keys = _of_examples(key, positions)
     return jax.vmap(shift, in_axes=(0, 0, None))(keys, images, max_shift)

@@ -1,0 +1,122 @@
+"""The convolutional network that Sabour, Frosst and Hinton 2017 compare CapsNet with."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from capsjax import _checks
+from capsjax.capsules import accumulation_dtype
+from capsjax.models.output import CapsNetOutput
+from capsjax.ops import conv_general_dilated
+
+
+class CNN(nnx.Module):
+    """Convolutions, dense layers, and a softmax over the classes: no capsules.
+
+    The baseline of arXiv:1710.09829, section 5: three convolutions, two dense layers, the last of
+    which is connected with dropout to the classes; its loss is cross entropy. On 28x28x1 images and
+    10 classes it has 35,445,522 parameters; the paper has 35.4 million, which convolutions of
+    padded images alone make.
+
+    Args:
+        image_shape: `(height, width, channels)` of one image.
+        num_classes: number of classes.
+        features: filters of each convolution.
+        kernel_size: side of their kernels; the stride is 1, and images are padded with zeros.
+        hidden: sizes of the dense layers.
+        dropout: share of the last dense layer that is dropped in training. The paper does not tell;
+            a half is the common one.
+        dtype: dtype of the computation; class probabilities are float32 at least.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: a size is not a positive integer, or dropout not a fraction below 1.
+    """
+
+    draws = True
+
+    def __init__(
+        self,
+        *,
+        image_shape: Sequence[int],
+        num_classes: int,
+        features: Sequence[int] = (256, 256, 128),
+        kernel_size: int = 5,
+        hidden: Sequence[int] = (328, 192),
+        dropout: float = 0.5,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        height, width, channels = _checks.image_shape(image_shape)
+        num_classes = _checks.positive_integer("num_classes", num_classes)
+        features = _checks.positive_integers("features", features)
+        hidden = _checks.positive_integers("hidden", hidden)
+        kernel_size = _checks.positive_integer("kernel_size", kernel_size)
+        self.dropout = _checks.fraction("dropout", dropout)
+        if self.dropout == 1:
+            raise ValueError("dropout must be less than 1: with 1 nothing is left")
+        dtypes: dict[str, Any] = {
+            "dtype": _checks.floating_dtype("dtype", dtype),
+            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
+        }
+        self.convolutions = nnx.List(
+            nnx.Conv(
+                n_in,
+                n_out,
+                (kernel_size, kernel_size),
+                padding="SAME",
+                conv_general_dilated=conv_general_dilated,
+                kernel_init=nnx.initializers.he_normal(),
+                rngs=rngs,
+                **dtypes,
+            )
+            for n_in, n_out in itertools.pairwise((channels, *features))
+        )
+        flat = height * width * (features[-1] if features else channels)
+        self.hidden = nnx.List(
+            nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.he_normal(), rngs=rngs, **dtypes)
+            for n_in, n_out in itertools.pairwise((flat, *hidden))
+        )
+        self.classes = nnx.Linear((flat, *hidden)[-1], num_classes, rngs=rngs, **dtypes)
+
+    def __call__(
+        self,
+        images: jax.Array,
+        labels: jax.Array | None = None,
+        *,
+        keys: jax.Array | None = None,
+    ) -> CapsNetOutput:
+        """Runs the network on a batch of images.
+
+        Args:
+            images: `[batch, height, width, channels]`, values from 0 to 1.
+            labels: not used; for other networks a decoder's.
+            keys: `[batch]`, random keys, one for each image, in training; without them nothing is
+                dropped.
+
+        Returns:
+            Class probabilities as lengths, and logits, in float32 at least; no capsules.
+        """
+        del labels
+        x = images
+        for convolution in self.convolutions:
+            x = nnx.relu(convolution(x))
+        x = x.reshape(len(x), -1)
+        for layer in self.hidden:
+            x = nnx.relu(layer(x))
+        if keys is not None and self.dropout:
+            x = jax.vmap(self._drop)(keys, x)
+        logits = self.classes(x)
+        logits = logits.astype(accumulation_dtype(logits.dtype))
+        return CapsNetOutput(None, jax.nn.softmax(logits), None, None, logits)
+
+    def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
+        kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
+        return jnp.where(kept, x / (1 - self.dropout), jnp.zeros_like(x))

@@ -1,0 +1,15 @@
+"""Published networks in plain PyTorch, one a file, each the reference of a model of capsjax.
+
+Modules and parameters have the names of capsjax's, as `parity.by_name` wants them. A reference is
+called with images NCHW and labels, and returns everything by name, as `ModelReference` tells.
+"""
+
+from parity.reference.models._base import ModelReference
+from parity.reference.models.aff_capsnet import AffCapsNet
+from parity.reference.models.cnn import CNN
+
+MODELS: dict[str, type[ModelReference]] = {
+    "aff_capsnet": AffCapsNet,
+    "cnn": CNN,
+}
+"""By the names of `capsjax.list_models()`, but for `capsnet`, whose reference is the layouts'."""

@@ -1,0 +1,66 @@
+"""The baseline of Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 5."""
+
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from parity.reference._parts import Stages
+from parity.reference.models._base import ModelReference
+from train.objective import Objective
+
+
+class CNN(ModelReference):
+    """Convolutions, two dense layers, and a softmax; nothing is dropped out."""
+
+    parts = ("convolutions.0", "convolutions.1", "hidden.0", "classes")
+    tiny: ClassVar = {
+        "image_shape": (8, 6, 2),
+        "num_classes": 10,
+        "features": (4, 3),
+        "kernel_size": 3,
+        "hidden": (7, 9),
+        "dropout": 0.0,
+    }
+    objective = Objective(loss="cross_entropy")
+    longest_sums = (144, 48)
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__()
+        height, width, channels = sizes["image_shape"]
+        kernel = sizes["kernel_size"]
+        widths = [channels, *sizes["features"]]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths)
+        )
+        widths = [height * width * widths[-1], *sizes["hidden"]]
+        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.classes = nn.Linear(widths[-1], sizes["num_classes"])
+
+    def forward(self, images: Tensor, labels: Tensor) -> Stages:
+        """Runs the network, see `ModelReference`."""
+        stages: Stages = {}
+        x = images
+        for index, convolution in enumerate(self.convolutions):
+            maps = convolution(x)
+            stages[f"convolutions_{index}"] = maps.permute(0, 2, 3, 1)
+            x = torch.relu(maps)
+        x = x.permute(0, 2, 3, 1).flatten(1)
+        for index, layer in enumerate(self.hidden):
+            x = layer(x)
+            if index == 0:
+                stages["hidden_0"] = x
+            x = torch.relu(x)
+        logits = self.classes(x)
+        return stages | {
+            "classes": logits,
+            "lengths": torch.softmax(logits, dim=1),
+            "logits": logits,
+        }
+
+    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
+        """Cross entropy."""
+        logits = stages["logits"]
+        return "cross_entropy", functional.cross_entropy(logits, labels, reduction="none")
