@@ -1,6 +1,6 @@
 """Capsule networks for accelerators, in JAX and Flax."""
 
-from capsjax.capsules import Capsules, Squash, norm, squash
+from capsjax.capsules import Capsules, ExponentialSquash, Squash, norm, squash
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
 from capsjax.losses import margin_loss, reconstruction_loss
 from capsjax.models import CapsNet, CapsNetOutput, create_model, list_models
@@ -12,6 +12,9 @@ from capsjax.routing import (
     Routed,
     Routing,
     RoutingTrace,
+    SelfAttention,
+    SelfAttentionRouting,
+    SelfAttentionTrace,
     Sizes,
     UniformRouting,
     UniformTrace,
@@ -38,12 +41,16 @@ __all__ = [
     "Decoder",
     "DenseCaps",
     "DynamicRouting",
+    "ExponentialSquash",
     "LearnedPrior",
     "PrimaryCaps",
     "PriorRouting",
     "Routed",
     "Routing",
     "RoutingTrace",
+    "SelfAttention",
+    "SelfAttentionRouting",
+    "SelfAttentionTrace",
     "Sizes",
     "Squash",
     "UniformRouting",

@@ -151,22 +151,72 @@ class Squash:
         return jnp.where(is_zero, 0, 1 / divisor)
 
 
+@dataclasses.dataclass(frozen=True)
+class ExponentialSquash:
+    """A squash that is steep at zero: `v = (1 - 1 / (e^|s| + epsilon)) s / (|s| + epsilon)`.
+
+    Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491; the epsilon is that of the authors' code.
+    Where the squash of Sabour et al. leaves a short vector with the square of its length, this one
+    leaves it as it is. So its derivative at zero is not zero but, as in the limit, the identity.
+    Nothing overflows, however long the vector.
+
+    Attributes:
+        epsilon: from 0 to 1. The published one changes no value in float64.
+
+    Raises:
+        ValueError: the epsilon is no such number.
+    """
+
+    epsilon: float = 1e-20
+
+    def __post_init__(self) -> None:
+        """Checks the value."""
+        _checks.fraction("epsilon of squash", self.epsilon)
+
+    def __call__(self, s: jax.Array) -> jax.Array:
+        """Squashes capsules.
+
+        Args:
+            s: `[..., n, d]`, any floating dtype.
+
+        Returns:
+            The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
+        """
+        s = s.astype(accumulation_dtype(s.dtype))
+        n = norm(s, keepdims=True)
+        # Multiplied out by e^-n, which cannot overflow, the first factor over n + epsilon is a mean
+        # of (1 - e^-n) / n and e^-n, both of which tend to 1.
+        is_zero = n < jnp.sqrt(jnp.finfo(n.dtype).tiny)  # below, the derivatives would overflow
+        inverse = 1 / jnp.where(is_zero, 1, n)
+        decay = jnp.exp(-n)
+        slope = jnp.where(is_zero, 1, -jnp.expm1(-n) * inverse)
+        share = jnp.where(is_zero, 0, 1 / (1 + self.epsilon * inverse))
+        return s * (decay + (slope - decay) * share) / (1 + self.epsilon * decay)
+
+
 SquashFunction = Callable[[jax.Array], jax.Array]
 
+_BY_NAME: dict[str, SquashFunction] = {"exponential": ExponentialSquash()}
 
-def squash_from(value: SquashFunction | Mapping[str, Any]) -> SquashFunction:
+
+def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFunction:
     """A squash of what a configuration holds.
 
     Args:
-        value: a function of capsules `[..., n, d]`, such as a `Squash`, or the fields of a
-            `Squash` by name.
+        value: a function of capsules `[..., n, d]`, such as a `Squash`; the fields of a `Squash` by
+            name; or `"exponential"`, the published `ExponentialSquash`.
 
     Raises:
-        ValueError: it is neither, or a field is unknown or has a wrong value.
+        ValueError: it is none of these, or a field is unknown or has a wrong value.
     """
     if isinstance(value, Mapping):
         _checks.known_options("squash", value, _checks.option_names(Squash))
         return Squash(**value)
+    if isinstance(value, str) and value in _BY_NAME:
+        return _BY_NAME[value]
     if not callable(value):
-        raise ValueError(f"squash must be a Squash or a dict of its fields, not {value!r}")
+        raise ValueError(
+            f"squash must be a Squash or a dict of its fields, not {value!r}; by name there is: "
+            f"{', '.join(_BY_NAME)}"
+        )
     return value

@@ -24,6 +24,11 @@ from capsjax.routing.protocol import (
     softmax_over_out,
     trace,
 )
+from capsjax.routing.self_attention import (
+    SelfAttention,
+    SelfAttentionRouting,
+    SelfAttentionTrace,
+)
 from capsjax.routing.uniform import UniformRouting, UniformTrace
 
 
@@ -50,6 +55,7 @@ _ROUTINGS = {
     "dynamic": _OF_DYNAMIC,
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
+    "self-attention": _entry(SelfAttention),
     "uniform": _entry(UniformRouting),
 }
 
@@ -75,7 +81,7 @@ def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
     Args:
         name: one of `list_routings()`.
         **options: arguments of that routing, as Python has them or as JSON has: a list for a tuple,
-            and for `squash` a dict of the fields of `Squash`.
+            and for `squash` what `squash_from` takes: a dict of the fields of `Squash`, or a name.
 
     Raises:
         ValueError: there is no routing or option of that name, or an option has a wrong value.
@@ -94,6 +100,9 @@ __all__ = [
     "Routed",
     "Routing",
     "RoutingTrace",
+    "SelfAttention",
+    "SelfAttentionRouting",
+    "SelfAttentionTrace",
     "Sizes",
     "UniformRouting",
     "UniformTrace",

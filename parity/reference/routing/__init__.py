@@ -14,12 +14,14 @@ from collections.abc import Callable
 from torch import nn
 
 from parity.reference.routing.dynamic import Dynamic
+from parity.reference.routing.self_attention import SelfAttention
 from parity.reference.routing.uniform import Uniform
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic": Dynamic,
     "dynamic-leaky": functools.partial(Dynamic, leaky=True),
     "dynamic-prior": functools.partial(Dynamic, prior=True),
+    "self-attention": SelfAttention,
     "uniform": Uniform,
 }
 """By the names of `capsjax.list_routings()`."""
