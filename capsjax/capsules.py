@@ -1,12 +1,12 @@
 """Capsules, and the two functions every vector capsule is made with: norm and squash."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
@@ -50,15 +50,27 @@ def norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
     Returns:
         `x` without `axis`, computed and returned in `accumulation_dtype(x.dtype)`.
     """
-    x = x.astype(accumulation_dtype(x.dtype))
-    scale = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
-    is_zero = scale == 0
-    scale = jnp.where(is_zero, 1, scale)
-    sum_of_squares = jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True)
-    # Where x is zero the square root is taken of one instead: its gradient there is infinite.
-    length = scale * jnp.sqrt(jnp.where(is_zero, 1, sum_of_squares))
-    length = jnp.where(is_zero, 0, length)
+    length = _length(x.astype(accumulation_dtype(x.dtype)), axis)
     return length if keepdims else jnp.squeeze(length, axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _length(x: jax.Array, axis: int) -> jax.Array:
+    scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+    scale = jnp.where(scale == 0, 1, scale)
+    return scale * jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True))
+
+
+@_length.defjvp
+def _length_jvp(
+    axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    # The direction of x. Through the scale, a cotangent as small as x, which is what a squash sends
+    # back, would be multiplied by it and vanish, before it is divided by it.
+    (x,), (x_dot,) = primals, tangents
+    length = _length(x, axis)
+    direction = x / jnp.where(length == 0, 1, length)
+    return length, jnp.sum(direction * x_dot, axis=axis, keepdims=True)
 
 
 def squash(s: jax.Array, axis: int = -1) -> jax.Array:
@@ -186,12 +198,18 @@ class ExponentialSquash:
         n = norm(s, keepdims=True)
         # Multiplied out by e^-n, which cannot overflow, the first factor over n + epsilon is a mean
         # of (1 - e^-n) / n and e^-n, both of which tend to 1.
-        is_zero = n < jnp.sqrt(jnp.finfo(n.dtype).tiny)  # below, the derivatives would overflow
-        inverse = 1 / jnp.where(is_zero, 1, n)
-        decay = jnp.exp(-n)
-        slope = jnp.where(is_zero, 1, -jnp.expm1(-n) * inverse)
-        share = jnp.where(is_zero, 0, 1 / (1 + self.epsilon * inverse))
+        decay, slope = jnp.exp(-n), _slope(n)
+        is_zero = n < jnp.sqrt(jnp.finfo(n.dtype).tiny)  # below, the derivative would overflow
+        share = jnp.where(is_zero, 0, 1 / (1 + self.epsilon / jnp.where(is_zero, 1, n)))
         return s * (decay + (slope - decay) * share) / (1 + self.epsilon * decay)
+
+
+def _slope(n: jax.Array) -> jax.Array:
+    """`(1 - e^-n) / n`, by its series where the division would cost the derivative its digits."""
+    is_short = n < 1e-3
+    short, long = jnp.where(is_short, n, 0), jnp.where(is_short, 1, n)
+    series = 1 - short / 2 * (1 - short / 3 * (1 - short / 4 * (1 - short / 5)))
+    return jnp.where(is_short, series, -jnp.expm1(-long) / long)
 
 
 SquashFunction = Callable[[jax.Array], jax.Array]

@@ -174,6 +174,17 @@ def test_gradient_of_squash_agrees_with_finite_differences(variant, scale):
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("magnitude", [m for m in MAGNITUDES if m <= 1e8])
+@pytest.mark.parametrize("function", [PAPER, *EXPONENTIALS], ids=str)
+def test_gradient_of_squash_loses_no_digits_at_any_magnitude(function, magnitude):
+    s, weights = (x.astype(np.float32) for x in (draw(6, 8, scale=magnitude), draw(6, 8, seed=1)))
+    _, gradient = value_and_gradient(function, jnp.asarray(s), jnp.asarray(weights))
+    with jax.enable_x64(True):
+        wide, wide_weights = (jnp.asarray(x, jnp.float64) for x in (s, weights))
+        _, expected = value_and_gradient(function, wide, wide_weights)
+    assert_close(gradient, expected, dtype="float32", reduction_length=8)
+
+
 def test_squash_without_arguments_is_the_papers_to_the_last_bit():
     s = jnp.asarray(draw(6, 8), jnp.float32)
     np.testing.assert_array_equal(Squash()(s), squash(s))
