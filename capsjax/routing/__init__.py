@@ -12,6 +12,11 @@ from capsjax.routing.dense import (
     route_dense,
 )
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
+from capsjax.routing.inverted_attention import (
+    InvertedAttention,
+    InvertedAttentionRouting,
+    InvertedAttentionTrace,
+)
 from capsjax.routing.prior import LearnedPrior, PriorRouting
 from capsjax.routing.protocol import (
     EXAMPLES,
@@ -55,6 +60,7 @@ _ROUTINGS = {
     "dynamic": _OF_DYNAMIC,
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
+    "inverted-attention": _entry(InvertedAttention),
     "self-attention": _entry(SelfAttention),
     "uniform": _entry(UniformRouting),
 }
@@ -95,6 +101,9 @@ __all__ = [
     "IMPLEMENTATIONS",
     "DynamicRouting",
     "Implementation",
+    "InvertedAttention",
+    "InvertedAttentionRouting",
+    "InvertedAttentionTrace",
     "LearnedPrior",
     "PriorRouting",
     "Routed",

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from torch import nn
 
 from parity.reference.routing.dynamic import Dynamic
+from parity.reference.routing.inverted_attention import InvertedAttention
 from parity.reference.routing.self_attention import SelfAttention
 from parity.reference.routing.uniform import Uniform
 
@@ -21,6 +22,7 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic": Dynamic,
     "dynamic-leaky": functools.partial(Dynamic, leaky=True),
     "dynamic-prior": functools.partial(Dynamic, prior=True),
+    "inverted-attention": InvertedAttention,
     "self-attention": SelfAttention,
     "uniform": Uniform,
 }
