@@ -1,6 +1,12 @@
 """Capsule networks for accelerators, in JAX and Flax."""
 
-from capsjax.capsules import Capsules, Squash, norm, squash
+from capsjax.capsules import (
+    Capsules,
+    ExponentialSquash,
+    Squash,
+    norm,
+    squash,
+)
 from capsjax.layers import (
     ClassCaps,
     ConvCaps,
@@ -33,6 +39,9 @@ from capsjax.routing import (
     Heinsen2022Trace,
     HeinsenRouting,
     HeinsenTrace,
+    InvertedAttention,
+    InvertedAttentionRouting,
+    InvertedAttentionTrace,
     KernelMixtureRouting,
     KernelMixtureTrace,
     LearnedPrior,
@@ -42,6 +51,9 @@ from capsjax.routing import (
     Routed,
     Routing,
     RoutingTrace,
+    SelfAttention,
+    SelfAttentionRouting,
+    SelfAttentionTrace,
     Sizes,
     UniformRouting,
     UniformTrace,
@@ -76,6 +88,7 @@ __all__ = [
     "EMRouting",
     "EMTrace",
     "ExpectationMaximization",
+    "ExponentialSquash",
     "GridShape",
     "Heinsen",
     "Heinsen2022",
@@ -83,6 +96,9 @@ __all__ = [
     "Heinsen2022Trace",
     "HeinsenRouting",
     "HeinsenTrace",
+    "InvertedAttention",
+    "InvertedAttentionRouting",
+    "InvertedAttentionTrace",
     "KernelMixtureRouting",
     "KernelMixtureTrace",
     "LearnedPrior",
@@ -93,6 +109,9 @@ __all__ = [
     "Routed",
     "Routing",
     "RoutingTrace",
+    "SelfAttention",
+    "SelfAttentionRouting",
+    "SelfAttentionTrace",
     "Sizes",
     "Squash",
     "UniformRouting",

@@ -1,12 +1,12 @@
 """Capsules, and the two functions every vector capsule is made with: norm and squash."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
@@ -50,15 +50,27 @@ def norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
     Returns:
         `x` without `axis`, computed and returned in `accumulation_dtype(x.dtype)`.
     """
-    x = x.astype(accumulation_dtype(x.dtype))
-    scale = lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
-    is_zero = scale == 0
-    scale = jnp.where(is_zero, 1, scale)
-    sum_of_squares = jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True)
-    # Where x is zero the square root is taken of one instead: its gradient there is infinite.
-    length = scale * jnp.sqrt(jnp.where(is_zero, 1, sum_of_squares))
-    length = jnp.where(is_zero, 0, length)
+    length = _length(x.astype(accumulation_dtype(x.dtype)), axis)
     return length if keepdims else jnp.squeeze(length, axis)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _length(x: jax.Array, axis: int) -> jax.Array:
+    scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
+    scale = jnp.where(scale == 0, 1, scale)
+    return scale * jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True))
+
+
+@_length.defjvp
+def _length_jvp(
+    axis: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]
+) -> tuple[jax.Array, jax.Array]:
+    # The direction of x. Through the scale, a cotangent as small as x, which is what a squash sends
+    # back, would be multiplied by it and vanish, before it is divided by it.
+    (x,), (x_dot,) = primals, tangents
+    length = _length(x, axis)
+    direction = x / jnp.where(length == 0, 1, length)
+    return length, jnp.sum(direction * x_dot, axis=axis, keepdims=True)
 
 
 def squash(s: jax.Array, axis: int = -1) -> jax.Array:
@@ -151,22 +163,78 @@ class Squash:
         return jnp.where(is_zero, 0, 1 / divisor)
 
 
+@dataclasses.dataclass(frozen=True)
+class ExponentialSquash:
+    """A squash that is steep at zero: `v = (1 - 1 / (e^|s| + epsilon)) s / (|s| + epsilon)`.
+
+    Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491; the epsilon is that of the authors' code.
+    Where the squash of Sabour et al. leaves a short vector with the square of its length, this one
+    leaves it as it is. So its derivative at zero is not zero but, as in the limit, the identity.
+    Nothing overflows, however long the vector.
+
+    Attributes:
+        epsilon: from 0 to 1. The published one changes no value in float64.
+
+    Raises:
+        ValueError: the epsilon is no such number.
+    """
+
+    epsilon: float = 1e-20
+
+    def __post_init__(self) -> None:
+        """Checks the value."""
+        _checks.fraction("epsilon of squash", self.epsilon)
+
+    def __call__(self, s: jax.Array) -> jax.Array:
+        """Squashes capsules.
+
+        Args:
+            s: `[..., n, d]`, any floating dtype.
+
+        Returns:
+            The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
+        """
+        s = s.astype(accumulation_dtype(s.dtype))
+        n = norm(s, keepdims=True)
+        # Multiplied out by e^-n, which cannot overflow, the first factor over n + epsilon is a mean
+        # of (1 - e^-n) / n and e^-n, both of which tend to 1.
+        decay, slope = jnp.exp(-n), _slope(n)
+        is_zero = n < jnp.sqrt(jnp.finfo(n.dtype).tiny)  # below, the derivative would overflow
+        share = jnp.where(is_zero, 0, 1 / (1 + self.epsilon / jnp.where(is_zero, 1, n)))
+        return s * (decay + (slope - decay) * share) / (1 + self.epsilon * decay)
+
+
+def _slope(n: jax.Array) -> jax.Array:
+    """`(1 - e^-n) / n`, by its series where the division would cost the derivative its digits."""
+    is_short = n < 1e-3
+    short, long = jnp.where(is_short, n, 0), jnp.where(is_short, 1, n)
+    series = 1 - short / 2 * (1 - short / 3 * (1 - short / 4 * (1 - short / 5)))
+    return jnp.where(is_short, series, -jnp.expm1(-long) / long)
+
+
 SquashFunction = Callable[[jax.Array], jax.Array]
 
+_BY_NAME: dict[str, SquashFunction] = {"exponential": ExponentialSquash()}
 
-def squash_from(value: SquashFunction | Mapping[str, Any]) -> SquashFunction:
+
+def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFunction:
     """A squash of what a configuration holds.
 
     Args:
-        value: a function of capsules `[..., n, d]`, such as a `Squash`, or the fields of a
-            `Squash` by name.
+        value: a function of capsules `[..., n, d]`, such as a `Squash`; the fields of a `Squash` by
+            name; or `"exponential"`, the published `ExponentialSquash`.
 
     Raises:
-        ValueError: it is neither, or a field is unknown or has a wrong value.
+        ValueError: it is none of these, or a field is unknown or has a wrong value.
     """
     if isinstance(value, Mapping):
         _checks.known_options("squash", value, _checks.option_names(Squash))
         return Squash(**value)
+    if isinstance(value, str) and value in _BY_NAME:
+        return _BY_NAME[value]
     if not callable(value):
-        raise ValueError(f"squash must be a Squash or a dict of its fields, not {value!r}")
+        raise ValueError(
+            f"squash must be a Squash or a dict of its fields, not {value!r}; by name there is: "
+            f"{', '.join(_BY_NAME)}"
+        )
     return value

@@ -15,6 +15,11 @@ from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
 from capsjax.routing.em import EMRouting, EMTrace, ExpectationMaximization
 from capsjax.routing.heinsen import Heinsen, HeinsenRouting, HeinsenTrace
 from capsjax.routing.heinsen_2022 import Heinsen2022, Heinsen2022Routing, Heinsen2022Trace
+from capsjax.routing.inverted_attention import (
+    InvertedAttention,
+    InvertedAttentionRouting,
+    InvertedAttentionTrace,
+)
 from capsjax.routing.kernel_density import (
     KernelMixtureRouting,
     KernelMixtureTrace,
@@ -33,6 +38,7 @@ from capsjax.routing.protocol import (
     softmax_over_out,
     trace,
 )
+from capsjax.routing.self_attention import SelfAttention, SelfAttentionRouting, SelfAttentionTrace
 from capsjax.routing.uniform import UniformRouting, UniformTrace
 
 
@@ -62,8 +68,10 @@ _ROUTINGS = {
     "em": _entry(ExpectationMaximization),
     "heinsen": _entry(Heinsen),
     "heinsen-2022": _entry(Heinsen2022),
+    "inverted-attention": _entry(InvertedAttention),
     "kde-dynamic": _entry(MeanShiftRouting),
     "kde-em": _entry(KernelMixtureRouting),
+    "self-attention": _entry(SelfAttention),
     "uniform": _entry(UniformRouting),
 }
 
@@ -121,6 +129,9 @@ __all__ = [
     "HeinsenRouting",
     "HeinsenTrace",
     "Implementation",
+    "InvertedAttention",
+    "InvertedAttentionRouting",
+    "InvertedAttentionTrace",
     "KernelMixtureRouting",
     "KernelMixtureTrace",
     "LearnedPrior",
@@ -130,6 +141,9 @@ __all__ = [
     "Routed",
     "Routing",
     "RoutingTrace",
+    "SelfAttention",
+    "SelfAttentionRouting",
+    "SelfAttentionTrace",
     "Sizes",
     "UniformRouting",
     "UniformTrace",

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsjax import Squash, norm, squash
+from capsjax import ExponentialSquash, Squash, norm, squash
 from capsjax.capsules import accumulation_dtype, squash_from
 from tests.tolerance import assert_close
 
@@ -23,6 +23,7 @@ VARIANTS = [
 ]
 PAPER = Squash()
 LARGE_EPSILONS = [Squash("pose", 0.3, "length"), Squash("pose", 0.3, "square")]
+EXPONENTIALS = [ExponentialSquash(), ExponentialSquash(0.0), ExponentialSquash(0.3)]
 
 
 def draw(*shape, scale=1.0, seed=0):
@@ -32,6 +33,11 @@ def draw(*shape, scale=1.0, seed=0):
 def numpy_squash(s, variant=PAPER):
     """The formula, term by term."""
     s = np.asarray(s, np.float64)
+    if isinstance(variant, ExponentialSquash):
+        n = np.linalg.norm(s, axis=-1, keepdims=True)
+        e_less_1 = np.expm1(np.minimum(n, 700))  # more is no float64 number, and 1 / more is none
+        e = variant.epsilon
+        return (e_less_1 + e) / (e_less_1 + 1 + e) * (s / (n + e))
     if variant.axis == "element":
         n = np.abs(s)
     else:
@@ -111,6 +117,26 @@ def test_zero_stays_zero_with_a_zero_gradient(function):
     assert not np.any(forward)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("length", [0.0, 1e-40, 1e-30, 1e-17])
+def test_exponential_squash_leaves_a_short_vector_as_it_is(length, dtype):
+    with jax.enable_x64(True):
+        s = jnp.asarray(length * np.eye(2, 3), dtype)
+        weights = jnp.asarray(draw(2, 3), dtype)
+        value, gradient = value_and_gradient(ExponentialSquash(), s, weights)
+    expected = np.where(np.asarray(s) < np.finfo(dtype).tiny, 0, np.asarray(s))
+    assert_close(value, expected, reduction_length=3)
+    # So the derivative in zero is the limit of those around it.
+    assert_close(gradient, np.asarray(weights, np.float64), dtype=dtype, reduction_length=3)
+
+
+@pytest.mark.parametrize("magnitude", MAGNITUDES)
+def test_the_published_epsilon_of_exponential_squash_changes_nothing(magnitude):
+    with jax.enable_x64(True):
+        s = jnp.asarray(draw(6, 8, scale=magnitude))
+        assert_close(ExponentialSquash()(s), ExponentialSquash(0.0)(s))
+
+
 def test_a_zero_capsule_does_not_disturb_its_neighbours():
     s, weights = draw(6, 8).astype(np.float32), draw(6, 8, seed=1).astype(np.float32)
     _, before = value_and_gradient(squash, s, weights)
@@ -122,7 +148,7 @@ def test_a_zero_capsule_does_not_disturb_its_neighbours():
 
 
 @pytest.mark.parametrize("magnitude", MAGNITUDES)
-@pytest.mark.parametrize("variant", VARIANTS + LARGE_EPSILONS, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS + LARGE_EPSILONS + EXPONENTIALS, ids=str)
 def test_squash_is_its_formula_at_every_magnitude_with_a_finite_gradient(variant, magnitude):
     s, weights = draw(6, 8, scale=magnitude).astype(np.float32), draw(6, 8, seed=1)
     value, gradient = value_and_gradient(variant, s, jnp.asarray(weights, jnp.float32))
@@ -136,7 +162,7 @@ def test_squash_is_its_formula_at_every_magnitude_with_a_finite_gradient(variant
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
-@pytest.mark.parametrize("variant", VARIANTS + LARGE_EPSILONS, ids=str)
+@pytest.mark.parametrize("variant", VARIANTS + LARGE_EPSILONS + EXPONENTIALS, ids=str)
 def test_gradient_of_squash_agrees_with_finite_differences(variant, scale):
     s, weights = draw(3, 4, scale=scale), draw(3, 4, seed=1)
     with jax.enable_x64(True):
@@ -146,6 +172,17 @@ def test_gradient_of_squash_agrees_with_finite_differences(variant, scale):
     )
     # Differences of step h are right to the square of h and to the rounding divided by h.
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("magnitude", [m for m in MAGNITUDES if m <= 1e8])
+@pytest.mark.parametrize("function", [PAPER, *EXPONENTIALS], ids=str)
+def test_gradient_of_squash_loses_no_digits_at_any_magnitude(function, magnitude):
+    s, weights = (x.astype(np.float32) for x in (draw(6, 8, scale=magnitude), draw(6, 8, seed=1)))
+    _, gradient = value_and_gradient(function, jnp.asarray(s), jnp.asarray(weights))
+    with jax.enable_x64(True):
+        wide, wide_weights = (jnp.asarray(x, jnp.float64) for x in (s, weights))
+        _, expected = value_and_gradient(function, wide, wide_weights)
+    assert_close(gradient, expected, dtype="float32", reduction_length=8)
 
 
 def test_squash_without_arguments_is_the_papers_to_the_last_bit():
@@ -207,8 +244,17 @@ def test_wrong_fields_are_named(fields, message):
         squash_from(fields)
 
 
+@pytest.mark.parametrize("epsilon", [-1e-20, 2, "small", float("nan")])
+def test_wrong_epsilons_of_exponential_squash_are_named(epsilon):
+    with pytest.raises(ValueError, match="epsilon of squash must be a number from 0 to 1, not"):
+        ExponentialSquash(epsilon)
+
+
 def test_squash_from_a_dict_a_function_or_nothing_of_the_kind():
     assert squash_from({"axis": "element", "epsilon": 0}) == Squash(axis="element")
     assert squash_from(jnp.tanh) is jnp.tanh
+    assert squash_from("exponential") == ExponentialSquash()
+    with pytest.raises(ValueError, match="'fast'; by name there is: exponential"):
+        squash_from("fast")
     with pytest.raises(ValueError, match="a dict of its fields, not 'element'"):
         squash_from("element")

@@ -17,7 +17,9 @@ from parity.reference.routing.dynamic import Dynamic
 from parity.reference.routing.em import EM
 from parity.reference.routing.heinsen import Heinsen
 from parity.reference.routing.heinsen_2022 import Heinsen2022
+from parity.reference.routing.inverted_attention import InvertedAttention
 from parity.reference.routing.kernel_density import KernelMixture, MeanShift
+from parity.reference.routing.self_attention import SelfAttention
 from parity.reference.routing.uniform import Uniform
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
@@ -29,6 +31,8 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "kde-em": KernelMixture,
     "heinsen": Heinsen,
     "heinsen-2022": Heinsen2022,
+    "inverted-attention": InvertedAttention,
+    "self-attention": SelfAttention,
     "uniform": Uniform,
 }
 """By the names of `capsjax.list_routings()`."""

@@ -107,9 +107,7 @@ def edges():
 
 @EVERY
 def test_edge_cases_are_finite_in_value_and_gradient(name):
-    outputs = run(name, edges())
-    assert_finite(outputs)
-    assert (outputs.routed.coupling >= 0).all()
+    assert_finite(run(name, edges()))
 
 
 @EVERY
