@@ -26,6 +26,7 @@ from capsjax.models import (
     create_model,
     list_models,
     model_options,
+    published_routing,
 )
 from capsjax.routing import (
     EXAMPLES,
@@ -58,6 +59,7 @@ from capsjax.routing import (
     UniformRouting,
     UniformTrace,
     UnsizedRouting,
+    as_routing,
     create_routing,
     implementation_on,
     list_routings,
@@ -117,6 +119,7 @@ __all__ = [
     "UniformRouting",
     "UniformTrace",
     "UnsizedRouting",
+    "as_routing",
     "create_model",
     "create_routing",
     "implementation_on",
@@ -126,6 +129,7 @@ __all__ = [
     "margin_loss",
     "model_options",
     "norm",
+    "published_routing",
     "reconstruction_loss",
     "route",
     "route_dense",

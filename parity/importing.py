@@ -20,10 +20,10 @@ from train.config import FitConfig
 from train.data import list_datasets, load_dataset
 from train.data.mnist import SOURCES
 from train.errors import UserError
+from train.learning import AXIS, initial_state
 from train.network import build_model, training_key
 from train.optimizer import build_optimizer
 from train.run import Run, prepare_folder, writing
-from train.step import AXIS, initial_state
 
 AUTO = "auto"
 _IDX_SHAPE = (28, 28, 1)

@@ -16,17 +16,10 @@ from parity import weights
 from parity.evaluation import gradients_of, nchw
 from parity.pairs import Arrays, DtypeName, Pair
 from train.config import FitConfig
+from train.learning import PyTree, initial_state
 from train.metrics import merge
 from train.optimizer import learning_rate
-from train.step import (
-    PyTree,
-    data_mesh,
-    initial_state,
-    make_train_step,
-    replicate,
-    same_wishes,
-    stack_batches,
-)
+from train.step import data_mesh, make_train_step, replicate, same_wishes, stack_batches
 
 DECAY_STEPS = 10
 SETTINGS = FitConfig(preset="parity", learning_rate=0.001, decay_rate=0.5, decay_steps=DECAY_STEPS)

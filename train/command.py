@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+import capsjax
 from train.config import FitConfig, allowed_types, option
 from train.errors import UserError
 
@@ -84,6 +85,8 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 def config_changes(config: FitConfig, options: argparse.Namespace) -> FitConfig:
     """The recipe's configuration with the options that were given.
 
+    Another model comes with the routing that it was published with, unless one is given.
+
     Raises:
         UserError: if a value is out of its range, or steps and epochs are both given.
     """
@@ -93,6 +96,11 @@ def config_changes(config: FitConfig, options: argparse.Namespace) -> FitConfig:
         raise UserError("--steps and --epochs both say how long to train: give one of them.")
     if "epochs" in given:
         given["steps"] = None
+    if given.get("model", config.model) != config.model:
+        # A name that does not exist is told with all the others, below.
+        known = given["model"] in capsjax.list_models()
+        published = capsjax.published_routing(given["model"]) if known else None
+        given.setdefault("routing", published or FitConfig.routing)
     for name, value in given.items():
         if isinstance(getattr(config, name), dict):
             given[name] = {**getattr(config, name), **dict(value)}

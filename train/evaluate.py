@@ -11,11 +11,12 @@ from train.checkpoint import Checkpoints, Which
 from train.data import Split, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
+from train.learning import AXIS, TrainState, initial_state
 from train.network import build_model, in_test, require_room, structure, training_key
 from train.objective import Objective
 from train.optimizer import build_optimizer
 from train.run import Run, finite_or_none, load_run, write_json, writing
-from train.step import AXIS, TrainState, data_mesh, initial_state, make_evaluation_step, replicate
+from train.step import data_mesh, make_evaluation_step, replicate
 
 
 def evaluate(

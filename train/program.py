@@ -15,15 +15,13 @@ from train.data import Dataset, Feed, FeedKind, make_feed
 from train.dispatch import room
 from train.errors import UserError
 from train.evaluation import Evaluation, evaluate_split
+from train.learning import AXIS, TrainState, initial_state
 from train.metrics import Mean
 from train.network import build_model, in_test, structure, training_key
 from train.objective import Objective
 from train.optimizer import build_optimizer
 from train.step import (
-    AXIS,
-    TrainState,
     data_mesh,
-    initial_state,
     make_evaluation_step,
     make_train_step,
     own_part,

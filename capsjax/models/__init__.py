@@ -1,5 +1,7 @@
 """Published capsule networks, one a file, and their names."""
 
+import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +29,16 @@ def model_options(name: str) -> list[str]:
     """The options that `create_model` takes for a name of `list_models()`."""
     _checks.one_of("model", name, list_models())
     return _checks.option_names(_MODELS[name], without=("image_shape", "num_classes", "rngs"))
+
+
+def published_routing(name: str) -> str | None:
+    """The routing that a model of `list_models()` was published with, None if it has none."""
+    if "routing" not in model_options(name):
+        return None
+    model = _MODELS[name]
+    fixed = model.keywords if isinstance(model, functools.partial) else {}
+    init = inspect.signature(getattr(model, "func", model).__init__)
+    return fixed.get("routing", init.parameters["routing"].default)
 
 
 def create_model(
@@ -64,4 +76,5 @@ __all__ = [
     "create_model",
     "list_models",
     "model_options",
+    "published_routing",
 ]

@@ -3,9 +3,8 @@
 import functools
 
 from capsjax.models.capsnet import CapsNet
-from capsjax.routing import UniformRouting
 
-AffCapsNet = functools.partial(CapsNet, shared_transform=True, routing=UniformRouting())
+AffCapsNet = functools.partial(CapsNet, shared_transform=True, routing="uniform")
 """`CapsNet` whose primary capsules all vote with the same matrices, and all count alike.
 
 Gu and Tresp 2020, "Improving the robustness of capsule networks to image affine transformations",

@@ -13,7 +13,6 @@ from capsjax.capsules import Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
 from capsjax.models.output import CapsNetOutput
 from capsjax.routing import (
-    DynamicRouting,
     Implementation,
     Routing,
     UnsizedRouting,
@@ -77,7 +76,7 @@ class CapsNet(nnx.Module):
         primary_squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
         class_dim: int = 16,
         shared_transform: bool = False,
-        routing: str | Routing | UnsizedRouting = DynamicRouting(iterations=3),  # noqa: B008 (frozen)
+        routing: str | Routing | UnsizedRouting = "dynamic",
         routing_implementation: Implementation | None = None,
         decoder_hidden: Sequence[int] | None = (512, 1024),
         decoder_combine: Literal["concat", "sum"] = "concat",

@@ -8,20 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.config import FitConfig
+from train.learning import AXIS, TrainState, initial_state
 from train.metrics import merge
 from train.network import build_model, training_key
 from train.objective import Objective
 from train.optimizer import build_optimizer
-from train.step import (
-    AXIS,
-    TrainState,
-    data_mesh,
-    initial_state,
-    make_train_step,
-    replicate,
-    same_wishes,
-    stack_batches,
-)
+from train.step import data_mesh, make_train_step, replicate, same_wishes, stack_batches
 
 VALUES = (0.0, 1.0, 1e30, -1e30, math.inf, math.nan)
 

@@ -7,7 +7,8 @@ import pytest
 
 from train.checkpoint import Checkpoints, snapshot
 from train.errors import UserError
-from train.step import Skipped, TrainState, data_mesh, replicate
+from train.learning import Skipped, TrainState
+from train.step import data_mesh, replicate
 
 
 def state(step: int, devices: int = 4) -> TrainState:

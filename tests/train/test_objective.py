@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from capsjax import CapsNetOutput, Capsules
 from tests.tolerance import assert_close
@@ -69,13 +70,13 @@ def test_pixels_are_brought_to_the_unit_range_and_normalised():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("mask", ["label", "longest"])
 def test_the_mask_decides_whether_the_model_sees_the_label(training, mask):
-    seen = []
+    model = Recorder()
     objective = dataclasses.replace(
         Objective(mask_in_training="longest", mask_in_test="longest"),
         **{"mask_in_training" if training else "mask_in_test": mask},
     )
-    objective.apply(lambda images, labels: seen.append(labels), IMAGES, LABELS, training=training)
-    assert (seen[0] is not None) == (mask == "label")
+    objective.apply(model, IMAGES, LABELS, training=training)
+    assert (model.seen[0][0] is not None) == (mask == "label")
 
 
 def test_accuracy_counts_the_longest_capsule(output):
@@ -106,3 +107,56 @@ def test_a_class_capsule_is_dead_if_it_is_short_in_the_images_of_a_batch():
     output = CapsNetOutput(Capsules(lengths[..., None], lengths), lengths, lengths, None)
     dead = dead_share(class_lengths(output))
     assert dead.total / dead.examples == pytest.approx(2 / 3)
+
+
+def test_the_spread_loss_takes_its_margin_from_the_step(output):
+    objective = Objective(loss="spread", spread_steps=100)
+    for step, margin in ((0, 0.2), (50, 0.55), (100, 0.9), (1000, 0.9), (None, 0.9)):
+        at = None if step is None else jnp.asarray(step)
+        told = objective.losses(output, jnp.asarray(IMAGES), jnp.asarray(LABELS), at)
+        lengths = np.asarray(output.lengths, np.float64)
+        expected = [
+            sum(
+                max(0, margin - (row[label] - a)) ** 2
+                for other, a in enumerate(row)
+                if other != label
+            )
+            for row, label in zip(lengths, LABELS, strict=True)
+        ]
+        assert_close(told["spread_loss"], expected, dtype="float32", reduction_length=3)
+
+
+def test_cross_entropy_is_of_logits_or_of_shares_of_presence(output):
+    objective = Objective(loss="cross_entropy", reconstruction_weight=0.0)
+    lengths = np.asarray(output.lengths, np.float64)
+    shares = lengths / lengths.sum(axis=1, keepdims=True)
+    rows = np.arange(len(LABELS))
+    told = losses(objective, output)
+    assert_close(told["cross_entropy"], -np.log(shares[rows, LABELS]), dtype="float32")
+    assert_close(told["loss"], told["cross_entropy"])
+    logits = jnp.asarray([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])
+    told = losses(objective, output._replace(logits=logits))
+    e = np.exp(np.asarray(logits, np.float64))
+    expected = -np.log((e / e.sum(axis=1, keepdims=True))[rows, LABELS])
+    assert_close(told["cross_entropy"], expected, dtype="float32", reduction_length=3)
+
+
+class Recorder(nnx.Module):
+    draws = True
+
+    def __init__(self):
+        self.norm = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
+        self.seen = nnx.static([])
+
+    def __call__(self, images, labels, keys=None):
+        self.seen.append((labels, keys, self.norm.use_running_average))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_draws_and_normalises_by_the_batch_in_training_alone(training):
+    model = Recorder()
+    keys = jax.random.split(jax.random.key(0), len(LABELS))
+    Objective().apply(model, IMAGES, LABELS, training=training, keys=keys)
+    ((_, given, uses_average),) = model.seen
+    assert (given is not None) == training
+    assert uses_average == (not training)

@@ -11,9 +11,10 @@ from flax import nnx
 from tests.tolerance import assert_close
 from train.errors import UserError
 from train.evaluation import evaluate_split
+from train.learning import in_parts, move_average
 from train.metrics import merge
 from train.program import assemble
-from train.step import data_mesh, in_parts, move_average, replicate, stack_batches
+from train.step import data_mesh, replicate, stack_batches
 
 
 def train(config, dataset, *, devices, steps=3):

@@ -4,7 +4,15 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from capsjax import CapsNet, Squash, create_model, create_routing, list_models
+from capsjax import (
+    CapsNet,
+    Squash,
+    create_model,
+    create_routing,
+    list_models,
+    list_routings,
+    published_routing,
+)
 
 SMALL = {
     "image_shape": [9, 9, 1],
@@ -69,7 +77,11 @@ def test_options_as_json_has_them():
         ({"primary_order": "D"}, "unknown order 'D', choose from: position_major"),
         ({"primary_squash": {"eps": 1}}, "squash has no option 'eps', choose from: axis"),
         ({"primary_squash": {"epsilon": 2}}, "epsilon of squash must be a number from 0 to 1"),
-        ({"routing": "dynamic"}, r"such as create_routing\('dynamic'\), not 'dynamic'"),
+        ({"routing": 3}, r"such as create_routing\('dynamic'\), not 3"),
+        (
+            {"routing": "dynamics"},
+            "unknown routing 'dynamics', choose from: dynamic, dynamic-leaky",
+        ),
         (
             {"routing_implementation": "cuda"},
             "unknown implementation 'cuda', choose from: xla, rec",
@@ -84,6 +96,15 @@ def test_wrong_names_and_values_are_named(options, message):
         small(**options)
 
 
+def test_a_model_is_published_with_a_routing_or_with_none():
+    published = {"capsnet": "dynamic", "aff_capsnet": "uniform", "cnn": None}
+    assert {name: published_routing(name) for name in published} == published
+    for name in list_models():
+        assert published_routing(name) in (None, *list_routings()), name
+
+
 def test_unknown_models_list_the_known_ones():
-    with pytest.raises(ValueError, match="unknown model 'capsnet2', choose from: capsnet"):
+    with pytest.raises(
+        ValueError, match="unknown model 'capsnet2', choose from: aff_capsnet, capsnet"
+    ):
         create_model("capsnet2", image_shape=(9, 9, 1), num_classes=3, rngs=nnx.Rngs(0))
