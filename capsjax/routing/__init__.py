@@ -24,6 +24,7 @@ from capsjax.routing.protocol import (
     softmax_over_out,
     trace,
 )
+from capsjax.routing.self_routing import SelfRouter, SelfRouting, SelfRoutingTrace
 from capsjax.routing.uniform import UniformRouting, UniformTrace
 
 
@@ -50,6 +51,7 @@ _ROUTINGS = {
     "dynamic": _OF_DYNAMIC,
     "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
+    "self-routing": _entry(SelfRouter),
     "uniform": _entry(UniformRouting),
 }
 
@@ -94,6 +96,9 @@ __all__ = [
     "Routed",
     "Routing",
     "RoutingTrace",
+    "SelfRouter",
+    "SelfRouting",
+    "SelfRoutingTrace",
     "Sizes",
     "UniformRouting",
     "UniformTrace",

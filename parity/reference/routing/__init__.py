@@ -14,12 +14,14 @@ from collections.abc import Callable
 from torch import nn
 
 from parity.reference.routing.dynamic import Dynamic
+from parity.reference.routing.self_routing import SelfRouting
 from parity.reference.routing.uniform import Uniform
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic": Dynamic,
     "dynamic-leaky": functools.partial(Dynamic, leaky=True),
     "dynamic-prior": functools.partial(Dynamic, prior=True),
+    "self-routing": SelfRouting,
     "uniform": Uniform,
 }
 """By the names of `capsjax.list_routings()`."""
