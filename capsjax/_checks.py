@@ -1,6 +1,7 @@
 """Checks of arguments: each says in one sentence what was wrong and what would be right."""
 
 import inspect
+import math
 import numbers
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
@@ -41,6 +42,30 @@ def image_shape(values: Any) -> tuple[int, int, int]:
     if len(shape) != 3:
         raise ValueError(f"image_shape is (height, width, channels), not {values!r}")
     return shape
+
+
+def number(name: str, value: Any) -> float:
+    """The value as a float, if it is a finite number.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise ValueError(f"{name} must be a number, not {value!r}")
+    return float(value)
+
+
+def positive_number(name: str, value: Any) -> float:
+    """The value as a float, if it is a finite number above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 < value < math.inf:  # refuses NaN, too
+        raise ValueError(f"{name} must be a number above 0, not {value!r}")
+    return float(value)
 
 
 def fraction(name: str, value: Any) -> float:

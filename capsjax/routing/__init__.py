@@ -26,6 +26,11 @@ from capsjax.routing.protocol import (
 )
 from capsjax.routing.self_routing import SelfRouter, SelfRouting, SelfRoutingTrace
 from capsjax.routing.uniform import UniformRouting, UniformTrace
+from capsjax.routing.variational_bayes import (
+    VariationalBayes,
+    VariationalBayesRouting,
+    VariationalBayesTrace,
+)
 
 
 class _Entry(NamedTuple):
@@ -53,6 +58,7 @@ _ROUTINGS = {
     "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
     "self-routing": _entry(SelfRouter),
     "uniform": _entry(UniformRouting),
+    "variational-bayes": _entry(VariationalBayes),
 }
 
 
@@ -103,6 +109,9 @@ __all__ = [
     "UniformRouting",
     "UniformTrace",
     "UnsizedRouting",
+    "VariationalBayes",
+    "VariationalBayesRouting",
+    "VariationalBayesTrace",
     "create_routing",
     "dense_votes",
     "implementation_on",

@@ -16,6 +16,7 @@ from torch import nn
 from parity.reference.routing.dynamic import Dynamic
 from parity.reference.routing.self_routing import SelfRouting
 from parity.reference.routing.uniform import Uniform
+from parity.reference.routing.variational_bayes import VariationalBayes
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic": Dynamic,
@@ -23,5 +24,6 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic-prior": functools.partial(Dynamic, prior=True),
     "self-routing": SelfRouting,
     "uniform": Uniform,
+    "variational-bayes": VariationalBayes,
 }
 """By the names of `capsjax.list_routings()`."""
