@@ -45,18 +45,6 @@ def image_shape(values: Any) -> tuple[int, int, int]:
     return shape
 
 
-def fraction(name: str, value: Any) -> float:
-    """The value as a float, if it is a number from 0 to 1.
-
-    Raises:
-        ValueError: it is not.
-    """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:  # refuses NaN, too
-        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
-    return float(value)
-
-
 def number(name: str, value: Any) -> float:
     """The value as a float, if it is a finite number.
 
@@ -70,14 +58,26 @@ def number(name: str, value: Any) -> float:
 
 
 def positive_number(name: str, value: Any) -> float:
-    """The value as a float, if it is a finite number of more than 0.
+    """The value as a float, if it is a finite number above 0.
 
     Raises:
         ValueError: it is not.
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:  # refuses NaN, too
-        raise ValueError(f"{name} must be a number of more than 0, not {value!r}")
+        raise ValueError(f"{name} must be a number above 0, not {value!r}")
+    return float(value)
+
+
+def fraction(name: str, value: Any) -> float:
+    """The value as a float, if it is a number from 0 to 1.
+
+    Raises:
+        ValueError: it is not.
+    """
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= 1:  # refuses NaN, too
+        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
     return float(value)
 
 

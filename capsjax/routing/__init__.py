@@ -39,7 +39,13 @@ from capsjax.routing.protocol import (
     trace,
 )
 from capsjax.routing.self_attention import SelfAttention, SelfAttentionRouting, SelfAttentionTrace
+from capsjax.routing.self_routing import SelfRouter, SelfRouting, SelfRoutingTrace
 from capsjax.routing.uniform import UniformRouting, UniformTrace
+from capsjax.routing.variational_bayes import (
+    VariationalBayes,
+    VariationalBayesRouting,
+    VariationalBayesTrace,
+)
 
 
 class _Entry(NamedTuple):
@@ -72,7 +78,9 @@ _ROUTINGS = {
     "kde-dynamic": _entry(MeanShiftRouting),
     "kde-em": _entry(KernelMixtureRouting),
     "self-attention": _entry(SelfAttention),
+    "self-routing": _entry(SelfRouter),
     "uniform": _entry(UniformRouting),
+    "variational-bayes": _entry(VariationalBayes),
 }
 
 
@@ -144,10 +152,16 @@ __all__ = [
     "SelfAttention",
     "SelfAttentionRouting",
     "SelfAttentionTrace",
+    "SelfRouter",
+    "SelfRouting",
+    "SelfRoutingTrace",
     "Sizes",
     "UniformRouting",
     "UniformTrace",
     "UnsizedRouting",
+    "VariationalBayes",
+    "VariationalBayesRouting",
+    "VariationalBayesTrace",
     "as_routing",
     "create_routing",
     "dense_votes",

@@ -20,7 +20,9 @@ from parity.reference.routing.heinsen_2022 import Heinsen2022
 from parity.reference.routing.inverted_attention import InvertedAttention
 from parity.reference.routing.kernel_density import KernelMixture, MeanShift
 from parity.reference.routing.self_attention import SelfAttention
+from parity.reference.routing.self_routing import SelfRouting
 from parity.reference.routing.uniform import Uniform
+from parity.reference.routing.variational_bayes import VariationalBayes
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic": Dynamic,
@@ -33,6 +35,8 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "heinsen-2022": Heinsen2022,
     "inverted-attention": InvertedAttention,
     "self-attention": SelfAttention,
+    "self-routing": SelfRouting,
     "uniform": Uniform,
+    "variational-bayes": VariationalBayes,
 }
 """By the names of `capsjax.list_routings()`."""

@@ -18,6 +18,7 @@ from tests.capsjax.routing.family import (
     permuted,
     program,
     run,
+    run_wide,
     weighted,
 )
 from tests.tolerance import assert_close
@@ -53,8 +54,8 @@ def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(name, o
     order = np.asarray(order)
     inputs = draw(BATCH, seed=seed)
     turned = Inputs(*(x[:, order] for x in inputs))
-    before = run(name, inputs)
-    after = run(name, turned, permuted(member(name).parameters, I, order))
+    before = run_wide(name, inputs)
+    after = run_wide(name, turned, permuted(member(name).parameters, I, order))
     assert_alike(after.routed.pose, before.routed.pose)
     assert_alike(after.routed.activation, before.routed.activation)
     assert_alike(after.routed.coupling, before.routed.coupling[:, order])
@@ -66,8 +67,8 @@ def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(name, o
 def test_permuting_output_capsules_permutes_the_outputs(name, order, seed):
     order = np.asarray(order)
     inputs = draw(BATCH, seed=seed)
-    before = run(name, inputs)
-    after = run(
+    before = run_wide(name, inputs)
+    after = run_wide(
         name,
         inputs._replace(votes=inputs.votes[:, :, order]),
         permuted(member(name).parameters, J, order),

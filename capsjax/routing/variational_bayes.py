@@ -1,0 +1,278 @@
+"""Routing by variational Bayes (Ribeiro, Leontidis and Kollias 2020)."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import digamma
+from jax.typing import DTypeLike
+
+from capsjax import _checks
+from capsjax.capsules import accumulation_dtype
+from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing.protocol import Routed, Sizes, Softmax, softmax_over_out
+
+COVARIANCES = ("diag", "full")
+
+
+class VariationalBayesTrace(NamedTuple):
+    """Every iteration of routing by variational Bayes on one example.
+
+    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`, each of which
+    is a Gaussian with a posterior over its mean `mu_j` and precision `Lambda_j`. All arrays are in
+    `accumulation_dtype` of the votes' dtype.
+
+    Attributes:
+        r: `[R, I, J]`, the responsibilities `R_ij`: which output capsule an input capsule is of.
+        mass: `[R, J]`, `R_j`, the responsibilities of active input capsules together.
+        m: `[R, J, D]`, the posterior mean of `mu_j`.
+        root: a square root of `Psi_j^-1`, the inverse scale matrix of the posterior of `Lambda_j`:
+            `[R, J, D]`, that of the diagonal, or for full matrices `[R, J, D, D]`, the Cholesky
+            factor.
+        ln_lambda: `[R, J]`, `E[ln |Lambda_j|]`.
+        ln_pi: `[R, J]`, `E[ln pi_j]` of the mixing proportions.
+        entropy: `[R, J]`, of the Gaussian.
+        a: `[R, J]`, the activations of the output capsules.
+    """
+
+    r: jax.Array
+    mass: jax.Array
+    m: jax.Array
+    root: jax.Array
+    ln_lambda: jax.Array
+    ln_pi: jax.Array
+    entropy: jax.Array
+    a: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class VariationalBayes:
+    """`VariationalBayesRouting`, before it is known how many capsules it connects.
+
+    The defaults are those of the authors' code. Of a prior on a vector or matrix there is one
+    number, as all output capsules and pose components start alike.
+
+    Attributes:
+        iterations: how often the posterior is computed, 3 in the paper; at least 1.
+        cov: covariances of the votes for an output capsule: the variances of `"diag"`, or the
+            matrices of `"full"`, for which each iteration factorises `J` of `D x D`.
+        alpha0: concentration of the Dirichlet prior on the mixing proportions.
+        kappa0: of the Gaussian prior on a mean: how many votes it counts for.
+        m0: its mean, in each component.
+        nu0: degrees of freedom of the Wishart prior on a precision, more than `D - 1`; None is
+            `D + 1`.
+        psi0: its scale matrix is this times the identity, and what the posterior starts from the
+            inverse of that. The authors add the matrix itself, which is the same for the identity.
+        shrinkage: from 0 to 1, for `"full"`: correlations are multiplied by one minus this, so that
+            rounding leaves a matrix positive definite where votes are fewer than dimensions, and
+            large. The authors' code has none, 0.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    iterations: int = 3
+    cov: Literal["diag", "full"] = "diag"
+    alpha0: float = 1.0
+    kappa0: float = 1.0
+    m0: float = 0.0
+    nu0: float | None = None
+    psi0: float = 1.0
+    shrinkage: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.positive_integer("iterations of variational Bayes", self.iterations)
+        _checks.one_of("cov", self.cov, COVARIANCES)
+        _checks.positive_number("alpha0", self.alpha0)
+        _checks.positive_number("kappa0", self.kappa0)
+        _checks.number("m0", self.m0)
+        if self.nu0 is not None:
+            _checks.positive_number("nu0", self.nu0)
+        _checks.positive_number("psi0", self.psi0)
+        _checks.fraction("shrinkage", self.shrinkage)
+
+    def build(
+        self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> "VariationalBayesRouting":
+        """Makes the routing, see `UnsizedRouting`.
+
+        Raises:
+            ValueError: `nu0` is too small for poses of that dimension.
+        """
+        return VariationalBayesRouting(
+            sizes.out_capsules,
+            sizes.out_dim,
+            settings=self,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+
+class VariationalBayesRouting(nnx.Module):
+    """Votes are explained by a mixture of Gaussians with a posterior over all their parameters.
+
+    Ribeiro, Leontidis and Kollias 2020, Capsule Routing via Variational Bayes, AAAI,
+    arXiv:1905.11455, Algorithm 1; the update equations are those of Bishop 2006, Pattern
+    Recognition and Machine Learning, section 10.2.1. An output capsule is a component of the
+    mixture: its votes have a mean with a Gaussian prior, and a precision with a Wishart prior,
+    which keeps variances from collapsing; the mixing proportions have a Dirichlet prior. Its pose
+    is the posterior mean, and its activation says how little entropy is left,
+
+        `a_j = sigmoid(beta_a_j - (exp(E[ln pi_j]) H_j + beta_u_j))`,
+
+    as in the authors' code (github.com/fabio-deep/Variational-Capsule-Routing): it is near
+    `sigmoid(beta_a_j - beta_u_j)` of a capsule that nothing is routed to, above that where the
+    entropy falls below zero, and below where votes are few or scattered. Gradients flow through
+    every iteration.
+
+    Their layer also normalises poses, and activations before the sigmoid, over the batch (without
+    affine parameters, which takes the betas out again). What depends on batch mates is not a
+    routing's: that is left out, and the betas, one each for an output capsule, have their effect.
+
+    Nothing here is divided by the responsibilities of a capsule, which are zero where nothing below
+    is active: scatter around the posterior mean, the prior counted in, is the same matrix as
+    scatter around the mean of the votes and a term for how far that is from the prior. It is at
+    least `1 / psi0`, so logarithms and roots are of positive numbers. Responsibilities are a
+    softmax of logarithms; the authors exponentiate first.
+
+    Args:
+        out_capsules: number of capsules above, `J`.
+        out_dim: dimension of their poses, `D`.
+        settings: the priors and how often they are updated.
+        param_dtype: dtype of the betas.
+        rngs: source of the initial values; they are zero, and draw none.
+
+    Raises:
+        ValueError: `nu0` is too small for poses of that dimension.
+    """
+
+    def __init__(
+        self,
+        out_capsules: int,
+        out_dim: int,
+        *,
+        settings: VariationalBayes = VariationalBayes(),
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        del rngs
+        self.settings = settings
+        self.out_dim = out_dim
+        self.nu0 = float(out_dim + 1 if settings.nu0 is None else settings.nu0)
+        if self.nu0 <= out_dim - 1:
+            raise ValueError(
+                f"nu0 must be more than {out_dim - 1} for poses of dimension {out_dim}, "
+                f"not {settings.nu0!r}"
+            )
+        self.beta_a = nnx.Param(jnp.zeros(out_capsules, param_dtype))
+        self.beta_u = nnx.Param(jnp.zeros(out_capsules, param_dtype))
+
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
+        """Routes one example: votes `[I, J, D]`, activation `[I]` -> `Routed`."""
+        steps = self._steps(votes, activation, softmax)
+        return self.outcome(last_of(*steps, self.settings.iterations))
+
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> VariationalBayesTrace:
+        """Routes one example and keeps every iteration."""
+        return all_of(*self._steps(votes, activation, softmax), self.settings.iterations)
+
+    def outcome(self, state: VariationalBayesTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.m, activation=state.a, coupling=state.r)
+
+    def _steps(
+        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
+    ) -> tuple[
+        VariationalBayesTrace, Callable[[VariationalBayesTrace, jax.Array], VariationalBayesTrace]
+    ]:
+        if votes.shape[1:] != (len(self.beta_a), self.out_dim):
+            raise ValueError(
+                f"betas of {len(self.beta_a)} output capsules cannot route votes of shape "
+                f"{votes.shape}: the routing is made for poses of dimension {self.out_dim}"
+            )
+        dtype = accumulation_dtype(votes.dtype)
+        activation = activation.astype(dtype)
+
+        def again(state: VariationalBayesTrace, _index: jax.Array) -> VariationalBayesTrace:
+            r = softmax(self._log_responsibilities(votes, state))
+            return self._posterior(votes, activation, r)
+
+        nobody_knows = softmax(jnp.zeros(votes.shape[:2], dtype))
+        return self._posterior(votes, activation, nobody_knows), again
+
+    def _posterior(
+        self, votes: jax.Array, activation: jax.Array, r: jax.Array
+    ) -> VariationalBayesTrace:
+        """The distributions of all output capsules, given the responsibilities `r [I, J]`."""
+        prior, dtype, D = self.settings, r.dtype, votes.shape[-1]
+        weight = r * activation[:, None]
+        mass = jnp.sum(weight, axis=0)
+        alpha, kappa, nu = prior.alpha0 + mass, prior.kappa0 + mass, self.nu0 + mass
+
+        total = jnp.einsum(
+            "ij,ijd->jd", weight.astype(votes.dtype), votes, preferred_element_type=dtype
+        )
+        m = (total + prior.kappa0 * prior.m0) / kappa[:, None]
+        root = self._root_of_scatter(votes, weight, m)
+
+        diagonal = root if prior.cov == "diag" else jnp.diagonal(root, axis1=-2, axis2=-1)
+        ln_det_psi = -2 * jnp.sum(jnp.log(diagonal), axis=-1)
+        halves = (nu[:, None] - jnp.arange(D, dtype=dtype)[None]) / 2
+        ln_lambda = jnp.sum(digamma(halves), axis=-1) + D * math.log(2) + ln_det_psi
+        ln_pi = digamma(alpha) - digamma(jnp.sum(alpha))
+
+        entropy = D / 2 * math.log(2 * math.pi * math.e) - ln_lambda / 2
+        beta_a, beta_u = self.beta_a[...].astype(dtype), self.beta_u[...].astype(dtype)
+        a = jax.nn.sigmoid(beta_a - (jnp.exp(ln_pi) * entropy + beta_u))
+        return VariationalBayesTrace(r, mass, m, root, ln_lambda, ln_pi, entropy, a)
+
+    def _root_of_scatter(self, votes: jax.Array, weight: jax.Array, m: jax.Array) -> jax.Array:
+        """A square root of `Psi_j^-1`: of votes around `m_j`, and what the priors add to it."""
+        prior = self.settings
+        around, from_prior = votes.astype(m.dtype) - m[None], m - prior.m0
+        if prior.cov == "diag":
+            scatter = jnp.sum(weight[..., None] * jnp.square(around), axis=0)
+            scatter = scatter + prior.kappa0 * jnp.square(from_prior)
+            return jnp.sqrt(scatter + 1 / prior.psi0)
+        scatter = _exact("ijd,ije->jde", weight[..., None] * around, around)
+        scatter = scatter + prior.kappa0 * from_prior[:, :, None] * from_prior[:, None, :]
+        identity = jnp.eye(m.shape[-1], dtype=m.dtype)[None]
+        scatter = scatter + identity / prior.psi0
+
+        # The factor of correlations, scaled: large variances beside small ones cost no precision.
+        deviation = jnp.sqrt(jnp.diagonal(scatter, axis1=-2, axis2=-1))
+        correlation = scatter / deviation[:, :, None] / deviation[:, None, :]
+        kept = 1 - prior.shrinkage
+        correlation = jnp.where(identity == 1, 1, kept * correlation)
+        return deviation[:, :, None] * jnp.linalg.cholesky(correlation)
+
+    def _log_responsibilities(self, votes: jax.Array, state: VariationalBayesTrace) -> jax.Array:
+        """`[I, J]`, up to a term that is the same for all output capsules."""
+        D = votes.shape[-1]
+        kappa, nu = self.settings.kappa0 + state.mass, self.nu0 + state.mass
+        around = votes.astype(state.m.dtype) - state.m[None]
+        if self.settings.cov == "diag":
+            whitened = around / state.root[None]
+        else:
+            # Inverted once, for there are far more votes than dimensions.
+            identity = jnp.broadcast_to(jnp.eye(D, dtype=around.dtype), state.root.shape)
+            inverse = solve_triangular(state.root, identity, lower=True)
+            whitened = _exact("jde,ije->ijd", inverse, around)
+        distance = jnp.sum(jnp.square(whitened), axis=-1)
+        expected = D / kappa[None] + nu[None] * distance
+        return (state.ln_pi + state.ln_lambda / 2)[None] - expected / 2
+
+
+def _exact(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
+    """In the arrays' own precision: rounded to less, a matrix may not be positive definite."""
+    return jnp.einsum(subscripts, a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,96 @@
+"""Variational Bayes: Ribeiro, Leontidis and Kollias 2020, arXiv:1905.11455, Algorithm 1."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from capsjax import Sizes
+from parity.reference._parts import Stages
+
+
+class VariationalBayes(nn.Module):
+    """A Bayesian mixture of Gaussians with diagonal covariances, and the authors' priors.
+
+    The priors: Dirichlet with a concentration of 1, a mean of zero that counts for one vote, and a
+    Wishart distribution with `D + 1` degrees of freedom and the identity for a scale matrix. The
+    numbers (10.51) and so on are those of Bishop 2006, section 10.2.
+
+    Args:
+      sizes: what is connected.
+      iterations: how often the posterior is computed.
+    """
+
+    def __init__(self, sizes: Sizes, iterations: int = 3) -> None:
+        super().__init__()
+        self.iterations = iterations
+        self.beta_a = nn.Parameter(torch.zeros(sizes.out_capsules))
+        self.beta_u = nn.Parameter(torch.zeros(sizes.out_capsules))
+
+    def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
+        """Routes a batch; poses are not used."""
+        stages: Stages = {}
+        _, _, J, D = votes.shape
+        alpha0, kappa0, nu0, inverse_psi0 = 1.0, 1.0, D + 1.0, 1.0
+        R = torch.full_like(votes[..., 0], 1 / J)
+        # What is no normal number is zero, and so is its gradient: XLA takes such lengths for zero.
+        tiny = torch.finfo(activation.dtype).tiny
+        activation = torch.where(activation < tiny, 0 * activation, activation)
+        for r in range(1, self.iterations + 1):
+            # M: the mean and the scatter of the votes that each output capsule is responsible for.
+            # Divided by its responsibilities in float64: they may be 1e-40, and the gradient large.
+            weight = (R * activation[:, :, None]).double()
+            mass = weight.sum(dim=1)  # (10.51)
+            divisor = torch.where(mass == 0, 1, mass)[..., None]
+            mean = (weight[..., None] * votes).sum(dim=1) / divisor  # (10.52)
+            scatter = (weight[..., None] * (votes - mean[:, None]) ** 2).sum(dim=1)  # (10.53)
+            kappa = kappa0 + mass  # (10.60)
+            m = (mass / kappa)[..., None] * mean  # (10.61)
+            shift = (kappa0 * mass / kappa)[..., None] * mean**2
+            inverse_psi = inverse_psi0 + scatter + shift  # (10.62)
+            mass, kappa, m, inverse_psi = (x.to(R.dtype) for x in (mass, kappa, m, inverse_psi))
+            alpha, nu = alpha0 + mass, nu0 + mass  # (10.58), (10.63)
+
+            ln_lambda = D * math.log(2) - torch.log(inverse_psi).sum(dim=-1)  # (10.65)
+            for d in range(D):
+                ln_lambda = ln_lambda + digamma((nu - d) / 2)
+            ln_pi = digamma(alpha) - digamma(alpha.sum(dim=1, keepdim=True))  # (10.66)
+            entropy = D / 2 * math.log(2 * math.pi * math.e) - ln_lambda / 2
+            a = torch.sigmoid(self.beta_a - (torch.exp(ln_pi) * entropy + self.beta_u))
+            stages |= {
+                f"r{r}": R,
+                f"mass{r}": mass,
+                f"m{r}": m,
+                f"root{r}": torch.sqrt(inverse_psi),
+                f"ln_lambda{r}": ln_lambda,
+                f"ln_pi{r}": ln_pi,
+                f"entropy{r}": entropy,
+                f"a{r}": a,
+            }
+
+            # E: which of them each vote is of, (10.46), (10.64), (10.49).
+            squares = ((votes - m[:, None]) ** 2 / inverse_psi[:, None]).sum(dim=-1)
+            distance = D / kappa[:, None] + nu[:, None] * squares
+            ln_rho = (
+                ln_pi[:, None] + (ln_lambda[:, None] - D * math.log(2 * math.pi) - distance) / 2
+            )
+            coupling, R = R, torch.softmax(ln_rho, dim=2)
+        return stages | {"capsules": m, "coupling": coupling, "lengths": a}
+
+
+def digamma(x: Tensor) -> Tensor:
+    """The derivative of the logarithm of the gamma function, for positive numbers.
+
+    By its recurrence up to where the asymptotic series is exact: the derivative of PyTorch's own is
+    right in nine digits only.
+    """
+    wide = x.double()
+    smaller: Tensor | float = 0.0
+    for _ in range(10):
+        smaller = smaller + 1 / wide
+        wide = wide + 1
+    series = torch.log(wide) - 1 / (2 * wide)
+    bernoulli = {2: 1 / 6, 4: -1 / 30, 6: 1 / 42, 8: -1 / 30, 10: 5 / 66, 12: -691 / 2730}
+    for n, number in bernoulli.items():
+        series = series - number / (n * wide**n)
+    return (series - smaller).to(x.dtype)
