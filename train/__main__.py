@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from train.bench.options import add_bench_options
 from train.command import UserErrorParser, add_config_options, config_changes
+from train.compare.options import COMMON, add_compare_options
 from train.errors import CommandError, PreemptedError, UserError
 from train.huge_pages import restart_with_huge_pages
 
@@ -130,6 +131,18 @@ def _parser() -> UserErrorParser:
     add_bench_options(bench)
     add_config_options(bench)
 
+    compare = commands.add_parser(
+        "compare",
+        help="train networks and routings on the same data, and tell them apart",
+        description="Trains each model with each routing on each data set, from several seeds at "
+        "once, and writes tables and figures: accuracy and its spread, paired differences with "
+        "their confidence, likelihood, calibration, robustness, speed, memory. What is done is "
+        "kept: the same command goes on after an interruption.",
+    )
+    add_compare_options(compare)
+    _add_data_dir(compare)
+    add_config_options(compare, only=COMMON)
+
     presets = commands.add_parser(
         "presets",
         help="list the recipes",
@@ -202,6 +215,7 @@ def _add_json(parser: UserErrorParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0, or that of `train.errors` which says why not."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = _parser().parse_args(arguments)
         code = {
@@ -210,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "evaluate": _evaluate,
             "predict": _predict,
             "bench": _bench,
+            "compare": lambda options: _compare(options, arguments),
             "presets": _presets,
         }[options.command](options)
     except PreemptedError as stopped:
@@ -354,6 +369,14 @@ def _bench(options) -> None:  # type: ignore[no-untyped-def]
 
     _trust(options)
     run(config_changes(get_preset(options.preset), options), options)
+
+
+def _compare(options, arguments) -> None:  # type: ignore[no-untyped-def]
+    from train.compare.command import run
+    from train.compilation_cache import keep_compiled_programs
+
+    keep_compiled_programs()
+    run(options, arguments)
 
 
 def _presets(options) -> None:  # type: ignore[no-untyped-def]

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 import capsjax
@@ -47,11 +47,13 @@ class UserErrorParser(argparse.ArgumentParser):
         raise UserError(f"{message}; {self.prog} --help explains.")
 
 
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Adds an option for each field of `FitConfig` except the preset itself."""
+def add_config_options(
+    parser: argparse.ArgumentParser, only: Collection[str] | None = None
+) -> None:
+    """Adds an option for each field of `FitConfig`, or for some, except the preset itself."""
     group = parser.add_argument_group("what to compute (default: what the recipe says)")
     for field in dataclasses.fields(FitConfig):
-        if field.name == "preset":
+        if field.name == "preset" or (only is not None and field.name not in only):
             continue
         kinds = allowed_types(FitConfig, field.name)
         choices = field.metadata["choices"]

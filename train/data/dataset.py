@@ -49,6 +49,10 @@ class Split:
         """Number of examples."""
         return len(self.labels)
 
+    def first(self, count: int) -> "Split":
+        """The first `count` examples, or all if there are no more."""
+        return Split(self.images[:count], self.labels[:count])
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:

@@ -4,10 +4,20 @@ import inspect
 
 from train.config import FitConfig
 from train.errors import UserError
-from train.presets import digits, fashion_mnist, mnist, mnist_large_batch, mnist_small
+from train.presets import (
+    digits,
+    digits_aff_capsnet,
+    digits_cnn,
+    fashion_mnist,
+    mnist,
+    mnist_large_batch,
+    mnist_small,
+)
 
 _RECIPES = {
     "digits": digits,
+    "digits-aff_capsnet": digits_aff_capsnet,
+    "digits-cnn": digits_cnn,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
     "mnist-large-batch": mnist_large_batch,

@@ -1,0 +1,1 @@
+"""`python -m train compare`: networks and routings beside one another, on the same data."""

@@ -1,0 +1,75 @@
+"""Images that are turned, scaled, sheared, moved or noisy, by growing strength."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+
+
+class Perturbation(NamedTuple):
+    """A way to change images.
+
+    Attributes:
+        unit: of the strength, for people.
+        strengths: those that are tried, after none at all.
+    """
+
+    unit: str
+    strengths: tuple[float, ...]
+
+
+PERTURBATIONS = {
+    "rotation": Perturbation("degrees", (15, 30, 45, 60)),
+    "scaling": Perturbation("of the size", (0.9, 0.8, 0.7, 0.6)),
+    "shear": Perturbation("of the height", (0.15, 0.3, 0.45, 0.6)),
+    "translation": Perturbation("of the width", (0.05, 0.1, 0.15, 0.2)),
+    "noise": Perturbation("deviation", (0.1, 0.2, 0.3, 0.4)),
+}
+"""What is tried. Half of the images are turned, sheared or moved the one way, half the other."""
+
+
+def perturb(kind: str, strength: jax.Array | float, images: jax.Array) -> jax.Array:
+    """Changes a batch of images.
+
+    Args:
+        kind: a name of `PERTURBATIONS`.
+        strength: in its unit. Noise is normal, drawn from a fixed seed.
+        images: `[batch, height, width, channels]`, values from 0 to 1.
+
+    Returns:
+        The same shape, values from 0 to 1; what comes in from outside is 0.
+    """
+    if kind == "noise":
+        noise = jax.random.normal(jax.random.key(0), images.shape, images.dtype)
+        return jnp.clip(images + strength * noise, 0, 1)
+    sign = jnp.where(jnp.arange(len(images)) % 2 == 0, 1.0, -1.0).astype(images.dtype)
+    matrices, offsets = jax.vmap(lambda s: _inverse(kind, strength, s, images.shape[1:3]))(sign)
+    return jax.vmap(_warp)(images, matrices, offsets)
+
+
+def _inverse(
+    kind: str, strength: jax.Array | float, sign: jax.Array, size: Sequence[int]
+) -> tuple[jax.Array, jax.Array]:
+    """Where in the original the pixels come from, around the centre: a matrix and an offset."""
+    one, zero = jnp.ones_like(sign), jnp.zeros_like(sign)
+    if kind == "rotation":
+        angle = sign * jnp.deg2rad(strength)
+        c, s = jnp.cos(angle), jnp.sin(angle)
+        return jnp.stack([jnp.stack([c, -s]), jnp.stack([s, c])]), jnp.stack([zero, zero])
+    if kind == "scaling":
+        return jnp.eye(2, dtype=sign.dtype) / strength, jnp.stack([zero, zero])
+    if kind == "shear":
+        rows = [jnp.stack([one, zero]), jnp.stack([sign * strength, one])]
+        return jnp.stack(rows), jnp.stack([zero, zero])
+    return jnp.eye(2, dtype=sign.dtype), jnp.stack([zero, sign * strength * size[1]])
+
+
+def _warp(image: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
+    height, width, _ = image.shape
+    centre = jnp.asarray([(height - 1) / 2, (width - 1) / 2], image.dtype)
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"))
+    around = grid.astype(image.dtype) - centre[:, None, None]
+    at = jnp.einsum("ab,bhw->ahw", matrix, around) + (centre + offset)[:, None, None]
+    return jax.vmap(lambda plane: map_coordinates(plane, list(at), order=1), 2, 2)(image)

@@ -1,0 +1,21 @@
+"""A small convolutional network, without capsules, on the embedded digits: a baseline.
+
+Command: `python -m train fit digits-cnn`
+Hardware: 2 cores of an x86-64 CPU.
+Time: TODO
+Result: TODO
+"""
+
+from train.config import FitConfig
+
+CONFIG = FitConfig(
+    preset="digits-cnn",
+    dataset="digits",
+    model="cnn",
+    model_options={"features": [32, 32, 16], "kernel_size": 3, "hidden": [64, 32]},
+    loss="cross_entropy",
+    batch_size=64,
+    epochs=30,
+    decay_rate=0.96,
+    decay_steps=100,
+)
