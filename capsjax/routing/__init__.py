@@ -20,6 +20,7 @@ from capsjax.routing.inverted_attention import (
     InvertedAttentionRouting,
     InvertedAttentionTrace,
 )
+from capsjax.routing.k_means import KMeansRouting, KMeansTrace
 from capsjax.routing.kernel_density import (
     KernelMixtureRouting,
     KernelMixtureTrace,
@@ -75,6 +76,7 @@ _ROUTINGS = {
     "heinsen": _entry(Heinsen),
     "heinsen-2022": _entry(Heinsen2022),
     "inverted-attention": _entry(InvertedAttention),
+    "k-means": _entry(KMeansRouting),
     "kde-dynamic": _entry(MeanShiftRouting),
     "kde-em": _entry(KernelMixtureRouting),
     "self-attention": _entry(SelfAttention),
@@ -140,6 +142,8 @@ __all__ = [
     "InvertedAttention",
     "InvertedAttentionRouting",
     "InvertedAttentionTrace",
+    "KMeansRouting",
+    "KMeansTrace",
     "KernelMixtureRouting",
     "KernelMixtureTrace",
     "LearnedPrior",

@@ -18,6 +18,7 @@ from parity.reference.routing.em import EM
 from parity.reference.routing.heinsen import Heinsen
 from parity.reference.routing.heinsen_2022 import Heinsen2022
 from parity.reference.routing.inverted_attention import InvertedAttention
+from parity.reference.routing.k_means import KMeans
 from parity.reference.routing.kernel_density import KernelMixture, MeanShift
 from parity.reference.routing.self_attention import SelfAttention
 from parity.reference.routing.self_routing import SelfRouting
@@ -29,6 +30,7 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic-leaky": functools.partial(Dynamic, leaky=True),
     "dynamic-prior": functools.partial(Dynamic, prior=True),
     "em": EM,
+    "k-means": KMeans,
     "kde-dynamic": MeanShift,
     "kde-em": KernelMixture,
     "heinsen": Heinsen,

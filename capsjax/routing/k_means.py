@@ -1,0 +1,112 @@
+"""k-means routing (Ren and Lu 2018)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from capsjax import _checks
+from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing.protocol import Routed, Softmax, softmax_over_out
+
+SIMILARITIES = ("dot", "cosine")
+
+
+class KMeansTrace(NamedTuple):
+    """Every iteration of k-means routing on one example.
+
+    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
+    in `accumulation_dtype` of the votes' dtype.
+
+    Attributes:
+        b: `[R, I, J]`, how similar the votes are to the centres of the iteration before.
+        c: `[R, I, J]`, the coupling coefficients.
+        s: `[R, J, D]`, the centres, which nothing squashes yet.
+        v: `[R, J, D]`, the output capsules if this is the last iteration.
+    """
+
+    b: jax.Array
+    c: jax.Array
+    s: jax.Array
+    v: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class KMeansRouting:
+    """Output capsules as centres of clusters of votes.
+
+    Ren and Lu 2018, "Compositional coding capsule network with k-means routing for text
+    classification", arXiv:1810.09177. Each input capsule is shared out among the output capsules by
+    how similar its votes are to their centres, softly, and each centre becomes the sum of its
+    shares. Unlike those of dynamic routing, the logits do not add up over the iterations, and only
+    the last centres are squashed. The centres start as sums of all votes, each with a weight of
+    `1 / J`. The steps are those of the first author's code, `capsule_layer` of leftthomas; the
+    paper has not been compared with it line by line.
+
+    Attributes:
+        iterations: how often votes are assigned, 3 in the code; at least 1.
+        similarity: of a vote and a centre: the scalar product of the vote with the centre's
+            direction, `"dot"`, or with both directions, `"cosine"`.
+        squash: of the output capsules `[J, D]`; a function, or the fields of a `Squash` by name.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    iterations: int = 3
+    similarity: Literal["dot", "cosine"] = "dot"
+    squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        _checks.positive_integer("iterations of k-means routing", self.iterations)
+        _checks.one_of("similarity", self.similarity, SIMILARITIES)
+        object.__setattr__(self, "squash", squash_from(self.squash))
+
+    def __call__(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> Routed:
+        """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
+        del activation
+        return self.outcome(last_of(*self._steps(votes, softmax), self.iterations))
+
+    def trace(
+        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    ) -> KMeansTrace:
+        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
+        del activation
+        return all_of(*self._steps(votes, softmax), self.iterations)
+
+    def outcome(self, state: KMeansTrace) -> Routed:
+        """What one iteration of a trace comes to."""
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
+
+    def _steps(
+        self, votes: jax.Array, softmax: Softmax
+    ) -> tuple[KMeansTrace, Callable[[KMeansTrace, jax.Array], KMeansTrace]]:
+        u_hat = votes.astype(accumulation_dtype(votes.dtype))
+        compared = _direction(u_hat) if self.similarity == "cosine" else u_hat
+
+        def centres(b: jax.Array) -> KMeansTrace:
+            c = softmax(b)
+            s = jnp.einsum("ij,ijd->jd", c, u_hat)
+            return KMeansTrace(b, c, s, self.squash(s))
+
+        def again(state: KMeansTrace, _index: jax.Array | None) -> KMeansTrace:
+            return centres(jnp.einsum("ijd,jd->ij", compared, _direction(state.s)))
+
+        start = centres(jnp.zeros(votes.shape[:2], u_hat.dtype))
+        return again(start, None), again
+
+
+def _direction(x: jax.Array) -> jax.Array:
+    """Vectors `[..., D]` of length one; those without a length stay zero."""
+    # Scaled first, so that the square of no length is too small for the derivative.
+    scale = lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
+    is_zero = scale < jnp.finfo(x.dtype).tiny
+    scaled = jnp.where(is_zero, 1, x / jnp.where(is_zero, 1, scale))
+    return jnp.where(is_zero, 0, scaled / norm(scaled, keepdims=True))
