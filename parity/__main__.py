@@ -41,15 +41,17 @@ def _parser() -> UserErrorParser:
         help="compare CapsNet with this routing instead, a name of capsjax.list_routings()",
     )
     check.add_argument(
+        "--model", metavar="NAME", help="compare this network, a name of capsjax.list_models()"
+    )
+    check.add_argument(
         "--all",
         action="store_true",
         help="compare every routing and every model, in float32 and in float64",
     )
     check.add_argument(
         "--sizes",
-        choices=("tiny", "paper", "all"),
-        default="all",
-        help="a tiny network, one of the paper's sizes, or both (default: all)",
+        choices=("tiny", "paper"),
+        help="a tiny network, or one of the paper's sizes (default: both)",
     )
     check.add_argument(
         "--data-dir",
@@ -124,7 +126,6 @@ def _gpu_report(options, arguments) -> int:  # type: ignore[no-untyped-def]
 
 def _check(options) -> int:  # type: ignore[no-untyped-def]
     from parity import checks, report
-    from parity.pairs import PAIRS, SIZES
     from train.compilation_cache import keep_compiled_programs
 
     keep_compiled_programs()
@@ -137,24 +138,18 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
 
         return against.run(options)
     progress = lambda jobs, total: checks.show_progress(jobs, total, sys.stderr)  # noqa: E731
+    _refuse_two_of(options)
     if options.all:
         return _check_all(options, progress)
-    layout = options.layout or "reference"
-    make_pair = PAIRS.get(layout)
-    if options.routing is not None:
-        layout, make_pair = _of_routing(options)
-    if make_pair is None:
-        names = ", ".join(sorted(PAIRS))
-        raise UserError(f"there is no layout {layout!r}: choose one of {names}.")
-    result = checks.check(
-        layout=layout,
-        make_pair=make_pair,
-        sizes=tuple(SIZES) if options.sizes == "all" else (options.sizes,),
-        x64=options.x64,
-        data_dir=options.data_dir,
-        seed=options.seed,
-        progress=progress,
-    )
+    if options.routing is not None or options.model is not None:
+        from parity.family import check_subject, find_subject
+
+        subject = find_subject(options.routing, options.model)
+        result = check_subject(
+            subject, x64=options.x64, data_dir=options.data_dir, seed=options.seed
+        )
+    else:
+        result = _check_layout(options, progress)
     print(report.table(result, verbose=options.verbose))
     print(report.verdict(result))
     if options.json is not None:
@@ -164,28 +159,40 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
     return 0 if result.passed else 1
 
 
-def _of_routing(options):  # type: ignore[no-untyped-def]
-    """What a check of one routing is called, and what makes its pairs."""
-    from parity.family import routing_subject
-    from parity.reference.routing import ROUTINGS
+def _refuse_two_of(options) -> None:  # type: ignore[no-untyped-def]
+    """Refuses options that contradict one another."""
+    what = [name for name in ("all", "routing", "model", "layout") if getattr(options, name)]
+    if len(what) > 1:
+        raise UserError(f"--{what[0]} and --{what[1]} both say what to compare: give one of them.")
+    if what and what[0] != "layout" and options.sizes is not None:
+        raise UserError(f"--{what[0]} compares tiny networks: leave --sizes out.")
+    if options.all and (options.x64 or options.report is not None):
+        option = "--x64" if options.x64 else "--report"
+        raise UserError(f"--all compares everything in both precisions: leave {option} out.")
 
-    if options.layout is not None:
-        raise UserError("--routing is checked in capsjax's own layout: leave --layout out.")
-    if options.routing not in ROUTINGS:
-        names = ", ".join(sorted(ROUTINGS))
-        raise UserError(f"there is no routing {options.routing!r}: choose one of {names}.")
-    subject = routing_subject(options.routing)
-    return subject.name, subject.make_pair
+
+def _check_layout(options, progress):  # type: ignore[no-untyped-def]
+    """Compares CapsNet with the paper's, or with a public implementation, in every size."""
+    from parity import checks
+    from parity.pairs import PAIRS, SIZES
+
+    layout = options.layout or "reference"
+    if layout not in PAIRS:
+        raise UserError(f"there is no layout {layout!r}: choose one of {', '.join(sorted(PAIRS))}.")
+    return checks.check(
+        layout=layout,
+        sizes=tuple(SIZES) if options.sizes is None else (options.sizes,),
+        x64=options.x64,
+        data_dir=options.data_dir,
+        seed=options.seed,
+        progress=progress,
+    )
 
 
 def _check_all(options, progress) -> int:  # type: ignore[no-untyped-def]
     from parity import report
     from parity.family import check_all
 
-    given = [name for name in ("layout", "routing", "report") if getattr(options, name) is not None]
-    if given or options.x64:
-        option = f"--{given[0]}" if given else "--x64"
-        raise UserError(f"--all compares everything in both precisions: leave {option} out.")
     results = check_all(data_dir=options.data_dir, seed=options.seed, progress=progress)
     print(report.summary(results))
     if options.json is not None:

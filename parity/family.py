@@ -1,14 +1,23 @@
 """`python -m parity check --all`: every routing and every model, in both precisions."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import jax
+import torch
 
 from parity.checks import Case, Result, check
 from parity.pairs import SIZES, PairMaker, Sizes, iterates, model_pair, routing_pair
 from parity.reference.models import MODELS
 from parity.reference.routing import ROUTINGS
+from train.compilation_cache import keep_compiled_programs
+from train.errors import UserError
 
 ONE_ITERATION = Case("tiny", 1, 7, gradients=False, biases=(True,))
 THREE_ITERATIONS = Case("tiny", 3, 7)
@@ -44,6 +53,25 @@ def model_subject(name: str) -> Subject:
     if kind.with_iterations(1):
         cases.insert(0, ONE_ITERATION)
     return Subject(f"model {name}", functools.partial(model_pair, name), cases, kind.tiny)
+
+
+def find_subject(routing: str | None, model: str | None) -> Subject:
+    """A routing or a model, whichever is named.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if routing is not None:
+        _require("routing", routing, ROUTINGS)
+        return routing_subject(routing)
+    assert model is not None
+    _require("model", model, MODELS)
+    return model_subject(model)
+
+
+def _require(what: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise UserError(f"there is no {what} {name!r}: choose one of {', '.join(sorted(known))}.")
 
 
 def subjects() -> list[Subject]:
@@ -85,6 +113,7 @@ def check_all(
     seed: int = 0,
     progress: Callable[[Iterator, int], Iterator],
     chosen: Sequence[Subject] | None = None,
+    workers: int | None = None,
 ) -> Mapping[str, Sequence[Result]]:
     """Checks every subject in float32 and in float64.
 
@@ -93,18 +122,42 @@ def check_all(
         seed: as of `check_subject`.
         progress: wraps the iterator over pairs of a name and a job, given their number.
         chosen: what to prove, by default everything.
+        workers: processes that share the work; by default one for each core of a CPU, since most of
+            it is compiling, and none beside this one where there is an accelerator.
 
     Returns:
         By the subject's name both results, that in float32 first.
     """
-    results: dict[str, list[Result]] = {}
-    chosen = subjects() if chosen is None else chosen
     jobs = [
-        (f"{subject.name}, {'float64' if x64 else 'float32'}", (subject, x64))
-        for subject in chosen
+        (subject, x64)
+        for subject in (subjects() if chosen is None else chosen)
         for x64 in (False, True)
     ]
-    for _, (subject, x64) in progress(iter(jobs), len(jobs)):
-        result = check_subject(subject, x64=x64, data_dir=data_dir, seed=seed)
-        results.setdefault(subject.name, []).append(result)
+    check_one = functools.partial(_check_one, data_dir=data_dir, seed=seed)
+    if workers is None:
+        workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 0
+    results: dict[str, list[Result]] = {}
+    with contextlib.ExitStack() as stack:
+        if workers:
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            found: Iterator[Result] = pool.map(check_one, jobs)
+        else:
+            found = map(check_one, jobs)
+        names = [f"{subject.name}, {'float64' if x64 else 'float32'}" for subject, x64 in jobs]
+        for _, (subject, _x64) in progress(iter(zip(names, jobs, strict=True)), len(jobs)):
+            results.setdefault(subject.name, []).append(next(found))
     return results
+
+
+def _prepare() -> None:
+    """Settles in a process that shares the work with others."""
+    torch.set_num_threads(1)
+    keep_compiled_programs()
+
+
+def _check_one(job: tuple[Subject, bool], *, data_dir: Path | None, seed: int) -> Result:
+    subject, x64 = job
+    result = check_subject(subject, x64=x64, data_dir=data_dir, seed=seed)
+    jax.clear_caches()  # of programs that no other subject has
+    return result

@@ -1,0 +1,68 @@
+"""Every routing and every model has a reference, and what differs from it is found."""
+
+import dataclasses
+
+import pytest
+
+import capsjax
+from parity import report
+from parity.checks import Case
+from parity.family import Subject, check_all, model_subject, routing_subject, subjects
+from parity.reference.models import MODELS
+from parity.reference.routing import ROUTINGS
+
+
+def test_every_routing_and_every_model_is_proven():
+    assert sorted(ROUTINGS) == capsjax.list_routings()
+    assert sorted([*MODELS, "capsnet"]) == capsjax.list_models()
+    assert len(subjects()) == len(ROUTINGS) + len(MODELS)
+
+
+def quick(subject: Subject) -> Subject:
+    return subject._replace(cases=[Case("tiny", 2, 3, kinds=("images",), biases=(True,))])
+
+
+def faulty(subject: Subject) -> Subject:
+    """The same with something wrong in capsjax: half of the first parameter."""
+
+    def make_pair(*arguments, **options):
+        pair = subject.make_pair(*arguments, **options)
+
+        def turned(arrays):
+            right = pair.to_capsjax(arrays)
+            name = next(name for name in right if name.startswith("class_caps"))
+            return {**right, name: right[name] / 2}
+
+        return dataclasses.replace(pair, to_capsjax=turned)
+
+    return subject._replace(name=f"{subject.name}, faulty", make_pair=make_pair)
+
+
+def test_what_agrees_passes_and_what_does_not_is_named(capsys):
+    right, model = quick(routing_subject("uniform")), quick(model_subject("aff_capsnet"))
+    results = check_all(
+        chosen=[right, model, faulty(model)], progress=lambda jobs, total: jobs, workers=0
+    )
+    assert [len(of_name) for of_name in results.values()] == [2, 2, 2]
+    passed = {name: [r.passed for r in of_name] for name, of_name in results.items()}
+    assert passed == {
+        "routing uniform": [True, True],
+        "model aff_capsnet": [True, True],
+        "model aff_capsnet, faulty": [False, False],
+    }
+    text = report.summary(results)
+    assert "FAIL: 2 of 6 checks part." in text
+    assert "model aff_capsnet, faulty, float32: " in text
+    del results["model aff_capsnet, faulty"]
+    assert "PASS: 2 routings and models" in report.summary(results)
+
+
+@pytest.mark.parametrize("name", ["em", "self-routing"])
+def test_a_routings_parameters_are_those_of_its_reference(name):
+    pair = routing_subject(name).make_pair(
+        routing_subject(name).tiny, iterations=2, dtype="float32", seed=0
+    )
+    own = [n for n, _ in pair.reference.named_parameters() if n.startswith("routing.")]
+    turned = pair.to_capsjax({n: t.detach().numpy() for n, t in pair.reference.named_parameters()})
+    assert {f"class_caps.{n}" for n in own} <= turned.keys()
+    assert own
