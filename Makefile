@@ -22,7 +22,8 @@ help:
 	@echo "make test       set up $(VENV) and run the tests; ARGS='-k squash' chooses among them"
 	@echo "make test-slow  the few tests that take up to a minute each"
 	@echo "make soak       kill a run at 50 random moments, damage its files, break what it reads,"
-	@echo "                let it train for 20,000 steps, and demand that nothing is lost"
+	@echo "                let it train for 20,000 steps, train every routing far too fast, and demand"
+	@echo "                that nothing is lost"
 	@echo "make gpu-report measure all that needs a GPU within 9 minutes, into OUT; DATA holds MNIST"
 	@echo "make check      format, lint and types, as continuous integration checks them"
 	@echo "make format     rewrite the code in the project's format"
@@ -47,6 +48,7 @@ test-without-torch: install-dev
 
 soak: install-dev install-parity
 	$(RUN) -m tests.soak.endurance
+	$(RUN) -m tests.soak.steep
 	$(RUN) -m tests.soak.damage
 	CAPSJAX_FUZZ_EXAMPLES=20000 $(PYTEST) tests/train/test_fuzz.py tests/parity/test_fuzz.py
 	$(RUN) -m tests.soak.crashes
