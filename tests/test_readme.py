@@ -1,7 +1,11 @@
 """What the README shows works as shown."""
 
+import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -12,22 +16,39 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_snippets_run_and_train():
-    own_network, own_routing = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+OWN_NETWORK, OWN_ROUTING = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def test_the_own_network_runs_and_trains():
     names: dict = {}
     with jax.numpy_dtype_promotion("standard"):  # a reader's; optax needs it
-        exec(own_network, names)
+        exec(OWN_NETWORK, names)
     losses = np.array(names["losses"])
     assert losses.shape == (20,)
     assert losses[-1] < losses[0]
-    own_routing = own_routing.replace("(28, 28, 1)", "(20, 20, 1)").replace(
-        "num_classes=10,",
-        "num_classes=3, conv_features=4, primary_types=2, decoder_hidden=(4,),",
-    )
-    exec(own_routing, names)
-    output = names["model"](np.zeros((2, 20, 20, 1), np.float32))
-    assert output.lengths.shape == (2, 3)
-    np.testing.assert_allclose(output.coupling, 1 / output.coupling.shape[1], rtol=1e-6)
+
+
+def test_the_own_routing_is_trained_as_it_is_told(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    assert len(OWN_ROUTING.strip().splitlines()) <= 22
+    (tmp_path / "my_routing.py").write_text(OWN_ROUTING, encoding="utf-8")
+    for command in re.findall(r"python -m train (.*my_routing.py:Confident.*)", TEXT):
+        if command.startswith("compare"):
+            continue
+        words = shlex.split(command.replace("../my_routing.py", str(tmp_path / "my_routing.py")))
+        words = [str(tmp_path / "run") if word == "runs/mine" else word for word in words]
+        short = ["--steps", "40", "--devices", "1"] if words[0] == "fit" else []
+        ran = subprocess.run(
+            [sys.executable, "-m", "train", *words, *short],
+            cwd=ROOT,
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test.accuracy"] > 0.5
 
 
 def test_the_commands_are_commands():
