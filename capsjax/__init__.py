@@ -7,6 +7,14 @@ from capsjax.capsules import (
     norm,
     squash,
 )
+from capsjax.inspection import (
+    Inspected,
+    agreement,
+    coupling_entropy,
+    dead_share,
+    inspect_layer,
+    iterations_of,
+)
 from capsjax.layers import (
     ClassCaps,
     ConvCaps,
@@ -106,6 +114,7 @@ __all__ = [
     "Heinsen2022Trace",
     "HeinsenRouting",
     "HeinsenTrace",
+    "Inspected",
     "InvertedAttention",
     "InvertedAttentionRouting",
     "InvertedAttentionTrace",
@@ -135,10 +144,15 @@ __all__ = [
     "VariationalBayes",
     "VariationalBayesRouting",
     "VariationalBayesTrace",
+    "agreement",
     "as_routing",
+    "coupling_entropy",
     "create_model",
     "create_routing",
+    "dead_share",
     "implementation_on",
+    "inspect_layer",
+    "iterations_of",
     "list_models",
     "list_routings",
     "map_examples",

@@ -100,6 +100,18 @@ def _parser() -> UserErrorParser:
     evaluate.add_argument("--dataset", metavar="NAME", help="another data set than the run's")
     _add_data_dir(evaluate)
     _add_devices(evaluate)
+    evaluate.add_argument(
+        "--routing-iterations",
+        type=int,
+        metavar="N",
+        help="route N times, instead of as often as in training",
+    )
+    evaluate.add_argument(
+        "--inspect",
+        action="store_true",
+        help="look into the routing: entropy, agreement and change by iteration, dead capsules, "
+        "and the parts that an image is made of, as figures in the run's folder",
+    )
     _add_json(evaluate)
 
     predict = commands.add_parser(
@@ -332,6 +344,8 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
         data_dir=options.data_dir,
         which=options.checkpoint,
         devices=options.devices,
+        routing_iterations=options.routing_iterations,
+        inspect=options.inspect,
     )
     if options.json:
         print(json.dumps(result))
@@ -340,6 +354,12 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
         f"{options.run} at step {result['step']}: accuracy {result['accuracy']:.2%} on the "
         f"{result['examples']:,} test images of {result['dataset']}, loss {result['loss']:.5f}"
     )
+    if options.inspect:
+        found = result["inspection"]
+        for name in ("entropy", "agreement", "coupling_change", "pose_change"):
+            values = ", ".join(f"{value:.3g}" for value in found[name])
+            print(f"{name.replace('_', ' ')}, by iteration: {values or '-'}")
+        print(f"dead class capsules: {found['dead']:.0%}; figures/routing.png shows it")
 
 
 def _predict(options) -> None:  # type: ignore[no-untyped-def]

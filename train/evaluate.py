@@ -1,5 +1,6 @@
 """Measuring the network of a run again, on its own test images or on another set's."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+import capsjax
 from train.checkpoint import Checkpoints, Which
 from train.data import Split, load_dataset
 from train.errors import UserError
@@ -15,6 +17,7 @@ from train.learning import AXIS, TrainState, initial_state
 from train.network import build_model, in_test, require_room, structure, training_key
 from train.objective import Objective
 from train.optimizer import build_optimizer
+from train.own_routing import takes_iterations
 from train.run import Run, finite_or_none, load_run, write_json, writing
 from train.step import data_mesh, make_evaluation_step, replicate
 
@@ -26,6 +29,8 @@ def evaluate(
     data_dir: Path | None = None,
     which: Which = "last",
     devices: int | None = None,
+    routing_iterations: int | None = None,
+    inspect: bool = False,
 ) -> dict[str, Any]:
     """Measures a run's network on a test split, and leaves the result in the run's folder.
 
@@ -35,19 +40,24 @@ def evaluate(
         data_dir: a folder with the data set's official files.
         which: the newest checkpoint, or the one with the highest test accuracy.
         devices: how many local devices to use, all by default.
+        routing_iterations: how often to route, instead of as often as in training.
+        inspect: look into the routing, too, and draw what is there into the run's `figures`.
 
     Returns:
-        The names of what was measured, and the means of each loss term and the accuracy.
+        The names of what was measured, and the means of each loss term and the accuracy; and, if
+        `inspect`, what `train.inspect` found.
 
     Raises:
         UserError: on bad input.
     """
     run = load_run(folder)
+    if routing_iterations is not None:
+        run = _with_iterations(run, routing_iterations)
     name = dataset or run.config.dataset
     test = _test_split(run, name, data_dir)
     graphdef, state = load_state(run, which, devices=devices)
     evaluation = _evaluate(run, graphdef, state, test, devices)
-    result = {
+    result: dict[str, Any] = {
         "dataset": name,
         "split": "test",
         "checkpoint": which,
@@ -55,10 +65,37 @@ def evaluate(
         "examples": len(test),
         **{key: finite_or_none(value) for key, value in evaluation.metrics.items()},
     }
+    suffix = ""
+    if routing_iterations is not None:
+        result["routing_iterations"] = routing_iterations
+        suffix = f"-{routing_iterations}-iterations"
     with writing(folder):
+        if inspect:
+            result["inspection"] = _inspect(run, state, test, evaluation)
         run.evaluations.mkdir(exist_ok=True)
-        write_json(run.evaluations / f"{name}-{which}.json", result)
+        write_json(run.evaluations / f"{name}-{which}{suffix}.json", result)
     return result
+
+
+def _with_iterations(run: Run, iterations: int) -> Run:
+    """The run with another number of routing iterations, with which its parameters still fit."""
+    config = run.config
+    has_routing = "routing" in capsjax.model_options(config.model)
+    if not has_routing or not takes_iterations(config.routing):
+        what = config.routing if has_routing else config.model
+        raise UserError(f"{what} has no routing iterations: leave --routing-iterations out.")
+    config = dataclasses.replace(config, routing_iterations=iterations)
+    return dataclasses.replace(run, config=config)
+
+
+def _inspect(run: Run, state: TrainState, test: Split, evaluation: Evaluation) -> dict[str, Any]:
+    from train.inspect import inspect  # figures take a second to import
+
+    graphdef = structure(run.config, run.image_shape, run.num_classes)
+    model = in_test(nnx.merge(graphdef, state.weights, state.model_state))
+    title = f"{run.config.preset}, {run.config.routing}, {evaluation.metrics['accuracy']:.2%}"
+    objective = Objective.of(run.config)
+    return inspect(model, objective, test, run.class_names, run.figures, title)
 
 
 def load_state(

@@ -171,11 +171,8 @@ def dead_share(lengths: Mean) -> Mean:
 def coupling_entropy(output: CapsNetOutput, mask: jax.Array | None = None) -> Mean:
     """How undecided the routing is, summed over the examples of the mask.
 
-    It is the mean over the input capsules of the entropy in nats of what each sends where: the
-    logarithm of the number of classes if it sends to all alike, 0 if it sends all to one.
+    It is the mean over the input capsules of what `capsjax.coupling_entropy` says of each.
     """
-    c = output.coupling
-    if c is None:
+    if output.coupling is None:
         raise ValueError("a network without capsules has no coupling")
-    entropy = -jnp.sum(jnp.where(c > 0, c * jnp.log(jnp.where(c > 0, c, 1)), 0), axis=-1)
-    return masked_mean(jnp.mean(entropy, axis=-1), mask)
+    return masked_mean(jnp.mean(capsjax.coupling_entropy(output.coupling), axis=-1), mask)
