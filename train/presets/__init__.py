@@ -4,12 +4,22 @@ import inspect
 
 from train.config import FitConfig
 from train.errors import UserError
-from train.presets import digits, fashion_mnist, mnist, mnist_large_batch, mnist_small
+from train.presets import (
+    digits,
+    digits_efficient_capsnet,
+    efficient_capsnet,
+    fashion_mnist,
+    mnist,
+    mnist_large_batch,
+    mnist_small,
+)
 
 _RECIPES = {
     "digits": digits,
+    "digits-efficient_capsnet": digits_efficient_capsnet,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
+    "mnist-efficient_capsnet": efficient_capsnet,
     "mnist-large-batch": mnist_large_batch,
     "mnist-small": mnist_small,
 }
