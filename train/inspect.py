@@ -86,7 +86,7 @@ def inspect(
         UserError: the network has no layer to look into, or its routing cannot show its work.
         OSError: a figure cannot be written.
     """
-    some = test.first(EXAMPLES)
+    some = test.first(min(EXAMPLES, len(test)))
     layer, below, output = below_classes(model, objective, some.images)
     try:
         inspected = jax.device_get(

@@ -11,12 +11,14 @@ from capsjax import _checks
 from capsjax.models.aff_capsnet import AffCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
+from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.output import CapsNetOutput
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
     "capsnet": CapsNet,
     "cnn": CNN,
+    "efficient_capsnet": EfficientCapsNet,
 }
 
 
@@ -73,6 +75,7 @@ __all__ = [
     "AffCapsNet",
     "CapsNet",
     "CapsNetOutput",
+    "EfficientCapsNet",
     "create_model",
     "list_models",
     "model_options",
