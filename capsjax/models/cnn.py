@@ -55,7 +55,7 @@ class CNN(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         height, width, channels = _checks.image_shape(image_shape)
-        num_classes = _checks.positive_integer("num_classes", num_classes)
+        self.num_classes = _checks.positive_integer("num_classes", num_classes)
         features = _checks.positive_integers("features", features)
         hidden = _checks.positive_integers("hidden", hidden)
         kernel_size = _checks.positive_integer("kernel_size", kernel_size)
@@ -84,7 +84,7 @@ class CNN(nnx.Module):
             nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.he_normal(), rngs=rngs, **dtypes)
             for n_in, n_out in itertools.pairwise((flat, *hidden))
         )
-        self.classes = nnx.Linear((flat, *hidden)[-1], num_classes, rngs=rngs, **dtypes)
+        self.classes = nnx.Linear((flat, *hidden)[-1], self.num_classes, rngs=rngs, **dtypes)
 
     def __call__(
         self,

@@ -1,0 +1,66 @@
+"""The baseline without capsules."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from capsjax import CNN, create_model
+from tests.tolerance import assert_close
+
+SIZES = {"features": (3, 2), "kernel_size": 3, "hidden": (5, 64)}
+
+
+def make(**options):
+    return CNN(image_shape=(6, 5, 2), num_classes=3, rngs=nnx.Rngs(0), **{**SIZES, **options})
+
+
+def images(batch=4):
+    return jnp.asarray(np.random.default_rng(0).uniform(size=(batch, 6, 5, 2)), jnp.float32)
+
+
+def test_the_published_network_has_the_published_size():
+    model = nnx.eval_shape(
+        lambda: create_model("cnn", image_shape=(28, 28, 1), num_classes=10, rngs=nnx.Rngs(0))
+    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert count == 35_445_522
+    assert round(count / 1e6, 1) == 35.4
+
+
+def test_probabilities_are_the_softmax_of_the_logits_and_there_are_no_capsules():
+    output = make()(images())
+    assert output.capsules is None
+    assert output.coupling is None
+    assert output.reconstruction is None
+    e = np.exp(np.asarray(output.logits, np.float64))
+    assert_close(output.lengths, e / e.sum(1, keepdims=True), dtype="float32", reduction_length=3)
+
+
+def test_dropout_depends_on_the_key_of_the_image_alone():
+    model, keys = make(), jax.random.split(jax.random.key(0), 4)
+    whole = model(images(), keys=keys).logits
+    assert_close(model(images()[1:3], keys=keys[1:3]).logits, whole[1:3], reduction_length=60 * 64)
+    assert np.abs(whole - model(images()).logits).max() > 1e-3
+    nothing = make(dropout=0.0)
+    np.testing.assert_array_equal(nothing(images(), keys=keys).logits, nothing(images()).logits)
+
+
+def test_coarse_images_have_exact_probabilities():
+    output = make(dtype=jnp.bfloat16)(images())
+    assert output.lengths.dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dropout": 1}, "dropout must be less than 1"),
+        ({"dropout": -0.1}, "dropout must be a number from 0 to 1"),
+        ({"features": 3}, "features must be a sequence of integers"),
+        ({"kernel_size": 0}, "kernel_size must be an integer of at least 1"),
+    ],
+)
+def test_wrong_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)
