@@ -9,12 +9,14 @@ from capsjax import _checks
 from capsjax.models.aff_capsnet import AffCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
+from capsjax.models.matrix_capsnet import MatrixCapsNet
 from capsjax.models.output import CapsNetOutput
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
     "capsnet": CapsNet,
     "cnn": CNN,
+    "matrix_capsnet": MatrixCapsNet,
 }
 
 
@@ -61,6 +63,7 @@ __all__ = [
     "AffCapsNet",
     "CapsNet",
     "CapsNetOutput",
+    "MatrixCapsNet",
     "create_model",
     "list_models",
     "model_options",

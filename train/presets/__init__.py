@@ -4,10 +4,18 @@ import inspect
 
 from train.config import FitConfig
 from train.errors import UserError
-from train.presets import digits, fashion_mnist, mnist, mnist_large_batch, mnist_small
+from train.presets import (
+    digits,
+    digits_matrix_capsnet,
+    fashion_mnist,
+    mnist,
+    mnist_large_batch,
+    mnist_small,
+)
 
 _RECIPES = {
     "digits": digits,
+    "digits-matrix_capsnet": digits_matrix_capsnet,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
     "mnist-large-batch": mnist_large_batch,
