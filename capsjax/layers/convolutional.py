@@ -53,7 +53,11 @@ class ConvPrimaryCaps(nnx.Module):
         stride: in both directions.
         padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
         activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`.
+        activation_offset: added to what the sigmoid of `activation="sigmoid"` is taken of.
         squash: of the poses; a function, or the fields of a `Squash` by name; None for none.
+        use_bias: whether the convolution adds learned numbers.
+        kernel_init: initialiser of its filters, first those of the poses, capsule by capsule, then
+            those of the activations.
         dtype: dtype of the computation; norms are computed in float32 at least.
         param_dtype: dtype of the parameters.
         rngs: source of the initial values.
@@ -73,7 +77,10 @@ class ConvPrimaryCaps(nnx.Module):
         stride: int = 1,
         padding: str | Padding = "VALID",
         activation: Literal["sigmoid", "length", "one"] = "sigmoid",
+        activation_offset: float = 0.0,
         squash: SquashFunction | None = None,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.glorot_uniform(),  # noqa: B008 (a function)
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -85,6 +92,7 @@ class ConvPrimaryCaps(nnx.Module):
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.activation = _checks.one_of("activation", activation, ("sigmoid", "length", "one"))
+        self.activation_offset = _checks.number("activation_offset", activation_offset)
         self.squash = None if squash is None else squash_from(squash)
         self.pose = nnx.Conv(
             channels,
@@ -92,8 +100,9 @@ class ConvPrimaryCaps(nnx.Module):
             (kernel_size, kernel_size),
             strides=stride,
             padding=windows.padding,
+            use_bias=_checks.boolean("use_bias", use_bias),
             conv_general_dilated=conv_general_dilated,
-            kernel_init=nnx.initializers.glorot_uniform(),
+            kernel_init=kernel_init,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,
@@ -112,7 +121,8 @@ class ConvPrimaryCaps(nnx.Module):
             pose = self.squash(pose).astype(maps.dtype)
         if self.activation == "sigmoid":
             logits = maps[..., types * dim :]
-            activation = nnx.sigmoid(logits.astype(accumulation_dtype(logits.dtype)))
+            logits = logits.astype(accumulation_dtype(logits.dtype)) + self.activation_offset
+            activation = nnx.sigmoid(logits)
         elif self.activation == "length":
             activation = norm(pose)
         else:
@@ -302,9 +312,10 @@ class ClassCaps(nnx.Module):
         """What is added to the votes, `[1, height, width, 1, 1, D]`."""
         height, width, _, dim = self.input_shape
         side = math.isqrt(dim)
-        row = (jnp.arange(height, dtype=jnp.float32) + 0.5) / height
-        column = (jnp.arange(width, dtype=jnp.float32) + 0.5) / width
-        added = jnp.zeros((height, width, side, side))
+        dtype = accumulation_dtype(self.dtype)
+        row = (jnp.arange(height, dtype=dtype) + 0.5) / height
+        column = (jnp.arange(width, dtype=dtype) + 0.5) / width
+        added = jnp.zeros((height, width, side, side), dtype)
         added = added.at[:, :, 0, side - 1].set(row[:, None])
         added = added.at[:, :, 1, side - 1].set(column[None, :])
         return added.reshape(1, height, width, 1, 1, dim)

@@ -12,6 +12,7 @@ from capsjax.models.aff_capsnet import AffCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
 from capsjax.models.efficient_capsnet import EfficientCapsNet
+from capsjax.models.matrix_capsnet import MatrixCapsNet
 from capsjax.models.output import CapsNetOutput
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
@@ -19,6 +20,7 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "capsnet": CapsNet,
     "cnn": CNN,
     "efficient_capsnet": EfficientCapsNet,
+    "matrix_capsnet": MatrixCapsNet,
 }
 
 
@@ -76,6 +78,7 @@ __all__ = [
     "CapsNet",
     "CapsNetOutput",
     "EfficientCapsNet",
+    "MatrixCapsNet",
     "create_model",
     "list_models",
     "model_options",

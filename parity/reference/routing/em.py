@@ -4,6 +4,7 @@ The constants are those of the authors' own code, `capsule_em` of google-researc
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +14,43 @@ from capsjax import Sizes
 from parity.reference._parts import Stages
 
 
+def over_parents(logits: Tensor) -> Tensor:
+    """The softmax over the output capsules in sight: `[B, I, J]` -> `[B, I, J]`."""
+    return torch.softmax(logits, dim=2)
+
+
 class EM(nn.Module):
     """A diagonal Gaussian for each output capsule, fitted to the votes in turns.
 
     Args:
       sizes: what is connected.
       iterations: how often the Gaussians are fitted.
+      inverse_temperature: what that of an activation tends to.
+      beta_u: what it starts from.
+      beta_a: what it starts from.
     """
 
-    def __init__(self, sizes: Sizes, iterations: int = 3) -> None:
+    def __init__(
+        self,
+        sizes: Sizes,
+        iterations: int = 3,
+        inverse_temperature: float = 0.01,
+        beta_u: float = 0.5,
+        beta_a: float = 0.5,
+    ) -> None:
         super().__init__()
         self.iterations = iterations
-        self.beta_u = nn.Parameter(torch.full((sizes.out_capsules,), 0.5))
-        self.beta_a = nn.Parameter(torch.full((sizes.out_capsules,), 0.5))
+        self.inverse_temperature = inverse_temperature
+        self.beta_u = nn.Parameter(torch.full((sizes.out_capsules,), beta_u))
+        self.beta_a = nn.Parameter(torch.full((sizes.out_capsules,), beta_a))
 
-    def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
+    def forward(
+        self,
+        votes: Tensor,
+        activation: Tensor,
+        pose: Tensor,
+        softmax: Callable[[Tensor], Tensor] = over_parents,
+    ) -> Stages:
         """Routes a batch; poses are not used."""
         stages: Stages = {}
         D = votes.shape[3]
@@ -35,7 +58,7 @@ class EM(nn.Module):
         mu = torch.zeros_like(votes[:, 0])
         for t in range(1, self.iterations + 1):
             # M-step.
-            r = torch.softmax(log_ap, dim=2)
+            r = softmax(log_ap)
             assigned = torch.einsum("bij,bi->bij", r, activation)
             mass = assigned.sum(dim=1)
             denominator = (mass + 1e-5).unsqueeze(-1)
@@ -43,7 +66,7 @@ class EM(nn.Module):
             noise = (votes - mu.unsqueeze(1)) ** 2
             variance = torch.einsum("bij,bijd->bjd", assigned, noise) / denominator + 0.0005
             sum_log_variance = variance.log().sum(dim=-1)
-            inverse_temperature = 0.01 * (1 - 0.95**t)
+            inverse_temperature = self.inverse_temperature * (1 - 0.95**t)
             entropy = self.beta_u * D * (1 + math.log(2 * math.pi))
             win = (mass + 1e-5) * (-sum_log_variance - entropy)
             logit = inverse_temperature * (win - 5000 * self.beta_a)

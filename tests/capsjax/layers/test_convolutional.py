@@ -232,6 +232,23 @@ def test_primary_capsules_are_a_convolution(activation):
     )
 
 
+def test_primary_activations_start_where_they_are_told_to():
+    primary = ConvPrimaryCaps(
+        (5, 6, 3),
+        2,
+        4,
+        activation_offset=-1.0,
+        use_bias=False,
+        kernel_init=nnx.initializers.ones,
+        rngs=nnx.Rngs(0),
+    )
+    assert primary.pose.bias is None
+    features = draw(BATCH, 5, 6, 3)
+    below, total = primary(features), features.sum(-1, keepdims=True)
+    assert_close(below.activation, jax.nn.sigmoid(jnp.repeat(total, 2, -1) - 1), reduction_length=3)
+    assert_close(below.pose[..., 0, :], jnp.repeat(total, 4, -1), reduction_length=3)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -39,7 +39,7 @@ def test_probabilities_are_the_softmax_of_the_logits_and_there_are_no_capsules()
 
 
 def test_dropout_depends_on_the_key_of_the_image_alone():
-    model, keys = make(), jax.random.split(jax.random.key(0), 4)
+    model, keys = make(), jax.random.split(jax.random.key(0, impl="threefry2x32"), 4)
     whole = model(images(), keys=keys).logits
     assert_close(model(images()[1:3], keys=keys[1:3]).logits, whole[1:3], reduction_length=60 * 64)
     assert np.abs(whole - model(images()).logits).max() > 1e-3

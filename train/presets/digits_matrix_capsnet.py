@@ -1,0 +1,35 @@
+"""Small matrix capsules with EM routing on the 8x8 digits that are embedded in scikit-learn.
+
+One layer of convolutional capsules, two iterations, and twice the inverse temperature of the
+authors' code, for there are fewer votes to be sure by.
+
+Command: `python -m train fit digits-matrix_capsnet`
+Hardware: 2 cores of an x86-64 CPU.
+Time: about half a minute.
+Result: 97.8 % of the 359 test images (seed 0), November 2026.
+"""
+
+from train.config import FitConfig
+
+CONFIG = FitConfig(
+    preset="digits-matrix_capsnet",
+    dataset="digits",
+    model="matrix_capsnet",
+    model_options={
+        "conv_kernel": 3,
+        "conv_stride": 1,
+        "primary_types": 8,
+        "caps_types": [16],
+        "caps_kernels": [3],
+        "caps_strides": [2],
+    },
+    routing="em",
+    routing_iterations=2,
+    routing_options={"inverse_temperature": 0.02},
+    loss="spread",
+    spread_steps=300,
+    batch_size=32,
+    epochs=8,
+    learning_rate=0.02,
+    schedule="cosine",
+)
