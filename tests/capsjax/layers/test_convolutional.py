@@ -132,6 +132,7 @@ def test_outside_of_the_grid_nothing_is_there():
     assert_close(above.activation[:, -1, -1], np.repeat(corner[:, None], 3, 1), reduction_length=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_routings())
 def test_every_routing_works_on_a_grid_and_above_it(name):
     """Forwards, backwards and over all windows; parameters are built for the window."""

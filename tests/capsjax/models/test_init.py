@@ -1,5 +1,7 @@
 """Models by name, from the plain values of a configuration."""
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -101,6 +103,12 @@ def test_a_model_is_published_with_a_routing_or_with_none():
     assert {name: published_routing(name) for name in published} == published
     for name in list_models():
         assert published_routing(name) in (None, *list_routings()), name
+
+
+def test_every_model_has_a_row_in_the_docs():
+    text = (Path(__file__).parents[3] / "docs" / "models.md").read_text(encoding="utf-8")
+    for name in list_models():
+        assert f"| `{name}` |" in text, name
 
 
 def test_unknown_models_list_the_known_ones():

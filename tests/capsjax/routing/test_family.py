@@ -111,6 +111,7 @@ def test_edge_cases_are_finite_in_value_and_gradient(name):
     assert_finite(run(name, edges()))
 
 
+@pytest.mark.slow
 @EVERY
 @pytest.mark.parametrize("sizes", [(1, 4, 3, 16), (6, 4, 1, 16)], ids=["one input", "one output"])
 def test_a_single_capsule_is_finite_in_value_and_gradient(name, sizes):
@@ -138,6 +139,7 @@ def test_coarse_votes_are_routed_in_float32(name):
     assert_alike(routed, wide, dtype="bfloat16")
 
 
+@pytest.mark.slow
 @EVERY
 def test_every_transformation_agrees_with_the_plain_call(name):
     family, inputs = member(name), draw(BATCH)
