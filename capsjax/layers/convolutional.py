@@ -54,6 +54,9 @@ class ConvPrimaryCaps(nnx.Module):
         padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
         activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`.
         squash: of the poses; a function, or the fields of a `Squash` by name; None for none.
+        use_bias: whether the convolution adds learned numbers.
+        kernel_init: initialiser of its filters, first those of the poses, capsule by capsule, then
+            those of the activations.
         dtype: dtype of the computation; norms are computed in float32 at least.
         param_dtype: dtype of the parameters.
         rngs: source of the initial values.
@@ -74,6 +77,8 @@ class ConvPrimaryCaps(nnx.Module):
         padding: str | Padding = "VALID",
         activation: Literal["sigmoid", "length", "one"] = "sigmoid",
         squash: SquashFunction | None = None,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.glorot_uniform(),  # noqa: B008 (a function)
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -92,8 +97,9 @@ class ConvPrimaryCaps(nnx.Module):
             (kernel_size, kernel_size),
             strides=stride,
             padding=windows.padding,
+            use_bias=_checks.boolean("use_bias", use_bias),
             conv_general_dilated=conv_general_dilated,
-            kernel_init=nnx.initializers.glorot_uniform(),
+            kernel_init=kernel_init,
             dtype=dtype,
             param_dtype=param_dtype,
             rngs=rngs,

@@ -9,6 +9,7 @@ from capsjax import _checks
 from capsjax.models.aff_capsnet import AffCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
+from capsjax.models.deepcaps import DeepCaps
 from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.output import CapsNetOutput
 
@@ -16,6 +17,7 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
     "capsnet": CapsNet,
     "cnn": CNN,
+    "deepcaps": DeepCaps,
     "efficient_capsnet": EfficientCapsNet,
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "AffCapsNet",
     "CapsNet",
     "CapsNetOutput",
+    "DeepCaps",
     "EfficientCapsNet",
     "create_model",
     "list_models",

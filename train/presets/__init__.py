@@ -6,6 +6,7 @@ from train.config import FitConfig
 from train.errors import UserError
 from train.presets import (
     digits,
+    digits_deepcaps,
     digits_efficient_capsnet,
     efficient_capsnet,
     fashion_mnist,
@@ -16,6 +17,7 @@ from train.presets import (
 
 _RECIPES = {
     "digits": digits,
+    "digits-deepcaps": digits_deepcaps,
     "digits-efficient_capsnet": digits_efficient_capsnet,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
