@@ -11,6 +11,7 @@ from capsjax import _checks
 from capsjax.models.aff_capsnet import AffCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
+from capsjax.models.deepcaps import DeepCaps
 from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.matrix_capsnet import MatrixCapsNet
 from capsjax.models.output import CapsNetOutput
@@ -19,6 +20,7 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
     "capsnet": CapsNet,
     "cnn": CNN,
+    "deepcaps": DeepCaps,
     "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
 }
@@ -77,6 +79,7 @@ __all__ = [
     "AffCapsNet",
     "CapsNet",
     "CapsNetOutput",
+    "DeepCaps",
     "EfficientCapsNet",
     "MatrixCapsNet",
     "create_model",

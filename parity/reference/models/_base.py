@@ -77,12 +77,14 @@ class ModelReference(nn.Module):
     def draw(self, generator: torch.Generator, *, biases: bool) -> None:
         """Draws weights that let every part be seen in the results, see `draw_weights`."""
         for path, module in self.named_modules():
-            is_affine = isinstance(module, nn.Conv2d | nn.Linear)
+            is_affine = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
             for name, parameter in module.named_parameters(recurse=False):
                 drawn = torch.randn(parameter.shape, generator=generator)
                 deviation = self.deviation(f"{path}.{name}".lstrip("."), parameter)
                 if is_affine and name == "weight":
-                    parameter.copy_(math.sqrt(2 / parameter[0].numel()) * drawn)
+                    is_transposed = isinstance(module, nn.ConvTranspose2d)
+                    terms = (parameter[:, 0] if is_transposed else parameter[0]).numel()
+                    parameter.copy_(math.sqrt(2 / terms) * drawn)
                 elif is_affine:
                     parameter.copy_((0.1 if biases else 0.0) * drawn)
                 elif deviation is not None:

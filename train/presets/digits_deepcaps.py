@@ -1,0 +1,30 @@
+"""A small DeepCaps on the 8x8 digits that are embedded in scikit-learn.
+
+Two cells of 8 types of capsules, the second of which is routed.
+
+Command: `python -m train fit digits-deepcaps`
+Hardware: 2 cores of an x86-64 CPU.
+Time: about 20 seconds.
+Result: 99.2 to 99.4 % of the 359 test images (seeds 0 and 1), November 2026.
+"""
+
+from train.config import FitConfig
+
+CONFIG = FitConfig(
+    preset="digits-deepcaps",
+    dataset="digits",
+    model="deepcaps",
+    model_options={
+        "conv_features": 32,
+        "types": 8,
+        "dims": [8, 8],
+        "class_dim": 16,
+        "decoder_channels": 8,
+        "decoder_features": [16, 8],
+        "decoder_strides": [2, 2],
+    },
+    batch_size=32,
+    epochs=15,
+    learning_rate=0.004,
+    schedule="cosine",
+)
