@@ -74,6 +74,9 @@ class FitConfig:
     dataset: str = setting("digits", "data set to train and test on", list_datasets())
     input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
     input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
+    train_examples: int | None = setting(
+        None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
+    )
     max_shift: int = setting(
         0, "training images are shifted by up to this many pixels", bound=NOT_NEGATIVE
     )

@@ -107,13 +107,15 @@ def assemble(
 
     Args:
         config: what to compute.
-        dataset: the data set that it names.
+        dataset: the data set that it names, as a whole.
         feed_kind: how training examples reach the devices.
         devices: how many devices of each process to use, all by default.
 
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
+    if config.train_examples is not None:
+        dataset = dataset.with_first(config.train_examples)
     mesh = data_mesh(config.batch_size, devices, config.micro_batches)
     feed = make_feed(
         dataset.train,

@@ -30,6 +30,7 @@ class Decoder(nnx.Module):
         hidden: sizes of the hidden layers.
         combine: the first layer sees the poses of all capsules one after the other, `"concat"`, or
             their `"sum"`.
+        hidden_init: initialiser of the hidden layers' matrices; the last one has Glorot's.
         dtype: dtype of the computation.
         param_dtype: dtype of the parameters.
         rngs: source of the initial values.
@@ -46,6 +47,7 @@ class Decoder(nnx.Module):
         *,
         hidden: Sequence[int],
         combine: Literal["concat", "sum"] = "concat",
+        hidden_init: nnx.Initializer = nnx.initializers.glorot_uniform(),  # noqa: B008 (a function)
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -57,16 +59,17 @@ class Decoder(nnx.Module):
         self.combine = _checks.one_of("combine", combine, COMBINATIONS)
         inputs = num_capsules * dim if combine == "concat" else dim
         sizes = (inputs, *hidden, math.prod(self.image_shape))
+        inits = [hidden_init] * len(hidden) + [nnx.initializers.glorot_uniform()]
         self.layers = nnx.List(
             nnx.Linear(
                 n_in,
                 n_out,
-                kernel_init=nnx.initializers.glorot_uniform(),
+                kernel_init=init,
                 dtype=dtype,
                 param_dtype=param_dtype,
                 rngs=rngs,
             )
-            for n_in, n_out in itertools.pairwise(sizes)
+            for (n_in, n_out), init in zip(itertools.pairwise(sizes), inits, strict=True)
         )
 
     def __call__(self, pose: jax.Array, mask: jax.Array) -> jax.Array:

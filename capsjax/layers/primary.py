@@ -40,13 +40,15 @@ class PrimaryCaps(nnx.Module):
         order: how the output is cut into capsules, one of the three above.
         squash: of the capsules `[batch, num_capsules, dim]`; a function, or the fields of a
             `Squash` by name.
+        depthwise: whether each filter sees one channel alone: there are `types * dim` channels
+            below, and as many filters (Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491).
         dtype: dtype of the computation; norms are computed in float32 at least.
         param_dtype: dtype of the parameters.
         rngs: source of the initial values.
 
     Raises:
-        ValueError: the kernel is larger than the input, a size is not a positive integer, or order
-            or squash is none of these.
+        ValueError: the kernel is larger than the input, a size is not a positive integer, order or
+            squash is none of these, or a depthwise convolution does not fit the channels below.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class PrimaryCaps(nnx.Module):
         stride: int = 1,
         order: Literal["position_major", "type_major", "flat"] = "position_major",
         squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
+        depthwise: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -69,12 +72,19 @@ class PrimaryCaps(nnx.Module):
         self.num_capsules = math.prod(positions) * self.types
         self.order = _checks.one_of("order", order, PRIMARY_ORDERS)
         self.squash = squash_from(squash)
+        channels, filters = input_shape[-1], self.types * self.dim
+        if _checks.boolean("depthwise", depthwise) and channels != filters:
+            raise ValueError(
+                f"{self.types} types of depthwise capsules of {self.dim} need as many channels as "
+                f"their product, {filters}, not {channels}"
+            )
         self.conv = nnx.Conv(
-            input_shape[-1],
-            self.types * self.dim,
+            channels,
+            filters,
             (kernel_size, kernel_size),
             strides=stride,
             padding="VALID",
+            feature_group_count=channels if depthwise else 1,
             conv_general_dilated=conv_general_dilated,
             kernel_init=nnx.initializers.glorot_uniform(),
             dtype=dtype,

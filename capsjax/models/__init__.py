@@ -9,6 +9,7 @@ from capsjax import _checks
 from capsjax.models.aff_capsnet import AffCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
+from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.matrix_capsnet import MatrixCapsNet
 from capsjax.models.output import CapsNetOutput
 
@@ -16,6 +17,7 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
     "capsnet": CapsNet,
     "cnn": CNN,
+    "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
 }
 
@@ -63,6 +65,7 @@ __all__ = [
     "AffCapsNet",
     "CapsNet",
     "CapsNetOutput",
+    "EfficientCapsNet",
     "MatrixCapsNet",
     "create_model",
     "list_models",

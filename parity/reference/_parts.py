@@ -6,7 +6,7 @@ written out in the file of each.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -191,6 +191,20 @@ def length(v: Tensor) -> Tensor:
     Squared and summed in float64, so that no float32 number is too small or too large for it.
     """
     return torch.linalg.vector_norm(v.double(), dim=-1).to(v.dtype)
+
+
+def batch_norm(x: Tensor, norm: Any) -> Tensor:
+    """What a `BatchNorm2d` computes of NCHW maps in training, with an exact mean.
+
+    PyTorch's own mean of equal numbers differs from them by its rounding, also in float64, and the
+    division by a deviation near zero makes that visible.
+    """
+    axes = (0, 2, 3)
+    mean = x.mean(dim=axes, keepdim=True)
+    mean = mean + (x - mean).mean(dim=axes, keepdim=True)
+    var = ((x - mean) ** 2).mean(dim=axes, keepdim=True)
+    scale, bias = norm.weight[None, :, None, None], norm.bias[None, :, None, None]
+    return (x - mean) / torch.sqrt(var + norm.eps) * scale + bias
 
 
 def class_mask(lengths: Tensor, labels: Tensor | None) -> Tensor:

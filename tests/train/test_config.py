@@ -21,6 +21,7 @@ from train.errors import UserError
         ("max_shift", -2, "--max-shift is -2"),
         ("input_std", 0.0, "--input-std is 0.0"),
         ("checkpoint_every", 0, "--checkpoint-every is 0"),
+        ("train_examples", 0, "--train-examples is 0, but must be more than 0"),
         ("micro_batches", 0, "--micro-batches is 0"),
         ("warmup_steps", -1, "--warmup-steps is -1, but must be 0 or more"),
         ("clip_norm", 0.0, "--clip-norm is 0.0, but must be more than 0"),

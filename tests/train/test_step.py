@@ -39,6 +39,34 @@ def test_the_number_of_devices_changes_no_result(config, dataset, devices):
         assert_close(ours, theirs, reduction_length=64 * 64)
 
 
+def test_a_batch_is_normalised_as_a_whole_on_any_number_of_devices(config, dataset):
+    options = {"features": [4], "kernel_sizes": [3], "strides": [2], "primary_dim": 2}
+    normalised = dataclasses.replace(
+        config,
+        model="efficient_capsnet",
+        routing="self-attention",
+        model_options={**options, "class_dim": 4, "decoder_hidden": [8]},
+    )
+    alone, expected = train(normalised, dataset, devices=1)
+    together, metrics = train(normalised, dataset, devices=4)
+    for actual, wanted in zip(metrics, expected, strict=True):
+        assert_close(np.float32(actual["loss"]), np.float32(wanted["loss"]), reduction_length=64)
+    for ours, theirs in zip(
+        jax.tree.leaves(together.state.model_state),
+        jax.tree.leaves(alone.state.model_state),
+        strict=True,
+    ):
+        assert_close(ours, theirs, reduction_length=64 * 8)
+        assert np.abs(ours - np.round(ours)).max() > 0  # neither zeros nor ones any more
+
+
+def test_only_the_first_examples_are_trained_with(config, dataset):
+    program = assemble(dataclasses.replace(config, train_examples=9), dataset, devices=1)
+    np.testing.assert_array_equal(program.dataset.train.images, dataset.train.images[:9])
+    assert max(batch["indices"].max() for batch in program.feed.batches(0, 9)) == 8
+    assert program.dataset.test is dataset.test
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devices):
     program = assemble(dataclasses.replace(config, max_shift=1), dataset, devices=devices)

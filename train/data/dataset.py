@@ -1,5 +1,6 @@
 """What a data set is to the rest of the program: two splits of images with labels, in memory."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,19 @@ class Split:
         """Number of examples."""
         return len(self.labels)
 
+    def first(self, count: int) -> "Split":
+        """The first examples alone, in the order of the files.
+
+        Raises:
+            UserError: if there are not as many.
+        """
+        if not 1 <= count <= len(self):
+            raise UserError(
+                f"--train-examples is {count}, but there are {len(self)} training images: choose "
+                f"1 to {len(self)}."
+            )
+        return Split(self.images[:count], self.labels[:count])
+
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
@@ -85,6 +99,10 @@ class Dataset:
                     f"{self.name} is out of range: with {self.num_classes} classes, labels go from "
                     f"0 to {self.num_classes - 1}; check that the label file belongs to this set."
                 )
+
+    def with_first(self, count: int) -> "Dataset":
+        """The same with the first so many training examples alone; see `Split.first`."""
+        return dataclasses.replace(self, train=self.train.first(count))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

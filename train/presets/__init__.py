@@ -6,7 +6,9 @@ from train.config import FitConfig
 from train.errors import UserError
 from train.presets import (
     digits,
+    digits_efficient_capsnet,
     digits_matrix_capsnet,
+    efficient_capsnet,
     fashion_mnist,
     mnist,
     mnist_large_batch,
@@ -15,9 +17,11 @@ from train.presets import (
 
 _RECIPES = {
     "digits": digits,
+    "digits-efficient_capsnet": digits_efficient_capsnet,
     "digits-matrix_capsnet": digits_matrix_capsnet,
     "fashion_mnist": fashion_mnist,
     "mnist": mnist,
+    "mnist-efficient_capsnet": efficient_capsnet,
     "mnist-large-batch": mnist_large_batch,
     "mnist-small": mnist_small,
 }

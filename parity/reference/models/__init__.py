@@ -7,11 +7,13 @@ called with images NCHW and labels, and returns everything by name, as `ModelRef
 from parity.reference.models._base import ModelReference
 from parity.reference.models.aff_capsnet import AffCapsNet
 from parity.reference.models.cnn import CNN
+from parity.reference.models.efficient_capsnet import EfficientCapsNet
 from parity.reference.models.matrix_capsnet import MatrixCapsNet
 
 MODELS: dict[str, type[ModelReference]] = {
     "aff_capsnet": AffCapsNet,
     "cnn": CNN,
+    "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
 }
 """By the names of `capsjax.list_models()`, but for `capsnet`, whose reference is the layouts'."""

@@ -27,6 +27,7 @@ class ModelReference(nn.Module):
       parts: the attributes of the capsjax model whose results are compared, with dots for members.
       tiny: arguments of a network in which no two sizes are equal that could be confused.
       objective: what it is trained with.
+      normalises_batch: whether it has batch normalisation; see `parity.family`.
       longest_sums: terms of the longest sum of the tiny network, forwards for one example and
         backwards for each example of a batch.
     """
@@ -34,6 +35,7 @@ class ModelReference(nn.Module):
     parts: ClassVar[tuple[str, ...]]
     tiny: ClassVar[Mapping[str, Any]]
     objective: ClassVar[Objective] = Objective()
+    normalises_batch: ClassVar[bool] = False
     longest_sums: ClassVar[tuple[int, int]]
 
     @classmethod

@@ -108,6 +108,32 @@ def test_primary_capsules_are_squashed_projections(options, function):
     np.testing.assert_array_equal(capsules.activation, norm(capsules.pose))
 
 
+def test_a_depthwise_capsule_is_made_of_its_own_channels_alone():
+    layer = PrimaryCaps(
+        (HEIGHT, WIDTH, TYPES * DIM),
+        TYPES,
+        DIM,
+        kernel_size=HEIGHT,
+        depthwise=True,
+        rngs=nnx.Rngs(0),
+    )
+    layer.conv.bias[...] = jnp.asarray(draw(TYPES * DIM))
+    features = draw(BATCH, HEIGHT, WIDTH, TYPES * DIM, seed=1)
+    kernel, bias = np.asarray(layer.conv.kernel[...]), np.asarray(layer.conv.bias[...])
+    assert kernel.shape == (HEIGHT, HEIGHT, 1, TYPES * DIM)
+    positions = WIDTH - HEIGHT + 1
+    s = np.stack(
+        [
+            (features[:, :, x : x + HEIGHT].astype(np.float64) * kernel[:, :, 0]).sum((1, 2)) + bias
+            for x in range(positions)
+        ],
+        axis=1,
+    ).reshape(BATCH, positions * TYPES, DIM)
+    capsules = layer(jnp.asarray(features))
+    expected = squash(jnp.asarray(s, jnp.float32))
+    assert_close(capsules.pose, expected, reduction_length=HEIGHT**2)
+
+
 def test_coarse_primary_capsules_have_coarse_poses_and_exact_activations():
     capsules = primary(dtype=jnp.bfloat16)(jnp.asarray(draw(BATCH, HEIGHT + 1, WIDTH + 1, 3)))
     assert capsules.pose.dtype == jnp.bfloat16
@@ -192,6 +218,14 @@ def test_the_decoder_sees_the_capsules_that_the_mask_keeps(combine):
     assert_close(images, expected, dtype="float32", reduction_length=12)
 
 
+def test_the_hidden_layers_of_a_decoder_begin_as_they_are_told():
+    zeros = nnx.initializers.zeros
+    layer = Decoder(3, 4, (2, 2, 1), hidden=(5, 6), hidden_init=zeros, rngs=nnx.Rngs(0))
+    *hidden, last = (d.kernel[...] for d in layer.layers)
+    assert not any(kernel.any() for kernel in hidden)
+    assert last.any()
+
+
 def test_a_decoder_without_hidden_layers():
     layer = Decoder(3, 4, (2, 2, 1), hidden=(), rngs=nnx.Rngs(0))
     assert len(layer.layers) == 1
@@ -208,6 +242,11 @@ def test_a_decoder_without_hidden_layers():
             lambda: PrimaryCaps((4, 4, 1), 0, 4, kernel_size=2, rngs=nnx.Rngs(0)),
             "types must be an integer of at least 1, not 0",
         ),
+        (
+            lambda: primary(depthwise=True),
+            "4 types of depthwise capsules of 6 need as many channels as their product, 24, not 3",
+        ),
+        (lambda: primary(depthwise=1), "depthwise must be True or False, not 1"),
         (
             lambda: PrimaryCaps((4, 2, 1), 4, 4, kernel_size=3, rngs=nnx.Rngs(0)),
             "the capsule convolution with a 3x3 kernel does not fit on an input of 4x2",

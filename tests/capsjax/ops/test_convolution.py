@@ -168,10 +168,31 @@ def test_an_accelerator_gets_its_own_convolution_with_the_precision_asked_for(pl
     assert "HIGHEST" in text
 
 
+@pytest.mark.parametrize("padding", ["VALID", ((0, 0), (0, 0))])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_depthwise_convolution_that_covers_the_image_is_a_sum(padding, dtype):
+    x, kernel = draw(2, 7, 5, 4, dtype=dtype), draw(7, 5, 1, 4, seed=1, dtype=dtype)
+    depthwise = functools.partial(ours, feature_group_count=4, padding=padding)
+    assert not is_xla(depthwise, x, kernel)
+    weights = jnp.asarray(draw(2, 1, 1, 4, seed=2, dtype=dtype))
+
+    def value_and_gradients(convolve):
+        value, pullback = jax.vjp(convolve, x, kernel)
+        return value, *pullback(weights)
+
+    plain = functools.partial(xla, feature_group_count=4, padding=padding)
+    for ours_, xlas in zip(*map(value_and_gradients, (depthwise, plain)), strict=True):
+        assert ours_.dtype == xlas.dtype
+        assert_close(ours_, xlas, reduction_length=35)
+
+
 @pytest.mark.parametrize(
     ("kernel_shape", "options"),
     [
         ((3, 3, 2, 4), {"feature_group_count": 2}),
+        ((3, 3, 1, 4), {"feature_group_count": 4}),
+        ((7, 7, 1, 4), {"feature_group_count": 4, "padding": "SAME"}),
+        ((7, 7, 1, 8), {"feature_group_count": 4}),
         ((3, 3, 4, 4), {"rhs_dilation": (2, 2)}),
         ((3, 3, 4, 4), {"lhs_dilation": (2, 1), "padding": ((0, 0), (0, 0))}),
         ((3, 3, 4, 4), {"batch_group_count": 2}),

@@ -47,6 +47,20 @@ def test_split_refuses(images_given, labels_given, message):
         Split(images_given, labels_given)
 
 
+def test_the_first_training_examples_alone():
+    toy = dataset(labels(0, 1, 2, 2), labels(1, 0))
+    first = toy.with_first(3)
+    np.testing.assert_array_equal(first.train.labels, [0, 1, 2])
+    assert len(first.train.images) == 3
+    assert first.test is toy.test
+
+
+@pytest.mark.parametrize("count", [0, -1, 5])
+def test_there_are_only_so_many_training_examples(count):
+    with pytest.raises(UserError, match=rf"--train-examples is {count}, .* choose 1 to 4\."):
+        dataset(labels(0, 1, 2, 2), labels(1)).with_first(count)
+
+
 @pytest.mark.parametrize("wrong", [-1, 3, 255])
 def test_label_out_of_range_is_named(wrong):
     with pytest.raises(UserError, match=f"label {wrong} of test example 1 of toy.*from 0 to 2"):

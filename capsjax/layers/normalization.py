@@ -1,0 +1,104 @@
+"""Batch normalisation, wherever the examples of a batch are."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+
+from capsjax import _checks
+from capsjax.capsules import accumulation_dtype
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation (Ioffe and Szegedy 2015, arXiv:1502.03167) over all axes but the last.
+
+    `y = scale * (x - mean) / sqrt(var + epsilon) + bias`. After `train()` mean and variance are
+    those of the batch, and after `eval()` the moving averages that were made of them meanwhile; a
+    new layer is in training. It differs from `flax.nnx.BatchNorm` in its statistics: a feature that
+    is constant over the batch has exactly that mean and a variance of exactly zero, where a rounded
+    mean would be blown up to a value of its own by the division; and averages are kept in the dtype
+    in which they are computed, also in float64. The constants are those of Keras.
+
+    Args:
+        features: size of the last axis.
+        momentum: share that the moving averages keep in a step.
+        epsilon: added to the variance.
+        batch_axis: name of the mapped axis over which a batch is spread, whose examples then have
+            their statistics in common; None where a batch is in one piece.
+        dtype: dtype of the result; it is computed in float32 at least.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values, which are ones and zeros and draw none.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        batch_axis: str | None = None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        del rngs
+        features = _checks.positive_integer("features", features)
+        self.momentum = _checks.fraction("momentum", momentum)
+        self.epsilon = _checks.positive_number("epsilon", epsilon)
+        self.batch_axis = batch_axis
+        self.dtype = dtype
+        self.use_running_average = False  # the name that `train()` and `eval()` look for
+        self.scale = nnx.Param(jnp.ones(features, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(features, param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(features, accumulation_dtype(dtype)))
+        self.var = nnx.BatchStat(jnp.ones(features, accumulation_dtype(dtype)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[batch, ..., features]` -> the same shape in the layer's dtype."""
+        wide = accumulation_dtype(self.dtype)
+        x = x.astype(wide)
+        if self.use_running_average:
+            mean, var = self.mean[...], self.var[...]
+        else:
+            mean, var = self._of_batch(x)
+            for average, value in ((self.mean, mean), (self.var, var)):
+                kept = self.momentum * average[...] + (1 - self.momentum) * value
+                average[...] = lax.stop_gradient(kept)
+        gain = lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide)
+        y = (x - _along(x, mean)) * _along(x, gain) + _along(x, self.bias[...].astype(wide))
+        return y.astype(self.dtype)
+
+    def _of_batch(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Mean and variance `[features]` of the whole batch."""
+        # What rounding has left out of the mean is the mean of what is left over. Equal values
+        # differ from it by a few units in the last place, exactly, so that nothing is left of them.
+        (rounded,) = lax.stop_gradient(self._means(x))
+        rest = x - _along(x, rounded)
+        correction, square = self._means(rest, jnp.square(rest))
+        var = jnp.maximum(square - jnp.square(correction), 0)
+        return rounded + correction, var
+
+    def _means(self, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+        """Of each array over all its axes but the last, and over the whole batch."""
+        means = tuple(_mean(x) for x in arrays)
+        return means if self.batch_axis is None else lax.pmean(means, self.batch_axis)
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    """Over all axes but the last, one after the other: short sums, which round less than one long.
+
+    A feature that a rectifier leaves in few places has a long sum of the same small number, each
+    addition of which would be rounded alike.
+    """
+    while x.ndim > 1:
+        x = jnp.mean(x, axis=-2)
+    return x
+
+
+def _along(x: jax.Array, feature: jax.Array) -> jax.Array:
+    """`[features]` with as many axes as `x`."""
+    return feature.reshape((1,) * (x.ndim - 1) + feature.shape)

@@ -1,0 +1,190 @@
+"""Efficient-CapsNet (Mazzia, Salvetti and Chiaberge 2021)."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from capsjax import _checks
+from capsjax.capsules import ExponentialSquash, SquashFunction
+from capsjax.layers import Decoder, DenseCaps, PrimaryCaps
+from capsjax.layers._windows import window_counts
+from capsjax.layers.normalization import BatchNorm
+from capsjax.models.output import CapsNetOutput
+from capsjax.ops import conv_general_dilated
+from capsjax.routing import Routing, SelfAttention, UnsizedRouting, as_routing
+
+# He's deviation for a product with a matrix of each pair of capsules, as Keras counts the inputs of
+# a weight with four axes: the first two, which here are capsules, are for it the side of a kernel.
+_he_of_capsules = nnx.initializers.variance_scaling(
+    2.0, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
+)
+
+
+class EfficientCapsNet(nnx.Module):
+    """Four convolutions, a few primary capsules of whole maps, self-attention, and a decoder.
+
+    Mazzia, Salvetti and Chiaberge 2021, "Efficient-CapsNet: capsule network with self-attention
+    routing", arXiv:2101.12491. The defaults are those for MNIST: on 28x28x1 images and 10 classes
+    it has 161,824 parameters, as published, and 1,573,168 with the decoder. What the paper leaves
+    open is as in the authors' code: the rectifier comes before the batch normalisation, whose
+    constants are those of Keras; initial values are those of He et al. 2015 (arXiv:1502.01852), but
+    for the primary capsules and the last layer of the decoder, which have Glorot's. It is trained
+    with the margin loss and 0.0005 times the squared reconstruction error (in the code 0.392 times
+    its mean over the pixels, which is the same).
+
+    A filter of the primary capsules sees one feature alone, everywhere in the image: so there are
+    only 16 of them, each made of 8 features. The published networks for smallNORB and MultiMNIST
+    have other convolutions.
+
+    Args:
+        image_shape: `(height, width, channels)` of one image.
+        num_classes: number of class capsules.
+        features: filters of each convolution.
+        kernel_sizes: sides of their kernels.
+        strides: their strides.
+        primary_dim: dimension of the primary capsules' poses; it divides the last of `features`.
+        primary_kernel: side of the kernel of the primary capsules; if not given, the shorter side
+            of the maps below, so that on square images a filter sees all of a map, as published.
+        primary_stride: its stride.
+        primary_squash: how they are squashed; see `squash_from`.
+        class_dim: dimension of the class capsules' poses.
+        routing: how the class capsules come about; a name, or an object. One with parameters is
+            given as an `UnsizedRouting`, such as `SelfAttention()`, the published one.
+        decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
+        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
+            as a whole; None where a batch is in one piece.
+        dtype: dtype of convolutions, votes and decoder. Statistics of a batch, norms, softmax and
+            what the model returns are float32 at least.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: the image is too small for the kernels, the sequences are not of one length, a
+            size is not a positive integer, or another argument has a wrong value.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_shape: Sequence[int],
+        num_classes: int,
+        features: Sequence[int] = (32, 64, 64, 128),
+        kernel_sizes: Sequence[int] = (5, 3, 3, 3),
+        strides: Sequence[int] = (1, 1, 1, 2),
+        primary_dim: int = 8,
+        primary_kernel: int | None = None,
+        primary_stride: int = 1,
+        primary_squash: SquashFunction = ExponentialSquash(),  # noqa: B008 (frozen, has no state)
+        class_dim: int = 16,
+        routing: str | Routing | UnsizedRouting = SelfAttention(),  # noqa: B008 (frozen)
+        decoder_hidden: Sequence[int] | None = (512, 1024),
+        batch_axis: str | None = None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        image_shape = _checks.image_shape(image_shape)
+        self.num_classes = _checks.positive_integer("num_classes", num_classes)
+        dtype = _checks.floating_dtype("dtype", dtype)
+        param_dtype = _checks.floating_dtype("param_dtype", param_dtype)
+        features = _checks.positive_integers("features", features)
+        kernel_sizes = _checks.positive_integers("kernel_sizes", kernel_sizes)
+        strides = _checks.positive_integers("strides", strides)
+        primary_dim = _checks.positive_integer("primary_dim", primary_dim)
+        if not len(features) == len(kernel_sizes) == len(strides) > 0:
+            raise ValueError(
+                "features, kernel_sizes and strides are of the same convolutions, one at least, "
+                f"but there are {len(features)}, {len(kernel_sizes)} and {len(strides)}"
+            )
+        if features[-1] % primary_dim:
+            raise ValueError(
+                f"primary_dim is {primary_dim}, but must divide the last of features, "
+                f"{features[-1]}: capsules are made of so many of them"
+            )
+        convolutions, norms = [], []
+        below = image_shape
+        for filters, kernel_size, stride in zip(features, kernel_sizes, strides, strict=True):
+            convolutions.append(
+                nnx.Conv(
+                    below[-1],
+                    filters,
+                    (kernel_size, kernel_size),
+                    strides=stride,
+                    padding="VALID",
+                    conv_general_dilated=conv_general_dilated,
+                    kernel_init=nnx.initializers.he_normal(),
+                    dtype=dtype,
+                    param_dtype=param_dtype,
+                    rngs=rngs,
+                )
+            )
+            norms.append(
+                BatchNorm(
+                    filters, batch_axis=batch_axis, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+                )
+            )
+            below = (*window_counts(below, kernel_size, stride, "a convolution"), filters)
+        self.convolutions = nnx.List(convolutions)
+        self.norms = nnx.List(norms)
+        self.primary_caps = PrimaryCaps(
+            below,
+            features[-1] // primary_dim,
+            primary_dim,
+            kernel_size=min(below[:2]) if primary_kernel is None else primary_kernel,
+            stride=primary_stride,
+            squash=primary_squash,
+            depthwise=True,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.class_caps = DenseCaps(
+            self.primary_caps.num_capsules,
+            primary_dim,
+            num_classes,
+            class_dim,
+            routing=as_routing(routing),
+            kernel_init=_he_of_capsules,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        self.decoder = nnx.data(
+            None
+            if decoder_hidden is None
+            else Decoder(
+                num_classes,
+                class_dim,
+                image_shape,
+                hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
+                hidden_init=nnx.initializers.he_normal(),
+                dtype=dtype,
+                param_dtype=param_dtype,
+                rngs=rngs,
+            )
+        )
+
+    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
+        """Runs the network on a batch of images.
+
+        Args:
+            images: `[batch, height, width, channels]`, values from 0 to 1.
+            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training.
+                Without them it sees the longest capsule.
+
+        Returns:
+            Capsules, lengths, coupling and reconstruction, in float32 at least.
+        """
+        x = images
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = norm(nnx.relu(convolution(x)))
+        capsules, coupling = self.class_caps(self.primary_caps(x))
+        lengths = capsules.activation
+        if self.decoder is None:
+            return CapsNetOutput(capsules, lengths, coupling, None)
+        shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
+        mask = jax.nn.one_hot(shown, self.num_classes, dtype=lengths.dtype)
+        return CapsNetOutput(capsules, lengths, coupling, self.decoder(capsules.pose, mask))
