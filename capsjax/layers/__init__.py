@@ -5,6 +5,8 @@ from capsjax.layers.decoder import Decoder
 from capsjax.layers.dense import DenseCaps
 from capsjax.layers.features import ConvFeatures
 from capsjax.layers.primary import PrimaryCaps
+from capsjax.layers.residual import ResidualFeatures
+from capsjax.layers.step import Step
 
 __all__ = [
     "ClassCaps",
@@ -15,4 +17,6 @@ __all__ = [
     "DenseCaps",
     "GridShape",
     "PrimaryCaps",
+    "ResidualFeatures",
+    "Step",
 ]

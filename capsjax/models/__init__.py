@@ -7,6 +7,7 @@ from flax import nnx
 
 from capsjax import _checks
 from capsjax.models.aff_capsnet import AffCapsNet
+from capsjax.models.attention_capsnet import AttentionCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
 from capsjax.models.efficient_capsnet import EfficientCapsNet
@@ -15,6 +16,7 @@ from capsjax.models.output import CapsNetOutput
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
+    "attention_capsnet": AttentionCapsNet,
     "capsnet": CapsNet,
     "cnn": CNN,
     "efficient_capsnet": EfficientCapsNet,
@@ -63,6 +65,7 @@ def create_model(
 __all__ = [
     "CNN",
     "AffCapsNet",
+    "AttentionCapsNet",
     "CapsNet",
     "CapsNetOutput",
     "EfficientCapsNet",

@@ -39,6 +39,7 @@ from capsjax.routing.protocol import (
     trace,
 )
 from capsjax.routing.self_attention import SelfAttention, SelfAttentionRouting, SelfAttentionTrace
+from capsjax.routing.stepwise import StepwiseRouting
 from capsjax.routing.uniform import UniformRouting, UniformTrace
 
 
@@ -145,6 +146,7 @@ __all__ = [
     "SelfAttentionRouting",
     "SelfAttentionTrace",
     "Sizes",
+    "StepwiseRouting",
     "UniformRouting",
     "UniformTrace",
     "UnsizedRouting",

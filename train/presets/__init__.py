@@ -6,6 +6,7 @@ from train.config import FitConfig
 from train.errors import UserError
 from train.presets import (
     digits,
+    digits_attention_capsnet,
     digits_efficient_capsnet,
     digits_matrix_capsnet,
     efficient_capsnet,
@@ -17,6 +18,7 @@ from train.presets import (
 
 _RECIPES = {
     "digits": digits,
+    "digits-attention_capsnet": digits_attention_capsnet,
     "digits-efficient_capsnet": digits_efficient_capsnet,
     "digits-matrix_capsnet": digits_matrix_capsnet,
     "fashion_mnist": fashion_mnist,

@@ -6,12 +6,14 @@ called with images NCHW and labels, and returns everything by name, as `ModelRef
 
 from parity.reference.models._base import ModelReference
 from parity.reference.models.aff_capsnet import AffCapsNet
+from parity.reference.models.attention_capsnet import AttentionCapsNet
 from parity.reference.models.cnn import CNN
 from parity.reference.models.efficient_capsnet import EfficientCapsNet
 from parity.reference.models.matrix_capsnet import MatrixCapsNet
 
 MODELS: dict[str, type[ModelReference]] = {
     "aff_capsnet": AffCapsNet,
+    "attention_capsnet": AttentionCapsNet,
     "cnn": CNN,
     "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
