@@ -7,6 +7,8 @@ from capsjax.layers.deconvolution import ConvDecoder
 from capsjax.layers.dense import DenseCaps
 from capsjax.layers.features import ConvFeatures
 from capsjax.layers.primary import PrimaryCaps
+from capsjax.layers.residual import ResidualFeatures
+from capsjax.layers.step import Step
 
 __all__ = [
     "ClassCaps",
@@ -19,4 +21,6 @@ __all__ = [
     "DenseCaps",
     "GridShape",
     "PrimaryCaps",
+    "ResidualFeatures",
+    "Step",
 ]

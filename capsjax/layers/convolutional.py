@@ -1,8 +1,9 @@
 """Convolutional capsules: at every position of a grid the same layer of capsules."""
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,16 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.layers.step import Step
 from capsjax.layers.transform import Transform, kernel_shape, make_votes
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import Routing, UnsizedRouting, route
-from capsjax.routing.patches import Competition, check_competition, route_patches
-from capsjax.routing.protocol import Sizes, sized
+from capsjax.routing.patches import Competition, check_competition, over_patches
+from capsjax.routing.protocol import Sizes, route_one, sized
+from capsjax.routing.stepwise import stepping
+
+T = TypeVar("T")
 
 
 class GridShape(NamedTuple):
@@ -147,7 +152,8 @@ class ConvCaps(nnx.Module):
             of the grid is a capsule with a pose of zero and an activation of zero.
         routing: maps the votes in one window of one example to this layer's capsules there. An
             `UnsizedRouting` is built for the sizes of a window.
-        competition: see `route_patches`.
+        competition: what a capsule's coupling coefficients are shared out over: the capsules at
+            `"all"` positions that see it, or those of each `"patch"` for itself.
         transform: how a matrix makes a vote of a pose, see `make_votes`.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(I)`, with `I` the capsules in a window.
@@ -204,17 +210,37 @@ class ConvCaps(nnx.Module):
             all in float32 at least. In a window, capsule `B t + b` of the `I` is the one of type
             `b` of `B` at the `t`th element, row by row.
         """
+        routed = self._over_positions(functools.partial(route_one, self.routing), capsules)
+        return Capsules(routed.pose, routed.activation), routed.coupling
+
+    def step(self, capsules: Capsules, state: Any = None) -> Step:
+        """One iteration of a routing that takes one at a time, see `StepwiseRouting`.
+
+        Args:
+            capsules: of `input_shape`, as they are by now.
+            state: of the iteration before; None for the first one.
+
+        Raises:
+            ValueError: the routing does not.
+        """
+        states = () if state is None else (state,)
+        routed, state = self._over_positions(stepping(self.routing), capsules, *states)
+        return Step(Capsules(routed.pose, routed.activation), routed.coupling, state)
+
+    def _over_positions(self, function: Callable[..., T], capsules: Capsules, *states: Any) -> T:
+        """Applies a function that is called like the routing at all positions of all examples."""
         pose, activation = self._seen(capsules)
         votes = make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
-        routed = route_patches(
+        return over_patches(
+            function,
             self.routing,
             votes,
             activation,
+            *states,
             pose=pose,
             windows=self.windows,
             competition=self.competition,
         )
-        return Capsules(routed.pose, routed.activation), routed.coupling
 
     def _seen(self, capsules: Capsules) -> tuple[jax.Array, jax.Array]:
         """What each window sees, poses `[batch, P, Q, I, K]` and activations `[batch, P, Q, I]`."""

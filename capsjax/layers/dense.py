@@ -1,6 +1,7 @@
 """Capsules that see every capsule below."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,12 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules
+from capsjax.layers.step import Step
 from capsjax.layers.transform import Transform, kernel_shape, make_votes
 from capsjax.routing import Implementation, Routing, UnsizedRouting, route, route_dense
 from capsjax.routing.dense import check_implementation
-from capsjax.routing.protocol import Sizes, sized
+from capsjax.routing.protocol import Sizes, over_examples, sized
+from capsjax.routing.stepwise import stepping
 
 
 class DenseCaps(nnx.Module):
@@ -115,3 +118,24 @@ class DenseCaps(nnx.Module):
         else:
             routed = route(self.routing, self.votes(pose), capsules.activation, pose=pose)
         return Capsules(routed.pose, routed.activation), routed.coupling
+
+    def step(self, capsules: Capsules, state: Any = None) -> Step:
+        """One iteration of a routing that takes one at a time, see `StepwiseRouting`.
+
+        Args:
+            capsules: poses `[batch, I, K]` and activations `[batch, I]`, as they are by now.
+            state: of the iteration before; None for the first one.
+
+        Raises:
+            ValueError: the routing does not.
+        """
+        pose = capsules.pose.astype(self.dtype)
+        routed, state = over_examples(
+            stepping(self.routing),
+            self.routing,
+            self.votes(pose),
+            capsules.activation,
+            pose,
+            *(() if state is None else (state,)),
+        )
+        return Step(Capsules(routed.pose, routed.activation), routed.coupling, state)

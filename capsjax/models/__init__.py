@@ -9,6 +9,7 @@ from flax import nnx
 
 from capsjax import _checks
 from capsjax.models.aff_capsnet import AffCapsNet
+from capsjax.models.attention_capsnet import AttentionCapsNet
 from capsjax.models.capsnet import CapsNet
 from capsjax.models.cnn import CNN
 from capsjax.models.deepcaps import DeepCaps
@@ -18,6 +19,7 @@ from capsjax.models.output import CapsNetOutput
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
+    "attention_capsnet": AttentionCapsNet,
     "capsnet": CapsNet,
     "cnn": CNN,
     "deepcaps": DeepCaps,
@@ -77,6 +79,7 @@ def create_model(
 __all__ = [
     "CNN",
     "AffCapsNet",
+    "AttentionCapsNet",
     "CapsNet",
     "CapsNetOutput",
     "DeepCaps",

@@ -16,7 +16,7 @@ from capsjax.layers import Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
 from capsjax.layers.normalization import BatchNorm
 from capsjax.models.output import CapsNetOutput
 from capsjax.ops import conv_general_dilated
-from capsjax.routing import DynamicRouting, Routing, UnsizedRouting, as_routing
+from capsjax.routing import Routing, UnsizedRouting, as_routing
 
 # Squash leaves of a short pose the square of its length, so that after some layers nothing is left.
 # With these values the sums that are squashed are long enough for poses to keep a length of 0.9, or
@@ -154,8 +154,8 @@ class DeepCaps(nnx.Module):
         types: int = 32,
         dims: Sequence[int] = (4, 8, 8, 8),
         class_dim: int = 32,
-        routing: str | Routing | UnsizedRouting = DynamicRouting(iterations=3),  # noqa: B008 (frozen)
-        grid_routing: str | Routing | UnsizedRouting = DynamicRouting(iterations=3),  # noqa: B008
+        routing: str | Routing | UnsizedRouting = "dynamic",
+        grid_routing: str | Routing | UnsizedRouting = "dynamic",
         decoder_channels: int = 16,
         decoder_features: Sequence[int] | None = (64, 32, 16),
         decoder_strides: Sequence[int] = (1, 2, 2),

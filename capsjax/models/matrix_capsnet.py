@@ -1,7 +1,6 @@
 """The matrix capsules of Hinton, Sabour and Frosst 2018."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.layers import ClassCaps, ConvCaps, ConvFeatures, ConvPrimaryCaps
+from capsjax.models._sizes import square, together
 from capsjax.models.output import CapsNetOutput
 from capsjax.routing import ExpectationMaximization, Routing, UnsizedRouting, as_routing
 from capsjax.routing.patches import Competition
@@ -94,8 +94,13 @@ class MatrixCapsNet(nnx.Module):
         }
         for name, size in sizes.items():
             _checks.positive_integer(name, size)
-        pose_dim = _square("pose_dim", pose_dim)
-        layers = _layers(caps_types, caps_kernels, caps_strides)
+        pose_dim = square("pose_dim", pose_dim)
+        layers = together(
+            "capsule layer",
+            caps_types=caps_types,
+            caps_kernels=caps_kernels,
+            caps_strides=caps_strides,
+        )
         dtypes: dict[str, Any] = {
             "dtype": _checks.floating_dtype("dtype", dtype),
             "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
@@ -196,23 +201,3 @@ def _primary_init(types: int) -> nnx.Initializer:
         )
 
     return init
-
-
-def _square(name: str, value: Any) -> int:
-    """The number of elements of a square matrix that has a row and a column besides the first."""
-    value = _checks.positive_integer(name, value)
-    if value < 4 or math.isqrt(value) ** 2 != value:
-        raise ValueError(f"{name} must be the square of at least 2, such as 16, not {value}")
-    return value
-
-
-def _layers(types: Any, kernels: Any, strides: Any) -> list[tuple[int, int, int]]:
-    """Types, kernel and stride of each convolutional capsule layer."""
-    lists = {"caps_types": types, "caps_kernels": kernels, "caps_strides": strides}
-    checked = [_checks.positive_integers(name, values) for name, values in lists.items()]
-    if len({len(values) for values in checked}) > 1:
-        lengths = ", ".join(
-            f"{name} has {len(values)}" for name, values in zip(lists, checked, strict=True)
-        )
-        raise ValueError(f"each capsule layer needs its types, kernel and stride, but {lengths}")
-    return list(zip(*checked, strict=True))

@@ -41,6 +41,7 @@ from capsjax.routing.protocol import (
 )
 from capsjax.routing.self_attention import SelfAttention, SelfAttentionRouting, SelfAttentionTrace
 from capsjax.routing.self_routing import SelfRouter, SelfRouting, SelfRoutingTrace
+from capsjax.routing.stepwise import StepwiseRouting
 from capsjax.routing.uniform import UniformRouting, UniformTrace
 from capsjax.routing.variational_bayes import (
     VariationalBayes,
@@ -160,6 +161,7 @@ __all__ = [
     "SelfRouting",
     "SelfRoutingTrace",
     "Sizes",
+    "StepwiseRouting",
     "UniformRouting",
     "UniformTrace",
     "UnsizedRouting",

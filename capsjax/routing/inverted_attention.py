@@ -126,6 +126,11 @@ class InvertedAttentionRouting(nnx.Module):
             self.presence_weight = drawn(out_dim)
             self.presence_bias = drawn(1)
 
+    @property
+    def iterations(self) -> int:
+        """How often the poses are computed."""
+        return self.options.iterations
+
     def __call__(
         self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
     ) -> Routed:
@@ -135,7 +140,7 @@ class InvertedAttentionRouting(nnx.Module):
             last_of(
                 start,
                 lambda state, _index: self.again(state, votes, activation, softmax=softmax),
-                self.options.iterations,
+                self.iterations,
             )
         )
 
@@ -147,7 +152,7 @@ class InvertedAttentionRouting(nnx.Module):
         return all_of(
             start,
             lambda state, _index: self.again(state, votes, activation, softmax=softmax),
-            self.options.iterations,
+            self.iterations,
         )
 
     def outcome(self, state: InvertedAttentionTrace) -> Routed:

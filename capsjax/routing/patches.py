@@ -1,6 +1,7 @@
 """Routing at every position of a convolution."""
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import jax
 from jax import lax
@@ -9,14 +10,14 @@ from capsjax import _checks
 from capsjax.ops.patches import Windows
 from capsjax.routing.protocol import (
     EXAMPLES,
-    Routed,
     Routing,
     Softmax,
     asks_for,
     name_of,
-    route,
-    route_one,
+    over_examples,
 )
+
+T = TypeVar("T")
 
 POSITIONS = "capsjax_positions"
 """The name of the axis over the positions of one example."""
@@ -40,50 +41,52 @@ def check_competition(competition: Competition, routing: Routing) -> Competition
     return competition
 
 
-def route_patches(
+def over_patches(
+    function: Callable[..., T],
     routing: Routing,
     votes: jax.Array,
     activation: jax.Array,
-    *,
+    *others: Any,
     pose: jax.Array,
     windows: Windows,
     competition: Competition,
-) -> Routed:
-    """Routes what each position of a convolution sees; `I` is `size * size * B` capsules.
+) -> T:
+    """Applies a function of what one position of a convolution sees to all of them.
+
+    It is called like a routing; `I` is `size * size * B` capsules.
 
     Args:
-        routing: the algorithm for one position of one example.
+        function: takes votes, activation, what is in `others`, and what the routing asks for.
+        routing: of which the function is a part, or all of it.
         votes: `[batch, P, Q, I, J, D]`.
         activation: `[batch, P, Q, I]`.
+        *others: trees of arrays `[batch, P, Q, ...]`.
         pose: `[batch, P, Q, I, K]`.
         windows: which capsules each position sees.
         competition: what the softmax of an input capsule is over: the output capsules at `"all"`
             positions that see it, or those of each `"patch"` for itself.
 
     Returns:
-        Poses `[batch, P, Q, J, D]`, activations `[batch, P, Q, J]` and coupling coefficients
-        `[batch, P, Q, I, J]`.
+        What the function returns, with the axes `[batch, P, Q]` in front of each array.
 
     Raises:
-        ValueError: the routing cannot compete over all positions, or returned something else than
-            the protocol asks for.
+        ValueError: the routing cannot compete over all positions.
     """
     if check_competition(competition, routing) == "patch":
-        return route(routing, votes, activation, pose=pose)
+        return over_examples(function, routing, votes, activation, pose, *others)
     asked = asks_for(routing)
 
-    def of_example(votes: jax.Array, activation: jax.Array, pose: jax.Array) -> Routed:
-        def at_position(votes: jax.Array, activation: jax.Array, pose: jax.Array) -> Routed:
+    def of_example(*arrays: Any) -> T:
+        def at_position(votes: Any, activation: Any, pose: Any, *others: Any) -> T:
             offered = {"pose": pose, "softmax": _over_all_positions(windows)}
-            return route_one(
-                routing, votes, activation, **{name: offered[name] for name in sorted(asked)}
-            )
+            chosen = {name: offered[name] for name in sorted(asked)}
+            return function(votes, activation, *others, **chosen)
 
-        flat = [x.reshape(-1, *x.shape[2:]) for x in (votes, activation, pose)]
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
         routed = jax.vmap(at_position, axis_name=POSITIONS)(*flat)
-        return jax.tree.map(lambda x: x.reshape(*votes.shape[:2], *x.shape[1:]), routed)
+        return jax.tree.map(lambda x: x.reshape(*windows.counts, *x.shape[1:]), routed)
 
-    return jax.vmap(of_example, axis_name=EXAMPLES)(votes, activation, pose)
+    return jax.vmap(of_example, axis_name=EXAMPLES)(votes, activation, pose, *others)
 
 
 def _over_all_positions(windows: Windows) -> Softmax:

@@ -193,7 +193,7 @@ def route(
         ValueError: the shapes do not belong together, the routing asks for a pose and there is
             none, or it returned something else than the protocol asks for.
     """
-    return _over_examples(functools.partial(route_one, routing), routing, votes, activation, pose)
+    return over_examples(functools.partial(route_one, routing), routing, votes, activation, pose)
 
 
 def trace(
@@ -214,30 +214,46 @@ def trace(
     Raises:
         ValueError: as `route`.
     """
-    return _over_examples(routing.trace, routing, votes, activation, pose)
+    return over_examples(routing.trace, routing, votes, activation, pose)
 
 
-def _over_examples(
+def over_examples(
     function: Callable[..., T],
     routing: Routing,
     votes: jax.Array,
     activation: jax.Array,
     pose: jax.Array | None,
+    *others: Any,
 ) -> T:
+    """Applies a function of one example, called like a routing, to every example of a batch.
+
+    Args:
+        function: takes votes, activation, what is in `others`, and what the routing asks for.
+        routing: of which the function is a part.
+        votes: `[..., I, J, D]`.
+        activation: `[..., I]` with the same leading axes.
+        pose: `[..., I, K]`, for a routing that asks for it.
+        *others: trees of arrays with the same leading axes.
+
+    Raises:
+        ValueError: the shapes do not belong together, or the routing asks for a pose and there is
+            none.
+    """
     if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
         raise ValueError(
             "a routing takes votes [..., I, J, D] and activations [..., I], "
             f"not {votes.shape} and {activation.shape}"
         )
     if "pose" not in asks_for(routing):
-        return map_examples(function, votes, activation)
+        return map_examples(function, votes, activation, *others)
     if pose is None:
         raise ValueError(f"{name_of(routing)} asks for the poses of the input capsules")
     return map_examples(
-        lambda votes, activation, pose: function(votes, activation, pose=pose),
+        lambda votes, activation, pose, *others: function(votes, activation, *others, pose=pose),
         votes,
         activation,
         pose,
+        *others,
     )
 
 
@@ -266,7 +282,7 @@ def route_one(routing: Routing, votes: jax.Array, activation: jax.Array, **asked
     return routed
 
 
-def map_examples(function: Callable[..., T], votes: jax.Array, *others: jax.Array) -> T:
+def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> T:
     """Applies a function of one example to every example of a batch.
 
     All leading axes become one, over which the function is mapped under the name `EXAMPLES`: a
@@ -276,7 +292,7 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: jax.Arra
         function: takes the votes `[I, J, D]` of one example and its part of each other array, and
             returns a tree of arrays; such as `DynamicRouting.trace`.
         votes: `[..., I, J, D]`.
-        *others: further arrays with the same leading axes.
+        *others: further arrays, or trees of arrays, with the same leading axes.
 
     Returns:
         What the function returns, with the leading axes of `votes` on each of its arrays.
@@ -287,12 +303,14 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: jax.Arra
     if votes.ndim < 3:
         raise ValueError(f"votes must be [..., I, J, D], not {votes.shape}")
     leading = votes.shape[:-3]
-    for other in others:
+    for other in jax.tree.leaves(others):
         if other.shape[: len(leading)] != leading:
             raise ValueError(
                 f"votes of shape {votes.shape} have the leading axes {leading}, "
                 f"an array of shape {other.shape} has not"
             )
-    flat = [x.reshape(math.prod(leading), *x.shape[len(leading) :]) for x in (votes, *others)]
+    flat = jax.tree.map(
+        lambda x: x.reshape(math.prod(leading), *x.shape[len(leading) :]), (votes, *others)
+    )
     mapped = jax.vmap(function, axis_name=EXAMPLES)(*flat)
     return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), mapped)

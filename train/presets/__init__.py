@@ -7,6 +7,7 @@ from train.errors import UserError
 from train.presets import (
     digits,
     digits_aff_capsnet,
+    digits_attention_capsnet,
     digits_cnn,
     digits_deepcaps,
     digits_efficient_capsnet,
@@ -23,6 +24,7 @@ _RECIPES = {
     "digits-aff_capsnet": digits_aff_capsnet,
     "digits-cnn": digits_cnn,
     "digits-deepcaps": digits_deepcaps,
+    "digits-attention_capsnet": digits_attention_capsnet,
     "digits-efficient_capsnet": digits_efficient_capsnet,
     "digits-matrix_capsnet": digits_matrix_capsnet,
     "fashion_mnist": fashion_mnist,

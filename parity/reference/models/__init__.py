@@ -6,6 +6,7 @@ called with images NCHW and labels, and returns everything by name, as `ModelRef
 
 from parity.reference.models._base import ModelReference
 from parity.reference.models.aff_capsnet import AffCapsNet
+from parity.reference.models.attention_capsnet import AttentionCapsNet
 from parity.reference.models.cnn import CNN
 from parity.reference.models.deepcaps import DeepCaps
 from parity.reference.models.efficient_capsnet import EfficientCapsNet
@@ -13,6 +14,7 @@ from parity.reference.models.matrix_capsnet import MatrixCapsNet
 
 MODELS: dict[str, type[ModelReference]] = {
     "aff_capsnet": AffCapsNet,
+    "attention_capsnet": AttentionCapsNet,
     "cnn": CNN,
     "deepcaps": DeepCaps,
     "efficient_capsnet": EfficientCapsNet,

@@ -14,30 +14,48 @@ class InvertedAttention(nn.Module):
     Args:
       sizes: what is connected.
       iterations: how often the poses are computed.
+      presence: whether the output capsules are classes.
     """
 
-    def __init__(self, sizes: Sizes, iterations: int = 2) -> None:
+    def __init__(self, sizes: Sizes, iterations: int = 2, presence: bool = True) -> None:
         super().__init__()
         self.iterations = iterations
         D = sizes.out_dim
         self.scale = nn.Parameter(torch.ones(D))
         self.bias = nn.Parameter(torch.zeros(D))
-        # A Linear(D, 1) that all classes share.
-        self.presence_weight = nn.Parameter(torch.empty(D).uniform_(-(D**-0.5), D**-0.5))
-        self.presence_bias = nn.Parameter(torch.empty(1).uniform_(-(D**-0.5), D**-0.5))
+        self.presence = presence
+        if presence:
+            # A Linear(D, 1) that all classes share.
+            self.presence_weight = nn.Parameter(torch.empty(D).uniform_(-(D**-0.5), D**-0.5))
+            self.presence_bias = nn.Parameter(torch.empty(1).uniform_(-(D**-0.5), D**-0.5))
+
+    def step(self, votes: Tensor, p: Tensor | None) -> Stages:
+        """One iteration of a batch, from the poses `[B, J, D]` that the one before has left."""
+        B, _, J, D = votes.shape
+        seen = votes.new_zeros(B, J, D) if p is None else p
+        a = (seen[:, None] * votes).sum(dim=3) * D**-0.5
+        r = torch.softmax(a, dim=2)
+        if p is not None:
+            r = r / (r.sum(dim=2, keepdim=True) + 1e-10)
+        s = (r[..., None] * votes).sum(dim=1)
+        p = functional.layer_norm(s, (D,), self.scale, self.bias, eps=1e-5)
+        presence = torch.sigmoid(self.logits(p)) if self.presence else votes.new_ones(B, J)
+        return {"a": a, "r": r, "s": s, "p": p, "presence": presence}
+
+    def logits(self, p: Tensor) -> Tensor:
+        """What class probabilities are made of: poses `[B, J, D]` -> `[B, J]`."""
+        return p @ self.presence_weight + self.presence_bias
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; activations and poses are not used."""
-        B, _, J, D = votes.shape
         stages: Stages = {}
-        p = votes.new_zeros(B, J, D)
+        p = None
         for t in range(1, self.iterations + 1):
-            a = (p[:, None] * votes).sum(dim=3) * D**-0.5
-            r = torch.softmax(a, dim=2)
-            if t > 1:
-                r = r / (r.sum(dim=2, keepdim=True) + 1e-10)
-            s = (r[..., None] * votes).sum(dim=1)
-            p = functional.layer_norm(s, (D,), self.scale, self.bias, eps=1e-5)
-            presence = torch.sigmoid(p @ self.presence_weight + self.presence_bias)
-            stages |= {f"a{t}": a, f"r{t}": r, f"s{t}": s, f"p{t}": p, f"presence{t}": presence}
-        return stages | {"capsules": p, "coupling": r, "lengths": presence}
+            state = self.step(votes, p)
+            p = state["p"]
+            stages |= {f"{symbol}{t}": value for symbol, value in state.items()}
+        return stages | {
+            "capsules": state["p"],
+            "coupling": state["r"],
+            "lengths": state["presence"],
+        }

@@ -13,6 +13,7 @@ from capsjax import (
     ClassCaps,
     ConvCaps,
     ConvPrimaryCaps,
+    DenseCaps,
     DynamicRouting,
     GridShape,
     Routed,
@@ -159,6 +160,28 @@ def test_every_routing_works_on_a_grid_and_above_it(name):
         assert np.isfinite(array).all()
     assert np.abs(of_pose).max() > 0
     assert np.abs(of_model[0]["kernel"][...]).max() > 0
+
+
+@pytest.mark.parametrize("competition", ["all", "patch", "dense"])
+def test_steps_are_what_a_call_takes_at_once(competition):
+    below, routing = capsules(), create_routing("inverted-attention", iterations=3)
+    if competition == "dense":
+        made = DenseCaps(40, 4, 3, 4, routing=routing, rngs=nnx.Rngs(0))
+        below = Capsules(below.pose.reshape(BATCH, 40, 4), below.activation.reshape(BATCH, 40))
+    else:
+        made = layer(routing=routing, competition=competition)
+
+    @nnx.jit
+    def both(made, below):
+        step = made.step(below)
+        for _ in range(2):
+            step = made.step(below, step.state)
+        return (step.capsules, step.coupling), made(below)
+
+    steps, call = both(made, below)
+    for ours, theirs in zip(*map(jax.tree.leaves, (steps, call)), strict=True):
+        assert_close(ours, theirs, reduction_length=3 * 40 * 4)
+    assert np.abs(steps[1] - made.step(below).coupling).max() > 0.01
 
 
 def test_a_routing_that_asks_for_no_softmax_cannot_compete_over_all_windows():

@@ -113,6 +113,6 @@ def test_every_model_has_a_row_in_the_docs():
 
 def test_unknown_models_list_the_known_ones():
     with pytest.raises(
-        ValueError, match="unknown model 'capsnet2', choose from: aff_capsnet, capsnet"
+        ValueError, match="unknown model 'capsnet2', choose from: aff_capsnet, attention_capsnet"
     ):
         create_model("capsnet2", image_shape=(9, 9, 1), num_classes=3, rngs=nnx.Rngs(0))
