@@ -113,8 +113,8 @@ class DeepCaps(nnx.Module):
     SVHN, images are enlarged to 64x64, and `decoder_features=(64, 32, 16, 8)` and
     `decoder_strides=(1, 2, 2, 2)`: 13,426,419 parameters, 13,358,848 of them outside the decoder.
     The 7.22 million of the paper are not those of a network in the code, and it does not tell of
-    which sizes they are. The code has biases in the two routed layers, which the paper has not (576
-    parameters more), and takes for the length of a vector in `Conv3dCaps` that over all positions
+    which sizes they are. The code has biases in the two routed layers (576 parameters more), which
+    are left out here, and takes for the length of a vector in `Conv3dCaps` that over all positions
     of a type, where here it is each capsule's own.
 
     It is trained with the margin loss and 0.4 times the mean squared error of the reconstruction,
