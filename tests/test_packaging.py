@@ -27,6 +27,7 @@ RANK = {
     "losses": 1,
     "routing": 2,
     "layers": 3,
+    "inspection": 4,
     "models": 4,
     "__init__": 5,
 }

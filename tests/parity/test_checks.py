@@ -203,10 +203,13 @@ def test_reduction_lengths_of_the_tiny_network():
 
 def test_coarser_precisions_have_errors_but_no_limit():
     _, split = load_images(None)
+    images = cut_to_size(split, SIZES["tiny"]["image_shape"])
+
+    def make_pair(network, **options):
+        return reference_pair(SIZES[network], **options)
+
     with exact(x64=False):
-        comparisons = coarser_precisions(
-            "tiny", reference_pair, cut_to_size(split, SIZES["tiny"]["image_shape"]), 0, batch=2
-        )
+        comparisons = coarser_precisions("tiny", make_pair, images, 0, batch=2)
     assert all(c.limit is None and c.held for c in comparisons)
     by_stage = {(c.network, c.stage): c.error.relative for c in comparisons}
     assert by_stage["tiny in bfloat16", ("forward", "u_hat")] > 1e-4
