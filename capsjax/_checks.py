@@ -65,7 +65,7 @@ def positive_number(name: str, value: Any) -> float:
     """
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:  # refuses NaN, too
-        raise ValueError(f"{name} must be a number above 0, not {value!r}")
+        raise ValueError(f"{name} must be a number of more than 0, not {value!r}")
     return float(value)
 
 

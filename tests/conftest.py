@@ -78,3 +78,10 @@ def official_files() -> Path:
 def mnist_dir(official_files: Path) -> Path:
     """The folder of the four official MNIST files."""
     return official_files / "mnist"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_are_given_back() -> Iterator[None]:
+    """A process may map only so much memory, and each compiled program takes some of it."""
+    yield
+    jax.clear_caches()

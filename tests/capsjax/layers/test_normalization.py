@@ -130,7 +130,7 @@ def test_float64_throughout():
     ("options", "message"),
     [
         ({"momentum": 2}, "momentum must be a number from 0 to 1, not 2"),
-        ({"epsilon": 0}, "epsilon must be a number above 0, not 0"),
+        ({"epsilon": 0}, "epsilon must be a number of more than 0, not 0"),
     ],
 )
 def test_wrong_values_are_named(options, message):

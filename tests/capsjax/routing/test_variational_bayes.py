@@ -254,12 +254,12 @@ def test_the_prior_has_more_degrees_of_freedom_than_dimensions():
     [
         ({"iterations": 0}, "iterations of variational Bayes must be an integer of at least 1"),
         ({"cov": "spherical"}, "unknown cov 'spherical', choose from: diag, full"),
-        ({"alpha0": 0}, "alpha0 must be a number above 0, not 0"),
+        ({"alpha0": 0}, "alpha0 must be a number of more than 0, not 0"),
         ({"kappa0": -1.0}, "kappa0 must be a number above 0"),
         ({"m0": float("nan")}, "m0 must be a number, not nan"),
         ({"m0": "zero"}, "m0 must be a number, not 'zero'"),
-        ({"nu0": float("inf")}, "nu0 must be a number above 0, not inf"),
-        ({"psi0": True}, "psi0 must be a number above 0, not True"),
+        ({"nu0": float("inf")}, "nu0 must be a number of more than 0, not inf"),
+        ({"psi0": True}, "psi0 must be a number of more than 0, not True"),
         ({"shrinkage": 1.5}, "shrinkage must be a number from 0 to 1"),
     ],
 )
