@@ -16,6 +16,7 @@ from capsjax.models.deepcaps import DeepCaps
 from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.matrix_capsnet import MatrixCapsNet
 from capsjax.models.output import CapsNetOutput
+from capsjax.models.sr_capsnet import SRCapsNet
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
@@ -25,6 +26,7 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "deepcaps": DeepCaps,
     "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
+    "sr_capsnet": SRCapsNet,
 }
 
 
@@ -85,6 +87,7 @@ __all__ = [
     "DeepCaps",
     "EfficientCapsNet",
     "MatrixCapsNet",
+    "SRCapsNet",
     "create_model",
     "list_models",
     "model_options",
