@@ -17,6 +17,7 @@ from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.matrix_capsnet import MatrixCapsNet
 from capsjax.models.output import CapsNetOutput
 from capsjax.models.sr_capsnet import SRCapsNet
+from capsjax.models.vb_capsnet import VBCapsNet
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
@@ -27,6 +28,7 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
     "sr_capsnet": SRCapsNet,
+    "vb_capsnet": VBCapsNet,
 }
 
 
@@ -88,6 +90,7 @@ __all__ = [
     "EfficientCapsNet",
     "MatrixCapsNet",
     "SRCapsNet",
+    "VBCapsNet",
     "create_model",
     "list_models",
     "model_options",

@@ -12,6 +12,7 @@ from parity.reference.models.deepcaps import DeepCaps
 from parity.reference.models.efficient_capsnet import EfficientCapsNet
 from parity.reference.models.matrix_capsnet import MatrixCapsNet
 from parity.reference.models.sr_capsnet import SRCapsNet
+from parity.reference.models.vb_capsnet import VBCapsNet
 
 MODELS: dict[str, type[ModelReference]] = {
     "aff_capsnet": AffCapsNet,
@@ -21,5 +22,6 @@ MODELS: dict[str, type[ModelReference]] = {
     "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
     "sr_capsnet": SRCapsNet,
+    "vb_capsnet": VBCapsNet,
 }
 """By the names of `capsjax.list_models()`, but for `capsnet`, whose reference is the layouts'."""
