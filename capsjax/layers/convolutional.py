@@ -57,7 +57,8 @@ class ConvPrimaryCaps(nnx.Module):
         kernel_size: side of the square kernel.
         stride: in both directions.
         padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
-        activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`.
+        activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`; or `"logit"`
+            for what they are the sigmoid of, to be normalised, see `CapsuleNorm`.
         activation_offset: added to what the sigmoid of `activation="sigmoid"` is taken of.
         squash: of the poses; a function, or the fields of a `Squash` by name; None for none.
         use_bias: whether the convolution adds learned numbers.
@@ -81,7 +82,7 @@ class ConvPrimaryCaps(nnx.Module):
         kernel_size: int = 1,
         stride: int = 1,
         padding: str | Padding = "VALID",
-        activation: Literal["sigmoid", "length", "one"] = "sigmoid",
+        activation: Literal["sigmoid", "logit", "length", "one"] = "sigmoid",
         activation_offset: float = 0.0,
         squash: SquashFunction | None = None,
         use_bias: bool = True,
@@ -96,12 +97,14 @@ class ConvPrimaryCaps(nnx.Module):
         _checks.positive_integer("stride", stride)
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
-        self.activation = _checks.one_of("activation", activation, ("sigmoid", "length", "one"))
+        self.activation = _checks.one_of(
+            "activation", activation, ("sigmoid", "logit", "length", "one")
+        )
         self.activation_offset = _checks.number("activation_offset", activation_offset)
         self.squash = None if squash is None else squash_from(squash)
         self.pose = nnx.Conv(
             channels,
-            types * (dim + (activation == "sigmoid")),
+            types * (dim + (activation in ("sigmoid", "logit"))),
             (kernel_size, kernel_size),
             strides=stride,
             padding=windows.padding,
@@ -124,10 +127,10 @@ class ConvPrimaryCaps(nnx.Module):
         pose = maps[..., : types * dim].reshape(*maps.shape[:3], types, dim)
         if self.squash is not None:
             pose = self.squash(pose).astype(maps.dtype)
-        if self.activation == "sigmoid":
+        if self.activation in ("sigmoid", "logit"):
             logits = maps[..., types * dim :]
             logits = logits.astype(accumulation_dtype(logits.dtype)) + self.activation_offset
-            activation = nnx.sigmoid(logits)
+            activation = nnx.sigmoid(logits) if self.activation == "sigmoid" else logits
         elif self.activation == "length":
             activation = norm(pose)
         else:

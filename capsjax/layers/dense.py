@@ -32,7 +32,9 @@ class DenseCaps(nnx.Module):
         out_dim: dimension of their poses.
         routing: maps the votes of one example to this layer's capsules. An `UnsizedRouting` is
             built for this layer's sizes.
-        transform: how a matrix makes a vote of a pose, see `make_votes`.
+        transform: how a matrix makes a vote of a pose, see `make_votes`; with None there are no
+            matrices, and a capsule votes for its own pose everywhere, which is for routings that
+            tell output capsules apart by something else.
         shared: whether all capsules below share their matrices.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(in_capsules)`, since a capsule is a sum of as many votes.
@@ -56,7 +58,7 @@ class DenseCaps(nnx.Module):
         out_dim: int,
         *,
         routing: Routing | UnsizedRouting,
-        transform: Transform = "linear",
+        transform: Transform | None = "linear",
         shared: bool = False,
         kernel_init: nnx.Initializer | None = None,
         implementation: Implementation | None = None,
@@ -71,13 +73,23 @@ class DenseCaps(nnx.Module):
         self.dtype = dtype
         init = kernel_init or nnx.initializers.normal(1 / math.sqrt(in_capsules))
         self.transform = transform
+        self.out_capsules = out_capsules
         self.shared = _checks.boolean("shared", shared)
-        matrices = (
-            1 if shared else in_capsules,
-            out_capsules,
-            *kernel_shape(transform, in_dim, out_dim),
-        )
-        self.kernel = nnx.Param(init(rngs.params(), matrices, param_dtype))
+        self.kernel: Any  # a Param, or None
+        if transform is not None:
+            matrices = (
+                1 if shared else in_capsules,
+                out_capsules,
+                *kernel_shape(transform, in_dim, out_dim),
+            )
+            self.kernel = nnx.Param(init(rngs.params(), matrices, param_dtype))
+        elif out_dim == in_dim and not shared:
+            self.kernel = nnx.data(None)
+        else:
+            raise ValueError(
+                "transform=None leaves poses as they are, so out_dim is in_dim, here "
+                f"{out_dim} and {in_dim}, and there is nothing to be shared"
+            )
         sizes = Sizes(in_capsules, in_dim, out_capsules, out_dim)
         self.routing = sized(routing, sizes, param_dtype=param_dtype, rngs=rngs)
         self.implementation = check_implementation(implementation, self.routing)
@@ -90,7 +102,11 @@ class DenseCaps(nnx.Module):
 
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, I, K]` -> votes `[batch, I, J, D]` in the layer's dtype."""
-        kernel, pose = self.kernel[...].astype(self.dtype), pose.astype(self.dtype)
+        pose = pose.astype(self.dtype)
+        if self.transform is None:
+            batch, n_in, dim = pose.shape
+            return jnp.broadcast_to(pose[:, :, None], (batch, n_in, self.out_capsules, dim))
+        kernel = self.kernel[...].astype(self.dtype)
         if not self.shared:
             return make_votes(self.transform, kernel, pose)
         return make_votes(self.transform, kernel, pose[..., None, :])[..., 0, :, :]

@@ -24,6 +24,7 @@ class BatchNorm(nnx.Module):
         features: size of the last axis.
         momentum: share that the moving averages keep in a step.
         epsilon: added to the variance.
+        affine: whether there are scale and bias, or a scale of one and a bias of zero.
         batch_axis: name of the mapped axis over which a batch is spread, whose examples then have
             their statistics in common; None where a batch is in one piece.
         dtype: dtype of the result; it is computed in float32 at least.
@@ -40,6 +41,7 @@ class BatchNorm(nnx.Module):
         *,
         momentum: float = 0.99,
         epsilon: float = 1e-3,
+        affine: bool = True,
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
@@ -52,8 +54,9 @@ class BatchNorm(nnx.Module):
         self.batch_axis = batch_axis
         self.dtype = dtype
         self.use_running_average = False  # the name that `train()` and `eval()` look for
-        self.scale = nnx.Param(jnp.ones(features, param_dtype))
-        self.bias = nnx.Param(jnp.zeros(features, param_dtype))
+        is_affine = _checks.boolean("affine", affine)
+        self.scale = nnx.Param(jnp.ones(features, param_dtype)) if is_affine else nnx.data(None)
+        self.bias = nnx.Param(jnp.zeros(features, param_dtype)) if is_affine else nnx.data(None)
         self.mean = nnx.BatchStat(jnp.zeros(features, accumulation_dtype(dtype)))
         self.var = nnx.BatchStat(jnp.ones(features, accumulation_dtype(dtype)))
 
@@ -68,8 +71,12 @@ class BatchNorm(nnx.Module):
             for average, value in ((self.mean, mean), (self.var, var)):
                 kept = self.momentum * average[...] + (1 - self.momentum) * value
                 average[...] = lax.stop_gradient(kept)
-        gain = lax.rsqrt(var + self.epsilon) * self.scale[...].astype(wide)
-        y = (x - _along(x, mean)) * _along(x, gain) + _along(x, self.bias[...].astype(wide))
+        gain = lax.rsqrt(var + self.epsilon)
+        if self.scale is not None:
+            gain = gain * self.scale[...].astype(wide)
+        y = (x - _along(x, mean)) * _along(x, gain)
+        if self.bias is not None:
+            y = y + _along(x, self.bias[...].astype(wide))
         return y.astype(self.dtype)
 
     def _of_batch(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:

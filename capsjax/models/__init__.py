@@ -16,6 +16,8 @@ from capsjax.models.deepcaps import DeepCaps
 from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.matrix_capsnet import MatrixCapsNet
 from capsjax.models.output import CapsNetOutput
+from capsjax.models.sr_capsnet import SRCapsNet
+from capsjax.models.vb_capsnet import VBCapsNet
 
 _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "aff_capsnet": AffCapsNet,
@@ -25,6 +27,8 @@ _MODELS: dict[str, Callable[..., nnx.Module]] = {
     "deepcaps": DeepCaps,
     "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
+    "sr_capsnet": SRCapsNet,
+    "vb_capsnet": VBCapsNet,
 }
 
 
@@ -85,6 +89,8 @@ __all__ = [
     "DeepCaps",
     "EfficientCapsNet",
     "MatrixCapsNet",
+    "SRCapsNet",
+    "VBCapsNet",
     "create_model",
     "list_models",
     "model_options",

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import digamma
 from jax.typing import DTypeLike
 
 from capsjax import _checks
@@ -18,6 +17,11 @@ from capsjax.routing.iterative import all_of, last_of
 from capsjax.routing.protocol import Routed, Sizes, Softmax, softmax_over_out
 
 COVARIANCES = ("diag", "full")
+ACTIVATIONS = ("sigmoid", "logit")
+
+_SHIFT = 8
+# B_2n / 2n of the Bernoulli numbers, from n = 1 on.
+_ASYMPTOTIC = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12, -3617 / 8160)
 
 
 class VariationalBayesTrace(NamedTuple):
@@ -37,7 +41,7 @@ class VariationalBayesTrace(NamedTuple):
         ln_lambda: `[R, J]`, `E[ln |Lambda_j|]`.
         ln_pi: `[R, J]`, `E[ln pi_j]` of the mixing proportions.
         entropy: `[R, J]`, of the Gaussian.
-        a: `[R, J]`, the activations of the output capsules.
+        a: `[R, J]`, the activations of the output capsules, or what they are the sigmoids of.
     """
 
     r: jax.Array
@@ -71,6 +75,8 @@ class VariationalBayes:
         shrinkage: from 0 to 1, for `"full"`: correlations are multiplied by one minus this, so that
             rounding leaves a matrix positive definite where votes are fewer than dimensions, and
             large. The authors' code has none, 0.
+        activation: `"sigmoid"`, or `"logit"` for what it is the sigmoid of, without betas: for a
+            layer that normalises it over the batch, which would take them out again.
 
     Raises:
         ValueError: a value is not one of these.
@@ -84,6 +90,7 @@ class VariationalBayes:
     nu0: float | None = None
     psi0: float = 1.0
     shrinkage: float = 1e-4
+    activation: Literal["sigmoid", "logit"] = "sigmoid"
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -96,6 +103,7 @@ class VariationalBayes:
             _checks.positive_number("nu0", self.nu0)
         _checks.positive_number("psi0", self.psi0)
         _checks.fraction("shrinkage", self.shrinkage)
+        _checks.one_of("activation", self.activation, ACTIVATIONS)
 
     def build(
         self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
@@ -134,6 +142,7 @@ class VariationalBayesRouting(nnx.Module):
     Their layer also normalises poses, and activations before the sigmoid, over the batch (without
     affine parameters, which takes the betas out again). What depends on batch mates is not a
     routing's: that is left out, and the betas, one each for an output capsule, have their effect.
+    For a layer that normalises, there is `activation="logit"`.
 
     Nothing here is divided by the responsibilities of a capsule, which are zero where nothing below
     is active: scatter around the posterior mean, the prior counted in, is the same matrix as
@@ -170,8 +179,12 @@ class VariationalBayesRouting(nnx.Module):
                 f"nu0 must be more than {out_dim - 1} for poses of dimension {out_dim}, "
                 f"not {settings.nu0!r}"
             )
-        self.beta_a = nnx.Param(jnp.zeros(out_capsules, param_dtype))
-        self.beta_u = nnx.Param(jnp.zeros(out_capsules, param_dtype))
+        self.out_capsules = out_capsules
+        has_betas = settings.activation == "sigmoid"
+        self.beta_a, self.beta_u = (
+            nnx.Param(jnp.zeros(out_capsules, param_dtype)) if has_betas else nnx.data(None)
+            for _ in range(2)
+        )
 
     def __call__(
         self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
@@ -195,10 +208,10 @@ class VariationalBayesRouting(nnx.Module):
     ) -> tuple[
         VariationalBayesTrace, Callable[[VariationalBayesTrace, jax.Array], VariationalBayesTrace]
     ]:
-        if votes.shape[1:] != (len(self.beta_a), self.out_dim):
+        if votes.shape[1:] != (self.out_capsules, self.out_dim):
             raise ValueError(
-                f"betas of {len(self.beta_a)} output capsules cannot route votes of shape "
-                f"{votes.shape}: the routing is made for poses of dimension {self.out_dim}"
+                f"routing for {self.out_capsules} output capsules and poses of dimension "
+                f"{self.out_dim} cannot route votes of shape {votes.shape}"
             )
         dtype = accumulation_dtype(votes.dtype)
         activation = activation.astype(dtype)
@@ -228,13 +241,19 @@ class VariationalBayesRouting(nnx.Module):
         diagonal = root if prior.cov == "diag" else jnp.diagonal(root, axis1=-2, axis2=-1)
         ln_det_psi = -2 * jnp.sum(jnp.log(diagonal), axis=-1)
         halves = (nu[:, None] - jnp.arange(D, dtype=dtype)[None]) / 2
-        ln_lambda = jnp.sum(digamma(halves), axis=-1) + D * math.log(2) + ln_det_psi
-        ln_pi = digamma(alpha) - digamma(jnp.sum(alpha))
+        ln_lambda = jnp.sum(_digamma(halves), axis=-1) + D * math.log(2) + ln_det_psi
+        ln_pi = _digamma_over(alpha, jnp.sum(alpha))
 
         entropy = D / 2 * math.log(2 * math.pi * math.e) - ln_lambda / 2
-        beta_a, beta_u = self.beta_a[...].astype(dtype), self.beta_u[...].astype(dtype)
-        a = jax.nn.sigmoid(beta_a - (jnp.exp(ln_pi) * entropy + beta_u))
+        a = self._activation(jnp.exp(ln_pi) * entropy)
         return VariationalBayesTrace(r, mass, m, root, ln_lambda, ln_pi, entropy, a)
+
+    def _activation(self, weighted_entropy: jax.Array) -> jax.Array:
+        if self.beta_a is None or self.beta_u is None:
+            return -weighted_entropy
+        dtype = weighted_entropy.dtype
+        beta_a, beta_u = self.beta_a[...].astype(dtype), self.beta_u[...].astype(dtype)
+        return jax.nn.sigmoid(beta_a - (weighted_entropy + beta_u))
 
     def _root_of_scatter(self, votes: jax.Array, weight: jax.Array, m: jax.Array) -> jax.Array:
         """A square root of `Psi_j^-1`: of votes around `m_j`, and what the priors add to it."""
@@ -271,6 +290,31 @@ class VariationalBayesRouting(nnx.Module):
         distance = jnp.sum(jnp.square(whitened), axis=-1)
         expected = D / kappa[None] + nu[None] * distance
         return (state.ln_pi + state.ln_lambda / 2)[None] - expected / 2
+
+
+def _digamma(x: jax.Array) -> jax.Array:
+    """The digamma function of positive numbers, by its recurrence and its asymptotic series.
+
+    JAX's own is wrong by 1e-6 in float32, which the normalisation of activations over a batch makes
+    visible, and its derivative is a series of its own for each number.
+    """
+    return jnp.log(x + _SHIFT) - _below_log(x)
+
+
+def _digamma_over(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The digamma function of `x` less that of `y`, with one logarithm, of their ratio."""
+    return jnp.log((x + _SHIFT) / (y + _SHIFT)) - (_below_log(x) - _below_log(y))
+
+
+def _below_log(x: jax.Array) -> jax.Array:
+    """By how much the digamma function of `x` is less than the logarithm of `x + _SHIFT`."""
+    recurrence = sum((1 / (x + k) for k in range(1, _SHIFT)), start=1 / x)
+    shifted = x + _SHIFT
+    square = 1 / jnp.square(shifted)
+    series = jnp.zeros_like(x)
+    for coefficient in reversed(_ASYMPTOTIC):
+        series = (series + coefficient) * square
+    return recurrence + (1 / (2 * shifted) + series)
 
 
 def _exact(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:

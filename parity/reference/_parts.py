@@ -203,8 +203,10 @@ def batch_norm(x: Tensor, norm: Any) -> Tensor:
     mean = x.mean(dim=axes, keepdim=True)
     mean = mean + (x - mean).mean(dim=axes, keepdim=True)
     var = ((x - mean) ** 2).mean(dim=axes, keepdim=True)
-    scale, bias = norm.weight[None, :, None, None], norm.bias[None, :, None, None]
-    return (x - mean) / torch.sqrt(var + norm.eps) * scale + bias
+    normal = (x - mean) / torch.sqrt(var + norm.eps)
+    if not norm.affine:
+        return normal
+    return normal * norm.weight[None, :, None, None] + norm.bias[None, :, None, None]
 
 
 def class_mask(lengths: Tensor, labels: Tensor | None) -> Tensor:

@@ -11,6 +11,8 @@ from parity.reference.models.cnn import CNN
 from parity.reference.models.deepcaps import DeepCaps
 from parity.reference.models.efficient_capsnet import EfficientCapsNet
 from parity.reference.models.matrix_capsnet import MatrixCapsNet
+from parity.reference.models.sr_capsnet import SRCapsNet
+from parity.reference.models.vb_capsnet import VBCapsNet
 
 MODELS: dict[str, type[ModelReference]] = {
     "aff_capsnet": AffCapsNet,
@@ -19,5 +21,7 @@ MODELS: dict[str, type[ModelReference]] = {
     "deepcaps": DeepCaps,
     "efficient_capsnet": EfficientCapsNet,
     "matrix_capsnet": MatrixCapsNet,
+    "sr_capsnet": SRCapsNet,
+    "vb_capsnet": VBCapsNet,
 }
 """By the names of `capsjax.list_models()`, but for `capsnet`, whose reference is the layouts'."""

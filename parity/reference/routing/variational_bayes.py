@@ -1,12 +1,18 @@
 """Variational Bayes: Ribeiro, Leontidis and Kollias 2020, arXiv:1905.11455, Algorithm 1."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from capsjax import Sizes
 from parity.reference._parts import Stages
+
+
+def over_parents(logits: Tensor) -> Tensor:
+    """The softmax over the output capsules in sight: `[B, I, J]` -> `[B, I, J]`."""
+    return torch.softmax(logits, dim=2)
 
 
 class VariationalBayes(nn.Module):
@@ -19,20 +25,29 @@ class VariationalBayes(nn.Module):
     Args:
       sizes: what is connected.
       iterations: how often the posterior is computed.
+      logits: whether activations are left as what they are the sigmoids of, without betas.
     """
 
-    def __init__(self, sizes: Sizes, iterations: int = 3) -> None:
+    def __init__(self, sizes: Sizes, iterations: int = 3, logits: bool = False) -> None:
         super().__init__()
         self.iterations = iterations
-        self.beta_a = nn.Parameter(torch.zeros(sizes.out_capsules))
-        self.beta_u = nn.Parameter(torch.zeros(sizes.out_capsules))
+        self.logits = logits
+        if not logits:
+            self.beta_a = nn.Parameter(torch.zeros(sizes.out_capsules))
+            self.beta_u = nn.Parameter(torch.zeros(sizes.out_capsules))
 
-    def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
+    def forward(
+        self,
+        votes: Tensor,
+        activation: Tensor,
+        pose: Tensor,
+        softmax: Callable[[Tensor], Tensor] = over_parents,
+    ) -> Stages:
         """Routes a batch; poses are not used."""
         stages: Stages = {}
-        _, _, J, D = votes.shape
+        D = votes.shape[3]
         alpha0, kappa0, nu0, inverse_psi0 = 1.0, 1.0, D + 1.0, 1.0
-        R = torch.full_like(votes[..., 0], 1 / J)
+        R = softmax(torch.zeros_like(votes[..., 0]))
         # What is no normal number is zero, and so is its gradient: XLA takes such lengths for zero.
         tiny = torch.finfo(activation.dtype).tiny
         activation = torch.where(activation < tiny, 0 * activation, activation)
@@ -56,7 +71,9 @@ class VariationalBayes(nn.Module):
                 ln_lambda = ln_lambda + digamma((nu - d) / 2)
             ln_pi = digamma(alpha) - digamma(alpha.sum(dim=1, keepdim=True))  # (10.66)
             entropy = D / 2 * math.log(2 * math.pi * math.e) - ln_lambda / 2
-            a = torch.sigmoid(self.beta_a - (torch.exp(ln_pi) * entropy + self.beta_u))
+            a = -torch.exp(ln_pi) * entropy
+            if not self.logits:
+                a = torch.sigmoid(self.beta_a - self.beta_u + a)
             stages |= {
                 f"r{r}": R,
                 f"mass{r}": mass,
@@ -74,7 +91,7 @@ class VariationalBayes(nn.Module):
             ln_rho = (
                 ln_pi[:, None] + (ln_lambda[:, None] - D * math.log(2 * math.pi) - distance) / 2
             )
-            coupling, R = R, torch.softmax(ln_rho, dim=2)
+            coupling, R = R, softmax(ln_rho)
         return stages | {"capsules": m, "coupling": coupling, "lengths": a}
 
 
@@ -84,13 +101,12 @@ def digamma(x: Tensor) -> Tensor:
     By its recurrence up to where the asymptotic series is exact: the derivative of PyTorch's own is
     right in nine digits only.
     """
-    wide = x.double()
     smaller: Tensor | float = 0.0
     for _ in range(10):
-        smaller = smaller + 1 / wide
-        wide = wide + 1
-    series = torch.log(wide) - 1 / (2 * wide)
+        smaller = smaller + 1 / x
+        x = x + 1
+    series = torch.log(x) - 1 / (2 * x)
     bernoulli = {2: 1 / 6, 4: -1 / 30, 6: 1 / 42, 8: -1 / 30, 10: 5 / 66, 12: -691 / 2730}
     for n, number in bernoulli.items():
-        series = series - number / (n * wide**n)
-    return (series - smaller).to(x.dtype)
+        series = series - number / n * x**-n
+    return series - smaller

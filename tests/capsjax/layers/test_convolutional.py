@@ -221,7 +221,7 @@ def test_all_capsules_of_a_type_have_the_same_matrices():
     assert np.abs(top(moved)[0].pose - top(below)[0].pose).max() > 1e-4
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "length", "one"])
+@pytest.mark.parametrize("activation", ["sigmoid", "logit", "length", "one"])
 def test_primary_capsules_are_a_convolution(activation):
     primary = ConvPrimaryCaps(
         (5, 6, 3),
@@ -247,6 +247,7 @@ def test_primary_capsules_are_a_convolution(activation):
     pose = maps[..., :8].reshape(BATCH, 3, 3, 2, 4)
     expected = {
         "sigmoid": lambda: jax.nn.sigmoid(maps[..., 8:]),
+        "logit": lambda: maps[..., 8:],
         "length": lambda: norm(Squash()(pose)),
         "one": lambda: jnp.ones((BATCH, 3, 3, 2)),
     }[activation]()
@@ -292,7 +293,7 @@ def test_primary_activations_start_where_they_are_told_to():
         ),
         (
             lambda: ConvPrimaryCaps((4, 4, 1), 2, 4, activation="relu", rngs=nnx.Rngs(0)),
-            "unknown activation 'relu', choose from: sigmoid, length, one",
+            "unknown activation 'relu', choose from: sigmoid, logit, length, one",
         ),
     ],
 )

@@ -161,6 +161,16 @@ def test_dense_capsules_route_their_votes():
     np.testing.assert_array_equal(capsules.activation, norm(capsules.pose))
 
 
+def test_without_matrices_a_capsule_votes_for_its_own_pose():
+    layer = DenseCaps(7, 4, 3, 4, routing=DynamicRouting(), transform=None, rngs=nnx.Rngs(0))
+    assert not nnx.state(layer, nnx.Param)
+    pose = draw(BATCH, 7, 4)
+    np.testing.assert_array_equal(layer.votes(jnp.asarray(pose)), np.stack([pose] * 3, axis=2))
+    capsules, _ = layer(Capsules(jnp.asarray(pose), norm(jnp.asarray(pose))))
+    expected = squash(jnp.sum(jnp.asarray(pose), axis=1, keepdims=True) / 3)
+    assert_close(capsules.pose, jnp.tile(expected, (1, 3, 1)), reduction_length=7)
+
+
 def test_a_routing_without_sizes_is_built_for_the_layer():
     layer = DenseCaps(7, 4, 3, 5, routing=LearnedPrior(), rngs=nnx.Rngs(0))
     assert isinstance(layer.routing, PriorRouting)
@@ -262,6 +272,12 @@ def test_a_decoder_without_hidden_layers():
         (
             lambda: DenseCaps(4, 4, -1, 4, routing=DynamicRouting(), rngs=nnx.Rngs(0)),
             "out_capsules must be an integer of at least 1, not -1",
+        ),
+        (
+            lambda: DenseCaps(
+                4, 4, 4, 5, routing=DynamicRouting(), transform=None, rngs=nnx.Rngs(0)
+            ),
+            "transform=None leaves poses as they are, so out_dim is in_dim, here 5 and 4",
         ),
         (
             lambda: DenseCaps(4, 4, 4, 4, routing="dynamic", rngs=nnx.Rngs(0)),

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from scipy.special import digamma
+from scipy.special import digamma, polygamma
 
 from capsjax import Sizes, VariationalBayes, VariationalBayesRouting, create_routing, route, trace
+from capsjax.routing.variational_bayes import _digamma
 from tests.capsjax.routing.family import draw
 from tests.tolerance import assert_close
 
@@ -152,6 +153,29 @@ def test_agreement_of_many_is_rewarded_with_activation_and_responsibility():
     assert_close(routed.pose[:, 1], votes[:, 0, 1] * mass / (mass + 1), reduction_length=200)
 
 
+def test_activations_can_be_left_as_what_they_are_the_sigmoids_of():
+    routing, plain = (
+        VariationalBayes(activation=a).build(SIZES, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
+        for a in ("logit", "sigmoid")
+    )
+    assert not nnx.state(routing, nnx.Param)
+    inputs = [jnp.asarray(x) for x in example()]
+    with jax.disable_jit():
+        logits, routed = routing(*inputs), plain(*inputs)
+    assert_close(jax.nn.sigmoid(logits.activation), routed.activation)
+    np.testing.assert_array_equal(logits.pose, routed.pose)
+
+
+def test_the_digamma_function_and_its_derivative():
+    x = np.concatenate([np.linspace(0.5, 20, 1000), np.logspace(1, 7, 100)])
+    with jax.enable_x64(True):
+        value, slope = jax.vmap(jax.value_and_grad(_digamma))(jnp.asarray(x))
+    assert_close(value, digamma(x))
+    # Small where x is large, and right there, too.
+    assert_close(np.asarray(slope) / polygamma(1, x), np.ones(len(x)))
+    assert_close(jax.jit(_digamma)(jnp.asarray(x, jnp.float32)), digamma(x), dtype="float32")
+
+
 def test_where_nothing_is_active_the_posterior_is_the_prior():
     votes, _, _ = draw(2, SIZES)
     _, traced = run(votes, np.zeros((2, I)))
@@ -254,8 +278,9 @@ def test_the_prior_has_more_degrees_of_freedom_than_dimensions():
     [
         ({"iterations": 0}, "iterations of variational Bayes must be an integer of at least 1"),
         ({"cov": "spherical"}, "unknown cov 'spherical', choose from: diag, full"),
+        ({"activation": "tanh"}, "unknown activation 'tanh', choose from: sigmoid, logit"),
         ({"alpha0": 0}, "alpha0 must be a number of more than 0, not 0"),
-        ({"kappa0": -1.0}, "kappa0 must be a number above 0"),
+        ({"kappa0": -1.0}, "kappa0 must be a number of more than 0"),
         ({"m0": float("nan")}, "m0 must be a number, not nan"),
         ({"m0": "zero"}, "m0 must be a number, not 'zero'"),
         ({"nu0": float("inf")}, "nu0 must be a number of more than 0, not inf"),
@@ -270,9 +295,10 @@ def test_wrong_options_are_refused(options, message):
 
 def test_other_sizes_are_refused():
     votes, activation, _ = draw(2, SIZES)
-    with pytest.raises(ValueError, match=r"betas of 3 output capsules cannot route votes of shape"):
+    message = "routing for 3 output capsules and poses of dimension 4 cannot route votes of shape"
+    with pytest.raises(ValueError, match=message):
         route(make(), votes[:, :, :2], activation)
-    with pytest.raises(ValueError, match=r"made for poses of dimension 4"):
+    with pytest.raises(ValueError, match=message):
         route(make(), votes[..., :3], activation)
 
 

@@ -1,0 +1,25 @@
+"""Self-routing capsules on a small residual network, for the digits embedded in scikit-learn.
+
+A residual block of each width, and 8 types of 8-dimensional capsules in two layers.
+
+Command: `python -m train fit digits-sr_capsnet`
+Hardware: 2 cores of an x86-64 CPU.
+Time: about 15 seconds.
+Result: 99.2 to 99.4 % of the 359 test images (seeds 1 and 0), November 2026.
+"""
+
+from train.config import FitConfig
+
+CONFIG = FitConfig(
+    preset="digits-sr_capsnet",
+    dataset="digits",
+    model="sr_capsnet",
+    model_options={"width": 16, "blocks": 1, "caps_types": 8, "caps_dim": 8, "conv_caps": 1},
+    routing="self-routing",
+    loss="cross_entropy",
+    batch_size=64,
+    epochs=20,
+    learning_rate=0.005,
+    schedule="cosine",
+    warmup_steps=20,
+)

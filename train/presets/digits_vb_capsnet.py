@@ -1,0 +1,29 @@
+"""Small matrix capsules by variational Bayes on the 8x8 digits embedded in scikit-learn.
+
+One layer of 8 types between primary and class capsules.
+
+Command: `python -m train fit digits-vb_capsnet`
+Hardware: 2 cores of an x86-64 CPU.
+Time: about 25 seconds.
+Result: 98.6 to 99.4 % of the 359 test images (seeds 1 and 0), November 2026.
+"""
+
+from train.config import FitConfig
+
+CONFIG = FitConfig(
+    preset="digits-vb_capsnet",
+    dataset="digits",
+    model="vb_capsnet",
+    model_options={
+        "conv_kernel": 3,
+        "caps_types": [8],
+        "caps_kernels": [2],
+        "caps_strides": [1],
+    },
+    routing="variational-bayes",
+    loss="cross_entropy",
+    batch_size=64,
+    epochs=12,
+    learning_rate=0.005,
+    schedule="cosine",
+)
