@@ -33,6 +33,19 @@ def positive_integers(name: str, values: Any) -> tuple[int, ...]:
     return tuple(positive_integer(f"each value of {name}", value) for value in values)
 
 
+def each_positive_integer(**values: Any) -> None:
+    """Passes if every value is a whole number of at least 1.
+
+    Args:
+        **values: by the name that a message calls them.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in values.items():
+        positive_integer(name, value)
+
+
 def image_shape(values: Any) -> tuple[int, int, int]:
     """The shape of an image `(height, width, channels)` as a tuple of ints.
 
@@ -51,8 +64,7 @@ def number(name: str, value: Any) -> float:
     Raises:
         ValueError: it is not.
     """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value):
+    if not _is_number(value) or not math.isfinite(value):
         raise ValueError(f"{name} must be a number, not {value!r}")
     return float(value)
 
@@ -63,10 +75,13 @@ def positive_number(name: str, value: Any) -> float:
     Raises:
         ValueError: it is not.
     """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:  # refuses NaN, too
+    if not _is_number(value) or not 0 < value < math.inf:  # refuses NaN, too
         raise ValueError(f"{name} must be a number of more than 0, not {value!r}")
     return float(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def fraction(name: str, value: Any) -> float:
@@ -75,8 +90,7 @@ def fraction(name: str, value: Any) -> float:
     Raises:
         ValueError: it is not.
     """
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= 1:  # refuses NaN, too
+    if not _is_number(value) or not 0 <= value <= 1:  # refuses NaN, too
         raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
     return float(value)
 

@@ -26,6 +26,17 @@ class Capsules(NamedTuple):
     activation: jax.Array
 
 
+def in_a_list(capsules: Capsules) -> Capsules:
+    """Capsules on a grid, `[batch, height, width, types, d]`, as `[batch, n, d]`.
+
+    Capsule `types * p + t` is then the one of type `t` at position `p = y * width + x`. Those that
+    are a list already stay as they are.
+    """
+    pose, activation = capsules
+    batch, dim = len(pose), pose.shape[-1]
+    return Capsules(pose.reshape(batch, -1, dim), activation.reshape(batch, -1))
+
+
 def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype in which norms, softmax and losses of `dtype` values are computed.
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from capsjax.capsules import Capsules, norm
+from capsjax.capsules import Capsules, in_a_list, norm
 from capsjax.routing import Routed, trace
 
 
@@ -92,13 +92,8 @@ def iterations_of(layer: Any, below: Capsules) -> tuple[jax.Array, Routed]:
     if not hasattr(layer.routing, "trace"):
         raise ValueError(f"{type(layer.routing).__name__} has no trace: it cannot show its work")
     votes = layer.votes(below.pose)
-    batch, n_in = votes.shape[:2]
-    traced = trace(
-        layer.routing,
-        votes,
-        below.activation.reshape(batch, n_in),
-        pose=below.pose.reshape(batch, n_in, -1),
-    )
+    pose, activation = in_a_list(below)
+    traced = trace(layer.routing, votes, activation, pose=pose)
     outcome: Callable[[Any], Routed] = layer.routing.outcome
     return votes, jax.vmap(jax.vmap(outcome))(traced)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from capsjax import _checks
+from capsjax.ops.patches import Windows
 
 
 def window_counts(
@@ -11,7 +12,7 @@ def window_counts(
     """Output height and width of an unpadded convolution over `(height, width, ...)`."""
     kernel_size = _checks.positive_integer("kernel_size", kernel_size)
     stride = _checks.positive_integer("stride", stride)
-    height, width = ((size - kernel_size) // stride + 1 for size in image_shape[:2])
+    height, width = Windows((image_shape[0], image_shape[1]), kernel_size, stride).counts
     if height < 1 or width < 1:
         raise ValueError(
             f"{what} with a {kernel_size}x{kernel_size} kernel does not fit on an input of "

@@ -11,7 +11,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Capsules, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.capsules import (
+    Capsules,
+    SquashFunction,
+    accumulation_dtype,
+    in_a_list,
+    norm,
+    squash_from,
+)
 from capsjax.layers.step import Step
 from capsjax.layers.transform import Transform, kernel_shape, make_votes
 from capsjax.ops import conv_general_dilated
@@ -93,8 +100,6 @@ class ConvPrimaryCaps(nnx.Module):
     ) -> None:
         height, width, channels = _checks.image_shape(input_shape)
         types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
-        _checks.positive_integer("kernel_size", kernel_size)
-        _checks.positive_integer("stride", stride)
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.activation = _checks.one_of(
@@ -188,8 +193,6 @@ class ConvCaps(nnx.Module):
     ) -> None:
         height, width, in_types, in_dim = input_shape
         types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
-        _checks.positive_integer("kernel_size", kernel_size)
-        _checks.positive_integer("stride", stride)
         self.windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*self.windows.counts, types, dim)
         self.dtype = dtype
@@ -327,13 +330,9 @@ class ClassCaps(nnx.Module):
             the coupling coefficients `[batch, I, classes]`; all in float32 at least. Capsule
             `B p + b` of the `I` is the one of type `b` of `B` at position `p = y * width + x`.
         """
-        _, _, _, in_dim = self.input_shape
-        batch = len(capsules.pose)
+        pose, activation = in_a_list(capsules)
         routed = route(
-            self.routing,
-            self.votes(capsules.pose),
-            capsules.activation.reshape(batch, -1),
-            pose=capsules.pose.astype(self.dtype).reshape(batch, -1, in_dim),
+            self.routing, self.votes(capsules.pose), activation, pose=pose.astype(self.dtype)
         )
         return Capsules(routed.pose, routed.activation), routed.coupling
 

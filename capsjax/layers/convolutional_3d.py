@@ -63,8 +63,6 @@ class Conv3dCaps(nnx.Module):
     ) -> None:
         height, width, in_types, in_dim = input_shape
         types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
-        _checks.positive_integer("kernel_size", kernel_size)
-        _checks.positive_integer("stride", stride)
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype

@@ -51,8 +51,6 @@ class NormalizedConv(nnx.Module):
     ) -> None:
         height, width, channels = _checks.image_shape(input_shape)
         features = _checks.positive_integer("features", features)
-        _checks.positive_integer("kernel_size", kernel_size)
-        _checks.positive_integer("stride", stride)
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = (*windows.counts, features)
         self.rectified = _checks.boolean("rectified", rectified)

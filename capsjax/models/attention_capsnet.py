@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Capsules, accumulation_dtype
+from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvCaps, ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.models._sizes import square, together
 from capsjax.models.output import CapsNetOutput
@@ -187,30 +187,23 @@ class AttentionCapsNet(nnx.Module):
         capsules = primary
         for layer in self.conv_caps:
             capsules, _ = layer(capsules)
-        return self.class_caps(_flat(capsules))
+        return self.class_caps(in_a_list(capsules))
 
     def _all_at_once(self, primary: Capsules) -> tuple[Capsules, jax.Array]:
         """Procedure 2: a first iteration upwards, then iterations of all layers in parallel."""
         layers: list[Any] = [*self.conv_caps, self.class_caps]
         capsules, steps = primary, []
         for layer in layers:
-            steps.append(layer.step(_flat(capsules) if layer is layers[-1] else capsules))
+            steps.append(layer.step(in_a_list(capsules) if layer is layers[-1] else capsules))
             capsules = steps[-1].capsules
         for _ in range(1, layers[-1].routing.iterations):
             below = [primary, *(step.capsules for step in steps[:-1])]
-            below[-1] = _flat(below[-1])
+            below[-1] = in_a_list(below[-1])
             steps = [
                 layer.step(capsules, step.state)
                 for layer, capsules, step in zip(layers, below, steps, strict=True)
             ]
         return steps[-1].capsules, steps[-1].coupling
-
-
-def _flat(capsules: Capsules) -> Capsules:
-    """Capsules on a grid as a list, position by position."""
-    batch, dim = len(capsules.pose), capsules.pose.shape[-1]
-    pose, activation = capsules
-    return Capsules(pose.reshape(batch, -1, dim), activation.reshape(batch, -1))
 
 
 def _routings(

@@ -1,5 +1,6 @@
 """CapsNet, the capsule network of Sabour, Frosst and Hinton 2017."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,13 +12,8 @@ from jax.typing import DTypeLike
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
-from capsjax.models.output import CapsNetOutput
-from capsjax.routing import (
-    Implementation,
-    Routing,
-    UnsizedRouting,
-    as_routing,
-)
+from capsjax.models.output import CapsNetOutput, decoded
+from capsjax.routing import Implementation, Routing, UnsizedRouting, as_routing
 
 
 class CapsNet(nnx.Module):
@@ -85,19 +81,17 @@ class CapsNet(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        sizes = {
-            "num_classes": num_classes,
-            "conv_features": conv_features,
-            "conv_kernel": conv_kernel,
-            "conv_stride": conv_stride,
-            "primary_types": primary_types,
-            "primary_dim": primary_dim,
-            "primary_kernel": primary_kernel,
-            "primary_stride": primary_stride,
-            "class_dim": class_dim,
-        }
-        for name, size in sizes.items():
-            _checks.positive_integer(name, size)
+        _checks.each_positive_integer(
+            num_classes=num_classes,
+            conv_features=conv_features,
+            conv_kernel=conv_kernel,
+            conv_stride=conv_stride,
+            primary_types=primary_types,
+            primary_dim=primary_dim,
+            primary_kernel=primary_kernel,
+            primary_stride=primary_stride,
+            class_dim=class_dim,
+        )
         image_shape = _checks.image_shape(image_shape)
         dtype = _checks.floating_dtype("dtype", dtype)
         param_dtype = _checks.floating_dtype("param_dtype", param_dtype)
@@ -166,13 +160,8 @@ class CapsNet(nnx.Module):
         capsules, coupling = block(
             self.class_caps, block(self.primary_caps, block(self.features, images))
         )
-        lengths = capsules.activation
-        if self.decoder is None:
-            return CapsNetOutput(capsules, lengths, coupling, None)
-        shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
-        mask = jax.nn.one_hot(shown, self.num_classes, dtype=lengths.dtype)
-        reconstruction = block(self.decoder, capsules.pose, mask)
-        return CapsNetOutput(capsules, lengths, coupling, reconstruction)
+        decoder = None if self.decoder is None else functools.partial(block, self.decoder)
+        return decoded(capsules, coupling, labels, decoder)
 
 
 def _run(layer: Callable[..., Any], *inputs: Any) -> Any:

@@ -14,7 +14,7 @@ from capsjax import _checks
 from capsjax.capsules import Capsules, norm, squash
 from capsjax.layers import Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
 from capsjax.layers.normalization import BatchNorm
-from capsjax.models.output import CapsNetOutput
+from capsjax.models.output import CapsNetOutput, decoded
 from capsjax.ops import conv_general_dilated
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
@@ -254,9 +254,4 @@ class DeepCaps(nnx.Module):
             x = _as_maps(pose)
         pose = jnp.concatenate([poses[-1], poses[-2]], axis=1)
         capsules, coupling = self.class_caps(Capsules(pose, norm(pose)))
-        lengths = capsules.activation
-        if self.decoder is None:
-            return CapsNetOutput(capsules, lengths, coupling, None)
-        shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
-        mask = jax.nn.one_hot(shown, self.num_classes, dtype=lengths.dtype)
-        return CapsNetOutput(capsules, lengths, coupling, self.decoder(capsules.pose, mask))
+        return decoded(capsules, coupling, labels, self.decoder)

@@ -12,7 +12,7 @@ from capsjax.capsules import ExponentialSquash, SquashFunction
 from capsjax.layers import Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers._windows import window_counts
 from capsjax.layers.normalization import BatchNorm
-from capsjax.models.output import CapsNetOutput
+from capsjax.models.output import CapsNetOutput, decoded
 from capsjax.ops import conv_general_dilated
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
@@ -182,9 +182,4 @@ class EfficientCapsNet(nnx.Module):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             x = norm(nnx.relu(convolution(x)))
         capsules, coupling = self.class_caps(self.primary_caps(x))
-        lengths = capsules.activation
-        if self.decoder is None:
-            return CapsNetOutput(capsules, lengths, coupling, None)
-        shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
-        mask = jax.nn.one_hot(shown, self.num_classes, dtype=lengths.dtype)
-        return CapsNetOutput(capsules, lengths, coupling, self.decoder(capsules.pose, mask))
+        return decoded(capsules, coupling, labels, self.decoder)

@@ -85,15 +85,13 @@ class MatrixCapsNet(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        sizes = {
-            "num_classes": num_classes,
-            "conv_features": conv_features,
-            "conv_kernel": conv_kernel,
-            "conv_stride": conv_stride,
-            "primary_types": primary_types,
-        }
-        for name, size in sizes.items():
-            _checks.positive_integer(name, size)
+        _checks.each_positive_integer(
+            num_classes=num_classes,
+            conv_features=conv_features,
+            conv_kernel=conv_kernel,
+            conv_stride=conv_stride,
+            primary_types=primary_types,
+        )
         pose_dim = square("pose_dim", pose_dim)
         layers = together(
             "capsule layer",

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Capsules
+from capsjax.capsules import in_a_list
 from capsjax.layers import ConvCaps, ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.normalized import NormalizedConv
@@ -92,15 +92,13 @@ class SRCapsNet(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        sizes = {
-            "num_classes": num_classes,
-            "width": width,
-            "blocks": blocks,
-            "caps_types": caps_types,
-            "caps_dim": caps_dim,
-        }
-        for name, size in sizes.items():
-            _checks.positive_integer(name, size)
+        _checks.each_positive_integer(
+            num_classes=num_classes,
+            width=width,
+            blocks=blocks,
+            caps_types=caps_types,
+            caps_dim=caps_dim,
+        )
         _checks.one_of("backbone", backbone, BACKBONES)
         if conv_caps != 0:
             _checks.positive_integer("conv_caps, if not 0,", conv_caps)
@@ -189,11 +187,7 @@ class SRCapsNet(nnx.Module):
         capsules = self.primary_norm(self.primary_caps(self.features(images)))
         for layer, norm in zip(self.conv_caps, self.conv_norms, strict=True):
             capsules = norm(layer(capsules)[0])
-        batch, *_, dim = capsules.pose.shape
-        flat = Capsules(
-            capsules.pose.reshape(batch, -1, dim), capsules.activation.reshape(batch, -1)
-        )
-        capsules, coupling = self.class_caps(flat)
+        capsules, coupling = self.class_caps(in_a_list(capsules))
         return CapsNetOutput(capsules, capsules.activation, coupling, None)
 
 

@@ -91,15 +91,13 @@ class VBCapsNet(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        sizes = {
-            "num_classes": num_classes,
-            "conv_features": conv_features,
-            "conv_kernel": conv_kernel,
-            "conv_stride": conv_stride,
-            "primary_types": primary_types,
-        }
-        for name, size in sizes.items():
-            _checks.positive_integer(name, size)
+        _checks.each_positive_integer(
+            num_classes=num_classes,
+            conv_features=conv_features,
+            conv_kernel=conv_kernel,
+            conv_stride=conv_stride,
+            primary_types=primary_types,
+        )
         pose_dim = square("pose_dim", pose_dim)
         sizes_of_layers = together(
             "capsule layer",

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from capsjax import _checks
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -32,8 +34,11 @@ class Windows:
         """The same with `"VALID"` for no padding and `"SAME"` for as many windows as strides fit.
 
         Raises:
-            ValueError: no window fits, or the padding is none.
+            ValueError: no window fits, size or stride is not a positive integer, or the padding is
+                none.
         """
+        size = _checks.positive_integer("kernel_size", size)
+        stride = _checks.positive_integer("stride", stride)
         if isinstance(padding, str):
             if padding not in ("VALID", "SAME"):
                 raise ValueError(f"unknown padding {padding!r}, choose from: VALID, SAME")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -135,25 +136,13 @@ class InvertedAttentionRouting(nnx.Module):
         self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
     ) -> Routed:
         """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
-        start = self.first(votes, activation, softmax=softmax)
-        return self.outcome(
-            last_of(
-                start,
-                lambda state, _index: self.again(state, votes, activation, softmax=softmax),
-                self.iterations,
-            )
-        )
+        return self.outcome(last_of(*self._steps(votes, activation, softmax), self.iterations))
 
     def trace(
         self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
     ) -> InvertedAttentionTrace:
         """Routes one example and keeps every iteration."""
-        start = self.first(votes, activation, softmax=softmax)
-        return all_of(
-            start,
-            lambda state, _index: self.again(state, votes, activation, softmax=softmax),
-            self.iterations,
-        )
+        return all_of(*self._steps(votes, activation, softmax), self.iterations)
 
     def outcome(self, state: InvertedAttentionTrace) -> Routed:
         """What one iteration of a trace comes to."""
@@ -198,6 +187,17 @@ class InvertedAttentionRouting(nnx.Module):
             for parameter in (self.presence_weight, self.presence_bias)
         )
         return jnp.einsum("jd,d->j", pose, weight) + bias
+
+    def _steps(
+        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
+    ) -> tuple[
+        InvertedAttentionTrace,
+        Callable[[InvertedAttentionTrace, jax.Array], InvertedAttentionTrace],
+    ]:
+        def again(state: InvertedAttentionTrace, _index: jax.Array) -> InvertedAttentionTrace:
+            return self.again(state, votes, activation, softmax=softmax)
+
+        return self.first(votes, activation, softmax=softmax), again
 
     def _state(self, a: jax.Array, r: jax.Array, votes: jax.Array) -> InvertedAttentionTrace:
         """Lines 5 and 6: the poses of the routing coefficients."""
