@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
-from torch import nn as torch_nn
 
 import capsjax
 from parity import weights
 from parity.by_name import capsjax_names
+from parity.drawing import draw
 from parity.layouts import get_layout, match
 from parity.reference import REFERENCES
 from parity.reference.models import MODELS
@@ -217,14 +217,13 @@ def model_pair(
         compute: see there.
     """
     kind = MODELS[model]
-    changed = kind.with_iterations(iterations)
-    reference = kind(**sizes, **changed)
+    reference = kind(**sizes, **kind.with_iterations(iterations))
     reference.draw(torch.Generator().manual_seed(seed), biases=biases)
     reference.to(getattr(torch, dtype))
-    options = {**sizes, **kind.capsjax_options(iterations)}
     made = capsjax.create_model(
         model,
-        **options,
+        **sizes,
+        **kind.capsjax_options(iterations),
         dtype=jnp.dtype(compute or dtype),
         param_dtype=np.dtype(dtype),
         rngs=nnx.Rngs(0),
@@ -248,36 +247,23 @@ Each takes `sizes`, `iterations`, and of the options of `build_pair` at least `d
 """
 
 
-@torch.no_grad()
 def draw_weights(reference: Any, *, seed: int, biases: bool) -> None:
-    """Draws weights that let every part of the network be seen in its results.
+    """Draws the weights of a `CapsNet`, or of one of its dialects.
 
     With initial values as they are drawn for training, the votes are so small that hardly anything
-    is routed. Here activations keep their size from layer to layer (He et al. 2015,
-    arXiv:1502.01852), the logits of the routing differ by about one after an iteration, and lengths
+    is routed. Here the logits of the routing differ by about one after an iteration, and lengths
     lie around the margins of the loss.
 
     Args:
         reference: the network; changed in place.
-        seed: of the values, float32 numbers that a CPU draws in the order of the parameters.
-        biases: whether dense layers and convolutions have biases, or all are zero.
+        seed: of the values.
+        biases: see `draw`.
     """
-    generator = torch.Generator().manual_seed(seed)
     # A class capsule is a sum of I votes, each with a weight of 1 / J.
     of_capsules = reference.num_classes / (3 * math.sqrt(reference.in_capsules))
-    for path, module in reference.named_modules():
-        if path.split(".")[0] == "routing":
-            for parameter in module.parameters(recurse=False):
-                # Near what it starts from, which may have to be positive.
-                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-            continue
-        is_affine = isinstance(module, torch_nn.Conv2d | torch_nn.Linear)
-        for name, parameter in module.named_parameters(recurse=False):
-            if is_affine and name == "weight":
-                deviation = math.sqrt(2 / parameter[0].numel())
-            elif is_affine:
-                deviation = 0.1 if biases else 0.0
-            else:
-                deviation = of_capsules
-            drawn = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(deviation * drawn)
+    draw(
+        reference,
+        torch.Generator().manual_seed(seed),
+        biases=biases,
+        deviation=lambda name, _: None if name.startswith("routing.") else of_capsules,
+    )

@@ -3,10 +3,25 @@
 Everything is written out with loops over positions, for windows without padding.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+def centres(rows: int, columns: int, dim: int, dtype: torch.dtype) -> Tensor:
+    """What a vote for a class gets for its place, `[rows, columns, dim]`.
+
+    In the last column of a matrix: the row and the column of the centre, from 0 to 1.
+    """
+    side = math.isqrt(dim)
+    added = torch.zeros(rows, columns, side, side, dtype=dtype)
+    for y in range(rows):
+        for x in range(columns):
+            added[y, x, 0, -1] = (y + 0.5) / rows
+            added[y, x, 1, -1] = (x + 0.5) / columns
+    return added.flatten(2)
 
 
 class Windows:

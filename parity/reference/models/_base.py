@@ -1,13 +1,15 @@
 """What the references of models have in common: sizes of a tiny network, weights, losses."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from parity.reference._parts import Stages, flatten_images
+from parity.drawing import draw
+from parity.reference._parts import Stages, dense_layers, flatten_images
 from train.objective import Objective
 
 
@@ -55,8 +57,14 @@ class ModelReference(nn.Module):
         raise NotImplementedError
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
-        """The name of the loss that tells classes apart, and it for each example `[B]`."""
-        raise NotImplementedError
+        """The name of the loss that tells classes apart, and it for each example `[B]`.
+
+        Here the margin loss of Sabour, Frosst and Hinton 2017, equation 4.
+        """
+        lengths = stages["lengths"]
+        T = functional.one_hot(labels, lengths.shape[1]).to(lengths.dtype)
+        present, absent = torch.relu(0.9 - lengths) ** 2, torch.relu(lengths - 0.1) ** 2
+        return "margin", (T * present + 0.5 * (1 - T) * absent).sum(dim=1)
 
     def losses(self, stages: Stages, images: Tensor, labels: Tensor) -> Stages:
         """The loss of the classes and of the reconstruction `[B]`, and `total`, their mean."""
@@ -75,21 +83,41 @@ class ModelReference(nn.Module):
         """
         return None
 
-    @torch.no_grad()
     def draw(self, generator: torch.Generator, *, biases: bool) -> None:
-        """Draws weights that let every part be seen in the results, see `draw_weights`."""
-        for path, module in self.named_modules():
-            is_affine = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
-            for name, parameter in module.named_parameters(recurse=False):
-                drawn = torch.randn(parameter.shape, generator=generator)
-                deviation = self.deviation(f"{path}.{name}".lstrip("."), parameter)
-                if is_affine and name == "weight":
-                    is_transposed = isinstance(module, nn.ConvTranspose2d)
-                    terms = (parameter[:, 0] if is_transposed else parameter[0]).numel()
-                    parameter.copy_(math.sqrt(2 / terms) * drawn)
-                elif is_affine:
-                    parameter.copy_((0.1 if biases else 0.0) * drawn)
-                elif deviation is not None:
-                    parameter.copy_(deviation * drawn)
-                else:
-                    parameter.add_(0.1 * drawn)
+        """Draws weights that let every part be seen in the results, see `parity.drawing`."""
+        draw(self, generator, biases=biases, deviation=self.deviation)
+
+
+class DenseDecoder(nn.Module):
+    """Dense layers, named as in capsjax: rectifiers between, a sigmoid at the end.
+
+    Args:
+      inputs: numbers that the first one sees.
+      hidden: sizes of the layers between.
+      image_shape: `(height, width, channels)`.
+    """
+
+    def __init__(self, inputs: int, hidden: Sequence[int], image_shape: Sequence[int]) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.layers = nn.ModuleList(dense_layers(inputs, *hidden, math.prod(image_shape)))
+
+    def forward(self, capsules: Tensor, mask: Tensor) -> Tensor:
+        """Poses `[B, J, D]` and a mask `[B, J]` -> images NHWC."""
+        x = (capsules * mask[:, :, None]).flatten(1)
+        *hidden, last = self.layers
+        for layer in hidden:
+            x = torch.relu(layer(x))
+        return torch.sigmoid(last(x)).reshape(len(x), *self.image_shape)
+
+
+def class_stages(routed: Stages) -> Stages:
+    """What a routing returned, as the part `class_caps` and as the network's result."""
+    return {
+        "class_caps_pose": routed["capsules"],
+        "class_caps_activation": routed["lengths"],
+        "class_caps_coupling": routed["coupling"],
+        "capsules": routed["capsules"],
+        "coupling": routed["coupling"],
+        "lengths": routed["lengths"],
+    }

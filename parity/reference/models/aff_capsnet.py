@@ -1,16 +1,14 @@
 """The network of Gu and Tresp 2020, arXiv:1911.07968: shared transformations, no routing."""
 
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from capsjax import Sizes
 from parity.reference._parts import Stages, class_mask, length
 from parity.reference.capsnet import squash
-from parity.reference.models._base import ModelReference
+from parity.reference.models._base import DenseDecoder, ModelReference, class_stages
 from parity.reference.routing.uniform import Uniform
 
 
@@ -35,7 +33,7 @@ class AffCapsNet(ModelReference):
     def __init__(self, **sizes: Any) -> None:
         super().__init__()
         self.sizes = sizes
-        height, width, channels = sizes["image_shape"]
+        channels = sizes["image_shape"][2]
         features, primary = sizes["conv_features"], sizes["primary_types"] * sizes["primary_dim"]
         kernel, self.stride = sizes["primary_kernel"], sizes["primary_stride"]
         self.features = nn.Module()
@@ -47,13 +45,11 @@ class AffCapsNet(ModelReference):
             torch.zeros(1, sizes["num_classes"], sizes["class_dim"], sizes["primary_dim"])
         )
         self.routing = Uniform(Sizes(0, 0, 0, 0))
-        widths = [
+        self.decoder = DenseDecoder(
             sizes["num_classes"] * sizes["class_dim"],
-            *sizes["decoder_hidden"],
-            height * width * channels,
-        ]
-        self.decoder = nn.Module()
-        self.decoder.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+            sizes["decoder_hidden"],
+            sizes["image_shape"],
+        )
 
     def deviation(self, name: str, parameter: Tensor) -> float | None:
         """Class capsules of a length around the margins."""
@@ -73,24 +69,8 @@ class AffCapsNet(ModelReference):
             "features": features.permute(0, 2, 3, 1),
             "primary_caps_pose": u,
             "primary_caps_activation": length(u),
-            "class_caps_pose": routed["capsules"],
-            "class_caps_activation": routed["lengths"],
-            "class_caps_coupling": routed["coupling"],
-            "capsules": routed["capsules"],
-            "coupling": routed["coupling"],
-            "lengths": routed["lengths"],
+            **class_stages(routed),
             "mask": class_mask(routed["lengths"], labels),
         }
-        x = (routed["capsules"] * stages["mask"][:, :, None]).flatten(1)
-        for layer in self.decoder.layers[:-1]:
-            x = torch.relu(layer(x))
-        x = torch.sigmoid(self.decoder.layers[-1](x))
-        stages["decoder"] = x.reshape(batch, *self.sizes["image_shape"])
+        stages["decoder"] = self.decoder(routed["capsules"], stages["mask"])
         return stages | {"reconstruction": stages["decoder"]}
-
-    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
-        """The margin loss of Sabour, Frosst and Hinton 2017, equation 4."""
-        lengths = stages["lengths"]
-        T = functional.one_hot(labels, lengths.shape[1]).to(lengths.dtype)
-        present, absent = torch.relu(0.9 - lengths) ** 2, torch.relu(lengths - 0.1) ** 2
-        return "margin", (T * present + 0.5 * (1 - T) * absent).sum(dim=1)

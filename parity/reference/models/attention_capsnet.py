@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from capsjax import Sizes, create_routing
 from parity.reference._parts import Stages, batch_norm
@@ -143,13 +142,6 @@ class AttentionCapsNet(ModelReference):
         state = layer.routing.step(votes, None if before is None else before.flatten(0, 2))
         counts = self.windows[index].counts
         return state["p"].unflatten(0, (batch, *counts)), state["r"]
-
-    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
-        """The margin loss of Sabour, Frosst and Hinton 2017, equation 4."""
-        lengths = stages["lengths"]
-        T = functional.one_hot(labels, lengths.shape[1]).to(lengths.dtype)
-        present, absent = torch.relu(0.9 - lengths) ** 2, torch.relu(lengths - 0.1) ** 2
-        return "margin", (T * present + 0.5 * (1 - T) * absent).sum(dim=1)
 
 
 def normalised(n_in: int, n_out: int, kernel: int, stride: int) -> nn.Module:

@@ -10,7 +10,7 @@ from torch.nn import functional
 import capsjax
 from parity.reference._parts import Stages, batch_norm, class_mask, length
 from parity.reference.capsnet import squash
-from parity.reference.models._base import ModelReference
+from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.dynamic import Dynamic
 
 CELL = ("enter", "middle", "leave", "shortcut")
@@ -138,12 +138,7 @@ class DeepCaps(ModelReference):
         mask = class_mask(routed["lengths"], labels)
         reconstruction = self._decode((routed["capsules"] * mask[:, :, None]).sum(dim=1))
         return stages | {
-            "class_caps_pose": routed["capsules"],
-            "class_caps_activation": routed["lengths"],
-            "class_caps_coupling": routed["coupling"],
-            "capsules": routed["capsules"],
-            "coupling": routed["coupling"],
-            "lengths": routed["lengths"],
+            **class_stages(routed),
             "mask": mask,
             "decoder": reconstruction,
             "reconstruction": reconstruction,
@@ -183,13 +178,6 @@ class DeepCaps(ModelReference):
             x = convolution(x)[:, :, start : start + height, start : start + width]
         height, width, _ = self.sizes["image_shape"]
         return torch.relu(x[:, :, :height, :width]).permute(0, 2, 3, 1)
-
-    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
-        """The margin loss of Sabour, Frosst and Hinton 2017, equation 4."""
-        lengths = stages["lengths"]
-        T = functional.one_hot(labels, lengths.shape[1]).to(lengths.dtype)
-        present, absent = torch.relu(0.9 - lengths) ** 2, torch.relu(lengths - 0.1) ** 2
-        return "margin", (T * present + 0.5 * (1 - T) * absent).sum(dim=1)
 
 
 def _named(name: str, pose: Tensor) -> Stages:

@@ -1,15 +1,13 @@
 """The network of Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491: Efficient-CapsNet."""
 
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from capsjax import Sizes
 from parity.reference._parts import Stages, batch_norm, class_mask, length
-from parity.reference.models._base import ModelReference
+from parity.reference.models._base import DenseDecoder, ModelReference, class_stages
 from parity.reference.routing.self_attention import SelfAttention, exponential_squash
 
 
@@ -60,9 +58,9 @@ class EfficientCapsNet(ModelReference):
         self.class_caps = nn.Module()
         self.class_caps.kernel = nn.Parameter(torch.zeros(in_capsules, classes, class_dim, dim))
         self.class_caps.routing = SelfAttention(Sizes(in_capsules, dim, classes, class_dim))
-        widths = [classes * class_dim, *sizes["decoder_hidden"], height * width * channels]
-        self.decoder = nn.Module()
-        self.decoder.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.decoder = DenseDecoder(
+            classes * class_dim, sizes["decoder_hidden"], sizes["image_shape"]
+        )
 
     def deviation(self, name: str, parameter: Tensor) -> float | None:
         """Class capsules of a length around the margins."""
@@ -86,24 +84,8 @@ class EfficientCapsNet(ModelReference):
         stages |= {
             "primary_caps_pose": u,
             "primary_caps_activation": length(u),
-            "class_caps_pose": routed["capsules"],
-            "class_caps_activation": routed["lengths"],
-            "class_caps_coupling": routed["coupling"],
-            "capsules": routed["capsules"],
-            "coupling": routed["coupling"],
-            "lengths": routed["lengths"],
+            **class_stages(routed),
             "mask": class_mask(routed["lengths"], labels),
         }
-        x = (routed["capsules"] * stages["mask"][:, :, None]).flatten(1)
-        for layer in self.decoder.layers[:-1]:
-            x = torch.relu(layer(x))
-        x = torch.sigmoid(self.decoder.layers[-1](x))
-        stages["decoder"] = x.reshape(len(x), *self.sizes["image_shape"])
+        stages["decoder"] = self.decoder(routed["capsules"], stages["mask"])
         return stages | {"reconstruction": stages["decoder"]}
-
-    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
-        """The margin loss of Sabour, Frosst and Hinton 2017, equation 4."""
-        lengths = stages["lengths"]
-        T = functional.one_hot(labels, lengths.shape[1]).to(lengths.dtype)
-        present, absent = torch.relu(0.9 - lengths) ** 2, torch.relu(lengths - 0.1) ** 2
-        return "margin", (T * present + 0.5 * (1 - T) * absent).sum(dim=1)

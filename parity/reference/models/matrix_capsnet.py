@@ -9,9 +9,9 @@ from torch.nn import functional
 
 from capsjax import Sizes, create_routing
 from parity.reference._parts import Stages
-from parity.reference.models._base import ModelReference
+from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.em import EM
-from parity.reference.windows import Windows
+from parity.reference.windows import Windows, centres
 from train.objective import Objective
 
 
@@ -113,12 +113,7 @@ class MatrixCapsNet(ModelReference):
             self.class_votes(pose), activation.reshape(batch, -1), pose.reshape(batch, -1, self.dim)
         )
         stages |= {
-            "class_caps_pose": routed["capsules"],
-            "class_caps_activation": routed["lengths"],
-            "class_caps_coupling": routed["coupling"],
-            "capsules": routed["capsules"],
-            "coupling": routed["coupling"],
-            "lengths": routed["lengths"],
+            **class_stages(routed),
         }
         return stages
 
@@ -147,13 +142,8 @@ class MatrixCapsNet(ModelReference):
         """`[B, P, Q, types, D]` -> `[B, I, classes, D]`, the position in the last column."""
         M = pose.unflatten(4, (1, self.side, self.side))
         V = M @ self.class_caps.kernel  # [B, P, Q, types, classes, side, side]
-        rows, columns = self.grid
-        position = torch.zeros(rows, columns, self.side, self.side, dtype=V.dtype)
-        for y in range(rows):
-            for x in range(columns):
-                position[y, x, 0, -1] = (y + 0.5) / rows
-                position[y, x, 1, -1] = (x + 0.5) / columns
-        return (V + position[:, :, None, None]).flatten(5).flatten(1, 3)
+        positions = centres(*self.grid, self.dim, V.dtype)[:, :, None, None]
+        return (V.flatten(5) + positions).flatten(1, 3)
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
         """The spread loss, equation 3, with the margin of the end of training."""

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from capsjax import Sizes
 from parity.reference._parts import Stages, batch_norm
-from parity.reference.models._base import ModelReference
+from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.self_routing import SelfRouting
 from parity.reference.windows import Windows
 from train.objective import Objective
@@ -152,12 +152,7 @@ class SRCapsNet(ModelReference):
         classes = self.sizes["num_classes"]
         routed = self.class_caps.routing(u[:, :, None].expand(-1, -1, classes, -1), a, u)
         return stages | {
-            "class_caps_pose": routed["capsules"],
-            "class_caps_activation": routed["lengths"],
-            "class_caps_coupling": routed["coupling"],
-            "capsules": routed["capsules"],
-            "coupling": routed["coupling"],
-            "lengths": routed["lengths"],
+            **class_stages(routed),
         }
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:

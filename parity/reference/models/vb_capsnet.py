@@ -11,7 +11,7 @@ from capsjax import Sizes, create_routing
 from parity.reference._parts import Stages, batch_norm
 from parity.reference.models._base import ModelReference
 from parity.reference.routing.variational_bayes import VariationalBayes
-from parity.reference.windows import Windows
+from parity.reference.windows import Windows, centres
 from train.objective import Objective
 
 
@@ -127,7 +127,8 @@ class VBCapsNet(ModelReference):
             stages |= {f"{part}_pose": M, f"{part}_activation": a, f"{part}_coupling": c}
             M, a = normalise(M, a)
             stages |= {f"conv_norms_{index}_pose": M, f"conv_norms_{index}_activation": a}
-        V = self.votes(M, self.class_caps.kernel) + self.positions(M)
+        positions = centres(*self.grid, self.dim, M.dtype)[:, :, None, None]
+        V = self.votes(M, self.class_caps.kernel) + positions
         routed = self.class_caps.routing(V.flatten(1, 3), a.flatten(1), M.flatten(1, 3))
         capsules, lengths = normalise(routed["capsules"], routed["lengths"])
         return stages | {
@@ -145,16 +146,6 @@ class VBCapsNet(ModelReference):
     def votes(self, M: Tensor, kernel: Any) -> Tensor:
         """Poses `[..., I, D]` times matrices `[I, J, side, side]` -> `[..., I, J, D]`."""
         return (M.unflatten(-1, (1, self.side, self.side)) @ kernel).flatten(-2)
-
-    def positions(self, M: Tensor) -> Tensor:
-        """What the votes for the classes get for their place, in the last column of a matrix."""
-        rows, columns = self.grid
-        added = torch.zeros(rows, columns, 1, 1, self.side, self.side, dtype=M.dtype)
-        for y in range(rows):
-            for x in range(columns):
-                added[y, x, ..., 0, -1] = (y + 0.5) / rows
-                added[y, x, ..., 1, -1] = (x + 0.5) / columns
-        return added.flatten(-2)
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
         """Cross entropy, with activations for logits."""
