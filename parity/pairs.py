@@ -6,7 +6,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +23,8 @@ from parity.reference.models import MODELS
 from parity.reference.routed import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
 from train.objective import Objective
+
+T = TypeVar("T")
 
 Arrays = dict[str, np.ndarray]
 DtypeName = Literal["float32", "float64"]
@@ -168,17 +170,29 @@ def layout_pair(layout: str, sizes: Sizes, *, iterations: int, **options: Any) -
 reference_pair = functools.partial(layout_pair, "reference")
 
 
-def routing_pair(routing: str, sizes: Sizes, *, iterations: int, **options: Any) -> Pair:
+def _seeded(seed: int, make: Callable[[], T]) -> T:
+    """Makes a module of which a seed decides the initial values, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def routing_pair(
+    routing: str, sizes: Sizes, *, iterations: int, seed: int = 0, **options: Any
+) -> Pair:
     """The paper's CapsNet with another routing, in PyTorch and in capsjax.
 
     Args:
         routing: a name of `ROUTINGS`.
         sizes: arguments that both constructors have; a value of `SIZES`.
         iterations: of the routing, if it iterates.
+        seed: of the weights.
         **options: of `build_pair`.
     """
     iterated = {"iterations": iterations} if iterates(routing) else {}
-    reference = RoutedCapsNet(functools.partial(ROUTINGS[routing], **iterated), **sizes)
+    reference = _seeded(
+        seed, lambda: RoutedCapsNet(functools.partial(ROUTINGS[routing], **iterated), **sizes)
+    )
     of_network = {
         name: tuple(tensor.shape)
         for name, tensor in reference.state_dict().items()
@@ -192,7 +206,7 @@ def routing_pair(routing: str, sizes: Sizes, *, iterations: int, **options: Any)
         return rest | {f"class_caps.{name}": array for name, array in of_routing.items()}
 
     made = capsjax.create_routing(routing, **iterated)
-    return build_pair(reference, to_capsjax, sizes, routing=made, **options)
+    return build_pair(reference, to_capsjax, sizes, routing=made, seed=seed, **options)
 
 
 def model_pair(
@@ -217,7 +231,7 @@ def model_pair(
         compute: see there.
     """
     kind = MODELS[model]
-    reference = kind(**sizes, **kind.with_iterations(iterations))
+    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
     reference.draw(torch.Generator().manual_seed(seed), biases=biases)
     reference.to(getattr(torch, dtype))
     made = capsjax.create_model(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 import capsjax
@@ -66,3 +67,19 @@ def test_a_routings_parameters_are_those_of_its_reference(name):
     turned = pair.to_capsjax({n: t.detach().numpy() for n, t in pair.reference.named_parameters()})
     assert {f"class_caps.{n}" for n in own} <= turned.keys()
     assert own
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [routing_subject("inverted-attention"), model_subject("attention_capsnet")],
+    ids=lambda subject: subject.name,
+)
+def test_the_seed_decides_every_weight(subject):
+    def weights(seed):
+        pair = subject.make_pair(subject.tiny, iterations=2, dtype="float32", seed=seed)
+        return {name: value.numpy() for name, value in pair.reference.state_dict().items()}
+
+    once, again, other = weights(3), weights(3), weights(4)
+    for name, value in once.items():
+        np.testing.assert_array_equal(value, again[name], err_msg=name)
+    assert any((value != other[name]).any() for name, value in once.items())
