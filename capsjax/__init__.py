@@ -13,7 +13,7 @@ from capsjax.inspection import (
     coupling_entropy,
     dead_share,
     inspect_layer,
-    iterations_of,
+    inspect_steps,
 )
 from capsjax.layers import (
     ClassCaps,
@@ -174,7 +174,7 @@ __all__ = [
     "dead_share",
     "implementation_on",
     "inspect_layer",
-    "iterations_of",
+    "inspect_steps",
     "list_models",
     "list_routings",
     "map_examples",

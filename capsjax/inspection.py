@@ -1,13 +1,14 @@
 """Looking inside: how decided a routing is, whether votes agree, what each iteration changes."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from capsjax.capsules import Capsules, in_a_list, norm
-from capsjax.routing import Routed, trace
+from capsjax.capsules import Capsules, norm
+from capsjax.layers import Step
+from capsjax.routing import Routed
 
 
 def coupling_entropy(coupling: jax.Array) -> jax.Array:
@@ -76,47 +77,55 @@ class Inspected(NamedTuple):
     dead: jax.Array
 
 
-def iterations_of(layer: Any, below: Capsules) -> tuple[jax.Array, Routed]:
-    """The votes of a layer, and what each iteration of its routing makes of them.
+def inspect_layer(layer: Any, below: Capsules) -> Inspected:
+    """Looks into a layer of capsules whose iterations follow one another.
 
     Args:
-        layer: a `DenseCaps` or a `ClassCaps`, whose routing has `trace` and `outcome`.
+        layer: a layer with a routing, such as `DenseCaps` or `ConvCaps`; the latter has the same
+            capsules at every position.
         below: the capsules below, a batch.
-
-    Returns:
-        Votes `[batch, I, J, D]`, and `Routed` of arrays `[batch, R, ...]`.
 
     Raises:
         ValueError: the routing cannot show its work.
     """
-    if not hasattr(layer.routing, "trace"):
-        raise ValueError(f"{type(layer.routing).__name__} has no trace: it cannot show its work")
     votes = layer.votes(below.pose)
-    pose, activation = in_a_list(below)
-    traced = trace(layer.routing, votes, activation, pose=pose)
-    outcome: Callable[[Any], Routed] = layer.routing.outcome
-    return votes, jax.vmap(jax.vmap(outcome))(traced)
+    # The axis of the iterations comes after those of the batch and of the positions.
+    axis = votes.ndim - 3
+    iterations = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), layer.iterations(below))
+    return _inspected(jax.vmap(agreement, (None, 0))(votes, iterations), iterations)
 
 
-def inspect_layer(layer: Any, below: Capsules) -> Inspected:
-    """Looks into a layer of capsules.
+def inspect_steps(layer: Any, below: Sequence[Capsules], steps: Sequence[Step]) -> Inspected:
+    """Looks into a layer that took its iterations together with other layers, by its `step`.
 
     Args:
-        layer: as of `iterations_of`.
-        below: as of `iterations_of`.
-
-    Raises:
-        ValueError: as of `iterations_of`.
+        layer: the layer.
+        below: what it was given in each iteration.
+        steps: what it made of that.
     """
-    votes, routed = iterations_of(layer, below)
-    before = jax.tree.map(lambda x: x[:, :-1], routed)
-    after = jax.tree.map(lambda x: x[:, 1:], routed)
-    moved = jnp.mean(norm(after.pose - before.pose), axis=(0, 2))
-    length = jnp.mean(norm(after.pose), axis=(0, 2))
+    agreements, routed = [], []
+    for capsules, step in zip(below, steps, strict=True):
+        of_step = Routed(step.capsules.pose, step.capsules.activation, step.coupling)
+        agreements.append(agreement(layer.votes(capsules.pose), of_step))
+        routed.append(of_step)
+    iterations = jax.tree.map(lambda *arrays: jnp.stack(arrays), *routed)
+    return _inspected(jnp.stack(agreements), iterations)
+
+
+def _inspected(agreements: jax.Array, routed: Routed) -> Inspected:
+    """Of agreements `[R, ...]` and of what is `[R, ..., J, D]`, with any axes in between."""
+    before = jax.tree.map(lambda x: x[:-1], routed)
+    after = jax.tree.map(lambda x: x[1:], routed)
+    moved, length = _mean(norm(after.pose - before.pose)), _mean(norm(after.pose))
     return Inspected(
-        entropy=jnp.mean(coupling_entropy(routed.coupling), axis=(0, 2)),
-        agreement=jnp.mean(jax.vmap(agreement, (None, 1), 1)(votes, routed), axis=0),
-        coupling_change=jnp.mean(jnp.abs(after.coupling - before.coupling), axis=(0, 2, 3)),
+        entropy=_mean(coupling_entropy(routed.coupling)),
+        agreement=_mean(agreements),
+        coupling_change=_mean(jnp.abs(after.coupling - before.coupling)),
         pose_change=jnp.where(length > 0, moved / jnp.where(length > 0, length, 1), 0),
-        dead=dead_share(routed.activation[:, -1]),
+        dead=dead_share(routed.activation[-1]),
     )
+
+
+def _mean(x: jax.Array) -> jax.Array:
+    """`[R, ...]` -> `[R]`."""
+    return jnp.mean(x, axis=tuple(range(1, x.ndim)))

@@ -15,6 +15,7 @@ import capsjax
 from parity import weights
 from parity.pairs import Arrays, Pair
 from train.objective import Objective
+from train.watching import watch
 
 FORWARD, LOSS, GRADIENT = "forward", "loss", "gradient"
 ADAM, TRAINING = "Adam alone", "training"
@@ -181,20 +182,6 @@ def _compiled(
     return compute
 
 
-class _Watched:
-    """Stands in the place of a part of a model and notes what goes in and comes out."""
-
-    def __init__(self, part: Callable[..., Any]) -> None:
-        self.part = part
-        self.arguments: tuple = ()
-        self.result: Any = None
-
-    def __call__(self, *arguments: Any) -> Any:
-        self.arguments = arguments
-        self.result = self.part(*arguments)
-        return self.result
-
-
 def watched_call(
     model: Any, objective: Objective, images: jax.Array, labels: jax.Array
 ) -> tuple[dict[str, jax.Array], Any]:
@@ -210,9 +197,7 @@ def watched_call(
     parts = ["features", "primary_caps", "class_caps"]
     if model.decoder is not None:
         parts.append("decoder")
-    watched = {name: _Watched(getattr(model, name)) for name in parts}
-    for name, part in watched.items():
-        setattr(model, name, nnx.static(part))
+    watched = watch(model, parts)
     output = objective.apply(model, images, labels, training=True)
 
     conv1 = watched["features"].result
@@ -257,15 +242,7 @@ def watched_parts(
         The stages under the names that `ModelReference` has for them.
     """
     model.train()
-    watched: dict[str, _Watched] = {}
-    for name in parts:
-        *path, last = name.split(".")
-        owner = functools.reduce(_member, path, model)
-        watched[name] = _Watched(_member(owner, last))
-        if isinstance(owner, nnx.List):
-            owner[int(last)] = nnx.static(watched[name])
-        else:
-            setattr(owner, last, nnx.static(watched[name]))
+    watched = watch(model, parts)
     output = objective.apply(model, images, labels, training=True)
     stages: dict[str, jax.Array] = {}
     for name, part in watched.items():
@@ -280,10 +257,6 @@ def watched_parts(
         stages["mask"] = watched["decoder"].arguments[1]
         stages["reconstruction"] = output.reconstruction
     return stages, output
-
-
-def _member(owner: Any, name: str) -> Any:
-    return owner[int(name)] if name.isdigit() else getattr(owner, name)
 
 
 def _named_results(name: str, result: Any) -> dict[str, jax.Array]:

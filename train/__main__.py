@@ -355,11 +355,12 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
         f"{result['examples']:,} test images of {result['dataset']}, loss {result['loss']:.5f}"
     )
     if options.inspect:
-        found = result["inspection"]
-        for name in ("entropy", "agreement", "coupling_change", "pose_change"):
-            values = ", ".join(f"{value:.3g}" for value in found[name])
-            print(f"{name.replace('_', ' ')}, by iteration: {values or '-'}")
-        print(f"dead class capsules: {found['dead']:.0%}; figures/routing.png shows it")
+        for layer, found in result["inspection"].items():
+            print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
+            for name in ("entropy", "agreement", "coupling_change", "pose_change"):
+                values = ", ".join(f"{value:.3g}" for value in found[name])
+                print(f"  {name.replace('_', ' ')}: {values or '-'}")
+        print("figures/routing.png shows it")
 
 
 def _predict(options) -> None:  # type: ignore[no-untyped-def]

@@ -1,8 +1,9 @@
 """Looking inside a trained network: what its routing does, as numbers and as figures."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,49 +17,72 @@ from train.data import Split
 from train.errors import UserError
 from train.objective import Objective
 from train.run import finite_or_none
+from train.watching import member, watch
 
 EXAMPLES = 256
 """Test images that are looked at, the first."""
 SHOWN_PARTS = 8
 """Primary capsules that the tree of an image shows."""
+VOTES_BYTES = 2**28
+"""Of a layer's votes: fewer images are looked at where those of all would take more."""
+CLASSES = "class_caps"
+"""The name of the layer of class capsules in every network."""
 
 
-class _Recorder:
-    """Stands in the place of a layer and keeps what it was given."""
+class Seen(NamedTuple):
+    """What a layer was given, and what it made of it where it was called iteration by iteration.
 
-    def __init__(self, layer: Any) -> None:
-        self.layer = layer
-        self.below: Any = None
+    Attributes:
+        arguments: of its call.
+        steps: arguments and result of every call of its `step`.
+    """
 
-    def __call__(self, below: Any) -> Any:
-        self.below = below
-        return self.layer(below)
+    arguments: tuple[Any, ...]
+    steps: list[tuple[tuple[Any, ...], Any]]
 
 
-def below_classes(
+def look_inside(
     model: nnx.Module, objective: Objective, images: np.ndarray
-) -> tuple[Any, capsjax.Capsules, Any]:
-    """The layer of class capsules, what it is given for some images, and the model's output.
+) -> tuple[dict[str, Seen], Any]:
+    """Runs a network on images, its layers of routed capsules under watch.
 
     Args:
-        model: a network with a layer `class_caps` that sees all capsules below.
+        model: the network.
         objective: knows how images are normalised.
         images: uint8 `[n, height, width, channels]`.
 
+    Returns:
+        By the name of each layer what it was given, and the network's output.
+
     Raises:
-        UserError: the network has no such layer.
+        UserError: the network has no such layers.
     """
-    layer = getattr(model, "class_caps", None)
-    if not isinstance(layer, capsjax.DenseCaps | capsjax.ClassCaps):
-        raise UserError(
-            f"{type(model).__name__} has no layer of class capsules above all others to look into."
-        )
-    recorder = _Recorder(layer)
-    looked_at: Any = nnx.clone(model)
-    looked_at.class_caps = nnx.static(recorder)
-    seen = objective.normalise(jnp.asarray(images), jnp.float32)
-    output = objective.apply(looked_at, seen, jnp.zeros(len(images), jnp.int32), training=False)
-    return layer, recorder.below, output
+    names = routed_layers(model)
+    if not names:
+        raise UserError(f"{type(model).__name__} has no layer of routed capsules to look into.")
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def run(state: Any, images: jax.Array) -> tuple[list[Seen], Any]:
+        looked_at = nnx.merge(graphdef, state)
+        watched = watch(looked_at, names)
+        unlabelled = jnp.zeros(len(images), jnp.int32)
+        normalised = objective.normalise(images, jnp.float32)
+        output = objective.apply(looked_at, normalised, unlabelled, training=False)
+        return [Seen(part.arguments, part.steps) for part in watched.values()], output
+
+    seen, output = run(state, jnp.asarray(images))
+    return dict(zip(names, seen, strict=True)), output
+
+
+def routed_layers(model: nnx.Module) -> list[str]:
+    """The names of a network's layers whose routing can be looked into, that of classes last."""
+    named = [
+        ".".join(map(str, path))
+        for path, module in nnx.iter_modules(model)
+        if hasattr(module, "iterations") and hasattr(module, "votes")
+    ]
+    return sorted(named, key=lambda name: (name == CLASSES, name))
 
 
 def inspect(
@@ -69,7 +93,7 @@ def inspect(
     folder: Path,
     title: str,
 ) -> dict[str, Any]:
-    """Looks into the class capsules of a network on test images, and draws what is there.
+    """Looks into the layers of a network on test images, and draws what is there.
 
     Args:
         model: the network.
@@ -80,68 +104,88 @@ def inspect(
         title: what the figures are of.
 
     Returns:
-        The fields of `capsjax.Inspected` as plain values.
+        By the name of each layer the fields of `capsjax.Inspected` as plain values.
 
     Raises:
         UserError: the network has no layer to look into, or its routing cannot show its work.
         OSError: a figure cannot be written.
     """
     some = test.first(min(EXAMPLES, len(test)))
-    layer, below, output = below_classes(model, objective, some.images)
+    layers, output = look_inside(model, objective, some.images)
     try:
-        inspected = jax.device_get(
-            jax.jit(lambda below: capsjax.inspect_layer(layer, below))(below)
-        )
+        inspected = {
+            name: jax.device_get(_inspected(member(model, name), seen))
+            for name, seen in layers.items()
+        }
     except ValueError as error:
         raise UserError(f"{error}.") from error
     folder.mkdir(exist_ok=True)
     draw_routing(folder / "routing.png", inspected, np.asarray(output.lengths), title)
     primary = getattr(model, "primary_caps", None)
     if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
+        below = layers[CLASSES].arguments[0]
         draw_parts(folder / "parts.png", model, output, below, some, class_names, title)
+    return {name: _plain(of_layer) for name, of_layer in inspected.items()}
+
+
+def _inspected(layer: Any, seen: Seen) -> capsjax.Inspected:
+    """Looks into a layer, on as many images as there is room for."""
+    if seen.steps:
+        below, steps = zip(*((arguments[0], step) for arguments, step in seen.steps), strict=True)
+        look: Any = functools.partial(capsjax.inspect_steps, layer)
+        given: Any = (below, steps)
+    else:
+        look, given = functools.partial(capsjax.inspect_layer, layer), seen.arguments
+    pose = jax.tree.leaves(given)[0]  # what comes first in Capsules
+    votes = jax.eval_shape(layer.votes, pose)
+    of_image = votes.size // len(pose) * votes.dtype.itemsize
+    count = max(1, VOTES_BYTES // of_image)
+    return jax.jit(look)(*jax.tree.map(lambda x: x[:count], given))
+
+
+def _plain(inspected: capsjax.Inspected) -> dict[str, Any]:
     return {
         name: np.asarray(value).tolist() if np.ndim(value) else finite_or_none(float(value))
         for name, value in inspected._asdict().items()
     }
 
 
-def draw_routing(path: Path, inspected: capsjax.Inspected, lengths: np.ndarray, title: str) -> None:
-    """Draws entropy, agreement and change by iteration, and how present classes are.
+def draw_routing(
+    path: Path, inspected: Mapping[str, capsjax.Inspected], lengths: np.ndarray, title: str
+) -> None:
+    """Draws entropy, agreement and change of each layer by iteration, and how present classes are.
 
     Args:
         path: the PNG.
-        inspected: of the class capsules.
+        inspected: of each layer, by its name.
         lengths: `[n, classes]`.
         title: what the figure is of.
     """
-    figure = Figure(figsize=(13, 3.4), layout="constrained")
-    entropy, agree, change, present = figure.subplots(1, 4)
-    iterations = np.arange(1, len(inspected.entropy) + 1)
-    undecided = np.log(lengths.shape[1])
-    entropy.plot(iterations, inspected.entropy, "o-", color="#2f6690")
-    entropy.axhline(undecided, color="grey", linestyle="--", linewidth=0.8)
-    entropy.set(title="Entropy of the coupling (nats)", ylim=(0, 1.08 * undecided))
-    agree.plot(iterations, inspected.agreement, "o-", color="#2f6690")
+    figure = Figure(figsize=(16, 3.6), layout="constrained")
+    entropy, agree, coupling, pose, present = figure.subplots(1, 5)
+    for name, of_layer in inspected.items():
+        label = f"{name} ({float(of_layer.dead):.0%} dead)"
+        iterations = np.arange(1, len(of_layer.entropy) + 1)
+        entropy.plot(iterations, of_layer.entropy, "o-", label=label)
+        agree.plot(iterations, of_layer.agreement, "o-")
+        coupling.plot(iterations[1:], of_layer.coupling_change, "o-")
+        pose.plot(iterations[1:], of_layer.pose_change, "o-")
+    entropy.set(title="Entropy of the coupling (nats)")
+    entropy.legend(fontsize=8)
     agree.set(title="Agreement of votes and poses", ylim=(-1.05, 1.05))
-    for name, values, color in (
-        ("coupling, mean distance", inspected.coupling_change, "#2f6690"),
-        ("pose, share of its length", inspected.pose_change, "#c2571a"),
-    ):
-        change.plot(iterations[1:], values, "o-", color=color, label=name)
-    change.set(title="Change from the iteration before")
-    change.set_ylim(bottom=0)
-    if len(iterations) > 1:
-        change.legend(fontsize=8)
-    for axes in (entropy, agree, change):
-        axes.set_xticks(iterations)
+    coupling.set(title="Change of the coupling")
+    pose.set(title="Change of the poses, share of length")
+    for axes in (entropy, coupling, pose):
+        axes.set_ylim(bottom=0)
+    most = max(len(of_layer.entropy) for of_layer in inspected.values())
+    for axes in (entropy, agree, coupling, pose):
+        axes.set_xticks(np.arange(1, most + 1))
         axes.set_xlabel("iteration")
         axes.grid(alpha=0.3)
     present.hist(lengths.max(axis=1), bins=30, range=(0, 1), alpha=0.7, label="longest")
     others = np.sort(lengths, axis=1)[:, :-1].ravel()
     present.hist(others, bins=30, range=(0, 1), alpha=0.7, label="all others")
-    present.set(
-        title=f"Class capsules ({float(inspected.dead):.0%} dead)", xlabel="length", yscale="log"
-    )
+    present.set(title="Class capsules", xlabel="length", yscale="log")
     present.legend(fontsize=8)
     figure.suptitle(title)
     figure.savefig(path, dpi=110)

@@ -23,9 +23,9 @@ from capsjax.layers.step import Step
 from capsjax.layers.transform import Transform, kernel_shape, make_votes
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
-from capsjax.routing import Routing, UnsizedRouting, route
+from capsjax.routing import Routed, Routing, UnsizedRouting, route
 from capsjax.routing.patches import Competition, check_competition, over_patches
-from capsjax.routing.protocol import Sizes, route_one, sized
+from capsjax.routing.protocol import Sizes, every_iteration, route_one, routed_iterations, sized
 from capsjax.routing.stepwise import stepping
 
 T = TypeVar("T")
@@ -219,6 +219,18 @@ class ConvCaps(nnx.Module):
         routed = self._over_positions(functools.partial(route_one, self.routing), capsules)
         return Capsules(routed.pose, routed.activation), routed.coupling
 
+    def votes(self, pose: jax.Array) -> jax.Array:
+        """Poses `[batch, height, width, B, K]` -> votes `[batch, P, Q, I, types, dim]`."""
+        return self._votes(self._in_windows(pose.astype(self.dtype)))
+
+    def iterations(self, capsules: Capsules) -> Routed:
+        """What each of the `R` iterations of the routing comes to, arrays `[batch, P, Q, R, ...]`.
+
+        Raises:
+            ValueError: the routing cannot show its work.
+        """
+        return self._over_positions(every_iteration(self.routing), capsules)
+
     def step(self, capsules: Capsules, state: Any = None) -> Step:
         """One iteration of a routing that takes one at a time, see `StepwiseRouting`.
 
@@ -235,25 +247,27 @@ class ConvCaps(nnx.Module):
 
     def _over_positions(self, function: Callable[..., T], capsules: Capsules, *states: Any) -> T:
         """Applies a function that is called like the routing at all positions of all examples."""
-        pose, activation = self._seen(capsules)
-        votes = make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
+        pose = self._in_windows(capsules.pose.astype(self.dtype))
         return over_patches(
             function,
             self.routing,
-            votes,
-            activation,
+            self._votes(pose),
+            self._in_windows(capsules.activation[..., None])[..., 0],
             *states,
             pose=pose,
             windows=self.windows,
             competition=self.competition,
         )
 
-    def _seen(self, capsules: Capsules) -> tuple[jax.Array, jax.Array]:
-        """What each window sees, poses `[batch, P, Q, I, K]` and activations `[batch, P, Q, I]`."""
-        pose = self.windows.gather(capsules.pose.astype(self.dtype))
-        activation = self.windows.gather(capsules.activation)
-        *leading, _, _, in_dim = pose.shape
-        return pose.reshape(*leading, -1, in_dim), activation.reshape(*leading, -1)
+    def _in_windows(self, grid: jax.Array) -> jax.Array:
+        """What each window sees of `[batch, height, width, B, K]`: `[batch, P, Q, I, K]`."""
+        seen = self.windows.gather(grid)
+        *leading, _, _, dim = seen.shape
+        return seen.reshape(*leading, -1, dim)
+
+    def _votes(self, pose: jax.Array) -> jax.Array:
+        """Poses `[batch, P, Q, I, K]` in windows -> votes `[batch, P, Q, I, types, dim]`."""
+        return make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
 
 
 class ClassCaps(nnx.Module):
@@ -335,6 +349,16 @@ class ClassCaps(nnx.Module):
             self.routing, self.votes(capsules.pose), activation, pose=pose.astype(self.dtype)
         )
         return Capsules(routed.pose, routed.activation), routed.coupling
+
+    def iterations(self, capsules: Capsules) -> Routed:
+        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`.
+
+        Raises:
+            ValueError: the routing cannot show its work.
+        """
+        pose, activation = in_a_list(capsules)
+        votes = self.votes(capsules.pose)
+        return routed_iterations(self.routing, votes, activation, pose=pose.astype(self.dtype))
 
     def _coordinates(self) -> jax.Array:
         """What is added to the votes, `[1, height, width, 1, 1, D]`."""

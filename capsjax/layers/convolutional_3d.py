@@ -13,8 +13,8 @@ from capsjax.capsules import Capsules
 from capsjax.layers.convolutional import GridShape
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
-from capsjax.routing import Routing, UnsizedRouting, route
-from capsjax.routing.protocol import Sizes, sized
+from capsjax.routing import Routed, Routing, UnsizedRouting, route
+from capsjax.routing.protocol import Sizes, routed_iterations, sized
 
 
 class Conv3dCaps(nnx.Module):
@@ -100,17 +100,29 @@ class Conv3dCaps(nnx.Module):
             Capsules of `output_shape`, and the coupling coefficients `[batch, B, P, Q, types]`; all
             in float32 at least.
         """
-        pose = jnp.moveaxis(capsules.pose.astype(self.dtype), 3, 1)
-        batch, in_types, *_ = pose.shape
-        routed = route(
-            self.routing,
-            self.votes(capsules.pose),
-            jnp.mean(capsules.activation, axis=(1, 2)),
-            pose=pose.reshape(batch, in_types, -1),
-        )
+        activation, pose = self._types(capsules)
+        routed = route(self.routing, self.votes(capsules.pose), activation, pose=pose)
+        batch, in_types = activation.shape
 
         def on_grid(x: jax.Array, *leading: Any) -> jax.Array:
             return x.reshape(*leading, *self.output_shape[:3], *x.shape[len(leading) + 1 :])
 
         above = Capsules(on_grid(routed.pose, batch), on_grid(routed.activation, batch))
         return above, on_grid(routed.coupling, batch, in_types)
+
+    def iterations(self, capsules: Capsules) -> Routed:
+        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`.
+
+        The capsules above are in one axis, `P * Q * types` of them.
+
+        Raises:
+            ValueError: the routing cannot show its work.
+        """
+        activation, pose = self._types(capsules)
+        return routed_iterations(self.routing, self.votes(capsules.pose), activation, pose=pose)
+
+    def _types(self, capsules: Capsules) -> tuple[jax.Array, jax.Array]:
+        """What is routed, the types below: activations `[batch, B]`, poses `[batch, B, H W K]`."""
+        pose = jnp.moveaxis(capsules.pose.astype(self.dtype), 3, 1)
+        activation = jnp.mean(capsules.activation, axis=(1, 2))
+        return activation, pose.reshape(*activation.shape, -1)

@@ -12,9 +12,9 @@ from capsjax import _checks
 from capsjax.capsules import Capsules
 from capsjax.layers.step import Step
 from capsjax.layers.transform import Transform, kernel_shape, make_votes
-from capsjax.routing import Implementation, Routing, UnsizedRouting, route, route_dense
+from capsjax.routing import Implementation, Routed, Routing, UnsizedRouting, route, route_dense
 from capsjax.routing.dense import check_implementation
-from capsjax.routing.protocol import Sizes, over_examples, sized
+from capsjax.routing.protocol import Sizes, over_examples, routed_iterations, sized
 from capsjax.routing.stepwise import stepping
 
 
@@ -134,6 +134,17 @@ class DenseCaps(nnx.Module):
         else:
             routed = route(self.routing, self.votes(pose), capsules.activation, pose=pose)
         return Capsules(routed.pose, routed.activation), routed.coupling
+
+    def iterations(self, capsules: Capsules) -> Routed:
+        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`.
+
+        Raises:
+            ValueError: the routing cannot show its work.
+        """
+        votes = self.votes(capsules.pose)
+        return routed_iterations(
+            self.routing, votes, capsules.activation, pose=capsules.pose.astype(self.dtype)
+        )
 
     def step(self, capsules: Capsules, state: Any = None) -> Step:
         """One iteration of a routing that takes one at a time, see `StepwiseRouting`.

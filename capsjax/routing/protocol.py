@@ -217,6 +217,47 @@ def trace(
     return over_examples(routing.trace, routing, votes, activation, pose)
 
 
+def every_iteration(routing: Any) -> Callable[..., Routed]:
+    """A function that is called like a routing and keeps what each of its iterations comes to.
+
+    Args:
+        routing: one of the library's, or another that has `trace` and `outcome`.
+
+    Returns:
+        `(votes [I, J, D], activation [I], **asked) -> Routed` of arrays `[R, ...]`.
+
+    Raises:
+        ValueError: the routing cannot show its work.
+    """
+    if not hasattr(routing, "trace"):
+        raise ValueError(f"{name_of(routing)} has no trace: it cannot show its work")
+
+    def iterations(*arrays: jax.Array, **asked: Any) -> Routed:
+        return jax.vmap(routing.outcome)(routing.trace(*arrays, **asked))
+
+    return iterations
+
+
+def routed_iterations(
+    routing: Any, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
+) -> Routed:
+    """What each of the `R` iterations of a routing comes to, for every example of a batch.
+
+    Args:
+        routing: as of `every_iteration`.
+        votes: `[..., I, J, D]`.
+        activation: `[..., I]` with the same leading axes.
+        pose: `[..., I, K]`, for a routing that asks for it.
+
+    Returns:
+        Arrays `[..., R, J, D]`, `[..., R, J]` and `[..., R, I, J]`.
+
+    Raises:
+        ValueError: as `route`, or the routing cannot show its work.
+    """
+    return over_examples(every_iteration(routing), routing, votes, activation, pose)
+
+
 def over_examples(
     function: Callable[..., T],
     routing: Routing,

@@ -7,14 +7,19 @@ from flax import nnx
 
 from capsjax import (
     Capsules,
+    ClassCaps,
+    Conv3dCaps,
+    ConvCaps,
     DenseCaps,
     DynamicRouting,
+    GridShape,
+    InvertedAttention,
     Routed,
     agreement,
     coupling_entropy,
     dead_share,
     inspect_layer,
-    iterations_of,
+    inspect_steps,
     norm,
 )
 from tests.tolerance import assert_close
@@ -58,8 +63,7 @@ def test_a_layer_shows_every_iteration():
     layer = DenseCaps(I, K, J, D, routing=DynamicRouting(3), rngs=nnx.Rngs(0))
     pose = 3 * draw(B, I, K)
     below = Capsules(pose, norm(pose))
-    votes, routed = iterations_of(layer, below)
-    assert_close(votes, layer.votes(pose))
+    routed = layer.iterations(below)
     assert routed.pose.shape == (B, 3, J, D)
     above, coupling = layer(below)
     assert_close(routed.pose[:, -1], above.pose, reduction_length=I * D)
@@ -75,11 +79,64 @@ def test_a_layer_shows_every_iteration():
     assert_close(coupling, routed.coupling[:, -1], reduction_length=I * D)
 
 
+GRID = GridShape(4, 5, 2, K)
+LAYERS = {
+    "conv": (ConvCaps, {"kernel_size": 3}),
+    "conv, by patch": (ConvCaps, {"kernel_size": 3, "competition": "patch", "padding": "SAME"}),
+    "class": (ClassCaps, {"transform": "linear", "coordinates": False}),
+    "conv 3d": (Conv3dCaps, {"kernel_size": 3}),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_last_iteration_on_a_grid_is_what_the_layer_returns(name):
+    kind, options = LAYERS[name]
+    layer = kind(GRID, J, D, routing=DynamicRouting(3), rngs=nnx.Rngs(0), **options)
+    pose = 3 * draw(B, *GRID)
+    below = Capsules(pose, norm(pose))
+    above, coupling = layer(below)
+    routed, votes = layer.iterations(below), layer.votes(pose)
+    leading, n_in = votes.shape[:-3], votes.shape[-3]
+    assert routed.coupling.shape == (*leading, 3, *votes.shape[-3:-1])
+    for all_of_them, last in ((routed.coupling, coupling), (routed.pose, above.pose)):
+        seen = jnp.moveaxis(all_of_them, len(leading), 0)[-1]
+        assert_close(seen.reshape(last.shape), last, reduction_length=n_in * D)
+
+
+def test_every_position_counts_alike():
+    layer = ConvCaps(
+        GRID, J, D, kernel_size=3, competition="patch", routing=DynamicRouting(2), rngs=nnx.Rngs(0)
+    )
+    pose = 3 * draw(B, *GRID)
+    below = Capsules(pose, norm(pose))
+    found, routed = inspect_layer(layer, below), layer.iterations(below)
+    entropies = np.asarray(coupling_entropy(routed.coupling), np.float64)  # [B, P, Q, R, I]
+    expected = entropies.mean(axis=(0, 1, 2, 4)).astype(np.float32)
+    assert_close(found.entropy, expected, reduction_length=entropies.size)
+    first, second = np.moveaxis(np.asarray(routed.pose, np.float64), 3, 0)
+    expected = np.linalg.norm(second - first, axis=-1).mean()
+    expected /= np.linalg.norm(second, axis=-1).mean()
+    assert_close(found.pose_change, np.float32([expected]), reduction_length=second.size)
+
+
+def test_steps_show_what_a_layer_shows_alone():
+    layer = DenseCaps(I, K, J, D, routing=InvertedAttention(iterations=3), rngs=nnx.Rngs(0))
+    pose = draw(B, I, K)
+    below = Capsules(pose, norm(pose))
+    steps = [layer.step(below)]
+    for _ in range(2):
+        steps.append(layer.step(below, steps[-1].state))
+    found, alone = inspect_steps(layer, [below] * 3, steps), inspect_layer(layer, below)
+    for name in alone._fields:
+        assert_close(getattr(found, name), getattr(alone, name), reduction_length=B * I * J * D)
+    assert found.entropy[0] > found.entropy[2]
+
+
 def test_a_routing_that_shows_nothing_is_told():
     def mean(votes, activation):
         pose = votes.mean(0)
         return Routed(pose, norm(pose), jnp.ones(votes.shape[:2]))
 
     layer = DenseCaps(I, K, J, D, routing=mean, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="function has no trace: it cannot show its work"):
+    with pytest.raises(ValueError, match="mean has no trace: it cannot show its work"):
         inspect_layer(layer, Capsules(draw(B, I, K), jnp.ones((B, I))))
