@@ -29,9 +29,11 @@ def draw_accuracy(results: Sequence[Result]) -> Figure:
             )
         axes.plot(values, np.full(len(values), place), "o", color="#6b7f99", markersize=4)
         axes.plot([interval.mean], [place], "|", color="black", markersize=14)
-    axes.set_yticks(places, [f"{r['label']}  ({r['dataset']})" for r in results], fontsize=8)
+    axes.set_yticks(places, _labels(results), fontsize=8)
     axes.set_ylim(-0.6, len(results) - 0.4)
-    axes.set_xlabel("test accuracy in percent: mean, 95 % interval of the mean, and each seed")
+    figure.supxlabel(
+        "test accuracy in percent: mean, 95 % interval of the mean, and each seed", fontsize=10
+    )
     axes.set_xlim(right=min(100.0, axes.get_xlim()[1]))
     axes.grid(axis="x", alpha=0.3)
     return figure
@@ -45,9 +47,8 @@ def draw_robustness(results: Sequence[Result]) -> Figure:
         axes = figure.add_subplot(1, len(PERTURBATIONS), index)
         none = 1.0 if kind == "scaling" else 0.0
         strengths = [none, *perturbation.strengths]
-        for number, result in enumerate(results):
+        for number, (result, label) in enumerate(zip(results, _labels(results), strict=True)):
             means = 100 * np.mean(result["robustness"][kind], axis=1)
-            label = f"{result['label']} ({result['dataset']})"
             style = styles[number // 10 % len(styles)]
             axes.plot(strengths, means, style, marker=".", color=f"C{number % 10}", label=label)
         if kind == "scaling":
@@ -63,3 +64,10 @@ def draw_robustness(results: Sequence[Result]) -> Figure:
         handles, labels, loc="outside lower center", ncols=min(4, len(results)), fontsize=8
     )
     return figure
+
+
+def _labels(results: Sequence[Result]) -> list[str]:
+    """What the cells are called: with the data set where there is more than one."""
+    if len({result["dataset"] for result in results}) == 1:
+        return [result["label"] for result in results]
+    return [f"{result['label']} ({result['dataset']})" for result in results]
