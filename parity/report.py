@@ -4,6 +4,7 @@ import io
 import math
 import os
 import platform
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from parity.compare import BINS, SMALLEST_EXPONENT, Comparison
 from parity.evaluation import LATER_GROUPS
 from train.errors import UserError
 from train.run import finite_or_none
+from train.tables import aligned
 
 _WITHIN, _BEYOND, _REFERENCE = "#2a7f3f", "#b3261e", "#6b7f99"
 COLUMNS = ("stage", "shape", "absolute", "relative", "limit", "verdict", "worst case")
@@ -33,7 +35,9 @@ def table(result: Result, *, verbose: bool = False) -> str:
     blocks = []
     for network, comparisons in _by_network(result.comparisons if verbose else result.worst()):
         rows = [(f"{c.stage.group}: {c.stage.name}", *_cells(c)) for c in comparisons]
-        blocks.append(f"{network} ({result.dtype})\n{_aligned([COLUMNS, *rows])}")
+        blocks.append(
+            f"{network} ({result.dtype})\n{textwrap.indent(aligned([COLUMNS, *rows]), '  ')}"
+        )
     return "\n\n".join(blocks)
 
 
@@ -92,7 +96,7 @@ def summary(results: Mapping[str, Sequence[Result]]) -> str:
     count = sum(len(result.comparisons) for result in every)
     seconds = sum(result.seconds for result in every)
     failed = [result for result in every if not result.passed]
-    lines = [_aligned([columns, *rows]), ""]
+    lines = [textwrap.indent(aligned([columns, *rows]), "  "), ""]
     lines += [f"{result.layout}, {result.dtype}: {verdict(result)}" for result in failed]
     lines.append(
         f"FAIL: {len(failed)} of {len(every)} checks part."
@@ -333,15 +337,6 @@ def _number(value: float | None) -> str:
     if value is None:
         return "-"
     return "0" if value == 0 else f"{value:.1e}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def _plain(comparison: Comparison) -> dict[str, Any]:

@@ -230,6 +230,16 @@ def finite_or_none(value: float) -> float | None:
 
 
 def write_json(path: Path, values: Any) -> None:
+    """Writes plain values as a JSON file, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all.
 
     Raises:
@@ -237,9 +247,8 @@ def write_json(path: Path, values: Any) -> None:
     """
     staged = path.with_name(f".{path.name}.new")
     try:
-        with staged.open("w", encoding="utf-8") as file:
-            json.dump(values, file, indent=2, allow_nan=False)
-            file.write("\n")
+        with staged.open("wb") as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         staged.replace(path)

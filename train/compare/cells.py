@@ -120,9 +120,13 @@ def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"unknown {what} {name!r}, choose from: {', '.join(known)}.")
 
 
-def identity(cell: Cell, seeds: Sequence[int]) -> dict[str, Any]:
+def identity(cell: Cell, seeds: Sequence[int], robustness_examples: int) -> dict[str, Any]:
     """What decides the numbers of a cell, as plain values, to tell whether a result is its."""
-    return {"seeds": list(seeds), "config": {**to_values(cell.config), "seed": 0}}
+    return {
+        "seeds": list(seeds),
+        "config": {**to_values(cell.config), "seed": 0},
+        "robustness_examples": robustness_examples,
+    }
 
 
 def difference(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

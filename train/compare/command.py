@@ -1,5 +1,6 @@
 """`python -m train compare`: trains what is missing, and writes the tables and figures."""
 
+import io
 import json
 import shlex
 from argparse import Namespace
@@ -23,7 +24,8 @@ from train.errors import UserError
 from train.machine import describe_machine
 from train.network import out_of_memory_is_bad_input
 from train.own_routing import trust
-from train.run import write_json, writing
+from train.run import write_json, write_whole, writing
+from train.tables import aligned
 
 SHOWN = ("model", "routing", "dataset", "accuracy", "spread", "against first", "images/s")
 """The columns that are printed; the files have all."""
@@ -62,8 +64,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
             _write(out, results, command)
     print(_table(results))
     print(*limits(results), sep="\n")
-    if saved := next((r["saved"] for r in results if r.get("saved")), None):
-        print(_told(saved))
+    print(*_saving(results), sep="\n")
     print(f"{out}: table.md, table.csv, results.json, accuracy.png, robustness.png")
 
 
@@ -74,7 +75,7 @@ def _results(
     seeds = range(options.seeds)
     kept: dict[str, dict[str, Any] | None] = {}
     for cell in cells:
-        wanted = identity(cell, seeds) | {"robustness_examples": options.robustness_examples}
+        wanted = identity(cell, seeds, options.robustness_examples)
         kept[cell.name] = _read(options.out, cell, wanted, overwrite=options.overwrite)
     missing = [cell for cell in cells if kept[cell.name] is None]
     steps = [cell.config.total_steps(len(datasets[cell.dataset].train)) for cell in missing]
@@ -112,7 +113,7 @@ def _train(
         trained = program.train(progress.step)
         measured = measure(cell.config, trained, dataset, options.robustness_examples)
     return {
-        "identity": identity(cell, seeds) | {"robustness_examples": options.robustness_examples},
+        "identity": identity(cell, seeds, options.robustness_examples),
         "model": cell.model,
         "routing": cell.routing,
         "dataset": cell.dataset,
@@ -160,40 +161,29 @@ def _read(
 
 
 def _write(out: Path, results: Sequence[Mapping[str, Any]], command: str) -> None:
-    saved = next((r["saved"] for r in results if r.get("saved")), None)
-    text = markdown(results, command)
-    if saved:
-        text += f"\n{_told(saved)}\n"
-    _replace(out / "table.md", text.encode())
-    _replace(out / "table.csv", csv_text(results).encode())
+    text = "\n".join([markdown(results, command), *_saving(results), ""])
+    write_whole(out / "table.md", text.encode())
+    write_whole(out / "table.csv", csv_text(results).encode())
     machine = describe_machine(("jax", "flax", "optax"))
     write_json(out / "results.json", {"command": command, **machine, "cells": list(results)})
     for name, draw in (("accuracy", draw_accuracy), ("robustness", draw_robustness)):
-        staged = out / f".{name}.png"
-        draw(results).savefig(staged, dpi=110)
-        staged.replace(out / f"{name}.png")
+        png = io.BytesIO()
+        draw(results).savefig(png, format="png", dpi=110)
+        write_whole(out / f"{name}.png", png.getvalue())
 
 
-def _replace(path: Path, content: bytes) -> None:
-    staged = path.with_name(f".{path.name}.new")
-    staged.write_bytes(content)
-    staged.replace(path)
-
-
-def _told(saved: Mapping[str, float]) -> str:
-    """What training all seeds at once saves."""
-    ratio = saved["alone"] * saved["seeds"] / saved["together"]
-    return (
-        f"All {saved['seeds']} seeds at once: {1000 * saved['together']:.1f} ms a step, one alone "
-        f"{1000 * saved['alone']:.1f} ms: {ratio:.2f} times as fast as one after the other (first "
-        "cell)."
-    )
+def _saving(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What training all seeds at once saves, if there were more than one."""
+    told = []
+    for saved in [saved for result in results if (saved := result["saved"])][:1]:
+        ratio = saved["alone"] * saved["seeds"] / saved["together"]
+        told.append(
+            f"All {saved['seeds']} seeds at once: {1000 * saved['together']:.1f} ms a step, one "
+            f"alone {1000 * saved['alone']:.1f} ms: {ratio:.2f} times as fast as one after the "
+            "other (first cell)."
+        )
+    return told
 
 
 def _table(results: Sequence[Mapping[str, Any]]) -> str:
-    lines = [SHOWN, *(tuple(row[name] for name in SHOWN) for row in rows(results))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(SHOWN))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return aligned([SHOWN, *([row[name] for name in SHOWN] for row in rows(results))])

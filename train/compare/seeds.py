@@ -98,7 +98,7 @@ class SeedsProgram:
         Args:
             told: called with the number of steps that were taken since the last call.
         """
-        compiled = self._compile()
+        compiled = self._compiled
         done, timed, seconds = 0, 0, 0.0
         while done < self.total:
             count = min(STEPS, self.total - done)
@@ -121,7 +121,7 @@ class SeedsProgram:
 
     def seconds_per_step(self, steps: int = STEPS) -> float:
         """Time of a step of all networks, which stay as they are; compilation left out."""
-        compiled, batches = self._compile(), self._batches(0)
+        compiled, batches = self._compiled, self._batches(0)
         times = []
         for _ in range(2):
             states = jax.tree.map(lambda array: array.copy(), self.states)
@@ -130,7 +130,8 @@ class SeedsProgram:
             times.append(time.perf_counter() - start)
         return min(times) / steps
 
-    def _compile(self) -> Any:
+    @functools.cached_property
+    def _compiled(self) -> Any:
         return self._steps.lower(
             self.states, self._constants, self._batches(0), jnp.int32(1)
         ).compile()
