@@ -3,8 +3,10 @@
     .venv/bin/python -m tests.soak.endurance --steps 2000
 
 A tiny network is logged, evaluated and saved all the way. What the process holds is looked at
-several times a second; the last tenth of the run may hold no more than the second tenth did, but
-for 3 % of memory. Exits with 1 if it does. Linux only.
+several times a second. The last tenth of the run may hold no more memory than the second tenth did,
+but for 3 %, and no more files and threads than the tenths of the first half. Of these a save takes
+some for a moment, so it is the fewest of a tenth that count: what is never given back is held all
+the time. Exits with 1 if it holds more. Linux only.
 """
 
 import argparse
@@ -78,14 +80,18 @@ def endure(out: Path, steps: int) -> list[Sample]:
 
 
 def by_tenth(samples: list[Sample], steps: int) -> list[Sample]:
-    """The median of what was seen in each tenth of a run."""
+    """What was seen in each tenth of a run: medians, and the fewest files and threads."""
     tenths: list[list[Sample]] = [[] for _ in range(TENTHS)]
     for sample in samples:
         if 0 < sample.step < steps:
             tenths[sample.step * TENTHS // steps].append(sample)
-    names = [field.name for field in dataclasses.fields(Sample)]
     return [
-        Sample(*(statistics.median(getattr(sample, name) for sample in tenth) for name in names))
+        Sample(
+            step=round(statistics.median(sample.step for sample in tenth)),
+            megabytes=statistics.median(sample.megabytes for sample in tenth),
+            files=min(sample.files for sample in tenth),
+            threads=min(sample.threads for sample in tenth),
+        )
         for tenth in tenths
         if tenth
     ]
@@ -98,17 +104,14 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tenths = by_tenth(endure(Path(folder) / "run", options.steps), options.steps)
-    print("| step | memory, MB | open files | threads |\n|---|---|---|---|")
+    print("| step | memory, MB | fewest open files | fewest threads |\n|---|---|---|---|")
     for tenth in tenths:
-        print(
-            f"| {tenth.step:,.0f} | {tenth.megabytes:,.1f} | {tenth.files:.0f} | "
-            f"{tenth.threads:.0f} |"
-        )
-    early, late = tenths[1], tenths[-1]
+        print(f"| {tenth.step:,} | {tenth.megabytes:,.1f} | {tenth.files} | {tenth.threads} |")
+    early, late = tenths[1 : TENTHS // 2], tenths[-1]
     flat = (
-        late.megabytes <= MORE_MEMORY * early.megabytes
-        and late.files <= early.files
-        and late.threads <= early.threads
+        late.megabytes <= MORE_MEMORY * early[0].megabytes
+        and late.files <= max(tenth.files for tenth in early)
+        and late.threads <= max(tenth.threads for tenth in early)
     )
     print("flat" if flat else "NOT flat")
     return int(not flat)
