@@ -13,28 +13,32 @@ from train.objective import Objective
 
 
 class CNN(ModelReference):
-    """Convolutions, two dense layers, and a softmax; nothing is dropped out."""
+    """Convolutions, the largest of each 2x2, two dense layers, and a softmax; nothing dropped."""
 
     parts = ("convolutions.0", "convolutions.1", "hidden.0", "classes")
     tiny: ClassVar = {
-        "image_shape": (8, 6, 2),
+        "image_shape": (10, 9, 2),
         "num_classes": 10,
         "features": (4, 3),
-        "kernel_size": 3,
+        "kernel_size": (3, 5),
+        "pool": 2,
         "hidden": (7, 9),
         "dropout": 0.0,
     }
     objective = Objective(loss="cross_entropy")
-    longest_sums = (144, 48)
+    longest_sums = (100, 48)
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__()
         height, width, channels = sizes["image_shape"]
-        kernel = sizes["kernel_size"]
+        self.pool = sizes["pool"]
         widths = [channels, *sizes["features"]]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(widths)
+            nn.Conv2d(a, b, kernel, padding=kernel // 2)
+            for (a, b), kernel in zip(pairwise(widths), sizes["kernel_size"], strict=True)
         )
+        for _ in self.convolutions:
+            height, width = height // self.pool, width // self.pool
         widths = [height * width * widths[-1], *sizes["hidden"]]
         self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.classes = nn.Linear(widths[-1], sizes["num_classes"])
@@ -46,7 +50,7 @@ class CNN(ModelReference):
         for index, convolution in enumerate(self.convolutions):
             maps = convolution(x)
             stages[f"convolutions_{index}"] = maps.permute(0, 2, 3, 1)
-            x = torch.relu(maps)
+            x = functional.max_pool2d(torch.relu(maps), self.pool)
         x = x.permute(0, 2, 3, 1).flatten(1)
         for index, layer in enumerate(self.hidden):
             x = layer(x)

@@ -29,6 +29,23 @@ def test_the_published_network_has_the_published_size():
     assert round(count / 1e6, 1) == 35.4
 
 
+def test_the_published_network_for_pairs_of_digits_has_the_published_size():
+    sizes = {"features": (512, 256), "kernel_size": (9, 5), "pool": 2, "hidden": (1024,)}
+    model = nnx.eval_shape(
+        lambda: CNN(image_shape=(36, 36, 1), num_classes=10, rngs=nnx.Rngs(0), **sizes)
+    )
+    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+    assert count == 24_563_978
+    assert round(count / 1e6, 2) == 24.56
+
+
+def test_the_largest_of_each_square_is_kept():
+    model = make(features=(3,), pool=2, hidden=())
+    maps = np.maximum(np.asarray(model.convolutions[0](images())), 0)
+    largest = maps[:, :, :4].reshape(4, 3, 2, 2, 2, 3).max(axis=(2, 4)).reshape(4, -1)
+    assert_close(model(images()).logits, model.classes(jnp.asarray(largest)), reduction_length=18)
+
+
 def test_probabilities_are_the_softmax_of_the_logits_and_there_are_no_capsules():
     output = make()(images())
     assert output.capsules is None
@@ -55,6 +72,8 @@ def test_coarse_images_have_exact_probabilities():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"pool": 3}, "nothing is left of an image of 6x5 when 2 times one of 3x3"),
+        ({"kernel_size": (3, 3, 3)}, "there are 2 convolutions, but kernel_size is"),
         ({"dropout": 1}, "dropout must be less than 1"),
         ({"dropout": -0.1}, "dropout must be a number from 0 to 1"),
         ({"features": 3}, "features must be a sequence of integers"),
