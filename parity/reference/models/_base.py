@@ -30,6 +30,7 @@ class ModelReference(nn.Module):
       tiny: arguments of a network in which no two sizes are equal that could be confused.
       objective: what it is trained with.
       normalises_batch: whether it has batch normalisation; see `parity.family`.
+      pools: whether the largest of several values is passed on.
       normalises_activations: whether what a routing makes activations of is normalised, too.
       longest_sums: terms of the longest sum of the tiny network, forwards for one example and
         backwards for each example of a batch.
@@ -39,6 +40,7 @@ class ModelReference(nn.Module):
     tiny: ClassVar[Mapping[str, Any]]
     objective: ClassVar[Objective] = Objective()
     normalises_batch: ClassVar[bool] = False
+    pools: ClassVar[bool] = False
     normalises_activations: ClassVar[bool] = False
     longest_sums: ClassVar[tuple[int, int]]
 

@@ -26,6 +26,7 @@ class CNN(ModelReference):
         "dropout": 0.0,
     }
     objective = Objective(loss="cross_entropy")
+    pools = True
     longest_sums = (100, 48)
 
     def __init__(self, **sizes: Any) -> None:
