@@ -27,8 +27,8 @@ TRAINED = Case("tiny", 3, 7)
 # where all images are alike or each is a constant: what it then sends back are rounding errors, a
 # few hundred times enlarged, of gradients that are zero. So there it is compared forwards alone,
 # on images that are exactly alike. Not even that, where activations are normalised that a routing
-# makes of equal votes: its logarithms round one capsule otherwise than the next. It is the same with
-# the largest of several values: where they are alike, rounding decides which gets the gradient.
+# makes of equal votes: its logarithms round one capsule otherwise than the next. It is alike with
+# the largest of several values: where they are the same, rounding decides which gets the gradient.
 VARIED = ("images", "1e4")
 ALIKE = THREE_ITERATIONS._replace(gradients=False, kinds=("zeros", "1e-20"))
 

@@ -30,7 +30,7 @@ class ModelReference(nn.Module):
       tiny: arguments of a network in which no two sizes are equal that could be confused.
       objective: what it is trained with.
       normalises_batch: whether it has batch normalisation; see `parity.family`.
-      pools: whether the largest of several values is passed on.
+      pools: whether the largest of several values is passed on; see there, too.
       normalises_activations: whether what a routing makes activations of is normalised, too.
       longest_sums: terms of the longest sum of the tiny network, forwards for one example and
         backwards for each example of a batch.
