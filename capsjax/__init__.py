@@ -44,6 +44,7 @@ from capsjax.models import (
     create_model,
     list_models,
     model_options,
+    published_options,
     published_routing,
 )
 from capsjax.routing import (
@@ -181,6 +182,7 @@ __all__ = [
     "margin_loss",
     "model_options",
     "norm",
+    "published_options",
     "published_routing",
     "reconstruction_loss",
     "route",

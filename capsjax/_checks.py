@@ -95,6 +95,17 @@ def fraction(name: str, value: Any) -> float:
     return float(value)
 
 
+def not_negative_integer(name: str, value: Any) -> int:
+    """The value as an int, if it is an integer of at least 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(f"{name} must be an integer of at least 0, not {value!r}")
+    return int(value)
+
+
 def boolean(name: str, value: Any) -> bool:
     """The value, if it is True or False.
 

@@ -172,13 +172,22 @@ def _refuse_two_of(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _check_layout(options, progress):  # type: ignore[no-untyped-def]
-    """Compares CapsNet with the paper's, or with a public implementation, in every size."""
+    """Compares with the paper's CapsNet, in every size, or with a public implementation."""
     from parity import checks
+    from parity.family import check_subject, layout_subject
     from parity.pairs import PAIRS, SIZES
+    from parity.reference import OTHERS
 
     layout = options.layout or "reference"
-    if layout not in PAIRS:
-        raise UserError(f"there is no layout {layout!r}: choose one of {', '.join(sorted(PAIRS))}.")
+    if layout not in {*PAIRS, *OTHERS}:
+        known = ", ".join(sorted({*PAIRS, *OTHERS}))
+        raise UserError(f"there is no layout {layout!r}: choose one of {known}.")
+    if layout in OTHERS:
+        if options.sizes is not None:
+            raise UserError(f"--layout {layout} compares tiny networks: leave --sizes out.")
+        return check_subject(
+            layout_subject(layout), x64=options.x64, data_dir=options.data_dir, seed=options.seed
+        )
     return checks.check(
         layout=layout,
         sizes=tuple(SIZES) if options.sizes is None else (options.sizes,),

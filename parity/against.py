@@ -169,6 +169,11 @@ def compare_module(
         raise UserError(f"{path} does not fit the layout {table.name}: {problems}.")
     if broken := [name for name, tensor in state.items() if not _is_sound(tensor)]:
         raise UserError(f"{path} has values that are no finite floats in {', '.join(broken)}.")
+    if table.model != "capsnet":
+        raise UserError(
+            f"the layout {table.name} is of {table.model}, and --against compares modules with "
+            f"capsnet alone: python -m parity check --layout {table.name} proves the layout."
+        )
     module = load_module(spec)
     load_weights(module, state, spec=spec, path=path, dtype=dtype)
     _, split = load_images(data_dir)

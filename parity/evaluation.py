@@ -86,7 +86,7 @@ def of_reference(
         values.pop(Stage(FORWARD, "mask"), None)  # nothing is masked
     values |= {Stage(LOSS, name): _numpy(tensor) for name, tensor in losses.items()}
     if gradients:
-        by_parameter = gradients_of(pair, losses["total"])
+        by_parameter = pair.compared(gradients_of(pair, losses["total"]))
         assert seen.grad is not None
         by_parameter["images"] = _numpy(seen.grad.permute(0, 2, 3, 1))
         values |= {Stage(GRADIENT, name): array for name, array in by_parameter.items()}
@@ -123,7 +123,7 @@ def of_capsjax(
     )
     values = {Stage(FORWARD, name): array for name, array in stages.items()}
     values |= {Stage(LOSS, name): array for name, array in losses.items()}
-    values |= {Stage(GRADIENT, name): array for name, array in by_parameter.items()}
+    values |= {Stage(GRADIENT, name): array for name, array in pair.compared(by_parameter).items()}
     # The dicts of a jitted function come back sorted by name.
     symbols = symbols_in(values) if pair.parts else _trace_fields(pair.model)
     return _in_order(values, symbols)

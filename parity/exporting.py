@@ -1,9 +1,8 @@
 """From a run of `python -m train` to a file of PyTorch weights."""
 
 import dataclasses
-import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ import capsjax
 from capsjax.capsules import squash_from
 from parity import weights
 from parity.layouts import Layout, Match, get_layout, match_parameters
-from parity.state_files import require_suffix, write_state
+from parity.state_files import require_suffix, with_counters, write_state
 from train.checkpoint import Which
 from train.config import FitConfig
 from train.errors import UserError
 from train.evaluate import load_state
+from train.own_routing import make_routing, takes_iterations
 from train.run import Run, load_run
 
-_COMPARED_MODEL_OPTIONS = ("conv_stride", "primary_order", "primary_squash", "decoder_combine")
 _OF_THE_DECODER = ("reconstruction_weight", "mask_in_training", "mask_in_test")
 
 
@@ -34,7 +33,7 @@ class Exported:
         layout: the layout.
         step: of the checkpoint.
         tensors: how many were written.
-        parameters: number of their values.
+        parameters: number of their values, statistics of batches not among them.
         differences: in what the run computes something else than the layout's network.
     """
 
@@ -85,13 +84,14 @@ def export_run(
             )
         )
     _, state = load_state(run, which, devices=1)
-    parameters = {
+    parameters = weights.by_name(state.weights)
+    learned = {
         name: np.asarray(jax.device_get(array))
-        for name, array in weights.by_name(state.weights).items()
+        for name, array in {**parameters, **weights.by_name(state.model_state)}.items()
     }
-    found = match_parameters(table, {name: a.shape for name, a in parameters.items()})
+    found = match_parameters(table, {name: array.shape for name, array in learned.items()})
     _require_complete(run, found)
-    tensors = found.to_source(parameters)
+    tensors = with_counters(found.to_source(learned), int(state.step))
     write_state(out, tensors)
     return Exported(
         table,
@@ -105,8 +105,7 @@ def export_run(
 def differences(run: Run, layout: Layout) -> list[str]:
     """In what a run computes something else than a layout's network of the same sizes.
 
-    Sizes are no difference, and neither is the stride of the primary capsules: a network has them
-    as arguments.
+    Sizes are no difference, and neither is what else the PyTorch network has as an argument.
 
     Returns:
         A text for each field, with the run's value and the layout's.
@@ -115,8 +114,9 @@ def differences(run: Run, layout: Layout) -> list[str]:
     expected = layout.config(run.image_shape, run.num_classes)
     if config.model != expected.model:
         return [f"model: {config.model!r}, expected {expected.model!r}"]
-    ours, theirs = _behaviour(config), _behaviour(expected)
-    if config.model_options.get("decoder_hidden", ()) is None:
+    compared = layout.table.compared
+    ours, theirs = _behaviour(config, compared), _behaviour(expected, compared)
+    if _options(config).get("decoder_hidden") is None:
         for name in (*_OF_THE_DECODER, "model_options decoder_combine"):
             ours.pop(name, None)
     return [
@@ -126,19 +126,30 @@ def differences(run: Run, layout: Layout) -> list[str]:
     ]
 
 
+def _options(config: FitConfig) -> dict[str, Any]:
+    """The options of the model, with every default written out."""
+    return {**capsjax.published_options(config.model), **config.model_options}
+
+
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, float) and isinstance(b, int | float):
         return math.isclose(a, b, rel_tol=1e-9)
     return a == b
 
 
-def _behaviour(config: FitConfig) -> dict[str, Any]:
-    """What a configuration computes, apart from sizes, with every default written out."""
+def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:
+    """What a configuration computes, apart from sizes, with every default written out.
+
+    Args:
+        config: the configuration.
+        compared: options of the model that matter.
+    """
     values: dict[str, Any] = {
         name: getattr(config, name)
         for name in (
             "input_mean",
             "input_std",
+            "loss",
             "margin_of",
             "margin_power",
             "margin_weight",
@@ -146,24 +157,32 @@ def _behaviour(config: FitConfig) -> dict[str, Any]:
             "routing",
         )
     }
-    published = inspect.signature(capsjax.CapsNet.__init__).parameters
-    for name in _COMPARED_MODEL_OPTIONS:
-        value = config.model_options.get(name, published[name].default)
-        values[f"model_options {name}"] = squash_from(value) if name == "primary_squash" else value
+    options = _options(config)
+    values |= {f"model_options {name}": _plain(name, options[name]) for name in compared}
     return values | _routing(config)
 
 
+def _plain(name: str, value: Any) -> Any:
+    """A value of an option as it is compared, whether it was Python's or came from a file."""
+    if name.endswith("squash"):
+        return squash_from(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
 def _routing(config: FitConfig) -> dict[str, Any]:
-    routing: Any = capsjax.create_routing(
-        config.routing, iterations=config.routing_iterations, **config.routing_options
+    iterations = {"iterations": config.routing_iterations}
+    routing: Any = make_routing(
+        config.routing,
+        **config.routing_options,
+        **(iterations if takes_iterations(config.routing) else {}),
     )
     if isinstance(routing, capsjax.LearnedPrior):
         routing = routing.routing
     if not dataclasses.is_dataclass(routing):
         return {}
     values = {f.name: getattr(routing, f.name) for f in dataclasses.fields(routing)}
-    iterations: Mapping[str, Any] = {"routing_iterations": values.pop("iterations", None)}
-    return {**iterations, **{f"routing_options {name}": v for name, v in values.items()}}
+    passes = {"routing_iterations": values.pop("iterations", None)}
+    return {**passes, **{f"routing_options {name}": v for name, v in values.items()}}
 
 
 def _require_complete(run: Run, found: Match) -> None:

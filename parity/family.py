@@ -13,8 +13,17 @@ import jax
 import torch
 
 from parity.checks import Case, Result, check
-from parity.pairs import SIZES, PairMaker, Sizes, iterates, model_pair, routing_pair
-from parity.reference.models import MODELS
+from parity.pairs import (
+    SIZES,
+    PairMaker,
+    Sizes,
+    iterates,
+    model_pair,
+    other_pair,
+    routing_pair,
+)
+from parity.reference import OTHERS
+from parity.reference.models import MODELS, ModelReference
 from parity.reference.routing import ROUTINGS
 from train.compilation_cache import keep_compiled_programs
 from train.errors import UserError
@@ -27,26 +36,29 @@ TRAINED = Case("tiny", 3, 7)
 # where all images are alike or each is a constant: what it then sends back are rounding errors, a
 # few hundred times enlarged, of gradients that are zero. So there it is compared forwards alone,
 # on images that are exactly alike. Not even that, where activations are normalised that a routing
-# makes of equal votes: its logarithms round one capsule otherwise than the next. It is alike with
-# the largest of several values: where they are the same, rounding decides which gets the gradient.
+# makes of equal votes: its logarithms round one capsule otherwise than the next. Nor where less is
+# added to a variance than 0.001. It is alike with the largest of several values: where they are the
+# same, rounding decides which gets the gradient.
 VARIED = ("images", "1e4")
-ALIKE = THREE_ITERATIONS._replace(gradients=False, kinds=("zeros", "1e-20"))
+ALIKE = ("zeros", "1e-20")
 
 
 class Subject(NamedTuple):
-    """What is proven by itself: a routing, in the place of CapsNet's own, or a model.
+    """What is proven by itself: a routing, in the place of CapsNet's own, or another network.
 
     Attributes:
         name: what it is called in the result.
         make_pair: makes its pairs.
         cases: what is compared for one batch.
         tiny: arguments of the network.
+        trained: what is trained.
     """
 
     name: str
     make_pair: PairMaker
     cases: Sequence[Case]
     tiny: Sizes = SIZES["tiny"]
+    trained: Case = TRAINED
 
 
 def routing_subject(name: str) -> Subject:
@@ -58,14 +70,26 @@ def routing_subject(name: str) -> Subject:
 def model_subject(name: str) -> Subject:
     """A model by its name, of `MODELS`."""
     kind = MODELS[name]
-    cases = [THREE_ITERATIONS]
+    return Subject(f"model {name}", functools.partial(model_pair, name), _cases(kind), kind.tiny)
+
+
+def layout_subject(name: str) -> Subject:
+    """A public implementation of another network by the name of its layout, of `OTHERS`."""
+    kind = OTHERS[name]
+    trained = TRAINED._replace(iterations=kind.published_iterations)
+    return Subject(name, functools.partial(other_pair, name), _cases(kind), kind.tiny, trained)
+
+
+def _cases(kind: type[ModelReference]) -> Sequence[Case]:
+    published = THREE_ITERATIONS._replace(iterations=kind.published_iterations)
+    cases = [published]
     if kind.with_iterations(1):
         cases.insert(0, ONE_ITERATION)
     if kind.normalises_batch or kind.pools:
         cases = [case._replace(kinds=VARIED) for case in cases]
-        if not kind.normalises_activations:
-            cases.append(ALIKE)
-    return Subject(f"model {name}", functools.partial(model_pair, name), cases, kind.tiny)
+        if not kind.shows_rounding:
+            cases.append(published._replace(gradients=False, kinds=ALIKE))
+    return cases
 
 
 def find_subject(routing: str | None, model: str | None) -> Subject:
@@ -116,7 +140,7 @@ def check_subject(
         make_pair=subject.make_pair,
         networks={"tiny": subject.tiny},
         batch_cases={"tiny": subject.cases},
-        training_cases={"tiny": [TRAINED]},
+        training_cases={"tiny": [subject.trained]},
     )
 
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import capsjax
 from parity import weights
 from parity.layouts import Layout, Match, builtin_layouts, get_layout, match
 from parity.state_files import State, read_state, require_suffix
@@ -38,7 +39,7 @@ class Imported:
     Attributes:
         run: the run that was made.
         layout: the layout that was taken.
-        parameters: number of values.
+        parameters: number of their values, statistics of batches not among them.
         casts: for each dtype that was converted, the number of its tensors.
         others: further data sets with such images.
     """
@@ -96,7 +97,7 @@ def import_weights(
     found = match(table, _shapes(state))
     _require_sound(path, found, state)
 
-    name, others = choose_dataset(path, found, change(table.config()), dataset)
+    name, others = choose_dataset(path, found, change, dataset)
     images = describe_dataset(name)
     config = configure(found, name, images, change)
     model = build(config, images, found, state, path)
@@ -106,7 +107,8 @@ def import_weights(
     for tensor in state.values():
         if tensor.dtype != jnp.dtype(config.param_dtype):
             casts[str(tensor.dtype)] = casts.get(str(tensor.dtype), 0) + 1
-    return Imported(run, table, sum(tensor.size for tensor in state.values()), casts, others)
+    parameters = sum(array.size for array in weights.variables(model).values())
+    return Imported(run, table, parameters, casts, others)
 
 
 def recognise(path: Path, state: State, layouts: Sequence[Layout] | None = None) -> Layout:
@@ -169,11 +171,9 @@ def build(config: FitConfig, images: Images, found: Match, state: State, path: P
     Raises:
         UserError: if the configuration is of another network.
     """
-    model = nnx.eval_shape(
-        lambda: build_model(config, images.shape, len(images.class_names), axis=AXIS)
-    )
+    model = _without_values(config, images)
     try:
-        weights.load(model, found.to_capsjax(state))
+        weights.load(model, found.to_capsjax(state), weights.LEARNED)
     except ValueError as error:
         raise UserError(
             f"{path} does not fit the network of this configuration: {error}."
@@ -181,15 +181,21 @@ def build(config: FitConfig, images: Images, found: Match, state: State, path: P
     return model
 
 
+def _without_values(config: FitConfig, images: Images) -> nnx.Module:
+    return nnx.eval_shape(
+        lambda: build_model(config, images.shape, len(images.class_names), axis=AXIS)
+    )
+
+
 def choose_dataset(
-    path: Path, found: Match, config: FitConfig, wanted: str | None
+    path: Path, found: Match, change: Change, wanted: str | None
 ) -> tuple[str, tuple[str, ...]]:
     """The data set whose images fit the tensors.
 
     Args:
         path: the file, for the messages.
         found: the layout, laid over the tensors.
-        config: knows the strides, which no tensor tells.
+        change: what the user says of the configuration, such as strides, which no tensor tells.
         wanted: the name of a set, or None for the first that fits.
 
     Returns:
@@ -202,13 +208,18 @@ def choose_dataset(
     if wanted is not None and wanted not in list_datasets():
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
     known = {name: describe_dataset(name) for name in names}
-    fitting = [name for name in names if _fits(found, config, known[name])]
+    likely = [name for name in names if _could_be(found, known[name])]
+    misfits = {name: _misfit_of(found, name, known[name], change) for name in likely}
+    fitting = [name for name in likely if misfits[name] is None]
     if not fitting:
         have = ", ".join(f"{name} {known[name]}" for name in names)
-        raise UserError(
-            f"{path} is of a network for {_images_of(found, config)}; {have} "
+        images = _images_of(found, change(found.layout.config()))
+        lines = [
+            f"{path} is of a network for {images}; {have} "
             + ("has no such images." if len(names) == 1 else "have no such images.")
-        )
+        ]
+        lines += [f"with {name}: {misfit}" for name, misfit in misfits.items()]
+        raise UserError("\n  ".join(lines))
     if len({known[name].shape for name in fitting}) > 1:
         raise UserError(
             f"{path} is of a network without decoder, which does not tell the size of its images: "
@@ -225,39 +236,41 @@ def describe_dataset(name: str) -> Images:
     return Images(dataset.image_shape, dataset.class_names)
 
 
-def _fits(found: Match, config: FitConfig, images: Images) -> bool:
-    height, width, channels = images.shape
-    grid = [_positions(side, found, config) for side in (height, width)]
+def _could_be(found: Match, images: Images) -> bool:
+    """Whether a network, whatever its strides, can be for such images."""
     return (
-        channels == found.sizes["c"]
+        images.shape[2] == found.sizes["c"]
         and len(images.class_names) == found.sizes["j"]
         and found.pixels in (None, math.prod(images.shape))
-        and math.prod(grid) * found.sizes["t"] == found.sizes["i"]
     )
 
 
-def _positions(side: int, found: Match, config: FitConfig) -> int:
-    """How many primary capsules of a type there are along a side of the image."""
-    conv, primary = found.sizes["y features.conv"], found.sizes["y primary_caps.conv"]
-    below = (side - conv) // _stride(config, "conv_stride", 1) + 1
-    return max(0, (below - primary) // _stride(config, "primary_stride", 2) + 1)
-
-
-def _stride(config: FitConfig, name: str, default: int) -> int:
-    stride = config.model_options.get(name, default)
-    if not isinstance(stride, int) or stride < 1:
-        raise UserError(f"{name} is {stride!r}, but must be a whole number of at least 1.")
-    return stride
+def _misfit_of(found: Match, name: str, images: Images, change: Change) -> str | None:
+    """Why a network for such images has other parameters than the file; None if it has not."""
+    try:
+        model = _without_values(configure(found, name, images, change), images)
+        weights.require_shapes(model, found.shapes, weights.LEARNED)
+    except (UserError, ValueError) as error:
+        return str(error)
+    return None
 
 
 def _images_of(found: Match, config: FitConfig) -> str:
     sizes = found.sizes
     pixels = "" if found.pixels is None else f" of {found.pixels // sizes['c']} pixels"
+    images = f"images{pixels} with {sizes['c']} channel{'s' * (sizes['c'] > 1)}"
+    capsules = ""
+    if "i" in sizes:
+        capsules = f", with {sizes['i']} primary capsules of {sizes['t']} types"
+    strides = {
+        option: config.model_options.get(option, published)
+        for option, published in capsjax.published_options(config.model).items()
+        if option.endswith(("stride", "strides"))
+    }
     return (
-        f"images{pixels} with {sizes['c']} channel{'s' * (sizes['c'] > 1)} in {sizes['j']} "
-        f"classes, with {sizes['i']} primary capsules of {sizes['t']} types (with strides "
-        f"{_stride(config, 'conv_stride', 1)} and {_stride(config, 'primary_stride', 2)}, which "
-        "--model-options conv_stride=N primary_stride=N changes)"
+        f"{images} in {sizes['j']} classes{capsules} (with strides "
+        f"{' and '.join(str(stride) for stride in strides.values())}, which --model-options "
+        f"{' '.join(f'{option}=N' for option in strides)} changes)"
     )
 
 

@@ -18,10 +18,11 @@ from parity import weights
 from parity.by_name import capsjax_names
 from parity.drawing import draw
 from parity.layouts import get_layout, match
-from parity.reference import REFERENCES
+from parity.reference import OTHERS, REFERENCES
 from parity.reference.models import MODELS
 from parity.reference.routed import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
+from train.network import build_model
 from train.objective import Objective
 
 T = TypeVar("T")
@@ -75,6 +76,8 @@ class Pair:
             the pixels; capsjax's is a sum.
         parts: of another model than `CapsNet`, the parts whose results are compared, see
             `ModelReference`.
+        idle: parameters on which in training nothing depends. Their gradients are zero but for
+            rounding, and nothing of them is compared.
     """
 
     reference: Any
@@ -83,6 +86,11 @@ class Pair:
     to_capsjax: Callable[[Arrays], Arrays]
     reconstruction: Literal["sum", "mean"] = "sum"
     parts: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
+
+    def compared(self, arrays: Arrays) -> Arrays:
+        """Of arrays by the names of the model's parameters those that are compared."""
+        return {name: array for name, array in arrays.items() if name not in self.idle}
 
     @property
     def dtype(self) -> np.dtype:
@@ -246,6 +254,62 @@ def model_pair(
     state = {name: value.detach().numpy() for name, value in reference.named_parameters()}
     weights.load(made, to_capsjax(state))
     return Pair(reference, made, kind.objective, to_capsjax, parts=kind.parts)
+
+
+def other_pair(
+    layout: str,
+    sizes: Sizes,
+    *,
+    iterations: int,
+    dtype: DtypeName,
+    seed: int = 0,
+    biases: bool = True,
+    compute: str | None = None,
+) -> Pair:
+    """A public implementation of another network, and capsjax set to compute the same.
+
+    Args:
+        layout: a name of `OTHERS`.
+        sizes: arguments of both.
+        iterations: as of `model_pair`, and so are the others.
+        dtype: see there.
+        seed: see there.
+        biases: see there.
+        compute: see there.
+    """
+    kind, table = OTHERS[layout], get_layout(layout)
+    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
+    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
+    reference.to(getattr(torch, dtype))
+    image_shape, classes = tuple(sizes["image_shape"]), sizes["num_classes"]
+    config = table.config(image_shape, classes)
+    further = {name: sizes[name] for name in sizes.keys() - {"image_shape", "num_classes"}}
+    config = dataclasses.replace(
+        config,
+        model_options={**config.model_options, **further},
+        routing_iterations=iterations,
+        dtype=compute or dtype,
+        param_dtype=dtype,
+    )
+    made = build_model(config, image_shape, classes)
+    state = learned(reference)
+    to_capsjax = match(table, {name: array.shape for name, array in state.items()}).to_capsjax
+    weights.load(made, to_capsjax(state), weights.LEARNED)
+    return Pair(
+        reference,
+        made,
+        Objective.of(config),
+        to_capsjax,
+        table.options.get("reconstruction_over_pixels", "sum"),
+        kind.parts,
+        kind.idle,
+    )
+
+
+def learned(reference: torch.nn.Module) -> Arrays:
+    """The parameters of a PyTorch module and its statistics of batches, by name."""
+    state = reference.state_dict()
+    return {name: value.numpy() for name, value in state.items() if value.is_floating_point()}
 
 
 def iterates(routing: str) -> bool:

@@ -18,6 +18,7 @@ State = dict[str, np.ndarray]
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 _WRAPPERS = ("module.", "_orig_mod.")
+_COUNTER, _AVERAGE = ".num_batches_tracked", ".running_mean"
 _BFLOAT16 = np.dtype(jnp.bfloat16)
 
 MOST_BYTES = 1 << 32
@@ -33,7 +34,8 @@ def read_state(path: Path) -> State:
 
     A state dict inside a larger dict is found where it is the only one, or is called `state_dict`,
     `model` or alike. `module.` and `_orig_mod.`, with which `DataParallel` and `torch.compile`
-    begin all names, are taken off.
+    begin all names, are taken off. The batches that PyTorch's batch normalisation has counted,
+    which nothing is computed from, are left out; see `with_counters`.
 
     Args:
         path: a `.pt` or `.pth` file of PyTorch, a `.safetensors` file, or a `.h5` or `.hdf5` file
@@ -49,7 +51,22 @@ def read_state(path: Path) -> State:
     for wrapper in 2 * _WRAPPERS:
         if state and all(name.startswith(wrapper) for name in state):
             state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
-    return state
+    return {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+
+
+def with_counters(state: Mapping[str, np.ndarray], batches: int) -> State:
+    """Tensors with the int64 counter that PyTorch wants beside the averages of a normalisation.
+
+    Args:
+        state: the tensors.
+        batches: what the counters say.
+    """
+    counters = {
+        name.removesuffix(_AVERAGE) + _COUNTER: np.asarray(batches, np.int64)
+        for name in state
+        if name.endswith(_AVERAGE)
+    }
+    return {**state, **counters}
 
 
 def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
@@ -57,7 +74,7 @@ def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
 
     Args:
         path: the file; its suffix says of which kind.
-        state: the tensors, in a floating dtype.
+        state: the tensors.
 
     Raises:
         UserError: if it cannot be written.

@@ -86,7 +86,7 @@ class ReferenceTraining:
         return loss.item()
 
     def snapshot(self) -> Snapshot:
-        """The parameters and moments after the last step."""
+        """The parameters and moments after the last step, as far as they are compared."""
         state = self._adam.state_dict()["state"]
         parameters = self._pair.reference.state_dict()
         return Snapshot(
@@ -97,8 +97,10 @@ class ReferenceTraining:
 
     def _turned(self, tensors: Mapping[str, torch.Tensor]) -> Arrays:
         # Copies: the optimiser changes its tensors in place.
-        return self._pair.to_capsjax(
-            {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+        return self._pair.compared(
+            self._pair.to_capsjax(
+                {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+            )
         )
 
 

@@ -7,6 +7,11 @@ import jax
 import numpy as np
 from flax import nnx
 
+LEARNED = (nnx.Param, nnx.BatchStat)
+"""The kinds of variables that a network has learned: parameters, and statistics of batches."""
+
+Kinds = Any  # a filter of Flax NNX: a type of variables, or several
+
 
 def by_name(tree: Any) -> dict[str, Any]:
     """A tree of nested dicts (and lists) of parameters as one dict, its names with dots."""
@@ -14,26 +19,48 @@ def by_name(tree: Any) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in leaves}
 
 
-def load(model: nnx.Module, values: Mapping[str, np.ndarray]) -> None:
-    """Replaces every parameter of a model.
+def variables(model: nnx.Module, kinds: Kinds = nnx.Param) -> dict[str, Any]:
+    """The variables of a model by their names with dots.
+
+    Args:
+        model: the model.
+        kinds: which of them.
+    """
+    return by_name(nnx.to_pure_dict(nnx.state(model, kinds)))
+
+
+def require_shapes(
+    model: nnx.Module, shapes: Mapping[str, tuple[int, ...]], kinds: Kinds = nnx.Param
+) -> None:
+    """Passes if these are the shapes of a model's variables, by name.
+
+    Raises:
+        ValueError: one is missing, left over, or of another shape.
+    """
+    present = variables(model, kinds)
+    if wrong := sorted(present.keys() ^ shapes.keys()):
+        raise ValueError(f"the model and the values differ in {', '.join(wrong)}")
+    for name, variable in present.items():
+        if variable.shape != shapes[name]:
+            raise ValueError(f"{name} is {variable.shape}, not {shapes[name]}")
+
+
+def load(model: nnx.Module, values: Mapping[str, np.ndarray], kinds: Kinds = nnx.Param) -> None:
+    """Replaces every variable of a model that is of these kinds.
 
     Args:
         model: the model; changed in place.
-        values: for each parameter, by its name with dots, an array of its shape, which is cast to
+        values: for each variable, by its name with dots, an array of its shape, which is cast to
             its dtype.
+        kinds: which variables; by default the parameters.
 
     Raises:
-        ValueError: a parameter is missing, left over, or of another shape.
+        ValueError: one is missing, left over, or of another shape.
     """
-    pure = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    present = by_name(pure)
-    if wrong := sorted(present.keys() ^ values.keys()):
-        raise ValueError(f"the model and the values differ in {', '.join(wrong)}")
-    for name, parameter in present.items():
-        if parameter.shape != values[name].shape:
-            raise ValueError(f"{name} is {parameter.shape}, not {values[name].shape}")
+    require_shapes(model, {name: value.shape for name, value in values.items()}, kinds)
     loaded = jax.tree_util.tree_map_with_path(
-        lambda path, parameter: jax.numpy.asarray(values[_name(path)], parameter.dtype), pure
+        lambda path, variable: jax.numpy.asarray(values[_name(path)], variable.dtype),
+        nnx.to_pure_dict(nnx.state(model, kinds)),
     )
     nnx.update(model, loaded)
 

@@ -30,6 +30,9 @@ from capsjax.routing.stepwise import stepping
 
 T = TypeVar("T")
 
+Coordinates = Literal["centre", "corner"]
+COORDINATES: tuple[Coordinates, ...] = ("centre", "corner")
+
 
 class GridShape(NamedTuple):
     """The shape of capsules on a grid.
@@ -275,7 +278,9 @@ class ClassCaps(nnx.Module):
 
     Hinton, Sabour and Frosst 2018, section 4. So that it matters where a capsule lies, its position
     is added to its votes ("coordinate addition"): the row and the column of the centre of its
-    receptive field, from 0 to 1, to the first two elements of the right-hand column of the vote.
+    receptive field, from 0 to 1, to the first two elements of the right-hand column of the vote. In
+    a public re-implementation (yl-1993's) it is those of the upper left corner, added to the first
+    two elements of the vote.
 
     Args:
         input_shape: of the capsules below.
@@ -284,6 +289,8 @@ class ClassCaps(nnx.Module):
         routing: maps all votes of one example to the class capsules. An `UnsizedRouting` is built
             for the sizes.
         coordinates: whether positions are added; only with `transform="matrix"`.
+        coordinates_of: what is added, those of the `"centre"`, as in the paper, or of the
+            `"corner"`, where each goes as told above.
         transform: how a matrix makes a vote of a pose, see `make_votes`.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(I)`, with `I` the capsules below.
@@ -303,6 +310,7 @@ class ClassCaps(nnx.Module):
         *,
         routing: Routing | UnsizedRouting,
         coordinates: bool = True,
+        coordinates_of: Coordinates = "centre",
         transform: Transform = "matrix",
         kernel_init: nnx.Initializer | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -313,6 +321,7 @@ class ClassCaps(nnx.Module):
         num_classes = _checks.positive_integer("num_classes", num_classes)
         dim = _checks.positive_integer("dim", dim)
         self.coordinates = _checks.boolean("coordinates", coordinates)
+        self.coordinates_of = _checks.one_of("coordinates_of", coordinates_of, COORDINATES)
         shape = kernel_shape(transform, in_dim, dim)
         if coordinates and (transform != "matrix" or shape[0] < 2):
             raise ValueError("coordinates can be added to matrix poses alone, of 2x2 at least")
@@ -365,9 +374,12 @@ class ClassCaps(nnx.Module):
         height, width, _, dim = self.input_shape
         side = math.isqrt(dim)
         dtype = accumulation_dtype(self.dtype)
-        row = (jnp.arange(height, dtype=dtype) + 0.5) / height
-        column = (jnp.arange(width, dtype=dtype) + 0.5) / width
-        added = jnp.zeros((height, width, side, side), dtype)
-        added = added.at[:, :, 0, side - 1].set(row[:, None])
-        added = added.at[:, :, 1, side - 1].set(column[None, :])
-        return added.reshape(1, height, width, 1, 1, dim)
+        if self.coordinates_of == "centre":
+            within, of_row, of_column = 0.5, side - 1, 2 * side - 1
+        else:
+            within, of_row, of_column = 0.0, 0, 1
+        row = (jnp.arange(height, dtype=dtype) + within) / height
+        column = (jnp.arange(width, dtype=dtype) + within) / width
+        added = jnp.zeros((height, width, dim), dtype)
+        added = added.at[..., of_row].set(row[:, None]).at[..., of_column].set(column[None, :])
+        return added[None, :, :, None, None]

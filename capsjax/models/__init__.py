@@ -43,14 +43,18 @@ def model_options(name: str) -> list[str]:
     return _checks.option_names(_MODELS[name], without=("image_shape", "num_classes", "rngs"))
 
 
-def published_routing(name: str) -> str | None:
-    """The routing that a model of `list_models()` was published with, None if it has none."""
-    if "routing" not in model_options(name):
-        return None
+def published_options(name: str) -> dict[str, Any]:
+    """The options of a model of `list_models()`, with their published values."""
+    options = model_options(name)
     model = _MODELS[name]
     fixed = model.keywords if isinstance(model, functools.partial) else {}
-    init = inspect.signature(getattr(model, "func", model).__init__)
-    return fixed.get("routing", init.parameters["routing"].default)
+    arguments = inspect.signature(getattr(model, "func", model).__init__).parameters
+    return {option: fixed.get(option, arguments[option].default) for option in options}
+
+
+def published_routing(name: str) -> str | None:
+    """The routing that a model of `list_models()` was published with, None if it has none."""
+    return published_options(name).get("routing")
 
 
 def create_model(
@@ -94,5 +98,6 @@ __all__ = [
     "create_model",
     "list_models",
     "model_options",
+    "published_options",
     "published_routing",
 ]

@@ -8,7 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import ExponentialSquash, SquashFunction
+from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers._windows import window_counts
 from capsjax.layers.normalization import BatchNorm
@@ -37,7 +37,7 @@ class EfficientCapsNet(nnx.Module):
 
     A filter of the primary capsules sees one feature alone, everywhere in the image: so there are
     only 16 of them, each made of 8 features. The published networks for smallNORB and MultiMNIST
-    have other convolutions.
+    have other convolutions. What a port of it to PyTorch has otherwise are arguments.
 
     Args:
         image_shape: `(height, width, channels)` of one image.
@@ -45,12 +45,17 @@ class EfficientCapsNet(nnx.Module):
         features: filters of each convolution.
         kernel_sizes: sides of their kernels.
         strides: their strides.
+        norm_first: whether a batch is normalised before the rectifier, instead of after it.
+        norm_momentum: share that the moving averages of a batch normalisation keep in a step.
+        norm_epsilon: what it adds to a variance.
         primary_dim: dimension of the primary capsules' poses; it divides the last of `features`.
         primary_kernel: side of the kernel of the primary capsules; if not given, the shorter side
             of the maps below, so that on square images a filter sees all of a map, as published.
         primary_stride: its stride.
         primary_squash: how they are squashed; see `squash_from`.
         class_dim: dimension of the class capsules' poses.
+        length_epsilon: from 0 to 1, added to the square of a class capsule's length, under the
+            root of what the network returns as its `lengths`.
         routing: how the class capsules come about; a name, or an object. One with parameters is
             given as an `UnsizedRouting`, such as `SelfAttention()`, the published one.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
@@ -74,11 +79,15 @@ class EfficientCapsNet(nnx.Module):
         features: Sequence[int] = (32, 64, 64, 128),
         kernel_sizes: Sequence[int] = (5, 3, 3, 3),
         strides: Sequence[int] = (1, 1, 1, 2),
+        norm_first: bool = False,
+        norm_momentum: float = 0.99,
+        norm_epsilon: float = 1e-3,
         primary_dim: int = 8,
         primary_kernel: int | None = None,
         primary_stride: int = 1,
         primary_squash: SquashFunction = ExponentialSquash(),  # noqa: B008 (frozen, has no state)
         class_dim: int = 16,
+        length_epsilon: float = 0.0,
         routing: str | Routing | UnsizedRouting = "self-attention",
         decoder_hidden: Sequence[int] | None = (512, 1024),
         batch_axis: str | None = None,
@@ -94,6 +103,8 @@ class EfficientCapsNet(nnx.Module):
         kernel_sizes = _checks.positive_integers("kernel_sizes", kernel_sizes)
         strides = _checks.positive_integers("strides", strides)
         primary_dim = _checks.positive_integer("primary_dim", primary_dim)
+        self.norm_first = _checks.boolean("norm_first", norm_first)
+        self.length_epsilon = _checks.fraction("length_epsilon", length_epsilon)
         if not len(features) == len(kernel_sizes) == len(strides) > 0:
             raise ValueError(
                 "features, kernel_sizes and strides are of the same convolutions, one at least, "
@@ -123,7 +134,13 @@ class EfficientCapsNet(nnx.Module):
             )
             norms.append(
                 BatchNorm(
-                    filters, batch_axis=batch_axis, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+                    filters,
+                    momentum=norm_momentum,
+                    epsilon=norm_epsilon,
+                    batch_axis=batch_axis,
+                    dtype=dtype,
+                    param_dtype=param_dtype,
+                    rngs=rngs,
                 )
             )
             below = (*window_counts(below, kernel_size, stride, "a convolution"), filters)
@@ -180,6 +197,9 @@ class EfficientCapsNet(nnx.Module):
         """
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = norm(nnx.relu(convolution(x)))
-        capsules, coupling = self.class_caps(self.primary_caps(x))
-        return decoded(capsules, coupling, labels, self.decoder)
+            maps = convolution(x)
+            x = nnx.relu(norm(maps)) if self.norm_first else norm(nnx.relu(maps))
+        (pose, length), coupling = self.class_caps(self.primary_caps(x))
+        if self.length_epsilon:
+            length = jnp.sqrt(jnp.square(length) + self.length_epsilon)
+        return decoded(Capsules(pose, length), coupling, labels, self.decoder)

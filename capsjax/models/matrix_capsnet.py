@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.layers import ClassCaps, ConvCaps, ConvFeatures, ConvPrimaryCaps
+from capsjax.layers.convolutional import Coordinates
 from capsjax.models._sizes import square, together
 from capsjax.models.output import CapsNetOutput
 from capsjax.routing import ExpectationMaximization, Routing, UnsizedRouting, as_routing
@@ -24,8 +25,8 @@ class MatrixCapsNet(nnx.Module):
     openreview.net/forum?id=HJWLfGWRb), section 4 and figure 1: `A` filters, `B` types of primary
     capsules, two convolutional layers of `C` and `D` types, and the classes. What the paper leaves
     open is that of the authors' code, `capsule_em` of google-research: no padding, primary capsules
-    without biases, the initial values of all matrices, and EM routing's constants. No convolution
-    is normalised, as public re-implementations have it. Its loss is the spread loss, with a margin
+    without biases, the initial values of all matrices, and EM routing's constants. What public
+    re-implementations have otherwise are arguments. Its loss is the spread loss, with a margin
     that grows from 0.2 to 0.9 (`--loss spread --spread-steps N` of the training program).
 
     On patches of 32x32x2 of smallNORB and 5 classes it has 316,650 parameters, and 68,618 with the
@@ -43,7 +44,14 @@ class MatrixCapsNet(nnx.Module):
         conv_features: filters of the convolution, `A`.
         conv_kernel: side of its kernel.
         conv_stride: its stride.
+        conv_padding: zeros on each side of the image.
+        conv_norm: whether a batch is normalised between the convolution and its rectifier, see
+            `BatchNorm`.
+        norm_momentum: share that the moving averages keep in a step.
+        norm_epsilon: added to the variance.
         primary_types: types of primary capsules, `B`.
+        primary_bias: whether primary capsules have biases.
+        primary_offset: added to what the sigmoid of their activations is taken of.
         caps_types: types of capsules of each convolutional capsule layer, `C` and `D`.
         caps_kernels: the side of each one's windows.
         caps_strides: the stride between them.
@@ -55,6 +63,9 @@ class MatrixCapsNet(nnx.Module):
             is EM routing in the formulation of the authors' code, with what the code has for its
             class layer: a quarter of `inverse_temperature`, `initial_beta_u=2` and
             `initial_beta_a=1`.
+        class_coordinates: which position is added to votes for classes, see `ClassCaps`.
+        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
+            as a whole; None where a batch is in one piece.
         dtype: dtype of convolutions and votes; what routing makes of them, and what the model
             returns, are float32 at least.
         param_dtype: dtype of the parameters.
@@ -73,7 +84,13 @@ class MatrixCapsNet(nnx.Module):
         conv_features: int = 32,
         conv_kernel: int = 5,
         conv_stride: int = 2,
+        conv_padding: int = 0,
+        conv_norm: bool = False,
+        norm_momentum: float = 0.99,
+        norm_epsilon: float = 1e-3,
         primary_types: int = 32,
+        primary_bias: bool = False,
+        primary_offset: float = -1.0,
         caps_types: Sequence[int] = (32, 32),
         caps_kernels: Sequence[int] = (3, 3),
         caps_strides: Sequence[int] = (2, 1),
@@ -81,6 +98,8 @@ class MatrixCapsNet(nnx.Module):
         competition: Competition = "all",
         routing: str | Routing | UnsizedRouting = "em",
         class_routing: str | Routing | UnsizedRouting | None = None,
+        class_coordinates: Coordinates = "centre",
+        batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -110,6 +129,11 @@ class MatrixCapsNet(nnx.Module):
             conv_features,
             kernel_size=conv_kernel,
             stride=conv_stride,
+            padding=conv_padding,
+            normalize=conv_norm,
+            norm_momentum=norm_momentum,
+            norm_epsilon=norm_epsilon,
+            batch_axis=batch_axis,
             rngs=rngs,
             **dtypes,
         )
@@ -117,8 +141,8 @@ class MatrixCapsNet(nnx.Module):
             self.features.output_shape,
             primary_types,
             pose_dim,
-            activation_offset=-1.0,
-            use_bias=False,
+            activation_offset=primary_offset,
+            use_bias=primary_bias,
             kernel_init=_primary_init(primary_types),
             rngs=rngs,
             **dtypes,
@@ -146,6 +170,7 @@ class MatrixCapsNet(nnx.Module):
             num_classes,
             pose_dim,
             routing=_of_classes(routing) if class_routing is None else as_routing(class_routing),
+            coordinates_of=class_coordinates,
             kernel_init=nnx.initializers.truncated_normal(0.01),
             rngs=rngs,
             **dtypes,

@@ -1,5 +1,6 @@
-"""Weight layouts of public PyTorch CapsNets, one a TOML file, and how they are read and found."""
+"""Weight layouts of public PyTorch networks, one a TOML file, and how they are read and found."""
 
+import functools
 from pathlib import Path
 
 from parity.layouts.match import Entry, Match, match, match_parameters
@@ -17,7 +18,12 @@ def list_layouts() -> list[str]:
 
 def builtin_layouts() -> list[Layout]:
     """The layouts that come with the program."""
-    return [read_layout(_FILES[name]) for name in list_layouts()]
+    return [_builtin(name) for name in list_layouts()]
+
+
+@functools.cache
+def _builtin(name: str) -> Layout:
+    return read_layout(_FILES[name])
 
 
 def get_layout(name: str) -> Layout:
@@ -28,7 +34,7 @@ def get_layout(name: str) -> Layout:
     """
     known = name.replace("_", "-")
     if known in _FILES:
-        return read_layout(_FILES[known])
+        return _builtin(known)
     if Path(name).suffix == ".toml" or Path(name).is_file():
         return read_layout(Path(name))
     for layout in builtin_layouts():

@@ -13,18 +13,23 @@ from typing import Any
 import numpy as np
 
 from parity.layouts import axes as ax
-from parity.layouts.table import DECODER, Layout, Row
+from parity.layouts import targets
+from parity.layouts.model_table import DECODER, ModelTable, Sizes
+from parity.layouts.table import Layout, Row
 
 Shapes = Mapping[str, tuple[int, ...]]
+Counts = Mapping[str, int]
+
+_LATENT = f"{DECODER} -1"  # what a decoder takes
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One parameter of capsjax and the tensors that it is made of.
+    """One parameter of capsjax, or one part of it, and the tensors that it is made of.
 
     Attributes:
         sources: the names of the tensors, in the order in which they are stacked.
-        target: the name of the parameter.
+        target: the name of the parameter or the part.
         axes: how the one becomes the other.
         sizes: of the axes.
     """
@@ -41,7 +46,7 @@ class Entry:
 
     @property
     def target_shape(self) -> tuple[int, ...]:
-        """The shape of the parameter."""
+        """The shape of the parameter or the part."""
         return ax.shape(self.axes.target, self.sizes)
 
 
@@ -52,7 +57,8 @@ class Match:
     Attributes:
         layout: the layout.
         sizes: of the network, by the letters of the table: `f`, `c`, `t`, `k`, `i`, `j`, `d`, those
-            of kernels as `y features.conv`, and the outputs of decoder layers as `decoder 0`.
+            of kernels as `y features.conv`, and the outputs of modules in a list as
+            `decoder.layers 0`.
         entries: what is to be converted, as far as the sizes are known.
         missing: names that the layout has and the network has not.
         extra: the opposite.
@@ -76,7 +82,7 @@ class Match:
     @property
     def decoder_layers(self) -> int:
         """Number of dense layers of the decoder; 0 for no decoder."""
-        return sum(key.startswith("decoder ") and key != "decoder -1" for key in self.sizes)
+        return sum(key.startswith(f"{DECODER} ") for key in self.sizes) - (_LATENT in self.sizes)
 
     def problems(self) -> list[str]:
         """What keeps the layout from fitting, a line for each kind."""
@@ -90,41 +96,65 @@ class Match:
         return lines
 
     def model_options(self) -> dict[str, Any]:
-        """The sizes as arguments of `capsjax.CapsNet`; see also `num_classes` and `image_shape`."""
-        hidden = [self.sizes[f"decoder {n}"] for n in range(self.decoder_layers - 1)]
-        return {
-            "conv_features": self.sizes["f"],
-            "conv_kernel": self.sizes["y features.conv"],
-            "primary_types": self.sizes["t"],
-            "primary_dim": self.sizes["k"],
-            "primary_kernel": self.sizes["y primary_caps.conv"],
-            "class_dim": self.sizes["d"],
-            "decoder_hidden": hidden if self.decoder_layers else None,
-        }
+        """The sizes as arguments of the model, but for its classes and the shape of its images."""
+        options = self.layout.table.arguments(self.sizes)
+        if self.layout.table.has_decoder:
+            hidden = [self.sizes[f"{DECODER} {n}"] for n in range(self.decoder_layers - 1)]
+            options["decoder_hidden"] = hidden if self.decoder_layers else None
+        return options
 
     @property
     def pixels(self) -> int | None:
         """Pixels times channels that the decoder draws; None without decoder."""
         layers = self.decoder_layers
-        return self.sizes[f"decoder {layers - 1}"] if layers else None
+        return self.sizes[f"{DECODER} {layers - 1}"] if layers else None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of capsjax's parameters by their names."""
+        shapes = {}
+        for name, parts in self._by_parameter().items():
+            *leading, _ = parts[0].target_shape
+            shapes[name] = (*leading, sum(part.target_shape[-1] for part in parts))
+        return shapes
 
     def to_capsjax(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Tensors (weights, gradients or moments) -> arrays by the names of capsjax's parameters.
 
-        Their shapes have to be those of the match.
+        Their shapes have to be those of the match. What no tensor is given of, such as the
+        statistics of batches where it is gradients, is left out.
         """
         return {
-            entry.target: entry.axes.to_target([tensors[s] for s in entry.sources], entry.sizes)
-            for entry in self.entries
+            name: np.concatenate(
+                [
+                    part.axes.to_target([tensors[source] for source in part.sources], part.sizes)
+                    for part in parts
+                ],
+                axis=-1,
+            )
+            for name, parts in self._by_parameter().items()
+            if any(source in tensors for part in parts for source in part.sources)
         }
 
     def to_source(self, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The inverse of `to_capsjax`."""
         tensors: dict[str, np.ndarray] = {}
-        for entry in self.entries:
-            pieces = entry.axes.to_source(parameters[entry.target], entry.sizes)
-            tensors |= dict(zip(entry.sources, pieces, strict=True))
+        for name, parts in self._by_parameter().items():
+            ends = np.cumsum([part.target_shape[-1] for part in parts])
+            pieces = np.split(parameters[name], ends[:-1], axis=-1)
+            for part, piece in zip(parts, pieces, strict=True):
+                of_part = part.axes.to_source(piece, part.sizes)
+                tensors |= dict(zip(part.sources, of_part, strict=True))
         return tensors
+
+    def _by_parameter(self) -> dict[str, list[Entry]]:
+        """The parts of each parameter in their order."""
+        parameters: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            parameters.setdefault(targets.parameter(entry.target), []).append(entry)
+        for parts in parameters.values():
+            parts.sort(key=lambda entry: targets.part(entry.target))
+        return parameters
 
 
 def match(layout: Layout, shapes: Shapes) -> Match:
@@ -135,16 +165,17 @@ def match(layout: Layout, shapes: Shapes) -> Match:
         shapes: the shape of each tensor by its name.
     """
     found = _find(layout, shapes)
-    evidence = _Evidence()
+    evidence = _Evidence(layout.table)
     for piece in found.values():
-        evidence.add(piece.row.axes.source, shapes[piece.name], piece.target)
-    for letter, count in _counts(found.values()).items():
+        evidence.add([(piece.target, piece.row.axes.source)], shapes[piece.name])
+    for letter, count in _stacked(found.values()).items():
         evidence.counts[letter] = count
-    return _match(layout, evidence.solve(), _layers(found.values()), shapes, found)
+    counts = _counts(layout.table, (piece.target for piece in found.values()))
+    return _match(layout, evidence.solve(), counts, shapes, found)
 
 
 def match_parameters(layout: Layout, shapes: Shapes) -> Match:
-    """Lays a layout over the parameters of a `capsjax.CapsNet`.
+    """Lays a layout over the parameters of a capsjax model.
 
     Args:
         layout: the layout.
@@ -154,22 +185,22 @@ def match_parameters(layout: Layout, shapes: Shapes) -> Match:
     Returns:
         A match whose `missing` and `extra` are names of parameters.
     """
-    numbers = [int(name.split(".")[2]) for name in shapes if name.startswith(DECODER)]
-    layers = max(numbers, default=-1) + 1
-    evidence, targets = _Evidence(), set()
-    for row, target in _instances(layout, layers):
-        targets.add(target)
-        if target in shapes:
-            evidence.add(row.axes.target, shapes[target], target)
+    counts = _counts(layout.table, shapes)
+    parts: dict[str, list[tuple[str, ax.Side]]] = {}
+    for row, target in _instances(layout, counts):
+        parts.setdefault(targets.parameter(target), []).append((target, row.axes.target))
+    evidence = _Evidence(layout.table)
+    for name in parts.keys() & shapes.keys():
+        evidence.add(parts[name], shapes[name])
     sizes = evidence.solve()
     return Match(
         layout,
         sizes,
-        _entries(layout, sizes, layers),
-        missing=tuple(sorted(targets - shapes.keys())),
-        extra=tuple(sorted(shapes.keys() - targets)),
+        _entries(layout, sizes, counts),
+        missing=tuple(sorted(parts.keys() - shapes.keys())),
+        extra=tuple(sorted(shapes.keys() - parts.keys())),
         misshapen=(),
-        found=len(targets & shapes.keys()),
+        found=len(parts.keys() & shapes.keys()),
     )
 
 
@@ -189,55 +220,75 @@ class _Found:
 
 @dataclass
 class _Evidence:
-    """What shapes tell of sizes."""
+    """What shapes tell of sizes.
 
+    Attributes:
+        table: knows what the sizes are called.
+        votes: for each, what single axes say.
+        sums: axes that are a sum of products of sizes: several, where parts are joined.
+        counts: how many tensors are stacked along a letter.
+    """
+
+    table: ModelTable
     votes: dict[str, list[int]] = field(default_factory=dict)
-    products: list[tuple[tuple[str, ...], int]] = field(default_factory=list)
+    sums: list[tuple[list[tuple[str, ...]], int]] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, side: ax.Side, shape: tuple[int, ...], target: str) -> None:
-        """Takes in an array of a shape, if it has as many axes as it should."""
+    def add(self, parts: Sequence[tuple[str, ax.Side]], shape: tuple[int, ...]) -> None:
+        """Takes in an array of parts, each with its name, if it has as many axes as it should."""
+        target, side = parts[0]
         if len(shape) != len(side):
             return
-        for group, size in zip(side, shape, strict=True):
-            keys = tuple(_key(letter, target) for letter in group)
-            if len(keys) == 1:
-                self.votes.setdefault(keys[0], []).append(size)
-            elif keys:
-                self.products.append((keys, size))
+        for group, size in zip(side[:-1], shape[:-1], strict=True):
+            self._add_axis([self._keys(group, target)], size)
+        if shape:
+            self._add_axis([self._keys(side[-1], target) for target, side in parts], shape[-1])
+
+    def _keys(self, group: tuple[str, ...], target: str) -> tuple[str, ...]:
+        return tuple(self.table.key(letter, target) for letter in group)
+
+    def _add_axis(self, products: list[tuple[str, ...]], size: int) -> None:
+        if len(products) == len(products[0]) == 1:
+            self.votes.setdefault(products[0][0], []).append(size)
+        else:
+            self.sums.append((products, size))
 
     def solve(self) -> dict[str, int]:
         """The size of each axis; those of which nothing is known are left out."""
         sizes = {key: _majority(votes) for key, votes in self.votes.items()}
         for key, count in self.counts.items():
             sizes.setdefault(key, count)
-        while votes := self._quotients(sizes):
+        while votes := self._quotients(sizes) or self._sides(sizes):
             sizes |= {key: _majority(of_key) for key, of_key in votes.items()}
         return sizes
 
-    def _quotients(self, sizes: Mapping[str, int]) -> dict[str, list[int]]:
+    def _quotients(self, sizes: Sizes) -> dict[str, list[int]]:
+        """Of a size that is the only unknown factor of an axis, in all of its products."""
         votes: dict[str, list[int]] = {}
-        for keys, product in self.products:
-            unknown = [key for key in keys if key not in sizes]
-            known = math.prod(sizes[key] for key in keys if key in sizes)
-            if len(unknown) == 1 and known and product % known == 0:
-                votes.setdefault(unknown[0], []).append(product // known)
+        for products, total in self.sums:
+            unknown = [[key for key in keys if key not in sizes] for keys in products]
+            known = sum(math.prod(sizes.get(key, 1) for key in keys) for keys in products)
+            is_one = len(unknown[0]) == 1 and all(keys == unknown[0] for keys in unknown)
+            if is_one and known and total % known == 0:
+                votes.setdefault(unknown[0][0], []).append(total // known)
+        return votes
+
+    def _sides(self, sizes: Sizes) -> dict[str, list[int]]:
+        """Of windows whose sides are not told apart, and so are squares."""
+        votes: dict[str, list[int]] = {}
+        for products, total in self.sums:
+            unknown = [key for key in products[0] if key not in sizes]
+            known = math.prod(sizes.get(key, 1) for key in products[0])
+            if len(products) == 1 and known and [key[0] for key in unknown] == ["y", "x"]:
+                side = math.isqrt(total // known)
+                if side * side * known == total:
+                    votes |= {key: [side] for key in unknown}
         return votes
 
 
 def _majority(votes: list[int]) -> int:
     """The most frequent one, the first of equals."""
     return Counter(votes).most_common(1)[0][0]
-
-
-def _key(letter: str, target: str) -> str:
-    """What a letter means in the tensors of a parameter."""
-    if letter in ("y", "x"):
-        return f"{letter} {target.rsplit('.', 1)[0]}"
-    if letter in ("in", "out"):
-        layer = int(target.split(".")[2])
-        return f"decoder {layer if letter == 'out' else layer - 1}"
-    return letter
 
 
 def _find(layout: Layout, shapes: Shapes) -> dict[str, _Found]:
@@ -250,7 +301,7 @@ def _find(layout: Layout, shapes: Shapes) -> dict[str, _Found]:
     return found
 
 
-def _counts(found: Iterable[_Found]) -> dict[str, int]:
+def _stacked(found: Iterable[_Found]) -> dict[str, int]:
     """How many tensors are stacked along each axis, by their largest number."""
     counts: dict[str, int] = {}
     for piece in found:
@@ -260,26 +311,33 @@ def _counts(found: Iterable[_Found]) -> dict[str, int]:
     return counts
 
 
-def _layers(found: Iterable[_Found]) -> int:
-    """The number of decoder layers."""
-    of_decoder = [piece for piece in found if piece.row.is_decoder]
-    numbers = [int(piece.target.split(".")[2]) for piece in of_decoder]
-    return max(numbers, default=-1) + 1
+def _counts(table: ModelTable, names: Iterable[str]) -> dict[str, int]:
+    """How many modules there are in each list, by the names of their parameters."""
+    counts: dict[str, int] = {}
+    for name in names:
+        of_list, number = table.list_of(name), targets.number(name)
+        if of_list is not None and number is not None:
+            counts[of_list] = max(counts.get(of_list, 0), number + 1)
+    return counts
 
 
-def _instances(layout: Layout, layers: int) -> Iterable[tuple[Row, str]]:
-    """The rows that a network with so many decoder layers has, and their parameters."""
+def _instances(layout: Layout, counts: Counts) -> Iterable[tuple[Row, str]]:
+    """The rows that a network with so many modules in its lists has, and their parameters.
+
+    There is one module at least in each list, but for a decoder, which may not be there.
+    """
     for row in layout.rows:
         if row.is_repeated:
-            yield from ((row, row.target.replace("{n}", str(n))) for n in range(layers))
-        elif not row.is_decoder or layers:
+            count = counts.get(layout.table.list_of(row.target) or "", 0 if row.is_decoder else 1)
+            yield from ((row, row.target.replace("{n}", str(n))) for n in range(count))
+        elif not row.is_decoder or DECODER in counts:
             yield row, row.target
 
 
 def _match(
     layout: Layout,
-    sizes: Mapping[str, int],
-    layers: int,
+    sizes: Sizes,
+    counts: Counts,
     shapes: Shapes,
     found: Mapping[str, _Found],
 ) -> Match:
@@ -287,10 +345,10 @@ def _match(
     decoder = with_brackets[True] >= with_brackets[False]
     entries, expected = [], set()
     misshapen = []
-    for row, target in _instances(layout, layers):
+    for row, target in _instances(layout, counts):
         names = _names(row, target, sizes, decoder=decoder)
         expected |= set(names)
-        known = _known_sizes(row, target, sizes)
+        known = _known_sizes(layout.table, row, target, sizes)
         if known is None:
             misshapen += [
                 f"{name} is {list(shapes[name])}, which does not go with the others "
@@ -307,7 +365,7 @@ def _match(
                     f"{name} is {list(shapes[name])}, expected {list(entry.source_shape)} "
                     f"({ax.describe(row.axes.source)})"
                 )
-    misshapen += _disagreements(sizes, layers, entries, layout)
+    misshapen += _disagreements(sizes, entries, layout)
     return Match(
         layout,
         sizes,
@@ -319,51 +377,48 @@ def _match(
     )
 
 
-def _entries(layout: Layout, sizes: Mapping[str, int], layers: int) -> tuple[Entry, ...]:
+def _entries(layout: Layout, sizes: Sizes, counts: Counts) -> tuple[Entry, ...]:
     entries = []
-    for row, target in _instances(layout, layers):
-        known = _known_sizes(row, target, sizes)
+    for row, target in _instances(layout, counts):
+        known = _known_sizes(layout.table, row, target, sizes)
         if known is not None:
-            names = _names(row, target, sizes, decoder=bool(layers))
+            names = _names(row, target, sizes, decoder=DECODER in counts)
             entries.append(Entry(names, target, row.axes, known))
     return tuple(entries)
 
 
-def _names(row: Row, target: str, sizes: Mapping[str, int], *, decoder: bool) -> tuple[str, ...]:
+def _names(row: Row, target: str, sizes: Sizes, *, decoder: bool) -> tuple[str, ...]:
     """The tensors of a parameter."""
     indices: Sequence[int | None] = [None]
     if row.is_repeated:
-        indices = [int(target.split(".")[2])]
+        indices = [targets.number(target)]
     elif row.axes.stacked:
         indices = range(sizes.get(row.axes.stacked, 1))
     return tuple(row.source.name(index, decoder=decoder) for index in indices)
 
 
-def _known_sizes(row: Row, target: str, sizes: Mapping[str, int]) -> dict[str, int] | None:
+def _known_sizes(table: ModelTable, row: Row, target: str, sizes: Sizes) -> dict[str, int] | None:
     """The sizes of a row's letters, or None if one of them is not known."""
-    letters = [letter for group in row.axes.target for letter in group]
-    if any(_key(letter, target) not in sizes for letter in letters):
+    keys = {letter: table.key(letter, target) for group in row.axes.target for letter in group}
+    if any(key not in sizes for key in keys.values()):
         return None
-    return {letter: sizes[_key(letter, target)] for letter in letters}
+    return {letter: sizes[key] for letter, key in keys.items()}
 
 
-def _disagreements(
-    sizes: Mapping[str, int], layers: int, entries: Sequence[Entry], layout: Layout
-) -> list[str]:
-    """Sizes that no single tensor is to blame for, but that no `CapsNet` has."""
+def _disagreements(sizes: Sizes, entries: Sequence[Entry], layout: Layout) -> list[str]:
+    """Sizes that no single tensor is to blame for, but that no network of ours has."""
     texts = []
-    for part in ("features.conv", "primary_caps.conv"):
-        y, x = sizes.get(f"y {part}"), sizes.get(f"x {part}")
-        names = [e.sources[0] for e in entries if e.target == f"{part}.kernel"]
-        if y != x and names:
-            texts.append(f"{names[0]} has a kernel of {y}x{x}, which is not square")
+    for entry in entries:
+        y, x = entry.sizes.get("y"), entry.sizes.get("x")
+        if y != x:
+            texts.append(f"{entry.sources[0]} has a kernel of {y}x{x}, which is not square")
     combine = layout.options.get("model_options", {}).get("decoder_combine", "concat")
-    if layers and all(key in sizes for key in ("decoder -1", "d", "j")):
+    if all(key in sizes for key in (_LATENT, "d", "j")):
         expected = sizes["d"] * (1 if combine == "sum" else sizes["j"])
-        names = [e.sources[0] for e in entries if e.target == f"{DECODER}0.kernel"]
-        if sizes["decoder -1"] != expected and names:
+        names = [e.sources[0] for e in entries if e.target == f"{DECODER}.0.kernel"]
+        if sizes[_LATENT] != expected and names:
             texts.append(
-                f"{names[0]} takes {sizes['decoder -1']} numbers, expected {expected}, which is "
+                f"{names[0]} takes {sizes[_LATENT]} numbers, expected {expected}, which is "
                 + ("d" if combine == "sum" else f"j x d = {sizes['j']} x {sizes['d']}")
             )
     return texts

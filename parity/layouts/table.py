@@ -1,8 +1,6 @@
-"""A layout: what the tensors of a PyTorch CapsNet are called and mean, read from a TOML file."""
+"""A layout: what a PyTorch network's tensors are called and mean, read from a TOML file."""
 
-import inspect
 import math
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,28 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import capsjax
+from parity.layouts import targets
 from parity.layouts.axes import Axes, describe, parse_axes
+from parity.layouts.model_table import (
+    DECODER,
+    ModelTable,
+    list_models,
+    model_table,
+    parameter_names,
+)
 from parity.layouts.names import Pattern
 from train.config import FitConfig, from_values, to_values
 from train.errors import UserError
-
-DECODER = "decoder.layers."
-PRIOR = "class_caps.routing.prior"
-
-# The axes that each parameter of `capsjax.CapsNet` has. f: filters of the first convolution; c:
-# channels of the image; y, x: of a kernel; t, k: types and dimension of primary capsules; i, j:
-# primary and class capsules; d: dimension of class capsules; in, out: of a dense layer.
-TARGETS = {
-    "features.conv.kernel": ("y x c f",),
-    "features.conv.bias": ("f",),
-    "primary_caps.conv.kernel": ("y x f (t k)", "y x f (k t)"),
-    "primary_caps.conv.bias": ("(t k)", "(k t)"),
-    "class_caps.kernel": ("i j d k",),
-    PRIOR: ("i j",),
-    f"{DECODER}{{n}}.kernel": ("in out",),
-    f"{DECODER}{{n}}.bias": ("out",),
-}
-NEEDED = tuple(name for name in TARGETS if not name.startswith(DECODER) and name != PRIOR)
+from train.own_routing import make_routing, takes_iterations
 
 DIALECT_FIELDS = (
     "input_mean",
@@ -40,6 +29,7 @@ DIALECT_FIELDS = (
     "routing",
     "routing_iterations",
     "routing_options",
+    "loss",
     "margin_of",
     "margin_power",
     "margin_weight",
@@ -54,7 +44,8 @@ REDUCTIONS = ("margin_over_classes", "reconstruction_over_pixels")
 
 FORMATS = (".pt", ".pth", ".safetensors")
 ALL_FORMATS = (*FORMATS, ".h5", ".hdf5")
-_KEYS = ("name", "about", "aliases", "formats", "weights", "options")
+_KEYS = ("name", "about", "model", "aliases", "formats", "weights", "options")
+_NOT_OF_A_LAYOUT = {"routing", "batch_axis"}
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,8 @@ class Row:
 
     Attributes:
         source: the name of the tensor or tensors.
-        target: the parameter of `capsjax.CapsNet`; `{n}` stands for the number of a decoder layer.
+        target: the parameter of the model, or the part of one; `{n}` stands for the number of a
+            module in a list.
         axes: how the one becomes the other.
     """
 
@@ -73,18 +65,18 @@ class Row:
 
     @property
     def is_repeated(self) -> bool:
-        """Whether the row stands for all layers of a decoder."""
+        """Whether the row stands for all modules of a list."""
         return "{n}" in self.target
 
     @property
     def is_decoder(self) -> bool:
         """Whether the row is of a decoder, which a network need not have."""
-        return self.target.startswith(DECODER)
+        return targets.module_list(self.target) == DECODER
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a PyTorch CapsNet calls its tensors, how their axes lie, and what it computes.
+    """What a PyTorch network calls its tensors, how their axes lie, and what it computes.
 
     Attributes:
         name: of the layout.
@@ -94,6 +86,7 @@ class Layout:
         rows: tensors and parameters.
         options: those of `DIALECT_FIELDS` and `REDUCTIONS` that differ from the defaults, which are
             the paper's.
+        model: which network it is, one of `list_models()`.
     """
 
     name: str
@@ -102,6 +95,12 @@ class Layout:
     formats: tuple[str, ...]
     rows: tuple[Row, ...]
     options: Mapping[str, Any]
+    model: str = "capsnet"
+
+    @property
+    def table(self) -> ModelTable:
+        """What is known of the model."""
+        return model_table(self.model)
 
     def config(
         self, image_shape: tuple[int, int, int] | None = None, num_classes: int | None = None
@@ -116,7 +115,11 @@ class Layout:
         # A decay of its own, and not one that follows the length of a run, which then could not be
         # made longer.
         config = FitConfig(
-            preset=f"imported:{self.name}", decay_rate=0.96, decay_steps=2000, **fields
+            preset=f"imported:{self.name}",
+            model=self.model,
+            decay_rate=0.96,
+            decay_steps=2000,
+            **fields,
         )
         changes = {}
         if num_classes and self.options.get("margin_over_classes") == "mean":
@@ -142,37 +145,39 @@ def read_layout(path: Path) -> Layout:
     for key in ("name", "about"):
         if not isinstance(values.get(key, ""), str):
             raise UserError(f"{path}: {key} is {values[key]!r}, but must be a text.")
+    model = values.get("model", Layout.model)
+    _require_known(path, "model", [model], tuple(list_models()))
     layout = Layout(
         name=values.get("name", path.stem),
         about=values.get("about", ""),
         aliases=_texts(path, "aliases", values.get("aliases", ())),
         formats=_texts(path, "formats", values.get("formats", FORMATS), ALL_FORMATS),
-        rows=_rows(path, values.get("weights")),
-        options=_options(path, values.get("options", {})),
+        rows=_rows(path, values.get("weights"), model_table(model)),
+        options=_options(path, values.get("options", {}), model),
+        model=model,
     )
     _check_together(path, layout)
     return layout
 
 
-def _rows(path: Path, values: Any) -> tuple[Row, ...]:
+def _rows(path: Path, values: Any, table: ModelTable) -> tuple[Row, ...]:
     if not isinstance(values, list) or not values:
         raise UserError(
             f"{path} has no weights: give a list of rows [source, target, axes], such as "
             '["conv1.bias", "features.conv.bias", "f -> f"].'
         )
-    return tuple(_row(path, value) for value in values)
+    return tuple(_row(path, value, table) for value in values)
 
 
-def _row(path: Path, value: Any) -> Row:
+def _row(path: Path, value: Any, table: ModelTable) -> Row:
     texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
     if not texts or len(value) != 3:
         raise UserError(f"{path}: the row {value!r} is not three texts [source, target, axes].")
     source, target, axes = value
-    template = re.sub(rf"^({re.escape(DECODER)})\d+\.", r"\1{n}.", target)
-    if template not in TARGETS:
-        raise UserError(
-            f"{path}: unknown target {target!r} of {source!r}, choose from: {', '.join(TARGETS)}."
-        )
+    choices = table.axes.get(targets.template(target))
+    if choices is None:
+        known = ", ".join(table.axes)
+        raise UserError(f"{path}: unknown target {target!r} of {source!r}, choose from: {known}.")
     try:
         pattern = Pattern(source)
         repeated = "{n}" in target
@@ -184,8 +189,8 @@ def _row(path: Path, value: Any) -> Row:
         row = Row(pattern, target, parse_axes(axes, None if repeated else pattern.letter))
     except ValueError as error:
         raise UserError(f"{path}: {error}.") from error
-    if describe(row.axes.target) not in TARGETS[template]:
-        right = "' or '".join(TARGETS[template])
+    if describe(row.axes.target) not in choices:
+        right = "' or '".join(choices)
         raise UserError(
             f"{path}: the axes of {target} are '{right}', not '{describe(row.axes.target)}' "
             f"(in the row of {source!r})."
@@ -193,7 +198,7 @@ def _row(path: Path, value: Any) -> Row:
     return row
 
 
-def _options(path: Path, values: Any) -> dict[str, Any]:
+def _options(path: Path, values: Any, model: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path}: options must be a table of names and values, not {values!r}.")
     _require_known(path, "option", values, (*DIALECT_FIELDS, *REDUCTIONS))
@@ -202,41 +207,33 @@ def _options(path: Path, values: Any) -> dict[str, Any]:
             raise UserError(f"{path}: {name} is {values[name]!r}, but must be 'sum' or 'mean'.")
     fields = {name: value for name, value in values.items() if name not in REDUCTIONS}
     try:
-        from_values({**to_values(FitConfig()), **fields}, path)
+        from_values({**to_values(FitConfig()), "model": model, **fields}, path)
     except UserError as error:
         text = str(error)
         raise UserError(text if str(path) in text else f"{path}: {text}") from error
-    _check_options(path, fields)
+    _check_options(path, fields, model)
     return dict(values)
 
 
-def _check_options(path: Path, fields: Mapping[str, Any]) -> None:
+def _check_options(path: Path, fields: Mapping[str, Any], model: str) -> None:
     """Refuses options of the model or of the routing that these do not have."""
-    known = set(inspect.signature(capsjax.CapsNet.__init__).parameters)
-    choices = tuple(sorted(known - {"self", "image_shape", "num_classes", "routing", "rngs"}))
+    choices = tuple(sorted(set(capsjax.model_options(model)) - _NOT_OF_A_LAYOUT))
     _require_known(path, "model option", fields.get("model_options", {}), choices)
-    routing = fields.get("routing", "dynamic")
+    routing, options = fields.get("routing", FitConfig.routing), fields.get("routing_options", {})
+    if takes_iterations(routing):
+        iterations = fields.get("routing_iterations", FitConfig.routing_iterations)
+        options = {"iterations": iterations, **options}
     try:
-        capsjax.create_routing(
-            routing,
-            iterations=fields.get("routing_iterations", 3),
-            **fields.get("routing_options", {}),
-        )
+        make_routing(routing, **options)
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: {error}.") from error
 
 
 def _check_together(path: Path, layout: Layout) -> None:
-    targets = [row.target for row in layout.rows]
-    if twice := sorted({target for target in targets if targets.count(target) > 1}):
+    named = [row.target for row in layout.rows]
+    if twice := sorted({target for target in named if named.count(target) > 1}):
         raise UserError(f"{path} has more than one row for {', '.join(twice)}.")
-    if lacking := [target for target in NEEDED if target not in targets]:
-        raise UserError(f"{path} has no row for {', '.join(lacking)}.")
-    has_prior, routing = PRIOR in targets, layout.options.get("routing", "dynamic")
-    if has_prior != (routing == "dynamic-prior"):
-        raise UserError(
-            f"{path}: a row for {PRIOR} and the option routing = 'dynamic-prior' belong together."
-        )
+    _check_parameters(path, layout)
     is_flat = layout.options.get("model_options", {}).get("primary_order") == "flat"
     for row in layout.rows:
         if ("k", "t") in row.axes.target and not is_flat:
@@ -244,6 +241,37 @@ def _check_together(path: Path, layout: Layout) -> None:
                 f"{path}: channels in the order (k t) need the primary_order 'flat'; with the "
                 f"others they are (t k) (in the row of {row.source.text!r})."
             )
+
+
+def _check_parameters(path: Path, layout: Layout) -> None:
+    """Demands a row for each parameter that the model has with the layout's options."""
+    try:
+        needed = parameter_names(layout.config())
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    table = layout.table
+    if unknown := sorted(needed - {targets.parameter(target) for target in table.axes}):
+        raise UserError(
+            f"{path}: with these options {layout.model} has {', '.join(unknown)}, of which a "
+            "layout knows nothing."
+        )
+    wanted = {target for target in table.axes if targets.parameter(target) in needed}
+    named = {targets.template(row.target) for row in layout.rows}
+    lacking = [
+        target
+        for target in table.axes
+        if target in wanted - named and targets.module_list(target) != DECODER
+    ]
+    if lacking:
+        raise UserError(
+            f"{path} has no row for {', '.join(lacking)}: {layout.model} has that with these "
+            "options, and rows and options (routing, model_options) belong together."
+        )
+    if idle := sorted(named - wanted):
+        raise UserError(
+            f"{path} has a row for {', '.join(idle)}, which {layout.model} has not with these "
+            "options: rows and options (routing, model_options) belong together."
+        )
 
 
 def _texts(

@@ -1,13 +1,16 @@
-"""Plain PyTorch references: the paper's network, and one for each public dialect."""
+"""Plain PyTorch references: the paper's network, and one for each public implementation."""
 
 from parity.reference.adambielski import AdamBielski
 from parity.reference.capsnet import CapsNet
 from parity.reference.cedrickchee import CedrickChee
+from parity.reference.efficient_capsnet import EfficientCapsNet
 from parity.reference.gram_ai import GramAi
 from parity.reference.jindongwang import JindongWang
 from parity.reference.laubonghaudoi import LaubongHaudoi
+from parity.reference.models import ModelReference
 from parity.reference.xifengguo import XifengGuo
 from parity.reference.xifengguo_keras import XifengGuoKeras
+from parity.reference.yl_1993 import Yl1993
 
 DIALECTS = {
     "gram-ai": GramAi,
@@ -23,15 +26,21 @@ DIALECTS = {
 REFERENCES = {"reference": CapsNet, **DIALECTS}
 """The paper's network and the dialects, by the name of their weight layout."""
 
+OTHERS: dict[str, type[ModelReference]] = {"efficient-capsnet": EfficientCapsNet, "yl-1993": Yl1993}
+"""Public implementations of other networks than CapsNet, by the name of their weight layout."""
+
 __all__ = [
     "DIALECTS",
+    "OTHERS",
     "REFERENCES",
     "AdamBielski",
     "CapsNet",
     "CedrickChee",
+    "EfficientCapsNet",
     "GramAi",
     "JindongWang",
     "LaubongHaudoi",
     "XifengGuo",
     "XifengGuoKeras",
+    "Yl1993",
 ]

@@ -194,11 +194,13 @@ def length(v: Tensor) -> Tensor:
 
 
 def batch_norm(x: Tensor, norm: Any) -> Tensor:
-    """What a `BatchNorm2d` computes of NCHW maps in training, with an exact mean.
+    """What a `BatchNorm2d` computes of NCHW maps, in training with an exact mean.
 
     PyTorch's own mean of equal numbers differs from them by its rounding, also in float64, and the
     division by a deviation near zero makes that visible.
     """
+    if not norm.training:
+        return norm(x)
     axes = (0, 2, 3)
     mean = x.mean(dim=axes, keepdim=True)
     mean = mean + (x - mean).mean(dim=axes, keepdim=True)

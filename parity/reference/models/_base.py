@@ -29,9 +29,13 @@ class ModelReference(nn.Module):
       parts: the attributes of the capsjax model whose results are compared, with dots for members.
       tiny: arguments of a network in which no two sizes are equal that could be confused.
       objective: what it is trained with.
+      published_iterations: of the routing, with which the network is compared.
       normalises_batch: whether it has batch normalisation; see `parity.family`.
       pools: whether the largest of several values is passed on; see there, too.
-      normalises_activations: whether what a routing makes activations of is normalised, too.
+      shows_rounding: whether, on images that are alike, a normalisation makes the rounding of
+        equal numbers as large as what they are compared by.
+      idle: parameters of the capsjax model on which in training nothing depends: biases that the
+        next normalisation takes off again.
       longest_sums: terms of the longest sum of the tiny network, forwards for one example and
         backwards for each example of a batch.
     """
@@ -39,9 +43,11 @@ class ModelReference(nn.Module):
     parts: ClassVar[tuple[str, ...]]
     tiny: ClassVar[Mapping[str, Any]]
     objective: ClassVar[Objective] = Objective()
+    published_iterations: ClassVar[int] = 3
     normalises_batch: ClassVar[bool] = False
     pools: ClassVar[bool] = False
-    normalises_activations: ClassVar[bool] = False
+    shows_rounding: ClassVar[bool] = False
+    idle: ClassVar[tuple[str, ...]] = ()
     longest_sums: ClassVar[tuple[int, int]]
 
     @classmethod

@@ -41,7 +41,7 @@ class VBCapsNet(ModelReference):
     }
     objective = Objective(loss="cross_entropy")
     normalises_batch = True
-    normalises_activations = True
+    shows_rounding = True
     # Statistics of a batch of seven are over all its positions, and the elements of a pose.
     longest_sums = (7 * 12 * 4, 12 * 4)
 

@@ -1,4 +1,4 @@
-"""What the tests of layouts share: every dialect's network in a size that the digits fit."""
+"""What the tests of layouts share: every network in a size that the digits fit."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from parity.pairs import draw_weights
-from parity.reference import REFERENCES
+from parity.reference import OTHERS, REFERENCES
 from train.data import load_dataset
 
 # No two sizes are equal that could be confused: 2 x 2 positions of 3 types, so 12 capsules.
@@ -22,13 +22,51 @@ SIZES = {
     "class_dim": 6,
     "decoder_hidden": (7, 11),
 }
+OTHER_SIZES = {
+    # One position of 3 types.
+    "efficient-capsnet": {
+        "image_shape": (8, 8, 1),
+        "num_classes": 10,
+        "features": (5, 6, 8, 12),
+        "kernel_sizes": (3, 2, 2, 2),
+        "primary_dim": 4,
+        "primary_kernel": 2,
+        "class_dim": 6,
+        "decoder_hidden": (7, 11),
+    },
+    # 5 x 5 positions, then twice 2 x 2.
+    "yl-1993": {
+        "image_shape": (8, 8, 1),
+        "num_classes": 10,
+        "conv_features": 5,
+        "conv_kernel": 3,
+        "primary_types": 3,
+        "caps_types": (4, 6),
+        "caps_kernels": (2, 1),
+        "pose_dim": 4,
+    },
+}
 STRIDE = ("--model-options", "primary_stride=3")
 
 
 def build(name: str, **changes) -> torch.nn.Module:
-    """A dialect's reference with weights that let every part be seen."""
+    """A reference with weights, and statistics of batches, that let every part be seen."""
+    if name in OTHERS:
+        return _build_other(name, **changes)
     model = REFERENCES[name](**SIZES | changes)
     draw_weights(model, seed=0, biases=True)
+    return model
+
+
+def _build_other(name: str, **changes) -> torch.nn.Module:
+    model = OTHERS[name](**OTHER_SIZES[name] | changes)
+    generator = torch.Generator().manual_seed(0)
+    model.draw(generator, biases=True)
+    for key, buffer in model.named_buffers():
+        if key.endswith("running_mean"):
+            buffer.copy_(0.3 * torch.randn(buffer.shape, generator=generator))
+        elif key.endswith("running_var"):
+            buffer.copy_(0.5 + torch.rand(buffer.shape, generator=generator))
     return model
 
 
@@ -38,8 +76,9 @@ def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def shapes_of(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of a state dict."""
-    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    """The shapes of a state dict, but for what counts the batches of a normalisation."""
+    state = model.state_dict()
+    return {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
 
 
 def saved(path: Path, state: object) -> Path:
@@ -57,5 +96,6 @@ def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
 def seen_by(reference: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
     """uint8 images `[N, H, W, C]` as a reference takes them."""
     unit = images.astype(np.float32) / np.float32(255)
-    normalised = (unit - np.float32(reference.input_mean)) / np.float32(reference.input_std)
+    kind = getattr(reference, "objective", reference)
+    normalised = (unit - np.float32(kind.input_mean)) / np.float32(kind.input_std)
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)))

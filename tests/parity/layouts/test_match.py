@@ -9,23 +9,27 @@ from flax import nnx
 from parity import weights
 from parity.importing import configure, describe_dataset
 from parity.layouts import builtin_layouts, get_layout, match, match_parameters
-from parity.reference import REFERENCES
-from tests.parity.layouts.dialects import SIZES, build, shapes_of
+from parity.pairs import learned
+from parity.reference import OTHERS, REFERENCES
+from tests.parity.layouts.dialects import OTHER_SIZES, SIZES, build, shapes_of
 from train.network import build_model, count_parameters
 
-every_layout = pytest.mark.parametrize("name", REFERENCES)
+IN_CAPSULES = {"efficient-capsnet": 16, "yl-1993": None}  # the latter's have matrices by type
+PUBLIC = {**REFERENCES, **OTHERS}
+every_capsnet = pytest.mark.parametrize("name", REFERENCES)
+every_layout = pytest.mark.parametrize("name", PUBLIC)
 
 
 def paper(name: str) -> torch.nn.Module:
     with torch.device("meta"):
-        return REFERENCES[name]()
+        return PUBLIC[name]()
 
 
 def test_there_is_a_layout_for_every_reference():
-    assert {layout.name for layout in builtin_layouts()} == set(REFERENCES)
+    assert {layout.name for layout in builtin_layouts()} == set(PUBLIC)
 
 
-@every_layout
+@every_capsnet
 @pytest.mark.parametrize("hidden", [(7, 11), (7,), None])
 def test_sizes_are_read_off_the_tensors(name, hidden):
     found = match(get_layout(name), shapes_of(build(name, decoder_hidden=hidden)))
@@ -39,9 +43,36 @@ def test_sizes_are_read_off_the_tensors(name, hidden):
     assert (found.sizes["i"], found.sizes["j"], found.sizes["c"]) == (12, 10, 1)
 
 
+@pytest.mark.parametrize("name", OTHERS)
+def test_sizes_of_other_networks_are_read_off_too(name):
+    sizes = OTHER_SIZES[name]
+    found = match(get_layout(name), shapes_of(build(name)))
+    assert found.fits, found.problems()
+    options = found.model_options()
+    assert options == {
+        option: list(sizes[option]) if isinstance(sizes[option], tuple) else sizes[option]
+        for option in options
+    }
+    assert options.keys() == sizes.keys() - {"image_shape", "num_classes"}
+    assert (found.sizes["j"], found.sizes["c"]) == (10, 1)
+    assert found.pixels == (64 if "decoder_hidden" in sizes else None)
+
+
+def test_a_network_with_more_convolutions_and_no_decoder():
+    more = {"features": (5, 6, 12), "kernel_sizes": (3, 2, 2), "strides": (1, 1, 2)}
+    model = build("efficient-capsnet", **more, primary_kernel=2, decoder_hidden=None)
+    assert "conv3.weight" in model.state_dict()
+    found = match(get_layout("efficient-capsnet"), shapes_of(model))
+    assert found.fits, found.problems()
+    assert found.model_options()["features"] == [5, 6, 12]
+    assert found.model_options()["decoder_hidden"] is None
+
+
 @every_layout
 def test_only_its_own_layout_fits_a_network(name):
-    for model in (paper(name), build(name), build(name, decoder_hidden=None)):
+    has_decoder = "decoder_hidden" in OTHER_SIZES.get(name, SIZES)
+    without = [build(name, decoder_hidden=None)] if has_decoder else []
+    for model in (paper(name), build(name), *without):
         fitting = [found.name for found in builtin_layouts() if match(found, shapes_of(model)).fits]
         assert fitting == [name]
 
@@ -52,31 +83,28 @@ def test_the_published_size_gives_the_published_shapes(name):
     images = describe_dataset("mnist")
     config = configure(found, "mnist", images, lambda config: config)
     model = nnx.eval_shape(lambda: build_model(config, images.shape, 10))
+    weights.require_shapes(model, found.shapes, weights.LEARNED)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-    shapes = {key: value.shape for key, value in weights.by_name(params).items()}
-    assert shapes == {entry.target: entry.target_shape for entry in found.entries}
     assert count_parameters(params) == sum(p.numel() for p in paper(name).parameters())
-    assert found.sizes["i"] == 1152
+    assert found.sizes.get("i") == (1152 if name in REFERENCES else IN_CAPSULES[name])
 
 
 @every_layout
 def test_both_directions_know_the_same(name):
     model = build(name)
     forward = match(get_layout(name), shapes_of(model))
-    back = match_parameters(
-        get_layout(name), {entry.target: entry.target_shape for entry in forward.entries}
-    )
+    back = match_parameters(get_layout(name), forward.shapes)
     assert back.fits
     assert back.sizes == forward.sizes
     assert back.entries == forward.entries
-    tensors = {key: value.numpy() for key, value in model.state_dict().items()}
+    tensors = learned(model)
     again = back.to_source(forward.to_capsjax(tensors))
     assert again.keys() == tensors.keys()
     for key, value in tensors.items():
         np.testing.assert_array_equal(again[key], value)
 
 
-@every_layout
+@every_capsnet
 def test_class_matrices_make_the_votes_of_the_reference(name):
     model = build(name)
     found = match(get_layout(name), shapes_of(model))
@@ -87,6 +115,25 @@ def test_class_matrices_make_the_votes_of_the_reference(name):
         stages = model(torch.rand(2, 1, 8, 8))
     votes = jnp.einsum("ijdk,bik->bijd", kernel, stages["primary_u"].numpy())
     np.testing.assert_allclose(votes, stages["u_hat"].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_filters_of_activations_come_after_those_of_poses():
+    model = build("yl-1993")
+    found = match(get_layout("yl-1993"), shapes_of(model))
+    parameters = found.to_capsjax(learned(model))
+    pose, a = model.primary_caps.pose, model.primary_caps.a
+    expected = torch.cat([pose.weight, a.weight]).detach()[:, :, 0, 0].T
+    np.testing.assert_array_equal(parameters["primary_caps.pose.kernel"][0, 0], expected)
+    biases = torch.cat([pose.bias, a.bias]).detach()
+    np.testing.assert_array_equal(parameters["primary_caps.pose.bias"], biases)
+
+
+def test_of_gradients_there_are_none_for_statistics():
+    model = build("yl-1993")
+    found = match(get_layout("yl-1993"), shapes_of(model))
+    of_parameters = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    left_out = found.shapes.keys() - found.to_capsjax(of_parameters).keys()
+    assert left_out == {"features.norm.mean", "features.norm.var"}
 
 
 def problems(name: str, **changes: tuple[int, ...] | None) -> str:
@@ -124,6 +171,26 @@ def test_the_odd_one_out_is_misshapen():
     assert "conv1.weight has a kernel of 3x4, which is not square" in text
     text = problems("laubonghaudoi", Decoder__fc1__weight=(7, 60))
     assert "Decoder.fc1.weight takes 60 numbers, expected 6, which is d" in text
+
+
+def test_what_lists_of_modules_lack():
+    text = problems("efficient-capsnet", efficient_capsnet__bn4__running_var=None)
+    assert text == "missing: efficient_capsnet.bn4.running_var"
+    text = problems("efficient-capsnet", efficient_capsnet__conv5__bias=(12,))
+    assert text.startswith("missing: efficient_capsnet.bn5.bias, efficient_capsnet.bn5.running")
+    text = problems("efficient-capsnet", efficient_capsnet__bn2__weight=(7,))
+    assert text == ("wrong shape: efficient_capsnet.bn2.weight is [7], expected [6] (out)")
+    names = [f"conv_caps{n}.{what}" for n in (1, 2) for what in ("beta_a", "beta_u", "weights")]
+    text = problems("yl-1993", **{name.replace(".", "__"): None for name in names})
+    assert text.splitlines()[0] == f"missing: {', '.join(names[:3])}"
+
+
+def test_a_window_that_is_no_square():
+    text = problems("yl-1993", conv_caps1__weights=(1, 15, 4, 2, 2))
+    assert text == (
+        "wrong shape: conv_caps1.weights is [1, 15, 4, 2, 2], which does not go with the others "
+        "(1 (y x in) out p q)"
+    )
 
 
 def test_everything_is_told_at_once():

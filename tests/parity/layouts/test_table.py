@@ -36,7 +36,9 @@ def test_another_name_of_a_layout():
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UserError, match="gram-ia.*adambielski, cedrickchee, gram-ai.*TOML"):
+    with pytest.raises(
+        UserError, match="gram-ia.*adambielski, cedrickchee, efficient-capsnet.*TOML"
+    ):
         get_layout("gram-ia")
 
 
@@ -92,6 +94,10 @@ WRONG = [
     (('over = "in"', 'over = "inputs"'), "unknown softmax_over 'inputs', choose from: in, out"),
     (("margin_of =", "margin_over_classes = 1 #"), "must be 'sum' or 'mean'"),
     (("[options]", "[option]"), "unknown key 'option', choose from: name, about"),
+    (("about =", 'model = "deepcaps" #'), "unknown model 'deepcaps', choose from: capsnet, eff"),
+    (("about =", 'model = "matrix_capsnet" #'), "unknown target 'primary_caps.conv.kernel'"),
+    (("margin_of =", 'routing = "em" #'), "has no option 'softmax_over'"),
+    (("margin_of =", 'loss = "hinge" #'), "unknown loss 'hinge', choose from"),
 ]
 
 
@@ -103,6 +109,33 @@ def test_a_wrong_table_is_told_in_one_sentence(tmp_path, change, message):
     assert message in str(raised.value)
     assert str(path) in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+YL_1993 = (Path(parity.layouts.__file__).parent / "yl_1993.toml").read_text()
+OF_ANOTHER_MODEL = [
+    (("conv_norm = true", ""), "row for features.norm.bias, features.norm.mean, features.norm"),
+    (("primary_bias = true", ""), "row for primary_caps.pose.bias[0], primary_caps.pose.bias[1]"),
+    (('["primary_caps.a.bias"', '#["'), "has no row for primary_caps.pose.bias[1]: matrix_capsnet"),
+    (("1 b j p q -> b j p q", "1 j b p q -> j b p q"), "are 'b j p q', not 'j b p q'"),
+    (("conv_padding", "primary_order"), "unknown model option 'primary_order', choose from: caps"),
+    (("temperature_decay", "decay"), "routing 'em' has no option 'decay'"),
+    (('routing = "em"', 'routing = "variational-bayes"'), "has no option 'formulation'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), OF_ANOTHER_MODEL)
+def test_a_wrong_table_of_another_model_too(tmp_path, change, message):
+    with pytest.raises(UserError) as raised:
+        read_layout(table(tmp_path, change, text=YL_1993))
+    assert message in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_parameters_of_a_routing_that_no_row_can_name(tmp_path):
+    change = ("margin_of =", 'routing = "em"\nmargin_of =')
+    text = re.sub(r"routing_options.*\n", "", GRAM_AI)
+    with pytest.raises(UserError, match="has class_caps.routing.beta_a, class_caps.routing.beta_u"):
+        read_layout(table(tmp_path, change, text=text))
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -1,0 +1,125 @@
+"""What a layout has to know of a model: its parameters' axes, and what its sizes are called.
+
+Each model that layouts can be of has a TOML file in `parity/layouts/models`:
+
+- `axes`: for each parameter and each statistic of a batch the letters of its axes, or a list of
+  several, of which a layout takes one. `{n}` stands for the number in a list of modules. Those that
+  end in `[0]`, `[1]`... are parts, which are joined along the last axis.
+- `sizes`: what the arguments are that are read off. `"f"` is the size of a letter, `"(p q)"` a
+  product, `"y features.conv"` the side of a kernel, `"convolutions {n}"` a list of all outputs of
+  the modules in a list, and `"y convolutions.{n}"` one of the sides of their kernels.
+- `lists`: a list of modules that is as long as another, and whose outputs have the same sizes.
+- `same`: a size with another name; `"convolutions -1"` is what the first of a list takes.
+- `compared`: arguments that decide what is computed, and that a PyTorch network has fixed.
+"""
+
+import functools
+import itertools
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from parity import weights
+from parity.layouts import targets
+from parity.layouts.axes import parse_side
+from train.config import FitConfig
+from train.network import build_model
+
+DECODER = "decoder.layers"
+"""The list of a decoder's dense layers, which a network need not have."""
+
+_FILES = {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("*.toml"))}
+
+# Images on which any strides leave room for any kernels, and some number of classes.
+_IMAGE_SHAPE, _CLASSES = (512, 512, 1), 10
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ModelTable:
+    """What the file of a model says, see above.
+
+    Attributes:
+        axes: by parameter.
+        sizes: by argument of the model.
+        lists: by list of modules.
+        same: by name.
+        compared: arguments of the model.
+    """
+
+    axes: Mapping[str, tuple[str, ...]]
+    sizes: Mapping[str, str]
+    lists: Mapping[str, str]
+    same: Mapping[str, str]
+    compared: tuple[str, ...]
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether the model can have a decoder."""
+        return f"{DECODER}.{{n}}.kernel" in self.axes
+
+    def list_of(self, target: str) -> str | None:
+        """The list of modules that a parameter is in, or the one that is as long."""
+        name = targets.module_list(target)
+        return None if name is None else self.lists.get(name, name)
+
+    def key(self, letter: str, target: str) -> str:
+        """What the size of a letter in the axes of a parameter is called."""
+        if letter in ("y", "x"):
+            return f"{letter} {targets.module(target)}"
+        if letter not in ("in", "out"):
+            return letter
+        number = targets.number(target)
+        assert number is not None
+        key = f"{self.list_of(target)} {number if letter == 'out' else number - 1}"
+        return self.same.get(key, key)
+
+    def arguments(self, sizes: Sizes) -> dict[str, Any]:
+        """Sizes as arguments of the model, those of the decoder left out."""
+        return {argument: _value(key, sizes) for argument, key in self.sizes.items()}
+
+
+def _value(key: str, sizes: Sizes) -> int | list[int]:
+    if key.startswith("("):
+        return math.prod(sizes[letter] for letter in parse_side(key)[0])
+    if "{n}" in key:
+        keys = (key.replace("{n}", str(n)) for n in itertools.count())
+        return [sizes[key] for key in itertools.takewhile(sizes.__contains__, keys)]
+    return sizes[key]
+
+
+def list_models() -> list[str]:
+    """The models that layouts can be of."""
+    return list(_FILES)
+
+
+@functools.cache
+def model_table(name: str) -> ModelTable:
+    """The table of a name of `list_models()`."""
+    values = tomllib.loads(_FILES[name].read_text(encoding="utf-8"))
+    return ModelTable(
+        axes={
+            target: (axes,) if isinstance(axes, str) else tuple(axes)
+            for target, axes in values["axes"].items()
+        },
+        sizes=values["sizes"],
+        lists=values.get("lists", {}),
+        same=values.get("same", {}),
+        compared=tuple(values["compared"]),
+    )
+
+
+def parameter_names(config: FitConfig) -> set[str]:
+    """The parameters and statistics of a configuration's network, `{n}` for numbers in lists.
+
+    Raises:
+        UserError: there is no such network.
+    """
+    model = nnx.eval_shape(lambda: build_model(config, _IMAGE_SHAPE, _CLASSES))
+    return {targets.template(name) for name in weights.variables(model, weights.LEARNED)}

@@ -1,0 +1,170 @@
+"""The Efficient-CapsNet of akhdanfadh/efficient-capsnet-pytorch, as that project computes it."""
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from parity.reference._parts import (
+    NamedDecoder,
+    Stages,
+    batch_norm,
+    class_mask,
+    dense_layers,
+    flatten_images,
+    group,
+    length,
+)
+from parity.reference.models._base import ModelReference, class_stages
+from parity.reference.routing.self_attention import exponential_squash
+
+
+class EfficientCapsNet(ModelReference):
+    """A port of the authors' network to PyTorch, with normalisation and lengths of its own.
+
+    - Convolution, batch normalisation, rectifier; the paper's code has the last two the other way
+      round. The constants are PyTorch's: 1e-5 is added to a variance, and averages keep 0.9.
+    - Self-attention as in the authors' code. Weights `[J, I, K, D]`, prior `[J, I, 1]`.
+    - Lengths are `sqrt(|v|^2 + 1e-7)`, those that the decoder's mask is made of in test without.
+    - Losses: the paper's margin, and 0.0005 times the MEAN squared error over the pixels.
+    - Decoder: the capsule of the label in training, the longest one in test.
+
+    State dict: `efficient_capsnet.conv{1,2,...}`, `efficient_capsnet.bn{1,2,...}`,
+    `efficient_capsnet.primary_caps.dw_conv2d`, `efficient_capsnet.routing_caps.W` and `.b`,
+    `generator.fc{1,2,3}`. The network without decoder has the first of them without
+    `efficient_capsnet.`.
+
+    The sizes are those of `capsjax.EfficientCapsNet`, by default the published ones.
+    """
+
+    parts = (
+        "convolutions.0",
+        "norms.0",
+        "convolutions.1",
+        "norms.1",
+        "primary_caps",
+        "class_caps",
+        "decoder",
+    )
+    tiny: ClassVar = {
+        "image_shape": (9, 10, 2),
+        "num_classes": 10,
+        "features": (7, 12),
+        "kernel_sizes": (3, 2),
+        "strides": (1, 2),
+        "primary_dim": 4,
+        "primary_kernel": 3,
+        "class_dim": 6,
+        "decoder_hidden": (11, 20),
+    }
+    normalises_batch = True
+    shows_rounding = True  # 1e-5 is added to a variance
+    idle = ("convolutions.0.bias", "convolutions.1.bias")
+    longest_sums = (180, 7 * 8 * 4 * 12)
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (28, 28, 1),
+        num_classes: int = 10,
+        *,
+        features: tuple[int, ...] = (32, 64, 64, 128),
+        kernel_sizes: tuple[int, ...] = (5, 3, 3, 3),
+        strides: tuple[int, ...] = (1, 1, 1, 2),
+        primary_dim: int = 8,
+        primary_kernel: int = 9,
+        class_dim: int = 16,
+        decoder_hidden: tuple[int, ...] | None = (512, 1024),
+    ) -> None:
+        super().__init__()
+        self.primary_dim = primary_dim
+        self.depth, self.image_shape = len(features), image_shape
+        height, width, below = image_shape
+        members: dict[str, Any] = {}
+        for number, (filters, kernel, stride) in enumerate(
+            zip(features, kernel_sizes, strides, strict=True), start=1
+        ):
+            members[f"conv{number}"] = nn.Conv2d(below, filters, kernel, stride=stride)
+            members[f"bn{number}"] = nn.BatchNorm2d(filters)
+            height, width = ((side - kernel) // stride + 1 for side in (height, width))
+            below = filters
+        positions = (height - primary_kernel + 1) * (width - primary_kernel + 1)
+        in_capsules = positions * below // primary_dim
+        members["primary_caps"] = group(
+            dw_conv2d=nn.Conv2d(below, below, primary_kernel, groups=below)
+        )
+        members["routing_caps"] = group(
+            W=nn.Parameter(torch.randn(num_classes, in_capsules, primary_dim, class_dim)),
+            b=nn.Parameter(torch.zeros(num_classes, in_capsules, 1)),
+        )
+        self.has_decoder = decoder_hidden is not None
+        if decoder_hidden is None:
+            for name, member in members.items():
+                self.add_module(name, member)
+        else:
+            self.efficient_capsnet = group(**members)
+            layers = dense_layers(num_classes * class_dim, *decoder_hidden, math.prod(image_shape))
+            self.generator = NamedDecoder("fc", layers)
+
+    @property
+    def without_decoder(self) -> nn.Module:
+        """What holds the parameters of the convolutions and capsules."""
+        return self.efficient_capsnet if self.has_decoder else self
+
+    def deviation(self, name: str, parameter: Tensor) -> float | None:
+        """Class capsules of a length around the margins."""
+        return 0.5 if name.endswith("routing_caps.W") else None
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
+        """Runs the network, see `ModelReference`; without labels as in test."""
+        net, stages = self.without_decoder, {}
+        x = images
+        for index in range(self.depth):
+            maps = getattr(net, f"conv{index + 1}")(x)
+            normal = batch_norm(maps, getattr(net, f"bn{index + 1}"))
+            x = torch.relu(normal)
+            stages[f"convolutions_{index}"] = maps.permute(0, 2, 3, 1)
+            stages[f"norms_{index}"] = normal.permute(0, 2, 3, 1)
+        # The public code knows of one position alone; more are numbered as in capsjax.
+        s = net.primary_caps.dw_conv2d(x).permute(0, 2, 3, 1)
+        u = exponential_squash(s.reshape(len(s), -1, self.primary_dim))
+        routed = self.route(torch.einsum("jikd,bik->bjid", net.routing_caps.W, u))
+        lengths = torch.sqrt(length(routed["capsules"]) ** 2 + 1e-7)
+        stages |= {
+            "primary_caps_pose": u,
+            "primary_caps_activation": length(u),
+            **class_stages(routed),
+            "lengths": lengths,
+            "mask": class_mask(routed["lengths"], labels),
+        }
+        if self.has_decoder:
+            masked = routed["capsules"] * stages["mask"][:, :, None]
+            drawn = self.generator(masked.flatten(1))
+            height, width, channels = self.image_shape
+            stages["decoder"] = drawn.unflatten(1, (height, width, channels))
+            stages["reconstruction"] = stages["decoder"]
+        return stages
+
+    def route(self, votes: Tensor) -> Stages:
+        """Votes `[B, J, I, D]` -> capsules `[B, J, D]`, coupling `[B, I, J]` and lengths."""
+        agreement = (votes @ votes.transpose(2, 3)).sum(dim=2) / math.sqrt(votes.shape[3])
+        coupling = torch.softmax(agreement, dim=1)[..., None] + self.without_decoder.routing_caps.b
+        v = exponential_squash((coupling * votes).sum(dim=2))
+        return {
+            "capsules": v,
+            "coupling": coupling.squeeze(3).transpose(1, 2),
+            "lengths": length(v),
+        }
+
+    def losses(self, stages: Stages, images: Tensor, labels: Tensor) -> Stages:
+        """`margin` `[B]`, `reconstruction` `[B]` (mean over pixels), `total`."""
+        _, margin = self.class_loss(stages, labels)
+        if not self.has_decoder:
+            return {"margin": margin, "total": margin.mean()}
+        difference = stages["reconstruction"].flatten(1) - flatten_images(images)
+        error = (difference**2).mean(dim=1)
+        return {
+            "margin": margin,
+            "reconstruction": error,
+            "total": (margin + 0.0005 * error).mean(),
+        }
