@@ -10,7 +10,7 @@ from flax import nnx
 
 import capsjax
 from train.checkpoint import Checkpoints, Which
-from train.data import Split, load_dataset
+from train.data import Split, as_file_name, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
 from train.learning import AXIS, TrainState, initial_state
@@ -73,7 +73,7 @@ def evaluate(
         if inspect:
             result["inspection"] = _inspect(run, state, test, evaluation)
         run.evaluations.mkdir(exist_ok=True)
-        write_json(run.evaluations / f"{name}-{which}{suffix}.json", result)
+        write_json(run.evaluations / f"{as_file_name(name)}-{which}{suffix}.json", result)
     return result
 
 

@@ -54,6 +54,18 @@ def test_an_unknown_name_lists_the_right_ones(field, choices):
         assert choice in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["folder:photos@8x8", "npz:mine.npz", "mnist_corrupted/fog"])
+def test_data_sets_of_ones_own_are_named_by_their_place(config, name):
+    own = dataclasses.replace(config, dataset=name)
+    assert from_values(to_values(own), Path("config.json")).dataset == name
+
+
+@pytest.mark.parametrize("name", ["folder:", "mnist_corrupted/frog"])
+def test_a_place_that_is_none_is_told_with_the_forms(name):
+    with pytest.raises(UserError, match="unknown dataset .* mnist_corrupted/CORRUPTION, folder:PA"):
+        FitConfig(dataset=name)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

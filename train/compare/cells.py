@@ -6,7 +6,7 @@ from typing import Any
 
 import capsjax
 from train.config import FitConfig, option, to_values
-from train.data import list_datasets
+from train.data import as_file_name, is_dataset, list_datasets
 from train.errors import UserError
 from train.own_routing import is_own
 from train.presets import get_preset, list_presets
@@ -38,7 +38,7 @@ class Cell:
     def name(self) -> str:
         """What it is called, a file name, too."""
         routing = self.routing.rpartition("/")[2].replace(":", "-")
-        return f"{self.dataset}-{self.model}-{routing}"
+        return f"{as_file_name(self.dataset)}-{self.model}-{routing}"
 
     @property
     def label(self) -> str:
@@ -67,7 +67,7 @@ def list_cells(
     _require("model", models, capsjax.list_models())
     known = [PUBLISHED, *capsjax.list_routings()]
     _require("routing", [name for name in routings if not is_own(name)], known)
-    _require("data set", datasets, list(list_datasets()))
+    _require("data set", [n for n in datasets if not is_dataset(n)], list_datasets())
     cells = []
     for dataset in datasets:
         for model in models:

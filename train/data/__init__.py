@@ -1,7 +1,7 @@
 """Data: named sets in memory, the order of their examples, and the feeds that bring them in."""
 
 from train.data.augment import example_keys, shift, shift_batch
-from train.data.catalog import list_datasets, load_dataset
+from train.data.catalog import as_file_name, is_dataset, list_datasets, load_dataset
 from train.data.dataset import Dataset, Split
 from train.data.evaluation import padded_batches
 from train.data.feed import Feed, FeedKind, make_feed
@@ -13,7 +13,9 @@ __all__ = [
     "FeedKind",
     "Order",
     "Split",
+    "as_file_name",
     "example_keys",
+    "is_dataset",
     "list_datasets",
     "load_dataset",
     "make_feed",
