@@ -20,6 +20,7 @@ from train.checkpoint import Which
 from train.config import FitConfig
 from train.errors import UserError
 from train.evaluate import load_state
+from train.network import seen_shape
 from train.run import Run, load_run
 
 _COMPARED_MODEL_OPTIONS = ("conv_stride", "primary_order", "primary_squash", "decoder_combine")
@@ -112,7 +113,7 @@ def differences(run: Run, layout: Layout) -> list[str]:
         A text for each field, with the run's value and the layout's.
     """
     config = run.config
-    expected = layout.config(run.image_shape, run.num_classes)
+    expected = layout.config(seen_shape(config, run.image_shape), run.num_classes)
     if config.model != expected.model:
         return [f"model: {config.model!r}, expected {expected.model!r}"]
     ours, theirs = _behaviour(config), _behaviour(expected)
@@ -139,6 +140,7 @@ def _behaviour(config: FitConfig) -> dict[str, Any]:
         for name in (
             "input_mean",
             "input_std",
+            "standardise",
             "margin_of",
             "margin_power",
             "margin_weight",

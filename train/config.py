@@ -32,10 +32,12 @@ FILE_SEPARATOR = ".py:"
 POSITIVE = "more than 0"
 NOT_NEGATIVE = "0 or more"
 BETWEEN = "more than 0 and less than 1"
+SHARE = "from 0 to 1"
 _HOLDS: dict[str, Callable[[Any], bool]] = {
     POSITIVE: lambda value: value > 0,
     NOT_NEGATIVE: lambda value: value >= 0,
     BETWEEN: lambda value: 0 < value < 1,
+    SHARE: lambda value: 0 <= value <= 1,
 }
 
 
@@ -79,11 +81,31 @@ class FitConfig:
     )
     input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
     input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
+    standardise: bool = setting(
+        False, "each image is given mean 0 and variance 1, instead of the two before"
+    )
     train_examples: int | None = setting(
         None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
     )
     max_shift: int = setting(
         0, "training images are shifted by up to this many pixels", bound=NOT_NEGATIVE
+    )
+    crop: int | None = setting(
+        None,
+        "side of the square that the network sees of an image, anywhere in training, in the middle "
+        "in test (if not given, the whole image)",
+        bound=POSITIVE,
+    )
+    max_brightness: float = setting(
+        0.0,
+        "up to this is added to the pixels of a training image, or taken away, as the network "
+        "sees them",
+        bound=NOT_NEGATIVE,
+    )
+    max_contrast: float = setting(
+        0.0,
+        "by up to this share the pixels of a training image move from their mean, or towards it",
+        bound=SHARE,
     )
 
     model: str = setting("capsnet", "network to train", tuple(capsjax.list_models()))
@@ -182,6 +204,11 @@ class FitConfig:
         """Checks every value that can be checked without the data."""
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.standardise and (self.input_mean, self.input_std) != (0, 1):
+            raise UserError(
+                f"--input-mean is {self.input_mean} and --input-std is {self.input_std}, but with "
+                "--standardise each image has its own: leave them out."
+            )
         if self.weight_decay and self.optimizer == "adam":
             raise UserError(
                 f"--weight-decay is {self.weight_decay}, but adam has none: choose the --optimizer "

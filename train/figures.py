@@ -253,13 +253,14 @@ def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.n
         Where the rows and the columns have their centres.
     """
     rows, columns, height, width, channels = grid.shape
-    pixels = np.clip(grid * objective.input_std + objective.input_mean, 0, 1)
+    pixels = np.asarray(objective.pixels(jnp.asarray(grid)))
     gap = max(1, height // 14)
     canvas = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, channels))
     for (row, column), _ in np.ndenumerate(grid[..., 0, 0, 0]):
         top, left = row * (height + gap), column * (width + gap)
         canvas[top : top + height, left : left + width] = pixels[row, column]
-    axes.imshow(canvas[..., 0] if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1)
+    # Of a stereo pair, one image.
+    axes.imshow(canvas if channels == 3 else canvas[..., 0], cmap="gray", vmin=0, vmax=1)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return (

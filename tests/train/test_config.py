@@ -19,6 +19,9 @@ from train.errors import UserError
         ("learning_rate", -0.1, "--learning-rate is -0.1"),
         ("seed", -1, "--seed is -1, but must be 0 or more"),
         ("max_shift", -2, "--max-shift is -2"),
+        ("crop", 0, "--crop is 0, but must be more than 0"),
+        ("max_brightness", -0.1, "--max-brightness is -0.1, but must be 0 or more"),
+        ("max_contrast", 1.1, "--max-contrast is 1.1, but must be from 0 to 1"),
         ("input_std", 0.0, "--input-std is 0.0"),
         ("checkpoint_every", 0, "--checkpoint-every is 0"),
         ("train_examples", 0, "--train-examples is 0, but must be more than 0"),
@@ -69,6 +72,7 @@ def test_a_place_that_is_none_is_told_with_the_forms(name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"standardise": True, "input_mean": 0.5}, "--input-mean is 0.5 .* but with --standardise"),
         ({"weight_decay": 0.1}, "--weight-decay is 0.1, but adam has none: choose .* adamw"),
         (
             {"micro_batches": 2, "routing_options": {"shared_logits": True}},

@@ -1,6 +1,6 @@
 """Data: named sets in memory, the order of their examples, and the feeds that bring them in."""
 
-from train.data.augment import example_keys, shift, shift_batch
+from train.data.augment import centre_crop, example_keys, shift, shift_batch, vary_batch
 from train.data.catalog import as_file_name, is_dataset, list_datasets, load_dataset
 from train.data.dataset import Dataset, Split
 from train.data.evaluation import padded_batches
@@ -14,6 +14,7 @@ __all__ = [
     "Order",
     "Split",
     "as_file_name",
+    "centre_crop",
     "example_keys",
     "is_dataset",
     "list_datasets",
@@ -22,4 +23,5 @@ __all__ = [
     "padded_batches",
     "shift",
     "shift_batch",
+    "vary_batch",
 ]
