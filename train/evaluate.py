@@ -54,7 +54,7 @@ def evaluate(
     if routing_iterations is not None:
         run = _with_iterations(run, routing_iterations)
     name = dataset or run.config.dataset
-    test = _test_split(run, name, data_dir)
+    test = test_split(run, name, data_dir)
     graphdef, state = load_state(run, which, devices=devices)
     evaluation = _evaluate(run, graphdef, state, test, devices)
     result: dict[str, Any] = {
@@ -134,7 +134,12 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
     return data_mesh(-(-BATCH // max(count, 1)) * count, devices)
 
 
-def _test_split(run: Run, name: str, data_dir: Path | None) -> Split:
+def test_split(run: Run, name: str, data_dir: Path | None) -> Split:
+    """The test split of a data set that a run's network can be measured on.
+
+    Raises:
+        UserError: if there is no such set, it cannot be had, or its images or classes do not fit.
+    """
     dataset = load_dataset(name, data_dir=data_dir)
     if dataset.image_shape != run.image_shape or dataset.num_classes != run.num_classes:
         raise UserError(

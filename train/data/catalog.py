@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
-from train.data import cifar, digits, mnist, mnist_corrupted, npz, official, smallnorb, svhn
+from train.data import cifar, digits, fetch, mnist, mnist_corrupted, npz, smallnorb, svhn
 from train.data.dataset import Dataset
 from train.data.idx_source import IdxSource
+from train.data.official import Source
 from train.errors import UserError
 
-SOURCES: dict[str, official.Source] = {
+SOURCES: dict[str, Source] = {
     **cifar.SOURCES,
     svhn.SVHN.name: svhn.SVHN,
     **smallnorb.SOURCES,
@@ -33,7 +34,7 @@ def is_dataset(name: str) -> bool:
     return name in SOURCES or name in ("digits", *mnist.SOURCES)
 
 
-def find_source(name: str) -> IdxSource | official.Source | None:
+def find_source(name: str) -> IdxSource | Source | None:
     """The source of a set that is made from official files, which tells what is in them."""
     return mnist.SOURCES.get(name) or SOURCES.get(name)
 
@@ -42,7 +43,7 @@ def is_at_hand(name: str) -> bool:
     """Whether `load_dataset` takes no files and no network, as far as that can be seen."""
     if name in mnist.SOURCES:
         return mnist.is_prepared(mnist.SOURCES[name])
-    return name not in SOURCES or official.is_at_hand(SOURCES[name])
+    return name not in SOURCES or fetch.is_at_hand(SOURCES[name])
 
 
 def load_dataset(
@@ -83,7 +84,7 @@ def load_dataset(
         return npz.load(Path(name.removeprefix(_NPZ)), name=name)
     if name in mnist.SOURCES:
         return mnist.load(mnist.SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
-    return official.load(SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
+    return fetch.load(SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
 
 
 def _corruptions(name: str) -> str:

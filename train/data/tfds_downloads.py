@@ -1,6 +1,6 @@
 """Official files that tensorflow-datasets downloads, kept in its cache under their own names.
 
-For the sets that are read from their official files as they are (`train.data.official`). The folder
+For the sets that are read from their official files as they are (`train.data.fetch`). The folder
 that they are kept in, `downloads/NAME` in the cache, is as good for `--data-dir` as any.
 """
 

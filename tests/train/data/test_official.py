@@ -1,11 +1,9 @@
 """Official files: found, verified, or told with what to do."""
 
-import importlib.util
-
 import pytest
 
-from tests.train.data.formats import fingerprint, small_cifar
-from train.data import cifar, official
+from tests.train.data.formats import fingerprint
+from train.data import official
 from train.data.official import OfficialFile
 from train.errors import UserError
 
@@ -31,15 +29,6 @@ def test_the_packed_file_is_verified_and_preferred(tmp_path):
 def test_a_missing_file_is_told_with_its_content_size_place_and_what_is_as_good(tmp_path):
     with pytest.raises(UserError, match=r"the images of a set there \(7 bytes\), .*, or set, unp"):
         FILE.find(tmp_path)
-
-
-def test_without_tensorflow_datasets_files_are_needed(tmp_path, monkeypatch):
-    source = small_cifar(tmp_path, cifar.CIFAR10)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="is not installed: .* folder with cifar-10-binary.tar.gz"):
-        official.load(source)
-    assert not official.is_at_hand(source)
-    assert len(official.load(source, data_dir=tmp_path).test) == 4
 
 
 @pytest.mark.parametrize("variable", [True, False])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.train.data.formats import small_svhn
-from train.data import official, svhn, tfds_downloads
+from train.data import fetch, svhn, tfds_downloads
 from train.errors import UserError
 
 
@@ -35,17 +35,17 @@ def website(tmp_path):
 def test_downloads_once_into_a_folder_that_serves_as_data_dir(website, tmp_path, capsys):
     source, folder = website
     cache = tmp_path / "cache"
-    assert not official.is_at_hand(source, cache_dir=cache)
-    dataset = official.load(source, cache_dir=cache)
-    assert official.is_at_hand(source, cache_dir=cache)
+    assert not fetch.is_at_hand(source, cache_dir=cache)
+    dataset = fetch.load(source, cache_dir=cache)
+    assert fetch.is_at_hand(source, cache_dir=cache)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("Downloading train_32x32.mat and test_32x32.mat to ")
 
     for file in folder.iterdir():
         file.unlink()
-    again = official.load(source, cache_dir=cache)
-    by_name = official.load(source, data_dir=cache / "downloads" / "svhn_cropped")
+    again = fetch.load(source, cache_dir=cache)
+    by_name = fetch.load(source, data_dir=cache / "downloads" / "svhn_cropped")
     for other in (again, by_name):
         np.testing.assert_array_equal(dataset.train.images, other.train.images)
     assert sorted(path.name for path in cache.rglob("*")) == [
