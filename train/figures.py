@@ -168,7 +168,8 @@ def draw_reconstructions(
         centres = _show_grid(axes, np.stack([images, decoded]), objective)
         axes.set_title(f"{title}, and how they are reconstructed", fontsize=11, pad=20)
         axes.xaxis.tick_top()
-        axes.set_xticks(centres[1], names, fontsize=8)
+        tilted = {"rotation": 25, "ha": "left"} if max(map(len, names)) > 10 else {}
+        axes.set_xticks(centres[1], names, fontsize=8, **tilted)
         axes.set_yticks(centres[0], ["image", "decoded"], fontsize=8)
         for label, i in zip(axes.get_xticklabels(), chosen, strict=True):
             right = test.labels[i] == evaluation.predictions[i]

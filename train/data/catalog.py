@@ -17,8 +17,8 @@ SOURCES: dict[str, Source] = {
 }
 """The sets that are read from their official files as they are."""
 
-_FOLDER, _NPZ = "folder:", "npz:"
-_FORMS = ("mnist_corrupted/CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
+_CORRUPTED, _FOLDER, _NPZ = "mnist_corrupted/", "folder:", "npz:"
+_FORMS = (f"{_CORRUPTED}CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
 
 
 def list_datasets() -> tuple[str, ...]:
@@ -29,9 +29,8 @@ def list_datasets() -> tuple[str, ...]:
 
 def is_dataset(name: str) -> bool:
     """Whether a name is one of `list_datasets()` or has one of its forms."""
-    if name.startswith((_FOLDER, _NPZ)):
-        return not name.endswith(":")
-    return name in SOURCES or name in ("digits", *mnist.SOURCES)
+    has_form = name.startswith((_CORRUPTED, _FOLDER, _NPZ)) and name[-1] not in ":/"
+    return has_form or name in SOURCES or name in ("digits", *mnist.SOURCES)
 
 
 def find_source(name: str) -> IdxSource | Source | None:
@@ -71,8 +70,7 @@ def load_dataset(
     """
     if not is_dataset(name):
         raise UserError(
-            f"there is no data set {name!r}: choose one of {', '.join(list_datasets())}"
-            f"{_corruptions(name)}."
+            f"there is no data set {name!r}: choose one of {', '.join(list_datasets())}."
         )
     if name == "digits":
         return digits.load()
@@ -84,13 +82,12 @@ def load_dataset(
         return npz.load(Path(name.removeprefix(_NPZ)), name=name)
     if name in mnist.SOURCES:
         return mnist.load(mnist.SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
+    if name not in SOURCES:
+        raise UserError(
+            f"there is no data set {name!r}: choose {_CORRUPTED} and one of "
+            f"{', '.join(mnist_corrupted.CORRUPTIONS)}."
+        )
     return fetch.load(SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
-
-
-def _corruptions(name: str) -> str:
-    if not name.startswith("mnist_corrupted"):
-        return ""
-    return f", where CORRUPTION is one of {', '.join(mnist_corrupted.CORRUPTIONS)}"
 
 
 def as_file_name(name: str) -> str:

@@ -50,7 +50,7 @@ def load(where: str, *, name: str) -> Dataset:
     else:
         classes = _classes(path)
         train, test = _fifths([_files(path / c) for c in classes])
-    reader = _Reader(where, train[0][0], shape)
+    reader = _Reader(name, train[0][0], shape)
     reader.require_room(sum(map(len, [*train, *test])))
     return Dataset(name, reader.split(train), reader.split(test), tuple(classes))
 
@@ -59,13 +59,13 @@ class _Reader:
     """Reads files into images of one shape.
 
     Args:
-        where: what the user calls the folder.
+        name: of the set, without a shape.
         first: the file whose shape all others must have, if none is named.
         shape: `(height, width, channels)` that images are made to have, if one is named.
     """
 
-    def __init__(self, where: str, first: Path, shape: tuple[int, int, int] | None) -> None:
-        self._where, self._first, self._named = where, first, shape
+    def __init__(self, name: str, first: Path, shape: tuple[int, int, int] | None) -> None:
+        self._name, self._first, self._named = name, first, shape
         self._shape = read_image_as_it_is(first).shape if shape is None else shape
 
     def require_room(self, count: int) -> None:
@@ -74,7 +74,7 @@ class _Reader:
         if needed > physical_bytes():
             raise UserError(
                 f"{count} images of {_text(self._shape)} take {needed:,} bytes, more than the "
-                f"memory of this machine: have them made smaller, as in {self._where}@32x32."
+                "memory of this machine: make them smaller, by ending the name in @HEIGHTxWIDTH."
             )
 
     def split(self, files: Sequence[Sequence[Path]]) -> Split:
@@ -95,7 +95,7 @@ class _Reader:
             raise UserError(
                 f"{path} is {_text(image.shape)} (height, width, channels), but {self._first} is "
                 f"{wanted}: make all images alike, or have it done by naming what you want, as in "
-                f"{self._where}@{wanted}."
+                f"{self._name}@{wanted}."
             )
         return image
 

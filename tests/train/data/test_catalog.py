@@ -1,5 +1,7 @@
 """Data sets by name."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,12 +30,23 @@ def test_the_names():
     )
 
 
+def test_the_docs_have_every_name_and_every_file():
+    text = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    assert [name for name in list_datasets() if f"`{name}`" not in text] == []
+    for source in catalog.SOURCES.values():
+        for file in source.files:
+            stem = file.name.rpartition("-")[0] if "smallnorb" in file.name else f"`{file.name}`"
+            assert stem in text
+
+
 @pytest.mark.parametrize("name", ["digits", "kmnist", "mnist_corrupted/fog", "folder:a", "npz:b"])
 def test_names_that_are_known(name):
     assert is_dataset(name)
 
 
-@pytest.mark.parametrize("name", ["", "folder:", "npz:", "mnist_corrupted/x", "mnist_corrupted/"])
+@pytest.mark.parametrize(
+    "name", ["", "minst", "folder:", "npz:", "mnist_corrupted/", "mnist_corrupted"]
+)
 def test_names_that_are_not(name):
     assert not is_dataset(name)
 

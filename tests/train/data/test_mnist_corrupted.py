@@ -63,5 +63,7 @@ def test_labels_that_are_no_integers(tmp_path):
 
 
 def test_an_unknown_corruption_lists_the_right_ones():
-    with pytest.raises(UserError, match="CORRUPTION is one of identity, .*, canny_edges"):
+    with pytest.raises(
+        UserError, match="choose mnist_corrupted/ and one of identity, .*, canny_edges"
+    ):
         load_dataset("mnist_corrupted/frog")
