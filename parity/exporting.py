@@ -19,6 +19,7 @@ from train.checkpoint import Which
 from train.config import FitConfig
 from train.errors import UserError
 from train.evaluate import load_state
+from train.network import seen_shape
 from train.own_routing import make_routing, takes_iterations
 from train.run import Run, load_run
 
@@ -111,7 +112,7 @@ def differences(run: Run, layout: Layout) -> list[str]:
         A text for each field, with the run's value and the layout's.
     """
     config = run.config
-    expected = layout.config(run.image_shape, run.num_classes)
+    expected = layout.config(seen_shape(config, run.image_shape), run.num_classes)
     if config.model != expected.model:
         return [f"model: {config.model!r}, expected {expected.model!r}"]
     compared = layout.table.compared
@@ -150,6 +151,7 @@ def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:
             "input_mean",
             "input_std",
             "loss",
+            "standardise",
             "margin_of",
             "margin_power",
             "margin_weight",

@@ -18,7 +18,8 @@ from parity.layouts import Layout, Match, builtin_layouts, get_layout, match
 from parity.state_files import State, read_state, require_suffix
 from train.checkpoint import Checkpoints
 from train.config import FitConfig
-from train.data import list_datasets, load_dataset
+from train.data import is_dataset, list_datasets, load_dataset
+from train.data.catalog import find_source
 from train.data.mnist import SOURCES
 from train.errors import UserError
 from train.learning import AXIS, initial_state
@@ -27,7 +28,6 @@ from train.optimizer import build_optimizer
 from train.run import Run, prepare_folder, writing
 
 AUTO = "auto"
-_IDX_SHAPE = (28, 28, 1)
 
 Change = Callable[[FitConfig], FitConfig]
 
@@ -205,7 +205,7 @@ def choose_dataset(
         UserError: if that set does not fit, none does, or sets with different images do.
     """
     names = ("digits", *SOURCES) if wanted is None else (wanted,)
-    if wanted is not None and wanted not in list_datasets():
+    if wanted is not None and not is_dataset(wanted):
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
     known = {name: describe_dataset(name) for name in names}
     likely = [name for name in names if _could_be(found, known[name])]
@@ -230,8 +230,8 @@ def choose_dataset(
 
 def describe_dataset(name: str) -> Images:
     """Shape and classes of a data set; of those that are files, without the files."""
-    if name in SOURCES:
-        return Images(_IDX_SHAPE, SOURCES[name].class_names)
+    if source := find_source(name):
+        return Images(source.image_shape, source.class_names)
     dataset = load_dataset(name)
     return Images(dataset.image_shape, dataset.class_names)
 

@@ -11,6 +11,7 @@ from typing import NoReturn
 from train.bench.options import add_bench_options
 from train.command import UserErrorParser, add_config_options, config_changes
 from train.compare.options import COMMON, add_compare_options
+from train.config import option
 from train.errors import CommandError, PreemptedError, UserError
 from train.huge_pages import restart_with_huge_pages
 
@@ -94,9 +95,10 @@ def _parser() -> UserErrorParser:
         "evaluate",
         help="measure a trained network on test images",
         description="Measures the network of a run on the test images of its data set, or of "
-        "another one with images of the same shape.",
+        "another one with images of the same shape. Several runs are measured as one network, by "
+        "the mean of their lengths.",
     )
-    _add_run(evaluate)
+    _add_run(evaluate, several=True)
     evaluate.add_argument("--dataset", metavar="NAME", help="another data set than the run's")
     _add_data_dir(evaluate)
     _add_devices(evaluate)
@@ -164,8 +166,13 @@ def _parser() -> UserErrorParser:
     return parser
 
 
-def _add_run(parser: UserErrorParser) -> None:
-    parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
+def _add_run(parser: UserErrorParser, *, several: bool = False) -> None:
+    if several:
+        parser.add_argument(
+            "runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or of several"
+        )
+    else:
+        parser.add_argument("run", metavar="RUN", type=Path, help="folder of a run")
     parser.add_argument(
         "--checkpoint",
         choices=("last", "best"),
@@ -338,8 +345,12 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
 
     keep_compiled_programs()
     _trust(options)
+    if len(options.runs) > 1:
+        _evaluate_together(options)
+        return
+    (run,) = options.runs
     result = evaluate(
-        options.run,
+        run,
         dataset=options.dataset,
         data_dir=options.data_dir,
         which=options.checkpoint,
@@ -351,7 +362,7 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
         print(json.dumps(result))
         return
     print(
-        f"{options.run} at step {result['step']}: accuracy {result['accuracy']:.2%} on the "
+        f"{run} at step {result['step']}: accuracy {result['accuracy']:.2%} on the "
         f"{result['examples']:,} test images of {result['dataset']}, loss {result['loss']:.5f}"
     )
     if options.inspect:
@@ -361,6 +372,34 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
                 values = ", ".join(f"{value:.3g}" for value in found[name])
                 print(f"  {name.replace('_', ' ')}: {values or '-'}")
         print("figures/routing.png shows it")
+
+
+def _evaluate_together(options) -> None:  # type: ignore[no-untyped-def]
+    from train.ensemble import evaluate_together
+
+    alone = {
+        "devices": options.devices is not None,
+        "routing_iterations": options.routing_iterations is not None,
+        "inspect": options.inspect,
+    }
+    for name, is_given in alone.items():
+        if is_given:
+            raise UserError(f"{option(name)} is for a single run: leave it out, or the others.")
+    result = evaluate_together(
+        options.runs,
+        dataset=options.dataset,
+        data_dir=options.data_dir,
+        which=options.checkpoint,
+    )
+    if options.json:
+        print(json.dumps(result))
+        return
+    for folder, accuracy in zip(result["runs"], result["accuracies"], strict=True):
+        print(f"{folder}: accuracy {accuracy:.2%}")
+    print(
+        f"{len(result['runs'])} networks together: accuracy {result['accuracy']:.2%} on the "
+        f"{result['examples']:,} test images of {result['dataset']}"
+    )
 
 
 def _predict(options) -> None:  # type: ignore[no-untyped-def]

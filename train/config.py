@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import capsjax
-from train.data import list_datasets
+from train.data import is_dataset, list_datasets
 from train.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -32,10 +32,12 @@ FILE_SEPARATOR = ".py:"
 POSITIVE = "more than 0"
 NOT_NEGATIVE = "0 or more"
 BETWEEN = "more than 0 and less than 1"
+SHARE = "from 0 to 1"
 _HOLDS: dict[str, Callable[[Any], bool]] = {
     POSITIVE: lambda value: value > 0,
     NOT_NEGATIVE: lambda value: value >= 0,
     BETWEEN: lambda value: 0 < value < 1,
+    SHARE: lambda value: 0 <= value <= 1,
 }
 
 
@@ -45,7 +47,7 @@ def setting(
     choices: tuple[str, ...] | None = None,
     bound: str | None = None,
     *,
-    or_file: bool = False,
+    also: Callable[[str], bool] | None = None,
 ) -> Any:
     """A field of a configuration, with the help text of its command-line option.
 
@@ -54,9 +56,9 @@ def setting(
         text: the help text.
         choices: the names that it may have.
         bound: what a number has to be, of `_HOLDS`.
-        or_file: whether `FILE.py:NAME` is a choice, too.
+        also: tells which names are a choice beside those listed.
     """
-    metadata = {"help": text, "choices": choices, "bound": bound, "or_file": or_file}
+    metadata = {"help": text, "choices": choices, "bound": bound, "also": also}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -71,14 +73,39 @@ class FitConfig:
     """
 
     preset: str = setting("digits", "recipe that the other values come from")
-    dataset: str = setting("digits", "data set to train and test on", list_datasets())
+    dataset: str = setting(
+        "digits",
+        "data set to train and test on; docs/datasets.md tells what each needs",
+        list_datasets(),
+        also=is_dataset,
+    )
     input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
     input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
+    standardise: bool = setting(
+        False, "each image is given mean 0 and variance 1, instead of the two before"
+    )
     train_examples: int | None = setting(
         None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
     )
     max_shift: int = setting(
         0, "training images are shifted by up to this many pixels", bound=NOT_NEGATIVE
+    )
+    crop: int | None = setting(
+        None,
+        "side of the square that the network sees of an image, anywhere in training, in the middle "
+        "in test (if not given, the whole image)",
+        bound=POSITIVE,
+    )
+    max_brightness: float = setting(
+        0.0,
+        "up to this is added to the pixels of a training image, or taken away, as the network "
+        "sees them",
+        bound=NOT_NEGATIVE,
+    )
+    max_contrast: float = setting(
+        0.0,
+        "by up to this share the pixels of a training image move from their mean, or towards it",
+        bound=SHARE,
     )
 
     model: str = setting("capsnet", "network to train", tuple(capsjax.list_models()))
@@ -89,7 +116,7 @@ class FitConfig:
         "dynamic",
         "routing algorithm, or FILE.py:NAME of one of your own, whose code is run",
         tuple(capsjax.list_routings()),
-        or_file=True,
+        also=lambda name: FILE_SEPARATOR in name,
     )
     routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE)
     routing_options: dict[str, Any] = setting(dict, "further arguments of the routing")  # noqa: RUF009
@@ -177,6 +204,11 @@ class FitConfig:
         """Checks every value that can be checked without the data."""
         for field in dataclasses.fields(self):
             _check(field, getattr(self, field.name))
+        if self.standardise and (self.input_mean, self.input_std) != (0, 1):
+            raise UserError(
+                f"--input-mean is {self.input_mean} and --input-std is {self.input_std}, but with "
+                "--standardise each image has its own: leave them out."
+            )
         if self.weight_decay and self.optimizer == "adam":
             raise UserError(
                 f"--weight-decay is {self.weight_decay}, but adam has none: choose the --optimizer "
@@ -206,11 +238,10 @@ class FitConfig:
 
 def _check(field: dataclasses.Field, value: Any) -> None:
     name, metadata = field.name, field.metadata
-    is_file = metadata["or_file"] and FILE_SEPARATOR in value
-    if metadata["choices"] and value not in metadata["choices"] and not is_file:
+    choices, also = metadata["choices"], metadata["also"]
+    if choices and value not in choices and not (also and also(value)):
         raise UserError(
-            f"unknown {name.replace('_', ' ')} {value!r}, "
-            f"choose from: {', '.join(metadata['choices'])}."
+            f"unknown {name.replace('_', ' ')} {value!r}, choose from: {', '.join(choices)}."
         )
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{option(name)} is {value}, but must be a finite number.")

@@ -38,3 +38,8 @@ class PreemptedError(CommandError):
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: try again later."""
     agreed = True
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of somebody else's code says, cut to fit into a sentence."""
+    return (str(error) or type(error).__name__).splitlines()[0]

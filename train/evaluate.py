@@ -10,7 +10,7 @@ from flax import nnx
 
 import capsjax
 from train.checkpoint import Checkpoints, Which
-from train.data import Split, load_dataset
+from train.data import Split, as_file_name, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
 from train.learning import AXIS, TrainState, initial_state
@@ -54,7 +54,7 @@ def evaluate(
     if routing_iterations is not None:
         run = _with_iterations(run, routing_iterations)
     name = dataset or run.config.dataset
-    test = _test_split(run, name, data_dir)
+    test = test_split(run, name, data_dir)
     graphdef, state = load_state(run, which, devices=devices)
     evaluation = _evaluate(run, graphdef, state, test, devices)
     result: dict[str, Any] = {
@@ -73,7 +73,7 @@ def evaluate(
         if inspect:
             result["inspection"] = _inspect(run, state, test, evaluation)
         run.evaluations.mkdir(exist_ok=True)
-        write_json(run.evaluations / f"{name}-{which}{suffix}.json", result)
+        write_json(run.evaluations / f"{as_file_name(name)}-{which}{suffix}.json", result)
     return result
 
 
@@ -134,7 +134,12 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
     return data_mesh(-(-BATCH // max(count, 1)) * count, devices)
 
 
-def _test_split(run: Run, name: str, data_dir: Path | None) -> Split:
+def test_split(run: Run, name: str, data_dir: Path | None) -> Split:
+    """The test split of a data set that a run's network can be measured on.
+
+    Raises:
+        UserError: if there is no such set, it cannot be had, or its images or classes do not fit.
+    """
     dataset = load_dataset(name, data_dir=data_dir)
     if dataset.image_shape != run.image_shape or dataset.num_classes != run.num_classes:
         raise UserError(

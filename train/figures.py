@@ -168,7 +168,8 @@ def draw_reconstructions(
         centres = _show_grid(axes, np.stack([images, decoded]), objective)
         axes.set_title(f"{title}, and how they are reconstructed", fontsize=11, pad=20)
         axes.xaxis.tick_top()
-        axes.set_xticks(centres[1], names, fontsize=8)
+        tilted = {"rotation": 25, "ha": "left"} if max(map(len, names)) > 10 else {}
+        axes.set_xticks(centres[1], names, fontsize=8, **tilted)
         axes.set_yticks(centres[0], ["image", "decoded"], fontsize=8)
         for label, i in zip(axes.get_xticklabels(), chosen, strict=True):
             right = test.labels[i] == evaluation.predictions[i]
@@ -253,13 +254,14 @@ def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.n
         Where the rows and the columns have their centres.
     """
     rows, columns, height, width, channels = grid.shape
-    pixels = np.clip(grid * objective.input_std + objective.input_mean, 0, 1)
+    pixels = np.asarray(objective.pixels(jnp.asarray(grid)))
     gap = max(1, height // 14)
     canvas = np.ones((rows * (height + gap) - gap, columns * (width + gap) - gap, channels))
     for (row, column), _ in np.ndenumerate(grid[..., 0, 0, 0]):
         top, left = row * (height + gap), column * (width + gap)
         canvas[top : top + height, left : left + width] = pixels[row, column]
-    axes.imshow(canvas[..., 0] if channels == 1 else canvas, cmap="gray", vmin=0, vmax=1)
+    # Of a stereo pair, one image.
+    axes.imshow(canvas if channels == 3 else canvas[..., 0], cmap="gray", vmin=0, vmax=1)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return (

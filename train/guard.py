@@ -124,7 +124,7 @@ def _tensors(program: Program, step: int, indices: np.ndarray) -> Iterator[tuple
     shifted = shift_batch(
         key, jnp.asarray(dataset.train.images[indices]), positions, config.max_shift
     )
-    images = objective.normalise(shifted, jnp.dtype(config.param_dtype))
+    images = objective.augment(key, shifted, positions, jnp.dtype(config.param_dtype))
 
     @jax.jit
     def loss(params: Any) -> tuple[jax.Array, Any]:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from train.errors import UserError
+from train.errors import UserError, first_line
 
 _MODES = {1: "L", 3: "RGB"}
+_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
 def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -> np.ndarray:
@@ -31,11 +32,45 @@ def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool = False)
     height, width, channels = shape
     if channels not in _MODES:
         raise UserError(f"a network for images with {channels} channels cannot read image files.")
+    image, _ = _upright(path)
+    image = image.convert(_MODES[channels])
+    if invert:
+        image = ImageOps.invert(image)
+    if image.size != (width, height):
+        image = ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=0)
+    return np.asarray(image, np.uint8).reshape(shape)
+
+
+def read_image_as_it_is(path: Path) -> np.ndarray:
+    """Reads an image file of any size, turned upright and laid on black where it is transparent.
+
+    Args:
+        path: the file.
+
+    Returns:
+        uint8 `[height, width, channels]`, 1 channel where the file is grey, otherwise 3.
+
+    Raises:
+        UserError: if the file is missing, no image, or too large to be one.
+    """
+    image, is_grey = _upright(path)
+    channels = 1 if is_grey else 3
+    pixels = np.asarray(image.convert(_MODES[channels]), np.uint8)
+    return pixels.reshape(image.height, image.width, channels)
+
+
+def _upright(path: Path) -> tuple[Image.Image, bool]:
+    """The image on black, turned as its camera says; and whether its file is grey.
+
+    Raises:
+        UserError: see `read_image`.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of oddities that Pillow copes with
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
+                is_grey = file.mode in _GREY_MODES
                 upright = ImageOps.exif_transpose(file).convert("RGBA")
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UserError(f"{path} is too large an image: shrink it first.") from error
@@ -45,16 +80,9 @@ def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool = False)
         raise UserError(f"there is no file {path}.") from error
     # Pillow tells a damaged file in the exceptions of its decoders, of any kind.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read as an image ({reason}).") from error
-
+        raise UserError(f"{path} cannot be read as an image ({first_line(error)}).") from error
     black = Image.new("RGBA", upright.size, "black")
-    image = Image.alpha_composite(black, upright).convert(_MODES[channels])
-    if invert:
-        image = ImageOps.invert(image)
-    if image.size != (width, height):
-        image = ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=0)
-    return np.asarray(image, np.uint8).reshape(shape)
+    return Image.alpha_composite(black, upright), is_grey
 
 
 def is_dark_on_light(image: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 import capsjax
-from train.data import Split
+from train.data import Split, centre_crop
 from train.errors import UserError
 from train.objective import Objective
 from train.run import finite_or_none
@@ -121,6 +121,8 @@ def inspect(
         raise UserError(f"{error}.") from error
     folder.mkdir(exist_ok=True)
     draw_routing(folder / "routing.png", inspected, np.asarray(output.lengths), title)
+    if objective.crop is not None:
+        some = Split(np.ascontiguousarray(centre_crop(some.images, objective.crop)), some.labels)
     primary = getattr(model, "primary_caps", None)
     if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
         below = layers[CLASSES].arguments[0]

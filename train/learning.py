@@ -203,7 +203,7 @@ def make_step(
         def learn(examples: tuple[jax.Array, ...]) -> tuple[PyTree, dict[str, Mean]]:
             images, labels, positions = examples
             shifted = shift_batch(key, images, positions, max_shift)
-            images = objective.normalise(shifted, image_dtype)
+            images = objective.augment(key, shifted, positions, image_dtype)
             gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(
                 state.params, images, labels, example_keys(key, positions)
             )

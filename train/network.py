@@ -22,7 +22,7 @@ def build_model(
 
     Args:
         config: what to make.
-        image_shape: `(height, width, channels)`.
+        image_shape: `(height, width, channels)` of the images, of which it sees `seen_shape`.
         num_classes: number of classes.
         axis: the mapped axis over which a batch is spread, for a routing whose examples share
             their logits and for statistics of a batch; None where a batch is in one piece.
@@ -31,6 +31,7 @@ def build_model(
         UserError: if a size does not fit the images, or an option does not exist.
     """
     require_precision(config)
+    shape = seen_shape(config, image_shape)
     takes = capsjax.model_options(config.model)
     try:
         options = dict(config.model_options)
@@ -44,7 +45,7 @@ def build_model(
             options["remat"] = True
         return capsjax.create_model(
             config.model,
-            image_shape=tuple(image_shape),
+            image_shape=shape,
             num_classes=num_classes,
             dtype=jnp.dtype(config.dtype),
             param_dtype=jnp.dtype(config.param_dtype),
@@ -53,6 +54,23 @@ def build_model(
         )
     except (ValueError, TypeError) as error:
         raise UserError(f"this network cannot be made: {error}.") from error
+
+
+def seen_shape(config: FitConfig, image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """What the network sees of images of a shape: `(height, width, channels)`.
+
+    Raises:
+        UserError: if `config.crop` is longer than a side of theirs.
+    """
+    height, width, channels = image_shape
+    if config.crop is None:
+        return height, width, channels
+    if config.crop > min(height, width):
+        raise UserError(
+            f"--crop is {config.crop}, but the images are {height}x{width}: choose 1 to "
+            f"{min(height, width)}."
+        )
+    return config.crop, config.crop, channels
 
 
 def _routing(config: FitConfig, axis: str | None) -> Any:

@@ -1,5 +1,6 @@
 """What is minimised, and what is counted, for one batch of one device."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from flax import nnx
 import capsjax
 from capsjax import CapsNetOutput
 from train.config import FitConfig
+from train.data import centre_crop, vary_batch
 from train.metrics import Mean, masked_mean
 
 SPREAD_MARGINS = (0.2, 0.9)
@@ -30,6 +32,10 @@ class Objective:
 
     input_mean: float = 0.0
     input_std: float = 1.0
+    standardise: bool = False
+    crop: int | None = None
+    max_brightness: float = 0.0
+    max_contrast: float = 0.0
     margin_of: str = "length"
     margin_power: int = 2
     margin_weight: float = 1.0
@@ -43,11 +49,48 @@ class Objective:
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Pixels as the network sees them: uint8 0 to 255 -> `dtype`, 0 to 1 by default."""
+        """Pixels as the network sees them in test: uint8 0 to 255 -> `dtype`, 0 to 1 by default.
+
+        What is cropped is the middle.
+        """
+        scaled = self._scale(images, dtype)
+        return scaled if self.crop is None else centre_crop(scaled, self.crop)
+
+    def augment(
+        self, key: jax.Array, images: jax.Array, positions: jax.Array, dtype: jnp.dtype
+    ) -> jax.Array:
+        """Pixels as the network sees them in training: each image cropped and lit at random.
+
+        Args:
+            key: the step's random key.
+            images: uint8 `[batch, height, width, channels]`.
+            positions: int32 `[batch]`, the positions of these examples in the global batch.
+            dtype: of the result.
+        """
+        return vary_batch(
+            key,
+            self._scale(images, dtype),
+            positions,
+            crop=self.crop,
+            max_brightness=self.max_brightness,
+            max_contrast=self.max_contrast,
+        )
+
+    def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         unit = images.astype(dtype) / 255
+        if self.standardise:
+            return standardised(unit)
         if self.input_mean == 0 and self.input_std == 1:
             return unit
         return (unit - self.input_mean) / self.input_std
+
+    def pixels(self, images: jax.Array) -> jax.Array:
+        """What the network sees, or makes, to be looked at: from 0 to 1.
+
+        A standardised image is shown as grey, black and white two deviations away.
+        """
+        mean, deviation = (0.5, 0.25) if self.standardise else (self.input_mean, self.input_std)
+        return jnp.clip(images * deviation + mean, 0, 1)
 
     def apply(
         self,
@@ -129,6 +172,20 @@ class Objective:
             return SPREAD_MARGINS[1]
         first, last = SPREAD_MARGINS
         return first + (last - first) * jnp.minimum(step / self.spread_steps, 1.0)
+
+
+def standardised(images: jax.Array) -> jax.Array:
+    """Each image with mean 0 and variance 1, over all of its pixels and channels.
+
+    What varies by less than one of 255 grey levels in a single pixel stays as dark as it is.
+
+    Args:
+        images: `[..., height, width, channels]`, 0 to 1.
+    """
+    axes = (-3, -2, -1)
+    least = 1 / (255 * math.prod(images.shape[-3:]) ** 0.5)
+    mean = jnp.mean(images, axis=axes, keepdims=True)
+    return (images - mean) / jnp.maximum(jnp.std(images, axis=axes, keepdims=True), least)
 
 
 def log_probabilities(lengths: jax.Array) -> jax.Array:

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from train.checkpoint import Which
+from train.config import FitConfig
 from train.evaluate import load_model
 from train.images import is_dark_on_light, read_image
 from train.objective import Objective
@@ -37,25 +38,32 @@ def predict(
     """
     run = load_run(folder)
     images = [read_image(path, run.image_shape, invert=invert) for path in paths]
-    model, objective = load_model(run, which), Objective.of(run.config)
-    dtype = jnp.dtype(run.config.param_dtype)
-    apply = nnx.jit(lambda model, images: model(images).lengths)
-
-    lengths = np.concatenate(
-        [
-            np.asarray(
-                apply(
-                    model,
-                    objective.normalise(jnp.asarray(np.stack(images[at : at + _BATCH])), dtype),
-                )
-            )
-            for at in range(0, len(images), _BATCH)
-        ]
-    )
+    lengths = lengths_of(load_model(run, which), run.config, np.stack(images))
     return [
         _result(path, image, row, run.class_names)
         for path, image, row in zip(paths, images, lengths, strict=True)
     ]
+
+
+def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
+    """How present a network finds each class in images.
+
+    Args:
+        model: the network, set to normalise as it has learned to.
+        config: its configuration, which says how it sees images.
+        images: uint8 `[n, height, width, channels]`.
+
+    Returns:
+        The lengths of the class capsules, `[n, classes]`.
+    """
+    objective, dtype = Objective.of(config), jnp.dtype(config.param_dtype)
+    apply = nnx.jit(lambda model, images: model(images).lengths)
+    return np.concatenate(
+        [
+            np.asarray(apply(model, objective.normalise(jnp.asarray(some), dtype)))
+            for some in np.split(images, range(_BATCH, len(images), _BATCH))
+        ]
+    )
 
 
 def _result(

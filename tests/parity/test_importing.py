@@ -323,7 +323,7 @@ def test_sets_with_the_same_images_are_named(tmp_path):
     path = saved(tmp_path / "w.pt", build("gram-ai", primary_stride=2, **sizes).state_dict())
     imported = import_weights(path, layout="auto", out=tmp_path / "run")
     assert imported.run.config.dataset == "mnist"
-    assert imported.others == ("fashion_mnist",)
+    assert imported.others == ("fashion_mnist", "kmnist")
     imported = import_weights(
         path, layout="auto", out=tmp_path / "run", dataset="fashion_mnist", overwrite=True
     )

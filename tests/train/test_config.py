@@ -19,6 +19,9 @@ from train.errors import UserError
         ("learning_rate", -0.1, "--learning-rate is -0.1"),
         ("seed", -1, "--seed is -1, but must be 0 or more"),
         ("max_shift", -2, "--max-shift is -2"),
+        ("crop", 0, "--crop is 0, but must be more than 0"),
+        ("max_brightness", -0.1, "--max-brightness is -0.1, but must be 0 or more"),
+        ("max_contrast", 1.1, "--max-contrast is 1.1, but must be from 0 to 1"),
         ("input_std", 0.0, "--input-std is 0.0"),
         ("checkpoint_every", 0, "--checkpoint-every is 0"),
         ("train_examples", 0, "--train-examples is 0, but must be more than 0"),
@@ -54,9 +57,22 @@ def test_an_unknown_name_lists_the_right_ones(field, choices):
         assert choice in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["folder:photos@8x8", "npz:mine.npz", "mnist_corrupted/fog"])
+def test_data_sets_of_ones_own_are_named_by_their_place(config, name):
+    own = dataclasses.replace(config, dataset=name)
+    assert from_values(to_values(own), Path("config.json")).dataset == name
+
+
+@pytest.mark.parametrize("name", ["folder:", "mnist_corrupted/"])
+def test_a_place_that_is_none_is_told_with_the_forms(name):
+    with pytest.raises(UserError, match="unknown dataset .* mnist_corrupted/CORRUPTION, folder:PA"):
+        FitConfig(dataset=name)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({"standardise": True, "input_mean": 0.5}, "--input-mean is 0.5 .* but with --standardise"),
         ({"weight_decay": 0.1}, "--weight-decay is 0.1, but adam has none: choose .* adamw"),
         (
             {"micro_batches": 2, "routing_options": {"shared_logits": True}},

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.fuzz import broken, many, sentence_or
+from tests.train.data.formats import mat5_bytes, norb_bytes, npy_bytes, tar_bytes, zip_bytes
 from train.config import FitConfig, to_values
-from train.data import idx
+from train.data import cifar, idx, mat5, norb_matrix, npy, npz
 from train.errors import UserError
 from train.images import read_image
 from train.run import load_run
@@ -47,6 +48,80 @@ def test_idx_files(tmp_path, data, zipped):
     array = sentence_or(idx.read, path, ndim=3)
     if array is not None:
         assert array.dtype == np.uint8
+
+
+@many
+@given(data=st.data(), zipped=st.booleans())
+def test_norb_matrices(tmp_path, data, zipped):
+    path = tmp_path / "dat"
+    whole = norb_bytes(PIXELS[None])
+    path.write_bytes(data.draw(broken(gzip.compress(whole, mtime=0) if zipped else whole)))
+    array = sentence_or(norb_matrix.read, path, dtype=np.uint8, ndim=4)
+    if array is not None:
+        assert array.dtype == np.uint8
+
+
+@many
+@given(data=st.data(), compressed=st.booleans())
+def test_matlab_files(tmp_path, data, compressed):
+    path = tmp_path / "x.mat"
+    labels = np.arange(6.0).reshape(-1, 1)
+    whole = mat5_bytes({"X": PIXELS, "y": labels}, compressed=compressed)
+    path.write_bytes(data.draw(broken(whole)))
+    arrays = sentence_or(mat5.read, path, ("X", "y"))
+    if arrays is not None:
+        assert all(array.dtype.kind in "iuf" for array in arrays.values())
+
+
+@many
+@given(data=st.data())
+def test_numpy_arrays(tmp_path, data):
+    path = tmp_path / "x.npy"
+    path.write_bytes(data.draw(broken(npy_bytes(PIXELS))))
+    array = sentence_or(npy.read, path)
+    if array is not None:
+        assert array.dtype.kind in "biuf"
+
+
+ARRAYS = zip_bytes(
+    {
+        f"{name}.npy": npy_bytes(array)
+        for name, array in zip(
+            npz.NAMES[0],
+            (PIXELS[None], np.zeros(1, int), PIXELS[None], np.zeros(1, int)),
+            strict=True,
+        )
+    }
+)
+
+
+@many
+@given(data=st.data())
+def test_archives_of_numpy_arrays(tmp_path, data):
+    path = tmp_path / "x.npz"
+    path.write_bytes(data.draw(broken(ARRAYS)))
+    dataset = sentence_or(npz.load, path, name="npz:x")
+    if dataset is not None:
+        assert dataset.train.images.dtype == np.uint8
+
+
+CIFAR = cifar.Cifar("x", cifar.CIFAR10.archive, {"a": 2}, {"b": 1}, 1, tuple("0123456789"))
+
+
+@many
+@given(data=st.data(), packed_again=st.booleans())
+def test_archives_of_cifar(tmp_path, data, packed_again):
+    """Broken as a gzip stream, or as the tar archive in a sound one."""
+    path = tmp_path / "x.tar.gz"
+    whole = tar_bytes({"folder/a": bytes(2 * 3073), "folder/b": bytes(3073)})
+    if packed_again:
+        content = gzip.compress(data.draw(broken(gzip.decompress(whole))), mtime=0)
+    else:
+        content = data.draw(broken(whole))
+    path.write_bytes(content)
+    dataset = sentence_or(CIFAR.read, {CIFAR.archive.name: path})
+    if dataset is not None:
+        assert (len(dataset.train), len(dataset.test)) == (2, 1)
 
 
 CONFIG = json.dumps(

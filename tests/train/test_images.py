@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from train.errors import UserError
-from train.images import is_dark_on_light, read_image
+from train.images import is_dark_on_light, read_image, read_image_as_it_is
 
 
 @pytest.fixture
@@ -63,6 +63,16 @@ def test_inverting_swaps_dark_and_light(picture):
     np.testing.assert_array_equal(read_image(picture, (20, 40, 1), invert=True), 255 - plain)
     assert not is_dark_on_light(plain)
     assert is_dark_on_light(255 - plain)
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("1", 1), ("L", 1), ("LA", 1), ("RGB", 3), ("P", 3)]
+)
+def test_an_image_as_it_is_has_its_own_size_and_colours(tmp_path, mode, channels):
+    Image.new("RGB", (7, 5), "white").convert(mode).save(tmp_path / "x.png")
+    image = read_image_as_it_is(tmp_path / "x.png")
+    assert (image.shape, image.dtype) == ((5, 7, channels), np.uint8)
+    assert image.min() == 255
 
 
 def test_a_missing_file_is_told(tmp_path):

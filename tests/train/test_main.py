@@ -128,6 +128,19 @@ def test_evaluate_reproduces_the_summary_exactly(digits_run, capsys):
     assert "of digits" in capsys.readouterr().out
 
 
+def test_several_runs_are_measured_as_one_network(digits_run, capsys):
+    assert main(["evaluate", str(digits_run), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)["accuracy"]
+    assert main(["evaluate", str(digits_run), str(digits_run), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["accuracies"] == [pytest.approx(alone)] * 2
+    assert result["accuracy"] == pytest.approx(alone)
+    assert main(["evaluate", str(digits_run), str(digits_run)]) == 0
+    assert "2 networks together: accuracy" in capsys.readouterr().out
+    sentence = fails(capsys, "evaluate", digits_run, digits_run, "--inspect")
+    assert sentence == "error: --inspect is for a single run: leave it out, or the others."
+
+
 def test_predict_reads_image_files(digits_run, tmp_path, capsys):
     from train.data import load_dataset
 
@@ -255,7 +268,10 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "dgits"], "unknown preset 'dgits', choose from: digits, digits-aff_capsnet"),
+        (
+            ["fit", "dgits"],
+            "unknown preset 'dgits', choose from: cifar10, digits, digits-aff_capsnet",
+        ),
         (["fit", "digits", "--dataset", "mnits"], "unknown dataset 'mnits', choose from: digits"),
         (["fit", "digits", "--routing", "x"], "unknown routing 'x', choose from: dynamic"),
         (
@@ -274,7 +290,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),
         (["fit", "digits", "--model-options", "conv_kernel=20"], "does not fit on an input"),
         (["fit", "digits", "--dtype", "float64"], "float64 needs JAX's x64 mode"),
-        (["fit"], "fit needs the name of a recipe, one of: digits, digits-aff_capsnet"),
+        (["fit"], "fit needs the name of a recipe, one of: cifar10, digits, digits-aff_capsnet"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         ([], "the following arguments are required: COMMAND"),
     ],

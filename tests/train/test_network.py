@@ -12,6 +12,7 @@ from train.network import (
     model_key,
     out_of_memory_is_bad_input,
     require_room,
+    seen_shape,
     training_key,
 )
 from train.presets import get_preset
@@ -71,3 +72,18 @@ def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(config):
     huge = dataclasses.replace(config, model_options=options)
     with pytest.raises(UserError, match=r"parameters of [\d,]{15,} bytes, more than the memory"):
         require_room(huge, (8, 8, 1), 3)
+
+
+def test_the_network_is_built_for_what_is_cropped(config):
+    cropped = dataclasses.replace(config, crop=7)
+    assert seen_shape(config, (9, 11, 2)) == (9, 11, 2)
+    assert seen_shape(cropped, (9, 11, 2)) == (7, 7, 2)
+    ours = nnx.eval_shape(lambda: build_model(cropped, (9, 11, 2), 3))
+    theirs = nnx.eval_shape(lambda: build_model(config, (7, 7, 2), 3))
+    shapes = [jax.tree.map(lambda leaf: leaf.shape, nnx.state(model)) for model in (ours, theirs)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_crop_that_is_larger_than_the_images(config):
+    with pytest.raises(UserError, match="--crop is 9, but the images are 10x8: choose 1 to 8"):
+        build_model(dataclasses.replace(config, crop=9), (10, 8, 1), 3)

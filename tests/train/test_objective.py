@@ -160,3 +160,46 @@ def test_a_model_draws_and_normalises_by_the_batch_in_training_alone(training):
     ((_, given, uses_average),) = model.seen
     assert (given is not None) == training
     assert uses_average == (not training)
+
+
+def test_each_image_is_standardised_by_itself_over_all_channels():
+    images = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 2), dtype=np.uint8)
+    images[1] //= 10
+    images[2] = 77
+    seen = Objective(standardise=True).normalise(jnp.asarray(images), jnp.float32)
+    exact = images[:2].astype(np.float64).reshape(2, -1)
+    exact = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
+    assert_close(seen[:2], exact.reshape(2, 5, 4, 2), dtype="float32", reduction_length=40)
+    assert np.abs(seen[2]).max() < 1e-3  # of one grey: the rounding of its mean
+
+
+def test_test_images_are_scaled_as_a_whole_and_cropped_in_the_middle():
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 1), dtype=np.uint8)
+    whole = Objective(standardise=True).normalise(jnp.asarray(images), jnp.float32)
+    middle = Objective(standardise=True, crop=4).normalise(jnp.asarray(images), jnp.float32)
+    np.testing.assert_array_equal(middle, whole[:, 1:5, 2:6])
+
+
+def test_training_images_are_scaled_cropped_and_lit_at_random():
+    images = jnp.arange(2 * 6 * 5, dtype=jnp.uint8).reshape(2, 6, 5, 1)
+    key, positions = jax.random.key(0), jnp.arange(2)
+    plain = Objective().augment(key, images, positions, jnp.float32)
+    np.testing.assert_array_equal(plain, Objective().normalise(images, jnp.float32))
+
+    varied = Objective(crop=3, max_brightness=0.5, max_contrast=0.5)
+    seen = np.asarray(varied.augment(key, images, positions, jnp.float32))
+    assert seen.shape == (2, 3, 3, 1)
+    # The images rise by 1 to the right and by 5 downwards, whatever is cut out of them.
+    steps = seen[:, 1, 0] - seen[:, 0, 0], seen[:, 0, 1] - seen[:, 0, 0]
+    assert_close(steps[0], 5 * steps[1], dtype="float32", reduction_length=9)
+    other = varied.augment(jax.random.key(1), images, positions, jnp.float32)
+    assert (np.asarray(other) != seen).any()
+
+
+def test_what_is_seen_is_shown_as_pixels():
+    images = jnp.asarray([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
+    for objective in (Objective(), Objective(input_mean=0.3, input_std=2.0)):
+        shown = objective.pixels(objective.normalise(images, jnp.float32))
+        assert_close(shown.ravel(), np.array([0, 0.2, 1]), dtype="float32")
+    shown = Objective(standardise=True).pixels(jnp.asarray([-3.0, -2.0, 0.0, 1.0, 5.0]))
+    np.testing.assert_array_equal(shown, [0, 0, 0.5, 0.75, 1])

@@ -7,11 +7,12 @@ from flax import nnx
 from train.__main__ import _parser
 from train.command import config_changes
 from train.data import load_dataset
+from train.data.catalog import find_source
 from train.errors import UserError
 from train.network import build_model
 from train.presets import describe_preset, get_preset, list_presets
 
-IMAGE_SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1)}
+DIGITS = (8, 8, 1)
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -21,8 +22,10 @@ class TestEveryPreset:
 
     def test_describes_a_network_for_its_images(self, name):
         config = get_preset(name)
-        model = nnx.eval_shape(lambda: build_model(config, IMAGE_SHAPES[config.dataset], 10))
-        assert model.num_classes == 10
+        source = find_source(config.dataset)
+        shape, classes = (source.image_shape, len(source.class_names)) if source else (DIGITS, 10)
+        model = nnx.eval_shape(lambda: build_model(config, shape, classes))
+        assert model.num_classes == classes
 
     def test_tells_command_hardware_time_and_result(self, name):
         text = describe_preset(name)
@@ -40,9 +43,11 @@ class TestEveryPreset:
 
 
 def test_the_digits_are_the_size_that_is_tested_here():
-    assert load_dataset("digits").image_shape == IMAGE_SHAPES["digits"]
+    assert load_dataset("digits").image_shape == DIGITS
 
 
 def test_an_unknown_preset_lists_the_right_ones():
-    with pytest.raises(UserError, match="unknown preset 'mnits', choose from: digits, .*fashion"):
+    with pytest.raises(
+        UserError, match="unknown preset 'mnits', choose from: cifar10, digits, .*fashion"
+    ):
         get_preset("mnits")

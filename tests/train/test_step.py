@@ -88,8 +88,10 @@ def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devic
 
 
 def test_micro_batches_and_devices_have_the_same_loss_curve(config, dataset):
-    """Fifty steps, with augmentation."""
-    config = dataclasses.replace(config, max_shift=1, batch_size=16)
+    """Fifty steps, with all augmentation there is."""
+    config = dataclasses.replace(
+        config, max_shift=1, crop=7, max_brightness=0.2, max_contrast=0.3, batch_size=16
+    )
     curves = {}
     for devices, parts in ((1, 1), (1, 4), (4, 2)):
         change = dataclasses.replace(config, micro_batches=parts)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from train.data import Dataset, Split, load_dataset, mnist
+from train.data import Dataset, Split, catalog, load_dataset
 
 _TRAINING, _TEST = 60_000, 256
-_SHAPE = (28, 28, 1)
 
 
 def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset, bool]:
@@ -25,14 +24,14 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
     Raises:
         UserError: if the files are not what they should be.
     """
-    source = mnist.SOURCES.get(name)
-    if source is None or data_dir is not None or mnist.is_prepared(source):
+    source = catalog.find_source(name)
+    if source is None or data_dir is not None or catalog.is_at_hand(name):
         return load_dataset(name, data_dir=data_dir), False
     random = np.random.default_rng(0)
 
     def split(size: int) -> Split:
         return Split(
-            images=random.integers(0, 256, (size, *_SHAPE), dtype=np.uint8),
+            images=random.integers(0, 256, (size, *source.image_shape), dtype=np.uint8),
             labels=random.integers(0, len(source.class_names), size, dtype=np.int32),
         )
 

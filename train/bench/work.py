@@ -19,7 +19,7 @@ from flax import nnx
 from jax.interpreters import partial_eval
 
 from train.config import FitConfig
-from train.network import build_model
+from train.network import build_model, seen_shape
 from train.objective import Objective
 
 
@@ -82,7 +82,8 @@ def passes(
         output = forward(params, rest, images, labels)
         return jnp.mean(objective.losses(output, images, labels)["loss"])
 
-    images = jax.ShapeDtypeStruct((batch_size, *image_shape), jnp.dtype(config.param_dtype))
+    seen = seen_shape(config, image_shape)
+    images = jax.ShapeDtypeStruct((batch_size, *seen), jnp.dtype(config.param_dtype))
     labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
     arguments = (nnx.to_pure_dict(params), nnx.to_pure_dict(rest), images, labels)
     return forward, jax.grad(loss), arguments

@@ -6,7 +6,8 @@ from typing import Any
 
 import capsjax
 from train.config import FitConfig, option, to_values
-from train.data import list_datasets
+from train.data import as_file_name, is_dataset, list_datasets
+from train.data.catalog import SOURCES
 from train.errors import UserError
 from train.own_routing import is_own
 from train.presets import get_preset, list_presets
@@ -16,6 +17,16 @@ PUBLISHED = "published"
 
 NONE = "none"
 """The routing of a model that has none to choose."""
+
+_OF_THE_IMAGES = (
+    "input_mean",
+    "input_std",
+    "standardise",
+    "max_shift",
+    "crop",
+    "max_brightness",
+    "max_contrast",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Cell:
     def name(self) -> str:
         """What it is called, a file name, too."""
         routing = self.routing.rpartition("/")[2].replace(":", "-")
-        return f"{self.dataset}-{self.model}-{routing}"
+        return f"{as_file_name(self.dataset)}-{self.model}-{routing}"
 
     @property
     def label(self) -> str:
@@ -67,7 +78,7 @@ def list_cells(
     _require("model", models, capsjax.list_models())
     known = [PUBLISHED, *capsjax.list_routings()]
     _require("routing", [name for name in routings if not is_own(name)], known)
-    _require("data set", datasets, list(list_datasets()))
+    _require("data set", [n for n in datasets if not is_dataset(n)], list_datasets())
     cells = []
     for dataset in datasets:
         for model in models:
@@ -89,18 +100,22 @@ def _recipe(model: str, dataset: str) -> FitConfig:
     """How a model is trained on a data set.
 
     By a recipe for both if there is one, `DATASET-MODEL`, or for the data set, if that is of this
-    model; otherwise with the model's published sizes as in its recipe for the embedded digits, and
-    as long as the data set's recipe says.
+    model; otherwise with the model's published sizes as in its recipe for the embedded digits, as
+    long as the data set's recipe says and with images prepared as there. What comes of the same
+    official files, as the splits of smallNORB do, has one recipe.
     """
     presets = list_presets()
-    of_dataset = get_preset(dataset) if dataset in presets else None
-    if f"{dataset}-{model}" in presets:
-        return get_preset(f"{dataset}-{model}")
+    source = SOURCES.get(dataset)
+    of_files = source.tfds_name if source else dataset
+    of_dataset = get_preset(of_files) if of_files in presets else None
+    digits = "digits" if get_preset("digits").model == model else f"digits-{model}"
+    if f"{of_files}-{model}" in presets:
+        return dataclasses.replace(get_preset(f"{of_files}-{model}"), dataset=dataset)
     if of_dataset is not None and of_dataset.model == model:
-        return of_dataset
-    if f"digits-{model}" not in presets:
+        return dataclasses.replace(of_dataset, dataset=dataset)
+    if digits not in presets:
         raise UserError(f"there is no recipe to train {model} on {dataset} by.")
-    config = get_preset(f"digits-{model}")
+    config = get_preset(digits)
     fields: dict[str, Any] = {"preset": f"{dataset}-{model}", "dataset": dataset}
     if dataset != "digits":
         fields["model_options"] = {}
@@ -108,8 +123,8 @@ def _recipe(model: str, dataset: str) -> FitConfig:
             fields |= {
                 "epochs": of_dataset.epochs,
                 "steps": None,
-                "max_shift": of_dataset.max_shift,
                 "batch_size": of_dataset.batch_size,
+                **{name: getattr(of_dataset, name) for name in _OF_THE_IMAGES},
             }
     return dataclasses.replace(config, **fields)
 

@@ -10,6 +10,7 @@ COMMON = (
     "learning_rate",
     "routing_iterations",
     "max_shift",
+    "crop",
     "dtype",
 )
 """The fields of `FitConfig` that may be given for all cells."""

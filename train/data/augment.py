@@ -1,11 +1,16 @@
 """Augmentation on the device, the same for an example wherever it is computed."""
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from train.errors import UserError
 
-_FOR_THE_NETWORK = 2**31 - 1
+ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
+
+_FOR_THE_NETWORK, _FOR_VIEWS = 2**31 - 1, 2**31 - 2
 """Beyond all positions in a batch."""
 
 
@@ -76,3 +81,99 @@ def shift_batch(
     """
     keys = _of_examples(key, positions)
     return jax.vmap(shift, in_axes=(0, 0, None))(keys, images, max_shift)
+
+
+def centre_crop(images: ArrayT, side: int) -> ArrayT:
+    """The square in the middle of images.
+
+    Args:
+        images: [..., height, width, channels], any dtype.
+        side: of the square, no longer than those of the images.
+
+    Returns:
+        [..., side, side, channels], the dtype of `images`.
+    """
+    top, left = ((size - side) // 2 for size in images.shape[-3:-1])
+    return images[..., top : top + side, left : left + side, :]
+
+
+def random_crop(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
+    """A square at a random place of one image, each place as likely as any other.
+
+    Args:
+        key: a random key.
+        image: [height, width, channels], any dtype.
+        side: of the square, no longer than those of the image.
+
+    Returns:
+        [side, side, channels], the dtype of `image`.
+
+    Reference:
+        S. Sabour, N. Frosst, G. E. Hinton, "Dynamic Routing Between Capsules", 2017,
+        arXiv:1710.09829, section 7 (24x24 of CIFAR-10, 32x32 of smallNORB).
+    """
+    height, width, channels = image.shape
+    places = jnp.asarray((height - side + 1, width - side + 1), jnp.int32)
+    top, left = jax.random.randint(key, (2,), 0, places)
+    return jax.lax.dynamic_slice(image, (top, left, 0), (side, side, channels))
+
+
+def vary_light(
+    key: jax.Array, image: jax.Array, max_brightness: float, max_contrast: float
+) -> jax.Array:
+    """Makes one image brighter or darker, and its contrast larger or smaller.
+
+    Each channel's distances from its mean grow by the same random factor, uniform on
+    1 - max_contrast to 1 + max_contrast; then the same random number is added to all pixels,
+    uniform on -max_brightness to max_brightness. Nothing is clipped.
+
+    Args:
+        key: a random key.
+        image: [height, width, channels], floating.
+        max_brightness: in the units of the image.
+        max_contrast: from 0 to 1.
+
+    Returns:
+        The shape and dtype of `image`.
+
+    Reference:
+        G. E. Hinton, S. Sabour, N. Frosst, "Matrix capsules with EM routing", ICLR 2018, on its
+        experiments.
+    """
+    added, factor = jax.random.uniform(key, (2,), image.dtype, -1, 1)
+    mean = jnp.mean(image, axis=(0, 1), keepdims=True)
+    return mean + (1 + max_contrast * factor) * (image - mean) + max_brightness * added
+
+
+def vary_batch(
+    key: jax.Array,
+    images: jax.Array,
+    positions: jax.Array,
+    *,
+    crop: int | None = None,
+    max_brightness: float = 0.0,
+    max_contrast: float = 0.0,
+) -> jax.Array:
+    """Crops each image of a batch and varies its light by itself, as `shift_batch` shifts it.
+
+    Args:
+        key: the step's random key, the same on every device.
+        images: [b, height, width, channels], floating.
+        positions: int32 [b], the positions of these examples in the global batch.
+        crop: see `random_crop`; None takes the whole image.
+        max_brightness: see `vary_light`, where the light is varied in what was cropped.
+        max_contrast: see there; where both are 0, the light stays as it is.
+
+    Returns:
+        [b, height or crop, width or crop, channels], the dtype of `images`.
+    """
+
+    def vary(key: jax.Array, image: jax.Array) -> jax.Array:
+        place, light = jax.random.split(key)
+        if crop is not None:
+            image = random_crop(place, image, crop)
+        if max_brightness or max_contrast:
+            image = vary_light(light, image, max_brightness, max_contrast)
+        return image
+
+    return jax.vmap(vary)(_of_examples(jax.random.fold_in(key, _FOR_VIEWS), positions), images)

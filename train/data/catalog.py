@@ -1,15 +1,48 @@
 """Which data sets there are, by name."""
 
+import re
 from pathlib import Path
 
-from train.data import digits, mnist
+from train.data import cifar, digits, fetch, mnist, mnist_corrupted, npz, smallnorb, svhn
 from train.data.dataset import Dataset
+from train.data.idx_source import IdxSource
+from train.data.official import Source
 from train.errors import UserError
+
+SOURCES: dict[str, Source] = {
+    **cifar.SOURCES,
+    svhn.SVHN.name: svhn.SVHN,
+    **smallnorb.SOURCES,
+    **mnist_corrupted.SOURCES,
+}
+"""The sets that are read from their official files as they are."""
+
+_CORRUPTED, _FOLDER, _NPZ = "mnist_corrupted/", "folder:", "npz:"
+_FORMS = (f"{_CORRUPTED}CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
 
 
 def list_datasets() -> tuple[str, ...]:
-    """Names that `load_dataset` knows."""
-    return ("digits", *mnist.SOURCES)
+    """Names that `load_dataset` knows, and the forms of those that are too many to list."""
+    listed = (name for name in SOURCES if name not in mnist_corrupted.SOURCES)
+    return ("digits", *mnist.SOURCES, *listed, *_FORMS)
+
+
+def is_dataset(name: str) -> bool:
+    """Whether a name is one of `list_datasets()` or has one of its forms."""
+    has_form = name.startswith((_CORRUPTED, _FOLDER, _NPZ)) and name[-1] not in ":/"
+    return has_form or name in SOURCES or name in ("digits", *mnist.SOURCES)
+
+
+def find_source(name: str) -> IdxSource | Source | None:
+    """The source of a set that is made from official files, which tells what is in them."""
+    return mnist.SOURCES.get(name) or SOURCES.get(name)
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether `load_dataset` takes no files and no network, as far as that can be seen."""
+    if name in mnist.SOURCES:
+        return mnist.is_prepared(mnist.SOURCES[name])
+    return name not in SOURCES or fetch.is_at_hand(SOURCES[name])
 
 
 def load_dataset(
@@ -21,9 +54,12 @@ def load_dataset(
     """Loads a data set into memory.
 
     Args:
-        name: one of `list_datasets()`.
-        data_dir: a folder with the set's official files; the embedded digits need none.
-        cache_dir: where prepared sets are kept; by default the environment variable
+        name: one of `list_datasets()`, or of one of its forms: `mnist_corrupted/CORRUPTION`, and
+            `folder:PATH` (see `train.data.folder`) and `npz:FILE` (see `train.data.npz`) for data
+            of one's own.
+        data_dir: a folder with the set's official files; the embedded digits and data of one's own
+            need none.
+        cache_dir: where prepared sets and downloads are kept; by default the environment variable
             `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Returns:
@@ -32,8 +68,28 @@ def load_dataset(
     Raises:
         UserError: if there is no such data set, or it cannot be had.
     """
+    if not is_dataset(name):
+        raise UserError(
+            f"there is no data set {name!r}: choose one of {', '.join(list_datasets())}."
+        )
     if name == "digits":
         return digits.load()
+    if name.startswith(_FOLDER):
+        from train.data import folder  # needs Pillow, which the others do without
+
+        return folder.load(name.removeprefix(_FOLDER), name=name)
+    if name.startswith(_NPZ):
+        return npz.load(Path(name.removeprefix(_NPZ)), name=name)
     if name in mnist.SOURCES:
         return mnist.load(mnist.SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
-    raise UserError(f"there is no data set {name!r}: choose one of {', '.join(list_datasets())}.")
+    if name not in SOURCES:
+        raise UserError(
+            f"there is no data set {name!r}: choose {_CORRUPTED} and one of "
+            f"{', '.join(mnist_corrupted.CORRUPTIONS)}."
+        )
+    return fetch.load(SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
+
+
+def as_file_name(name: str) -> str:
+    """A data set's name in a file's: `mnist_corrupted/fog` gives `mnist_corrupted-fog`."""
+    return re.sub(r"[^\w.@-]", "-", name)

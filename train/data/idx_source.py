@@ -1,6 +1,5 @@
 """A data set that its publisher gives out as four IDX files: where they are, how to know them."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from train.data import idx
 from train.data.dataset import Dataset, Split
-from train.errors import UserError
+from train.data.official import Fingerprint, OfficialFile, find
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
 TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
@@ -26,14 +25,6 @@ _CONTENT = {
 
 
 @dataclass(frozen=True)
-class Fingerprint:
-    """Size in bytes and SHA-256 (hexadecimal) of an official file."""
-
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True)
 class IdxSource:
     """A data set in four gzipped IDX files.
 
@@ -42,12 +33,24 @@ class IdxSource:
         url: the folder that holds the files, with its closing slash.
         class_names: one name per class.
         fingerprints: for each of `FILE_NAMES`, the official file's size and checksum.
+        image_shape: `(height, width, channels)` of its images.
     """
 
     name: str
     url: str
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, Fingerprint]
+    image_shape: tuple[int, int, int] = (28, 28, 1)
+
+    @property
+    def files(self) -> tuple[OfficialFile, ...]:
+        """The four files."""
+        return tuple(
+            OfficialFile(
+                name, self.url + name, f"{_CONTENT[name]} of {self.name}", self.fingerprints[name]
+            )
+            for name in FILE_NAMES
+        )
 
     def find(self, data_dir: str | Path) -> dict[str, Path]:
         """Finds the four official files in a folder and verifies their checksums.
@@ -61,10 +64,7 @@ class IdxSource:
         Raises:
             UserError: if a file is missing, cannot be read or is not the official one.
         """
-        paths = {name: Path(data_dir) / name for name in FILE_NAMES}
-        for name, path in paths.items():
-            self._verify(path, name)
-        return paths
+        return find(self.files, data_dir)
 
     def read(self, paths: Mapping[str, Path]) -> Dataset:
         """Reads the four files.
@@ -84,29 +84,6 @@ class IdxSource:
             test=_read_split(paths[TEST_IMAGES], paths[TEST_LABELS]),
             class_names=self.class_names,
         )
-
-    def _verify(self, path: Path, name: str) -> None:
-        official = self.fingerprints[name]
-        try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = path.stat().st_size
-        except FileNotFoundError as error:
-            raise UserError(
-                f"{path} does not exist: the data folder must hold {_CONTENT[name]} of {self.name} "
-                f"there ({official.size} bytes), as published at {self.url}{name}."
-            ) from error
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror}): it should be {_CONTENT[name]} of "
-                f"{self.name}, a file of {official.size} bytes; check its permissions."
-            ) from error
-        if Fingerprint(size, sha256) != official:
-            raise UserError(
-                f"{path} is not the official file: it has {size} bytes and SHA-256 {sha256}, "
-                f"expected {official.size} bytes and {official.sha256}; "
-                f"get it again from {self.url}{name}."
-            )
 
 
 def _read_split(images: Path, labels: Path) -> Split:

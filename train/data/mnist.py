@@ -6,7 +6,6 @@ directly. Either way gives the same arrays in the same order.
 """
 
 import importlib.util
-import os
 from pathlib import Path
 
 from train.data.dataset import Dataset
@@ -18,6 +17,7 @@ from train.data.idx_source import (
     Fingerprint,
     IdxSource,
 )
+from train.data.official import cache_folder
 from train.errors import UserError
 
 # LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
@@ -73,7 +73,28 @@ FASHION_MNIST = IdxSource(
     },
 )
 
-SOURCES = {source.name: source for source in (MNIST, FASHION_MNIST)}
+# Clanuwat et al., "Deep Learning for Classical Japanese Literature", 2018, arXiv:1812.01718.
+KMNIST = IdxSource(
+    name="kmnist",
+    url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+    class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
+    fingerprints={
+        TRAIN_IMAGES: Fingerprint(
+            18165135, "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4"
+        ),
+        TRAIN_LABELS: Fingerprint(
+            29497, "e38f9ebcd0f3ebcdec7fc8eabdcdaef93bb0df8ea12bee65224341c8183d8e17"
+        ),
+        TEST_IMAGES: Fingerprint(
+            3041136, "edd7a857845ad6bb1d0ba43fe7e794d164fe2dce499a1694695a792adfac43c5"
+        ),
+        TEST_LABELS: Fingerprint(
+            5120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"
+        ),
+    },
+)
+
+SOURCES = {source.name: source for source in (MNIST, FASHION_MNIST, KMNIST)}
 
 
 def load(
@@ -88,8 +109,7 @@ def load(
         source: the set.
         data_dir: a folder with the four official files, read only while the set is not in the
             cache; without it they are downloaded.
-        cache_dir: tensorflow-datasets' folder of prepared data; by default the environment
-            variable `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+        cache_dir: tensorflow-datasets' folder of prepared data; see `cache_folder`.
 
     Returns:
         The data set, in the order of the official files.
@@ -109,7 +129,7 @@ def load(
 
     from train.data import tfds_cache
 
-    cache = _cache(cache_dir)
+    cache = cache_folder(cache_dir)
     if not tfds_cache.is_prepared(source, cache):
         tfds_cache.prepare(source, cache, data_dir=data_dir)
     return tfds_cache.read(source, cache)
@@ -122,9 +142,4 @@ def is_prepared(source: IdxSource, *, cache_dir: str | Path | None = None) -> bo
 
     from train.data import tfds_cache
 
-    return tfds_cache.is_prepared(source, _cache(cache_dir))
-
-
-def _cache(cache_dir: str | Path | None) -> Path:
-    named = cache_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(named).expanduser()
+    return tfds_cache.is_prepared(source, cache_folder(cache_dir))

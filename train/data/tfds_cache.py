@@ -5,18 +5,12 @@ encoding PNG. The builder here inherits everything else from them (name, version
 layout), so what it writes is what stock tensorflow-datasets finds and reads.
 """
 
-import contextlib
 import hashlib
 import io
-import shutil
 import sys
-import tempfile
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import requests
@@ -28,10 +22,9 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 
 from train.data.dataset import Dataset, Split
 from train.data.idx_source import FILE_NAMES, IdxSource
-from train.errors import UserError
-
-PROBE_SECONDS = 5.0
-CLEANING_SECONDS = 3.0
+from train.data.network import require_network
+from train.data.staging import quiet, staging_folder
+from train.errors import UserError, first_line
 
 
 def is_prepared(source: IdxSource, cache: Path) -> bool:
@@ -54,15 +47,15 @@ def prepare(source: IdxSource, cache: Path, *, data_dir: str | Path | None) -> N
         UserError: if the files are missing, wrong or out of reach, or the cache cannot be written.
     """
     if data_dir is None:
-        _require_network(source, cache)
+        files = f"the four official IDX files ({', '.join(FILE_NAMES)})"
+        require_network(source.name, source.url + FILE_NAMES[0], cache, files)
     else:
         source.find(data_dir)
     print(f"Preparing {source.name} in {cache}, once.", file=sys.stderr)
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with _staging_folder(source, cache) as staging:
+        with staging_folder(source.name, cache) as staging:
             builder = _builder_class(source)(data_dir=staging)
-            with _quiet():
+            with quiet():
                 builder.download_and_prepare(
                     download_config=tfds.download.DownloadConfig(
                         manual_dir=data_dir, try_download_gcs=False
@@ -73,13 +66,13 @@ def prepare(source: IdxSource, cache: Path, *, data_dir: str | Path | None) -> N
     except (requests.RequestException, DownloadError, NonMatchingChecksumError) as error:
         raise UserError(
             f"{source.name} could not be downloaded from {source.url} "
-            f"({_first_line(error)}): try again, or get the four files yourself and name their "
+            f"({first_line(error)}): try again, or get the four files yourself and name their "
             "folder with --data-dir."
         ) from error
     # ArrayRecord's writer tells a full disk as a RuntimeError.
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"{source.name} cannot be prepared in {cache} ({_first_line(error)}): make room or "
+            f"{source.name} cannot be prepared in {cache} ({first_line(error)}): make room or "
             "give permission there, or name another folder with TFDS_DATA_DIR."
         ) from error
 
@@ -109,7 +102,7 @@ def read(source: IdxSource, cache: Path) -> Dataset:
     # Whatever tensorflow-datasets, ArrayRecord and Pillow raise for a damaged file, in any version.
     except Exception as error:
         raise UserError(
-            f"{folder} is damaged ({_first_line(error)}): delete that folder, and it "
+            f"{folder} is damaged ({first_line(error)}): delete that folder, and it "
             "will be prepared again."
         ) from error
     return Dataset(source.name, train, test, source.class_names)
@@ -134,22 +127,6 @@ def official_positions(split: str, size: int) -> np.ndarray:
         return hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).digest()
 
     return np.array(sorted(range(size), key=digest), dtype=np.int64)
-
-
-@contextlib.contextmanager
-def _staging_folder(source: IdxSource, cache: Path) -> Iterator[str]:
-    """A folder that is gone afterwards, whatever happens.
-
-    When one download fails, tensorflow-datasets' threads may go on writing the others for a while.
-    """
-    folder = tempfile.mkdtemp(prefix=f".{source.name}-", dir=cache)
-    try:
-        yield folder
-    finally:
-        deadline = time.monotonic() + CLEANING_SECONDS
-        while Path(folder).exists() and time.monotonic() < deadline:
-            shutil.rmtree(folder, ignore_errors=True)
-            time.sleep(0.05)
 
 
 def _builder_class(source: IdxSource) -> type[Any]:
@@ -216,50 +193,3 @@ def _encode_png(image: np.ndarray) -> bytes:
 def _decode_png(content: bytes) -> np.ndarray:
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image)
-
-
-def _require_network(source: IdxSource, cache: Path) -> None:
-    """Fails within seconds where tensorflow-datasets would go on trying for minutes."""
-    failure = _probe(source.url + FILE_NAMES[0])
-    if failure is not None:
-        raise UserError(
-            f"{source.name} is not in {cache} and {urlsplit(source.url).netloc} cannot be reached "
-            f"({failure}): connect to the network, or name a folder with the four official IDX "
-            f"files ({', '.join(FILE_NAMES)}) with --data-dir."
-        )
-
-
-def _probe(url: str) -> str | None:
-    """Asks for a file without reading it; returns what went wrong, or None.
-
-    It asks as tensorflow-datasets does, through requests, so that proxies and certificates count
-    alike; and on a thread, because looking up a name may take longer than any timeout given.
-    """
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            with requests.get(url, stream=True, timeout=PROBE_SECONDS) as response:
-                outcome.append(None if response.ok else f"it answers {response.status_code}")
-        except requests.RequestException as error:
-            outcome.append(type(error).__name__)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PROBE_SECONDS)
-    return outcome[0] if outcome else f"no answer in {PROBE_SECONDS:g} seconds"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps tensorflow-datasets' progress bars and messages off the program's output."""
-    tfds.disable_progress_bar()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        tfds.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -5,6 +5,7 @@ import inspect
 from train.config import FitConfig
 from train.errors import UserError
 from train.presets import (
+    cifar10,
     digits,
     digits_aff_capsnet,
     digits_attention_capsnet,
@@ -16,12 +17,17 @@ from train.presets import (
     digits_vb_capsnet,
     efficient_capsnet,
     fashion_mnist,
+    kmnist,
     mnist,
     mnist_large_batch,
     mnist_small,
+    smallnorb,
+    smallnorb_matrix_capsnet,
+    svhn_cropped,
 )
 
 _RECIPES = {
+    "cifar10": cifar10,
     "digits": digits,
     "digits-aff_capsnet": digits_aff_capsnet,
     "digits-cnn": digits_cnn,
@@ -32,10 +38,14 @@ _RECIPES = {
     "digits-sr_capsnet": digits_sr_capsnet,
     "digits-vb_capsnet": digits_vb_capsnet,
     "fashion_mnist": fashion_mnist,
+    "kmnist": kmnist,
     "mnist": mnist,
     "mnist-efficient_capsnet": efficient_capsnet,
     "mnist-large-batch": mnist_large_batch,
     "mnist-small": mnist_small,
+    "smallnorb": smallnorb,
+    "smallnorb-matrix_capsnet": smallnorb_matrix_capsnet,
+    "svhn_cropped": svhn_cropped,
 }
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from train.bench import data
 from train.bench.data import load_or_imitate
 from train.errors import UserError
 
@@ -24,6 +25,13 @@ def test_what_is_not_at_hand_is_imitated_and_not_downloaded(name):
     assert (len(dataset.train), dataset.image_shape) == (60_000, (28, 28, 1))
     assert dataset.num_classes == 10
     assert len(np.unique(dataset.train.images)) == 256
+
+
+def test_an_imitation_has_the_shape_and_the_classes_of_its_set(monkeypatch):
+    monkeypatch.setattr(data, "_TRAINING", 100)
+    dataset, synthetic = load_or_imitate("smallnorb")
+    assert synthetic
+    assert (dataset.image_shape, dataset.num_classes) == ((48, 48, 2), 5)
 
 
 def test_files_that_are_named_are_taken_or_refused(tmp_path):

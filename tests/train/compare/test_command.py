@@ -1,6 +1,7 @@
 """The command: tables, figures, going on after an interruption, refusals."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -9,6 +10,7 @@ import pytest
 from train.__main__ import main
 from train.compare.cells import list_cells
 from train.errors import UserError
+from train.presets import get_preset
 
 TINY = ["--steps", "2", "--batch-size", "16", "--robustness-examples", "20"]
 
@@ -82,3 +84,19 @@ def test_cells_are_all_combinations_each_once():
     ]
     with pytest.raises(UserError, match="unknown data set"):
         list_cells(["capsnet"], ["published"], ["mnists"], {})
+
+
+def test_parts_of_a_set_and_data_of_ones_own_have_recipes():
+    azimuth, own = list_cells(["capsnet"], ["published"], ["smallnorb-azimuth", "folder:a/b"], {})
+    assert azimuth.config == dataclasses.replace(
+        get_preset("smallnorb"), dataset="smallnorb-azimuth"
+    )
+    assert (own.config.dataset, own.config.model_options) == ("folder:a/b", {})
+    assert own.name == "folder-a-b-capsnet-dynamic"
+
+    (cell,) = list_cells(["cnn"], ["published"], ["smallnorb-elevation"], {})
+    assert cell.config.dataset == "smallnorb-elevation"
+    assert cell.config.crop == get_preset("smallnorb").crop
+    (cell,) = list_cells(["matrix_capsnet"], ["published"], ["smallnorb-azimuth"], {})
+    assert cell.config.preset == "smallnorb-matrix_capsnet"
+    assert cell.config.dataset == "smallnorb-azimuth"

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.data import shift, shift_batch
+from train.data import centre_crop, shift, shift_batch, vary_batch
+from train.data.augment import random_crop, vary_light
 from train.errors import UserError
 
 KEY = jax.random.key(0)
@@ -79,3 +80,73 @@ def test_no_shift_returns_the_images_untouched(dtype):
 def test_a_negative_shift():
     with pytest.raises(UserError, match="largest shift is -1"):
         shift(KEY, jnp.zeros((3, 3, 1)), -1)
+
+
+@DTYPES
+def test_a_crop_is_one_of_those_there_are_and_all_of_them_occur(dtype):
+    image = np.arange(60).reshape(5, 4, 3).astype(dtype)
+    places = {
+        image[top : top + 3, left : left + 3].tobytes() for top in range(3) for left in range(2)
+    }
+    keys = jax.random.split(KEY, 200)
+    results = jax.jit(jax.vmap(lambda key: random_crop(key, jnp.asarray(image), 3)))(keys)
+    assert results.dtype == image.dtype
+    assert results.shape == (200, 3, 3, 3)
+    assert {np.asarray(result).tobytes() for result in results} == places
+
+
+def test_the_places_of_crops_are_uniform():
+    image = jnp.arange(9, dtype=jnp.float32).reshape(3, 3, 1)
+    keys = jax.random.split(KEY, 4500)
+    counts = np.bincount(jax.vmap(lambda key: random_crop(key, image, 1))(keys).ravel().astype(int))
+    # Nine places of 500 expected, standard deviation 21: five of them either way.
+    np.testing.assert_allclose(counts, [500] * 9, atol=105)
+
+
+@pytest.mark.parametrize(
+    ("side", "rows", "columns"), [(2, [1, 2], [2, 3]), (5, range(5), range(1, 6))]
+)
+def test_the_crop_of_the_middle(side, rows, columns):
+    images = np.arange(2 * 5 * 7).reshape(2, 5, 7, 1)
+    np.testing.assert_array_equal(centre_crop(images, side), images[:, rows][:, :, columns])
+
+
+def test_light_is_what_the_text_says():
+    """One factor, from the mean of each channel, and one number for the whole image."""
+    image = np.random.default_rng(0).random((6, 5, 2), np.float32)
+    mean = image.mean((0, 1))
+    keys = jax.random.split(KEY, 2000)
+    results = np.asarray(jax.vmap(lambda key: vary_light(key, jnp.asarray(image), 0.3, 0.5))(keys))
+    added = (results.mean((1, 2)) - mean)[:, 0]
+    factors = results.std((1, 2))[:, 1] / image.std((0, 1))[1]
+    rebuilt = factors[:, None, None, None] * (image - mean) + mean + added[:, None, None, None]
+    np.testing.assert_allclose(results, rebuilt, rtol=1e-5, atol=1e-5)
+    for values, low, high in ((added, -0.3, 0.3), (factors, 0.5, 1.5)):
+        assert low <= values.min() < low + 0.01 * (high - low)
+        assert high - 0.01 * (high - low) < values.max() <= high
+        # The mean of 2,000 uniform numbers: five standard deviations either way.
+        assert abs(values.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * 2000)
+    assert abs(np.corrcoef(added, factors)[0, 1]) < 5 / np.sqrt(2000)
+
+
+def test_views_do_not_depend_on_the_split_of_the_batch():
+    images = jax.random.uniform(KEY, (8, 7, 6, 2))
+    positions = jnp.arange(8, dtype=jnp.int32)
+
+    @jax.jit
+    def vary(some, where):
+        return vary_batch(KEY, some, where, crop=4, max_brightness=0.5, max_contrast=0.5)
+
+    whole = vary(images, positions)
+    pieces = map(vary, jnp.split(images, 4), jnp.split(positions, 4))
+    np.testing.assert_array_equal(whole, jnp.concatenate(list(pieces)))
+    assert whole.shape == (8, 4, 4, 2)
+    assert (
+        len({image.tobytes() for image in np.asarray(vary(images[:1].repeat(8, 0), positions))})
+        == 8
+    )
+
+
+def test_nothing_to_vary_returns_the_images_untouched():
+    images = jax.random.uniform(KEY, (3, 4, 5, 1))
+    np.testing.assert_array_equal(vary_batch(KEY, images, jnp.arange(3)), images)

@@ -13,7 +13,7 @@ import pytest
 import requests
 import tensorflow_datasets as tfds
 
-from train.data import tfds_cache
+from train.data import network, tfds_cache
 from train.data.idx_source import TEST_IMAGES
 from train.errors import UserError
 
@@ -172,8 +172,8 @@ def test_no_network_and_no_files(make_source, cache):
 
 def test_a_network_that_swallows_everything(make_source, cache, monkeypatch):
     source, _ = make_source()
-    assert tfds_cache.PROBE_SECONDS < 8
-    monkeypatch.setattr(tfds_cache, "PROBE_SECONDS", 0.2)
+    assert network.PROBE_SECONDS < 8
+    monkeypatch.setattr(network, "PROBE_SECONDS", 0.2)
 
     def silence(*_, **__):
         time.sleep(3)

@@ -1,0 +1,13 @@
+"""CapsNet with the paper's sizes on Kuzushiji-MNIST, by the recipe of MNIST.
+
+Command: `python -m train fit kmnist --data-dir FOLDER_WITH_THE_IDX_FILES`
+Hardware: meant for an accelerator.
+Time: not measured yet.
+Result: not measured yet.
+"""
+
+import dataclasses
+
+from train.presets import mnist
+
+CONFIG = dataclasses.replace(mnist.CONFIG, preset="kmnist", dataset="kmnist")
