@@ -45,6 +45,7 @@ from capsjax.models import (
     list_models,
     model_options,
     published_routing,
+    reconstruct,
 )
 from capsjax.routing import (
     EXAMPLES,
@@ -182,6 +183,7 @@ __all__ = [
     "model_options",
     "norm",
     "published_routing",
+    "reconstruct",
     "reconstruction_loss",
     "route",
     "route_dense",
