@@ -1,4 +1,4 @@
-"""The command line: `python -m train fit|launch|evaluate|predict|bench|presets`."""
+"""The command line: `python -m train fit|evaluate|predict|...`."""
 
 import argparse
 import json
@@ -107,6 +107,13 @@ def _parser() -> UserErrorParser:
         help="route N times, instead of as often as in training",
     )
     evaluate.add_argument(
+        "--test-examples",
+        type=int,
+        metavar="N",
+        help="measure on the first N test images (default: as the run did; of another data set "
+        "all, or, if it is made, as many as there are images that it is made of)",
+    )
+    evaluate.add_argument(
         "--inspect",
         action="store_true",
         help="look into the routing: entropy, agreement and change by iteration, dead capsules, "
@@ -154,6 +161,22 @@ def _parser() -> UserErrorParser:
     add_compare_options(compare)
     _add_data_dir(compare)
     add_config_options(compare, only=COMMON)
+
+    show = commands.add_parser(
+        "show",
+        help="draw the images of a data set",
+        description="Draws the first images of a data set with the names of their classes, to see "
+        "what a network learns from; of images of several classes their parts, too.",
+    )
+    show.add_argument("dataset", metavar="DATASET", help="name of the data set")
+    show.add_argument("--out", type=Path, metavar="FILE", required=True, help="the PNG to write")
+    show.add_argument(
+        "--split", choices=("train", "test"), default="train", help="which images (default: train)"
+    )
+    show.add_argument(
+        "--count", type=int, default=60, metavar="N", help="how many images (default: 60)"
+    )
+    _add_data_dir(show)
 
     presets = commands.add_parser(
         "presets",
@@ -237,6 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "predict": _predict,
             "bench": _bench,
             "compare": lambda options: _compare(options, arguments),
+            "show": _show,
             "presets": _presets,
         }[options.command](options)
     except PreemptedError as stopped:
@@ -346,6 +370,7 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
         devices=options.devices,
         routing_iterations=options.routing_iterations,
         inspect=options.inspect,
+        test_examples=options.test_examples,
     )
     if options.json:
         print(json.dumps(result))
@@ -374,7 +399,7 @@ def _predict(options) -> None:  # type: ignore[no-untyped-def]
         return
     for result in results:
         lengths = ", ".join(f"{name} {length:.3f}" for name, length in result["lengths"].items())
-        print(f"{result['image']}: {result['class']} ({lengths})")
+        print(f"{result['image']}: {' and '.join(result['classes'])} ({lengths})")
     if any(result["dark_on_light"] for result in results):
         print(
             "note: some images are dark on light; networks trained on light digits on a dark "
@@ -397,6 +422,19 @@ def _compare(options, arguments) -> None:  # type: ignore[no-untyped-def]
 
     keep_compiled_programs()
     run(options, arguments)
+
+
+def _show(options) -> None:  # type: ignore[no-untyped-def]
+    from train.show import show
+
+    show(
+        options.dataset,
+        out=options.out,
+        split=options.split,
+        count=options.count,
+        data_dir=options.data_dir,
+    )
+    print(options.out)
 
 
 def _presets(options) -> None:  # type: ignore[no-untyped-def]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 import capsjax
-from train.data import Split
+from train.data import Batch, Examples
 from train.errors import UserError
 from train.objective import Objective
 from train.run import finite_or_none
@@ -64,7 +64,7 @@ def below_classes(
 def inspect(
     model: nnx.Module,
     objective: Objective,
-    test: Split,
+    test: Examples,
     class_names: Sequence[str],
     folder: Path,
     title: str,
@@ -86,7 +86,7 @@ def inspect(
         UserError: the network has no layer to look into, or its routing cannot show its work.
         OSError: a figure cannot be written.
     """
-    some = test.first(min(EXAMPLES, len(test)))
+    some = test.gather(np.arange(min(EXAMPLES, len(test))))
     layer, below, output = below_classes(model, objective, some.images)
     try:
         inspected = jax.device_get(
@@ -152,7 +152,7 @@ def draw_parts(
     model: Any,
     output: Any,
     below: capsjax.Capsules,
-    some: Split,
+    some: Batch,
     class_names: Sequence[str],
     title: str,
 ) -> None:
@@ -174,7 +174,8 @@ def draw_parts(
     panels = figure.subplots(1, 4)
     types = model.primary_caps.types
     rows, side, step = _receptive_fields(model, some.images.shape[1:3])
-    shown = [int(np.argmax(some.labels == label)) for label in np.unique(some.labels)[:4]]
+    labels = some.labels.reshape(len(some.labels), -1)[:, 0]  # of several, the first
+    shown = [int(np.argmax(labels == label)) for label in np.unique(labels)[:4]]
     for axes, index in zip(panels, shown, strict=False):
         lengths = np.asarray(output.lengths[index])
         best = int(lengths.argmax())

@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
 
 import capsjax
 from capsjax import CapsNetOutput
 from train.config import FitConfig
+from train.data import Batch
+from train.errors import UserError
 from train.metrics import Mean, masked_mean
 
 SPREAD_MARGINS = (0.2, 0.9)
@@ -42,12 +45,36 @@ class Objective:
         """The objective that a configuration describes."""
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
 
+    def require_fitting(self, labels_per_image: int) -> None:
+        """Refuses losses that are not defined where an image is of several classes.
+
+        Raises:
+            UserError: if this one is not.
+        """
+        if labels_per_image == 1:
+            return
+        if self.loss == "spread":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, but the spread loss is of one: "
+                "choose the --loss margin or cross_entropy."
+            )
+        if self.mask_in_training != "label":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, whose capsules are decoded in "
+                "training: leave --mask-in-training at label."
+            )
+
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Pixels as the network sees them: uint8 0 to 255 -> `dtype`, 0 to 1 by default."""
         unit = images.astype(dtype) / 255
         if self.input_mean == 0 and self.input_std == 1:
             return unit
         return (unit - self.input_mean) / self.input_std
+
+    def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:
+        """Images as the network sees them, and their parts alike."""
+        parts = None if batch.parts is None else self.normalise(batch.parts, dtype)
+        return batch._replace(images=self.normalise(batch.images, dtype), parts=parts)
 
     def apply(
         self,
@@ -58,13 +85,14 @@ class Objective:
         training: bool,
         keys: jax.Array | None = None,
     ) -> CapsNetOutput:
-        """Runs the model, its decoder shown the capsule of the label or the longest one.
+        """Runs the model, its decoder shown the capsules of the labels or the longest ones.
 
         Args:
             model: the network; normalises a batch by itself in training, and as it has learned to
                 in test.
             images: `[batch, height, width, channels]`, normalised.
-            labels: integers `[batch]`.
+            labels: integers `[batch]`, or `[batch, k]` where an image is of k classes; then there
+                are k reconstructions.
             training: whether it is for a step of training.
             keys: `[batch]`, random keys of the examples, for a model that drops something out.
         """
@@ -74,12 +102,19 @@ class Objective:
             model.eval()
         mask = self.mask_in_training if training else self.mask_in_test
         random = {"keys": keys} if draws(model) and training else {}
-        return model(images, labels if mask == "label" else None, **random)
+        output = model(images, labels if mask == "label" else None, **random)
+        decoder = getattr(model, "decoder", None)
+        if mask == "label" or labels.ndim == 1 or decoder is None:
+            return output
+        longest = predict(output.lengths, labels)
+        return output._replace(
+            reconstruction=capsjax.reconstruct(decoder, output.capsules.pose, longest)
+        )
 
     def losses(
         self,
         output: CapsNetOutput,
-        images: jax.Array,
+        targets: jax.Array,
         labels: jax.Array,
         step: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
@@ -87,8 +122,10 @@ class Objective:
 
         Args:
             output: what the model returned for the images.
-            images: `[batch, height, width, channels]`, normalised.
-            labels: integers `[batch]`.
+            targets: what should be reconstructed, normalised: the images
+                `[batch, height, width, channels]`, or, for labels `[batch, k]`, their parts
+                `[batch, k, height, width, channels]`, whose errors are added up.
+            labels: integers `[batch]`, or `[batch, k]`.
             step: the number of the training step, from which the margin of a spread loss follows;
                 without, it is that of the end of training.
 
@@ -101,7 +138,7 @@ class Objective:
         loss = told if self.margin_weight == 1 else self.margin_weight * told
         if output.reconstruction is None:
             return {"loss": loss, name: told}
-        reconstruction = capsjax.reconstruction_loss(output.reconstruction, images)
+        reconstruction = capsjax.reconstruction_loss(output.reconstruction, targets)
         return {
             "loss": loss + self.reconstruction_weight * reconstruction,
             name: told,
@@ -114,6 +151,8 @@ class Objective:
         """The name of the loss that tells classes apart, and it `[batch]`."""
         lengths = output.lengths
         targets = jax.nn.one_hot(labels, lengths.shape[-1], dtype=lengths.dtype)
+        if labels.ndim == 2:
+            targets = jnp.sum(targets, axis=1)
         if self.loss == "cross_entropy":
             logits = log_probabilities(lengths) if output.logits is None else output.logits
             return "cross_entropy", optax.losses.softmax_cross_entropy(logits, targets)
@@ -141,6 +180,33 @@ def draws(model: nnx.Module) -> bool:
     return getattr(model, "draws", False)
 
 
+def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:
+    """The classes that are most present, as many as there are labels.
+
+    Args:
+        lengths: `[batch, classes]`.
+        labels: integers `[batch]`, or `[batch, k]`; only their shape counts.
+
+    Returns:
+        int32 of the shape of `labels`; of several, the most present comes first.
+    """
+    if labels.ndim == 1:
+        return jnp.argmax(lengths, axis=-1).astype(jnp.int32)
+    return lax.top_k(lengths, labels.shape[1])[1]
+
+
+def is_right(predictions: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether all classes of an image are predicted, in any order: bool `[batch]`.
+
+    Args:
+        predictions: integers `[batch]`, or `[batch, k]`.
+        labels: the same shape.
+    """
+    if labels.ndim == 1:
+        return predictions == labels
+    return jnp.all(jnp.sort(predictions, axis=1) == jnp.sort(labels, axis=1), axis=1)
+
+
 def measure(
     output: CapsNetOutput,
     losses: Mapping[str, jax.Array],
@@ -148,7 +214,7 @@ def measure(
     mask: jax.Array | None = None,
 ) -> dict[str, Mean]:
     """Every loss term and the accuracy, as sums and counts over the examples of the mask."""
-    correct = jnp.argmax(output.lengths, axis=-1) == labels
+    correct = is_right(predict(output.lengths, labels), labels)
     per_example = {**losses, "accuracy": correct}
     return {name: masked_mean(values, mask) for name, values in per_example.items()}
 

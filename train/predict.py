@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from train.checkpoint import Which
+from train.data import labels_per_image
 from train.evaluate import load_model
 from train.images import is_dark_on_light, read_image
 from train.objective import Objective
@@ -29,8 +30,10 @@ def predict(
         invert: swap dark and light first.
 
     Returns:
-        For each file its `image`, the predicted `class`, its `length`, the `lengths` of all class
-        capsules by name, and `dark_on_light`, whether what the network saw has a light border.
+        For each file its `image`, the predicted `classes`, as many as an image of the run's data
+        shows, the most present first; the first of them as `class`, its `length`, the `lengths` of
+        all class capsules by name, and `dark_on_light`, whether what the network saw has a light
+        border.
 
     Raises:
         UserError: on bad input.
@@ -52,20 +55,22 @@ def predict(
             for at in range(0, len(images), _BATCH)
         ]
     )
+    several = labels_per_image(run.config.dataset)
     return [
-        _result(path, image, row, run.class_names)
+        _result(path, image, row, run.class_names, several)
         for path, image, row in zip(paths, images, lengths, strict=True)
     ]
 
 
 def _result(
-    path: Path, image: np.ndarray, lengths: np.ndarray, class_names: Sequence[str]
+    path: Path, image: np.ndarray, lengths: np.ndarray, class_names: Sequence[str], several: int
 ) -> dict[str, Any]:
-    longest = int(lengths.argmax())
+    longest = np.argsort(-lengths, kind="stable")[:several]
     return {
         "image": str(path),
-        "class": class_names[longest],
-        "length": float(lengths[longest]),
+        "class": class_names[longest[0]],
+        "classes": [class_names[label] for label in longest],
+        "length": float(lengths[longest[0]]),
         "lengths": {name: float(x) for name, x in zip(class_names, lengths, strict=True)},
         "dark_on_light": is_dark_on_light(image),
     }

@@ -11,7 +11,13 @@ from train.errors import UserError
 from train.network import build_model
 from train.presets import describe_preset, get_preset, list_presets
 
-IMAGE_SHAPES = {"digits": (8, 8, 1), "mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1)}
+IMAGE_SHAPES = {
+    "digits": (8, 8, 1),
+    "mnist": (28, 28, 1),
+    "fashion_mnist": (28, 28, 1),
+    "multi_mnist": (36, 36, 1),
+    "mnist-40x40": (40, 40, 1),
+}
 
 
 @pytest.mark.parametrize("name", list_presets())
@@ -44,5 +50,7 @@ def test_the_digits_are_the_size_that_is_tested_here():
 
 
 def test_an_unknown_preset_lists_the_right_ones():
-    with pytest.raises(UserError, match="unknown preset 'mnits', choose from: digits, .*fashion"):
+    with pytest.raises(
+        UserError, match="unknown preset 'mnits', choose from: affnist, .*digits, .*fashion"
+    ):
         get_preset("mnits")

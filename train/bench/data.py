@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data import Dataset, Split, load_dataset, mnist
+from train.data.catalog import MADE_OF_MNIST
 
 _TRAINING, _TEST = 60_000, 256
 _SHAPE = (28, 28, 1)
@@ -25,7 +26,8 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
     Raises:
         UserError: if the files are not what they should be.
     """
-    source = mnist.SOURCES.get(name)
+    made = MADE_OF_MNIST.get(name)
+    source = mnist.MNIST if made else mnist.SOURCES.get(name)
     if source is None or data_dir is not None or mnist.is_prepared(source):
         return load_dataset(name, data_dir=data_dir), False
     random = np.random.default_rng(0)
@@ -36,4 +38,5 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
             labels=random.integers(0, len(source.class_names), size, dtype=np.int32),
         )
 
-    return Dataset(name, split(_TRAINING), split(_TEST), source.class_names), True
+    imitation = Dataset(source.name, split(_TRAINING), split(_TEST), source.class_names)
+    return made(imitation) if made else imitation, True

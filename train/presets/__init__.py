@@ -5,6 +5,8 @@ import inspect
 from train.config import FitConfig
 from train.errors import UserError
 from train.presets import (
+    affnist,
+    affnist_small,
     digits,
     digits_aff_capsnet,
     digits_attention_capsnet,
@@ -19,9 +21,13 @@ from train.presets import (
     mnist,
     mnist_large_batch,
     mnist_small,
+    multi_mnist,
+    multi_mnist_small,
 )
 
 _RECIPES = {
+    "affnist": affnist,
+    "affnist-small": affnist_small,
     "digits": digits,
     "digits-aff_capsnet": digits_aff_capsnet,
     "digits-cnn": digits_cnn,
@@ -36,6 +42,8 @@ _RECIPES = {
     "mnist-efficient_capsnet": efficient_capsnet,
     "mnist-large-batch": mnist_large_batch,
     "mnist-small": mnist_small,
+    "multi_mnist": multi_mnist,
+    "multi_mnist-small": multi_mnist_small,
 }
 
 

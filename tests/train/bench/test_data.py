@@ -26,6 +26,15 @@ def test_what_is_not_at_hand_is_imitated_and_not_downloaded(name):
     assert len(np.unique(dataset.train.images)) == 256
 
 
+@pytest.mark.parametrize(("name", "side"), [("multi_mnist", 36), ("affnist-generated", 40)])
+def test_what_is_made_of_mnist_is_made_of_an_imitation(name, side):
+    dataset, synthetic = load_or_imitate(name)
+    assert synthetic
+    assert (dataset.name, dataset.image_shape) == (name, (side, side, 1))
+    batch = dataset.train.gather(np.arange(3))
+    assert batch.images.any()
+
+
 def test_files_that_are_named_are_taken_or_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_or_imitate("mnist", data_dir=tmp_path)

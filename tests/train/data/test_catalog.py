@@ -8,7 +8,15 @@ from train.errors import UserError
 
 
 def test_the_names():
-    assert list_datasets() == ("digits", "mnist", "fashion_mnist")
+    assert list_datasets() == (
+        "digits",
+        "mnist",
+        "fashion_mnist",
+        "multi_mnist",
+        "mnist-40x40",
+        "affnist-generated",
+        "affnist",
+    )
 
 
 def test_an_unknown_name_lists_the_right_ones():
