@@ -46,6 +46,7 @@ from capsjax.models import (
     model_options,
     published_options,
     published_routing,
+    reconstruct,
 )
 from capsjax.routing import (
     EXAMPLES,
@@ -184,6 +185,7 @@ __all__ = [
     "norm",
     "published_options",
     "published_routing",
+    "reconstruct",
     "reconstruction_loss",
     "route",
     "route_dense",

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.pairs import Pair
-from train.data import Split, load_dataset
+from train.data import Split, load_dataset, stored
 from train.errors import UserError
 
 KINDS = ("images", "zeros", "constants", "1e-20", "1e4")
@@ -27,7 +27,7 @@ def load_images(data_dir: Path | None) -> tuple[str, Split]:
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"there is no folder {data_dir}: name the one with MNIST's official files.")
     name = "digits" if data_dir is None else "mnist"
-    return name, load_dataset(name, data_dir=data_dir).train
+    return name, stored(load_dataset(name, data_dir=data_dir).train)
 
 
 def cut_to_size(split: Split, image_shape: tuple[int, int, int]) -> Split:

@@ -16,6 +16,7 @@ from parity import weights
 from parity.evaluation import gradients_of, nchw
 from parity.pairs import Arrays, DtypeName, Pair
 from train.config import FitConfig
+from train.data import Batch
 from train.learning import PyTree, initial_state
 from train.metrics import merge
 from train.optimizer import learning_rate
@@ -185,10 +186,10 @@ def normalised(pair: Pair, images: np.ndarray, dtype: Any) -> np.ndarray:
     return (unit - np.asarray(mean, dtype)) / np.asarray(deviation, dtype)
 
 
-def _batch_itself(constants: Any, batch: Any) -> Any:
+def _batch_itself(constants: Any, batch: Any) -> Batch:
     """Where a feed selects images and labels, the batch holds them."""
     del constants
-    return batch
+    return Batch(*batch)
 
 
 def _snapshot(params: PyTree, optimizer_state: PyTree) -> Snapshot:

@@ -1,4 +1,4 @@
-"""The command line: `python -m train fit|launch|evaluate|predict|bench|presets`."""
+"""The command line: `python -m train fit|evaluate|predict|...`."""
 
 import argparse
 import json
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from train.bench.options import add_bench_options
+from train.claims.options import add_claims_options
 from train.command import UserErrorParser, add_config_options, config_changes
 from train.compare.options import COMMON, add_compare_options
 from train.config import option
@@ -109,6 +110,13 @@ def _parser() -> UserErrorParser:
         help="route N times, instead of as often as in training",
     )
     evaluate.add_argument(
+        "--test-examples",
+        type=int,
+        metavar="N",
+        help="measure on the first N test images (default: as the run did; of another data set "
+        "all, or, if it is made, as many as there are images that it is made of)",
+    )
+    evaluate.add_argument(
         "--inspect",
         action="store_true",
         help="look into the routing: entropy, agreement and change by iteration, dead capsules, "
@@ -156,6 +164,31 @@ def _parser() -> UserErrorParser:
     add_compare_options(compare)
     _add_data_dir(compare)
     add_config_options(compare, only=COMMON)
+
+    claims = commands.add_parser(
+        "claims",
+        help="try what papers say of capsule networks",
+        description="Trains capsule networks and what they are compared with, from several seeds, "
+        "and writes the paper's numbers beside ours, and whether the claim was seen.",
+    )
+    add_claims_options(claims)
+    _add_data_dir(claims)
+
+    show = commands.add_parser(
+        "show",
+        help="draw the images of a data set",
+        description="Draws the first images of a data set with the names of their classes, to see "
+        "what a network learns from; of images of several classes their parts, too.",
+    )
+    show.add_argument("dataset", metavar="DATASET", help="name of the data set")
+    show.add_argument("--out", type=Path, metavar="FILE", required=True, help="the PNG to write")
+    show.add_argument(
+        "--split", choices=("train", "test"), default="train", help="which images (default: train)"
+    )
+    show.add_argument(
+        "--count", type=int, default=60, metavar="N", help="how many images (default: 60)"
+    )
+    _add_data_dir(show)
 
     presets = commands.add_parser(
         "presets",
@@ -244,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "predict": _predict,
             "bench": _bench,
             "compare": lambda options: _compare(options, arguments),
+            "claims": lambda options: _claims(options, arguments),
+            "show": _show,
             "presets": _presets,
         }[options.command](options)
     except PreemptedError as stopped:
@@ -357,6 +392,7 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
         devices=options.devices,
         routing_iterations=options.routing_iterations,
         inspect=options.inspect,
+        test_examples=options.test_examples,
     )
     if options.json:
         print(json.dumps(result))
@@ -414,7 +450,7 @@ def _predict(options) -> None:  # type: ignore[no-untyped-def]
         return
     for result in results:
         lengths = ", ".join(f"{name} {length:.3f}" for name, length in result["lengths"].items())
-        print(f"{result['image']}: {result['class']} ({lengths})")
+        print(f"{result['image']}: {' and '.join(result['classes'])} ({lengths})")
     if any(result["dark_on_light"] for result in results):
         print(
             "note: some images are dark on light; networks trained on light digits on a dark "
@@ -433,6 +469,27 @@ def _bench(options) -> None:  # type: ignore[no-untyped-def]
 
 def _compare(options, arguments) -> None:  # type: ignore[no-untyped-def]
     from train.compare.command import run
+    from train.compilation_cache import keep_compiled_programs
+
+    keep_compiled_programs()
+    run(options, arguments)
+
+
+def _show(options) -> None:  # type: ignore[no-untyped-def]
+    from train.show import show
+
+    show(
+        options.dataset,
+        out=options.out,
+        split=options.split,
+        count=options.count,
+        data_dir=options.data_dir,
+    )
+    print(options.out)
+
+
+def _claims(options, arguments) -> None:  # type: ignore[no-untyped-def]
+    from train.claims.command import run
     from train.compilation_cache import keep_compiled_programs
 
     keep_compiled_programs()

@@ -19,7 +19,7 @@ from train.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
 MASKS = ("label", "longest")
-LOSSES = ("margin", "spread", "cross_entropy")
+LOSSES = ("margin", "spread", "cross_entropy", "sigmoid_cross_entropy")
 
 
 OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon")
@@ -87,6 +87,12 @@ class FitConfig:
     train_examples: int | None = setting(
         None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
     )
+    test_examples: int | None = setting(
+        None,
+        "measure with the first so many test images alone (if not given, all; of a set that is "
+        "made, as many as there are images that it is made of)",
+        bound=POSITIVE,
+    )
     max_shift: int = setting(
         0, "training images are shifted by up to this many pixels", bound=NOT_NEGATIVE
     )
@@ -145,6 +151,11 @@ class FitConfig:
     batch_size: int = setting(128, "images in a step, over all devices", bound=POSITIVE)
     epochs: float = setting(10.0, "passes over the training set", bound=POSITIVE)
     steps: int | None = setting(None, "training steps, instead of epochs", bound=POSITIVE)
+    stop_at_accuracy: float | None = setting(
+        None,
+        "share of test images, from 0 to 1: end with the first evaluation that has as many right",
+        bound=BETWEEN,
+    )
     micro_batches: int = setting(
         1,
         "parts in which a device takes its share of a batch, one after the other, to save memory",

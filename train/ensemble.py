@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from train.checkpoint import Which
 from train.data import as_file_name
 from train.errors import UserError
 from train.evaluate import load_model, test_split
+from train.objective import is_right, predict
 from train.predict import lengths_of
 from train.run import Run, load_run, write_json, writing
 
@@ -48,11 +50,13 @@ def evaluate_together(
     for run in runs[1:]:
         _require_same_classes(first, run)
     name = dataset or first.config.dataset
-    test = test_split(first, name, data_dir)
-    of_each = [lengths_of(load_model(run, which), run.config, test.images) for run in runs]
+    test = test_split(first, name, data_dir, first.config.test_examples)
+    images, labels, _ = test.gather(np.arange(len(test)))
+    of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
 
     def accuracy(lengths: np.ndarray) -> float:
-        return float(np.mean(lengths.argmax(axis=-1) == test.labels))
+        classes = jnp.asarray(labels)
+        return float(jnp.mean(is_right(predict(jnp.asarray(lengths), classes), classes)))
 
     result = {
         "runs": [str(run.folder) for run in runs],

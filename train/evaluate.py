@@ -10,7 +10,7 @@ from flax import nnx
 
 import capsjax
 from train.checkpoint import Checkpoints, Which
-from train.data import Split, as_file_name, load_dataset
+from train.data import Examples, as_file_name, load_dataset
 from train.errors import UserError
 from train.evaluation import BATCH, Evaluation, evaluate_split
 from train.learning import AXIS, TrainState, initial_state
@@ -31,6 +31,7 @@ def evaluate(
     devices: int | None = None,
     routing_iterations: int | None = None,
     inspect: bool = False,
+    test_examples: int | None = None,
 ) -> dict[str, Any]:
     """Measures a run's network on a test split, and leaves the result in the run's folder.
 
@@ -42,6 +43,8 @@ def evaluate(
         devices: how many local devices to use, all by default.
         routing_iterations: how often to route, instead of as often as in training.
         inspect: look into the routing, too, and draw what is there into the run's `figures`.
+        test_examples: how many test images to take, the first; by default as many as the run did,
+            and of another data set see `Dataset.limited`.
 
     Returns:
         The names of what was measured, and the means of each loss term and the accuracy; and, if
@@ -54,7 +57,9 @@ def evaluate(
     if routing_iterations is not None:
         run = _with_iterations(run, routing_iterations)
     name = dataset or run.config.dataset
-    test = test_split(run, name, data_dir)
+    if test_examples is None and dataset is None:
+        test_examples = run.config.test_examples
+    test = test_split(run, name, data_dir, test_examples)
     graphdef, state = load_state(run, which, devices=devices)
     evaluation = _evaluate(run, graphdef, state, test, devices)
     result: dict[str, Any] = {
@@ -69,6 +74,8 @@ def evaluate(
     if routing_iterations is not None:
         result["routing_iterations"] = routing_iterations
         suffix = f"-{routing_iterations}-iterations"
+    if test_examples is not None:
+        suffix += f"-{test_examples}-examples"
     with writing(folder):
         if inspect:
             result["inspection"] = _inspect(run, state, test, evaluation)
@@ -88,7 +95,7 @@ def _with_iterations(run: Run, iterations: int) -> Run:
     return dataclasses.replace(run, config=config)
 
 
-def _inspect(run: Run, state: TrainState, test: Split, evaluation: Evaluation) -> dict[str, Any]:
+def _inspect(run: Run, state: TrainState, test: Examples, evaluation: Evaluation) -> dict[str, Any]:
     from train.inspect import inspect  # figures take a second to import
 
     graphdef = structure(run.config, run.image_shape, run.num_classes)
@@ -134,8 +141,14 @@ def _mesh(devices: int | None) -> jax.sharding.Mesh:
     return data_mesh(-(-BATCH // max(count, 1)) * count, devices)
 
 
-def test_split(run: Run, name: str, data_dir: Path | None) -> Split:
+def test_split(run: Run, name: str, data_dir: Path | None, count: int | None) -> Examples:
     """The test split of a data set that a run's network can be measured on.
+
+    Args:
+        run: the run.
+        name: of the data set.
+        data_dir: a folder with the data set's official files.
+        count: how many of its examples, the first; all if not given.
 
     Raises:
         UserError: if there is no such set, it cannot be had, or its images or classes do not fit.
@@ -146,11 +159,11 @@ def test_split(run: Run, name: str, data_dir: Path | None) -> Split:
             f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
             f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
         )
-    return dataset.test
+    return dataset.limited(test=count).test
 
 
 def _evaluate(
-    run: Run, graphdef: nnx.GraphDef, state: TrainState, test: Split, devices: int | None
+    run: Run, graphdef: nnx.GraphDef, state: TrainState, test: Examples, devices: int | None
 ) -> Evaluation:
     mesh = _mesh(devices)
     step = make_evaluation_step(

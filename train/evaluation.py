@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from train.data import Split, padded_batches
+from train.data import Examples, padded_batches
 from train.metrics import merge
+from train.objective import is_right
 from train.step import Evaluated, own_part, split_batch
 
 BATCH = 256
@@ -19,15 +22,25 @@ class Evaluation(NamedTuple):
 
     Attributes:
         metrics: mean of each loss term and `accuracy`, 0 to 1.
-        predictions: int32 `[n]`, in the order of the split.
+        predictions: int32 `[n]`, in the order of the split; `[n, k]`, the most present first, where
+            an image is of k classes.
+        labels: int32, the same shape.
     """
 
     metrics: dict[str, float]
     predictions: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """The examples, by number, of which not all classes are predicted."""
+        return np.flatnonzero(
+            ~np.asarray(is_right(jnp.asarray(self.predictions), jnp.asarray(self.labels)))
+        )
 
 
 def evaluate_split(
-    step: Callable[[Any, Any, Any], Evaluated], state: Any, split: Split, mesh: Mesh
+    step: Callable[[Any, Any, Any], Evaluated], state: Any, split: Examples, mesh: Mesh
 ) -> Evaluation:
     """Runs an evaluation step over a split, each example once.
 
@@ -40,9 +53,14 @@ def evaluate_split(
     devices = mesh.devices.size
     batch_size = -(-BATCH // devices) * devices
     part = own_part(batch_size, mesh)
-    evaluated = [
-        step(state.weights, state.model_state, split_batch([x[part] for x in batch], mesh))
-        for batch in padded_batches(split, batch_size)
-    ]
+    evaluated, labels = [], []
+    for batch in padded_batches(split, batch_size):
+        own = jax.tree.map(lambda array: array[part], batch)
+        evaluated.append(step(state.weights, state.model_state, split_batch(own, mesh)))
+        labels.append(batch[0].labels)
     predictions = np.concatenate([np.asarray(e.predictions) for e in evaluated])
-    return Evaluation(merge(e.metrics for e in evaluated), predictions[: len(split)])
+    return Evaluation(
+        merge(e.metrics for e in evaluated),
+        predictions[: len(split)],
+        np.concatenate(labels)[: len(split)],
+    )

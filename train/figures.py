@@ -11,9 +11,9 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.data import Split
+from train.data import Batch, Examples
 from train.evaluation import Evaluation
-from train.objective import Objective
+from train.objective import Objective, is_right, predict
 from train.run import Run
 
 OFFSETS = np.linspace(-0.25, 0.25, 11)
@@ -27,7 +27,7 @@ def draw_run(
     run: Run,
     rows: Sequence[Mapping[str, Any]],
     model: nnx.Module,
-    test: Split,
+    test: Examples,
     evaluation: Evaluation,
 ) -> None:
     """Draws every figure of a run into its folder.
@@ -47,15 +47,20 @@ def draw_run(
         f"{run.config.preset}, {evaluation.metrics['accuracy']:.2%} of {len(test):,} test images"
     )
     draw_curves(run.figures / "curves.png", rows, title)
-    draw_confusion(
-        run.figures / "confusion.png", test.labels, evaluation.predictions, run.class_names, title
-    )
+    several = test.labels_per_image > 1
+    if not several:
+        draw_confusion(
+            run.figures / "confusion.png",
+            evaluation.labels,
+            evaluation.predictions,
+            run.class_names,
+            title,
+        )
     if getattr(model, "decoder", None) is None:
         return
     objective = Objective.of(run.config)
-    draw_reconstructions(
-        run.figures / "reconstructions.png", model, objective, test, evaluation, run.class_names
-    )
+    draw = draw_overlaps if several else draw_reconstructions
+    draw(run.figures / "reconstructions.png", model, objective, test, evaluation, run.class_names)
     draw_dimensions(run.figures / "dimensions.png", model, objective, test, run.class_names)
 
 
@@ -139,7 +144,7 @@ def draw_reconstructions(
     path: Path,
     model: nnx.Module,
     objective: Objective,
-    test: Split,
+    test: Examples,
     evaluation: Evaluation,
     class_names: Sequence[str],
     columns: int = 16,
@@ -155,38 +160,116 @@ def draw_reconstructions(
         class_names: a name for each class.
         columns: how many images a row has.
     """
-    wrong = np.flatnonzero(evaluation.predictions != test.labels)[:columns]
+    wrong = evaluation.wrong[:columns]
     groups = [("first test images", np.arange(min(columns, len(test))))]
     if len(wrong):
         groups.append(("misjudged", wrong))
     figure = Figure(figsize=(0.9 * columns, 2.5 * len(groups)), layout="constrained")
     all_axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
     for axes, (title, chosen) in zip(all_axes, groups, strict=True):
-        images = objective.normalise(jnp.asarray(test.images[chosen]), jnp.float32)
+        images = objective.normalise(jnp.asarray(test.gather(chosen).images), jnp.float32)
         decoded = _apply(model, images).reconstruction
-        names = [_judgement(test.labels[i], evaluation.predictions[i], class_names) for i in chosen]
         centres = _show_grid(axes, np.stack([images, decoded]), objective)
         axes.set_title(f"{title}, and how they are reconstructed", fontsize=11, pad=20)
-        axes.xaxis.tick_top()
-        tilted = {"rotation": 25, "ha": "left"} if max(map(len, names)) > 10 else {}
-        axes.set_xticks(centres[1], names, fontsize=8, **tilted)
         axes.set_yticks(centres[0], ["image", "decoded"], fontsize=8)
-        for label, i in zip(axes.get_xticklabels(), chosen, strict=True):
-            right = test.labels[i] == evaluation.predictions[i]
-            label.set_color(_RIGHT if right else _WRONG)
+        _tell_judgements(axes, centres[1], evaluation, chosen, class_names)
     figure.savefig(path, dpi=120)
 
 
-def _judgement(label: int, predicted: int, class_names: Sequence[str]) -> str:
-    name = class_names[label]
-    return name if label == predicted else f"{name} → {class_names[predicted]}"
+def draw_overlaps(
+    path: Path,
+    model: nnx.Module,
+    objective: Objective,
+    test: Examples,
+    evaluation: Evaluation,
+    class_names: Sequence[str],
+    columns: int = 16,
+) -> None:
+    """Draws overlapping objects, and over each other what the network takes for them.
+
+    Figure 5 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829: the image; its parts, red and
+    green; and the reconstructions of the two classes that are most present, in the same colours.
+    Rows of images that are judged right, and of images that are not.
+
+    Args:
+        path: the PNG.
+        model: a network with a decoder.
+        objective: how images are normalised.
+        test: the test split, its images of two classes each.
+        evaluation: the network's result on it.
+        class_names: a name for each class.
+        columns: how many images a row has.
+    """
+    wrong = evaluation.wrong
+    right = np.setdiff1d(np.arange(len(evaluation.labels)), wrong)
+    groups = [
+        ("judged right", right[:columns]),
+        ("misjudged: classes → predicted ones", wrong[:columns]),
+    ]
+    groups = [(title, chosen) for title, chosen in groups if len(chosen)]
+    figure = Figure(figsize=(0.9 * columns, 3.4 * len(groups)), layout="constrained")
+    all_axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
+    for axes, (title, chosen) in zip(all_axes, groups, strict=True):
+        batch = objective.normalise_batch(test.gather(chosen), jnp.dtype(jnp.float32))
+        labels = evaluation.labels[chosen]
+        decoded = _apply_to_several(model, objective, batch._replace(labels=jnp.asarray(labels)))
+        # What is predicted and present has the colour that its part has.
+        shown = labels if objective.mask_in_test == "label" else evaluation.predictions[chosen]
+        swapped = np.any(shown == labels[:, ::-1], axis=1)
+        decoded = np.where(swapped[:, None, None, None, None], decoded[:, ::-1], decoded)
+        rows = [np.asarray(batch.images), _in_two_colours(batch.parts), _in_two_colours(decoded)]
+        rows[0] = np.repeat(rows[0].mean(axis=-1, keepdims=True), 3, axis=-1)
+        centres = _show_grid(axes, np.stack(rows), objective)
+        axes.set_title(title, fontsize=11, pad=20)
+        axes.set_yticks(centres[0], ["image", "parts", "decoded"], fontsize=8)
+        _tell_judgements(axes, centres[1], evaluation, chosen, class_names)
+    figure.savefig(path, dpi=120)
+
+
+def _in_two_colours(parts: Any) -> np.ndarray:
+    """Two images each, `[n, 2, height, width, channels]`, as the red and the green of one."""
+    grey = np.asarray(parts).mean(axis=-1)
+    return np.stack([grey[:, 0], grey[:, 1], np.minimum(grey[:, 0], grey[:, 1])], axis=-1)
+
+
+@nnx.jit(static_argnames="objective")
+def _apply_to_several(model: nnx.Module, objective: Objective, batch: Batch) -> Any:
+    return objective.apply(model, batch.images, batch.labels, training=False).reconstruction
+
+
+def _tell_judgements(
+    axes: Axes,
+    centres: np.ndarray,
+    evaluation: Evaluation,
+    chosen: np.ndarray,
+    class_names: Sequence[str],
+) -> None:
+    """Writes above each column which classes the image shows, and which it is taken for."""
+    axes.xaxis.tick_top()
+    labels, predictions = evaluation.labels[chosen], evaluation.predictions[chosen]
+    texts = [
+        _judgement(np.atleast_1d(label), np.atleast_1d(predicted), class_names)
+        for label, predicted in zip(labels, predictions, strict=True)
+    ]
+    tilted: dict[str, Any] = {"rotation": 25, "ha": "left"} if max(map(len, texts)) > 10 else {}
+    axes.set_xticks(centres, texts, fontsize=8, **tilted)
+    wrong = np.isin(chosen, evaluation.wrong)
+    for text, is_wrong in zip(axes.get_xticklabels(), wrong, strict=True):
+        text.set_color(_WRONG if is_wrong else _RIGHT)
+
+
+def _judgement(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> str:
+    names = ", ".join(class_names[label] for label in labels)
+    if np.array_equal(np.sort(labels), np.sort(predicted)):
+        return names
+    return f"{names} → {', '.join(class_names[label] for label in predicted)}"
 
 
 def draw_dimensions(
     path: Path,
     model: nnx.Module,
     objective: Objective,
-    test: Split,
+    test: Examples,
     class_names: Sequence[str],
 ) -> None:
     """Draws what each dimension of a class capsule stands for.
@@ -201,12 +284,13 @@ def draw_dimensions(
         test: the test split.
         class_names: a name for each class.
     """
-    first = objective.normalise(jnp.asarray(test.images[:64]), jnp.float32)
-    output = _apply(model, first)
-    predicted = np.asarray(output.lengths.argmax(axis=-1))
-    recognised = np.flatnonzero(predicted == test.labels[:64])
+    first = test.gather(np.arange(min(64, len(test))))
+    output = _apply(model, objective.normalise(jnp.asarray(first.images), jnp.float32))
+    labels = jnp.asarray(first.labels)
+    predictions = predict(output.lengths, labels)
+    recognised = np.flatnonzero(is_right(predictions, labels))
     chosen = int(recognised[0]) if len(recognised) else 0
-    label = int(predicted[chosen])
+    label = int(np.atleast_1d(predictions[chosen])[0])
     grid = decode_dimensions(model, output.capsules.pose[chosen], label)
 
     dims, moves = grid.shape[:2]

@@ -10,7 +10,7 @@ from flax import nnx
 
 from train import hosts
 from train.checkpoint import Checkpoints
-from train.data import Order, example_keys, shift_batch
+from train.data import Order, example_keys, shift_examples
 from train.errors import DivergedError
 from train.metrics import Mean
 from train.network import structure
@@ -78,7 +78,7 @@ def give_up(program: Program, run: Run, checkpoints: Checkpoints, step: int) -> 
     state = state._replace(skipped=state.skipped._replace(in_a_row=jnp.zeros((), jnp.int32)))
     checkpoints.save(state)
     config, train = program.config, program.dataset.train
-    order = Order(len(train), batch_size=config.batch_size, seed=config.seed)
+    order = Order.of(train, batch_size=config.batch_size, seed=config.seed)
     indices = order.indices(step)
     tensor = first_not_finite(program, step, indices) or "none in a step on one device"
     if hosts.is_first():
@@ -120,22 +120,20 @@ def _tensors(program: Program, step: int, indices: np.ndarray) -> Iterator[tuple
     graphdef = structure(config, dataset.image_shape, dataset.num_classes)
     key = jax.random.fold_in(state.key, step)
     positions = jnp.arange(len(indices), dtype=jnp.int32)
-    labels = jnp.asarray(dataset.train.labels[indices])
-    shifted = shift_batch(
-        key, jnp.asarray(dataset.train.images[indices]), positions, config.max_shift
-    )
-    images = objective.augment(key, shifted, positions, jnp.dtype(config.param_dtype))
+    examples = jax.tree.map(jnp.asarray, dataset.train.gather(indices))
+    shifted = shift_examples(key, examples, positions, config.max_shift)
+    batch = objective.augment_batch(key, shifted, positions, jnp.dtype(config.param_dtype))
 
     @jax.jit
     def loss(params: Any) -> tuple[jax.Array, Any]:
         model = nnx.merge(graphdef, params, state.model_state, copy=True)
         keys = example_keys(key, positions)
-        output = objective.apply(model, images, labels, training=True, keys=keys)
-        losses = objective.losses(output, images, labels, state.step)
+        output = objective.apply(model, batch.images, batch.labels, training=True, keys=keys)
+        losses = objective.losses(output, batch.targets, batch.labels, state.step)
         return jnp.mean(losses["loss"]), (output, losses)
 
     yield from _named("parameter", state.params)
-    yield "images", images
+    yield "images", batch.images
     gradient, (output, losses) = jax.grad(loss, has_aux=True)(state.params)
     yield from _named("output", output)
     yield from _named("loss", losses)

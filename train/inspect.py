@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 import capsjax
-from train.data import Split, centre_crop
+from train.data import Batch, Examples, centre_crop
 from train.errors import UserError
 from train.objective import Objective
 from train.run import finite_or_none
@@ -88,7 +88,7 @@ def routed_layers(model: nnx.Module) -> list[str]:
 def inspect(
     model: nnx.Module,
     objective: Objective,
-    test: Split,
+    test: Examples,
     class_names: Sequence[str],
     folder: Path,
     title: str,
@@ -110,7 +110,7 @@ def inspect(
         UserError: the network has no layer to look into, or its routing cannot show its work.
         OSError: a figure cannot be written.
     """
-    some = test.first(min(EXAMPLES, len(test)))
+    some = test.gather(np.arange(min(EXAMPLES, len(test))))
     layers, output = look_inside(model, objective, some.images)
     try:
         inspected = {
@@ -122,7 +122,7 @@ def inspect(
     folder.mkdir(exist_ok=True)
     draw_routing(folder / "routing.png", inspected, np.asarray(output.lengths), title)
     if objective.crop is not None:
-        some = Split(np.ascontiguousarray(centre_crop(some.images, objective.crop)), some.labels)
+        some = some._replace(images=centre_crop(some.images, objective.crop))
     primary = getattr(model, "primary_caps", None)
     if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
         below = layers[CLASSES].arguments[0]
@@ -198,7 +198,7 @@ def draw_parts(
     model: Any,
     output: Any,
     below: capsjax.Capsules,
-    some: Split,
+    some: Batch,
     class_names: Sequence[str],
     title: str,
 ) -> None:
@@ -220,7 +220,8 @@ def draw_parts(
     panels = figure.subplots(1, 4)
     types = model.primary_caps.types
     rows, side, step = _receptive_fields(model, some.images.shape[1:3])
-    shown = [int(np.argmax(some.labels == label)) for label in np.unique(some.labels)[:4]]
+    labels = some.labels.reshape(len(some.labels), -1)[:, 0]  # of several, the first
+    shown = [int(np.argmax(labels == label)) for label in np.unique(labels)[:4]]
     for axes, index in zip(panels, shown, strict=False):
         lengths = np.asarray(output.lengths[index])
         best = int(lengths.argmax())

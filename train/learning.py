@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 from jax import lax
 
-from train.data import example_keys, shift_batch
+from train.data import Batch, example_keys, shift_examples
 from train.metrics import Mean, across_devices, masked_mean
 from train.objective import Objective, class_lengths, dead_share, measure
 
@@ -151,7 +151,7 @@ def in_parts(
 def make_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
-    select: Callable[[Mapping, Mapping], tuple[jax.Array, jax.Array]],
+    select: Callable[[Mapping, Any], Batch],
     objective: Objective,
     *,
     max_shift: int,
@@ -167,7 +167,7 @@ def make_step(
     Args:
         graphdef: the model's structure.
         optimizer: turns mean gradients into updates.
-        select: the feed's `select`.
+        select: what makes examples of the constants and a batch, such as a feed's `select`.
         objective: what is minimised.
         max_shift: see `shift_batch`.
         image_dtype: dtype in which images enter the model and the loss.
@@ -176,7 +176,7 @@ def make_step(
         ema_decay: of the average of the parameters, if the state keeps one.
 
     Returns:
-        `(state, feed.constants, batch) -> (state, metrics)`, with this device's share of the batch
+        `(state, constants, batch) -> (state, metrics)`, with this device's share of the batch
         and the metrics of the whole. Beside those of `measure` there are `dead_capsules` (see
         `dead_share`); `skipped`, 1 for a skipped update; and of an update that was made
         `gradient_norm` and `update_norm`, Euclidean lengths over all parameters.
@@ -185,31 +185,34 @@ def make_step(
     def step(
         state: TrainState, constants: PyTree, batch: PyTree
     ) -> tuple[TrainState, dict[str, Mean]]:
-        images, labels = select(constants, batch)
-        positions = lax.axis_index(AXIS) * len(labels) + jnp.arange(len(labels), dtype=jnp.int32)
+        examples = select(constants, batch)
+        count = len(examples.labels)
+        positions = lax.axis_index(AXIS) * count + jnp.arange(count, dtype=jnp.int32)
         key = jax.random.fold_in(state.key, state.step)
 
         def loss(
-            params: PyTree, images: jax.Array, labels: jax.Array, keys: jax.Array
+            params: PyTree, batch: Batch, keys: jax.Array
         ) -> tuple[jax.Array, tuple[PyTree, dict[str, Mean]]]:
             # A copy: statistics of the batch change inside of the gradient.
             model = nnx.merge(graphdef, params, state.model_state, copy=True)
-            output = objective.apply(model, images, labels, training=True, keys=keys)
-            losses = objective.losses(output, images, labels, state.step)
+            labels = batch.labels
+            output = objective.apply(model, batch.images, labels, training=True, keys=keys)
+            losses = objective.losses(output, batch.targets, labels, state.step)
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             metrics = {**measure(output, losses, labels), "dead_capsules": class_lengths(output)}
             return jnp.mean(losses["loss"]), (model_state, metrics)
 
-        def learn(examples: tuple[jax.Array, ...]) -> tuple[PyTree, dict[str, Mean]]:
-            images, labels, positions = examples
-            shifted = shift_batch(key, images, positions, max_shift)
-            images = objective.augment(key, shifted, positions, image_dtype)
+        def learn(part: tuple[Batch, jax.Array]) -> tuple[PyTree, dict[str, Mean]]:
+            examples, positions = part
+            shifted = shift_examples(key, examples, positions, max_shift)
             gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(
-                state.params, images, labels, example_keys(key, positions)
+                state.params,
+                objective.augment_batch(key, shifted, positions, image_dtype),
+                example_keys(key, positions),
             )
             return (gradient, model_state), metrics
 
-        means, metrics = in_parts(learn, (images, labels, positions), micro_batches)
+        means, metrics = in_parts(learn, (examples, positions), micro_batches)
         metrics = across_devices(metrics, AXIS)
         metrics["dead_capsules"] = dead_share(metrics["dead_capsules"])
         gradient, model_state = lax.pmean(means, AXIS)

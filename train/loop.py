@@ -94,7 +94,8 @@ def fit(
         if hosts.is_first():
             with writing(out):
                 write_json(run.summary, summary)
-                draw_run(run, read_metrics(run.metrics), program.model(), dataset.test, evaluation)
+                rows, test = read_metrics(run.metrics), program.dataset.test
+                draw_run(run, rows, program.model(), test, evaluation)
     return summary
 
 
@@ -128,6 +129,8 @@ def _train(
 ) -> Evaluation:
     """Takes the steps that are left; returns the evaluation of the last one.
 
+    There is none left where an evaluation has reached `config.stop_at_accuracy`.
+
     The devices never wait for the host: what is done with the results of a dispatch is done when
     the next one has been sent.
     """
@@ -136,6 +139,9 @@ def _train(
     batches = program.feed.batches(step, total)
     in_memory = partial(out_of_memory_is_bad_input, program.config.batch_size)
     evaluation = None
+    if program.config.stop_at_accuracy and 0 < step < total and step % evaluate_every == 0:
+        with in_memory():
+            evaluation = program.evaluate()  # a run that is resumed may have reached its end
     guard = Guard(program.config.max_skipped, int(program.state.skipped.in_a_row))
 
     with (
@@ -144,7 +150,7 @@ def _train(
         Backlog() as backlog,
     ):
         agreement = Agreement(signals)
-        while step < total:
+        while step < total and not _is_enough(program, evaluation):
             most = steps_per_dispatch or in_time(watch.seconds_per_step, program.capacity)
             wishes = agreement.wishes(min(most, program.capacity))
             count = until_due(step, total, program.intervals, agreement.most)
@@ -181,6 +187,14 @@ def _train(
     return evaluation or program.evaluate()  # there was no step left to take
 
 
+def _is_enough(program: Program, evaluation: Evaluation | None) -> bool:
+    """Whether an evaluation is of the accuracy that the run was to reach."""
+    wanted = program.config.stop_at_accuracy
+    if wanted is None or evaluation is None:
+        return False
+    return evaluation.metrics["accuracy"] >= wanted
+
+
 def _seconds_before(run: Run, step: int) -> float:
     """Wall time that a resumed run had taken when it was at this step."""
     seconds = [
@@ -194,13 +208,13 @@ def _seconds_before(run: Run, step: int) -> float:
 def _summary(
     program: Program, evaluation: Evaluation, watch: Stopwatch, idleness: Idleness
 ) -> dict[str, Any]:
-    accuracy = evaluation.metrics["accuracy"]
-    wrong = round((1 - accuracy) * len(evaluation.predictions))
+    wrong = len(evaluation.wrong)
     test = {f"test.{name}": finite_or_none(value) for name, value in evaluation.metrics.items()}
     return {
         "preset": program.config.preset,
         "dataset": program.config.dataset,
         "steps": int(program.state.step),
+        "stopped_at_accuracy": _is_enough(program, evaluation),
         "parameters": count_parameters(program.state.params),
         **test,
         "test.error_percent": 100 * wrong / len(evaluation.predictions),

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax import lax
 
 import capsjax
 from capsjax import CapsNetOutput
 from train.config import FitConfig
-from train.data import centre_crop, vary_batch
+from train.data import Batch, centre_crop, vary_batch
+from train.errors import UserError
 from train.metrics import Mean, masked_mean
 
 SPREAD_MARGINS = (0.2, 0.9)
@@ -47,6 +49,25 @@ class Objective:
     def of(cls, config: FitConfig) -> "Objective":
         """The objective that a configuration describes."""
         return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+    def require_fitting(self, labels_per_image: int) -> None:
+        """Refuses losses that are not defined where an image is of several classes.
+
+        Raises:
+            UserError: if this one is not.
+        """
+        if labels_per_image == 1:
+            return
+        if self.loss == "spread":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, but the spread loss is of one: "
+                "choose the --loss margin, cross_entropy or sigmoid_cross_entropy."
+            )
+        if self.mask_in_training != "label":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, whose capsules are decoded in "
+                "training: leave --mask-in-training at label."
+            )
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Pixels as the network sees them in test: uint8 0 to 255 -> `dtype`, 0 to 1 by default.
@@ -92,6 +113,22 @@ class Objective:
         mean, deviation = (0.5, 0.25) if self.standardise else (self.input_mean, self.input_std)
         return jnp.clip(images * deviation + mean, 0, 1)
 
+    def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:
+        """Images as the network sees them in test, and their parts alike."""
+        parts = None if batch.parts is None else self.normalise(batch.parts, dtype)
+        return batch._replace(images=self.normalise(batch.images, dtype), parts=parts)
+
+    def augment_batch(
+        self, key: jax.Array, batch: Batch, positions: jax.Array, dtype: jnp.dtype
+    ) -> Batch:
+        """Images as the network sees them in training (see `augment`), and their parts alike."""
+        parts = batch.parts
+        if parts is not None:
+            parts = jax.vmap(self.augment, in_axes=(None, 1, None, None), out_axes=1)(
+                key, parts, positions, dtype
+            )
+        return batch._replace(images=self.augment(key, batch.images, positions, dtype), parts=parts)
+
     def apply(
         self,
         model: nnx.Module,
@@ -101,13 +138,14 @@ class Objective:
         training: bool,
         keys: jax.Array | None = None,
     ) -> CapsNetOutput:
-        """Runs the model, its decoder shown the capsule of the label or the longest one.
+        """Runs the model, its decoder shown the capsules of the labels or the longest ones.
 
         Args:
             model: the network; normalises a batch by itself in training, and as it has learned to
                 in test.
             images: `[batch, height, width, channels]`, normalised.
-            labels: integers `[batch]`.
+            labels: integers `[batch]`, or `[batch, k]` where an image is of k classes; then there
+                are k reconstructions.
             training: whether it is for a step of training.
             keys: `[batch]`, random keys of the examples, for a model that drops something out.
         """
@@ -117,12 +155,19 @@ class Objective:
             model.eval()
         mask = self.mask_in_training if training else self.mask_in_test
         random = {"keys": keys} if draws(model) and training else {}
-        return model(images, labels if mask == "label" else None, **random)
+        output = model(images, labels if mask == "label" else None, **random)
+        decoder = getattr(model, "decoder", None)
+        if mask == "label" or labels.ndim == 1 or decoder is None:
+            return output
+        longest = predict(output.lengths, labels)
+        return output._replace(
+            reconstruction=capsjax.reconstruct(decoder, output.capsules.pose, longest)
+        )
 
     def losses(
         self,
         output: CapsNetOutput,
-        images: jax.Array,
+        targets: jax.Array,
         labels: jax.Array,
         step: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
@@ -130,21 +175,23 @@ class Objective:
 
         Args:
             output: what the model returned for the images.
-            images: `[batch, height, width, channels]`, normalised.
-            labels: integers `[batch]`.
+            targets: what should be reconstructed, normalised: the images
+                `[batch, height, width, channels]`, or, for labels `[batch, k]`, their parts
+                `[batch, k, height, width, channels]`, whose errors are added up.
+            labels: integers `[batch]`, or `[batch, k]`.
             step: the number of the training step, from which the margin of a spread loss follows;
                 without, it is that of the end of training.
 
         Returns:
-            `loss`; what the network is told about classes, `margin_loss`, `spread_loss` or
-            `cross_entropy`; and, for a model with a decoder, `reconstruction_loss`; the last two
-            without their weights.
+            `loss`; what the network is told about classes, `margin_loss`, `spread_loss`,
+            `cross_entropy` or `sigmoid_cross_entropy`; and, for a model with a decoder,
+            `reconstruction_loss`; the last two without their weights.
         """
         name, told = self._of_classes(output, labels, step)
         loss = told if self.margin_weight == 1 else self.margin_weight * told
         if output.reconstruction is None:
             return {"loss": loss, name: told}
-        reconstruction = capsjax.reconstruction_loss(output.reconstruction, images)
+        reconstruction = capsjax.reconstruction_loss(output.reconstruction, targets)
         return {
             "loss": loss + self.reconstruction_weight * reconstruction,
             name: told,
@@ -157,9 +204,15 @@ class Objective:
         """The name of the loss that tells classes apart, and it `[batch]`."""
         lengths = output.lengths
         targets = jax.nn.one_hot(labels, lengths.shape[-1], dtype=lengths.dtype)
+        if labels.ndim == 2:
+            targets = jnp.sum(targets, axis=1)
         if self.loss == "cross_entropy":
             logits = log_probabilities(lengths) if output.logits is None else output.logits
             return "cross_entropy", optax.losses.softmax_cross_entropy(logits, targets)
+        if self.loss == "sigmoid_cross_entropy":
+            logits = log_odds(lengths) if output.logits is None else output.logits
+            of_each = optax.losses.sigmoid_binary_cross_entropy(logits, targets)
+            return "sigmoid_cross_entropy", jnp.sum(of_each, axis=-1)
         if self.loss == "spread":
             margin = self.spread_margin(step)
             return "spread_loss", capsjax.spread_loss(lengths, targets, margin=margin)
@@ -193,9 +246,42 @@ def log_probabilities(lengths: jax.Array) -> jax.Array:
     return jnp.log(jnp.maximum(lengths, jnp.finfo(lengths.dtype).tiny))
 
 
+def log_odds(lengths: jax.Array) -> jax.Array:
+    """Logarithms of the odds of classes, of which a sigmoid makes their presence again."""
+    last = jnp.finfo(lengths.dtype)
+    return jax.scipy.special.logit(jnp.clip(lengths, last.tiny, 1 - last.epsneg))
+
+
 def draws(model: nnx.Module) -> bool:
     """Whether a model drops something out in training, and so takes a random key an example."""
     return getattr(model, "draws", False)
+
+
+def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:
+    """The classes that are most present, as many as there are labels.
+
+    Args:
+        lengths: `[batch, classes]`.
+        labels: integers `[batch]`, or `[batch, k]`; only their shape counts.
+
+    Returns:
+        int32 of the shape of `labels`; of several, the most present comes first.
+    """
+    if labels.ndim == 1:
+        return jnp.argmax(lengths, axis=-1).astype(jnp.int32)
+    return lax.top_k(lengths, labels.shape[1])[1]
+
+
+def is_right(predictions: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether all classes of an image are predicted, in any order: bool `[batch]`.
+
+    Args:
+        predictions: integers `[batch]`, or `[batch, k]`.
+        labels: the same shape.
+    """
+    if labels.ndim == 1:
+        return predictions == labels
+    return jnp.all(jnp.sort(predictions, axis=1) == jnp.sort(labels, axis=1), axis=1)
 
 
 def measure(
@@ -205,7 +291,7 @@ def measure(
     mask: jax.Array | None = None,
 ) -> dict[str, Mean]:
     """Every loss term and the accuracy, as sums and counts over the examples of the mask."""
-    correct = jnp.argmax(output.lengths, axis=-1) == labels
+    correct = is_right(predict(output.lengths, labels), labels)
     per_example = {**losses, "accuracy": correct}
     return {name: masked_mean(values, mask) for name, values in per_example.items()}
 

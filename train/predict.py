@@ -10,6 +10,7 @@ from flax import nnx
 
 from train.checkpoint import Which
 from train.config import FitConfig
+from train.data import labels_per_image
 from train.evaluate import load_model
 from train.images import is_dark_on_light, read_image
 from train.objective import Objective
@@ -30,8 +31,10 @@ def predict(
         invert: swap dark and light first.
 
     Returns:
-        For each file its `image`, the predicted `class`, its `length`, the `lengths` of all class
-        capsules by name, and `dark_on_light`, whether what the network saw has a light border.
+        For each file its `image`, the predicted `classes`, as many as an image of the run's data
+        shows, the most present first; the first of them as `class`, its `length`, the `lengths` of
+        all class capsules by name, and `dark_on_light`, whether what the network saw has a light
+        border.
 
     Raises:
         UserError: on bad input.
@@ -39,8 +42,9 @@ def predict(
     run = load_run(folder)
     images = [read_image(path, run.image_shape, invert=invert) for path in paths]
     lengths = lengths_of(load_model(run, which), run.config, np.stack(images))
+    several = labels_per_image(run.config.dataset)
     return [
-        _result(path, image, row, run.class_names)
+        _result(path, image, row, run.class_names, several)
         for path, image, row in zip(paths, images, lengths, strict=True)
     ]
 
@@ -67,13 +71,14 @@ def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.n
 
 
 def _result(
-    path: Path, image: np.ndarray, lengths: np.ndarray, class_names: Sequence[str]
+    path: Path, image: np.ndarray, lengths: np.ndarray, class_names: Sequence[str], several: int
 ) -> dict[str, Any]:
-    longest = int(lengths.argmax())
+    longest = np.argsort(-lengths, kind="stable")[:several]
     return {
         "image": str(path),
-        "class": class_names[longest],
-        "length": float(lengths[longest]),
+        "class": class_names[longest[0]],
+        "classes": [class_names[label] for label in longest],
+        "length": float(lengths[longest[0]]),
         "lengths": {name: float(x) for name, x in zip(class_names, lengths, strict=True)},
         "dark_on_light": is_dark_on_light(image),
     }

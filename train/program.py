@@ -112,8 +112,9 @@ def assemble(
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
-    if config.train_examples is not None:
-        dataset = dataset.with_first(config.train_examples)
+    objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
+    objective.require_fitting(dataset.labels_per_image)
+    dataset = dataset.limited(config.train_examples, config.test_examples)
     mesh = data_mesh(config.batch_size, devices, config.micro_batches)
     feed = make_feed(
         dataset.train,
@@ -134,7 +135,6 @@ def assemble(
         )
     examples = len(dataset.train)
     intervals = (config.log_every, config.evaluation_interval(examples), config.checkpoint_every)
-    objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
     return Program(
         config=config,
         dataset=dataset,

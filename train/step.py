@@ -11,7 +11,7 @@ the batch that belongs to them (`own_part`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +21,11 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from train.data import Batch
 from train.errors import UserError
 from train.learning import AXIS, PyTree, TrainState, make_step
 from train.metrics import Mean, across_devices
-from train.objective import Objective, coupling_entropy, measure
+from train.objective import Objective, coupling_entropy, measure, predict
 
 
 class Evaluated(NamedTuple):
@@ -32,7 +33,8 @@ class Evaluated(NamedTuple):
 
     Attributes:
         metrics: sums and counts over the examples of the mask, the same on every device.
-        predictions: int32 `[batch]`, the same on every device.
+        predictions: int32 `[batch]`, or `[batch, k]` (see `objective.predict`), the same on every
+            device.
     """
 
     metrics: dict[str, Mean]
@@ -130,7 +132,7 @@ def stack_batches(batches: Sequence[PyTree], capacity: int, mesh: Mesh) -> PyTre
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
-    select: Callable[[Mapping, Mapping], tuple[jax.Array, jax.Array]],
+    select: Callable[[Mapping, Any], Batch],
     objective: Objective,
     *,
     max_shift: int,
@@ -240,22 +242,23 @@ def make_evaluation_step(
         mesh: the devices.
 
     Returns:
-        `(params, model_state, split_batch((images, labels, mask))) -> Evaluated`.
+        `(params, model_state, split_batch((batch, mask))) -> Evaluated`, as `padded_batches` has
+        the two.
     """
 
     def step(params: PyTree, model_state: PyTree, batch: PyTree) -> Evaluated:
-        images, labels, mask = batch
-        images = objective.normalise(images, image_dtype)
+        examples, mask = batch
+        examples, labels = objective.normalise_batch(examples, image_dtype), examples.labels
         model = nnx.merge(graphdef, params, model_state)
-        output = objective.apply(model, images, labels, training=False)
-        losses = objective.losses(output, images, labels)
+        output = objective.apply(model, examples.images, labels, training=False)
+        losses = objective.losses(output, examples.targets, labels)
         # Not in training: where votes are recomputed, the coupling is one more pass over them.
         metrics = measure(output, losses, labels, mask)
         if output.coupling is not None:
             metrics["coupling_entropy"] = coupling_entropy(output, mask)
         metrics = across_devices(metrics, AXIS)
-        predictions = jnp.argmax(output.lengths, axis=-1).astype(jnp.int32)
-        return Evaluated(metrics, lax.all_gather(predictions, AXIS, tiled=True))
+        predictions = lax.all_gather(predict(output.lengths, labels), AXIS, tiled=True)
+        return Evaluated(metrics, predictions)
 
     return jax.pmap(
         step,

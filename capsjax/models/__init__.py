@@ -15,7 +15,7 @@ from capsjax.models.cnn import CNN
 from capsjax.models.deepcaps import DeepCaps
 from capsjax.models.efficient_capsnet import EfficientCapsNet
 from capsjax.models.matrix_capsnet import MatrixCapsNet
-from capsjax.models.output import CapsNetOutput
+from capsjax.models.output import CapsNetOutput, reconstruct
 from capsjax.models.sr_capsnet import SRCapsNet
 from capsjax.models.vb_capsnet import VBCapsNet
 
@@ -100,4 +100,5 @@ __all__ = [
     "model_options",
     "published_options",
     "published_routing",
+    "reconstruct",
 ]

@@ -150,8 +150,8 @@ class CapsNet(nnx.Module):
 
         Args:
             images: `[batch, height, width, channels]`, values from 0 to 1.
-            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training.
-                Without them it sees the longest capsule.
+            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
+                or `[batch, k]`, for a reconstruction of each. Without them it sees the longest.
 
         Returns:
             Capsules, lengths, coupling and reconstruction, in float32 at least.

@@ -163,9 +163,9 @@ def make_work(
         iterations: of the routing.
         sizes: arguments of the network that differ from the paper's.
     """
-    from train.data import load_dataset
+    from train.data import load_dataset, stored
 
-    digits = load_dataset("digits").train
+    digits = stored(load_dataset("digits").train)
     chosen = np.arange(batch_size) % len(digits)
     small = digits.images[chosen]
     enlarged = small.repeat(3, axis=1).repeat(3, axis=2)

@@ -79,7 +79,8 @@ def _enlarged(dataset: Dataset, size: int) -> Dataset:
     if len(dataset.train) >= size:
         return dataset
     chosen = np.arange(size) % len(dataset.train)
-    train = Split(dataset.train.images[chosen], dataset.train.labels[chosen])
+    batch = dataset.train.gather(chosen)
+    train = Split(batch.images, batch.labels)
     return Dataset(dataset.name, train, dataset.test, dataset.class_names)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from train.config import FitConfig
-from train.data import Dataset, Split
+from train.data import Dataset, Split, multi_mnist
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +49,12 @@ def dataset() -> Dataset:
         )
 
     return Dataset("three", split(40), split(10), ("a", "b", "c"))
+
+
+@pytest.fixture
+def pairs(dataset: Dataset) -> Dataset:
+    """Pairs of the same images, on top of each other in 16x16: two classes each."""
+    return multi_mnist.make(dataset)
 
 
 Program = Callable[..., subprocess.CompletedProcess]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.config import FitConfig
+from train.data import Batch
 from train.learning import AXIS, TrainState, initial_state
 from train.metrics import merge
 from train.network import build_model, training_key
@@ -33,9 +34,9 @@ def train_on(
     )
     batch = config.batch_size
 
-    def constant_images(constants: Any, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def constant_images(constants: Any, labels: jax.Array) -> Batch:
         # Pixels are divided by 255 afterwards.
-        return jnp.full((batch, *shape), constants * 255), labels
+        return Batch(jnp.full((batch, *shape), constants * 255), labels)
 
     step = make_train_step(
         graphdef,

@@ -73,8 +73,8 @@ def test_a_hundred_classes_can_be_drawn(tmp_path, drawn):
 
 
 def test_misjudged_images_have_a_row_of_their_own(tmp_path, dataset, program, drawn):
-    right = Evaluation({}, dataset.test.labels.copy())
-    wrong = Evaluation({}, (dataset.test.labels + 1) % 3)
+    right = Evaluation({}, dataset.test.labels, dataset.test.labels)
+    wrong = Evaluation({}, (dataset.test.labels + 1) % 3, dataset.test.labels)
     arguments = (program.model(), Objective(), dataset.test)
     figures.draw_reconstructions(tmp_path / "r.png", *arguments, right, dataset.class_names, 4)
     (only,) = drawn["r.png"].axes
@@ -87,9 +87,37 @@ def test_misjudged_images_have_a_row_of_their_own(tmp_path, dataset, program, dr
     )
 
 
+def test_overlapping_objects_are_drawn_in_two_colours(tmp_path, config, pairs, drawn):
+    program = assemble(config, pairs, devices=1)
+    labels = pairs.test.gather(np.arange(10)).labels
+    predictions = labels[:, ::-1].copy()
+    predictions[3] = [labels[3, 1], 3 - labels[3].sum()]  # one of the two is wrong
+    evaluation = Evaluation({}, predictions, labels)
+    arguments = (program.model(), Objective(), pairs.test, evaluation, pairs.class_names)
+    figures.draw_overlaps(tmp_path / "o.png", *arguments, 4)
+    right, wrong = drawn["o.png"].axes
+    names = pairs.class_names
+    both = [", ".join(names[label] for label in row) for row in labels]
+    ticks = [tick.get_text() for tick in right.get_xticklabels()]
+    assert ticks == [both[i] for i in (0, 1, 2, 4)]
+    (tick,) = wrong.get_xticklabels()
+    assert tick.get_text() == f"{both[3]} → {', '.join(names[p] for p in predictions[3])}"
+    batch = pairs.test.gather(np.asarray([3]))
+    shown = wrong.images[0].get_array()
+    np.testing.assert_allclose(shown[:16], batch.images[0].repeat(3, axis=-1) / 255, atol=1e-6)
+    for channel in range(2):
+        part = batch.parts[0, channel, ..., 0] / 255
+        np.testing.assert_allclose(shown[17:33, :, channel], part, atol=1e-6)
+    # What is predicted first is present as the second part, the green one.
+    image = jnp.asarray(batch.images, jnp.float32) / 255
+    output = Objective().apply(program.model(), image, jnp.asarray(labels[3:4]), training=False)
+    np.testing.assert_allclose(shown[34:, :, 1], output.reconstruction[0, 0, ..., 0], atol=1e-5)
+    np.testing.assert_allclose(shown[34:, :, 0], output.reconstruction[0, 1, ..., 0], atol=1e-5)
+
+
 def test_what_is_shown_of_a_normalised_image_is_the_image(tmp_path, dataset, program, drawn):
     objective = Objective(input_mean=0.25, input_std=0.5)
-    right = Evaluation({}, dataset.test.labels.copy())
+    right = Evaluation({}, dataset.test.labels, dataset.test.labels)
     figures.draw_reconstructions(
         tmp_path / "r.png", program.model(), objective, dataset.test, right, dataset.class_names, 4
     )

@@ -130,3 +130,60 @@ def test_the_summary_says_how_long_the_devices_waited(config, tmp_path):
     train(tmp_path / "short", dataclasses.replace(config, steps=1))
     summary = json.loads((tmp_path / "short" / "summary.json").read_text())
     assert summary["device_idle_percent"] is None
+
+
+def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_path, monkeypatch):
+    accuracies = {3: 0.4, 6: 0.7, 9: 0.9, 12: 0.9}
+    evaluate = Program.evaluate
+
+    def rated(self):
+        evaluation = evaluate(self)
+        evaluation.metrics["accuracy"] = accuracies[int(self.state.step)]
+        return evaluation
+
+    monkeypatch.setattr(Program, "evaluate", rated)
+    config = dataclasses.replace(config, steps=12, stop_at_accuracy=0.7)
+    out = tmp_path / "run"
+    ended = train(out, config)
+    summary = json.loads((out / "summary.json").read_text())
+    assert (summary["steps"], summary["stopped_at_accuracy"]) == (6, True)
+    assert summary["test.accuracy"] == 0.7
+    assert [
+        row["step"] for row in read_metrics(out / "metrics.jsonl") if row["split"] == "test"
+    ] == [
+        3,
+        6,
+    ]
+    assert "6" in {path.name for path in (out / "checkpoints").iterdir()}
+    # It stays at its end when it is resumed.
+    assert train(out, config, resume=True) == ended
+    assert json.loads((out / "summary.json").read_text())["steps"] == 6
+
+    whole = dataclasses.replace(config, stop_at_accuracy=0.95)
+    train(tmp_path / "whole", whole)
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert (summary["steps"], summary["stopped_at_accuracy"]) == (12, False)
+
+
+def test_a_run_that_is_interrupted_stops_at_the_same_accuracy(config, tmp_path, monkeypatch):
+    evaluate, send = Program.evaluate, Program.train
+
+    def rated(self):
+        evaluation = evaluate(self)
+        evaluation.metrics["accuracy"] = int(self.state.step) / 12
+        return evaluation
+
+    def interrupted(self, *arguments):
+        if int(self.state.step) == 5:
+            raise KeyboardInterrupt
+        return send(self, *arguments)
+
+    monkeypatch.setattr(Program, "evaluate", rated)
+    config = dataclasses.replace(config, steps=12, stop_at_accuracy=0.7)
+    whole = train(tmp_path / "whole", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Program, "train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "run", config, steps_per_dispatch=1)
+    assert train(tmp_path / "run", config, resume=True) == whole
+    assert dict(whole[-1])["step"] == 9

@@ -8,7 +8,17 @@ from flax import nnx
 
 from capsjax import CapsNetOutput, Capsules
 from tests.tolerance import assert_close
-from train.objective import Objective, class_lengths, coupling_entropy, dead_share, measure
+from train.errors import UserError
+from train.network import build_model
+from train.objective import (
+    Objective,
+    class_lengths,
+    coupling_entropy,
+    dead_share,
+    log_odds,
+    measure,
+    predict,
+)
 
 LENGTHS = np.array([[0.95, 0.2, 0.05], [0.3, 0.6, 0.1]], np.float32)
 LABELS = np.array([0, 0])
@@ -203,3 +213,83 @@ def test_what_is_seen_is_shown_as_pixels():
         assert_close(shown.ravel(), np.array([0, 0.2, 1]), dtype="float32")
     shown = Objective(standardise=True).pixels(jnp.asarray([-3.0, -2.0, 0.0, 1.0, 5.0]))
     np.testing.assert_array_equal(shown, [0, 0, 0.5, 0.75, 1])
+
+
+# --- Images of two classes
+
+SEVERAL = np.array([[0, 1], [2, 0]])
+
+
+def test_losses_of_two_classes_worked_by_hand(output):
+    parts = np.stack([IMAGES, np.zeros_like(IMAGES)], axis=1)
+    reconstruction = jnp.full((2, 2, 2, 2, 1), 0.5)
+    output = output._replace(reconstruction=reconstruction)
+    computed = Objective().losses(output, jnp.asarray(parts), jnp.asarray(SEVERAL))
+    # First image: class 1 lacks 0.7. Second: class 2 lacks 0.8, class 0 lacks 0.6, 1 has 0.5 more.
+    margin = np.array([0.7**2, 0.8**2 + 0.6**2 + 0.5 * 0.5**2])
+    squares = np.array([0.25 + 0.0625 + 0.25 + 4 * 0.25] * 2)  # of both parts
+    assert_close(computed["margin_loss"], margin, dtype="float32", reduction_length=3)
+    assert_close(computed["reconstruction_loss"], squares, dtype="float32", reduction_length=8)
+    cross = Objective(loss="cross_entropy").losses(output, jnp.asarray(parts), jnp.asarray(SEVERAL))
+    shares = LENGTHS.astype(np.float64) / LENGTHS.sum(axis=1, keepdims=True)
+    expected = [-np.log(row[labels]).sum() for row, labels in zip(shares, SEVERAL, strict=True)]
+    assert_close(cross["cross_entropy"], expected, dtype="float32", reduction_length=3)
+
+
+@pytest.mark.parametrize(
+    ("labels", "right"),
+    [([0, 1], 1), ([1, 0], 1), ([0, 2], 0), ([2, 1], 0)],
+)
+def test_an_image_is_right_only_if_both_classes_are(labels, right):
+    lengths = jnp.asarray([[0.95, 0.2, 0.05]])
+    output = CapsNetOutput(Capsules(lengths[..., None], lengths), lengths, lengths, None)
+    measured = measure(output, {}, jnp.asarray([labels]))["accuracy"]
+    assert (float(measured.total), int(measured.examples)) == (right, 1)
+
+
+def test_as_many_classes_are_predicted_as_there_are_labels():
+    lengths = jnp.asarray([[0.1, 0.9, 0.5], [0.8, 0.1, 0.2]])
+    assert predict(lengths, jnp.zeros(2, int)).tolist() == [1, 0]
+    several = predict(lengths, jnp.zeros((2, 2), int))
+    assert (several.tolist(), several.dtype) == ([[1, 2], [0, 2]], jnp.int32)
+
+
+def test_in_test_the_longest_capsules_are_reconstructed(config):
+    model = build_model(config, (8, 8, 1), 3)
+    images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 1))
+    labels = jnp.asarray(SEVERAL)
+    output = Objective().apply(model, images, labels, training=False)
+    longest = predict(output.lengths, labels)
+    for given, shown in ((False, longest), (True, labels)):
+        output = Objective().apply(model, images, labels, training=given)
+        assert output.reconstruction.shape == (2, 2, 8, 8, 1)
+        pose = output.capsules.pose
+        for which in range(2):
+            alone = model.decoder(pose, jax.nn.one_hot(shown[:, which], 3))
+            assert_close(output.reconstruction[:, which], alone, reduction_length=16)
+
+
+def test_what_is_not_defined_for_two_classes_is_refused():
+    Objective().require_fitting(2)
+    Objective(loss="spread", mask_in_training="longest").require_fitting(1)
+    with pytest.raises(UserError, match="2 classes each, but the spread loss is of one"):
+        Objective(loss="spread").require_fitting(2)
+    with pytest.raises(UserError, match="leave --mask-in-training at label"):
+        Objective(mask_in_training="longest").require_fitting(2)
+
+
+def test_each_class_by_itself_is_told_by_a_sigmoid(output):
+    computed = Objective(loss="sigmoid_cross_entropy")
+    p = LENGTHS.astype(np.float64)
+    is_there = np.array([[1, 1, 0], [1, 0, 1]])
+    expected = -(is_there * np.log(p) + (1 - is_there) * np.log(1 - p)).sum(axis=1)
+    none = output._replace(reconstruction=None)
+    told = computed.losses(none, jnp.asarray(IMAGES), jnp.asarray(SEVERAL))
+    assert_close(told["sigmoid_cross_entropy"], expected, dtype="float32", reduction_length=3)
+    logits = jnp.asarray(np.log(p / (1 - p)), jnp.float32)
+    told = computed.losses(none._replace(logits=logits), jnp.asarray(IMAGES), jnp.asarray(SEVERAL))
+    assert_close(told["loss"], expected, dtype="float32", reduction_length=3)
+
+
+def test_log_odds_are_finite_where_a_class_is_certain():
+    assert np.isfinite(log_odds(jnp.asarray([0.0, 1.0, 0.5]))).all()

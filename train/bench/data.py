@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data import Dataset, Split, catalog, load_dataset
+from train.data.catalog import MADE_OF_MNIST
 
 _TRAINING, _TEST = 60_000, 256
 
@@ -24,7 +25,8 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
     Raises:
         UserError: if the files are not what they should be.
     """
-    source = catalog.find_source(name)
+    made = MADE_OF_MNIST.get(name)
+    source = catalog.find_source("mnist" if made else name)
     if source is None or data_dir is not None or catalog.is_at_hand(name):
         return load_dataset(name, data_dir=data_dir), False
     random = np.random.default_rng(0)
@@ -35,4 +37,5 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
             labels=random.integers(0, len(source.class_names), size, dtype=np.int32),
         )
 
-    return Dataset(name, split(_TRAINING), split(_TEST), source.class_names), True
+    imitation = Dataset(source.name, split(_TRAINING), split(_TEST), source.class_names)
+    return made(imitation) if made else imitation, True

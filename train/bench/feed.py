@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from train.bench.timing import time_rounds
 from train.data import Dataset, Feed, make_feed
+from train.data.generated import GeneratedSplit
 from train.data.streaming import StreamingFeed
 
 WORKERS = (0, 1, 2)
@@ -27,6 +28,8 @@ def measure_feeds(
 ) -> list[dict[str, Any]]:
     """Measures the resident feed, and the streaming one with 0, 1 and 2 worker processes.
 
+    Examples that are made are made by this process alone.
+
     Args:
         dataset: its training split is fed.
         batch_size: images in a batch.
@@ -43,6 +46,7 @@ def measure_feeds(
         UserError: if the batch is larger than the split, or the split does not fit on the devices.
     """
     split, rows = dataset.train, []
+    several = () if isinstance(split, GeneratedSplit) else WORKERS[1:]
     feeds: list[tuple[str, int, Feed]] = [
         (
             "resident",
@@ -55,7 +59,7 @@ def measure_feeds(
                 workers,
                 StreamingFeed(split, batch_size=batch_size, seed=seed, workers=workers),
             )
-            for workers in WORKERS
+            for workers in (0, *several)
         ),
     ]
     for name, workers, feed in feeds:

@@ -76,6 +76,7 @@ def measure_training(
         UserError: if it cannot be put together.
     """
     shape, classes = dataset.image_shape, dataset.num_classes
+    several = dataset.labels_per_image
     with _out_of_memory(config.batch_size):
         program = assemble(config, dataset, devices=devices)
         used = list(program.mesh.devices.flat)
@@ -102,8 +103,8 @@ def measure_training(
             else []
         )
         share = config.batch_size // len(used)
-        forward_compiled = compiled_forward_work(config, shape, classes, share)
-    forward, gradient = network_work(plain_routing(config), shape, classes)
+        forward_compiled = compiled_forward_work(config, shape, classes, share, several)
+    forward, gradient = network_work(plain_routing(config), shape, classes, several)
     step_flops = compiled_flops(compiled)
     capsules = getattr(getattr(model, "primary_caps", None), "num_capsules", None)
     return {

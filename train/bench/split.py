@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -104,8 +105,8 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     objective = Objective.of(config)
     share = config.batch_size // program.mesh.devices.size
     train = program.dataset.train
-    images, labels = jax.device_put((train.images[:share], train.labels[:share]), device)
-    images = objective.normalise(images, jnp.dtype(config.param_dtype))
+    examples = jax.device_put(train.gather(np.arange(share)), device)
+    batch = objective.normalise_batch(examples, jnp.dtype(config.param_dtype))
 
     def convolve(modules: Any, inputs: tuple, images: jax.Array) -> capsjax.Capsules:
         features, primary_caps = modules
@@ -122,18 +123,17 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
         return capsjax.Routed(capsules.pose, capsules.activation, coupling)
 
     def decode(decoder: Any, inputs: tuple, constants: tuple) -> jax.Array:
-        (pose, lengths), (images, labels, coupling) = inputs, constants
+        (pose, lengths), (targets, labels, coupling) = inputs, constants
         reconstruction = None
         if decoder is not None:
             shown = labels if objective.mask_in_training == "label" else jnp.argmax(lengths, -1)
-            mask = jax.nn.one_hot(shown, lengths.shape[-1], dtype=lengths.dtype)
-            reconstruction = decoder(pose, mask)
+            reconstruction = capsjax.reconstruct(decoder, pose, shown)
         capsules = capsjax.Capsules(pose, lengths)
         output = capsjax.CapsNetOutput(capsules, lengths, coupling, reconstruction)
-        return jnp.mean(objective.losses(output, images, labels)["loss"])
+        return jnp.mean(objective.losses(output, targets, labels)["loss"])
 
     modules = (model.features, model.primary_caps)
-    function, arguments = _with_gradient(convolve, modules, (), images, device)
+    function, arguments = _with_gradient(convolve, modules, (), batch.images, device)
     yield "convolutions", function, arguments
     capsules, _ = jax.jit(function)(*arguments)
 
@@ -152,7 +152,8 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     yield "routing", function, arguments
     routed, _ = jax.jit(function)(*arguments)
 
-    inputs, constants = (routed.pose, routed.activation), (images, labels, routed.coupling)
+    inputs = (routed.pose, routed.activation)
+    constants = (batch.targets, batch.labels, routed.coupling)
     yield "decoder", *_with_gradient(decode, model.decoder, inputs, constants, device)
 
     optimizer = build_optimizer(config, len(train))

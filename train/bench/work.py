@@ -47,24 +47,34 @@ def compiled_bytes(compiled: jax.stages.Compiled) -> float | None:
 
 
 def network_work(
-    config: FitConfig, image_shape: Sequence[int], num_classes: int
+    config: FitConfig, image_shape: Sequence[int], num_classes: int, labels_per_image: int = 1
 ) -> tuple[int, int]:
     """Nominal operations for one image: the forward pass, and the gradient of the loss."""
-    forward, gradient, arguments = passes(config, image_shape, num_classes, batch_size=1)
+    forward, gradient, arguments = passes(
+        config, image_shape, num_classes, batch_size=1, labels_per_image=labels_per_image
+    )
     return nominal_flops(forward, *arguments), nominal_flops(gradient, *arguments)
 
 
 def compiled_forward_work(
-    config: FitConfig, image_shape: Sequence[int], num_classes: int, batch_size: int
+    config: FitConfig,
+    image_shape: Sequence[int],
+    num_classes: int,
+    batch_size: int,
+    labels_per_image: int = 1,
 ) -> float | None:
     """Operations for one image of the forward pass, by the compiler's count."""
-    forward, _, arguments = passes(config, image_shape, num_classes, batch_size)
+    forward, _, arguments = passes(config, image_shape, num_classes, batch_size, labels_per_image)
     counted = compiled_flops(jax.jit(forward).lower(*arguments).compile())
     return None if counted is None else counted / batch_size
 
 
 def passes(
-    config: FitConfig, image_shape: Sequence[int], num_classes: int, batch_size: int
+    config: FitConfig,
+    image_shape: Sequence[int],
+    num_classes: int,
+    batch_size: int,
+    labels_per_image: int = 1,
 ) -> tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]:
     """The forward pass, the gradient of the loss, and the shapes of the arguments of both.
 
@@ -80,11 +90,14 @@ def passes(
 
     def loss(params: Any, rest: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         output = forward(params, rest, images, labels)
-        return jnp.mean(objective.losses(output, images, labels)["loss"])
+        several = labels_per_image > 1
+        targets = jnp.stack([images] * labels_per_image, axis=1) if several else images
+        return jnp.mean(objective.losses(output, targets, labels)["loss"])
 
     seen = seen_shape(config, image_shape)
     images = jax.ShapeDtypeStruct((batch_size, *seen), jnp.dtype(config.param_dtype))
-    labels = jax.ShapeDtypeStruct((batch_size,), jnp.int32)
+    several = (labels_per_image,) if labels_per_image > 1 else ()
+    labels = jax.ShapeDtypeStruct((batch_size, *several), jnp.int32)
     arguments = (nnx.to_pure_dict(params), nnx.to_pure_dict(rest), images, labels)
     return forward, jax.grad(loss), arguments
 

@@ -53,7 +53,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
     if "epochs" in changes:
         changes["steps"] = None
     cells = list_cells(options.models, options.routings, options.datasets, changes)
-    datasets = {name: load_dataset(name, data_dir=options.data_dir) for name in options.datasets}
+    datasets = {name: _load(name, options.data_dir) for name in options.datasets}
     out: Path = options.out
     with writing(out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
@@ -66,6 +66,16 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
     print(*limits(results), sep="\n")
     print(*_saving(results), sep="\n")
     print(f"{out}: table.md, table.csv, results.json, accuracy.png, robustness.png")
+
+
+def _load(name: str, data_dir: Path | None) -> Dataset:
+    dataset = load_dataset(name, data_dir=data_dir)
+    if dataset.labels_per_image > 1:
+        raise UserError(
+            f"images of {name} are of {dataset.labels_per_image} classes each, but likelihood and "
+            "calibration are compared for one: leave it out of --datasets."
+        )
+    return dataset.limited()
 
 
 def _results(

@@ -33,7 +33,7 @@ def measure(config: FitConfig, trained: Trained, dataset: Dataset, examples: int
         `accuracy`, `nll` and `calibration_error`, a value a seed; and `robustness`, by the kind of
         change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
     """
-    labels = dataset.test.labels
+    labels = dataset.test.gather(np.arange(len(dataset.test))).labels
     predict = _predictor(config, trained, dataset)
     lengths, probabilities = predict(len(labels), None, 0.0)
     some = labels[:examples]
@@ -111,9 +111,9 @@ def _predictor(config: FitConfig, trained: Trained, dataset: Dataset) -> Any:
     def predict(count: int, kind: str | None, strength: float) -> tuple[np.ndarray, np.ndarray]:
         batches = [
             jax.device_get(
-                of_batch(weights, model_state, images, kind, jnp.asarray(strength, dtype))
+                of_batch(weights, model_state, batch.images, kind, jnp.asarray(strength, dtype))
             )
-            for images, _, _ in padded_batches(dataset.test.first(count), BATCH)
+            for batch, _ in padded_batches(dataset.test.first(count), BATCH)
         ]
         lengths, probabilities = zip(*batches, strict=True)
         return (

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.ndimage import map_coordinates
+
+from train.data import warp
 
 
 class Perturbation(NamedTuple):
@@ -46,7 +47,7 @@ def perturb(kind: str, strength: jax.Array | float, images: jax.Array) -> jax.Ar
         return jnp.clip(images + strength * noise, 0, 1)
     sign = jnp.where(jnp.arange(len(images)) % 2 == 0, 1.0, -1.0).astype(images.dtype)
     matrices, offsets = jax.vmap(lambda s: _inverse(kind, strength, s, images.shape[1:3]))(sign)
-    return jax.vmap(_warp)(images, matrices, offsets)
+    return jax.vmap(warp, in_axes=(0, 0, 0, None))(images, matrices, offsets, images.shape[1:3])
 
 
 def _inverse(
@@ -64,12 +65,3 @@ def _inverse(
         rows = [jnp.stack([one, zero]), jnp.stack([sign * strength, one])]
         return jnp.stack(rows), jnp.stack([zero, zero])
     return jnp.eye(2, dtype=sign.dtype), jnp.stack([zero, sign * strength * size[1]])
-
-
-def _warp(image: jax.Array, matrix: jax.Array, offset: jax.Array) -> jax.Array:
-    height, width, _ = image.shape
-    centre = jnp.asarray([(height - 1) / 2, (width - 1) / 2], image.dtype)
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"))
-    around = grid.astype(image.dtype) - centre[:, None, None]
-    at = jnp.einsum("ab,bhw->ahw", matrix, around) + (centre + offset)[:, None, None]
-    return jax.vmap(lambda plane: map_coordinates(plane, list(at), order=1), 2, 2)(image)

@@ -14,7 +14,6 @@ from jax import lax
 
 from train.config import FitConfig
 from train.data import Dataset, Order
-from train.data.resident import ResidentFeed
 from train.learning import AXIS, TrainState, initial_state, make_step
 from train.network import build_model, count_parameters, training_key
 from train.objective import Objective
@@ -64,7 +63,7 @@ class SeedsProgram:
         self.config, self.seeds = config, tuple(seeds)
         self.total = config.total_steps(len(dataset.train))
         self._orders = [
-            Order(len(dataset.train), batch_size=config.batch_size, seed=seed) for seed in seeds
+            Order.of(dataset.train, batch_size=config.batch_size, seed=seed) for seed in seeds
         ]
         optimizer = build_optimizer(config, len(dataset.train))
         states = []
@@ -77,13 +76,11 @@ class SeedsProgram:
             states.append(state)
         self.parameters = count_parameters(states[0].params)
         self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
-        self._constants = jax.device_put(
-            {"images": dataset.train.images, "labels": dataset.train.labels}
-        )
+        self._constants = jax.device_put(dataset.train.constants)
         step = make_step(
             self.graphdef,
             optimizer,
-            ResidentFeed.select,
+            dataset.train.select,
             Objective.of(config),
             max_shift=config.max_shift,
             image_dtype=jnp.dtype(config.param_dtype),
@@ -152,7 +149,7 @@ def _steps(
     """Takes `count` steps; the batch of each network lies on the axis `AXIS`, of size one."""
 
     def of_seed(state: TrainState, indices: jax.Array) -> TrainState:
-        return step(state, constants, {"indices": indices})[0]
+        return step(state, constants, indices)[0]
 
     over_seeds = jax.vmap(of_seed)
     over_batch = jax.vmap(over_seeds, in_axes=(None, 0), axis_name=AXIS)

@@ -1,14 +1,30 @@
-"""Data: named sets in memory, the order of their examples, and the feeds that bring them in."""
+"""Data: named sets, the order of their examples, and the feeds that bring them in."""
 
-from train.data.augment import centre_crop, example_keys, shift, shift_batch, vary_batch
-from train.data.catalog import as_file_name, is_dataset, list_datasets, load_dataset
-from train.data.dataset import Dataset, Split
+from train.data.affine import warp
+from train.data.augment import (
+    centre_crop,
+    example_keys,
+    shift,
+    shift_batch,
+    shift_examples,
+    vary_batch,
+)
+from train.data.catalog import (
+    as_file_name,
+    is_dataset,
+    labels_per_image,
+    list_datasets,
+    load_dataset,
+)
+from train.data.dataset import Batch, Dataset, Examples, Split, stored
 from train.data.evaluation import padded_batches
 from train.data.feed import Feed, FeedKind, make_feed
 from train.data.order import Order
 
 __all__ = [
+    "Batch",
     "Dataset",
+    "Examples",
     "Feed",
     "FeedKind",
     "Order",
@@ -17,11 +33,15 @@ __all__ = [
     "centre_crop",
     "example_keys",
     "is_dataset",
+    "labels_per_image",
     "list_datasets",
     "load_dataset",
     "make_feed",
     "padded_batches",
     "shift",
     "shift_batch",
+    "shift_examples",
+    "stored",
     "vary_batch",
+    "warp",
 ]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.data.dataset import Batch
 from train.errors import UserError
 
 ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
@@ -37,9 +38,23 @@ def shift(key: jax.Array, image: jax.Array, max_shift: int) -> jax.Array:
         raise UserError(f"the largest shift is {max_shift} pixels, but must be 0 or more.")
     if max_shift == 0:
         return image
-    down, right = jax.random.randint(key, (2,), -max_shift, max_shift + 1)
-    padded = jnp.pad(image, ((max_shift, max_shift), (max_shift, max_shift), (0, 0)))
-    return jax.lax.dynamic_slice(padded, (max_shift - down, max_shift - right, 0), image.shape)
+    return moved(image, jax.random.randint(key, (2,), -max_shift, max_shift + 1), max_shift)
+
+
+def moved(image: jax.Array, by: jax.Array, most: int) -> jax.Array:
+    """Moves an image by whole pixels, zeros coming in.
+
+    Args:
+        image: [height, width, channels], any dtype.
+        by: integers [2], pixels down and to the right, each from -most to most.
+        most: static.
+
+    Returns:
+        The shape and dtype of `image`.
+    """
+    padded = jnp.pad(image, ((most, most), (most, most), (0, 0)))
+    start = (most - by[0], most - by[1], jnp.zeros((), by.dtype))
+    return jax.lax.dynamic_slice(padded, start, image.shape)
 
 
 def example_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
@@ -81,6 +96,16 @@ def shift_batch(
     """
     keys = _of_examples(key, positions)
     return jax.vmap(shift, in_axes=(0, 0, None))(keys, images, max_shift)
+
+
+def shift_examples(key: jax.Array, batch: Batch, positions: jax.Array, max_shift: int) -> Batch:
+    """Shifts the images of a batch (see `shift_batch`), and their parts with them."""
+    parts = batch.parts
+    if parts is not None:
+        parts = jax.vmap(shift_batch, in_axes=(None, 1, None, None), out_axes=1)(
+            key, parts, positions, max_shift
+        )
+    return batch._replace(images=shift_batch(key, batch.images, positions, max_shift), parts=parts)
 
 
 def centre_crop(images: ArrayT, side: int) -> ArrayT:

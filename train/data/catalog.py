@@ -1,9 +1,23 @@
 """Which data sets there are, by name."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from train.data import cifar, digits, fetch, mnist, mnist_corrupted, npz, smallnorb, svhn
+from train.data import (
+    affnist,
+    affnist_generated,
+    cifar,
+    digits,
+    expanded_mnist,
+    fetch,
+    mnist,
+    mnist_corrupted,
+    multi_mnist,
+    npz,
+    smallnorb,
+    svhn,
+)
 from train.data.dataset import Dataset
 from train.data.idx_source import IdxSource
 from train.data.official import Source
@@ -17,6 +31,15 @@ SOURCES: dict[str, Source] = {
 }
 """The sets that are read from their official files as they are."""
 
+MADE_OF_MNIST: dict[str, Callable[[Dataset], Dataset]] = {
+    "multi_mnist": multi_mnist.make,
+    expanded_mnist.NAME: expanded_mnist.make,
+    affnist_generated.NAME: affnist_generated.make,
+}
+"""Sets that need no files but MNIST's."""
+
+_OF_MNIST = (*MADE_OF_MNIST, affnist.NAME)
+
 _CORRUPTED, _FOLDER, _NPZ = "mnist_corrupted/", "folder:", "npz:"
 _FORMS = (f"{_CORRUPTED}CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
 
@@ -24,13 +47,13 @@ _FORMS = (f"{_CORRUPTED}CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
 def list_datasets() -> tuple[str, ...]:
     """Names that `load_dataset` knows, and the forms of those that are too many to list."""
     listed = (name for name in SOURCES if name not in mnist_corrupted.SOURCES)
-    return ("digits", *mnist.SOURCES, *listed, *_FORMS)
+    return ("digits", *mnist.SOURCES, *_OF_MNIST, *listed, *_FORMS)
 
 
 def is_dataset(name: str) -> bool:
     """Whether a name is one of `list_datasets()` or has one of its forms."""
     has_form = name.startswith((_CORRUPTED, _FOLDER, _NPZ)) and name[-1] not in ":/"
-    return has_form or name in SOURCES or name in ("digits", *mnist.SOURCES)
+    return has_form or name in SOURCES or name in ("digits", *mnist.SOURCES, *_OF_MNIST)
 
 
 def find_source(name: str) -> IdxSource | Source | None:
@@ -40,9 +63,14 @@ def find_source(name: str) -> IdxSource | Source | None:
 
 def is_at_hand(name: str) -> bool:
     """Whether `load_dataset` takes no files and no network, as far as that can be seen."""
-    if name in mnist.SOURCES:
-        return mnist.is_prepared(mnist.SOURCES[name])
+    if name in mnist.SOURCES or name in MADE_OF_MNIST:
+        return mnist.is_prepared(mnist.SOURCES.get(name, mnist.MNIST))
     return name not in SOURCES or fetch.is_at_hand(SOURCES[name])
+
+
+def labels_per_image(name: str) -> int:
+    """Classes that an image of a data set shows."""
+    return 2 if name == "multi_mnist" else 1
 
 
 def load_dataset(
@@ -58,12 +86,12 @@ def load_dataset(
             `folder:PATH` (see `train.data.folder`) and `npz:FILE` (see `train.data.npz`) for data
             of one's own.
         data_dir: a folder with the set's official files; the embedded digits and data of one's own
-            need none.
+            need none, sets made of MNIST need MNIST's.
         cache_dir: where prepared sets and downloads are kept; by default the environment variable
             `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Returns:
-        The data set: images uint8 [n, height, width, channels], labels int32 [n].
+        The data set.
 
     Raises:
         UserError: if there is no such data set, or it cannot be had.
@@ -82,6 +110,11 @@ def load_dataset(
         return npz.load(Path(name.removeprefix(_NPZ)), name=name)
     if name in mnist.SOURCES:
         return mnist.load(mnist.SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
+    if name in _OF_MNIST:
+        source = mnist.load(mnist.MNIST, data_dir=data_dir, cache_dir=cache_dir)
+        if name == affnist.NAME:
+            return affnist.load(source, data_dir)
+        return MADE_OF_MNIST[name](source)
     if name not in SOURCES:
         raise UserError(
             f"there is no data set {name!r}: choose {_CORRUPTED} and one of "

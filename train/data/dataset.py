@@ -1,11 +1,82 @@
-"""What a data set is to the rest of the program: two splits of images with labels, in memory."""
+"""What a data set is to the rest of the program: two splits of examples, stored or made."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from train.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Some examples, on the host or on a device.
+
+    Attributes:
+        images: uint8 [b, height, width, channels], 0 to 255.
+        labels: int32 [b], the class of each image, or [b, k] where an image shows k classes.
+        parts: uint8 [b, k, height, width, channels], what of an image is of each of its k classes;
+            None where an image is of one.
+    """
+
+    images: Any
+    labels: Any
+    parts: Any = None
+
+    @property
+    def targets(self) -> Any:
+        """What a decoder should give: the images, or their parts."""
+        return self.images if self.parts is None else self.parts
+
+
+class Examples(Protocol):
+    """Examples of a data set by their number, however they come about.
+
+    Attributes:
+        block: examples that are shuffled together in training, see `Order`.
+        labels_per_image: k.
+        source_labels: int32 [n], the labels of the images that are stored, for checks.
+        image_shape: `(height, width, channels)`.
+        constants: host arrays that `select` takes examples from.
+    """
+
+    @property
+    def block(self) -> int: ...
+
+    @property
+    def labels_per_image(self) -> int: ...
+
+    @property
+    def source_labels(self) -> np.ndarray: ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]: ...
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        ...
+
+    def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
+        """Examples on a device: a pure function, to be traced.
+
+        Args:
+            constants: `self.constants`, there.
+            indices: int32 [b], from 0 to `len(self) - 1`.
+        """
+        ...
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """The same examples on the host."""
+        ...
+
+    def first(self, count: int) -> "Examples":
+        """The first examples alone, 1 to all of them."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,18 +121,60 @@ class Split:
         """Number of examples."""
         return len(self.labels)
 
-    def first(self, count: int) -> "Split":
-        """The first examples alone, in the order of the files.
+    @property
+    def block(self) -> int:
+        """All examples are shuffled together."""
+        return len(self)
 
-        Raises:
-            UserError: if there are not as many.
-        """
-        if not 1 <= count <= len(self):
-            raise UserError(
-                f"--train-examples is {count}, but there are {len(self)} training images: choose "
-                f"1 to {len(self)}."
-            )
+    @property
+    def labels_per_image(self) -> int:
+        """An image is of one class."""
+        return 1
+
+    @property
+    def source_labels(self) -> np.ndarray:
+        """The labels."""
+        return self.labels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one image: (height, width, channels)."""
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """Images and labels."""
+        return {"images": self.images, "labels": self.labels}
+
+    def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
+        """Gathers examples on a device; see `Examples.select`."""
+        return Batch(
+            constants["images"].at[indices].get(mode="promise_in_bounds"),
+            constants["labels"].at[indices].get(mode="promise_in_bounds"),
+        )
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """Gathers examples on the host."""
+        return Batch(self.images[indices], self.labels[indices])
+
+    def first(self, count: int) -> "Split":
+        """The first examples alone, in the order of the files; 1 to all of them."""
         return Split(self.images[:count], self.labels[:count])
+
+
+def stored(examples: Examples) -> Split:
+    """Examples of which images and labels are in memory, to be used as a whole.
+
+    Raises:
+        UserError: if they are made one by one, and so more than memory holds.
+    """
+    if isinstance(examples, Split):
+        return examples
+    raise UserError(
+        f"{len(examples)} examples are made one by one, but are needed as a whole: choose a data "
+        "set that is stored."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,41 +192,72 @@ class Dataset:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: Examples
+    test: Examples
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Refuses splits that do not fit each other or the classes."""
-        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+        if self.train.image_shape != self.test.image_shape:
             raise UserError(
-                f"{self.name} has training images of shape {self.train.images.shape[1:]} but test "
-                f"images of shape {self.test.images.shape[1:]}: both splits need the same shape."
+                f"{self.name} has training images of shape {self.train.image_shape} but test "
+                f"images of shape {self.test.image_shape}: both splits need the same shape."
             )
         for split_name, split in (("training", self.train), ("test", self.test)):
-            wrong = (split.labels < 0) | (split.labels >= self.num_classes)
+            labels = split.source_labels
+            wrong = (labels < 0) | (labels >= self.num_classes)
             if wrong.any():
                 position = int(wrong.argmax())
                 raise UserError(
-                    f"label {split.labels[position]} of {split_name} example {position} of "
+                    f"label {labels[position]} of {split_name} example {position} of "
                     f"{self.name} is out of range: with {self.num_classes} classes, labels go from "
                     f"0 to {self.num_classes - 1}; check that the label file belongs to this set."
                 )
 
-    def with_first(self, count: int) -> "Dataset":
-        """The same with the first so many training examples alone; see `Split.first`."""
-        return dataclasses.replace(self, train=self.train.first(count))
+    def limited(self, train: int | None = None, test: int | None = None) -> "Dataset":
+        """The same with the first examples of each split alone.
+
+        Args:
+            train: how many to train with; all if None.
+            test: how many to measure with; a block (`Examples.block`) if None, which is all of a
+                split that is stored, and one example of each image of a split that is made.
+
+        Raises:
+            UserError: if there are not as many.
+        """
+        if test is None:
+            test = min(self.test.block, len(self.test))
+        return dataclasses.replace(
+            self,
+            train=_first(self.train, train, "--train-examples", "training"),
+            test=_first(self.test, test, "--test-examples", "test"),
+        )
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape of one image: (height, width, channels)."""
-        _, height, width, channels = self.train.images.shape
-        return height, width, channels
+        return self.train.image_shape
+
+    @property
+    def labels_per_image(self) -> int:
+        """Classes that an image shows."""
+        return self.train.labels_per_image
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+
+def _first(examples: Examples, count: int | None, option: str, split: str) -> Examples:
+    present = len(examples)
+    if count is None or count == present:
+        return examples
+    if not 1 <= count <= present:
+        raise UserError(
+            f"{option} is {count}, but there are {present} {split} images: choose 1 to {present}."
+        )
+    return examples.first(count)
 
 
 def _describe(array: np.ndarray) -> str:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from train import hosts
-from train.data.dataset import Split
+from train.data.dataset import Batch, Examples
 from train.data.order import WHOLE
 from train.data.resident import ResidentFeed
 from train.errors import UserError
@@ -49,23 +49,18 @@ class Feed(Protocol):
         """
         ...
 
-    def select(
-        self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Images and labels of one device's slice of the batch: a pure function, to be traced.
+    def select(self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
+        """The examples of one device's slice of the batch: a pure function, to be traced.
 
         Args:
             constants: `self.constants`.
             batch: one item of `batches`, each array cut to the device's [b, ...].
-
-        Returns:
-            Images uint8 [b, height, width, channels] and labels int32 [b].
         """
         ...
 
 
 def make_feed(
-    split: Split,
+    split: Examples,
     *,
     batch_size: int,
     seed: int,
@@ -96,7 +91,7 @@ def make_feed(
         raise UserError(
             f"there is no feed {kind!r}: choose one of {', '.join(get_args(FeedKind))}."
         )
-    needed = split.images.nbytes + split.labels.nbytes
+    needed = sum(array.nbytes for array in split.constants.values())
     room = _room_per_device(mesh)
     too_large = hosts.any_says(needed > room)
     if kind == "resident" and too_large:

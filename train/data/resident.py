@@ -1,4 +1,4 @@
-"""The feed for sets that fit on the device: the whole split lives there, a step sends indices."""
+"""The feed for sets that fit on the device: all they need lives there, a step sends indices."""
 
 from collections.abc import Iterator, Mapping
 
@@ -6,12 +6,12 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from train.data.dataset import Split
+from train.data.dataset import Batch, Examples
 from train.data.order import WHOLE, Order
 
 
 class ResidentFeed:
-    """Holds a training split on every device of a mesh, as uint8, and gathers batches there.
+    """Holds a training split on every device of a mesh, and gathers or makes batches there.
 
     Args:
         split: the training split.
@@ -21,7 +21,7 @@ class ResidentFeed:
         part: the examples of each batch, b of them, that this process brings in.
 
     Attributes:
-        constants: `images` uint8 [n, height, width, channels] and `labels` int32 [n], replicated.
+        constants: those of the split, replicated.
         batch_bytes: size of a step's indices.
 
     Raises:
@@ -29,13 +29,13 @@ class ResidentFeed:
     """
 
     def __init__(
-        self, split: Split, *, batch_size: int, seed: int, mesh: Mesh, part: slice = WHOLE
+        self, split: Examples, *, batch_size: int, seed: int, mesh: Mesh, part: slice = WHOLE
     ) -> None:
-        self._order = Order(len(split), batch_size=batch_size, seed=seed)
+        self._split = split
+        self._order = Order.of(split, batch_size=batch_size, seed=seed)
         self._part = part
         self.constants: dict[str, jax.Array] = jax.device_put(
-            {"images": split.images, "labels": split.labels},
-            NamedSharding(mesh.local_mesh, PartitionSpec()),
+            split.constants, NamedSharding(mesh.local_mesh, PartitionSpec())
         )
         self.batch_bytes = batch_size * np.dtype(np.int32).itemsize
 
@@ -44,13 +44,6 @@ class ResidentFeed:
         for step in range(start_step, stop_step):
             yield {"indices": self._order.indices(step)[self._part]}
 
-    @staticmethod
-    def select(
-        constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Gathers images uint8 [b, height, width, channels] and labels int32 [b]."""
-        indices = batch["indices"]
-        return (
-            constants["images"].at[indices].get(mode="promise_in_bounds"),
-            constants["labels"].at[indices].get(mode="promise_in_bounds"),
-        )
+    def select(self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
+        """The examples of these indices."""
+        return self._split.select(constants, batch["indices"])

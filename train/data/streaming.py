@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from absl import flags
 
-from train.data.dataset import Split
+from train.data.dataset import Batch, Examples
+from train.data.generated import GeneratedSplit
 from train.data.order import WHOLE, Order
 from train.errors import UserError
 
@@ -32,15 +33,16 @@ class StreamingFeed:
 
     Attributes:
         constants: empty, nothing stays on the devices.
-        batch_bytes: size of a step's images and labels.
+        batch_bytes: size of a step's examples.
 
     Raises:
-        UserError: if the batch is larger than the split, or Grain is not installed.
+        UserError: if the batch is larger than the split, Grain is not installed, or worker
+            processes are asked for examples that are made with JAX.
     """
 
     def __init__(
         self,
-        split: Split,
+        split: Examples,
         *,
         batch_size: int,
         seed: int,
@@ -52,14 +54,20 @@ class StreamingFeed:
                 "the streaming feed needs grain, which is not installed: install the project's "
                 "`train` extra, or use the resident feed."
             )
-        order = Order(len(split), batch_size=batch_size, seed=seed)
+        if workers and isinstance(split, GeneratedSplit):
+            raise UserError(
+                f"{workers} worker processes cannot make examples: leave it to this one, which "
+                "has JAX at work."
+            )
+        order = Order.of(split, batch_size=batch_size, seed=seed)
         self._gather = _Gather(split, order, part)
         self._workers = workers
         self.constants: dict[str, jax.Array] = {}
-        self.batch_bytes = batch_size * (split.images[0].nbytes + split.labels.itemsize)
+        one = jax.tree.leaves(split.gather(np.zeros(1, np.int32)))
+        self.batch_bytes = batch_size * sum(array.nbytes for array in one)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields `{"images": uint8 [b, height, width, channels], "labels": int32 [b]}` per step."""
+        """Yields the fields of a `Batch` by name, as far as they are there, for each step."""
         if start_step >= stop_step:
             return
         stream = (
@@ -77,22 +85,20 @@ class StreamingFeed:
         yield from stream
 
     @staticmethod
-    def select(
-        constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
-    ) -> tuple[jax.Array, jax.Array]:
-        """Passes on images uint8 [b, height, width, channels] and labels int32 [b]."""
+    def select(constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
+        """Passes on what came."""
         del constants
-        return batch["images"], batch["labels"]
+        return Batch(**batch)
 
 
 class _Gather:
     """Step -> batch; a class, so that Grain can send it to its worker processes."""
 
-    def __init__(self, split: Split, order: Order, part: slice) -> None:
+    def __init__(self, split: Examples, order: Order, part: slice) -> None:
         self._split = split
         self._order = order
         self._part = part
 
     def __call__(self, step: int) -> dict[str, np.ndarray]:
-        indices = self._order.indices(int(step))[self._part]
-        return {"images": self._split.images[indices], "labels": self._split.labels[indices]}
+        batch = self._split.gather(self._order.indices(int(step))[self._part])
+        return {name: array for name, array in batch._asdict().items() if array is not None}

@@ -20,7 +20,7 @@ from tensorflow_datasets.core.download import DownloadError
 from tensorflow_datasets.core.download.checksums import UrlInfo
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from train.data.dataset import Dataset, Split
+from train.data.dataset import Dataset, Split, stored
 from train.data.idx_source import FILE_NAMES, IdxSource
 from train.data.network import require_network
 from train.data.staging import quiet, staging_folder
@@ -147,8 +147,8 @@ def _builder_class(source: IdxSource) -> type[Any]:
             paths = dl_manager.download({name: source.url + name for name in FILE_NAMES})
             dataset = source.read(paths)
             return {
-                "train": self._generate_examples(dataset.train),
-                "test": self._generate_examples(dataset.test),
+                "train": self._generate_examples(stored(dataset.train)),
+                "test": self._generate_examples(stored(dataset.test)),
             }
 
         def _generate_examples(self, split: Split) -> Iterator[tuple[int, dict]]:

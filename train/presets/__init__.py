@@ -5,6 +5,8 @@ import inspect
 from train.config import FitConfig
 from train.errors import UserError
 from train.presets import (
+    affnist,
+    affnist_small,
     cifar10,
     digits,
     digits_aff_capsnet,
@@ -21,12 +23,16 @@ from train.presets import (
     mnist,
     mnist_large_batch,
     mnist_small,
+    multi_mnist,
+    multi_mnist_small,
     smallnorb,
     smallnorb_matrix_capsnet,
     svhn_cropped,
 )
 
 _RECIPES = {
+    "affnist": affnist,
+    "affnist-small": affnist_small,
     "cifar10": cifar10,
     "digits": digits,
     "digits-aff_capsnet": digits_aff_capsnet,
@@ -43,6 +49,8 @@ _RECIPES = {
     "mnist-efficient_capsnet": efficient_capsnet,
     "mnist-large-batch": mnist_large_batch,
     "mnist-small": mnist_small,
+    "multi_mnist": multi_mnist,
+    "multi_mnist-small": multi_mnist_small,
     "smallnorb": smallnorb,
     "smallnorb-matrix_capsnet": smallnorb_matrix_capsnet,
     "svhn_cropped": svhn_cropped,

@@ -34,6 +34,15 @@ def test_an_imitation_has_the_shape_and_the_classes_of_its_set(monkeypatch):
     assert (dataset.image_shape, dataset.num_classes) == ((48, 48, 2), 5)
 
 
+@pytest.mark.parametrize(("name", "side"), [("multi_mnist", 36), ("affnist-generated", 40)])
+def test_what_is_made_of_mnist_is_made_of_an_imitation(name, side):
+    dataset, synthetic = load_or_imitate(name)
+    assert synthetic
+    assert (dataset.name, dataset.image_shape) == (name, (side, side, 1))
+    batch = dataset.train.gather(np.arange(3))
+    assert batch.images.any()
+
+
 def test_files_that_are_named_are_taken_or_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         load_or_imitate("mnist", data_dir=tmp_path)

@@ -17,6 +17,13 @@ def test_every_feed_is_measured(dataset, monkeypatch):
         assert row["first_batch_seconds"] > 0
 
 
+def test_examples_that_are_made_are_made_by_this_process_alone(pairs):
+    rows = measure_feeds(
+        pairs, batch_size=8, seed=0, mesh=data_mesh(8, 1), repetitions=1, seconds=1e-3
+    )
+    assert [(row["feed"], row["workers"]) for row in rows] == [("resident", 0), ("streaming", 0)]
+
+
 def test_a_batch_larger_than_the_split_is_refused(dataset):
     with pytest.raises(UserError, match="a batch of 80 is larger than the training set of 40"):
         measure_feeds(

@@ -47,6 +47,13 @@ def test_how_a_network_is_computed_changes_no_work(config):
     assert network_work(half, (8, 8, 1), 3) == (forward, training)
 
 
+def test_two_classes_are_decoded_one_after_the_other(config):
+    plain = network_work(config, (8, 8, 1), 3)
+    two = network_work(config, (8, 8, 1), 3, labels_per_image=2)
+    decoder = 2 * (3 * 4 * 8 + 8 * 64)  # poses to hidden to image, multiply and add
+    assert two[0] - plain[0] == decoder
+
+
 @given(
     size=st.integers(1, 9),
     window=st.integers(1, 4),

@@ -49,7 +49,7 @@ def test_split_refuses(images_given, labels_given, message):
 
 def test_the_first_training_examples_alone():
     toy = dataset(labels(0, 1, 2, 2), labels(1, 0))
-    first = toy.with_first(3)
+    first = toy.limited(train=3)
     np.testing.assert_array_equal(first.train.labels, [0, 1, 2])
     assert len(first.train.images) == 3
     assert first.test is toy.test
@@ -58,7 +58,7 @@ def test_the_first_training_examples_alone():
 @pytest.mark.parametrize("count", [0, -1, 5])
 def test_there_are_only_so_many_training_examples(count):
     with pytest.raises(UserError, match=rf"--train-examples is {count}, .* choose 1 to 4\."):
-        dataset(labels(0, 1, 2, 2), labels(1)).with_first(count)
+        dataset(labels(0, 1, 2, 2), labels(1)).limited(train=count)
 
 
 @pytest.mark.parametrize("wrong", [-1, 3, 255])

@@ -11,12 +11,15 @@ from train.errors import UserError
 def test_every_example_once_and_in_order(split, batch_size):
     batches = list(padded_batches(split, batch_size))
     assert len(batches) == -(-len(split) // batch_size)
-    for images, labels, mask in batches:
+    for (images, labels, parts), mask in batches:
+        assert parts is None
         assert images.shape == (batch_size, *split.images.shape[1:])
         assert labels.shape == mask.shape == (batch_size,)
         assert (images.dtype, labels.dtype, mask.dtype) == (np.uint8, np.int32, np.float32)
 
-    images, labels, mask = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    images = np.concatenate([batch.images for batch, _ in batches])
+    labels = np.concatenate([batch.labels for batch, _ in batches])
+    mask = np.concatenate([mask for _, mask in batches])
     assert mask.sum() == len(split)
     np.testing.assert_array_equal(images[mask == 1], split.images)
     np.testing.assert_array_equal(labels[mask == 1], split.labels)

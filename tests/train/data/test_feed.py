@@ -7,9 +7,16 @@ from jax.sharding import Mesh
 
 from train.data import feed as feeds
 from train.data import make_feed
+from train.data.multi_mnist import PairSplit
 from train.data.resident import ResidentFeed
 from train.data.streaming import StreamingFeed
 from train.errors import UserError
+
+
+@pytest.fixture(params=["stored", "made"])
+def split(request, split):
+    """Stored examples, or pairs of them that are made."""
+    return split if request.param == "stored" else PairSplit(split, versions=2, seed=7).first(23)
 
 
 @pytest.fixture
@@ -37,21 +44,23 @@ def test_both_feeds_give_the_same_batches(split, mesh):
     select = [jax.jit(feed.select) for feed in (resident, streaming)]
     pairs = zip(resident.batches(0, 9), streaming.batches(0, 9), strict=True)
     for ours, theirs in pairs:
-        images, labels = select[0](resident.constants, ours)
-        expected_images, expected_labels = select[1](streaming.constants, theirs)
-        np.testing.assert_array_equal(images, expected_images)
-        np.testing.assert_array_equal(labels, expected_labels)
-        assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+        batch = select[0](resident.constants, ours)
+        jax.tree.map(np.testing.assert_array_equal, batch, select[1](streaming.constants, theirs))
+        assert (batch.images.dtype, batch.labels.dtype) == (np.uint8, np.int32)
+        assert (batch.parts is None) == (split.labels_per_image == 1)
 
 
 @pytest.mark.parametrize("kind", ["resident", "streaming"])
 def test_labels_stay_with_their_images(split, mesh, kind):
     feed = make_feed(split, batch_size=23, seed=0, kind=kind, mesh=mesh)
     (batch,) = feed.batches(0, 1)
-    images, labels = jax.jit(feed.select)(feed.constants, batch)
-    seen = sorted((np.asarray(i).tobytes(), int(y)) for i, y in zip(images, labels, strict=True))
-    given = zip(split.images, split.labels, strict=True)
-    assert seen == sorted((i.tobytes(), int(y)) for i, y in given)
+    seen = jax.device_get(jax.jit(feed.select)(feed.constants, batch))
+    given = split.gather(np.arange(23))
+
+    def each(batch):
+        return sorted((i.tobytes(), y.tolist()) for i, y in zip(*batch[:2], strict=True))
+
+    assert each(seen) == each(given)
 
 
 @pytest.mark.parametrize("kind", ["resident", "streaming"])
@@ -81,7 +90,7 @@ def test_an_unknown_kind_lists_the_right_ones(split, mesh):
 
 
 def test_auto_is_resident_up_to_the_last_byte_that_fits(split, mesh, monkeypatch):
-    needed = (split.images.nbytes + split.labels.nbytes) * len(jax.devices())
+    needed = sum(x.nbytes for x in split.constants.values()) * len(jax.devices())
     monkeypatch.setattr(feeds, "RESIDENT_CPU_BYTES", needed)
     assert isinstance(make_feed(split, batch_size=8, seed=0, mesh=mesh), ResidentFeed)
     monkeypatch.setattr(feeds, "RESIDENT_CPU_BYTES", needed - 1)

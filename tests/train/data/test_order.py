@@ -1,5 +1,7 @@
 """The order of the examples: permutations end to end, a function of seed and step alone."""
 
+import tracemalloc
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -68,6 +70,43 @@ def test_the_order_never_changes():
     order = Order(12, batch_size=12, seed=7)
     assert order.indices(0).tolist() == PINNED[0]
     assert order.indices(1).tolist() == PINNED[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=SIZES, block=st.integers(1, 60), seed=st.integers(0, 2**40))
+def test_an_epoch_holds_each_block_after_the_other_and_each_example_once(sizes, block, seed):
+    size, batch_size = sizes
+    order = Order(size, batch_size=batch_size, seed=seed, block=block)
+    steps = -(-2 * size // batch_size)
+    stream = np.concatenate([order.indices(step) for step in range(steps)])
+    for epoch in np.split(stream[: 2 * size], 2):
+        for first in range(0, size, block):
+            piece = np.sort(epoch[first : first + block])
+            np.testing.assert_array_equal(piece, np.arange(first, min(first + block, size)))
+
+
+def test_one_block_is_the_order_without_blocks():
+    plain, block = (Order(10, batch_size=4, seed=3, block=block) for block in (None, 10))
+    for step in range(6):
+        np.testing.assert_array_equal(plain.indices(step), block.indices(step))
+
+
+def test_blocks_of_all_epochs_have_orders_of_their_own():
+    order = Order(60, batch_size=20, seed=1, block=20)
+    orders = {tuple(order.indices(step) % 20) for step in range(9)}
+    assert len(orders) == 9
+
+
+def test_sixty_million_examples_need_a_permutation_of_their_block_alone():
+    order = Order(60_000_000, batch_size=128, seed=0, block=60_000)
+    tracemalloc.start()
+    stream = np.concatenate([order.indices(step) for step in range(468_740, 468_750)])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert stream.dtype == np.int32
+    assert stream.min() >= 59_940_000
+    assert len(set(stream.tolist())) == 1280
+    assert most < 3e6
 
 
 def test_nobody_can_change_the_cached_order():

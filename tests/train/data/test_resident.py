@@ -36,6 +36,6 @@ def test_select_in_a_pmapped_step(split):
     feed = ResidentFeed(split, batch_size=2 * count, seed=1, mesh=mesh)
     (batch,) = feed.batches(0, 1)
     sliced = {"indices": batch["indices"].reshape(count, 2)}
-    images, labels = jax.pmap(feed.select, in_axes=(None, 0))(feed.constants, sliced)
+    images, labels, _ = jax.pmap(feed.select, in_axes=(None, 0))(feed.constants, sliced)
     np.testing.assert_array_equal(images, split.images[sliced["indices"]])
     np.testing.assert_array_equal(labels, split.labels[sliced["indices"]])

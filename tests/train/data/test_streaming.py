@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from train.data.multi_mnist import PairSplit
 from train.data.order import Order
 from train.data.streaming import StreamingFeed
 from train.errors import UserError
@@ -17,6 +18,12 @@ def test_without_grain_a_sentence_says_what_to_do(split, monkeypatch):
     monkeypatch.setattr("train.data.streaming.grain", None)
     with pytest.raises(UserError, match="needs grain, which is not installed: install .*resident"):
         StreamingFeed(split, batch_size=8, seed=0)
+
+
+def test_worker_processes_do_not_make_examples(split):
+    made = PairSplit(split, versions=2, seed=0)
+    with pytest.raises(UserError, match="2 worker processes cannot make examples"):
+        StreamingFeed(made, batch_size=8, seed=0, workers=2)
 
 
 def test_batches_are_the_orders_examples_in_the_steps_order(split):
