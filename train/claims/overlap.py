@@ -1,0 +1,42 @@
+"""Section 6 of CapsNet's paper: routing takes digits apart that lie on top of each other."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from train.claims.claim import Arm, Budget, Claim, Contrast
+from train.claims.errors import own_error
+from train.presets import get_preset
+
+ERROR = "error on pairs, %"
+BASELINE = "CNN"
+CAPSNET = "CapsNet"
+
+
+def arms(budget: Budget) -> Sequence[Arm]:
+    """The baseline of section 6.2, and CapsNet."""
+    if budget == "paper":
+        base = get_preset("multi_mnist")
+        network = {"features": [512, 256], "kernel_size": [9, 5], "pool": 2, "hidden": [1024]}
+    else:
+        base = dataclasses.replace(
+            get_preset("multi_mnist-small"), steps=600, evaluate_every=600, schedule="cosine"
+        )
+        network = {"features": [64, 32], "kernel_size": [9, 5], "pool": 2, "hidden": [256]}
+    baseline = dataclasses.replace(
+        base,
+        model="cnn",
+        model_options={**network, "dropout": 0.0},
+        loss="sigmoid_cross_entropy",
+        learning_rate=0.001,
+    )
+    return [Arm(BASELINE, baseline, {ERROR: 8.1}), Arm(CAPSNET, base, {ERROR: 5.2})]
+
+
+CLAIM = Claim(
+    says="Capsules recognise overlapping digits better than a convolutional network with more "
+    "parameters.",
+    source="Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 6 and Table 1",
+    arms=arms,
+    quantities=[own_error(ERROR)],
+    contrasts=[Contrast(CAPSNET, BASELINE, ERROR)],
+)
