@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jax import lax
 
+from train.claims.baseline import PUBLISHED, SMALL, baseline
 from train.claims.claim import Arm, Budget, Claim, Contrast, Quantity
 from train.data import load_dataset
 from train.evaluate import load_model
@@ -154,14 +155,10 @@ def _quantities(attack: Attack) -> list[Quantity]:
 def arms(budget: Budget) -> Sequence[Arm]:
     """The baseline of CapsNet's paper, and CapsNet."""
     base = get_preset("mnist" if budget == "paper" else "mnist-small")
-    network: dict[str, Any] = {}
+    network = PUBLISHED
     if budget == "small":
-        base = dataclasses.replace(base, train_examples=20_000, epochs=3)
-        network = {"features": [32, 32, 16], "hidden": [328, 192]}
-    baseline = dataclasses.replace(
-        base, model="cnn", model_options=network, loss="cross_entropy", learning_rate=0.001
-    )
-    return [Arm(BASELINE, baseline), Arm(CAPSNET, base)]
+        base, network = dataclasses.replace(base, train_examples=20_000, epochs=3), SMALL
+    return [Arm(BASELINE, baseline(base, network)), Arm(CAPSNET, base)]
 
 
 CLAIM = Claim(

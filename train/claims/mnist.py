@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from train.claims.baseline import PUBLISHED, SMALL, baseline
 from train.claims.claim import Arm, Budget, Claim, Contrast
 from train.claims.errors import own_error
 from train.presets import get_preset
@@ -18,14 +19,10 @@ _PAPER = {(1, False): 0.34, (1, True): 0.29, (3, False): 0.35, (3, True): 0.25}
 def arms(budget: Budget) -> Sequence[Arm]:
     """The baseline, and CapsNet with 1 and 3 iterations, with and without reconstruction."""
     if budget == "paper":
-        base, network = get_preset("mnist"), {}
+        base, network = get_preset("mnist"), PUBLISHED
     else:
         small = get_preset("mnist-small")
-        base = dataclasses.replace(small, train_examples=10_000, epochs=4)
-        network = {"features": [32, 32, 16], "hidden": [328, 192]}
-    baseline = dataclasses.replace(
-        base, model="cnn", model_options=network, loss="cross_entropy", learning_rate=0.001
-    )
+        base, network = dataclasses.replace(small, train_examples=10_000, epochs=3), SMALL
     capsnets = [
         Arm(
             f"CapsNet, {iterations} iteration{'s' if iterations > 1 else ''}, "
@@ -41,7 +38,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
         )
         for (iterations, reconstructs), error in _PAPER.items()
     ]
-    return [Arm(BASELINE, baseline, {ERROR: 0.39}), *capsnets]
+    return [Arm(BASELINE, baseline(base, network), {ERROR: 0.39}), *capsnets]
 
 
 CLAIM = Claim(

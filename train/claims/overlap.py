@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from train.claims.baseline import baseline
 from train.claims.claim import Arm, Budget, Claim, Contrast
 from train.claims.errors import own_error
 from train.presets import get_preset
@@ -21,15 +22,9 @@ def arms(budget: Budget) -> Sequence[Arm]:
         base = dataclasses.replace(
             get_preset("multi_mnist-small"), steps=600, evaluate_every=600, schedule="cosine"
         )
-        network = {"features": [64, 32], "kernel_size": [9, 5], "pool": 2, "hidden": [256]}
-    baseline = dataclasses.replace(
-        base,
-        model="cnn",
-        model_options={**network, "dropout": 0.0},
-        loss="sigmoid_cross_entropy",
-        learning_rate=0.001,
-    )
-    return [Arm(BASELINE, baseline, {ERROR: 8.1}), Arm(CAPSNET, base, {ERROR: 5.2})]
+        network = {"features": [64, 64], "kernel_size": [9, 5], "pool": 2, "hidden": [512]}
+    cnn = baseline(base, {**network, "dropout": 0.0}, loss="sigmoid_cross_entropy")
+    return [Arm(BASELINE, cnn, {ERROR: 8.1}), Arm(CAPSNET, base, {ERROR: 5.2})]
 
 
 CLAIM = Claim(

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from train.claims.baseline import baseline
 from train.claims.claim import Arm, Budget, Claim, Contrast, Quantity
 from train.claims.errors import error_on, own_error
 from train.presets import get_preset
@@ -34,17 +35,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
             evaluate_every=300,
         )
         network = {**network, "features": [16, 16], "hidden": [64]}
-    baseline = dataclasses.replace(
-        capsnet,
-        model="cnn",
-        model_options=network,
-        routing="dynamic",
-        routing_options={},
-        loss="cross_entropy",
-        spread_steps=0,
-        learning_rate=0.001,
-    )
-    configs = {"CNN": baseline, "CapsNet, EM": capsnet}
+    configs = {"CNN": baseline(capsnet, network), "CapsNet, EM": capsnet}
     return [
         Arm(
             f"{network}, {viewpoint}",
