@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.data import shift, shift_batch
+from train.data import Batch, shift, shift_batch, shift_examples
 from train.errors import UserError
 
 KEY = jax.random.key(0)
@@ -79,3 +79,16 @@ def test_no_shift_returns_the_images_untouched(dtype):
 def test_a_negative_shift():
     with pytest.raises(UserError, match="largest shift is -1"):
         shift(KEY, jnp.zeros((3, 3, 1)), -1)
+
+
+def test_the_parts_of_an_image_are_shifted_with_it():
+    parts = jnp.asarray(np.random.default_rng(0).integers(0, 100, (9, 2, 6, 5, 1)), jnp.uint8)
+    batch = Batch(parts.sum(axis=1, dtype=jnp.uint8), jnp.zeros((9, 2), jnp.int32), parts)
+    positions = jnp.arange(9)
+    shifted = shift_examples(KEY, batch, positions, 2)
+    np.testing.assert_array_equal(shifted.images, shift_batch(KEY, batch.images, positions, 2))
+    np.testing.assert_array_equal(shifted.parts.sum(axis=1, dtype=np.uint8), shifted.images)
+    assert (shifted.images != batch.images).any()
+    without = shift_examples(KEY, batch._replace(parts=None), positions, 2)
+    assert without.parts is None
+    np.testing.assert_array_equal(without.images, shifted.images)
