@@ -268,10 +268,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["fit", "dgits"],
-            "unknown preset 'dgits', choose from: cifar10, digits, digits-aff_capsnet",
-        ),
+        (["fit", "dgits"], "unknown preset 'dgits', choose from: affnist, affnist-small, cifar10"),
         (["fit", "digits", "--dataset", "mnits"], "unknown dataset 'mnits', choose from: digits"),
         (["fit", "digits", "--routing", "x"], "unknown routing 'x', choose from: dynamic"),
         (
@@ -290,7 +287,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),
         (["fit", "digits", "--model-options", "conv_kernel=20"], "does not fit on an input"),
         (["fit", "digits", "--dtype", "float64"], "float64 needs JAX's x64 mode"),
-        (["fit"], "fit needs the name of a recipe, one of: cifar10, digits, digits-aff_capsnet"),
+        (["fit"], "fit needs the name of a recipe, one of: affnist, affnist-small, cifar10"),
         (["nonsense"], "invalid choice: 'nonsense'"),
         ([], "the following arguments are required: COMMAND"),
     ],

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.data import centre_crop, shift, shift_batch, vary_batch
+from train.data import Batch, centre_crop, shift, shift_batch, shift_examples, vary_batch
 from train.data.augment import random_crop, vary_light
 from train.errors import UserError
 
@@ -150,3 +150,16 @@ def test_views_do_not_depend_on_the_split_of_the_batch():
 def test_nothing_to_vary_returns_the_images_untouched():
     images = jax.random.uniform(KEY, (3, 4, 5, 1))
     np.testing.assert_array_equal(vary_batch(KEY, images, jnp.arange(3)), images)
+
+
+def test_the_parts_of_an_image_are_shifted_with_it():
+    parts = jnp.asarray(np.random.default_rng(0).integers(0, 100, (9, 2, 6, 5, 1)), jnp.uint8)
+    batch = Batch(parts.sum(axis=1, dtype=jnp.uint8), jnp.zeros((9, 2), jnp.int32), parts)
+    positions = jnp.arange(9)
+    shifted = shift_examples(KEY, batch, positions, 2)
+    np.testing.assert_array_equal(shifted.images, shift_batch(KEY, batch.images, positions, 2))
+    np.testing.assert_array_equal(shifted.parts.sum(axis=1, dtype=np.uint8), shifted.images)
+    assert (shifted.images != batch.images).any()
+    without = shift_examples(KEY, batch._replace(parts=None), positions, 2)
+    assert without.parts is None
+    np.testing.assert_array_equal(without.images, shifted.images)
