@@ -23,7 +23,11 @@ def arms(budget: Budget) -> Sequence[Arm]:
         network: Mapping[str, Any] = {"pool": 2, "hidden": [2560, 1024]}
     else:
         base = dataclasses.replace(
-            get_preset("affnist-small"), steps=1400, evaluate_every=100, stop_at_accuracy=0.96
+            get_preset("affnist-small"),
+            steps=800,
+            evaluate_every=50,
+            test_examples=2000,
+            stop_at_accuracy=0.93,
         )
         network = SMALL
     return [

@@ -20,7 +20,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
         network = {"features": [512, 256], "kernel_size": [9, 5], "pool": 2, "hidden": [1024]}
     else:
         base = dataclasses.replace(
-            get_preset("multi_mnist-small"), steps=600, evaluate_every=600, schedule="cosine"
+            get_preset("multi_mnist-small"), steps=400, evaluate_every=400, schedule="cosine"
         )
         network = {"features": [64, 64], "kernel_size": [9, 5], "pool": 2, "hidden": [512]}
     cnn = baseline(base, {**network, "dropout": 0.0}, loss="sigmoid_cross_entropy")
