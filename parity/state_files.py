@@ -198,10 +198,10 @@ def _numpy(path: Path, name: str, tensor: torch.Tensor) -> np.ndarray:
 
 
 def _torch(array: np.ndarray) -> torch.Tensor:
-    array = np.ascontiguousarray(array)
+    array = np.array(array, order="C")  # which leaves a scalar one, as ascontiguousarray does not
     if array.dtype == _BFLOAT16:
-        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
 
 
 def _write_torch(path: Path, state: Mapping[str, np.ndarray]) -> None:

@@ -106,6 +106,13 @@ def test_the_references_of_dialects_agree(name, tmp_path):
     assert outcome.image_shape == SIZES["image_shape"]
 
 
+def test_a_module_of_another_network_is_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(build("yl-1993").state_dict(), path)
+    with pytest.raises(UserError, match="yl-1993 is of matrix_capsnet, and --against compares"):
+        compare_module(f"{tmp_path / 'net.py'}:net", path)
+
+
 # --- A diagnosis
 
 

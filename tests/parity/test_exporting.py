@@ -11,9 +11,17 @@ from torch.nn import functional
 from parity.__main__ import main
 from parity.exporting import export_run
 from parity.importing import import_weights
-from parity.reference import REFERENCES
+from parity.reference import OTHERS, REFERENCES
 from parity.state_files import read_state
-from tests.parity.layouts.dialects import SIZES, STRIDE, build, saved, seen_by, state_of
+from tests.parity.layouts.dialects import (
+    OTHER_SIZES,
+    SIZES,
+    STRIDE,
+    build,
+    saved,
+    seen_by,
+    state_of,
+)
 from train.data import load_dataset
 from train.errors import UserError
 from train.evaluate import evaluate, load_state
@@ -59,6 +67,45 @@ def test_without_a_decoder_too(name, tmp_path):
     model.load_state_dict(tensors, strict=True)
     for key, value in expected.items():
         assert torch.equal(tensors[key], value), key
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_another_network_is_evaluated_alike_and_comes_back_bit_by_bit(name, tmp_path):
+    reference, out = build(name).eval(), tmp_path / "out.pt"
+    path = saved(tmp_path / "weights.pt", reference.state_dict())
+    import_weights(path, layout="auto", out=tmp_path / "run", dataset="digits")
+    test = load_dataset("digits").test
+    expected = predictions_of_pytorch(reference, test)
+    assert len(np.unique(expected)) > 1
+    np.testing.assert_array_equal(predictions_of_run(tmp_path / "run", test), expected)
+    accuracy = evaluate(tmp_path / "run", devices=1)["accuracy"]
+    assert accuracy == pytest.approx((expected == test.labels).mean())
+
+    exported = export_run(tmp_path / "run", layout=name, out=out)
+    assert exported.parameters == sum(p.numel() for p in reference.parameters())
+    tensors = torch.load(out, weights_only=True)
+    back = OTHERS[name](**OTHER_SIZES[name])
+    back.load_state_dict(tensors, strict=True)
+    for key, value in reference.state_dict().items():
+        assert torch.equal(tensors[key], value), key
+        assert tensors[key].dtype == value.dtype, key
+
+
+def test_what_another_network_computes_otherwise_is_named(tmp_path):
+    path = saved(tmp_path / "weights.pt", build("yl-1993").state_dict())
+    import_weights(path, layout="yl-1993", out=tmp_path / "run", dataset="digits")
+    run = load_run(tmp_path / "run")
+    options = {**run.config.model_options, "competition": "all", "caps_strides": [2, 1]}
+    routing = {**run.config.routing_options, "min_variance": 0.0005}
+    config = dataclasses.replace(run.config, model_options=options, routing_options=routing)
+    dataclasses.replace(run, config=config).save()
+    lines = refused(tmp_path / "run", layout="yl-1993", out=tmp_path / "o.pt").splitlines()[1:]
+    assert lines == [
+        "  model_options competition: 'all', expected 'patch'",
+        "  routing_options min_variance: 0.0005, expected 1e-08",
+    ]
+    text = refused(tmp_path / "run", layout="reference", out=tmp_path / "o.pt")
+    assert "model: 'matrix_capsnet', expected 'capsnet'" in text
 
 
 # --- What is refused

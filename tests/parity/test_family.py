@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 
 import capsjax
-from parity import report
-from parity.checks import Case
-from parity.family import Subject, check_all, model_subject, routing_subject, subjects
+from parity import report, weights
+from parity.__main__ import main
+from parity.checks import Case, check
+from parity.evaluation import GRADIENT, of_reference
+from parity.family import (
+    Subject,
+    check_all,
+    layout_subject,
+    model_subject,
+    routing_subject,
+    subjects,
+)
+from parity.reference import OTHERS
 from parity.reference.models import MODELS
 from parity.reference.routing import ROUTINGS
 
@@ -56,6 +66,51 @@ def test_what_agrees_passes_and_what_does_not_is_named(capsys):
     assert "model aff_capsnet, faulty, float32: " in text
     del results["model aff_capsnet, faulty"]
     assert "PASS: 2 routings and models" in report.summary(results)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_public_implementation_of_another_network_agrees_in_both_precisions(name):
+    subject = layout_subject(name)
+    for x64, worst in ((False, 2e-5), (True, 5e-13)):
+        cases = [case._replace(batch=3, kinds=("images",)) for case in subject.cases[-1:]]
+        result = check(
+            layout=subject.name,
+            sizes=("tiny",),
+            x64=x64,
+            make_pair=subject.make_pair,
+            networks={"tiny": subject.tiny},
+            batch_cases={"tiny": [case._replace(biases=(True,)) for case in cases]},
+            training_cases={},
+        )
+        assert result.passed, result.first_difference
+        assert max(c.error.relative for c in result.comparisons) < worst
+        stages = {c.stage.name for c in result.comparisons}
+        assert {"lengths", "coupling", "total"} <= stages
+
+
+def test_the_sizes_of_another_network_cannot_be_chosen(capsys):
+    assert main(["check", "--layout", "yl-1993", "--sizes", "paper"]) == 2
+    assert "--layout yl-1993 compares tiny networks: leave --sizes out" in capsys.readouterr().err
+    assert main(["check", "--layout", "yl-1994"]) == 2
+    assert "choose one of adambielski, cedrickchee, efficient-capsnet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_nothing_depends_on_in_training_is_not_compared_and_nothing_else(name):
+    subject = layout_subject(name)
+    pair = subject.make_pair(subject.tiny, iterations=2, dtype="float32", seed=0)
+    images = np.random.default_rng(0).uniform(size=(3, *subject.tiny["image_shape"]))
+    values = of_reference(pair, images.astype(np.float32), np.arange(3, dtype=np.int32))
+    gradients = {stage.name: value for stage, value in values.items() if stage.group == GRADIENT}
+    parameters = weights.variables(pair.model)
+    assert gradients.keys() - {"images"} == parameters.keys() - set(pair.idle)
+    assert set(pair.idle) < parameters.keys()
+    turned = pair.to_capsjax(
+        {n: p.grad.numpy() for n, p in pair.reference.named_parameters() if p.grad is not None}
+    )
+    kernels = [turned[idle.replace("bias", "kernel")] for idle in pair.idle]
+    for idle, kernel in zip(pair.idle, kernels, strict=True):
+        assert np.abs(turned[idle]).max() < 1e-5 * np.abs(kernel).max()
 
 
 @pytest.mark.parametrize("name", ["em", "self-routing"])

@@ -1,5 +1,6 @@
 """Runs made of PyTorch weights compute what the PyTorch network computes."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from parity.__main__ import main
 from parity.arithmetic import exact
 from parity.importing import import_weights, recognise
 from parity.layouts import Layout, get_layout, match
-from parity.reference import REFERENCES
+from parity.reference import OTHERS, REFERENCES
 from tests.parity.layouts.dialects import (
     STRIDE,
     build,
@@ -127,6 +128,70 @@ def test_small_capsules_show_the_epsilon_of_a_squash(name, scale, tmp_path):
         close(model.primary_caps(features).pose, expected, FORWARD)
         without = capsjax.squash(model.primary_caps.project(features))
     assert np.abs(without - expected).max() > 1e-3 * np.abs(expected).max()
+
+
+def in_test(run, images: np.ndarray):
+    """What the network of a run makes of uint8 images in test."""
+    seen = Objective.of(run.config).normalise(jnp.asarray(images), jnp.float32)
+    return jax.jit(lambda model, seen: model(seen))(load_model(run, "last"), seen)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_run_computes_in_test_what_another_network_computes(name, tmp_path):
+    """With the averages of batches that it has learned, whatever is in the batch."""
+    reference = build(name).eval()
+    path = saved(tmp_path / "weights.pt", reference.state_dict())
+    imported = import_weights(path, layout="auto", out=tmp_path / "run", dataset="digits")
+    assert imported.layout.name == name
+    assert imported.parameters == sum(p.numel() for p in reference.parameters())
+    images, labels = digits(BATCH)
+    seen, truth = seen_by(reference, images), torch.from_numpy(labels.astype(np.int64))
+    with exact(x64=False), torch.no_grad():
+        expected = reference(seen)
+        terms = reference.losses(expected, seen, truth)
+        output = in_test(imported.run, images)
+        losses = Objective.of(imported.run.config).losses(
+            output, jnp.asarray(seen.permute(0, 2, 3, 1).numpy()), jnp.asarray(labels)
+        )
+    close(output.lengths, expected["lengths"], FORWARD)
+    close(output.coupling, expected["coupling"], FORWARD)
+    close(output.capsules.pose, expected["capsules"], FORWARD)
+    if "reconstruction" in expected:
+        close(output.reconstruction, expected["reconstruction"], FORWARD)
+    close(jnp.mean(losses["loss"]), terms["total"], FORWARD)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_option_of_the_layout_of_another_network_is_seen(name, tmp_path):
+    """Without any one of them, the imported network computes something else."""
+    path = saved(tmp_path / "weights.pt", build(name).state_dict())
+    imported = import_weights(path, layout=name, out=tmp_path / "run", dataset="digits")
+    images, _ = digits(BATCH)
+    run, layout = imported.run, imported.layout
+    expected = in_test(run, images)
+    published = FitConfig(model=layout.model, routing=layout.options["routing"])
+    without = {
+        field: dataclasses.replace(run.config, **{field: getattr(published, field)})
+        for field in ("input_mean", "input_std", "routing_iterations")
+        if field in layout.options
+    }
+    for field in ("model_options", "routing_options"):
+        for option in layout.options.get(field, {}):
+            rest = {k: v for k, v in getattr(run.config, field).items() if k != option}
+            without[option] = dataclasses.replace(run.config, **{field: rest})
+    # What decides what is learned, and not what is computed; and what decides the parameters.
+    for option in OF_LEARNING | OF_PARAMETERS:
+        without.pop(option, None)
+    assert without
+    for option, config in without.items():
+        output = in_test(dataclasses.replace(run, config=config), images)
+        seen = [(output.lengths, expected.lengths), (output.capsules.pose, expected.capsules.pose)]
+        # The smallest is the epsilon of a mass: it takes 1e-6 of a mean.
+        assert max(np.abs(a - b).max() / np.abs(b).max() for a, b in seen) > 1e-6, option
+
+
+OF_LEARNING = {"norm_momentum", "initial_beta_u", "initial_beta_a"}
+OF_PARAMETERS = {"conv_norm", "primary_bias"}
 
 
 def test_on_784_pixels_xifengguo_has_the_weight_of_the_paper():
@@ -316,6 +381,68 @@ def test_a_stride_that_cannot_be(tmp_path):
         == 2
     )
     assert not (tmp_path / "r").exists()
+
+
+def test_the_counters_of_batches_are_left_out_and_may_be_missing(tmp_path):
+    state = state_of(build("yl-1993"))
+    counter = "bn1.num_batches_tracked"
+    assert counter in state
+    import_weights(
+        saved(tmp_path / "with.pt", state), layout="auto", out=tmp_path / "a", dataset="digits"
+    )
+    del state[counter]
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items()}
+    import_weights(
+        saved(tmp_path / "without.pt", {"state_dict": wrapped}),
+        layout="auto",
+        out=tmp_path / "b",
+        dataset="digits",
+    )
+    a, b = (jax.tree.leaves(nnx.state(load_model(load_run(tmp_path / r), "last"))) for r in "ab")
+    for one, other in zip(a, b, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_all_damage_of_another_network_is_told_at_once(tmp_path):
+    state = state_of(build("yl-1993"))
+    del state["bn1.running_var"], state["conv_caps2.beta_a"]
+    state["bn2.weight"] = torch.zeros(5)
+    state["class_caps.weights"] = torch.zeros(1, 6, 10, 2, 3)
+    state["bn1.running_mean"][1] = torch.nan
+    text = refused(saved(tmp_path / "weights.pt", state), tmp_path, "yl-1993")
+    assert text.splitlines() == [
+        f"{tmp_path / 'weights.pt'} does not fit the layout yl-1993:",
+        "  missing: bn1.running_var, conv_caps2.beta_a",
+        "  not in the layout: bn2.weight",
+        "  wrong shape: class_caps.weights is [1, 6, 10, 2, 3], expected [1, 6, 10, 2, 2] "
+        "(1 b j p q)",
+        "  not finite: bn1.running_mean (1 NaN)",
+    ]
+
+
+def test_sizes_that_do_not_go_together_are_told(tmp_path):
+    state = state_of(build("efficient-capsnet"))
+    state["efficient_capsnet.routing_caps.W"] = torch.zeros(10, 5, 4, 6)
+    state["efficient_capsnet.routing_caps.b"] = torch.zeros(10, 5, 1)
+    path = saved(tmp_path / "w.pt", state)
+    with pytest.raises(UserError) as raised:
+        import_weights(path, layout="auto", out=tmp_path / "run", dataset="digits")
+    first, second = str(raised.value).splitlines()
+    assert "with 5 primary capsules of 3 types (with strides (1, 1, 1, 2) and 1, which" in first
+    assert "--model-options strides=N primary_stride=N changes); digits 8x8x1 in 10" in first
+    assert second == "  with digits: class_caps.kernel is (3, 10, 6, 4), not (5, 10, 6, 4)"
+
+
+def test_a_network_that_does_not_tell_the_size_of_its_images(tmp_path):
+    path = saved(tmp_path / "w.pt", build("yl-1993").state_dict())
+    with pytest.raises(UserError, match="does not tell the size .* which of digits, mnist"):
+        import_weights(path, layout="auto", out=tmp_path / "run")
+    # That of the published size does not fit on digits.
+    path = saved(
+        tmp_path / "w.pt", OTHERS["yl-1993"](conv_features=4, primary_types=2).state_dict()
+    )
+    imported = import_weights(path, layout="auto", out=tmp_path / "run")
+    assert (imported.run.config.dataset, imported.run.config.loss) == ("mnist", "spread")
 
 
 def test_sets_with_the_same_images_are_named(tmp_path):

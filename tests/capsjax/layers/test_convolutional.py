@@ -208,6 +208,19 @@ def test_coordinates_are_those_of_the_centre_of_each_position():
     np.testing.assert_allclose(added, expected, atol=1e-6)
 
 
+def test_coordinates_of_corners_are_added_to_the_first_two_elements():
+    make = functools.partial(
+        ClassCaps, GridShape(2, 4, 3, 9), 2, 9, routing=UniformRouting(), coordinates_of="corner"
+    )
+    top, plain = make(rngs=nnx.Rngs(0)), make(coordinates=False, rngs=nnx.Rngs(0))
+    pose = draw(BATCH, 2, 4, 3, 9)
+    added = np.asarray(top.votes(pose) - plain.votes(pose)).reshape(BATCH, 2, 4, 3, 2, 9)
+    expected = np.zeros(added.shape)
+    expected[..., 0] = np.array([0, 0.5])[:, None, None, None]
+    expected[..., 1] = np.array([0, 0.25, 0.5, 0.75])[:, None, None]
+    np.testing.assert_allclose(added, expected, atol=1e-6)
+
+
 def test_all_capsules_of_a_type_have_the_same_matrices():
     # Routing by agreement: where all votes count alike, their positions add up to the same.
     top = ClassCaps(GRID, 2, 4, routing=DynamicRouting(), rngs=nnx.Rngs(0))

@@ -101,6 +101,24 @@ def test_a_rectifier_comes_before_the_normalisation():
     assert_close(model.norms[0].mean[...], 0.01 * mean, reduction_length=252)
 
 
+def test_a_normalisation_can_come_first():
+    model = small(norm_first=True, norm_momentum=0.5)
+    x = model.convolutions[0](images())
+    model.norms[0](x)
+    mean = jnp.mean(x, axis=(0, 1, 2))
+    assert (mean < 0).any()
+    assert_close(model.norms[0].mean[...], 0.5 * mean, reduction_length=252)
+    assert model.norms[0].epsilon == 1e-3
+    first, last = run(model, images()), run(small(), images())
+    assert np.abs(first.lengths - last.lengths).max() > 1e-3
+
+
+def test_an_epsilon_under_the_root_of_lengths(model):
+    output, exact = run(small(length_epsilon=0.25), images()), run(model, images())
+    assert_close(output.lengths, jnp.sqrt(exact.lengths**2 + 0.25), reduction_length=100)
+    assert_close(output.capsules.pose, exact.capsules.pose, reduction_length=100)
+
+
 def test_in_test_examples_do_not_depend_on_their_batch():
     model = small()
     in_training = run(model, images())
@@ -147,6 +165,8 @@ def test_coarse_computation_keeps_parameters_and_outputs_in_float32(model):
         ({"image_shape": (2, 11, 2)}, "a convolution with a 3x3 kernel does not fit on .* of 2x11"),
         ({"primary_kernel": 4}, "capsule convolution with a 4x4 kernel does not fit .* of 3x4"),
         ({"primary_dim": 4}, "primary_dim is 4, but must divide the last of features, 6"),
+        ({"norm_first": "yes"}, "norm_first must be True or False, not 'yes'"),
+        ({"length_epsilon": -1}, "length_epsilon must be a number from 0 to 1, not -1"),
         ({"strides": (1,)}, "same convolutions, one at least, but there are 2, 2 and"),
         ({"features": (), "kernel_sizes": (), "strides": ()}, "but there are 0, 0 and 0"),
         ({"features": (4, 0)}, "each value of features must be an integer of at least 1, not 0"),

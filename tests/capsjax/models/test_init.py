@@ -13,6 +13,8 @@ from capsjax import (
     create_routing,
     list_models,
     list_routings,
+    model_options,
+    published_options,
     published_routing,
 )
 
@@ -103,6 +105,13 @@ def test_a_model_is_published_with_a_routing_or_with_none():
     assert {name: published_routing(name) for name in published} == published
     for name in list_models():
         assert published_routing(name) in (None, *list_routings()), name
+
+
+def test_published_options_are_those_of_the_constructor_and_of_what_fixes_some():
+    options = published_options("aff_capsnet")
+    assert options.keys() == set(model_options("aff_capsnet"))
+    assert (options["shared_transform"], options["conv_kernel"]) == (True, 9)
+    assert published_options("capsnet")["shared_transform"] is False
 
 
 def test_every_model_has_a_row_in_the_docs():

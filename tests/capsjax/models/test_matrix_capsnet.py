@@ -159,6 +159,28 @@ def test_positions_are_exact_in_float64():
     np.testing.assert_array_equal(rows, (np.arange(height) + 0.5) / height)
 
 
+def test_what_reimplementations_have_otherwise():
+    model = small(conv_padding=2, conv_norm=True, norm_epsilon=0.5, primary_bias=True)
+    # 9x12, padded: 3x3 windows at every second place.
+    assert model.features.output_shape == (6, 7, 5)
+    assert model.primary_caps.pose.bias.shape == (2 * (4 + 1),)
+    maps = np.asarray(model.features.conv(images()))
+    assert maps.shape == (BATCH, 6, 7, 5)
+    mean, var = maps.mean(axis=(0, 1, 2)), maps.var(axis=(0, 1, 2))
+    expected = np.maximum((maps - mean) / np.sqrt(var + 0.5), 0)
+    np.testing.assert_allclose(model.features(images()), expected, rtol=1e-5, atol=1e-6)
+    model.eval()
+    moved = np.maximum((maps - 0.01 * mean) / np.sqrt(0.99 + 0.01 * var + 0.5), 0)
+    np.testing.assert_allclose(model.features(images()), moved, rtol=1e-5, atol=1e-6)
+
+
+def test_an_offset_of_activations():
+    features = small().features(images())
+    activations = [small(primary_offset=x).primary_caps(features).activation for x in (0.0, -1.0)]
+    logits = [jnp.log(a) - jnp.log1p(-a) for a in activations]
+    np.testing.assert_allclose(logits[0] - logits[1], jnp.ones_like(logits[0]), rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -171,6 +193,10 @@ def test_positions_are_exact_in_float64():
         ({"pose_dim": 15}, "pose_dim must be the square of at least 2, such as 16, not 15"),
         ({"pose_dim": 1}, "pose_dim must be the square of at least 2"),
         ({"competition": "some"}, "unknown competition 'some', choose from: all, patch"),
+        ({"conv_padding": -1}, "padding must be an integer of at least 0, not -1"),
+        ({"conv_norm": 1}, "normalize must be True or False, not 1"),
+        ({"primary_offset": "none"}, "activation_offset must be a number"),
+        ({"class_coordinates": "edge"}, "unknown coordinates_of 'edge', choose from: centre, cor"),
         ({"routing": "magic"}, "unknown routing 'magic', choose from: "),
         ({"class_routing": 3}, "routing must be a routing"),
         ({"dtype": "int8"}, "dtype must be a floating dtype"),

@@ -34,7 +34,7 @@ OTHER_SIZES = {
         "class_dim": 6,
         "decoder_hidden": (7, 11),
     },
-    # 5 x 5 positions, then twice 2 x 2.
+    # 5 x 5 positions, then twice 2 x 2, whose windows overlap at first.
     "yl-1993": {
         "image_shape": (8, 8, 1),
         "num_classes": 10,
@@ -42,7 +42,7 @@ OTHER_SIZES = {
         "conv_kernel": 3,
         "primary_types": 3,
         "caps_types": (4, 6),
-        "caps_kernels": (2, 1),
+        "caps_kernels": (3, 1),
         "pose_dim": 4,
     },
 }
@@ -60,7 +60,7 @@ def build(name: str, **changes) -> torch.nn.Module:
 
 def _build_other(name: str, **changes) -> torch.nn.Module:
     model = OTHERS[name](**OTHER_SIZES[name] | changes)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(11)  # with which digits are in several classes
     model.draw(generator, biases=True)
     for key, buffer in model.named_buffers():
         if key.endswith("running_mean"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import parity.layouts
-from parity.layouts import get_layout, list_layouts, read_layout
+from parity.layouts import builtin_layouts, get_layout, list_layouts, read_layout
 from train.errors import UserError
 
 GRAM_AI = (Path(parity.layouts.__file__).parent / "gram_ai.toml").read_text()
@@ -40,6 +40,14 @@ def test_an_unknown_name_lists_the_known_ones():
         UserError, match="gram-ia.*adambielski, cedrickchee, efficient-capsnet.*TOML"
     ):
         get_layout("gram-ia")
+
+
+def test_every_layout_has_a_row_in_the_docs():
+    text = (Path(__file__).parents[3] / "docs" / "layouts.md").read_text(encoding="utf-8")
+    for layout in builtin_layouts():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{layout.name}`"))
+        assert f"`{layout.model}`" in row
+        assert all(f"`{alias}`" in row for alias in layout.aliases)
 
 
 @pytest.mark.parametrize("name", list_layouts())

@@ -1,0 +1,58 @@
+"""What is known of a model agrees with the model itself."""
+
+import pytest
+
+import capsjax
+from parity.layouts import builtin_layouts, targets
+from parity.layouts.axes import describe, parse_side
+from parity.layouts.model_table import DECODER, list_models, model_table, parameter_names
+
+every_model = pytest.mark.parametrize("name", list_models())
+
+
+@every_model
+def test_it_names_parameters_that_the_model_has_with_some_layouts_options(name):
+    layouts = [layout for layout in builtin_layouts() if layout.model == name]
+    assert layouts
+    of_model = set().union(*(parameter_names(layout.config()) for layout in layouts))
+    assert {targets.parameter(target) for target in model_table(name).axes} == of_model
+
+
+@every_model
+def test_axes_are_written_as_they_are_described(name):
+    for axes in model_table(name).axes.values():
+        assert [describe(parse_side(text)) for text in axes] == list(axes)
+
+
+@every_model
+def test_arguments_are_the_models_and_read_off_or_compared_but_not_both(name):
+    table = model_table(name)
+    known = set(capsjax.model_options(name))
+    assert set(table.sizes) | set(table.compared) <= known
+    assert not set(table.sizes) & set(table.compared)
+    assert table.has_decoder == ("decoder_hidden" in known)
+
+
+def test_what_sizes_are_called():
+    efficient, matrix = model_table("efficient_capsnet"), model_table("matrix_capsnet")
+    assert efficient.key("i", "class_caps.kernel") == "i"
+    assert efficient.key("y", "convolutions.2.kernel") == "y convolutions.2"
+    assert efficient.key("out", "norms.2.scale") == "convolutions 2"
+    assert efficient.key("in", "convolutions.3.kernel") == "convolutions 2"
+    assert efficient.key("in", "convolutions.0.kernel") == "c"
+    assert efficient.key("in", f"{DECODER}.0.kernel") == f"{DECODER} -1"
+    assert matrix.key("in", "conv_caps.0.kernel") == "t"
+
+
+def test_sizes_as_arguments():
+    sizes = {"f": 7, "y features.conv": 5, "t": 3, "p": 2, "q": 4}
+    sizes |= {f"conv_caps {n}": 10 + n for n in range(3)}
+    sizes |= {f"y conv_caps.{n}": n for n in range(3)}
+    assert model_table("matrix_capsnet").arguments(sizes) == {
+        "conv_features": 7,
+        "conv_kernel": 5,
+        "primary_types": 3,
+        "caps_types": [10, 11, 12],
+        "caps_kernels": [0, 1, 2],
+        "pose_dim": 8,
+    }
