@@ -1,4 +1,4 @@
-"""Tables as plain text."""
+"""Tables as plain text and as Markdown."""
 
 from collections.abc import Sequence
 
@@ -10,3 +10,9 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def markdown_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, of rows of as many cells each, its head first."""
+    head, *rest = (f"| {' | '.join(row)} |" for row in rows)
+    return [head, "|" + " --- |" * len(rows[0]), *rest]

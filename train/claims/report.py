@@ -9,7 +9,7 @@ import numpy as np
 from train.claims.claim import Arm, Budget, Claim, Contrast
 from train.compare.statistics import paired_difference, spread
 from train.config import to_values
-from train.tables import aligned
+from train.tables import aligned, markdown_lines
 
 
 @dataclass(frozen=True)
@@ -63,15 +63,12 @@ def markdown(
     figures: Sequence[str] = (),
 ) -> str:
     """The same as a page."""
-    head, *rows = _rows(claim, measured)
     lines = [
         f"**{claim.says}** ({claim.source})",
         "",
         f"`{command}`",
         "",
-        "| " + " | ".join(head) + " |",
-        "|" + " --- |" * len(head),
-        *("| " + " | ".join(row) + " |" for row in rows),
+        *markdown_lines(_rows(claim, measured)),
         "",
         *(f"- {sentence}" for sentence in [*verdicts(claim, measured), *limits(measured, budget)]),
         "",

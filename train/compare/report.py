@@ -10,6 +10,7 @@ import numpy as np
 
 from train.compare.perturb import PERTURBATIONS
 from train.compare.statistics import Interval, paired_difference, smallest_visible, spread
+from train.tables import markdown_lines
 
 Result = Mapping[str, Any]
 """What is known of a cell: its plain values in `results.json`."""
@@ -68,13 +69,10 @@ def difference(ours: Result, theirs: Result) -> str:
 
 def markdown(results: Sequence[Result], command: str) -> str:
     """The table, what its columns are, and what it cannot show."""
-    table = rows(results)
     lines = [
         f"`{command}`",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
-        *("| " + " | ".join(row[name] for name in COLUMNS) + " |" for row in table),
+        *markdown_lines([COLUMNS, *([row[name] for name in COLUMNS] for row in rows(results))]),
         "",
         *explanations(results),
         "",
