@@ -112,9 +112,9 @@ def verdicts(claim: Claim, measured: Sequence[Measured]) -> list[str]:
 def _verdict(contrast: Contrast, by_name: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     less, more = (by_name[name][contrast.quantity] for name in (contrast.less, contrast.more))
     interval = paired_difference(more, less)
+    names = (contrast.less, contrast.more) if interval.mean >= 0 else (contrast.more, contrast.less)
     difference = (
-        f"{contrast.less} has {interval.mean:.2f} points less than {contrast.more} "
-        f"({contrast.quantity}"
+        f"{names[0]} has {abs(interval.mean):.2f} points less than {names[1]} ({contrast.quantity}"
     )
     if len(less) < 2:
         return f"Cannot be told from one seed: {difference})."
