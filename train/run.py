@@ -1,6 +1,7 @@
 """A run is a folder: what is in it, and who may write there."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -237,6 +238,17 @@ def write_json(path: Path, values: Any) -> None:
     """
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     write_whole(path, text.encode())
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Writes a figure of matplotlib, which is slow to import, as a PNG: whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    write_whole(path, png.getvalue())
 
 
 def write_whole(path: Path, content: bytes) -> None:

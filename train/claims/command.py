@@ -18,7 +18,7 @@ from train.claims.report import Measured, markdown, text
 from train.errors import UserError
 from train.loop import fit
 from train.machine import describe_machine
-from train.run import load_run, write_json, write_whole, writing
+from train.run import load_run, write_figure, write_json, write_whole, writing
 
 
 def run(options: Namespace, arguments: Sequence[str]) -> None:
@@ -100,7 +100,7 @@ def _write(
     claim: Claim, measured: Sequence[Measured], options: Namespace, out: Path, command: str
 ) -> list[str]:
     figures = ["quantities.png"]
-    write_whole(out / figures[0], draw_quantities(claim, measured))
+    write_figure(out / figures[0], draw_quantities(claim, measured))
     if claim.draw is not None:
         runs = {each.arm.name: _folder(out, each.arm, 0) for each in measured}
         figures += claim.draw(runs, out, options.data_dir)

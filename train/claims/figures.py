@@ -1,21 +1,22 @@
 """What was measured for a claim, drawn."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from train.claims.claim import Claim
 from train.claims.report import Measured
 
 
-def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> bytes:
-    """A panel for each quantity: every seed as a dot, their mean, and the paper's value; a PNG."""
+def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> Figure:
+    """A panel for each quantity: every seed as a dot, their mean, and the paper's value."""
     count = len(claim.quantities)
     figure = Figure(figsize=(2.6 + 3.4 * count, 1.6 + 0.45 * len(measured)), layout="constrained")
     panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     places = np.arange(len(measured))[::-1]
+    marks: dict[str, Line2D] = {}
     for axes, quantity in zip(panels, claim.quantities, strict=True):
         for place, each in zip(places, measured, strict=True):
             values = each.values[quantity.name]
@@ -23,7 +24,7 @@ def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> bytes:
                 values, np.full(len(values), place), "o", color="#2f6690", markersize=5, alpha=0.7
             )
             mean = axes.plot([np.mean(values)], [place], "|", color="black", markersize=16)
-            marks = {"a seed": seeds[0], "mean": mean[0]}
+            marks |= {"a seed": seeds[0], "mean": mean[0]}
             if quantity.name in each.arm.paper:
                 marks["paper"] = axes.plot(
                     [each.arm.paper[quantity.name]], [place], "D", color="#c2571a", markersize=5
@@ -36,6 +37,4 @@ def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> bytes:
     figure.legend(
         marks.values(), marks.keys(), loc="outside lower center", ncols=len(marks), fontsize=8
     )
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110)
-    return png.getvalue()
+    return figure

@@ -1,6 +1,5 @@
 """`python -m train compare`: trains what is missing, and writes the tables and figures."""
 
-import io
 import json
 import shlex
 from argparse import Namespace
@@ -24,7 +23,7 @@ from train.errors import UserError
 from train.machine import describe_machine
 from train.network import out_of_memory_is_bad_input
 from train.own_routing import trust
-from train.run import write_json, write_whole, writing
+from train.run import write_figure, write_json, write_whole, writing
 from train.tables import aligned
 
 SHOWN = ("model", "routing", "dataset", "accuracy", "spread", "against first", "images/s")
@@ -177,9 +176,7 @@ def _write(out: Path, results: Sequence[Mapping[str, Any]], command: str) -> Non
     machine = describe_machine(("jax", "flax", "optax"))
     write_json(out / "results.json", {"command": command, **machine, "cells": list(results)})
     for name, draw in (("accuracy", draw_accuracy), ("robustness", draw_robustness)):
-        png = io.BytesIO()
-        draw(results).savefig(png, format="png", dpi=110)
-        write_whole(out / f"{name}.png", png.getvalue())
+        write_figure(out / f"{name}.png", draw(results))
 
 
 def _saving(results: Sequence[Mapping[str, Any]]) -> list[str]:
