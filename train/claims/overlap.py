@@ -20,9 +20,9 @@ def arms(budget: Budget) -> Sequence[Arm]:
         network = {"features": [512, 256], "kernel_size": [9, 5], "pool": 2, "hidden": [1024]}
     else:
         base = dataclasses.replace(
-            get_preset("multi_mnist-small"), steps=400, evaluate_every=400, schedule="cosine"
+            get_preset("multi_mnist-small"), steps=300, evaluate_every=300, schedule="cosine"
         )
-        network = {"features": [64, 64], "kernel_size": [9, 5], "pool": 2, "hidden": [512]}
+        network = {"features": [32, 64], "kernel_size": [9, 5], "pool": 2, "hidden": [512]}
     cnn = baseline(base, {**network, "dropout": 0.0}, loss="sigmoid_cross_entropy")
     return [Arm(BASELINE, cnn, {ERROR: 8.1}), Arm(CAPSNET, base, {ERROR: 5.2})]
 
