@@ -28,7 +28,9 @@ def runs(config, tmp_path, monkeypatch):
         found[tmp_path / name] = Run(tmp_path / name, config, (8, 8, 1), ("a", "b", "c"))
     images = np.zeros((4, 8, 8, 1), np.uint8)
     monkeypatch.setattr(ensemble, "load_run", found.__getitem__)
-    monkeypatch.setattr(ensemble, "test_split", lambda run, name, data_dir: Split(images, LABELS))
+    monkeypatch.setattr(
+        ensemble, "test_split", lambda run, name, data_dir, count: Split(images, LABELS)
+    )
     monkeypatch.setattr(ensemble, "load_model", lambda run, which: run.folder.name)
     monkeypatch.setattr(
         ensemble, "lengths_of", lambda model, config, images: np.array(LENGTHS[model])

@@ -30,6 +30,18 @@ def xla(x, kernel, strides=(1, 1), padding="VALID", **options):
     )
 
 
+def padded_first(x, kernel, strides, padding):
+    """XLA's convolution of an image that is padded, or cropped, already.
+
+    XLA's own gradient with respect to an image on a CPU (seen in JAX 0.10.2) is wrong where there
+    is as much padding as the kernel is long: some windows see nothing of the image then.
+    """
+    if isinstance(padding, str):
+        return xla(x, kernel, strides, padding)
+    sides = [(low, high, 0) for low, high in ((0, 0), *padding, (0, 0))]
+    return xla(lax.pad(x, jnp.zeros((), x.dtype), sides), kernel, strides)
+
+
 @functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def value_and_gradients(convolve, x, kernel, strides, padding):
     value, pullback = jax.vjp(lambda x, kernel: convolve(x, kernel, strides, padding), x, kernel)
@@ -39,7 +51,7 @@ def value_and_gradients(convolve, x, kernel, strides, padding):
 
 def assert_agree(x, kernel, strides, padding):
     actual = value_and_gradients(ours, x, kernel, strides, padding)
-    expected = value_and_gradients(xla, x, kernel, strides, padding)
+    expected = value_and_gradients(padded_first, x, kernel, strides, padding)
     windows = math.prod(kernel.shape[:2])
     lengths = (
         windows * kernel.shape[2],  # a value: a window of inputs
@@ -80,6 +92,7 @@ def test_any_size_stride_and_padding(data):
         ((5, 5), (5, 5), (1, 1), "VALID"),  # a single window
         ((5, 5), (5, 5), (4, 4), ((1, 2), (0, 3))),
         ((6, 6), (1, 1), (2, 2), "VALID"),  # most inputs are never seen
+        ((4, 4), (2, 1), (1, 1), ((2, 0), (0, 3))),  # windows that see nothing of the image
         ((8, 8), (3, 3), (1, 2), ((-1, 0), (-2, -1))),  # cropped
         ((8, 8), (3, 3), (2, 2), ((-1, 2), (1, -1))),
     ],

@@ -78,7 +78,7 @@ def test_what_cannot_run_is_told_and_larger_batches_are_not_tried(memory_for, co
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["digit"], "unknown preset 'digit', choose from: cifar10, digits"),
+        (["digit"], "unknown preset 'digit', choose from: affnist"),
         (["--dtypes", "float8"], "unknown dtype 'float8', choose from: float32"),
         (["--dtypes", "float64"], "float64 needs JAX's x64 mode"),
         (["--json", "nowhere/b.json"], "cannot be written: nowhere is no folder"),
