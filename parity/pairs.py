@@ -20,6 +20,7 @@ from parity.drawing import draw
 from parity.layouts import get_layout, match
 from parity.reference import OTHERS, REFERENCES
 from parity.reference.models import MODELS
+from parity.reference.models._base import ModelReference
 from parity.reference.routed import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
 from train.network import build_model
@@ -217,6 +218,21 @@ def routing_pair(
     return build_pair(reference, to_capsjax, sizes, routing=made, seed=seed, **options)
 
 
+def _drawn(
+    kind: type[ModelReference],
+    sizes: Sizes,
+    *,
+    iterations: int,
+    dtype: DtypeName,
+    seed: int,
+    biases: bool,
+) -> ModelReference:
+    """A reference of a network, all of its weights drawn from a seed."""
+    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
+    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
+    return reference.to(getattr(torch, dtype))
+
+
 def model_pair(
     model: str,
     sizes: Sizes,
@@ -239,9 +255,7 @@ def model_pair(
         compute: see there.
     """
     kind = MODELS[model]
-    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
-    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
-    reference.to(getattr(torch, dtype))
+    reference = _drawn(kind, sizes, iterations=iterations, dtype=dtype, seed=seed, biases=biases)
     made = capsjax.create_model(
         model,
         **sizes,
@@ -278,9 +292,7 @@ def other_pair(
         compute: see there.
     """
     kind, table = OTHERS[layout], get_layout(layout)
-    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
-    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
-    reference.to(getattr(torch, dtype))
+    reference = _drawn(kind, sizes, iterations=iterations, dtype=dtype, seed=seed, biases=biases)
     image_shape, classes = tuple(sizes["image_shape"]), sizes["num_classes"]
     config = table.config(image_shape, classes)
     further = {name: sizes[name] for name in sizes.keys() - {"image_shape", "num_classes"}}

@@ -50,7 +50,8 @@ def evaluate_together(
     for run in runs[1:]:
         _require_same_classes(first, run)
     name = dataset or first.config.dataset
-    test = test_split(first, name, data_dir, first.config.test_examples)
+    count = first.config.test_examples if dataset is None else None
+    test = test_split(first, name, data_dir, count)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from train.data import Batch, load_dataset
 from train.errors import UserError
-from train.run import writing
+from train.run import write_figure, writing
 
 COLUMNS = 10
 MOST = 1000
@@ -43,7 +43,7 @@ def show(
     batch = examples.gather(np.arange(min(count, len(examples))))
     title = f"{name}, {split}: the first {len(batch.labels)} of {len(examples):,}"
     with writing(out):
-        contact_sheet(batch, dataset.class_names, title).savefig(out, dpi=110, format="png")
+        write_figure(out, contact_sheet(batch, dataset.class_names, title))
 
 
 def contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> Figure:

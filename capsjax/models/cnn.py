@@ -88,14 +88,13 @@ class CNN(nnx.Module):
             )
         )
         shrunk = self.pool ** len(features)
-        if min(height, width) < shrunk:
+        positions = (height // shrunk) * (width // shrunk)
+        if not positions:
             raise ValueError(
                 f"nothing is left of an image of {height}x{width} when {len(features)} times one "
                 f"of {self.pool}x{self.pool} values is kept"
             )
-        for _ in features:
-            height, width = height // self.pool, width // self.pool
-        flat = height * width * (features[-1] if features else channels)
+        flat = positions * (features[-1] if features else channels)
         self.hidden = nnx.List(
             nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.he_normal(), rngs=rngs, **dtypes)
             for n_in, n_out in itertools.pairwise((flat, *hidden))

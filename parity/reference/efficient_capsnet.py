@@ -16,6 +16,7 @@ from parity.reference._parts import (
     group,
     length,
 )
+from parity.reference.models import efficient_capsnet
 from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.self_attention import exponential_squash
 
@@ -38,30 +39,12 @@ class EfficientCapsNet(ModelReference):
     The sizes are those of `capsjax.EfficientCapsNet`, by default the published ones.
     """
 
-    parts = (
-        "convolutions.0",
-        "norms.0",
-        "convolutions.1",
-        "norms.1",
-        "primary_caps",
-        "class_caps",
-        "decoder",
-    )
-    tiny: ClassVar = {
-        "image_shape": (9, 10, 2),
-        "num_classes": 10,
-        "features": (7, 12),
-        "kernel_sizes": (3, 2),
-        "strides": (1, 2),
-        "primary_dim": 4,
-        "primary_kernel": 3,
-        "class_dim": 6,
-        "decoder_hidden": (11, 20),
-    }
+    parts = efficient_capsnet.EfficientCapsNet.parts
+    tiny: ClassVar = efficient_capsnet.EfficientCapsNet.tiny
     normalises_batch = True
     shows_rounding = True  # 1e-5 is added to a variance
     idle = ("convolutions.0.bias", "convolutions.1.bias")
-    longest_sums = (180, 7 * 8 * 4 * 12)
+    longest_sums = efficient_capsnet.EfficientCapsNet.longest_sums
 
     def __init__(
         self,

@@ -137,19 +137,18 @@ def outcome(folder: Path, data_dir: Path | None, attack: Attack) -> Outcome:
         threshold = np.quantile(usual_apart, SUSPICIOUS)
         undetected = mistaken & (np.asarray(apart) <= threshold)
     recognised = max(int(right.sum()), 1)
-    return Outcome(100 * mistaken.sum() / recognised, 100 * undetected.sum() / recognised)
+    return Outcome(*(float(100 * some.sum() / recognised) for some in (mistaken, undetected)))
 
 
 def _quantities(attack: Attack) -> list[Quantity]:
     return [
-        Quantity(
-            f"{attack.name}: {field}, %",
-            lambda folder, data_dir, field=field: float(  # type: ignore[misc]
-                getattr(outcome(folder, data_dir, attack), field)
-            ),
-        )
+        Quantity(f"{attack.name}: {field}, %", functools.partial(_share, attack, field))
         for field in Outcome._fields
     ]
+
+
+def _share(attack: Attack, field: str, folder: Path, data_dir: Path | None) -> float:
+    return getattr(outcome(folder, data_dir, attack), field)
 
 
 def arms(budget: Budget) -> Sequence[Arm]:

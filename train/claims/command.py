@@ -18,7 +18,7 @@ from train.claims.report import Measured, markdown, text
 from train.errors import UserError
 from train.loop import fit
 from train.machine import describe_machine
-from train.run import load_run, write_figure, write_json, write_whole, writing
+from train.run import SUMMARY, load_run, write_figure, write_json, write_whole, writing
 
 
 def run(options: Namespace, arguments: Sequence[str]) -> None:
@@ -74,9 +74,7 @@ def _train(arms: Sequence[Arm], options: Namespace, out: Path) -> None:
 
 def _is_finished(folder: Path, config: Any) -> bool:
     """Whether a run of this configuration has come to its end there."""
-    if not (folder / "summary.json").exists():
-        return False
-    return load_run(folder).config == config
+    return (folder / SUMMARY).exists() and load_run(folder).config == config
 
 
 def _measure(claim: Claim, arm: Arm, options: Namespace, out: Path) -> Measured:
@@ -84,10 +82,15 @@ def _measure(claim: Claim, arm: Arm, options: Namespace, out: Path) -> Measured:
     summaries = [
         json.loads(load_run(folder).summary.read_text(encoding="utf-8")) for folder in folders
     ]
+    # Run by run: what several quantities have in common is computed once.
+    of_runs = [
+        {quantity.name: quantity.of(folder, options.data_dir) for quantity in claim.quantities}
+        for folder in folders
+    ]
     return Measured(
         arm=arm,
         values={
-            quantity.name: [quantity.of(folder, options.data_dir) for folder in folders]
+            quantity.name: [of_run[quantity.name] for of_run in of_runs]
             for quantity in claim.quantities
         },
         parameters=summaries[0]["parameters"],

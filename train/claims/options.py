@@ -3,14 +3,13 @@
 import argparse
 from pathlib import Path
 
+from train.claims.catalog import list_claims
 from train.claims.claim import BUDGETS
 
 
 def add_claims_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options to a parser, but for the folder of the data."""
-    parser.add_argument(
-        "claim", metavar="NAME", help="affine, attacks, mnist, overlap, reconstruction or viewpoint"
-    )
+    parser.add_argument("claim", metavar="NAME", help=f"one of: {', '.join(list_claims())}")
     parser.add_argument(
         "--budget",
         choices=BUDGETS,

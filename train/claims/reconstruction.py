@@ -1,6 +1,7 @@
 """Section 5.1 of CapsNet's paper: what the dimensions of a capsule stand for."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,6 +81,7 @@ def named_dimensions(poses: np.ndarray, measured: np.ndarray, labels: np.ndarray
     return int(np.sum(np.mean(strongest, axis=0) > CLEAR))
 
 
+@functools.lru_cache(maxsize=1)
 def _seen(folder: Path, data_dir: Path | None) -> tuple[Any, np.ndarray, np.ndarray]:
     """The network's output for the first test images, these images, and their labels."""
     run = load_run(folder)

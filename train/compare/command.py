@@ -181,15 +181,15 @@ def _write(out: Path, results: Sequence[Mapping[str, Any]], command: str) -> Non
 
 def _saving(results: Sequence[Mapping[str, Any]]) -> list[str]:
     """What training all seeds at once saves, if there were more than one."""
-    told = []
-    for saved in [saved for result in results if (saved := result["saved"])][:1]:
-        ratio = saved["alone"] * saved["seeds"] / saved["together"]
-        told.append(
-            f"All {saved['seeds']} seeds at once: {1000 * saved['together']:.1f} ms a step, one "
-            f"alone {1000 * saved['alone']:.1f} ms: {ratio:.2f} times as fast as one after the "
-            "other (first cell)."
-        )
-    return told
+    saved = next((result["saved"] for result in results if result["saved"]), None)
+    if saved is None:
+        return []
+    ratio = saved["alone"] * saved["seeds"] / saved["together"]
+    return [
+        f"All {saved['seeds']} seeds at once: {1000 * saved['together']:.1f} ms a step, one alone "
+        f"{1000 * saved['alone']:.1f} ms: {ratio:.2f} times as fast as one after the other (first "
+        "cell)."
+    ]
 
 
 def _table(results: Sequence[Mapping[str, Any]]) -> str:
