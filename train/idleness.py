@@ -12,10 +12,11 @@ import jax
 class Idleness:
     """Measures the time in which everything sent to the devices was done and nothing came.
 
-    A thread waits for the results of each dispatch and notes when they arrive. A dispatch that is
-    sent before the results of the one before it has found the devices at work; otherwise they have
-    been idle since those arrived. Nothing is measured before the first results, which wait for
-    compilation, nor in a pause.
+    A thread waits for the results of each dispatch and notes when they arrive. A dispatch that
+    begins to be sent before the results of the one before it has found the devices at work;
+    otherwise they have been idle since those arrived. What sending takes is not counted: on a GPU
+    it takes as long as a loop of the program runs. Nothing is measured before the first results,
+    which wait for compilation, nor in a pause.
 
     Attributes:
         idle: seconds in which the devices had nothing to do.
@@ -36,14 +37,17 @@ class Idleness:
         """Share of the measured time in which the devices were idle; None where there is none."""
         return 100 * self.idle / self.measured if self.measured else None
 
+    def sending(self) -> None:
+        """Notes that the next dispatch is ready and about to be sent."""
+        if self._last is not None and self._last.done():
+            self._count_to(time.monotonic(), self._last.result())
+
     def sent(self, results: Any) -> None:
         """Notes that a dispatch has just been sent.
 
         Args:
             results: arrays that come of it, none of which is donated.
         """
-        if self._last is not None and self._last.done():
-            self._count_to(time.monotonic(), self._last.result())
         self._last = self._thread.submit(_arrival, results)
         self._first = self._first or self._last
 

@@ -156,7 +156,9 @@ def _train(
             count = until_due(step, total, program.intervals, agreement.most)
             agreed_before = program.agreed
             with in_memory():
-                metrics = program.train(list(itertools.islice(batches, count)), wishes)
+                next_batches = list(itertools.islice(batches, count))
+                idleness.sending()
+                metrics = program.train(next_batches, wishes)
                 idleness.sent(metrics)
                 backlog.catch_up()
             agreement.settle(agreed_before)

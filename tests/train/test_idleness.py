@@ -34,6 +34,12 @@ def clock(monkeypatch) -> Clock:
     return clock
 
 
+def send(idleness: Idleness, results: Results) -> None:
+    """Sends a dispatch, which takes no time."""
+    idleness.sending()
+    idleness.sent(results)
+
+
 def arrived(idleness: Idleness, results: Results) -> None:
     """Lets results arrive, and waits until that is noted."""
     results.arrive()
@@ -44,9 +50,9 @@ def test_devices_that_have_more_to_do_are_not_idle(clock):
     first, second = Results(), Results()
     with Idleness() as idleness:
         clock.now += 50  # nothing is sent yet
-        idleness.sent(first)
+        send(idleness, first)
         clock.now += 50  # compilation
-        idleness.sent(second)
+        send(idleness, second)
         first.arrive()
         idleness._first.result(10)
         clock.now += 5
@@ -60,7 +66,7 @@ def test_devices_are_idle_from_the_last_results_to_the_next_dispatch_or_pause(cl
     dispatches = [Results() for _ in range(4)]
     with Idleness() as idleness:
         for results, waited in zip(dispatches[:3], (2, 3, 1), strict=True):
-            idleness.sent(results)
+            send(idleness, results)
             clock.now += 6
             arrived(idleness, results)
             clock.now += waited
@@ -68,7 +74,7 @@ def test_devices_are_idle_from_the_last_results_to_the_next_dispatch_or_pause(cl
             clock.now += 1000
         assert (idleness.idle, idleness.measured) == (6, 18)  # measured from the first results
         clock.now += 4
-        idleness.sent(dispatches[3])
+        send(idleness, dispatches[3])
         clock.now += 8
         arrived(idleness, dispatches[3])
         with idleness.paused():
@@ -80,10 +86,24 @@ def test_devices_are_idle_from_the_last_results_to_the_next_dispatch_or_pause(cl
 def test_one_dispatch_alone_says_nothing(clock):
     results = Results()
     with Idleness() as idleness:
-        idleness.sent(results)
+        send(idleness, results)
         clock.now += 5
         arrived(idleness, results)
         clock.now += 5
         with idleness.paused():
             clock.now += 1000
         assert idleness.percent is None
+
+
+def test_devices_are_at_work_while_a_dispatch_blocks_until_it_is_done(clock):
+    dispatches = [Results() for _ in range(3)]
+    with Idleness() as idleness:
+        for results in dispatches:
+            clock.now += 1  # the host has something else to do
+            idleness.sending()
+            clock.now += 20
+            idleness.sent(results)
+            arrived(idleness, results)
+        with idleness.paused():
+            clock.now += 1000
+        assert (idleness.idle, idleness.measured) == (2, 42)

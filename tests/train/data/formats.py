@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -41,7 +42,7 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def mat5_bytes(arrays: Mapping[str, np.ndarray], *, compressed: bool = True) -> bytes:
+def mat5_bytes(arrays: Mapping[str, Any], *, compressed: bool = True) -> bytes:
     file = io.BytesIO()
     scipy.io.savemat(file, dict(arrays), do_compression=compressed)
     return file.getvalue()
@@ -167,3 +168,16 @@ def small_mnist_c(folder: Path, corruption: str) -> mnist_corrupted.MnistCorrupt
     content = zip_bytes(mnist_c_files(corruption))
     files = placed({mnist_corrupted.ARCHIVE: content}, folder)
     return mnist_corrupted.MnistCorrupted(corruption, files)
+
+
+def write_affnist(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """A file as they are: a struct, an image in each column, and fields that nobody asks for."""
+    path.parent.mkdir(exist_ok=True)
+    one_of_n = np.eye(10)[:, labels.astype(int) % 10]
+    struct = {"label_one_of_n": one_of_n, "image": images, "label_int": labels[None]}
+    path.write_bytes(mat5_bytes({"affNISTdata": struct}))
+
+
+def small_affnist(path: Path, count: int = 11) -> None:
+    """affNIST's test images in one file, with so many of them."""
+    write_affnist(path, random(1600, count), np.arange(count) % 10)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.io import savemat
 
+from tests.train.data.formats import mat5_bytes
+from tests.train.data.formats import write_affnist as write
 from train.data import Dataset, Split
 from train.data.affnist import load
 from train.errors import UserError
@@ -14,14 +15,6 @@ def digits() -> Dataset:
     images = np.zeros((3, 28, 28, 1), np.uint8)
     split = Split(images, np.arange(3, dtype=np.int32))
     return Dataset("mnist", split, split, tuple("0123456789"))
-
-
-def write(path, images: np.ndarray, labels: np.ndarray) -> None:
-    """A file as they are: a struct, an image in each column, and fields that nobody asks for."""
-    path.parent.mkdir(exist_ok=True)
-    one_of_n = np.eye(10)[:, labels.astype(int) % 10]
-    struct = {"label_one_of_n": one_of_n, "image": images, "label_int": labels[None]}
-    savemat(path, {"affNISTdata": struct}, do_compression=True)
 
 
 def images(count: int, first: int = 0) -> np.ndarray:
@@ -90,6 +83,6 @@ def test_a_file_that_is_cut_short(digits, tmp_path):
 
 
 def test_another_variable(digits, tmp_path):
-    savemat(tmp_path / "test.mat", {"other": np.zeros(3)})
+    (tmp_path / "test.mat").write_bytes(mat5_bytes({"other": np.zeros(3)}))
     with pytest.raises(UserError, match="cannot be read as a file of affNIST"):
         load(digits, tmp_path)

@@ -2,14 +2,31 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.data.formats import random, small_cifar, small_smallnorb, small_svhn
+from tests.train.data.formats import (
+    random,
+    small_affnist,
+    small_cifar,
+    small_mnist_c,
+    small_smallnorb,
+    small_svhn,
+)
 from train import loop
-from train.data import catalog, cifar, smallnorb
+from train.data import (
+    affnist,
+    catalog,
+    cifar,
+    list_datasets,
+    load_dataset,
+    mnist,
+    mnist_corrupted,
+    smallnorb,
+)
 from train.evaluate import evaluate
 from train.loop import fit
 from train.predict import predict
@@ -30,6 +47,50 @@ def fit_and_evaluate(config, tmp_path, *, also, data_dir=None, inspect=False):
     assert again["examples"] == summary["test.examples"]
     assert json.loads((out / "config.json").read_text())["config"]["dataset"] == config.dataset
     return evaluate(out, dataset=also, data_dir=data_dir, devices=2, inspect=inspect)
+
+
+SMALL = {
+    **{name: partial(small_cifar, source=source, each=9) for name, source in cifar.SOURCES.items()},
+    **{
+        name: partial(small_smallnorb, source=source, side=48)
+        for name, source in smallnorb.SOURCES.items()
+    },
+    "svhn_cropped": small_svhn,
+    "mnist_corrupted/fog": partial(small_mnist_c, corruption="fog"),
+}
+"""What writes a few images as their publishers do, and returns them as official."""
+
+
+@pytest.mark.parametrize("name", [*mnist.SOURCES, *catalog.MADE_OF_MNIST, affnist.NAME, *SMALL])
+@pytest.mark.usefixtures("_no_figures")
+def test_every_set_is_trained_on_and_evaluated(name, short, make_source, tmp_path, monkeypatch):
+    """From files of the official format, with no network, by a network with few capsules."""
+    made, files = make_source()
+    monkeypatch.setattr("train.data.mnist.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr(mnist, "MNIST", made)
+    if name in mnist.SOURCES:
+        monkeypatch.setitem(mnist.SOURCES, name, dataclasses.replace(made, name=name))
+    elif name in SMALL:
+        monkeypatch.setitem(catalog.SOURCES, name, SMALL[name](files))
+    elif name == affnist.NAME:
+        small_affnist(files / "test.mat")
+    strides = {"conv_stride": 4, "primary_stride": 4}
+    config = dataclasses.replace(
+        short, dataset=name, model_options={**short.model_options, **strides}
+    )
+    measured = fit_and_evaluate(config, tmp_path, data_dir=files, also=name)
+    test = load_dataset(name, data_dir=files).limited().test
+    assert (measured["dataset"], measured["examples"]) == (name, len(test))
+
+
+def test_no_set_is_left_out():
+    tested = {*mnist.SOURCES, *catalog.MADE_OF_MNIST, affnist.NAME, *SMALL}
+    of_ones_own = {name for name in list_datasets() if ":" in name}
+    others = set(list_datasets()) - tested - of_ones_own
+    assert others == {"digits", "mnist_corrupted/CORRUPTION"}
+    assert {name for name in catalog.SOURCES if name not in SMALL} == {
+        name for name in mnist_corrupted.SOURCES if name != "mnist_corrupted/fog"
+    }
 
 
 @pytest.fixture
