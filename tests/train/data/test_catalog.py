@@ -34,9 +34,17 @@ def test_the_names():
     )
 
 
-def test_the_docs_have_every_name_and_every_file():
-    text = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/datasets.md"])
+def test_a_page_has_every_name(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     assert [name for name in list_datasets() if f"`{name}`" not in text] == []
+
+
+def test_the_docs_have_every_file():
+    text = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8")
     for source in catalog.SOURCES.values():
         for file in source.files:
             stem = file.name.rpartition("-")[0] if "smallnorb" in file.name else f"`{file.name}`"
