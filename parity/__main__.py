@@ -8,7 +8,7 @@ from parity.against_options import add_against_options, refuse_without_module
 from parity.bench.options import add_bench_options
 from parity.convert import add_commands, run_export, run_import
 from parity.gpu_report.options import add_report_options
-from train.command import UserErrorParser
+from train.config_options import UserErrorParser
 from train.errors import UserError
 from train.huge_pages import restart_with_huge_pages
 

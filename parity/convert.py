@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from parity.layouts import builtin_layouts
-from train.command import add_config_options, config_changes
+from train.config_options import add_config_options, config_changes
 
 
 def add_commands(commands: argparse._SubParsersAction) -> None:

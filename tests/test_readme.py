@@ -53,12 +53,12 @@ def test_the_own_routing_is_trained_as_it_is_told(tmp_path):
 
 def test_the_commands_are_commands():
     pytest.importorskip("orbax.checkpoint")
-    from train.__main__ import _parser
+    from train.options import build_parser
 
     commands = re.findall(r"python -m train (.+?)(?: {2,}#.*)?$", TEXT, re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
-        _parser().parse_args(shlex.split(command))
+        build_parser().parse_args(shlex.split(command))
 
     from parity.__main__ import _parser as parity_parser
 

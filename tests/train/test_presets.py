@@ -4,12 +4,12 @@ import shlex
 import pytest
 from flax import nnx
 
-from train.__main__ import _parser
-from train.command import config_changes
+from train.config_options import config_changes
 from train.data import load_dataset
 from train.data.catalog import find_source
 from train.errors import UserError
 from train.network import build_model
+from train.options import build_parser
 from train.presets import describe_preset, get_preset, list_presets
 
 DIGITS = (8, 8, 1)
@@ -43,7 +43,7 @@ class TestEveryPreset:
         commands = re.findall(r"`python -m train (fit [^`]+)`", describe_preset(name))
         assert commands
         for command in commands:
-            options = _parser().parse_args(shlex.split(command))
+            options = build_parser().parse_args(shlex.split(command))
             assert options.preset == name
             config_changes(get_preset(name), options)
 

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from train.bench.options import add_bench_options
-from train.command import UserErrorParser
+from train.config_options import UserErrorParser
 from train.errors import UserError
 
 

@@ -3,8 +3,8 @@ import dataclasses
 
 import pytest
 
-from train.command import UserErrorParser, add_config_options, config_changes
 from train.config import FitConfig
+from train.config_options import UserErrorParser, add_config_options, config_changes
 from train.errors import UserError
 
 
