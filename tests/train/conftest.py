@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.train.data.formats import small_mnist
 from train.config import FitConfig
-from train.data import Dataset, Split, multi_mnist
+from train.data import Dataset, Split, mnist, multi_mnist
+from train.data.idx_source import IdxSource
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +57,29 @@ def dataset() -> Dataset:
 def pairs(dataset: Dataset) -> Dataset:
     """Pairs of the same images, on top of each other in 16x16: two classes each."""
     return multi_mnist.make(dataset)
+
+
+@pytest.fixture
+def make_source(tmp_path: Path) -> Callable[..., tuple[IdxSource, Path]]:
+    """Writes four small files like MNIST's; the source they are official for, and their folder."""
+
+    def make(**sizes: int) -> tuple[IdxSource, Path]:
+        folder = tmp_path / "files"
+        return small_mnist(folder, **sizes), folder
+
+    return make
+
+
+@pytest.fixture
+def mnist_files(
+    make_source: Callable[..., tuple[IdxSource, Path]], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """The folder of forty training and forty test images that pass for the official ones."""
+    made, folder = make_source(train_size=40, test_size=40)
+    monkeypatch.setattr(mnist, "MNIST", made)
+    monkeypatch.setitem(mnist.SOURCES, "mnist", made)
+    monkeypatch.setattr("train.data.mnist.importlib.util.find_spec", lambda _: None)
+    return folder
 
 
 Program = Callable[..., subprocess.CompletedProcess]

@@ -15,6 +15,13 @@ import numpy as np
 import scipy.io
 
 from train.data import cifar, mnist_corrupted, smallnorb, svhn
+from train.data.idx_source import (
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    IdxSource,
+)
 from train.data.official import Fingerprint, OfficialFile
 
 NORB_MAGIC = {np.dtype(np.uint8): 0x1E3D4C55, np.dtype(np.int32): 0x1E3D4C54}
@@ -27,6 +34,12 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 def fingerprint(content: bytes) -> Fingerprint:
     return Fingerprint(len(content), hashlib.sha256(content).hexdigest())
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file of a uint8 array, not gzipped."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
 
 
 def norb_bytes(array: np.ndarray, order: str = "<") -> bytes:
@@ -75,6 +88,37 @@ def placed(files: Mapping[OfficialFile, bytes], folder: Path) -> tuple[OfficialF
     return tuple(
         dataclasses.replace(file, fingerprint=fingerprint(content))
         for file, content in files.items()
+    )
+
+
+def small_mnist(
+    folder: Path, train_size: int = 30, test_size: int = 12, largest_label: int = 9
+) -> IdxSource:
+    """The four files of MNIST with so many images, in a folder.
+
+    The source bears the name of a real set, so that tensorflow-datasets knows its features, and a
+    host that can never exist.
+    """
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    fingerprints = {}
+    for size, images, labels in (
+        (train_size, TRAIN_IMAGES, TRAIN_LABELS),
+        (test_size, TEST_IMAGES, TEST_LABELS),
+    ):
+        arrays = {
+            images: rng.integers(0, 256, (size, 28, 28), dtype=np.uint8),
+            labels: np.arange(size, dtype=np.uint8) % (largest_label + 1),
+        }
+        for name, array in arrays.items():
+            content = gzip.compress(idx_bytes(array))
+            (folder / name).write_bytes(content)
+            fingerprints[name] = fingerprint(content)
+    return IdxSource(
+        name="mnist",
+        url="http://host.invalid/mnist/",
+        class_names=tuple("0123456789"),
+        fingerprints=fingerprints,
     )
 
 

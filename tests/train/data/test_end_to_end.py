@@ -63,23 +63,20 @@ SMALL = {
 
 @pytest.mark.parametrize("name", [*mnist.SOURCES, *catalog.MADE_OF_MNIST, affnist.NAME, *SMALL])
 @pytest.mark.usefixtures("_no_figures")
-def test_every_set_is_trained_on_and_evaluated(name, short, make_source, tmp_path, monkeypatch):
+def test_every_set_is_trained_on_and_evaluated(name, short, mnist_files, tmp_path, monkeypatch):
     """From files of the official format, with no network, by a network with few capsules."""
-    made, files = make_source()
-    monkeypatch.setattr("train.data.mnist.importlib.util.find_spec", lambda _: None)
-    monkeypatch.setattr(mnist, "MNIST", made)
     if name in mnist.SOURCES:
-        monkeypatch.setitem(mnist.SOURCES, name, dataclasses.replace(made, name=name))
+        monkeypatch.setitem(mnist.SOURCES, name, dataclasses.replace(mnist.MNIST, name=name))
     elif name in SMALL:
-        monkeypatch.setitem(catalog.SOURCES, name, SMALL[name](files))
+        monkeypatch.setitem(catalog.SOURCES, name, SMALL[name](mnist_files))
     elif name == affnist.NAME:
-        small_affnist(files / "test.mat")
+        small_affnist(mnist_files / "test.mat")
     strides = {"conv_stride": 4, "primary_stride": 4}
     config = dataclasses.replace(
         short, dataset=name, model_options={**short.model_options, **strides}
     )
-    measured = fit_and_evaluate(config, tmp_path, data_dir=files, also=name)
-    test = load_dataset(name, data_dir=files).limited().test
+    measured = fit_and_evaluate(config, tmp_path, data_dir=mnist_files, also=name)
+    test = load_dataset(name, data_dir=mnist_files).limited().test
     assert (measured["dataset"], measured["examples"]) == (name, len(test))
 
 

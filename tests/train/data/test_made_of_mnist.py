@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 
 from train.config import FitConfig
-from train.data import mnist
 from train.errors import UserError
 from train.evaluate import evaluate
 from train.loop import fit
@@ -18,42 +17,33 @@ def small(config: FitConfig) -> FitConfig:
     return dataclasses.replace(config, steps=2, evaluate_every=2, model_options=options)
 
 
-@pytest.fixture
-def source(make_source, monkeypatch):
-    """The folder of small files in MNIST's format, which pass for the official ones."""
-    made, folder = make_source()
-    monkeypatch.setattr(mnist, "MNIST", made)
-    monkeypatch.setattr("train.data.mnist.importlib.util.find_spec", lambda name: None)
-    return folder
-
-
-def test_pairs_from_files_to_figures(config, source, tmp_path):
+def test_pairs_from_files_to_figures(config, mnist_files, tmp_path):
     config = dataclasses.replace(small(config), dataset="multi_mnist")
     folder = tmp_path / "run"
-    summary = fit(config, out=folder, data_dir=source, devices=2)
-    assert summary["test.examples"] == 12
+    summary = fit(config, out=folder, data_dir=mnist_files, devices=2)
+    assert summary["test.examples"] == 40
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "curves.png",
         "reconstructions.png",
         "dimensions.png",
     }
-    more = evaluate(folder, data_dir=source, test_examples=300, inspect=True, devices=2)
+    more = evaluate(folder, data_dir=mnist_files, test_examples=300, inspect=True, devices=2)
     assert more["examples"] == 300
     names = {path.name for path in (folder / "evaluations").iterdir()}
     assert names == {"multi_mnist-last-300-examples.json"}
     (result,) = predict(folder, [folder / "figures" / "curves.png"])
     lengths = result["lengths"]
     assert result["classes"] == sorted(lengths, key=lengths.get, reverse=True)[:2]
-    with pytest.raises(UserError, match="choose 1 to 12000"):
-        evaluate(folder, data_dir=source, test_examples=12_001)
+    with pytest.raises(UserError, match="choose 1 to 40000"):
+        evaluate(folder, data_dir=mnist_files, test_examples=40_001)
 
 
-def test_digits_placed_at_random_and_then_transformed(config, source, tmp_path):
+def test_digits_placed_at_random_and_then_transformed(config, mnist_files, tmp_path):
     config = dataclasses.replace(small(config), dataset="mnist-40x40", max_shift=6)
     folder = tmp_path / "run"
-    summary = fit(config, out=folder, data_dir=source, devices=1)
-    assert summary["test.examples"] == 12
-    transformed = evaluate(folder, dataset="affnist-generated", data_dir=source, devices=1)
-    assert (transformed["examples"], transformed["dataset"]) == (12, "affnist-generated")
+    summary = fit(config, out=folder, data_dir=mnist_files, devices=1)
+    assert summary["test.examples"] == 40
+    transformed = evaluate(folder, dataset="affnist-generated", data_dir=mnist_files, devices=1)
+    assert (transformed["examples"], transformed["dataset"]) == (40, "affnist-generated")
     with pytest.raises(UserError, match="1.mat does not exist"):
-        evaluate(folder, dataset="affnist", data_dir=source)
+        evaluate(folder, dataset="affnist", data_dir=mnist_files)
