@@ -30,6 +30,8 @@ def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> Figure:
                     [each.arm.paper[quantity.name]], [place], "D", color="#c2571a", markersize=5
                 )[0]
         axes.set_title(quantity.name, fontsize=10)
+        axes.update_datalim([(0, 0)])
+        axes.autoscale_view()  # with a margin on the right, of all that is shown
         axes.set_xlim(left=0)
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(places, [each.arm.name for each in measured], fontsize=9)

@@ -22,3 +22,10 @@ def test_every_seed_the_mean_and_the_papers_value_whichever_arm_has_it():
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a seed", "mean", "paper"]
     assert axes.get_title() == ERROR.name
+
+
+def test_values_that_lie_close_together_are_not_cut_off_at_the_edge():
+    (axes,) = draw_quantities(claim(), [measured("A", 74.4, 75.0)]).axes
+    left, right = axes.get_xlim()
+    assert left == 0
+    assert right > 77
