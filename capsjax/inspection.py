@@ -10,6 +10,9 @@ from capsjax.capsules import Capsules, norm
 from capsjax.layers import Step
 from capsjax.routing import Routed
 
+DEAD = 0.01
+"""Mean activation over many examples below which a capsule is called dead: it is there for none."""
+
 
 def coupling_entropy(coupling: jax.Array) -> jax.Array:
     """How undecided each input capsule is: the entropy of its shares of what it sends, in nats.
@@ -46,7 +49,7 @@ def agreement(votes: jax.Array, routed: Routed) -> jax.Array:
     return jnp.where(total > 0, weighted / jnp.where(total > 0, total, 1), 0)
 
 
-def dead_share(activation: jax.Array, threshold: float = 0.01) -> jax.Array:
+def dead_share(activation: jax.Array, threshold: float = DEAD) -> jax.Array:
     """The share of capsules that are there for no example.
 
     Args:

@@ -12,6 +12,7 @@ from jax import lax
 
 import capsjax
 from capsjax import CapsNetOutput
+from capsjax.inspection import DEAD
 from train.config import FitConfig
 from train.data import Batch, centre_crop, vary_batch
 from train.errors import UserError
@@ -294,10 +295,6 @@ def measure(
     correct = is_right(predict(output.lengths, labels), labels)
     per_example = {**losses, "accuracy": correct}
     return {name: masked_mean(values, mask) for name, values in per_example.items()}
-
-
-DEAD = 0.01
-"""Mean length over a batch below which a class capsule is called dead: it is there for no image."""
 
 
 def class_lengths(output: CapsNetOutput) -> Mean:
