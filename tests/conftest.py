@@ -22,15 +22,11 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
 )
 
-# What is compiled is kept for all processes of these tests, those that share the tests out and
-# those that the tests start, and never goes to the user's own cache. CAPSJAX_TEST_CACHE names a
-# folder for several rounds of tests.
+# What is compiled is kept for all processes of this session, those that share the tests out and
+# those that the tests start, and never goes to the user's own cache.
 if "PYTEST_XDIST_WORKER" not in os.environ:
-    folder = os.environ.get("CAPSJAX_TEST_CACHE")
-    if not folder:
-        folder = tempfile.mkdtemp(prefix="capsjax-tests-")
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="capsjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
