@@ -87,9 +87,6 @@ def inspect_layer(layer: Any, below: Capsules) -> Inspected:
         layer: a layer with a routing, such as `DenseCaps` or `ConvCaps`; the latter has the same
             capsules at every position.
         below: the capsules below, a batch.
-
-    Raises:
-        ValueError: the routing cannot show its work.
     """
     votes = layer.votes(below.pose)
     # The axis of the iterations comes after those of the batch and of the positions.

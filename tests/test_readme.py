@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-OWN_NETWORK, OWN_ROUTING = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+OWN_NETWORK, OWN_ROUTING, WITH_PARAMETERS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 def test_the_own_network_runs_and_trains():
@@ -48,6 +48,19 @@ def test_the_own_routing_is_trained_as_it_is_told(tmp_path):
         )
         assert ran.returncode == 0, ran.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["test.accuracy"] > 0.5
+
+
+def test_the_own_routing_with_parameters_is_trained(tmp_path):
+    pytest.importorskip("orbax.checkpoint")
+    from train.__main__ import main
+
+    file, out = tmp_path / "my_routing.py", tmp_path / "run"
+    file.write_text(OWN_ROUTING + WITH_PARAMETERS, encoding="utf-8")
+    options = ["--steps", "40", "--devices", "1", "--out", str(out)]
+    with jax.numpy_dtype_promotion("standard"):
+        assert main(["fit", "digits", "--routing", f"{file}:Weighted", *options]) == 0
+    summary = json.loads((out / "summary.json").read_text())
     assert summary["test.accuracy"] > 0.5
 
 

@@ -91,10 +91,22 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
     )
 
 
-def _trust(options) -> None:  # type: ignore[no-untyped-def]
-    """Loads the routing of the user's own that the command line names, if it names one."""
-    from train.own_routing import trust
+def _trust(options, runs=()) -> None:  # type: ignore[no-untyped-def]
+    """Loads the routing of the user's own that the command line names, if it names one.
 
+    Raises:
+        UserError: there are runs, none of which was trained with it; or it cannot be loaded.
+    """
+    from train.own_routing import trust
+    from train.run import load_run
+
+    if runs and options.routing is not None:
+        trained = sorted({load_run(run).config.routing for run in runs})
+        if options.routing not in trained:
+            raise UserError(
+                f"--routing is {options.routing}, but {' and '.join(map(str, runs))} was trained "
+                f"with {' and '.join(trained)}: leave it out, or name that, if it is your own."
+            )
     trust(options.routing)
 
 
@@ -120,6 +132,9 @@ def _what_to_fit(options):  # type: ignore[no-untyped-def]
 def _launch(options) -> int:  # type: ignore[no-untyped-def]
     from train.launch import launch
 
+    command = options.fit[1:] if options.fit[:1] == ["--"] else options.fit
+    if command[:1] == ["fit"]:
+        build_parser().parse_args(command)  # what is wrong with it is told once, before all starts
     return launch(options.processes, options.fit, options.devices_per_process)
 
 
@@ -128,7 +143,7 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
     from train.evaluate import evaluate
 
     keep_compiled_programs()
-    _trust(options)
+    _trust(options, options.runs)
     if len(options.runs) > 1:
         _evaluate_together(options)
         return
@@ -192,7 +207,7 @@ def _predict(options) -> None:  # type: ignore[no-untyped-def]
     from train.predict import predict
 
     keep_compiled_programs()
-    _trust(options)
+    _trust(options, [options.run])
     results = predict(options.run, options.images, which=options.checkpoint, invert=options.invert)
     if options.json:
         print(json.dumps(results))

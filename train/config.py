@@ -251,6 +251,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     name, metadata = field.name, field.metadata
     choices, also = metadata["choices"], metadata["also"]
     if choices and value not in choices and not (also and also(value)):
+        if name == "routing" and str(value).endswith(".py"):
+            raise UserError(f"--routing {value} is a file: name what is in it, {value}:NAME.")
         raise UserError(
             f"unknown {name.replace('_', ' ')} {value!r}, choose from: {', '.join(choices)}."
         )

@@ -87,7 +87,8 @@ def add_config_options(
 def config_changes(config: FitConfig, options: argparse.Namespace) -> FitConfig:
     """The recipe's configuration with the options that were given.
 
-    Another model comes with the routing that it was published with, unless one is given.
+    Another model comes with the routing that it was published with, unless one is given, and
+    without the recipe's options of its own model and routing.
 
     Raises:
         UserError: if a value is out of its range, or steps and epochs are both given.
@@ -103,6 +104,7 @@ def config_changes(config: FitConfig, options: argparse.Namespace) -> FitConfig:
         known = given["model"] in capsjax.list_models()
         published = capsjax.published_routing(given["model"]) if known else None
         given.setdefault("routing", published or FitConfig.routing)
+        config = dataclasses.replace(config, model_options={}, routing_options={})
     for name, value in given.items():
         if isinstance(getattr(config, name), dict):
             given[name] = {**getattr(config, name), **dict(value)}

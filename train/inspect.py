@@ -178,6 +178,8 @@ def draw_routing(
     coupling.set(title="Change of the coupling")
     pose.set(title="Change of the poses, share of length")
     for axes in (entropy, coupling, pose):
+        axes.update_datalim([(1, 0)])
+        axes.autoscale_view()  # with a margin at the top, of all that is shown
         axes.set_ylim(bottom=0)
     most = max(len(of_layer.entropy) for of_layer in inspected.values())
     for axes in (entropy, agree, coupling, pose):

@@ -10,9 +10,9 @@ from flax import nnx
 
 import capsjax
 from train.config import FitConfig
-from train.errors import UserError
+from train.errors import UserError, first_line
 from train.machine import physical_bytes
-from train.own_routing import make_routing, takes_iterations
+from train.own_routing import is_own, make_routing, takes_iterations
 
 
 def build_model(
@@ -53,7 +53,38 @@ def build_model(
             **options,
         )
     except (ValueError, TypeError) as error:
-        raise UserError(f"this network cannot be made: {error}.") from error
+        raise UserError(f"this network cannot be made: {_sentence(error)}") from error
+
+
+def require_fitting_routing(
+    config: FitConfig, image_shape: Sequence[int], num_classes: int
+) -> None:
+    """Traces the network once, so that a routing of the user's own that fails in it is told.
+
+    Raises:
+        UserError: if it does, or the network cannot be made.
+    """
+    if not is_own(config.routing):
+        return
+    images = jax.ShapeDtypeStruct((2, *seen_shape(config, image_shape)), config.dtype)
+
+    def outcome(images: jax.Array) -> Any:
+        return build_model(config, image_shape, num_classes)(images)
+
+    try:
+        jax.eval_shape(outcome, images)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the routing {config.routing} fails in this network: {type(error).__name__}: "
+            f"{_sentence(error)}"
+        ) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says in its first line, with one full stop."""
+    return first_line(error).rstrip(".") + "."
 
 
 def seen_shape(config: FitConfig, image_shape: Sequence[int]) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from flax import nnx
 
 import capsjax
 from train.config import FILE_SEPARATOR
-from train.errors import UserError
+from train.errors import UserError, first_line
 
 _SIZES = capsjax.Sizes(in_capsules=6, in_dim=4, out_capsules=3, out_dim=16)
 """What a routing is tried on: the sizes differ, so that none is taken for another."""
@@ -88,7 +88,13 @@ def make_routing(name: str, **options: Any) -> Any:
         return capsjax.create_routing(name, **options)
     made = _own(name)
     if inspect.isclass(made):
-        routing = made(**options)
+        try:
+            routing = made(**options)
+        except TypeError as error:
+            raise TypeError(
+                f"{error}; it is called with --routing-options alone: a routing that needs sizes "
+                "or rngs is made by the `build` of another class, as in the README"
+            ) from error
     else:
         routing = functools.partial(made, **options) if options else made
     if (name, repr(options)) not in _tried:
@@ -120,14 +126,25 @@ def _try_out(routing: Any, name: str) -> None:
     activation = jnp.full((2, I), 0.5)
     if isinstance(routing, capsjax.UnsizedRouting):
         routing = routing.build(_SIZES, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
+    elif not callable(routing):
+        raise ValueError(
+            f"{name} makes a {type(routing).__name__}, which cannot be called and has no `build`"
+        )
 
     @jax.grad
     def gradient_of(votes: jax.Array) -> jax.Array:
         routed = capsjax.route(routing, votes, activation, pose=pose)
         return jnp.sum(routed.pose) + jnp.sum(routed.activation)
 
-    routed = capsjax.route(routing, votes, activation, pose=pose)
-    found = {**routed._asdict(), "a gradient": gradient_of(votes)}
+    try:
+        routed = capsjax.route(routing, votes, activation, pose=pose)
+        found = {**routed._asdict(), "a gradient": gradient_of(votes)}
+    except Exception as error:
+        raise ValueError(
+            f"{name} fails on votes {(I, J, D)} and activations {(I,)} of ordinary numbers, on "
+            f"which it is tried before anything is trained: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
     for what, array in found.items():
         if not np.isfinite(array).all():
             raise ValueError(

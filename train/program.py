@@ -17,7 +17,13 @@ from train.errors import UserError
 from train.evaluation import Evaluation, evaluate_split
 from train.learning import AXIS, TrainState, initial_state
 from train.metrics import Mean
-from train.network import build_model, in_test, structure, training_key
+from train.network import (
+    build_model,
+    in_test,
+    require_fitting_routing,
+    structure,
+    training_key,
+)
 from train.objective import Objective
 from train.optimizer import build_optimizer
 from train.step import (
@@ -114,6 +120,11 @@ def assemble(
     """
     objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
     objective.require_fitting(dataset.labels_per_image)
+    if config.max_shift >= min(dataset.image_shape[:2]):
+        raise UserError(
+            f"--max-shift is {config.max_shift}, but the images of {dataset.name} are "
+            f"{dataset.image_shape[0]}x{dataset.image_shape[1]}: choose less than a side."
+        )
     dataset = dataset.limited(config.train_examples, config.test_examples)
     mesh = data_mesh(config.batch_size, devices, config.micro_batches)
     feed = make_feed(
@@ -124,6 +135,7 @@ def assemble(
         mesh=mesh,
         part=own_part(config.batch_size, mesh),
     )
+    require_fitting_routing(config, dataset.image_shape, dataset.num_classes)
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))
     averaged = config.ema_decay is not None

@@ -38,6 +38,8 @@ def show(
     """
     if not 1 <= count <= MOST:
         raise UserError(f"--count is {count}: choose 1 to {MOST} images.")
+    if out.suffix.lower() != ".png":
+        raise UserError(f"--out is {out}, but a PNG is drawn: name it so, as in {out.stem}.png.")
     dataset = load_dataset(name, data_dir=data_dir)
     examples = dataset.train if split == "train" else dataset.test
     batch = examples.gather(np.arange(min(count, len(examples))))

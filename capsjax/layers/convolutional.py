@@ -227,11 +227,7 @@ class ConvCaps(nnx.Module):
         return self._votes(self._in_windows(pose.astype(self.dtype)))
 
     def iterations(self, capsules: Capsules) -> Routed:
-        """What each of the `R` iterations of the routing comes to, arrays `[batch, P, Q, R, ...]`.
-
-        Raises:
-            ValueError: the routing cannot show its work.
-        """
+        """What each of the `R` iterations comes to, arrays `[batch, P, Q, R, ...]`."""
         return self._over_positions(every_iteration(self.routing), capsules)
 
     def step(self, capsules: Capsules, state: Any = None) -> Step:
@@ -360,11 +356,7 @@ class ClassCaps(nnx.Module):
         return Capsules(routed.pose, routed.activation), routed.coupling
 
     def iterations(self, capsules: Capsules) -> Routed:
-        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`.
-
-        Raises:
-            ValueError: the routing cannot show its work.
-        """
+        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`."""
         pose, activation = in_a_list(capsules)
         votes = self.votes(capsules.pose)
         return routed_iterations(self.routing, votes, activation, pose=pose.astype(self.dtype))

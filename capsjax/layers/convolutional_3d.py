@@ -114,9 +114,6 @@ class Conv3dCaps(nnx.Module):
         """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`.
 
         The capsules above are in one axis, `P * Q * types` of them.
-
-        Raises:
-            ValueError: the routing cannot show its work.
         """
         activation, pose = self._types(capsules)
         return routed_iterations(self.routing, self.votes(capsules.pose), activation, pose=pose)

@@ -136,11 +136,7 @@ class DenseCaps(nnx.Module):
         return Capsules(routed.pose, routed.activation), routed.coupling
 
     def iterations(self, capsules: Capsules) -> Routed:
-        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`.
-
-        Raises:
-            ValueError: the routing cannot show its work.
-        """
+        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`."""
         votes = self.votes(capsules.pose)
         return routed_iterations(
             self.routing, votes, capsules.activation, pose=capsules.pose.astype(self.dtype)

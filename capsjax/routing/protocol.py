@@ -221,18 +221,16 @@ def every_iteration(routing: Any) -> Callable[..., Routed]:
     """A function that is called like a routing and keeps what each of its iterations comes to.
 
     Args:
-        routing: one of the library's, or another that has `trace` and `outcome`.
+        routing: one of the library's, or another that has `trace` and `outcome`; of one that has
+            not, what it comes to is its only iteration.
 
     Returns:
         `(votes [I, J, D], activation [I], **asked) -> Routed` of arrays `[R, ...]`.
-
-    Raises:
-        ValueError: the routing cannot show its work.
     """
-    if not hasattr(routing, "trace"):
-        raise ValueError(f"{name_of(routing)} has no trace: it cannot show its work")
 
     def iterations(*arrays: jax.Array, **asked: Any) -> Routed:
+        if not hasattr(routing, "trace"):
+            return jax.tree.map(lambda array: array[None], route_one(routing, *arrays, **asked))
         return jax.vmap(routing.outcome)(routing.trace(*arrays, **asked))
 
     return iterations
@@ -253,7 +251,7 @@ def routed_iterations(
         Arrays `[..., R, J, D]`, `[..., R, J]` and `[..., R, I, J]`.
 
     Raises:
-        ValueError: as `route`, or the routing cannot show its work.
+        ValueError: as `route`.
     """
     return over_examples(every_iteration(routing), routing, votes, activation, pose)
 

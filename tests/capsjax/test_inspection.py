@@ -132,11 +132,15 @@ def test_steps_show_what_a_layer_shows_alone():
     assert found.entropy[0] > found.entropy[2]
 
 
-def test_a_routing_that_shows_nothing_is_told():
+def test_a_routing_without_a_trace_has_what_it_comes_to_as_its_only_iteration():
     def mean(votes, activation):
         pose = votes.mean(0)
         return Routed(pose, norm(pose), jnp.ones(votes.shape[:2]))
 
     layer = DenseCaps(I, K, J, D, routing=mean, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="mean has no trace: it cannot show its work"):
-        inspect_layer(layer, Capsules(draw(B, I, K), jnp.ones((B, I))))
+    below = Capsules(draw(B, I, K), jnp.ones((B, I)))
+    found = layer.iterations(below)
+    above, coupling = layer(below)
+    assert_close(found.pose, above.pose[:, None], reduction_length=I * K)
+    assert_close(found.coupling, coupling[:, None])
+    assert inspect_layer(layer, below).entropy.shape == (1,)

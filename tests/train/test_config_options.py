@@ -6,6 +6,7 @@ import pytest
 from train.config import FitConfig
 from train.config_options import UserErrorParser, add_config_options, config_changes
 from train.errors import UserError
+from train.presets import get_preset
 
 
 def parse(*arguments: str) -> argparse.Namespace:
@@ -43,6 +44,13 @@ def test_a_switch_is_on_or_off_or_as_the_recipe_says(config):
     recipe = dataclasses.replace(config, remat=True)
     assert config_changes(recipe, parse("--no-remat")).remat is False
     assert config_changes(recipe, parse()).remat is True
+
+
+def test_another_model_leaves_the_recipes_options_behind():
+    recipe = get_preset("digits")
+    changed = config_changes(recipe, parse("--model", "cnn", "--model-options", "hidden=[8]"))
+    assert recipe.model_options
+    assert (changed.model, changed.model_options) == ("cnn", {"hidden": [8]})
 
 
 def test_epochs_replace_the_steps_of_the_recipe():

@@ -275,6 +275,17 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
             ["fit", "digits", "--model", "x"],
             "unknown model 'x', choose from: aff_capsnet",
         ),
+        (["fit", "digits", "--routing", "x.py"], "x.py is a file: name what is in it, x.py:NAME"),
+        (
+            ["fit", "digits", "--max-shift", "8"],
+            "--max-shift is 8, but the images of digits",
+        ),
+        (["bench", "digits", "--link-bandwidth", "1GB"], "--link-bandwidth is for --scaling"),
+        (
+            ["launch", "--processes", "2", "--", "fit", "digits", "--stepz", "5"],
+            "did you mean --",
+        ),
+        (["show", "digits", "--out", "digits.gif"], "a PNG is drawn: name it so, as in digits.png"),
         (["fit", "digits", "--feed", "x"], "invalid choice: 'x'"),
         (["fit", "digits", "--stepps", "3"], "(did you mean --steps?); the options of fit are"),
         (["fit", "digits", "--steps", "-3"], "--steps is -3, but must be more than 0"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from argparse import Namespace
 
 import jax
 import numpy as np
@@ -45,6 +46,17 @@ def steep(votes, activation):
 def greedy(votes, activation, *, images):
     return Mine()(votes, activation)
 
+def narrow(votes, activation):
+    routed = Mine()(votes, activation)
+    return routed._replace(activation=routed.activation[:3])
+
+def undefined(votes, activation):
+    return nothing_like_this(votes)
+
+class Weighted:
+    def __init__(self, rngs):
+        pass
+
 number = 3
 """
 
@@ -77,6 +89,11 @@ def test_a_class_gets_the_options_and_a_function_becomes_partial(mine):
         ("infinite", "infinite returned activation with values that are not finite"),
         ("steep", "steep returned a gradient with values that are not finite"),
         ("greedy", "greedy asks for 'images'; a routing may ask for: pose, softmax"),
+        ("undefined", r"undefined fails on votes \(6, 3, 16\) .*NameError: name 'nothing_like_th"),
+        (
+            "Weighted",
+            "missing 1 required .* a routing that needs sizes or rngs is made by the `",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_the_output_and_what_was_expected(
@@ -91,8 +108,8 @@ def test_what_is_wrong_is_told_with_the_output_and_what_was_expected(
     ("name", "message"),
     [
         ("nowhere.py:Mine", "there is no file nowhere.py"),
-        ("{}:Yours", "has no Yours that could be called: it has Mine, flat, greedy"),
-        ("{}:number", "has no number that could be called: it has Mine, flat, greedy"),
+        ("{}:Yours", "has no Yours that could be called: it has Mine, Weighted, flat, greedy"),
+        ("{}:number", "has no number that could be called: it has Mine, Weighted, flat, greedy"),
     ],
 )
 def test_a_file_that_is_not_there_or_has_no_such_thing(name, message, mine):
@@ -135,3 +152,21 @@ def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, cap
     assert main(["evaluate", str(out), "--devices", "1"]) == 2
     assert "name it with --routing" in capsys.readouterr().err
     assert np.isfinite(json.loads((out / "summary.json").read_text())["test.loss"])
+
+
+@pytest.mark.parametrize("command", ["fit", "compare"])
+def test_one_that_fits_what_it_is_tried_on_alone_leaves_nothing(command, mine, tmp_path, capsys):
+    out = tmp_path / "run"
+    asked = ["fit", "digits", "--routing"] if command == "fit" else ["compare", "--routings"]
+    assert main([*asked, mine("narrow"), "--out", str(out)]) == 2
+    told = capsys.readouterr().err
+    assert "fails in this network: ValueError: narrow returned activation of shape (3,)" in told
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_a_run_is_not_measured_with_another_routing(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("train.run.load_run", lambda _: Namespace(config=FitConfig()))
+    images = ["image.png"] if command == "predict" else []
+    assert main([command, str(tmp_path), *images, "--routing", "em"]) == 2
+    assert f"--routing is em, but {tmp_path} was trained with dynamic" in capsys.readouterr().err

@@ -48,6 +48,8 @@ def run(config: FitConfig, options: argparse.Namespace) -> None:
         UserError: on bad input, or if nothing of it can run.
     """
     _require_folder(options.json)
+    if options.link_bandwidth and not options.scaling:
+        raise UserError("--link-bandwidth is for --scaling: give that too, or leave it out.")
     dataset, synthetic = load_or_imitate(config.dataset, data_dir=options.data_dir)
     about = {
         "preset": config.preset,

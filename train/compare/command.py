@@ -21,9 +21,9 @@ from train.compare.seeds import SeedsProgram
 from train.data import Dataset, load_dataset
 from train.errors import UserError
 from train.machine import describe_machine
-from train.network import out_of_memory_is_bad_input
+from train.network import out_of_memory_is_bad_input, require_fitting_routing
 from train.own_routing import trust
-from train.run import write_figure, write_json, write_whole, writing
+from train.run import CONFIG, write_figure, write_json, write_whole, writing
 from train.tables import aligned
 
 SHOWN = ("model", "routing", "dataset", "accuracy", "spread", "against first", "images/s")
@@ -53,7 +53,12 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
         changes["steps"] = None
     cells = list_cells(options.models, options.routings, options.datasets, changes)
     datasets = {name: _load(name, options.data_dir) for name in options.datasets}
+    for cell in cells:
+        dataset = datasets[cell.dataset]
+        require_fitting_routing(cell.config, dataset.image_shape, dataset.num_classes)
     out: Path = options.out
+    if (out / CONFIG).exists():
+        raise UserError(f"{out} holds a run of fit: choose another --out.")
     with writing(out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
     with claimed(out):

@@ -110,10 +110,14 @@ def load_dataset(
         return npz.load(Path(name.removeprefix(_NPZ)), name=name)
     if name in mnist.SOURCES:
         return mnist.load(mnist.SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
-    if name in _OF_MNIST:
+    if name == affnist.NAME:
+        # The folder may hold affNIST's files alone, where MNIST is in the cache.
+        prepared = mnist.is_prepared(mnist.MNIST, cache_dir=cache_dir)
+        files = None if prepared else data_dir
+        source = mnist.load(mnist.MNIST, data_dir=files, cache_dir=cache_dir)
+        return affnist.load(source, data_dir)
+    if name in MADE_OF_MNIST:
         source = mnist.load(mnist.MNIST, data_dir=data_dir, cache_dir=cache_dir)
-        if name == affnist.NAME:
-            return affnist.load(source, data_dir)
         return MADE_OF_MNIST[name](source)
     if name not in SOURCES:
         raise UserError(

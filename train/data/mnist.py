@@ -107,8 +107,8 @@ def load(
 
     Args:
         source: the set.
-        data_dir: a folder with the four official files, read only while the set is not in the
-            cache; without it they are downloaded.
+        data_dir: a folder with the four official files; without it they are downloaded. Where the
+            set is in the cache, which holds the same images, the files are verified all the same.
         cache_dir: tensorflow-datasets' folder of prepared data; see `cache_folder`.
 
     Returns:
@@ -130,7 +130,10 @@ def load(
     from train.data import tfds_cache
 
     cache = cache_folder(cache_dir)
-    if not tfds_cache.is_prepared(source, cache):
+    if tfds_cache.is_prepared(source, cache):
+        if data_dir is not None:
+            source.find(data_dir)
+    else:
         tfds_cache.prepare(source, cache, data_dir=data_dir)
     return tfds_cache.read(source, cache)
 

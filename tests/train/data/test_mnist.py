@@ -1,6 +1,5 @@
 """The MNIST-like sets: the official table, and which way a set is read."""
 
-import dataclasses
 import importlib.util
 
 import numpy as np
@@ -76,9 +75,19 @@ def test_without_tensorflow_datasets_and_files(make_source):
 def test_the_second_time_needs_neither_files_nor_network(make_source, tmp_path):
     source, folder = make_source()
     first = mnist.load(source, data_dir=folder, cache_dir=tmp_path / "cache")
-    nowhere = dataclasses.replace(source, fingerprints=source.fingerprints)
-    again = mnist.load(nowhere, data_dir=tmp_path / "gone", cache_dir=tmp_path / "cache")
+    again = mnist.load(source, cache_dir=tmp_path / "cache")
     np.testing.assert_array_equal(first.train.images, again.train.images)
+
+
+def test_a_folder_that_is_named_is_looked_at_the_second_time_too(make_source, tmp_path):
+    source, folder = make_source()
+    cache = tmp_path / "cache"
+    mnist.load(source, data_dir=folder, cache_dir=cache)
+    with pytest.raises(UserError, match="gone"):
+        mnist.load(source, data_dir=tmp_path / "gone", cache_dir=cache)
+    (folder / FILE_NAMES[0]).write_bytes(b"something else")
+    with pytest.raises(UserError, match="not the official file"):
+        mnist.load(source, data_dir=folder, cache_dir=cache)
 
 
 @pytest.mark.parametrize("variable", [True, False])
