@@ -20,7 +20,7 @@ from train.config import FitConfig
 from train.errors import UserError
 from train.evaluate import load_state
 from train.network import seen_shape
-from train.own_routing import make_routing, takes_iterations
+from train.own_routing import is_own, make_routing, takes_iterations
 from train.run import Run, load_run
 
 _OF_THE_DECODER = ("reconstruction_weight", "mask_in_training", "mask_in_test")
@@ -72,6 +72,10 @@ def export_run(
     require_suffix(out, table.formats)
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists: replace it (--overwrite), or choose another --out.")
+    if is_own(run.config.routing):
+        raise UserError(
+            f"{folder} routes with {run.config.routing}, which no layout has: nothing is exported."
+        )
     different = differences(run, table)
     if different and not force:
         raise UserError(

@@ -160,8 +160,8 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
         )
     if is_run and not (resume or overwrite):
         raise UserError(
-            f"{folder} holds a run already: go on with it (--resume), replace it (--overwrite), "
-            "or choose another --out."
+            f"{folder} holds a run already: replace it (--overwrite), go on with it (fit "
+            "--resume), or choose another --out."
         )
     if is_run and resume:
         _require_same(load_run(folder), run)

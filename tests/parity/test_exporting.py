@@ -1,6 +1,7 @@
 """Weights written for PyTorch: bit by bit what was read, and refused where they would mislead."""
 
 import dataclasses
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.parity.layouts.dialects import (
     seen_by,
     state_of,
 )
+from train.config import FitConfig
 from train.data import load_dataset
 from train.errors import UserError
 from train.evaluate import evaluate, load_state
@@ -262,3 +264,10 @@ def predictions_of_run(folder: Path, split) -> np.ndarray:
         graphdef, Objective.of(run.config), image_dtype=np.dtype("float32"), mesh=mesh
     )
     return evaluate_split(step, replicate(state, mesh), split, mesh).predictions
+
+
+def test_a_routing_of_ones_own_is_in_no_layout(tmp_path, monkeypatch):
+    run = Namespace(config=FitConfig(routing="mine.py:Mine"))
+    monkeypatch.setattr("parity.exporting.load_run", lambda _: run)
+    with pytest.raises(UserError, match=r"routes with mine.py:Mine, .* nothing is exported"):
+        export_run(tmp_path, layout="reference", out=tmp_path / "weights.pt")

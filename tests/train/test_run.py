@@ -29,7 +29,7 @@ def test_an_empty_folder_may_become_a_run(run):
 def test_another_run_is_never_overwritten_unasked(run):
     prepare_folder(run, resume=False, overwrite=False)
     run.summary.write_text("precious")
-    with pytest.raises(UserError, match=r"holds a run already: .*--resume.*--overwrite"):
+    with pytest.raises(UserError, match=r"holds a run already: .*--overwrite.*fit --resume"):
         prepare_folder(run, resume=False, overwrite=False)
     assert run.summary.read_text() == "precious"
 

@@ -1,12 +1,13 @@
 """`python -m train claims`: trains what is missing, measures it, and writes what was seen."""
 
+import contextlib
 import dataclasses
 import json
 import shlex
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
     arms = claim.arms(options.budget)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    with claimed(out):
+    with _no_empty_folder(out), claimed(out):
         _train(arms, options, out)
         measured = [_measure(claim, arm, options, out) for arm in arms]
         command = shlex.join(["python", "-m", "train", *arguments])
@@ -42,6 +43,17 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
             names = _write(claim, measured, options, out, command)
     print(text(claim, measured, options.budget))
     print(f"{out}: {', '.join(names)}; runs/ has every network")
+
+
+@contextlib.contextmanager
+def _no_empty_folder(out: Path) -> Iterator[None]:
+    """Takes the folder away again where an error came before anything was in it."""
+    try:
+        yield
+    except UserError:
+        with contextlib.suppress(OSError):
+            out.rmdir()
+        raise
 
 
 def _folder(out: Path, arm: Arm, seed: int) -> Path:

@@ -80,3 +80,10 @@ def test_bad_input(tried, arguments, message, capsys):
     assert message in capsys.readouterr().err
     assert not trained
     assert not out.exists()
+
+
+def test_without_the_data_nothing_is_left(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["claims", "viewpoint", "--out", str(out), "--data-dir", str(tmp_path / "no")]) == 2
+    assert "smallNORB" in capsys.readouterr().err
+    assert not out.exists()
