@@ -132,9 +132,6 @@ def _what_to_fit(options):  # type: ignore[no-untyped-def]
 def _launch(options) -> int:  # type: ignore[no-untyped-def]
     from train.launch import launch
 
-    command = options.fit[1:] if options.fit[:1] == ["--"] else options.fit
-    if command[:1] == ["fit"]:
-        build_parser().parse_args(command)  # what is wrong with it is told once, before all starts
     return launch(options.processes, options.fit, options.devices_per_process)
 
 

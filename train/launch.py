@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from train import hosts
 from train.errors import UserError
+from train.options import build_parser
 from train.signals import SIGNALS
 
 GRACE_SECONDS = 10.0
@@ -34,11 +35,13 @@ def launch(processes: int, arguments: Sequence[str], devices_per_process: int | 
         The exit code of the first that failed, or 0.
 
     Raises:
-        UserError: if a number is not positive, there are fewer GPUs, or the command is no `fit`.
+        UserError: if a number is not positive, there are fewer GPUs, or the command is no `fit`, or
+            one with a wrong option.
     """
     command = list(arguments[1:] if arguments[:1] == ["--"] else arguments)
     if not command or command[0] != "fit":
         raise UserError("launch starts a fit: end with `-- fit PRESET ...`.")
+    build_parser().parse_args(command)  # what is wrong with it is told once, before all starts
     if processes < 1:
         raise UserError(f"--processes is {processes}, but must be at least 1.")
     if devices_per_process is not None and devices_per_process < 1:

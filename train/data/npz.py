@@ -41,12 +41,12 @@ def load(path: Path, *, name: str) -> Dataset:
     arrays = [_read(path, array) for array in names]
     train = _split(path, names[:2], arrays[:2])
     test = _split(path, names[2:], arrays[2:])
-    classes = 1 + max(int(train.labels.max()), int(test.labels.max()))
     if unknown := sorted(set(test.labels.tolist()) - set(train.labels.tolist())):
         raise UserError(
             f"{path} has test images of class {', '.join(map(str, unknown[:5]))}, of which it has "
             "no training image."
         )
+    classes = 1 + int(train.labels.max())
     if classes > len(train):
         raise UserError(
             f"{path} has the label {classes - 1}, but only {len(train)} training images: number "

@@ -50,6 +50,10 @@ def test_grey_images_without_a_channel_and_the_names_of_keras(tmp_path):
         ({"test_labels": np.array([2**40, 0])}, "labels from 0 to 1099511627776"),
         ({"test_labels": np.array([10**9, 0])}, "class 1000000000, of which it has no training"),
         ({"test_labels": np.array([1, 3])}, "test images of class 3, of which it has no training"),
+        (
+            {"train_labels": np.array([0, 1, 2, 0, 1, 10**9])},
+            "label 1000000000, but only 6 training images",
+        ),
         ({"train_labels": np.arange(5)}, "6 images but 5 labels"),
         ({"test_images": random(2, 4, 4, 3)}, "both splits need the same shape"),
         ({"train_images": random(0, 5, 4, 3), "train_labels": np.arange(0)}, "holds no pixel"),
