@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from parity.against_options import add_against_options, refuse_without_module
+from parity.bench.gpu.options import add_report_options
 from parity.bench.options import add_bench_options
-from parity.convert import add_commands, run_export, run_import
-from parity.gpu_report.options import add_report_options
-from train.config_options import UserErrorParser
-from train.errors import UserError
-from train.huge_pages import restart_with_huge_pages
+from parity.cli.against import add_against_options, refuse_without_module
+from parity.cli.conversion import add_commands, run_export, run_import
+from train.cli.config_options import UserErrorParser
+from train.system.errors import UserError
+from train.system.huge_pages import restart_with_huge_pages
 
 
 def _parser() -> UserErrorParser:
@@ -112,21 +112,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _bench(options) -> int:  # type: ignore[no-untyped-def]
-    from parity.bench.command import run
+    from parity.bench.runner import run
 
     run(options)
     return 0
 
 
 def _gpu_report(options, arguments) -> int:  # type: ignore[no-untyped-def]
-    from parity.gpu_report.command import run
+    from parity.bench.gpu.runner import run
 
     return run(options, arguments)
 
 
 def _check(options) -> int:  # type: ignore[no-untyped-def]
-    from parity import checks, report
-    from train.compilation_cache import keep_compiled_programs
+    from parity.check import cases, report
+    from train.system.caches import keep_compiled_programs
 
     keep_compiled_programs()
     refuse_without_module(options)
@@ -134,15 +134,15 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
         raise UserError(f"--seed is {options.seed}, but must be 0 or more.")
     report.require_writable(options.json, options.report)
     if options.against is not None:
-        from parity import against
+        from parity.against import comparing
 
-        return against.run(options)
-    progress = lambda jobs, total: checks.show_progress(jobs, total, sys.stderr)  # noqa: E731
+        return comparing.run(options)
+    progress = lambda jobs, total: cases.show_progress(jobs, total, sys.stderr)  # noqa: E731
     _refuse_two_of(options)
     if options.all:
         return _check_all(options, progress)
     if options.routing is not None or options.model is not None:
-        from parity.family import check_subject, find_subject
+        from parity.check.family import check_subject, find_subject
 
         subject = find_subject(options.routing, options.model)
         result = check_subject(
@@ -173,9 +173,9 @@ def _refuse_two_of(options) -> None:  # type: ignore[no-untyped-def]
 
 def _check_layout(options, progress):  # type: ignore[no-untyped-def]
     """Compares with the paper's CapsNet, in every size, or with a public implementation."""
-    from parity import checks
-    from parity.family import check_subject, layout_subject
-    from parity.pairs import PAIRS, SIZES
+    from parity.check import cases
+    from parity.check.family import check_subject, layout_subject
+    from parity.check.pairs import PAIRS, SIZES
     from parity.reference import OTHERS
 
     layout = options.layout or "reference"
@@ -188,7 +188,7 @@ def _check_layout(options, progress):  # type: ignore[no-untyped-def]
         return check_subject(
             layout_subject(layout), x64=options.x64, data_dir=options.data_dir, seed=options.seed
         )
-    return checks.check(
+    return cases.check(
         layout=layout,
         sizes=tuple(SIZES) if options.sizes is None else (options.sizes,),
         x64=options.x64,
@@ -199,8 +199,8 @@ def _check_layout(options, progress):  # type: ignore[no-untyped-def]
 
 
 def _check_all(options, progress) -> int:  # type: ignore[no-untyped-def]
-    from parity import report
-    from parity.family import check_all
+    from parity.check import report
+    from parity.check.family import check_all
 
     results = check_all(data_dir=options.data_dir, seed=options.seed, progress=progress)
     print(report.summary(results))

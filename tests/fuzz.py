@@ -10,7 +10,7 @@ from typing import TypeVar
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from train.errors import UserError
+from train.system.errors import UserError
 
 T = TypeVar("T")
 

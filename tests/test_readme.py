@@ -66,7 +66,7 @@ def test_the_own_routing_with_parameters_is_trained(tmp_path):
 
 def test_the_commands_are_commands():
     pytest.importorskip("orbax.checkpoint")
-    from train.options import build_parser
+    from train.cli.options import build_parser
 
     commands = re.findall(r"python -m train (.+?)(?: {2,}#.*)?$", TEXT, re.MULTILINE)
     assert len(commands) >= 5

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from train.config import option
-from train.config_options import config_changes
-from train.errors import CommandError, PreemptedError, UserError
-from train.huge_pages import restart_with_huge_pages
-from train.options import build_parser
+from train.cli.config_options import config_changes
+from train.cli.options import build_parser
+from train.config.fit import option
+from train.system.errors import CommandError, PreemptedError, UserError
+from train.system.huge_pages import restart_with_huge_pages
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns its exit code: 0, or that of `train.errors` which says why not."""
+    """Runs a command; returns its exit code: 0, or that of the `CommandError` that ended it."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = build_parser().parse_args(arguments)
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _told(error: CommandError, text: str) -> int:
     """Prints why a command ends, once for all processes of a run; returns the exit code."""
     if error.agreed:
-        from train import hosts  # which has been at work, then
+        from train.distributed import processes
 
-        if not hosts.is_first():
+        if not processes.is_first():
             return error.exit_code
     print(text, file=sys.stderr)
     return error.exit_code
@@ -55,23 +55,23 @@ def _told(error: CommandError, text: str) -> int:
 
 
 def _fit(options) -> None:  # type: ignore[no-untyped-def]
-    from train import hosts
-    from train.compilation_cache import keep_compiled_programs
-    from train.loop import fit
+    from train.distributed import processes
+    from train.loop.loop import fit
+    from train.system.caches import keep_compiled_programs
 
-    place = hosts.Place(options.coordinator, options.processes, options.process_index)
+    place = processes.Place(options.coordinator, options.processes, options.process_index)
     if options.distributed:
-        hosts.join(place)
-    elif place != hosts.Place():
+        processes.join(place)
+    elif place != processes.Place():
         raise UserError(
             "--coordinator, --processes and --process-index say where a process stands among "
             "others: give --distributed too."
         )
-    with hosts.together():
+    with processes.together():
         _trust(options)
         config, out = _what_to_fit(options)
     keep_compiled_programs()
-    with hosts.ending_all():
+    with processes.ending_all():
         summary = fit(
             config,
             out=out,
@@ -82,7 +82,7 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
             overwrite=options.overwrite,
             steps_per_dispatch=options.steps_per_dispatch,
         )
-    if not hosts.is_first():
+    if not processes.is_first():
         return
     print(
         f"{out}: test accuracy {summary['test.accuracy']:.2%} "
@@ -97,8 +97,8 @@ def _trust(options, runs=()) -> None:  # type: ignore[no-untyped-def]
     Raises:
         UserError: there are runs, none of which was trained with it; or it cannot be loaded.
     """
-    from train.own_routing import trust
-    from train.run import load_run
+    from train.learn.own_routing import trust
+    from train.run.folder import load_run
 
     if runs and options.routing is not None:
         trained = sorted({load_run(run).config.routing for run in runs})
@@ -112,9 +112,9 @@ def _trust(options, runs=()) -> None:  # type: ignore[no-untyped-def]
 
 def _what_to_fit(options):  # type: ignore[no-untyped-def]
     """The configuration and the folder of a run."""
-    from train.network import require_room
+    from train.learn.network import require_room
     from train.presets import get_preset, list_presets
-    from train.run import load_run
+    from train.run.folder import load_run
 
     if options.preset:
         recipe = get_preset(options.preset)
@@ -130,14 +130,18 @@ def _what_to_fit(options):  # type: ignore[no-untyped-def]
 
 
 def _launch(options) -> int:  # type: ignore[no-untyped-def]
-    from train.launch import launch
+    from train.distributed.launcher import launch
 
-    return launch(options.processes, options.fit, options.devices_per_process)
+    command = options.fit[1:] if options.fit[:1] == ["--"] else options.fit
+    if command[:1] != ["fit"]:
+        raise UserError("launch starts a fit: end with `-- fit PRESET ...`.")
+    build_parser().parse_args(command)  # what is wrong with it is told once, before all starts
+    return launch(options.processes, command, options.devices_per_process)
 
 
 def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
-    from train.compilation_cache import keep_compiled_programs
-    from train.evaluate import evaluate
+    from train.report.evaluate import evaluate
+    from train.system.caches import keep_compiled_programs
 
     keep_compiled_programs()
     _trust(options, options.runs)
@@ -172,7 +176,7 @@ def _evaluate(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _evaluate_together(options) -> None:  # type: ignore[no-untyped-def]
-    from train.ensemble import evaluate_together
+    from train.report.ensemble import evaluate_together
 
     alone = {
         "devices": options.devices is not None,
@@ -200,8 +204,8 @@ def _evaluate_together(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _predict(options) -> None:  # type: ignore[no-untyped-def]
-    from train.compilation_cache import keep_compiled_programs
-    from train.predict import predict
+    from train.report.predict import predict
+    from train.system.caches import keep_compiled_programs
 
     keep_compiled_programs()
     _trust(options, [options.run])
@@ -221,7 +225,7 @@ def _predict(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _bench(options) -> None:  # type: ignore[no-untyped-def]
-    from train.bench.command import run
+    from train.bench.runner import run
     from train.presets import get_preset
 
     _trust(options)
@@ -229,15 +233,15 @@ def _bench(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _compare(options, arguments) -> None:  # type: ignore[no-untyped-def]
-    from train.compare.command import run
-    from train.compilation_cache import keep_compiled_programs
+    from train.study.compare.runner import run
+    from train.system.caches import keep_compiled_programs
 
     keep_compiled_programs()
     run(options, arguments)
 
 
 def _show(options) -> None:  # type: ignore[no-untyped-def]
-    from train.show import show
+    from train.report.contact_sheet import show
 
     show(
         options.dataset,
@@ -250,8 +254,8 @@ def _show(options) -> None:  # type: ignore[no-untyped-def]
 
 
 def _claims(options, arguments) -> None:  # type: ignore[no-untyped-def]
-    from train.claims.command import run
-    from train.compilation_cache import keep_compiled_programs
+    from train.study.claims.runner import run
+    from train.system.caches import keep_compiled_programs
 
     keep_compiled_programs()
     run(options, arguments)

@@ -24,8 +24,8 @@ from capsjax.layers.transform import Transform, kernel_shape, make_votes
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import Routed, Routing, UnsizedRouting, route
+from capsjax.routing._base import Sizes, every_iteration, route_one, routed_iterations, sized
 from capsjax.routing.patches import Competition, check_competition, over_patches
-from capsjax.routing.protocol import Sizes, every_iteration, route_one, routed_iterations, sized
 from capsjax.routing.stepwise import stepping
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from capsjax.layers.convolutional import GridShape
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import Routed, Routing, UnsizedRouting, route
-from capsjax.routing.protocol import Sizes, routed_iterations, sized
+from capsjax.routing._base import Sizes, routed_iterations, sized
 
 
 class Conv3dCaps(nnx.Module):

@@ -13,8 +13,8 @@ from capsjax.capsules import Capsules
 from capsjax.layers.step import Step
 from capsjax.layers.transform import Transform, kernel_shape, make_votes
 from capsjax.routing import Implementation, Routed, Routing, UnsizedRouting, route, route_dense
+from capsjax.routing._base import Sizes, over_examples, routed_iterations, sized
 from capsjax.routing.dense import check_implementation
-from capsjax.routing.protocol import Sizes, over_examples, routed_iterations, sized
 from capsjax.routing.stepwise import stepping
 
 

@@ -16,7 +16,7 @@ from capsjax.layers import ConvCaps, ConvPrimaryCaps, DenseCaps, ResidualFeature
 from capsjax.models._sizes import square, together
 from capsjax.models.output import CapsNetOutput
 from capsjax.routing import InvertedAttention, Routing, UnsizedRouting, as_routing
-from capsjax.routing.protocol import name_of
+from capsjax.routing._base import name_of
 from capsjax.routing.stepwise import is_stepwise
 
 

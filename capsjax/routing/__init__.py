@@ -4,6 +4,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from capsjax import _checks
+from capsjax.routing._base import (
+    EXAMPLES,
+    Routed,
+    Routing,
+    Sizes,
+    UnsizedRouting,
+    map_examples,
+    route,
+    softmax_over_out,
+    trace,
+)
 from capsjax.routing.dense import (
     IMPLEMENTATIONS,
     Implementation,
@@ -28,17 +39,6 @@ from capsjax.routing.kernel_density import (
     MeanShiftTrace,
 )
 from capsjax.routing.prior import LearnedPrior, PriorRouting
-from capsjax.routing.protocol import (
-    EXAMPLES,
-    Routed,
-    Routing,
-    Sizes,
-    UnsizedRouting,
-    map_examples,
-    route,
-    softmax_over_out,
-    trace,
-)
 from capsjax.routing.self_attention import SelfAttention, SelfAttentionRouting, SelfAttentionTrace
 from capsjax.routing.self_routing import SelfRouter, SelfRouting, SelfRoutingTrace
 from capsjax.routing.stepwise import StepwiseRouting

@@ -11,8 +11,8 @@ from jax import lax
 from capsjax import _checks
 from capsjax.capsules import norm
 from capsjax.ops.recompute import route_recomputing
+from capsjax.routing._base import Routed, Routing, name_of, route
 from capsjax.routing.dynamic import DynamicRouting
-from capsjax.routing.protocol import Routed, Routing, name_of, route
 
 Implementation = Literal["xla", "recompute", "pallas"]
 

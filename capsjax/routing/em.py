@@ -12,8 +12,8 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.routing._base import Routed, Sizes, Softmax, leaky, softmax_over_out
 from capsjax.routing.iterative import all_of, last_of
-from capsjax.routing.protocol import Routed, Sizes, Softmax, leaky, softmax_over_out
 
 FORMULATIONS = ("code", "paper")
 LOG_TWO_PI = math.log(2 * math.pi)

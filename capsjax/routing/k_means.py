@@ -10,8 +10,8 @@ from jax import lax
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.routing._base import Routed, Softmax, softmax_over_out
 from capsjax.routing.iterative import all_of, last_of
-from capsjax.routing.protocol import Routed, Softmax, softmax_over_out
 
 SIMILARITIES = ("dot", "cosine")
 

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.routing._base import Routed, Softmax, softmax_over_out
 from capsjax.routing.iterative import all_of, last_of
-from capsjax.routing.protocol import Routed, Softmax, softmax_over_out
 
 HALF_LENGTH = math.sqrt(0.5)
 

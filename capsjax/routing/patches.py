@@ -8,7 +8,7 @@ from jax import lax
 
 from capsjax import _checks
 from capsjax.ops.patches import Windows
-from capsjax.routing.protocol import (
+from capsjax.routing._base import (
     EXAMPLES,
     Routing,
     Softmax,

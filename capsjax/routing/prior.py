@@ -8,8 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax.capsules import accumulation_dtype
+from capsjax.routing._base import Routed, Sizes, Softmax, softmax_over_out
 from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
-from capsjax.routing.protocol import Routed, Sizes, Softmax, softmax_over_out
 
 
 class PriorRouting(nnx.Module):

@@ -16,7 +16,7 @@ from capsjax.capsules import (
     norm,
     squash_from,
 )
-from capsjax.routing.protocol import Routed, Sizes, Softmax, softmax_over_out
+from capsjax.routing._base import Routed, Sizes, Softmax, softmax_over_out
 
 
 class SelfAttentionTrace(NamedTuple):

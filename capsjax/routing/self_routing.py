@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
-from capsjax.routing.protocol import Routed, Routing, Sizes, Softmax, softmax_over_out
+from capsjax.routing._base import Routed, Routing, Sizes, Softmax, softmax_over_out
 
 
 class SelfRoutingTrace(NamedTuple):

@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import jax
 
-from capsjax.routing.protocol import Routed, Routing
+from capsjax.routing._base import Routed, Routing
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing.protocol import Routed, Softmax, softmax_over_out
+from capsjax.routing._base import Routed, Softmax, softmax_over_out
 
 
 class UniformTrace(NamedTuple):

@@ -13,8 +13,8 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.routing._base import Routed, Sizes, Softmax, softmax_over_out
 from capsjax.routing.iterative import all_of, last_of
-from capsjax.routing.protocol import Routed, Sizes, Softmax, softmax_over_out
 
 COVARIANCES = ("diag", "full")
 ACTIVATIONS = ("sigmoid", "logit")

@@ -65,9 +65,9 @@ def capsjax(work: Work) -> Contender:
     from flax import nnx
 
     from train.data import Dataset, Split
-    from train.dispatch import until_due
+    from train.learn.dispatch import until_due
+    from train.learn.program import assemble
     from train.presets import get_preset
-    from train.program import assemble
 
     config = dataclasses.replace(
         get_preset("mnist"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from parity.bench.contenders import Work
 from parity.bench.worker import Ready, Worker
-from train.machine import describe_machine
+from train.system.machine import describe_machine
 
 KINDS = ("train", "forward")
 

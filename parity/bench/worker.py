@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from parity.bench.contenders import CONTENDERS, Work
-from train.machine import process_peak_bytes
+from train.system.machine import process_peak_bytes
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from parity.layouts.match import Entry, Match, match, match_parameters
 from parity.layouts.table import DIALECT_FIELDS, REDUCTIONS, Layout, Row, read_layout
-from train.errors import UserError
+from train.system.errors import UserError
 
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parent / "published"
 _FILES = {path.stem.replace("_", "-"): path for path in sorted(_FOLDER.glob("*.toml"))}
 
 

@@ -24,11 +24,11 @@ from typing import Any
 
 from flax import nnx
 
-from parity import weights
+from parity.check import weights
 from parity.layouts import targets
 from parity.layouts.axes import parse_side
-from train.config import FitConfig
-from train.network import build_model
+from train.config.fit import FitConfig
+from train.learn.network import build_model
 
 DECODER = "decoder.layers"
 """The list of a decoder's dense layers, which a network need not have."""

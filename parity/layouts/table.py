@@ -18,9 +18,9 @@ from parity.layouts.model_table import (
     parameter_names,
 )
 from parity.layouts.names import Pattern
-from train.config import FitConfig, from_values, to_values
-from train.errors import UserError
-from train.own_routing import make_routing, takes_iterations
+from train.config.fit import FitConfig, from_values, to_values
+from train.learn.own_routing import make_routing, takes_iterations
+from train.system.errors import UserError
 
 DIALECT_FIELDS = (
     "input_mean",

@@ -1,16 +1,16 @@
 """Plain PyTorch references: the paper's network, and one for each public implementation."""
 
-from parity.reference.adambielski import AdamBielski
-from parity.reference.capsnet import CapsNet
-from parity.reference.cedrickchee import CedrickChee
-from parity.reference.efficient_capsnet import EfficientCapsNet
-from parity.reference.gram_ai import GramAi
-from parity.reference.jindongwang import JindongWang
-from parity.reference.laubonghaudoi import LaubongHaudoi
+from parity.reference.dialects.adambielski import AdamBielski
+from parity.reference.dialects.cedrickchee import CedrickChee
+from parity.reference.dialects.efficient_capsnet_port import EfficientCapsNet
+from parity.reference.dialects.gram_ai import GramAi
+from parity.reference.dialects.jindongwang import JindongWang
+from parity.reference.dialects.laubonghaudoi import LaubongHaudoi
+from parity.reference.dialects.xifengguo import XifengGuo
+from parity.reference.dialects.xifengguo_keras import XifengGuoKeras
+from parity.reference.dialects.yl_1993 import Yl1993
 from parity.reference.models import ModelReference
-from parity.reference.xifengguo import XifengGuo
-from parity.reference.xifengguo_keras import XifengGuoKeras
-from parity.reference.yl_1993 import Yl1993
+from parity.reference.models.capsnet import CapsNet
 
 DIALECTS = {
     "gram-ai": GramAi,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from capsjax import Sizes
 from parity.reference._parts import Stages, length
-from parity.reference.capsnet import CapsNet
+from parity.reference.models.capsnet import CapsNet
 
 
 class RoutedCapsNet(CapsNet):

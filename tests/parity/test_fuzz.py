@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parity.state_files import read_state, write_state
+from parity.layouts.state_files import read_state, write_state
 from tests.fuzz import broken, many, sentence_or
-from train.errors import UserError
+from train.system.errors import UserError
 
 KINDS = (".pt", ".safetensors", ".h5")
 

@@ -21,7 +21,7 @@ import numpy as np
 from tests.soak.tiny import ARGUMENTS
 from tests.train.saved import arrays
 from train.bench.progress import Progress
-from train.writers import read_metrics
+from train.run.log import read_metrics
 
 CADENCE = ("--log-every", "5", "--checkpoint-every", "5", "--evaluate-every", "1000")
 STEPS_PER_KILL = 120
@@ -31,7 +31,7 @@ SECONDS = 4.0
 
 _processes = multiprocessing.get_context("forkserver")
 # What a run imports, once for all of them: that is most of what a tiny one takes.
-_processes.set_forkserver_preload(["train.loop", "train.bench.progress", "sklearn.datasets"])
+_processes.set_forkserver_preload(["train.loop.loop", "train.bench.progress", "sklearn.datasets"])
 
 
 def start(out: Path, steps: int) -> multiprocessing.process.BaseProcess:

@@ -23,9 +23,9 @@ import numpy as np
 from tests.soak.tiny import tiny
 from tests.train.damage import harms
 from train.bench.progress import Progress
-from train.checkpoint import Checkpoints
 from train.data import load_dataset
-from train.program import assemble
+from train.learn.program import assemble
+from train.run.checkpoints import Checkpoints
 
 
 def main() -> int:

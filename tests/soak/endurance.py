@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.soak.tiny import tiny
-from train.loop import fit
-from train.writers import read_metrics
+from train.loop.loop import fit
+from train.run.log import read_metrics
 
 SECONDS = 0.2
 TENTHS = 10

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 import capsjax
-from train.compare.seeds import SeedsProgram
-from train.compilation_cache import keep_compiled_programs
 from train.data import load_dataset
 from train.presets import get_preset
+from train.study.compare.seeds import SeedsProgram
+from train.system.caches import keep_compiled_programs
 
 ITERATIONS = 5
 TOO_HIGH = 10

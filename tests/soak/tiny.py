@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 from train.presets import get_preset
 
 ARGUMENTS = (

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.train.data.formats import small_mnist
-from train.config import FitConfig
-from train.data import Dataset, Split, mnist, multi_mnist
-from train.data.idx_source import IdxSource
+from tests.train.data.small_files import small_mnist
+from train.config.fit import FitConfig
+from train.data import Dataset, Split
+from train.data.made import multi_mnist
+from train.data.sources import mnist
+from train.data.sources.idx_source import IdxSource
 
 ROOT = Path(__file__).parents[2]
 
@@ -78,7 +80,7 @@ def mnist_files(
     made, folder = make_source(train_size=40, test_size=40)
     monkeypatch.setattr(mnist, "MNIST", made)
     monkeypatch.setitem(mnist.SOURCES, "mnist", made)
-    monkeypatch.setattr("train.data.mnist.importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("train.data.sources.mnist.importlib.util.find_spec", lambda _: None)
     return folder
 
 

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 from train.data import Batch
-from train.learning import AXIS, TrainState, initial_state
-from train.metrics import merge
-from train.network import build_model, training_key
-from train.objective import Objective
-from train.optimizer import build_optimizer
-from train.step import data_mesh, make_train_step, replicate, same_wishes, stack_batches
+from train.learn.metrics import merge
+from train.learn.network import build_model, training_key
+from train.learn.objective import Objective
+from train.learn.optimizer import build_optimizer
+from train.learn.step import data_mesh, make_train_step, replicate, same_wishes, stack_batches
+from train.learn.update import AXIS, TrainState, initial_state
 
 VALUES = (0.0, 1.0, 1e30, -1e30, math.inf, math.nan)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from train.evaluate import load_state
-from train.run import load_run
+from train.report.evaluate import load_state
+from train.run.folder import load_run
 
 
 def arrays(out: Path) -> list[np.ndarray]:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.fuzz import broken, many, sentence_or
-from tests.train.data.formats import mat5_bytes, norb_bytes, npy_bytes, tar_bytes, zip_bytes
-from train.config import FitConfig, to_values
-from train.data import cifar, idx, mat5, norb_matrix, npy, npz
-from train.errors import UserError
-from train.images import read_image
-from train.run import load_run
-from train.writers import read_metrics
+from tests.train.data.small_files import mat5_bytes, norb_bytes, npy_bytes, tar_bytes, zip_bytes
+from train.config.fit import FitConfig, to_values
+from train.data.formats import idx, mat5, norb_matrix, npy
+from train.data.formats.images import read_image
+from train.data.sources import cifar, npz
+from train.run.folder import load_run
+from train.run.log import read_metrics
+from train.system.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 10, 3), np.uint8)
 IDX = bytes([0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5]) + bytes(range(60))

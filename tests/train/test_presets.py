@@ -4,13 +4,13 @@ import shlex
 import pytest
 from flax import nnx
 
-from train.config_options import config_changes
+from train.cli.config_options import config_changes
+from train.cli.options import build_parser
 from train.data import load_dataset
 from train.data.catalog import find_source
-from train.errors import UserError
-from train.network import build_model
-from train.options import build_parser
+from train.learn.network import build_model
 from train.presets import describe_preset, get_preset, list_presets
+from train.system.errors import UserError
 
 DIGITS = (8, 8, 1)
 SHAPES = {"digits": DIGITS, "multi_mnist": (36, 36, 1), "mnist-40x40": (40, 40, 1)}

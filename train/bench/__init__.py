@@ -1,1 +1,1 @@
-"""The benchmark: what training costs, in time and memory, and how that grows."""
+"""What training costs, in time and memory, and how that grows; `parity/bench` uses its core."""

@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from train.bench.timing import time_rounds
 from train.data import Dataset, Feed, make_feed
-from train.data.generated import GeneratedSplit
-from train.data.streaming import StreamingFeed
+from train.data.feeds.streaming import StreamingFeed
+from train.data.made.generated import GeneratedSplit
 
 WORKERS = (0, 1, 2)
 _NO_END = 10**9

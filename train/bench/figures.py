@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from train.bench.growth import Growth
-from train.bench.report import describe
 from train.bench.split import NAMES
+from train.bench.tables import describe
 
 _COLOURS = ("#4f6d94", "#7a9e7e", "#c2571a", "#d9a441", "#8a6fa8")
 _REST = "#c9ced6"

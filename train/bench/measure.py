@@ -23,13 +23,13 @@ from train.bench.split import Part, has_parts, measure_parts
 from train.bench.stepping import endless_batches, lower_step, train
 from train.bench.timing import time_rounds
 from train.bench.work import compiled_flops, compiled_forward_work, network_work
-from train.config import FitConfig
+from train.config.fit import FitConfig
 from train.data import Dataset
-from train.errors import UserError
-from train.machine import process_bytes
-from train.network import count_parameters, out_of_memory_is_bad_input
-from train.program import Program, assemble
-from train.step import data_mesh
+from train.learn.network import count_parameters, out_of_memory_is_bad_input
+from train.learn.program import Program, assemble
+from train.learn.step import data_mesh
+from train.system.errors import UserError
+from train.system.machine import process_bytes
 
 PART_SHARE = 0.25
 """A round of a part is so much shorter than one of the whole step."""

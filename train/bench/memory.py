@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from train.errors import UserError
-from train.machine import physical_bytes, process_peak_bytes
+from train.system.errors import UserError
+from train.system.machine import physical_bytes, process_peak_bytes
 
 
 class DoesNotFitError(UserError):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 GROWING_ITERATIONS = (1, 2, 3, 4, 5)
 GROWING_TYPES = (8, 16, 32, 64, 128)

@@ -12,8 +12,8 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 from train.bench.memory import DoesNotFitError
-from train.errors import UserError
-from train.own_routing import trust, trusted
+from train.learn.own_routing import trust, trusted
+from train.system.errors import UserError
 
 T = TypeVar("T")
 

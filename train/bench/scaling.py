@@ -29,10 +29,10 @@ from train.bench.process import in_own_process
 from train.bench.progress import Progress
 from train.bench.stepping import endless_batches, train
 from train.bench.timing import time_rounds
-from train.config import FitConfig
+from train.config.fit import FitConfig
 from train.data import Dataset
-from train.network import out_of_memory_is_bad_input
-from train.program import assemble
+from train.learn.network import out_of_memory_is_bad_input
+from train.learn.program import assemble
 
 Kind = Literal["weak", "strong"]
 KINDS: tuple[Kind, ...] = ("weak", "strong")

@@ -20,9 +20,9 @@ import capsjax
 from train.bench.memory import Footprint, footprint
 from train.bench.timing import time_rounds
 from train.bench.work import compiled_bytes, nominal_flops
-from train.objective import Objective
-from train.optimizer import build_optimizer
-from train.program import Program
+from train.learn.objective import Objective
+from train.learn.optimizer import build_optimizer
+from train.learn.program import Program
 
 NAMES = ("convolutions", "votes", "routing", "decoder", "optimiser")
 _NEEDED = ("features", "primary_caps", "class_caps", "decoder")

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.program import Program
-from train.step import same_wishes, stack_batches
+from train.learn.program import Program
+from train.learn.step import same_wishes, stack_batches
 
 _NO_END = 10**9
 

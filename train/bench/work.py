@@ -18,9 +18,9 @@ import numpy as np
 from flax import nnx
 from jax.interpreters import partial_eval
 
-from train.config import FitConfig
-from train.network import build_model, seen_shape
-from train.objective import Objective
+from train.config.fit import FitConfig
+from train.learn.network import build_model, seen_shape
+from train.learn.objective import Objective
 
 
 def nominal_flops(function: Callable[..., Any], *arguments: Any) -> int:

@@ -17,9 +17,9 @@ from train.data.catalog import (
     load_dataset,
 )
 from train.data.dataset import Batch, Dataset, Examples, Split, stored
-from train.data.evaluation import padded_batches
-from train.data.feed import Feed, FeedKind, make_feed
-from train.data.order import Order
+from train.data.feeds.feed import Feed, FeedKind, make_feed
+from train.data.feeds.order import Order
+from train.data.feeds.padded import padded_batches
 
 __all__ = [
     "Batch",

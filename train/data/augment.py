@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.data.dataset import Batch
-from train.errors import UserError
+from train.system.errors import UserError
 
 ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 

@@ -4,24 +4,23 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from train.data import (
+from train.data.dataset import Dataset
+from train.data.made import affnist_generated, multi_mnist
+from train.data.sources import (
     affnist,
-    affnist_generated,
     cifar,
     digits,
     expanded_mnist,
     fetch,
     mnist,
     mnist_corrupted,
-    multi_mnist,
     npz,
     smallnorb,
     svhn,
 )
-from train.data.dataset import Dataset
-from train.data.idx_source import IdxSource
-from train.data.official import Source
-from train.errors import UserError
+from train.data.sources.idx_source import IdxSource
+from train.data.sources.official import Source
+from train.system.errors import UserError
 
 SOURCES: dict[str, Source] = {
     **cifar.SOURCES,
@@ -83,8 +82,8 @@ def load_dataset(
 
     Args:
         name: one of `list_datasets()`, or of one of its forms: `mnist_corrupted/CORRUPTION`, and
-            `folder:PATH` (see `train.data.folder`) and `npz:FILE` (see `train.data.npz`) for data
-            of one's own.
+            `folder:PATH` and `npz:FILE` (see the files of these names in `sources`) for data of
+            one's own.
         data_dir: a folder with the set's official files; the embedded digits and data of one's own
             need none, sets made of MNIST need MNIST's.
         cache_dir: where prepared sets and downloads are kept; by default the environment variable
@@ -103,7 +102,7 @@ def load_dataset(
     if name == "digits":
         return digits.load()
     if name.startswith(_FOLDER):
-        from train.data import folder  # needs Pillow, which the others do without
+        from train.data.sources import folder
 
         return folder.load(name.removeprefix(_FOLDER), name=name)
     if name.startswith(_NPZ):

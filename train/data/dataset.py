@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from train.errors import UserError
+from train.system.errors import UserError
 
 
 class Batch(NamedTuple):

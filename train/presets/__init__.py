@@ -2,8 +2,7 @@
 
 import inspect
 
-from train.config import FitConfig
-from train.errors import UserError
+from train.config.fit import FitConfig
 from train.presets import (
     affnist,
     affnist_small,
@@ -29,6 +28,7 @@ from train.presets import (
     smallnorb_matrix_capsnet,
     svhn_cropped,
 )
+from train.system.errors import UserError
 
 _RECIPES = {
     "affnist": affnist,

@@ -6,7 +6,7 @@ Time: about 15 seconds.
 Result: 98.3 to 98.6 % of the 359 test images (seeds 0 and 1), November 2026.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="digits-attention_capsnet",

@@ -6,7 +6,7 @@ Time: about 10 seconds.
 Result: 97.8 to 98.9 % of the 359 test images (seeds 1 and 0), November 2026.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="digits-cnn",

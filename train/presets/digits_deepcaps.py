@@ -8,7 +8,7 @@ Time: about 20 seconds.
 Result: 99.2 to 99.4 % of the 359 test images (seeds 0 and 1), November 2026.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="digits-deepcaps",

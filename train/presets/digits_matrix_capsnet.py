@@ -10,7 +10,7 @@ Result: 96.1 to 96.9 % of the 359 test images (seeds 0 to 2), November 2026. At 
 one seed came to 99.2 %, and another to 87.7 %.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="digits-matrix_capsnet",

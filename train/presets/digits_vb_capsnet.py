@@ -8,7 +8,7 @@ Time: about 25 seconds.
 Result: 98.6 to 99.4 % of the 359 test images (seeds 1 and 0), November 2026.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="digits-vb_capsnet",

@@ -10,7 +10,7 @@ Time: about a minute, at 250 images/s beside other work.
 Result: 98.3 to 98.4 % of the 10,000 test images after that epoch (seeds 0 to 2), November 2026.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="mnist-efficient_capsnet",

@@ -13,7 +13,7 @@ of the recipe took 177 seconds on an NVIDIA H100, at 18,922 images/s: 99.60 % (s
 best. The paper's 0.25 % is missed.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="mnist",

@@ -7,7 +7,7 @@ Result: 99.05 to 99.11 % of the 10,000 test images after 2 epochs (seeds 0 to 2)
 99.05 to 99.13 % with `--dtype bfloat16`.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="mnist-small",

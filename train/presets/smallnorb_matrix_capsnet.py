@@ -15,7 +15,7 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 CONFIG = FitConfig(
     preset="smallnorb-matrix_capsnet",

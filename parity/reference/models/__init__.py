@@ -1,7 +1,8 @@
 """Published networks in plain PyTorch, one a file, each the reference of a model of capsjax.
 
-Modules and parameters have the names of capsjax's, as `parity.by_name` wants them. A reference is
-called with images NCHW and labels, and returns everything by name, as `ModelReference` tells.
+Modules and parameters have the names of capsjax's, as `parity.check.by_name` wants them. A
+reference is called with images NCHW and labels, and returns everything by name, as
+`ModelReference` tells.
 """
 
 from parity.reference.models._base import ModelReference

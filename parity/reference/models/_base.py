@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parity.drawing import draw
 from parity.reference._parts import Stages, dense_layers, flatten_images
-from train.objective import Objective
+from parity.reference.drawing import draw
+from train.learn.objective import Objective
 
 
 class ModelReference(nn.Module):
@@ -30,7 +30,7 @@ class ModelReference(nn.Module):
       tiny: arguments of a network in which no two sizes are equal that could be confused.
       objective: what it is trained with.
       published_iterations: of the routing, with which the network is compared.
-      normalises_batch: whether it has batch normalisation; see `parity.family`.
+      normalises_batch: whether it has batch normalisation; see `parity.check.family`.
       pools: whether the largest of several values is passed on; see there, too.
       shows_rounding: whether, on images that are alike, a normalisation makes the rounding of
         equal numbers as large as what they are compared by.
@@ -92,7 +92,7 @@ class ModelReference(nn.Module):
         return None
 
     def draw(self, generator: torch.Generator, *, biases: bool) -> None:
-        """Draws weights that let every part be seen in the results, see `parity.drawing`."""
+        """Draws weights that let every part be seen in the results, see `drawing`."""
         draw(self, generator, biases=biases, deviation=self.deviation)
 
 

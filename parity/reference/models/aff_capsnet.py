@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from capsjax import Sizes
 from parity.reference._parts import Stages, class_mask, length
-from parity.reference.capsnet import squash
 from parity.reference.models._base import DenseDecoder, ModelReference, class_stages
+from parity.reference.models.capsnet import squash
 from parity.reference.routing.uniform import Uniform
 
 

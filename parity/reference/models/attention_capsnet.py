@@ -12,7 +12,7 @@ from parity.reference._parts import Stages, batch_norm
 from parity.reference.models._base import ModelReference
 from parity.reference.routing.inverted_attention import InvertedAttention
 from parity.reference.windows import Windows
-from train.objective import Objective
+from train.learn.objective import Objective
 
 
 class AttentionCapsNet(ModelReference):

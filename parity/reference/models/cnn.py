@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from parity.reference._parts import Stages
 from parity.reference.models._base import ModelReference
-from train.objective import Objective
+from train.learn.objective import Objective
 
 
 class CNN(ModelReference):

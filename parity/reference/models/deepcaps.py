@@ -9,8 +9,8 @@ from torch.nn import functional
 
 import capsjax
 from parity.reference._parts import Stages, batch_norm, class_mask, length
-from parity.reference.capsnet import squash
 from parity.reference.models._base import ModelReference, class_stages
+from parity.reference.models.capsnet import squash
 from parity.reference.routing.dynamic import Dynamic
 
 CELL = ("enter", "middle", "leave", "shortcut")

@@ -12,7 +12,7 @@ from parity.reference._parts import Stages
 from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.em import EM
 from parity.reference.windows import Windows, centres
-from train.objective import Objective
+from train.learn.objective import Objective
 
 
 class MatrixCapsNet(ModelReference):

@@ -11,7 +11,7 @@ from parity.reference._parts import Stages, batch_norm
 from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.self_routing import SelfRouting
 from parity.reference.windows import Windows
-from train.objective import Objective
+from train.learn.objective import Objective
 
 
 class NormalizedConv(nn.Module):

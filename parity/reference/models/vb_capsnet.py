@@ -12,7 +12,7 @@ from parity.reference._parts import Stages, batch_norm
 from parity.reference.models._base import ModelReference
 from parity.reference.routing.variational_bayes import VariationalBayes
 from parity.reference.windows import Windows, centres
-from train.objective import Objective
+from train.learn.objective import Objective
 
 
 class VBCapsNet(ModelReference):

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from capsjax import Sizes
 from parity.reference._parts import Stages, length
-from parity.reference.capsnet import squash
+from parity.reference.models.capsnet import squash
 
 
 class Dynamic(nn.Module):

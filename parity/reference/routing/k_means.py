@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from capsjax import Sizes
 from parity.reference._parts import Stages, length
-from parity.reference.capsnet import squash
+from parity.reference.models.capsnet import squash
 
 
 class KMeans(nn.Module):

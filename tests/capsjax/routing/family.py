@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from capsjax import Routed, Sizes, create_routing
-from capsjax.routing.protocol import asks_for, sized
+from capsjax.routing._base import asks_for, sized
 
 SIZES = Sizes(in_capsules=6, in_dim=4, out_capsules=3, out_dim=16)
 """All different, so that an axis is known by its size."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from parity.pairs import draw_weights
+from parity.check.pairs import draw_weights
 from parity.reference import OTHERS, REFERENCES
 from train.data import load_dataset
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from flax import nnx
 
-from parity import weights
-from parity.importing import configure, describe_dataset
+from parity.check import weights
+from parity.check.pairs import learned
 from parity.layouts import builtin_layouts, get_layout, match, match_parameters
-from parity.pairs import learned
+from parity.layouts.importing import configure, describe_dataset
 from parity.reference import OTHERS, REFERENCES
 from tests.parity.layouts.dialects import OTHER_SIZES, SIZES, build, shapes_of
-from train.network import build_model, count_parameters
+from train.learn.network import build_model, count_parameters
 
 IN_CAPSULES = {"efficient-capsnet": 16, "yl-1993": None}  # the latter's have matrices by type
 PUBLIC = {**REFERENCES, **OTHERS}

@@ -7,9 +7,9 @@ import pytest
 
 import parity.layouts
 from parity.layouts import builtin_layouts, get_layout, list_layouts, read_layout
-from train.errors import UserError
+from train.system.errors import UserError
 
-GRAM_AI = (Path(parity.layouts.__file__).parent / "gram_ai.toml").read_text()
+GRAM_AI = (Path(parity.layouts.__file__).parent / "published" / "gram_ai.toml").read_text()
 
 
 def table(tmp_path: Path, *changes: tuple[str, str], text: str = GRAM_AI) -> Path:
@@ -119,7 +119,7 @@ def test_a_wrong_table_is_told_in_one_sentence(tmp_path, change, message):
     assert "\n" not in str(raised.value)
 
 
-YL_1993 = (Path(parity.layouts.__file__).parent / "yl_1993.toml").read_text()
+YL_1993 = (Path(parity.layouts.__file__).parent / "published" / "yl_1993.toml").read_text()
 OF_ANOTHER_MODEL = [
     (("conv_norm = true", ""), "row for features.norm.bias, features.norm.mean, features.norm"),
     (("primary_bias = true", ""), "row for primary_caps.pose.bias[0], primary_caps.pose.bias[1]"),

@@ -3,7 +3,7 @@ import pytest
 
 from train.bench import data
 from train.bench.data import load_or_imitate
-from train.errors import UserError
+from train.system.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@ import pytest
 
 from train.bench import feed
 from train.bench.feed import measure_feeds
-from train.errors import UserError
-from train.step import data_mesh
+from train.learn.step import data_mesh
+from train.system.errors import UserError
 
 
 def test_every_feed_is_measured(dataset, monkeypatch):

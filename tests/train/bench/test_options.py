@@ -3,8 +3,8 @@ import argparse
 import pytest
 
 from train.bench.options import add_bench_options
-from train.config_options import UserErrorParser
-from train.errors import UserError
+from train.cli.config_options import UserErrorParser
+from train.system.errors import UserError
 
 
 def parse(*arguments: str) -> argparse.Namespace:

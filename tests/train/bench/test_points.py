@@ -1,7 +1,7 @@
 import pytest
 
 from train.bench.points import GROWING_ITERATIONS, GROWING_TYPES, Point, sweep
-from train.errors import UserError
+from train.system.errors import UserError
 
 LIMITS = {"largest_batch": 40, "devices": 1}
 

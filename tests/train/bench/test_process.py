@@ -5,7 +5,7 @@ import pytest
 
 from train.bench.memory import DoesNotFitError
 from train.bench.process import in_own_process
-from train.errors import UserError
+from train.system.errors import UserError
 
 
 def refuse(kind, message):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.__main__ import main
-from train.bench import command, scaling
+from train.bench import runner, scaling
 from train.bench.scaling import Layout, StepTime, all_reduce_seconds, doubled, layouts, predict
 
 
@@ -62,7 +62,7 @@ def four_devices(monkeypatch):
         seconds = (config.batch_size / devices + 2 * (devices - 1)) / 1e3
         return {"step_seconds": seconds, "gradient_bytes": 10**6}
 
-    monkeypatch.setattr(command, "in_own_process", lambda *_, **__: machine)
+    monkeypatch.setattr(runner, "in_own_process", lambda *_, **__: machine)
     monkeypatch.setattr(scaling, "in_own_process", measure)
 
 

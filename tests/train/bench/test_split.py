@@ -7,9 +7,9 @@ from flax import nnx
 from tests.tolerance import assert_close
 from train.bench.split import NAMES, _measure, _parts, has_parts
 from train.bench.work import network_work, nominal_flops
-from train.network import build_model
-from train.objective import Objective
-from train.program import assemble
+from train.learn.network import build_model
+from train.learn.objective import Objective
+from train.learn.program import assemble
 
 
 def test_the_parts_together_are_the_network(config, dataset):

@@ -6,8 +6,8 @@ import pytest
 
 from train.bench.measure import smallest_program
 from train.bench.stepping import endless_batches, lower_step, train
-from train.errors import UserError
-from train.program import assemble
+from train.learn.program import assemble
+from train.system.errors import UserError
 
 
 def test_steps_are_those_of_training(config, dataset):

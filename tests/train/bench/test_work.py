@@ -16,7 +16,7 @@ from train.bench.work import (
     network_work,
     nominal_flops,
 )
-from train.config import FitConfig
+from train.config.fit import FitConfig
 
 FLOAT = jnp.float32
 

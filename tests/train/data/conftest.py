@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.train.data.formats import idx_bytes
+from tests.train.data.small_files import idx_bytes
 from train.data import Split
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from train.data import Batch, centre_crop, shift, shift_batch, shift_examples, vary_batch
 from train.data.augment import random_crop, vary_light
-from train.errors import UserError
+from train.system.errors import UserError
 
 KEY = jax.random.key(0)
 DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.float32, jnp.bfloat16])

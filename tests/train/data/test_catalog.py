@@ -7,7 +7,7 @@ import pytest
 
 from train.data import Dataset, as_file_name, catalog, is_dataset, list_datasets, load_dataset
 from train.data.catalog import find_source, is_at_hand
-from train.errors import UserError
+from train.system.errors import UserError
 
 
 def test_the_names():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from train.data import Dataset, Split
-from train.errors import UserError
+from train.system.errors import UserError
 
 
 def images(n: int = 4, height: int = 3) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.train.data.formats import (
+from tests.train.data.small_files import (
     random,
     small_affnist,
     small_cifar,
@@ -16,20 +16,12 @@ from tests.train.data.formats import (
     small_smallnorb,
     small_svhn,
 )
-from train import loop
-from train.data import (
-    affnist,
-    catalog,
-    cifar,
-    list_datasets,
-    load_dataset,
-    mnist,
-    mnist_corrupted,
-    smallnorb,
-)
-from train.evaluate import evaluate
-from train.loop import fit
-from train.predict import predict
+from train.data import catalog, list_datasets, load_dataset
+from train.data.sources import affnist, cifar, mnist, mnist_corrupted, smallnorb
+from train.loop import loop
+from train.loop.loop import fit
+from train.report.evaluate import evaluate
+from train.report.predict import predict
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 
-from train.config import FitConfig
-from train.errors import UserError
-from train.evaluate import evaluate
-from train.loop import fit
-from train.predict import predict
+from train.config.fit import FitConfig
+from train.loop.loop import fit
+from train.report.evaluate import evaluate
+from train.report.predict import predict
+from train.system.errors import UserError
 
 
 def small(config: FitConfig) -> FitConfig:

@@ -1,0 +1,1 @@
+"""Somebody's own PyTorch module beside capsjax: calling it, comparing it, and why it differs."""

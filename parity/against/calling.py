@@ -1,0 +1,323 @@
+"""A PyTorch module that somebody else wrote: loading it, calling it, finding the capsules in it."""
+
+import dataclasses
+import importlib.util
+import itertools
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from parity.check.pairs import DtypeName
+from parity.cli.against import INPUT_LAYOUTS, InputLayout
+from parity.layouts.state_files import State
+from train.system.errors import UserError
+
+What = Literal["lengths", "poses"]
+
+_CONVOLUTIONS = (torch.conv2d, functional.conv2d)
+
+
+# --- Loading
+
+
+def load_module(spec: str) -> torch.nn.Module:
+    """Makes a module of a class, or with a function, of a Python file; its code is run.
+
+    Args:
+        spec: `FILE.py:NAME`; what has the name is called without arguments.
+
+    Raises:
+        UserError: the file or the name is missing, running it fails, or no module comes out.
+    """
+    file, colon, name = spec.rpartition(":")
+    if not (colon and file and name):
+        raise UserError(f"--against is {spec!r}, but must be FILE.py:CLASS.")
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}.")
+    module = _run(path)
+    try:
+        made = getattr(module, name)
+    except AttributeError as error:
+        there = ", ".join(_classes(module)) or "no module class"
+        raise UserError(f"{path} has no {name}; there is {there}.") from error
+    if isinstance(made, torch.nn.Module):
+        return made
+    if not callable(made):
+        raise UserError(f"{spec} is a {type(made).__name__}, but must be a class or a function.")
+    try:
+        made = made()
+    except Exception as error:  # whatever their code raises
+        raise UserError(
+            f"{spec} cannot be made without arguments ({_reason(error)}): name a function that "
+            "returns the module."
+        ) from error
+    if not isinstance(made, torch.nn.Module):
+        raise UserError(f"{spec} makes a {type(made).__name__}, but must make a torch.nn.Module.")
+    return made
+
+
+def load_weights(
+    module: torch.nn.Module, state: State, *, spec: str, path: Path, dtype: DtypeName
+) -> None:
+    """Gives a module a state dict, all of it, and sets it to evaluation in a dtype.
+
+    Args:
+        module: changed in place.
+        state: the tensors.
+        spec: names the module in messages.
+        path: the file of the tensors.
+        dtype: of parameters and computation.
+
+    Raises:
+        UserError: a tensor is missing, left over, or of another shape.
+    """
+    module.to(dtype=getattr(torch, dtype)).eval()
+    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    problems = [
+        f"{what}: {', '.join(sorted(names))}"
+        for what, names in (
+            ("missing", expected.keys() - state.keys()),
+            ("not in the module", state.keys() - expected.keys()),
+        )
+        if names
+    ]
+    problems += [
+        f"{name} is {list(state[name].shape)}, expected {list(shape)}"
+        for name, shape in expected.items()
+        if name in state and tuple(state[name].shape) != shape
+    ]
+    if problems:
+        raise UserError(f"{path} does not fit {spec}: {'; '.join(problems)}.")
+    tensors = {name: torch.from_numpy(array.astype(dtype)) for name, array in state.items()}
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except Exception as error:  # modules may load in their own way
+        raise UserError(f"{path} does not fit {spec} ({_reason(error)}).") from error
+
+
+def _run(path: Path) -> Any:
+    """Runs a Python file as a module of its own, in which it can import its neighbours."""
+    spec = importlib.util.spec_from_file_location(f"parity_against_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is no Python file: name one that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look themselves up there
+    sys.path.insert(0, str(path.parent.resolve()))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{path} cannot be run ({_reason(error)}).") from error
+    finally:
+        sys.path.pop(0)
+    return module
+
+
+def _classes(module: Any) -> list[str]:
+    return [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, torch.nn.Module)
+        and value.__module__ == module.__name__
+    ]
+
+
+# --- Calling
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """A call of a module that came through.
+
+    Attributes:
+        images: what it was given and can be differentiated by, `[B, H, W, C]`.
+        how: the images' layout, and what else it was given, in words.
+        outputs: the tensors that it returned, by index or key, with dots where they are nested;
+            a single tensor is called `""`.
+        convolutions: kernel `[out, in, y, x]` and strides of each 2-D convolution, in order.
+    """
+
+    images: torch.Tensor
+    how: str
+    outputs: Mapping[str, torch.Tensor]
+    convolutions: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
+
+
+def calls(
+    module: torch.nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    num_classes: int,
+    layout: InputLayout | None,
+    failures: list[str],
+) -> Iterator[Call]:
+    """Calls a module in every way that may be meant, and yields what comes through.
+
+    Args:
+        module: takes `(images)` or `(images, labels)`, labels as integers or one-hot.
+        images: `[B, H, W, C]` in the module's dtype.
+        labels: integers `[B]`.
+        num_classes: length of a one-hot label.
+        layout: how the module wants its images; None to try NCHW, NHWC and, for images of one
+            channel, `[B, H W]`.
+        failures: takes the reason of every call that failed.
+    """
+    truth = torch.from_numpy(labels.astype(np.int64))
+    one_hot = functional.one_hot(truth, num_classes).to(torch.from_numpy(images).dtype)
+    layouts = [layout] if layout else INPUT_LAYOUTS[: 3 if images.shape[-1] == 1 else 2]
+    further = {"": (), " and labels": (truth,), " and one-hot labels": (one_hot,)}
+    for name, (what, arguments) in itertools.product(layouts, further.items()):
+        seen = torch.from_numpy(images.copy()).requires_grad_()
+        how = f"{name.upper()} images{what}"
+        try:
+            with warnings.catch_warnings(), _Convolutions() as watched:
+                warnings.simplefilter("ignore")  # theirs, not ours
+                returned = module(_laid_out(seen, name), *arguments)
+        except Exception as error:  # whatever their code raises
+            failures.append(f"{how} {list(_laid_out(seen, name).shape)}: {_reason(error)}")
+            continue
+        yield Call(seen, how, dict(_tensors(returned)), tuple(watched.seen))
+
+
+def _laid_out(images: torch.Tensor, layout: InputLayout) -> torch.Tensor:
+    if layout == "nchw":
+        return images.permute(0, 3, 1, 2).contiguous()
+    return images.flatten(1) if layout == "flat" else images
+
+
+class _Convolutions(TorchFunctionMode):
+    """Notes the kernels and strides of convolutions: no tensor of a state dict tells strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        if func in _CONVOLUTIONS:
+            given = dict(zip(("input", "weight", "bias", "stride"), args, strict=False)) | kwargs
+            stride = given.get("stride", 1)
+            strides = (stride, stride) if isinstance(stride, int) else tuple(stride)
+            self.seen.append((tuple(given["weight"].shape), strides))
+        return func(*args, **kwargs)
+
+
+def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in nested containers, by their names."""
+    if isinstance(value, torch.Tensor):
+        yield name, value
+        return
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    elif isinstance(value, list | tuple):
+        value = dict(enumerate(value))
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _tensors(item, f"{name}.{key}" if name else str(key))
+
+
+# --- Finding the capsules
+
+
+@dataclass(frozen=True)
+class View:
+    """How a tensor holds capsules.
+
+    Attributes:
+        name: of the tensor, see `Call.outputs`.
+        what: `"lengths"` `[B, J]` or `"poses"` `[B, J, D]`.
+        order: of the tensor's axes, units left out, which axis of those each is.
+        sizes: those of `[B, J]` or `[B, J, D]`.
+        certain: whether sizes alone tell the order.
+    """
+
+    name: str
+    what: What
+    order: tuple[int, ...]
+    sizes: tuple[int, ...]
+    certain: bool
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor as `[B, J]` or `[B, J, D]`; gradients flow through."""
+        laid_out = tensor.reshape([self.sizes[axis] for axis in self.order])
+        return laid_out.permute([self.order.index(axis) for axis in range(len(self.sizes))])
+
+
+def view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> View | None:
+    """How a tensor holds capsule lengths or poses; None if it has not their shape.
+
+    Args:
+        name: of the tensor.
+        tensor: in any shape.
+        sizes: batch, classes and dimension of the class capsules.
+    """
+    if not tensor.is_floating_point():
+        return None
+    shape = [size for size in tensor.shape if size != 1]
+    choices: tuple[tuple[What, tuple[int, ...]], ...] = (("lengths", sizes[:2]), ("poses", sizes))
+    for what, wanted in choices:
+        orders = [
+            order
+            for order in itertools.permutations(range(len(wanted)))
+            if [wanted[axis] for axis in order if wanted[axis] != 1] == shape
+        ]
+        if orders:
+            distinct = [size for size in wanted if size != 1]
+            return View(name, what, orders[0], wanted, len(set(distinct)) == len(distinct))
+    return None
+
+
+def find_capsules(
+    outputs: Mapping[str, torch.Tensor], wanted: str | None, sizes: tuple[int, int, int]
+) -> View:
+    """The one tensor that holds capsule lengths or poses.
+
+    Args:
+        outputs: see `Call.outputs`.
+        wanted: index or key of the tensor, or of a container that holds it; None for any.
+        sizes: batch, classes and dimension of the class capsules.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    there = ", ".join(f"{name or 'one tensor'} {list(t.shape)}" for name, t in outputs.items())
+    there = there or "no tensor"
+    inside = {
+        name: tensor
+        for name, tensor in outputs.items()
+        if wanted is None or name == wanted or name.startswith(f"{wanted}.")
+    }
+    if not inside:
+        raise UserError(f"the module returns no output {wanted!r}; there is {there}.")
+    views = [view for name, tensor in inside.items() if (view := view_of(name, tensor, sizes))]
+    if len(views) == 1:
+        return views[0]
+    batch, classes, dim = sizes
+    shapes = f"capsule lengths {[batch, classes]} or poses {[batch, classes, dim]}"
+    if not views:
+        which = "no output of the module" if wanted is None else f"the output {wanted!r}"
+        has = "has" if wanted is None else "has not"
+        raise UserError(f"{which} {has} the shape of {shapes}; there is {there}.")
+    names = ", ".join(f"{view.name} {list(outputs[view.name].shape)}" for view in views)
+    raise UserError(
+        f"more than one output of the module has the shape of {shapes}: choose with --output one "
+        f"of {names}."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what somebody else's code raised."""
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

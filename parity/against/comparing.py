@@ -1,0 +1,495 @@
+"""`python -m parity check --against`: capsjax beside a PyTorch module that somebody else wrote."""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from parity.against.calling import (
+    Call,
+    View,
+    What,
+    calls,
+    find_capsules,
+    load_module,
+    load_weights,
+)
+from parity.against.diagnosis import Diagnosis, Target, diagnose
+from parity.check import tolerance, weights
+from parity.check.arithmetic import exact
+from parity.check.cases import reduction_lengths
+from parity.check.comparison import Error, error_between
+from parity.check.inputs import cut_to_size, load_images
+from parity.check.pairs import DtypeName, Pair
+from parity.cli.against import SIDES, InputLayout
+from parity.layouts import Match, get_layout, match
+from parity.layouts.importing import AUTO, Images, configure, recognise
+from parity.layouts.state_files import State, read_state
+from train.config.fit import FitConfig
+from train.data import Split
+from train.learn.network import build_model
+from train.learn.objective import Objective
+from train.system.errors import UserError
+
+BATCHES = (7, 11, 13, 17)
+"""Images; the first number that is neither the number of classes nor a dimension."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes:
+        stage: `lengths`, `poses` or `gradient of the images`.
+        error: how far the module is from capsjax, by its own largest value.
+        limit: the largest relative error that is accepted.
+    """
+
+    stage: str
+    error: Error
+    limit: float
+
+    @property
+    def held(self) -> bool:
+        """Whether the error is within the limit."""
+        return self.error.relative <= self.limit
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison with a module found.
+
+    Attributes:
+        module: where it is from.
+        layout: the name of its weights' layout.
+        dtype: of the computation.
+        image_shape: `(height, width, channels)`.
+        call: how the module was called, in words.
+        output: name and shape of what it returned and was compared, in words.
+        rows: the comparisons.
+        notes: what else is to be known.
+        diagnosis: why the numbers differ; None where they agree.
+    """
+
+    module: str
+    layout: str
+    dtype: DtypeName
+    image_shape: tuple[int, int, int]
+    call: str
+    output: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    diagnosis: Diagnosis | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is within its limit."""
+        return all(row.held for row in self.rows)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compares, prints what was found, writes `--json`; returns 0 if it agrees, 1 if not.
+
+    Raises:
+        UserError: on bad input.
+    """
+    if options.weights is None:
+        raise UserError("--against needs the module's weights: give --weights FILE.")
+    if options.report is not None:
+        raise UserError("--report is not made with --against: take --json.")
+    outcome = compare_module(
+        options.against,
+        options.weights,
+        layout=options.layout or AUTO,
+        output=options.output,
+        input_layout=options.input,
+        image_size=options.image_shape,
+        x64=options.x64,
+        data_dir=options.data_dir,
+        seed=options.seed,
+    )
+    print(text(outcome))
+    if options.json is not None:
+        try:
+            options.json.write_text(json.dumps(as_json(outcome), indent=2) + "\n")
+        except OSError as error:
+            raise UserError(f"{options.json} cannot be written ({error.strerror}).") from error
+    return 0 if outcome.passed else 1
+
+
+def compare_module(
+    spec: str,
+    path: Path,
+    *,
+    layout: str = AUTO,
+    output: str | None = None,
+    input_layout: InputLayout | None = None,
+    image_size: tuple[int, int] | None = None,
+    x64: bool = False,
+    data_dir: Path | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """Gives a module and capsjax the same weights and images and compares what comes out.
+
+    Args:
+        spec: `FILE.py:NAME`, see `load_module`.
+        path: the weights, see `read_state`.
+        layout: the name of a layout, the path of a TOML file, or `"auto"`.
+        output: which output, see `find_capsules`.
+        input_layout: how the module wants its images; None to try.
+        image_size: height and width of the images; None to find out.
+        x64: compute in float64.
+        data_dir: a folder with MNIST's official files; without, the embedded digits are taken.
+        seed: of which images are taken, and of the weights in the sum that is differentiated.
+
+    Returns:
+        Errors, limits and, where an error is beyond its limit, the diagnosis.
+
+    Raises:
+        UserError: on bad input.
+    """
+    dtype: DtypeName = "float64" if x64 else "float32"
+    state = read_state(path)
+    table = recognise(path, state) if layout == AUTO else get_layout(layout)
+    found = match(table, {name: tensor.shape for name, tensor in state.items()})
+    if not found.fits:
+        problems = "; ".join(found.problems())
+        raise UserError(f"{path} does not fit the layout {table.name}: {problems}.")
+    if broken := [name for name, tensor in state.items() if not _is_sound(tensor)]:
+        raise UserError(f"{path} has values that are no finite floats in {', '.join(broken)}.")
+    if table.model != "capsnet":
+        raise UserError(
+            f"the layout {table.name} is of {table.model}, and --against compares modules with "
+            f"capsnet alone: python -m parity check --layout {table.name} proves the layout."
+        )
+    module = load_module(spec)
+    load_weights(module, state, spec=spec, path=path, dtype=dtype)
+    _, split = load_images(data_dir)
+    order = np.random.default_rng(seed).permutation(len(split))
+    split = Split(split.images[order], split.labels[order])
+    with exact(x64=x64), _torch_default(dtype):
+        call, view, images = _call(
+            module,
+            found,
+            split,
+            spec=spec,
+            dtype=dtype,
+            output=output,
+            input_layout=input_layout,
+            image_size=image_size,
+        )
+        pair = _pair(module, call, found, state, path, dtype)
+        return _compare(pair, call, view, images, spec=spec, table=table.name, seed=seed)
+
+
+def text(outcome: Outcome) -> str:
+    """The outcome as a person reads it: a table, notes, and the verdict."""
+    lines = [
+        f"{outcome.module} as the layout {outcome.layout}, {outcome.dtype}, given {outcome.call}; "
+        f"compared: {outcome.output}",
+        "",
+    ]
+    table: list[tuple[str, ...]] = [("stage", "shape", "absolute", "relative", "limit", "verdict")]
+    for row in outcome.rows:
+        shape = "x".join(map(str, row.error.shape))
+        numbers = (f"{x:.1e}" for x in (row.error.absolute, row.error.relative, row.limit))
+        table.append((row.stage, shape, *numbers, "ok" if row.held else "DIFFERS"))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        lines.append("  ".join(padded).rstrip())
+    lines.append("")
+    lines += [f"note: {row.stage}: {row.error.note}" for row in outcome.rows if row.error.note]
+    lines += [f"note: {note}" for note in outcome.notes]
+    if outcome.diagnosis is not None:
+        lines.append(f"diagnosis: {outcome.diagnosis.sentence()}.")
+    lines.append(
+        "PASS: the module and capsjax agree."
+        if outcome.passed
+        else "FAIL: the module and capsjax differ."
+    )
+    return "\n".join(lines)
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as plain values; an error that is not finite is null."""
+    diagnosis = outcome.diagnosis
+    return {
+        "passed": outcome.passed,
+        "module": outcome.module,
+        "layout": outcome.layout,
+        "dtype": outcome.dtype,
+        "image_shape": list(outcome.image_shape),
+        "call": outcome.call,
+        "output": outcome.output,
+        "stages": [
+            {
+                "stage": row.stage,
+                "shape": list(row.error.shape),
+                "absolute": _finite(row.error.absolute),
+                "relative": _finite(row.error.relative),
+                "limit": row.limit,
+                "held": row.held,
+            }
+            for row in outcome.rows
+        ],
+        "notes": list(outcome.notes),
+        "diagnosis": diagnosis
+        and {
+            "sentence": diagnosis.sentence(),
+            "tried": diagnosis.tried,
+            "agreeing": [
+                {
+                    "switches": [switch.name for switch in finding.switches],
+                    "forward": _finite(finding.forward),
+                    "gradient": None if finding.gradient is None else _finite(finding.gradient),
+                }
+                for finding in diagnosis.agreeing
+            ],
+        },
+    }
+
+
+@contextlib.contextmanager
+def _torch_default(dtype: DtypeName) -> Iterator[None]:
+    """Makes tensors that a module creates without a dtype of the same as its parameters."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _is_sound(tensor: np.ndarray) -> bool:
+    is_float = jnp.issubdtype(tensor.dtype, jnp.floating)
+    return is_float and bool(np.isfinite(tensor.astype(np.float64)).all())
+
+
+# --- The module
+
+
+def _call(
+    module: torch.nn.Module,
+    found: Match,
+    split: Split,
+    *,
+    spec: str,
+    dtype: DtypeName,
+    output: str | None,
+    input_layout: InputLayout | None,
+    image_size: tuple[int, int] | None,
+) -> tuple[Call, View, np.ndarray]:
+    """Calls a module with images of every size and layout that it may want.
+
+    Returns:
+        The first call whose output holds capsules; how; and the images, `[B, H, W, C]`.
+
+    Raises:
+        UserError: there is none.
+    """
+    classes, dim = found.sizes["j"], found.sizes["d"]
+    batch = next(size for size in BATCHES if size not in (classes, dim))
+    config = found.layout.config()
+    failures: list[str] = []
+    misfit: UserError | None = None
+    for height, width in [image_size] if image_size else _image_sizes(found):
+        cut = cut_to_size(split, (height, width, found.sizes["c"]))
+        images = cut.images[:batch].astype(np.float64) / 255
+        images = ((images - config.input_mean) / config.input_std).astype(dtype)
+        # Digits that are no class of the module's are shown under the label of one.
+        labels = cut.labels[:batch] % classes
+        for call in calls(
+            module, images, labels, num_classes=classes, layout=input_layout, failures=failures
+        ):
+            try:
+                view = find_capsules(call.outputs, output, (batch, classes, dim))
+            except UserError as error:
+                misfit = misfit or error
+                continue
+            return call, view, images
+    if misfit is not None:
+        raise misfit
+    shown = "; ".join(failures[:3]) + ("; ..." if len(failures) > 3 else "")
+    raise UserError(
+        f"{spec} cannot be called ({shown}): --input and --image-shape say what it is to be given."
+    )
+
+
+def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:
+    """Heights and widths that the images may have, the likely ones first."""
+    if found.pixels is None:
+        yield from ((side, side) for side in SIDES)
+        return
+    area = found.pixels // found.sizes["c"]
+    heights = [height for height in range(1, area + 1) if area % height == 0]
+    pairs = [(height, area // height) for height in heights]
+    kernel = found.sizes["y features.conv"]
+    fitting = [pair for pair in pairs if min(pair) >= kernel]
+    yield from sorted(fitting, key=lambda pair: (abs(math.log(pair[0] / pair[1])), -pair[0]))
+
+
+# --- capsjax
+
+
+def _pair(
+    module: torch.nn.Module,
+    call: Call,
+    found: Match,
+    state: State,
+    path: Path,
+    dtype: DtypeName,
+) -> Pair:
+    """The module beside a capsjax network with its weights, and with the strides of the call.
+
+    Raises:
+        UserError: the weights are of another network.
+    """
+    images = Images(_shape(call), tuple(map(str, range(found.sizes["j"]))))
+
+    def change(config: FitConfig) -> FitConfig:
+        options = {**config.model_options, **_strides(call, found)}
+        return dataclasses.replace(config, model_options=options, dtype=dtype, param_dtype=dtype)
+
+    config = configure(found, "digits", images, change)
+    classes = len(images.class_names)
+    model = nnx.eval_shape(lambda: build_model(config, images.shape, classes))
+    try:
+        weights.load(model, found.to_capsjax(state))
+    except ValueError as error:
+        options = ", ".join(
+            f"{name} = {config.model_options.get(name, default)}"
+            for name, default in (("conv_stride", 1), ("primary_stride", 2))
+        )
+        raise UserError(
+            f"{path} does not fit capsjax's network for images of "
+            f"{'x'.join(map(str, images.shape))} with {options}: {error}; --image-shape and, in a "
+            "layout of your own, model_options say otherwise."
+        ) from error
+    return Pair(module, model, Objective.of(config), found.to_capsjax)
+
+
+def _strides(call: Call, found: Match) -> dict[str, int]:
+    """The strides that the module's convolutions were seen to have."""
+    sizes = found.sizes
+    kernels = {
+        "conv_stride": (sizes["f"], sizes["c"], sizes["y features.conv"]),
+        "primary_stride": (None, sizes["f"], sizes["y primary_caps.conv"]),
+    }
+    seen = {}
+    # The first convolution is the first that was called, that of the capsules the last.
+    for (shape, strides), name in zip(
+        [*call.convolutions[:1], *call.convolutions[1:][-1:]], kernels, strict=False
+    ):
+        out, *rest = kernels[name]
+        if list(shape[1:3]) == rest and out in (None, shape[0]) and len(set(strides)) == 1:
+            seen[name] = strides[0]
+    return seen
+
+
+def _shape(call: Call) -> tuple[int, int, int]:
+    height, width, channels = call.images.shape[1:]
+    return int(height), int(width), int(channels)
+
+
+# --- Both
+
+
+def _compare(
+    pair: Pair, call: Call, view: View, images: np.ndarray, *, spec: str, table: str, seed: int
+) -> Outcome:
+    """Compares the output and the gradient, and diagnoses a difference."""
+    notes = []
+    if not view.certain:
+        sizes = "x".join(map(str, view.sizes))
+        notes.append(f"axes of equal size: the output is taken as {sizes} in this order")
+    expected = view.of(call.outputs[view.name])
+    output = expected.detach().numpy()
+    cotangent = np.random.default_rng(seed).normal(size=output.shape).astype(output.dtype)
+    gradient, reason = _module_gradient(expected, call.images, cotangent)
+    if reason:
+        notes.append(f"the gradient is not compared: {reason}")
+    dtype: DtypeName = "float64" if pair.dtype == np.float64 else "float32"
+    lengths = reduction_lengths(pair, len(images))
+    target = Target(
+        view.what,
+        output,
+        cotangent,
+        gradient,
+        tolerance.limit("forward", dtype, lengths.routed),
+        tolerance.limit("gradient", dtype, lengths.gradient),
+    )
+    actual, actual_gradient = _capsjax(pair.model, images, target)
+    rows = [Row(view.what, error_between(actual, output), target.forward_limit)]
+    if gradient is not None:
+        error = error_between(actual_gradient, gradient)
+        rows.append(Row("gradient of the images", error, target.gradient_limit))
+    agrees = all(row.held for row in rows)
+    name = view.name or "its output"
+    return Outcome(
+        spec,
+        table,
+        dtype,
+        _shape(call),
+        f"{len(images)} {call.how} of {'x'.join(map(str, _shape(call)))}",
+        f"{name} {list(call.outputs[view.name].shape)} as {view.what}",
+        tuple(rows),
+        tuple(notes),
+        None if agrees else diagnose(pair.model, images, target),
+    )
+
+
+def _module_gradient(
+    output: torch.Tensor, images: torch.Tensor, cotangent: np.ndarray
+) -> tuple[np.ndarray | None, str]:
+    """The gradient of the weighted sum of the output, or why there is none."""
+    if not output.requires_grad:
+        return None, "the module's output is cut off from its images"
+    try:
+        (gradient,) = torch.autograd.grad(
+            (output * torch.from_numpy(cotangent)).sum(), images, allow_unused=True
+        )
+    except RuntimeError as error:  # an operation without derivative, or a change in place
+        return None, f"the module is not differentiable ({str(error).splitlines()[0]})"
+    if gradient is None:
+        return None, "the module's output is cut off from its images"
+    return gradient.numpy(), ""
+
+
+def _capsjax(model: Any, images: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
+    """The output of a `CapsNet` that is compared, and its gradient."""
+    graphdef, state = nnx.split(model)
+    compute = _compiled(graphdef, target.what)
+    output, gradient = jax.device_get(compute(state, jnp.asarray(images), target.cotangent))
+    return output, gradient
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(graphdef: nnx.GraphDef, what: What) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    @jax.jit
+    def compute(state: Any, images: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def weighted(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+            returned = nnx.merge(graphdef, state)(images)
+            output = returned.lengths if what == "lengths" else returned.capsules.pose
+            return jnp.sum(output * cotangent), output
+
+        gradient, output = jax.grad(weighted, has_aux=True)(images)
+        return output, gradient
+
+    return compute
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

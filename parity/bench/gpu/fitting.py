@@ -1,0 +1,79 @@
+"""Training as `fit` does it: what an epoch takes, and how good the recipe is."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Iterator
+
+from parity.bench.gpu.task import Found, Task
+from train.config.fit import FitConfig
+from train.loop.loop import fit
+from train.run.log import read_metrics
+
+_MARGIN = 0.85
+"""Share of the time that is left for which a run is planned."""
+
+
+def measure_epoch(task: Task) -> Iterator[Found]:
+    """Finds, under `run`, a short run (see `_fit`) at the fastest batch size."""
+    config = dataclasses.replace(
+        task.plan.config,
+        batch_size=task.best_batch,
+        dtype=task.plan.dtype,
+        epochs=task.plan.probe_epochs,
+    )
+    yield {"run": _fit(task, config, f"epoch-{config.dtype}")}
+
+
+def measure_recipe(task: Task) -> Iterator[Found]:
+    """Finds, under each dtype, `probe` and `run`: a short run, and one as long as time allows.
+
+    The short one tells what an epoch takes. Both are of the recipe, at its own batch size; the
+    learning rate falls over the run, however long that is.
+    """
+    plan = task.plan
+    for number, dtype in enumerate(plan.fit_dtypes):
+        until = time.monotonic() + task.left() / (len(plan.fit_dtypes) - number)
+        config = dataclasses.replace(plan.config, dtype=dtype, epochs=plan.probe_epochs)
+        probe = _fit(task, config, f"probe-{dtype}")
+        yield {dtype: {"probe": probe}}
+        once = probe["seconds"] - plan.probe_epochs * probe["epoch_seconds"]
+        time_for_epochs = _MARGIN * (until - time.monotonic() - once)
+        epochs = min(plan.config.epochs, time_for_epochs // probe["epoch_seconds"])
+        if epochs >= 1:
+            run = _fit(task, dataclasses.replace(config, epochs=epochs), f"recipe-{dtype}")
+            yield {dtype: {"probe": probe, "run": run}}
+
+
+def _fit(task: Task, config: FitConfig, name: str) -> Found:
+    """Trains, and keeps the run without its checkpoints in the report's folder.
+
+    Returns:
+        The run's `summary`, its `epochs`, `dtype` and `batch_size`, `training_seconds` of an epoch
+        without evaluation, `epoch_seconds` with all there is, and `seconds` of the whole run.
+    """
+    folder = task.scratch / name
+    begun = time.monotonic()
+    summary = fit(config, out=folder, data_dir=task.data_dir)
+    seconds = time.monotonic() - begun
+    rows = [row for row in read_metrics(folder / "metrics.jsonl") if row["split"] == "train"]
+    shutil.copytree(
+        folder,
+        task.out / "runs" / name,
+        ignore=shutil.ignore_patterns("checkpoints"),
+        dirs_exist_ok=True,
+    )
+    last = rows[-1]
+    # The first epoch compiles the training step, what follows it the evaluation.
+    first = next(row for row in rows if row["epoch"] >= min(2, config.epochs - 1))
+    examples = last["step"] * config.batch_size / last["epoch"]
+    return {
+        "summary": summary,
+        "epochs": config.epochs,
+        "dtype": config.dtype,
+        "batch_size": config.batch_size,
+        "training_seconds": examples / summary["images_per_second"],
+        "epoch_seconds": (last["wall_seconds"] - first["wall_seconds"])
+        / (last["epoch"] - first["epoch"]),
+        "seconds": seconds,
+    }

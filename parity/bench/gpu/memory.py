@@ -1,0 +1,93 @@
+"""The memory of a training step for an image, and the largest batch that trains."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import numpy as np
+
+from capsjax.routing.dense import IMPLEMENTATIONS
+from parity.bench.gpu.plan import Plan
+from parity.bench.gpu.task import Found, Task, attempt
+from train.bench.data import load_or_imitate
+from train.bench.measure import smallest_program
+from train.bench.memory import footprint, peak_bytes, room
+from train.bench.stepping import endless_batches, lower_step, train
+from train.config.fit import FitConfig
+from train.data import Dataset, Split
+from train.learn.program import assemble
+
+SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
+"""Of the predicted batch size, tried one after the other: the compiler plans not all of memory."""
+
+
+def measure(task: Task) -> Iterator[Found]:
+    """Finds `room`, `implementations` and `largest`.
+
+    `room` is the bytes that a program may take on a device. Under the name of an implementation
+    there are `bytes_per_image` and `fixed_bytes` of all devices together and the `batch_size` that
+    is predicted to fit, or a `failure`. `largest` is of the implementation that takes the least for
+    an image: the `batch_size` that trained, the sizes that `failed` before, and `peak_bytes`.
+    """
+    # JAX keeps a quarter of a GPU's memory to itself, unless told otherwise before it is asked.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
+    plan = task.plan
+    devices = jax.local_devices()
+    yield {"room": room(devices)}
+    dataset, _ = load_or_imitate(plan.config.dataset, data_dir=task.data_dir)
+    found: Found = {}
+    for name in IMPLEMENTATIONS:
+        found[name] = attempt(partial(_line, plan, name, dataset, room(devices)))
+        yield {"implementations": found}
+    ran = [name for name in found if found[name]["failure"] is None]
+    if not ran:
+        return
+    smallest = min(ran, key=lambda name: found[name]["bytes_per_image"])
+    sizes = [int(share * found[smallest]["batch_size"]) for share in SHARES]
+    failed: list[int] = []
+    for size in [size // len(devices) * len(devices) for size in sizes]:
+        config = plan.training(size, smallest)
+        result = attempt(partial(_train, config, _enlarged(dataset, size)))
+        if result["failure"] is None:
+            yield {"largest": {"implementation": smallest, "failed": failed, **result}}
+            return
+        failed.append(size)
+        yield {"largest": {"implementation": smallest, "failed": failed, **result}}
+
+
+def _line(plan: Plan, implementation: str, dataset: Dataset, budget: int) -> Found:
+    """The straight line through what the compiler plans for two batch sizes."""
+    program = smallest_program(plan.training(1, implementation), dataset, None)
+    devices = program.mesh.devices.size
+    small, large = plan.memory_batches
+    needs = [
+        devices * footprint(lower_step(program, size).compile()).total for size in (small, large)
+    ]
+    per_image = (needs[1] - needs[0]) / (large - small)
+    fixed = needs[0] - per_image * small
+    fitting = int((devices * budget - fixed) / max(per_image, 1.0))
+    return {
+        "bytes_per_image": per_image,
+        "fixed_bytes": fixed,
+        "batch_size": max(devices, min(fitting, plan.most_images)),
+    }
+
+
+def _enlarged(dataset: Dataset, size: int) -> Dataset:
+    """A data set whose training split, repeated, holds a batch."""
+    if len(dataset.train) >= size:
+        return dataset
+    chosen = np.arange(size) % len(dataset.train)
+    batch = dataset.train.gather(chosen)
+    train = Split(batch.images, batch.labels)
+    return Dataset(dataset.name, train, dataset.test, dataset.class_names)
+
+
+def _train(config: FitConfig, dataset: Dataset) -> Found:
+    program = assemble(config, dataset)
+    train(program, endless_batches(program), 2)
+    return {
+        "batch_size": config.batch_size,
+        "peak_bytes": peak_bytes(list(program.mesh.devices.flat)),
+    }

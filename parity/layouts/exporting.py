@@ -1,0 +1,203 @@
+"""From a run of `python -m train` to a file of PyTorch weights."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import capsjax
+from capsjax.capsules import squash_from
+from parity.check import weights
+from parity.layouts import Layout, Match, get_layout, match_parameters
+from parity.layouts.state_files import require_suffix, with_counters, write_state
+from train.config.fit import FitConfig
+from train.learn.network import seen_shape
+from train.learn.own_routing import is_own, make_routing, takes_iterations
+from train.report.evaluate import load_state
+from train.run.checkpoints import Which
+from train.run.folder import Run, load_run
+from train.system.errors import UserError
+
+_OF_THE_DECODER = ("reconstruction_weight", "mask_in_training", "mask_in_test")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What has been exported.
+
+    Attributes:
+        layout: the layout.
+        step: of the checkpoint.
+        tensors: how many were written.
+        parameters: number of their values, statistics of batches not among them.
+        differences: in what the run computes something else than the layout's network.
+    """
+
+    layout: Layout
+    step: int
+    tensors: int
+    parameters: int
+    differences: tuple[str, ...]
+
+
+def export_run(
+    folder: Path,
+    *,
+    layout: str,
+    out: Path,
+    which: Which = "last",
+    overwrite: bool = False,
+    force: bool = False,
+) -> Exported:
+    """Writes the weights of a run as a PyTorch network calls and turns them.
+
+    Args:
+        folder: the run.
+        layout: the name of a layout, or the path of a TOML file.
+        out: the file; its suffix says of which kind.
+        which: the newest checkpoint, or the one with the highest test accuracy.
+        overwrite: replace the file, if there is one.
+        force: write the weights although the run computes something else than the layout's network.
+
+    Raises:
+        UserError: on bad input, or if the layout cannot say what the run computes; nothing is
+            written then.
+    """
+    run, table = load_run(folder), get_layout(layout)
+    require_suffix(out, table.formats)
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists: replace it (--overwrite), or choose another --out.")
+    if is_own(run.config.routing):
+        raise UserError(
+            f"{folder} routes with {run.config.routing}, which no layout has: nothing is exported."
+        )
+    different = differences(run, table)
+    if different and not force:
+        raise UserError(
+            "\n  ".join(
+                [
+                    f"{folder} computes something else than {table.name}, whose network would not "
+                    "give the same results; --force writes the weights all the same. They differ "
+                    "in:",
+                    *different,
+                ]
+            )
+        )
+    _, state = load_state(run, which, devices=1)
+    parameters = weights.by_name(state.weights)
+    learned = {
+        name: np.asarray(jax.device_get(array))
+        for name, array in {**parameters, **weights.by_name(state.model_state)}.items()
+    }
+    found = match_parameters(table, {name: array.shape for name, array in learned.items()})
+    _require_complete(run, found)
+    tensors = with_counters(found.to_source(learned), int(state.step))
+    write_state(out, tensors)
+    return Exported(
+        table,
+        int(state.step),
+        len(tensors),
+        sum(array.size for array in parameters.values()),
+        tuple(different),
+    )
+
+
+def differences(run: Run, layout: Layout) -> list[str]:
+    """In what a run computes something else than a layout's network of the same sizes.
+
+    Sizes are no difference, and neither is what else the PyTorch network has as an argument.
+
+    Returns:
+        A text for each field, with the run's value and the layout's.
+    """
+    config = run.config
+    expected = layout.config(seen_shape(config, run.image_shape), run.num_classes)
+    if config.model != expected.model:
+        return [f"model: {config.model!r}, expected {expected.model!r}"]
+    compared = layout.table.compared
+    ours, theirs = _behaviour(config, compared), _behaviour(expected, compared)
+    if _options(config).get("decoder_hidden") is None:
+        for name in (*_OF_THE_DECODER, "model_options decoder_combine"):
+            ours.pop(name, None)
+    return [
+        f"{name}: {value!r}, expected {theirs.get(name)!r}"
+        for name, value in ours.items()
+        if not _same(value, theirs.get(name))
+    ]
+
+
+def _options(config: FitConfig) -> dict[str, Any]:
+    """The options of the model, with every default written out."""
+    return {**capsjax.published_options(config.model), **config.model_options}
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-9)
+    return a == b
+
+
+def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:
+    """What a configuration computes, apart from sizes, with every default written out.
+
+    Args:
+        config: the configuration.
+        compared: options of the model that matter.
+    """
+    values: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in (
+            "input_mean",
+            "input_std",
+            "loss",
+            "standardise",
+            "margin_of",
+            "margin_power",
+            "margin_weight",
+            *_OF_THE_DECODER,
+            "routing",
+        )
+    }
+    options = _options(config)
+    values |= {f"model_options {name}": _plain(name, options[name]) for name in compared}
+    return values | _routing(config)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A value of an option as it is compared, whether it was Python's or came from a file."""
+    if name.endswith("squash"):
+        return squash_from(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _routing(config: FitConfig) -> dict[str, Any]:
+    iterations = {"iterations": config.routing_iterations}
+    routing: Any = make_routing(
+        config.routing,
+        **config.routing_options,
+        **(iterations if takes_iterations(config.routing) else {}),
+    )
+    if isinstance(routing, capsjax.LearnedPrior):
+        routing = routing.routing
+    if not dataclasses.is_dataclass(routing):
+        return {}
+    values = {f.name: getattr(routing, f.name) for f in dataclasses.fields(routing)}
+    passes = {"routing_iterations": values.pop("iterations", None)}
+    return {**passes, **{f"routing_options {name}": v for name, v in values.items()}}
+
+
+def _require_complete(run: Run, found: Match) -> None:
+    lines = []
+    if found.missing:
+        lines.append(f"parameters that the run has not: {', '.join(found.missing)}")
+    if found.extra:
+        lines.append(f"parameters that the layout has not: {', '.join(found.extra)}")
+    if lines:
+        raise UserError(
+            "\n  ".join([f"{run.folder} cannot be written as {found.layout.name}:", *lines])
+        )

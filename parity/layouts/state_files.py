@@ -1,0 +1,337 @@
+"""Files of weights: PyTorch's, safetensors and Keras' .h5, all read and written as state dicts."""
+
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from train.system.errors import UserError
+
+State = dict[str, np.ndarray]
+
+_CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
+_WRAPPERS = ("module.", "_orig_mod.")
+_COUNTER, _AVERAGE = ".num_batches_tracked", ".running_mean"
+_BFLOAT16 = np.dtype(jnp.bfloat16)
+
+MOST_BYTES = 1 << 32
+"""Tensors of a file, all together: over a hundred times those of the paper's CapsNet.
+
+A small file may promise more than any memory holds: compressed, filled with one value, or as a
+view that shows a single number a million times.
+"""
+
+
+def read_state(path: Path) -> State:
+    """Reads the tensors of a file by name, each in the dtype that it is kept in.
+
+    A state dict inside a larger dict is found where it is the only one, or is called `state_dict`,
+    `model` or alike. `module.` and `_orig_mod.`, with which `DataParallel` and `torch.compile`
+    begin all names, are taken off. The batches that PyTorch's batch normalisation has counted,
+    which nothing is computed from, are left out; see `with_counters`.
+
+    Args:
+        path: a `.pt` or `.pth` file of PyTorch, a `.safetensors` file, or a `.h5` or `.hdf5` file
+            of Keras, see `read_keras`.
+
+    Raises:
+        UserError: if the file is missing, damaged or of another kind, holds a pickled model, or
+            promises more than `MOST_BYTES`.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}.")
+    state = _of_suffix(path, _READERS)(path)
+    for wrapper in 2 * _WRAPPERS:
+        if state and all(name.startswith(wrapper) for name in state):
+            state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
+    return {name: tensor for name, tensor in state.items() if not name.endswith(_COUNTER)}
+
+
+def with_counters(state: Mapping[str, np.ndarray], batches: int) -> State:
+    """Tensors with the int64 counter that PyTorch wants beside the averages of a normalisation.
+
+    Args:
+        state: the tensors.
+        batches: what the counters say.
+    """
+    counters = {
+        name.removesuffix(_AVERAGE) + _COUNTER: np.asarray(batches, np.int64)
+        for name in state
+        if name.endswith(_AVERAGE)
+    }
+    return {**state, **counters}
+
+
+def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes tensors by name, the file whole or not at all.
+
+    Args:
+        path: the file; its suffix says of which kind.
+        state: the tensors.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    write = _of_suffix(path, _WRITERS)
+    staged = path.with_name(f".{path.name}.new")
+    try:
+        write(staged, state)
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        staged.replace(path)
+    # PyTorch and safetensors tell a full disk and a missing folder in errors of their own.
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} cannot be written ({reason}): make room or give permission there, or choose "
+            "another --out."
+        ) from error
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def require_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Refuses a file whose suffix is none of these.
+
+    Raises:
+        UserError: if it is not.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise UserError(
+            f"{path} has the suffix {path.suffix!r}, but must have one of: {', '.join(suffixes)}."
+        )
+
+
+def _of_suffix(path: Path, functions: Mapping[str, Callable]) -> Callable:
+    require_suffix(path, tuple(functions))
+    return functions[path.suffix.lower()]
+
+
+# --- PyTorch
+
+
+def _read_torch(path: Path) -> State:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript archives, which are refused below
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    # Whatever the restricted unpickler and the zip reader raise for a file that is none.
+    except Exception as error:
+        if _is_pickled_object(path, str(error)):
+            blamed = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f" ({blamed[1]})" if blamed else ""
+            raise UserError(
+                f"{path} holds a pickled model or other objects than tensors{what}, and to load "
+                "them would run code from the file: load it in the code it was made with, save "
+                "torch.save(model.state_dict(), 'weights.pt'), and import that."
+            ) from error
+        raise UserError(
+            f"{path} is damaged or no PyTorch file: save it anew with "
+            "torch.save(model.state_dict(), 'weights.pt')."
+        ) from error
+    tensors = _unwrap(path, content)
+    _require_room(path, sum(t.numel() * t.element_size() for t in tensors.values()))
+    return {name: _numpy(path, name, tensor) for name, tensor in tensors.items()}
+
+
+def _require_room(path: Path, promised: int) -> None:
+    if promised > MOST_BYTES:
+        raise UserError(
+            f"{path} promises tensors of {promised:,} bytes, more than any capsule network has "
+            f"({MOST_BYTES:,}): see where it comes from."
+        )
+
+
+def _is_pickled_object(path: Path, reason: str) -> bool:
+    """Whether a file that PyTorch refused holds more than tensors, rather than nonsense."""
+    if "GLOBAL" in reason or "TorchScript" in reason:
+        return True
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
+
+
+def _unwrap(path: Path, content: Any) -> Mapping[str, torch.Tensor]:
+    """The state dict in what a file holds."""
+    while not _is_state_dict(content):
+        if not isinstance(content, Mapping):
+            raise UserError(
+                f"{path} holds a {type(content).__name__} and no state dict: save "
+                "torch.save(model.state_dict(), FILE)."
+            )
+        named = [key for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
+        keys = named or [key for key, value in content.items() if _is_state_dict(value)]
+        if len(keys) != 1:
+            found = ", ".join(map(str, keys or content)) or "nothing"
+            raise UserError(
+                f"{path} holds {'more than one' if keys else 'no'} state dict (there is: {found}): "
+                "save the one to import alone with torch.save(state_dict, FILE)."
+            )
+        content = content[keys[0]]
+    return content
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in value.items())
+    )
+
+
+def _numpy(path: Path, name: str, tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.contiguous().view(torch.int16).numpy().view(_BFLOAT16)
+    try:
+        return tensor.numpy()
+    except (TypeError, RuntimeError) as error:
+        raise UserError(
+            f"{path} has {name} as {tensor.dtype} ({tensor.layout}): save it as float32."
+        ) from error
+
+
+def _torch(array: np.ndarray) -> torch.Tensor:
+    array = np.array(array, order="C")  # which leaves a scalar one, as ascontiguousarray does not
+    if array.dtype == _BFLOAT16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _write_torch(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    torch.save({name: _torch(array) for name, array in state.items()}, path)
+
+
+# --- safetensors
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged or no safetensors file ({error}).") from error
+    return {name: _numpy(path, name, tensor) for name, tensor in tensors.items()}
+
+
+def _write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    from safetensors.torch import save_file
+
+    save_file({name: _torch(array) for name, array in state.items()}, path)
+
+
+# --- Keras
+
+
+def read_keras(path: Path) -> State:
+    """Reads the weights that Keras 2 saved, as the state dict that PyTorch would have.
+
+    `conv1/conv1/kernel:0` `[y, x, in, out]` is `conv1.weight` `[out, in, y, x]`, and a dense kernel
+    `[in, out]` is a weight `[out, in]`. Keras numbers dense layers without a name through a whole
+    program, so that those of a model can be `dense_4` to `dense_6`, in a group `decoder` or not:
+    they are `decoder.dense_1`, `decoder.dense_2`... in that order.
+
+    Args:
+        path: what `model.save_weights` or `model.save` wrote.
+
+    Raises:
+        UserError: if it is no such file.
+    """
+    import h5py
+
+    found: dict[tuple[str, ...], np.ndarray] = {}
+    promised = 0
+    try:
+        with h5py.File(path) as file:
+            root = file.get("model_weights", file)
+            if "layer_names" not in root.attrs:
+                raise UserError(
+                    f"{path} has no layer_names and is no file of weights of Keras 2: save it "
+                    "there with model.save_weights('weights.h5')."
+                )
+
+            def take(name: str, item: Any) -> None:
+                nonlocal promised
+                if isinstance(item, h5py.Dataset):
+                    promised += item.size * item.dtype.itemsize
+                    _require_room(path, promised)
+                    found[tuple(name.split("/"))] = item[()]
+
+            root.visititems(take)
+    except (OSError, RuntimeError, KeyError) as error:
+        raise UserError(f"{path} is damaged or no HDF5 file ({error}).") from error
+    numbers = sorted({_dense(parts)[1] for parts in found if _dense(parts)[0]})
+    state = {}
+    for parts, array in found.items():
+        layer, number = _dense(parts)
+        name = f"decoder.dense_{numbers.index(number) + 1}" if layer else parts[0]
+        kind = parts[-1].partition(":")[0]
+        if kind == "kernel":
+            kind, array = "weight", _from_keras(array)
+        state[f"{name}.{kind}"] = array
+    return state
+
+
+def _write_keras(path: Path, state: Mapping[str, np.ndarray]) -> None:
+    """Writes what `read_keras` reads, in the groups in which Keras 2 looks for it."""
+    import h5py
+
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in state.items():
+        layer, *inner, kind = name.split(".")
+        if kind == "weight":
+            kind, array = "kernel", _to_keras(array)
+        if array.dtype == _BFLOAT16:
+            array = array.astype(np.float32)
+        layers.setdefault(layer, {})["/".join([*(inner or [layer]), f"{kind}:0"])] = array
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = [layer.encode() for layer in layers]
+        file.attrs["backend"] = b"tensorflow"
+        file.attrs["keras_version"] = b"2.0.7"
+        for layer, weights in layers.items():
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name in weights]
+            for name, array in weights.items():
+                group.create_dataset(name, data=array)
+
+
+def _dense(parts: tuple[str, ...]) -> tuple[str, int]:
+    """The name and number of the unnamed dense layer that a weight is of; "" for other weights."""
+    for part in parts:
+        if found := re.fullmatch(r"dense(?:_(\d+))?", part):
+            return part, int(found[1] or 0)
+    return "", -1
+
+
+def _from_keras(kernel: np.ndarray) -> np.ndarray:
+    """`[y, x, in, out]` -> `[out, in, y, x]`, or `[in, out]` -> `[out, in]`."""
+    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
+
+
+def _to_keras(weight: np.ndarray) -> np.ndarray:
+    """The inverse."""
+    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T)
+
+
+_READERS: dict[str, Callable[[Path], State]] = {
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".safetensors": _read_safetensors,
+    ".h5": read_keras,
+    ".hdf5": read_keras,
+}
+_WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
+    ".pt": _write_torch,
+    ".pth": _write_torch,
+    ".safetensors": _write_safetensors,
+    ".h5": _write_keras,
+    ".hdf5": _write_keras,
+}

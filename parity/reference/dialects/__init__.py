@@ -1,0 +1,1 @@
+"""Public PyTorch capsule networks, each computed as its authors compute it, one a file."""

@@ -1,0 +1,243 @@
+"""`check --against`: a module in a style of its own beside capsjax, and what makes them differ."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from parity.__main__ import main
+from parity.against.comparing import Outcome, compare_module, text
+from tests.parity import theirs
+from tests.parity.layouts.dialects import SIZES, build
+from train.system.errors import UserError
+
+SHAPE = ("--image-shape", "8x6")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """What a user has: the module, its weights, and a layout of their names."""
+    folder = tmp_path_factory.mktemp("theirs")
+    shutil.copy(theirs.__file__, folder / "net.py")
+    (folder / "names.toml").write_text(theirs.LAYOUT)
+    generator = torch.Generator().manual_seed(1)
+    deviations = {"stem_w": 0.4, "caps_w": 0.3, "routes": 0.7, "stem_b": 0.1, "caps_b": 0.1}
+    state = {
+        name: deviations[name] * torch.randn(tensor.shape, generator=generator)
+        for name, tensor in theirs.Caps().state_dict().items()
+    }
+    torch.save(state, folder / "weights.pt")
+    return folder
+
+
+def compare(folder: Path, name: str, **options) -> Outcome:
+    return compare_module(
+        f"{folder / 'net.py'}:{name}",
+        folder / "weights.pt",
+        layout=str(folder / "names.toml"),
+        image_size=(8, 6),
+        **options,
+    )
+
+
+def ways(outcome: Outcome) -> list[list[str]]:
+    """The names of the switches of everything that agrees."""
+    assert outcome.diagnosis is not None
+    return [[switch.name for switch in found.switches] for found in outcome.diagnosis.agreeing]
+
+
+def command(folder: Path, name: str, *arguments: object) -> int:
+    return main(
+        [
+            "check",
+            f"--against={folder / 'net.py'}:{name}",
+            f"--weights={folder / 'weights.pt'}",
+            f"--layout={folder / 'names.toml'}",
+            *map(str, arguments),
+        ]
+    )
+
+
+# --- The same numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "what"),
+    [
+        ("Caps", {}, "poses"),
+        ("Caps", {"x64": True}, "poses"),
+        ("ChannelsLast", {}, "poses"),
+        ("ChannelsLast", {"output": "capsules.pose", "input_layout": "nhwc"}, "poses"),
+        ("Lengths", {}, "lengths"),
+        ("WithLabels", {"output": "0"}, "lengths"),
+    ],
+)
+def test_a_module_in_another_style_agrees(folder, name, options, what):
+    outcome = compare(folder, name, **options)
+    assert outcome.passed, text(outcome)
+    assert outcome.diagnosis is None
+    assert [row.stage for row in outcome.rows] == [what, "gradient of the images"]
+    shape = (7, 5, 6)[: 3 if what == "poses" else 2]
+    assert [row.error.shape for row in outcome.rows] == [shape, (7, 8, 6, 2)]
+    assert all(0 < row.limit <= 2e-5 for row in outcome.rows)
+    assert "PASS: the module and capsjax agree" in text(outcome)
+
+
+def test_a_module_without_gradient_is_compared_forwards(folder):
+    outcome = compare(folder, "NoGradient")
+    assert outcome.passed
+    assert [row.stage for row in outcome.rows] == ["poses"]
+    assert "not compared" in outcome.notes[0]
+
+
+@pytest.mark.parametrize("name", ["gram-ai", "jindongwang", "adambielski"])
+def test_the_references_of_dialects_agree(name, tmp_path):
+    """Found by their names (auto), with the stride and the size of images that they have."""
+    torch.save(build(name).state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "net.py").write_text(
+        f"from tests.parity.layouts.dialects import build\ndef net():\n    return build({name!r})\n"
+    )
+    spec = f"{tmp_path / 'net.py'}:net"
+    outcome = compare_module(spec, tmp_path / "weights.pt", output="lengths")
+    assert outcome.passed, text(outcome)
+    assert outcome.layout == name
+    assert outcome.image_shape == SIZES["image_shape"]
+
+
+def test_a_module_of_another_network_is_refused(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(build("yl-1993").state_dict(), path)
+    with pytest.raises(UserError, match="yl-1993 is of matrix_capsnet, and --against compares"):
+        compare_module(f"{tmp_path / 'net.py'}:net", path)
+
+
+# --- A diagnosis
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Detached", ["logits detached from the gradient"]),
+        ("OverInputs", ["softmax over the input capsules"]),
+        ("ElementByElement", ["class capsules squashed element by element"]),
+        (
+            "Normalising",
+            ["images normalised inside the module (mean 0.1307, deviation 0.3081)"],
+        ),
+        ("SoftmaxOfLengths", ["a softmax over the lengths"]),
+        ("TypeMajor", ["primary capsules numbered type by type"]),
+        ("Flat", ["primary capsules cut from the flattened feature maps"]),
+        (
+            "Regrouped",
+            [
+                "primary capsules numbered position by position (their channels in the order "
+                "component, type)"
+            ],
+        ),
+        ("WithEpsilon", ["1e-05 added to the length that the squash divides by"]),
+        ("OverInputsTwice", ["softmax over the input capsules", "2 routing iterations"]),
+        (
+            "NormalisingFlat",
+            [
+                "primary capsules cut from the flattened feature maps",
+                "images normalised inside the module (mean 0.1307, deviation 0.3081)",
+            ],
+        ),
+        (
+            "OverInputsTwiceDetached",
+            [
+                "softmax over the input capsules",
+                "2 routing iterations",
+                "logits detached from the gradient",
+            ],
+        ),
+    ],
+)
+def test_a_diagnosis_names_what_differs(folder, name, expected):
+    outcome = compare(folder, name)
+    assert not outcome.passed
+    assert ways(outcome) == [expected]
+    found = outcome.diagnosis.agreeing[0]
+    assert found.forward < 2e-6
+    assert found.gradient < 2e-5
+
+
+def test_a_difference_without_a_name_is_told_with_what_is_closest(folder, capsys):
+    assert command(folder, "Unknown", *SHAPE) == 1
+    printed = capsys.readouterr().out
+    assert "single switches and pairs makes them agree; the closest is" in printed
+    assert "FAIL" in printed
+
+
+def test_a_gradient_that_nothing_explains_is_told(folder):
+    outcome = compare(folder, "HalfDetached")
+    assert [row.held for row in outcome.rows] == [True, False]
+    sentence = outcome.diagnosis.sentence()
+    assert sentence.startswith("the outputs agree to ")
+    assert "makes the gradients agree" in sentence
+
+
+def test_the_command_prints_and_writes_what_it_finds(folder, tmp_path, capsys):
+    assert command(folder, "Caps", *SHAPE) == 0
+    assert "PASS" in capsys.readouterr().out
+    file = tmp_path / "result.json"
+    assert command(folder, "OverInputs", *SHAPE, "--json", file) == 1
+    printed = capsys.readouterr().out
+    assert "DIFFERS" in printed
+    assert "diagnosis: agrees to " in printed
+    assert "with softmax over the input capsules." in printed
+    result = json.loads(file.read_text())
+    assert result["passed"] is False
+    assert result["diagnosis"]["agreeing"][0]["switches"] == ["softmax over the input capsules"]
+
+
+# --- Bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("Missing", SHAPE, "has no Missing; there is Caps"),
+        ("SomethingElse", SHAPE, "makes a SomethingElse, but must make a torch.nn.Module"),
+        ("LAYOUT", SHAPE, "is a str, but must be a class or a function"),
+        ("Needy", SHAPE, "cannot be made without arguments (TypeError"),
+        ("Wider", SHAPE, "missing: more; stem_b is [8], expected [9]"),
+        ("Grumpy", SHAPE, "RuntimeError: not today"),
+        ("NoCapsules", SHAPE, "lengths [7, 5] or poses [7, 5, 6]; there is 0 [], 1.0 [7, 96]"),
+        ("WithLabels", SHAPE, "choose with --output one of 0 [7, 5], 1 [7, 5]"),
+        ("WithLabels", (*SHAPE, "--output=2"), "no output '2'; there is 0 [7, 5], 1 [7, 5]"),
+        ("ChannelsLast", (*SHAPE, "--output=mean"), "the output 'mean' has not the shape"),
+        ("Caps", ("--image-shape=8",), "'8' is not of the form HxW"),
+        ("Caps", ("--image-shape=9x9",), "cannot be called (NCHW images [7, 2, 9, 9]"),
+        ("Caps", (*SHAPE, "--weights=no.pt"), "there is no file no.pt"),
+        ("Caps", (*SHAPE, "--layout=gram-ai"), "does not fit the layout gram-ai"),
+        ("Caps", (*SHAPE, "--against=Caps"), "must be FILE.py:CLASS"),
+        ("Caps", (*SHAPE, "--against=no.py:Caps"), "there is no file no.py"),
+        ("Caps", (*SHAPE, "--report=there"), "--report is not made with --against"),
+    ],
+)
+def test_bad_input_is_one_sentence(folder, capsys, name, arguments, message):
+    assert command(folder, name, *arguments) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert message in printed
+
+
+def test_options_of_a_module_need_one(capsys):
+    assert main(["check", "--output=0"]) == 2
+    assert "name that with --against" in capsys.readouterr().err
+    assert main(["check", "--against=net.py:Caps"]) == 2
+    assert "give --weights FILE" in capsys.readouterr().err
+
+
+def test_a_file_that_fails_is_one_sentence(folder, tmp_path):
+    (tmp_path / "net.py").write_text("import no_such_package_at_all")
+    with pytest.raises(UserError, match="cannot be run .ModuleNotFoundError"):
+        compare_module(
+            f"{tmp_path / 'net.py'}:Caps",
+            folder / "weights.pt",
+            layout=str(folder / "names.toml"),
+        )

@@ -1,0 +1,202 @@
+"""Files of weights: three kinds, wrappings, narrow dtypes, and files that are none."""
+
+import argparse
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from parity.__main__ import main
+from parity.layouts.state_files import read_state, write_state
+from tests.parity.layouts.dialects import STRIDE, build, saved, state_of
+from train.system.errors import UserError
+
+
+def same(state: dict, expected: dict) -> None:
+    assert set(state) == set(expected)
+    for name, tensor in expected.items():
+        np.testing.assert_array_equal(np.asarray(state[name]), tensor.numpy())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3, "best": 0.99},
+        lambda s: {"model": s, "optimizer": torch.optim.Adam([torch.zeros(1)]).state_dict()},
+        lambda s: {"model": {"state_dict": s}, "args": {"lr": 0.1}},
+        lambda s: {"capsnet": s, "step": torch.tensor(3)},
+        lambda s: {f"module.{k}": v for k, v in s.items()},
+        lambda s: {"state_dict": {f"module._orig_mod.{k}": v for k, v in s.items()}},
+        lambda s: {f"_orig_mod.module.{k}": v for k, v in s.items()},
+    ],
+)
+def test_wrappings_are_taken_off(wrap, tmp_path):
+    state = state_of(build("xifengguo"))
+    same(read_state(saved(tmp_path / "weights.pth", wrap(state))), state)
+
+
+def test_safetensors(tmp_path):
+    state = state_of(build("xifengguo"))
+    save_file(state, tmp_path / "weights.safetensors")
+    same(read_state(tmp_path / "weights.safetensors"), state)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_dtype_is_written_as_it_is_read(dtype, suffix, tmp_path):
+    state = {name: tensor.to(dtype) for name, tensor in state_of(build("xifengguo")).items()}
+    write_state(tmp_path / f"a{suffix}", read_state(saved(tmp_path / "weights.pt", state)))
+    again = read_state(tmp_path / f"a{suffix}")
+    for name, tensor in state.items():
+        assert str(again[name].dtype) == str(dtype).removeprefix("torch.")
+        np.testing.assert_array_equal(again[name].astype(np.float64), tensor.double().numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_dtypes_are_converted_and_reported(dtype, tmp_path, capsys):
+    state = state_of(build("gram-ai"))
+    for name in ("conv1.weight", "conv1.bias"):
+        state[name] = state[name].to(getattr(torch, dtype))
+    path, out = saved(tmp_path / "weights.pt", state), tmp_path / "run"
+    assert main(["import", str(path), "--out", str(out), *STRIDE]) == 0
+    assert f"note: 2 tensors of {dtype} were converted to float32" in capsys.readouterr().out
+    assert main(["export", str(out), "--layout", "gram-ai", "--out", str(tmp_path / "o.pt")]) == 0
+    exported = torch.load(tmp_path / "o.pt", weights_only=True)
+    for name, tensor in state.items():
+        assert torch.equal(exported[name], tensor.float())
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as raised:
+        read_state(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_a_pickled_model_is_refused_with_the_way_out(tmp_path):
+    model = build("xifengguo")
+    for content in (
+        model,
+        {"model": model, "epoch": 3},
+        {"state_dict": model.state_dict(), "args": argparse.Namespace(lr=1)},
+    ):
+        text = refused(saved(tmp_path / "model.pt", content))
+        assert "holds a pickled model or other objects than tensors (" in text
+        assert "torch.save(model.state_dict(), 'weights.pt'), and import that" in text
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(model))
+    assert "holds a pickled model" in refused(tmp_path / "plain.pt")
+
+
+def test_files_that_are_none(tmp_path):
+    whole = saved(tmp_path / "whole.pt", state_of(build("gram-ai"))).read_bytes()
+    for name, content in (("cut", whole[: len(whole) // 2]), ("empty", b""), ("text", b"hello")):
+        (tmp_path / f"{name}.pt").write_bytes(content)
+        assert "is damaged or no PyTorch file" in refused(tmp_path / f"{name}.pt")
+    for suffix, kind in ((".safetensors", "safetensors"), (".h5", "HDF5")):
+        (tmp_path / f"cut{suffix}").write_bytes(whole[:100])
+        assert f"is damaged or no {kind} file" in refused(tmp_path / f"cut{suffix}")
+    assert "there is no file" in refused(tmp_path / "none.pt")
+    (tmp_path / "w.npz").write_bytes(b"")
+    assert "suffix '.npz', but must have one of: .pt, .pth, .safetensors, .h5" in refused(
+        tmp_path / "w.npz"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(1)], "holds a list and no state dict"),
+        ({"epoch": 3, "loss": 0.1}, "no state dict (there is: epoch, loss)"),
+        (
+            {"generator": {"a": torch.zeros(1)}, "ema": {"a": torch.zeros(1)}},
+            "more than one state dict (there is: generator, ema)",
+        ),
+        ({"a": torch.zeros(2, 2).to_sparse()}, "has a as torch.float32 (torch.sparse_coo)"),
+    ],
+)
+def test_contents_that_are_no_state_dict(content, message, tmp_path):
+    assert message in refused(saved(tmp_path / "weights.pt", content))
+
+
+# --- Keras
+
+
+def keras_file(path: Path, dense: list[str], *, nested: bool, whole_model: bool = False) -> Path:
+    """The Keras dialect's weights as Keras 2 writes them, its dense layers called so."""
+    state = state_of(build("xifengguo-keras"))
+    layers: dict[str, dict[str, torch.Tensor]] = {"input_1": {}}
+    for name in ("conv1", "primarycap_conv2d"):
+        layers[name] = {
+            f"{name}/kernel:0": state[f"{name}.weight"].permute(2, 3, 1, 0),
+            f"{name}/bias:0": state[f"{name}.bias"],
+        }
+    layers["digitcaps"] = {"digitcaps/W:0": state["digitcaps.W"]}
+    for number, name in enumerate(dense, 1):
+        group = layers.setdefault("decoder" if nested else name, {})
+        group[f"{name}/kernel:0"] = state[f"decoder.dense_{number}.weight"].T
+        group[f"{name}/bias:0"] = state[f"decoder.dense_{number}.bias"]
+    with h5py.File(path, "w") as file:
+        root = file.create_group("model_weights") if whole_model else file
+        if whole_model:
+            file.create_group("optimizer_weights")["iterations:0"] = 3
+        root.attrs["layer_names"] = [name.encode() for name in layers]
+        for layer, arrays in layers.items():
+            group = root.create_group(layer)
+            group.attrs["weight_names"] = [name.encode() for name in arrays]
+            for name, tensor in arrays.items():
+                group[name] = tensor.contiguous().numpy()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("dense", "nested", "whole_model"),
+    [
+        (["dense_1", "dense_2", "dense_3"], True, False),
+        (["dense", "dense_1", "dense_2"], True, True),
+        (["dense_9", "dense_10", "dense_11"], False, False),
+    ],
+)
+def test_keras_weights_are_read_as_pytorch_has_them(dense, nested, whole_model, tmp_path):
+    path = keras_file(tmp_path / "w.h5", dense, nested=nested, whole_model=whole_model)
+    same(read_state(path), state_of(build("xifengguo-keras")))
+
+
+def test_keras_weights_there_and_back_are_the_same_file(tmp_path):
+    path = keras_file(tmp_path / "w.h5", ["dense_1", "dense_2", "dense_3"], nested=True)
+    run, out = tmp_path / "run", tmp_path / "out.h5"
+    assert main(["import", str(path), "--out", str(run), *STRIDE]) == 0
+    assert main(["export", str(run), "--layout", "xifengguo-keras", "--out", str(out)]) == 0
+
+    def content(path: Path) -> dict[str, np.ndarray]:
+        found = {}
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item: found.update({name: item[()]} if hasattr(item, "dtype") else {})
+            )
+            for layer in file.attrs["layer_names"]:
+                for name in file[layer].attrs["weight_names"]:
+                    assert name in file[layer], name
+        return found
+
+    written, original = content(out), content(path)
+    assert set(written) == set(original)
+    for name, array in original.items():
+        np.testing.assert_array_equal(written[name], array)
+
+
+def test_hdf5_that_is_not_of_keras_2(tmp_path):
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = np.zeros(3)
+    assert "no layer_names and is no file of weights of Keras 2" in refused(tmp_path / "w.h5")
+
+
+def test_only_the_keras_layout_has_hdf5_files(tmp_path, capsys):
+    path = keras_file(tmp_path / "w.h5", ["dense", "dense_1", "dense_2"], nested=True)
+    assert main(["import", str(path), "--layout", "gram-ai", "--out", str(tmp_path / "r")]) == 2
+    assert "must have one of: .pt, .pth, .safetensors" in capsys.readouterr().err

@@ -1,0 +1,461 @@
+"""The command line, as a user meets it: real programs on real digits, and every bad input."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.train.conftest import ROOT
+from train.__main__ import main
+from train.data.sources.idx_source import FILE_NAMES, TRAIN_IMAGES, TRAIN_LABELS
+from train.learn.program import Program
+from train.run.checkpoints import Checkpoints
+from train.run.folder import load_run
+from train.run.lock import claimed
+from train.run.log import read_metrics
+
+TINY = (
+    "--model-options",
+    "conv_features=8",
+    "primary_types=2",
+    "decoder_hidden=[8]",
+    "--batch-size",
+    "16",
+)
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory) -> Path:
+    """A network that knows the digits, trained by the command line."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["fit", "digits", "--out", str(out), "--steps", "150"]) == 0
+    return out
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """For runs whose figures nobody looks at, which take as long as such a run."""
+    monkeypatch.setattr("train.loop.loop.draw_run", lambda *_: None)
+
+
+def fails(capsys, *arguments: str | Path) -> str:
+    """Runs a command that has to end with 2 and one sentence; returns the sentence."""
+    assert main(list(map(str, arguments))) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1, said.err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
+# --- What a run leaves
+
+
+def test_a_run_leaves_what_the_readme_says(digits_run):
+    summary = json.loads((digits_run / "summary.json").read_text())
+    assert summary["preset"] == "digits"
+    assert summary["steps"] == 150
+    assert summary["parameters"] == 148_608
+    assert summary["test.accuracy"] > 0.9
+    wrong = summary["test.error_percent"] * summary["test.examples"] / 100
+    assert wrong == pytest.approx((1 - summary["test.accuracy"]) * 359)
+    assert summary["test.loss"] > 0
+    assert summary["images_per_second"] > 0
+    assert summary["wall_seconds"] > 0
+    assert summary["devices"] == 8
+    assert summary["jax_version"] == jax.__version__
+
+    rows = read_metrics(digits_run / "metrics.jsonl")
+    logged = [row["step"] for row in rows if row["split"] == "train"]
+    assert logged == sorted({*range(10, 151, 10), *range(23, 150, 23)})
+    assert {"loss", "accuracy", "learning_rate", "images_per_second"} <= rows[0].keys()
+    figures = {path.name for path in (digits_run / "figures").iterdir()}
+    assert figures == {"curves.png", "confusion.png", "reconstructions.png", "dimensions.png"}
+    assert list((digits_run / "tensorboard").glob("events.out.tfevents.*"))
+    assert (digits_run / "checkpoints" / "150").is_dir()
+    assert load_run(digits_run).class_names == tuple("0123456789")
+
+
+ABSENT = ("tensorflow_datasets", "grain", "tensorboardX", "importlib_resources")
+
+
+def test_a_run_needs_neither_grain_nor_tensorboardx_nor_tensorflow_datasets(environment, tmp_path):
+    program = (
+        f"import sys; sys.modules |= dict.fromkeys({ABSENT})\n"
+        "import train.bench.runner\n"
+        "from train.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c", program, "fit", "digits", *TINY),
+            *("--steps", "4", "--log-every", "1", "--out", tmp_path / "run"),
+        ],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count("TensorBoard events are left out") == 1
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [(row["split"], row["step"]) for row in rows] == [
+        *(("train", step) for step in range(1, 5)),
+        ("test", 4),
+    ]
+
+
+def test_evaluate_reproduces_the_summary_exactly(digits_run, capsys):
+    summary = json.loads((digits_run / "summary.json").read_text())
+    assert main(["evaluate", str(digits_run), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    for name in ("accuracy", "loss", "margin_loss", "reconstruction_loss"):
+        assert result[name] == summary[f"test.{name}"]
+    kept = json.loads((digits_run / "evaluations" / "digits-last.json").read_text())
+    assert kept == result
+    assert main(["evaluate", str(digits_run), "--checkpoint", "best"]) == 0
+    assert "of digits" in capsys.readouterr().out
+
+
+def test_several_runs_are_measured_as_one_network(digits_run, capsys):
+    assert main(["evaluate", str(digits_run), "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)["accuracy"]
+    assert main(["evaluate", str(digits_run), str(digits_run), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["accuracies"] == [pytest.approx(alone)] * 2
+    assert result["accuracy"] == pytest.approx(alone)
+    assert main(["evaluate", str(digits_run), str(digits_run)]) == 0
+    assert "2 networks together: accuracy" in capsys.readouterr().out
+    sentence = fails(capsys, "evaluate", digits_run, digits_run, "--inspect")
+    assert sentence == "error: --inspect is for a single run: leave it out, or the others."
+
+
+def test_predict_reads_image_files(digits_run, tmp_path, capsys):
+    from train.data import load_dataset
+
+    test = load_dataset("digits").test
+    paths = []
+    for index in range(6):
+        enlarged = Image.fromarray(test.images[index, ..., 0]).resize((80, 80), 0)
+        paths.append(tmp_path / f"{index}.png")
+        enlarged.convert("RGB").save(paths[-1])
+    assert main(["predict", str(digits_run), *map(str, paths), "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [r["image"] for r in results] == list(map(str, paths))
+    right = sum(int(r["class"]) == test.labels[i] for i, r in enumerate(results))
+    assert right >= 5
+    for result in results:
+        assert len(result["lengths"]) == 10
+        assert result["length"] == max(result["lengths"].values())
+
+    assert main(["predict", str(digits_run), str(paths[0])]) == 0
+    assert f"{paths[0]}: {results[0]['class']} (0 " in capsys.readouterr().out
+    assert main(["predict", str(digits_run), str(paths[0]), "--invert"]) == 0
+    assert "dark on light" in capsys.readouterr().err
+
+
+def test_presets_are_listed_and_explained(capsys):
+    assert main(["presets"]) == 0
+    listed = capsys.readouterr().out
+    names = [line.split()[0] for line in listed.splitlines()]
+    assert names == sorted(names)
+    assert {"digits", "digits-cnn", "fashion_mnist", "mnist", "mnist-small"} <= set(names)
+    assert main(["presets", "mnist"]) == 0
+    assert "arXiv:1710.09829" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["fit", "evaluate", "predict", "presets"])
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: python -m train " + command in capsys.readouterr().out
+
+
+# --- Whole programs
+
+
+def test_one_device_and_four_have_the_same_loss_curve(python_m_train, tmp_path):
+    curves = []
+    for devices in (1, 4):
+        out = tmp_path / str(devices)
+        ended = python_m_train(
+            *("fit", "digits", "--out", out, "--steps", 60, "--log-every", 5, *TINY),
+            devices=devices,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert "step 60/60" in ended.stderr
+        assert json.loads((out / "summary.json").read_text())["devices"] == devices
+        rows = read_metrics(out / "metrics.jsonl")
+        curves.append([(row["step"], row["split"], row["loss"]) for row in rows])
+    assert [point[:2] for point in curves[0]] == [point[:2] for point in curves[1]]
+    losses = np.array([[point[2] for point in curve] for curve in curves])
+    assert losses.shape[1] == 13
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+
+
+def test_bad_input_ends_a_real_program_with_2_and_no_traceback(python_m_train, tmp_path):
+    ended = python_m_train("fit", "digits", "--steps", "-5", "--out", tmp_path / "run")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr == "error: --steps is -5, but must be more than 0.\n"
+    assert not (tmp_path / "run").exists()
+
+
+# --- Resuming
+
+
+@pytest.fixture
+def short_run(tmp_path, no_figures) -> Path:
+    out = tmp_path / "run"
+    arguments = ("--steps", "20", "--checkpoint-every", "10", *TINY)
+    assert main(["fit", "digits", "--out", str(out), *arguments]) == 0
+    return out
+
+
+def test_resuming_may_train_longer(short_run):
+    assert main(["fit", "digits", "--out", str(short_run), "--steps", "30", "--resume", *TINY]) == 0
+    assert json.loads((short_run / "summary.json").read_text())["steps"] == 30
+
+
+def test_resuming_goes_without_a_recipe(short_run):
+    assert main(["fit", "--resume", "--out", str(short_run), "--steps", "30"]) == 0
+    assert json.loads((short_run / "summary.json").read_text())["steps"] == 30
+    assert load_run(short_run).config.batch_size == 16
+
+
+def test_resuming_a_finished_run_changes_nothing(short_run):
+    before = json.loads((short_run / "summary.json").read_text())
+    assert main(["fit", "digits", "--out", str(short_run), "--steps", "20", "--resume", *TINY]) == 0
+    after = json.loads((short_run / "summary.json").read_text())
+    assert after["test.loss"] == before["test.loss"]
+    assert after["steps"] == 20
+
+
+def test_resuming_with_another_configuration_says_which_fields_differ(short_run, capsys):
+    capsys.readouterr()
+    arguments = ("--steps", "20", "--seed", "5", "--learning-rate", "0.5", *TINY)
+    message = fails(capsys, "fit", "digits", "--out", short_run, "--resume", *arguments)
+    assert "learning_rate (was 0.002, now 0.5); seed (was 0, now 5)" in message
+
+
+def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
+    with Checkpoints(short_run / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [10, 20]
+    for file in (short_run / "checkpoints" / "20").rglob("d/*"):
+        file.write_bytes(b"damaged")
+    assert main(["fit", "digits", "--out", str(short_run), "--steps", "20", "--resume", *TINY]) == 0
+    assert "Checkpoint 20" in capsys.readouterr().err
+    assert (short_run / "damaged-checkpoint-20").is_dir()
+    with Checkpoints(short_run / "checkpoints") as checkpoints:
+        assert checkpoints.steps() == [10, 20]
+
+
+# --- Bad input: one sentence, exit code 2, and nothing is left behind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "dgits"], "unknown preset 'dgits', choose from: affnist, affnist-small, cifar10"),
+        (["fit", "digits", "--dataset", "mnits"], "unknown dataset 'mnits', choose from: digits"),
+        (["fit", "digits", "--routing", "x"], "unknown routing 'x', choose from: dynamic"),
+        (
+            ["fit", "digits", "--model", "x"],
+            "unknown model 'x', choose from: aff_capsnet",
+        ),
+        (["fit", "digits", "--routing", "x.py"], "x.py is a file: name what is in it, x.py:NAME"),
+        (
+            ["fit", "digits", "--max-shift", "8"],
+            "--max-shift is 8, but the images of digits",
+        ),
+        (["bench", "digits", "--link-bandwidth", "1GB"], "--link-bandwidth is for --scaling"),
+        (
+            ["launch", "--processes", "2", "--", "fit", "digits", "--stepz", "5"],
+            "did you mean --",
+        ),
+        (["show", "digits", "--out", "digits.gif"], "a PNG is drawn: name it so, as in digits.png"),
+        (["fit", "digits", "--feed", "x"], "invalid choice: 'x'"),
+        (["fit", "digits", "--stepps", "3"], "(did you mean --steps?); the options of fit are"),
+        (["fit", "digits", "--steps", "-3"], "--steps is -3, but must be more than 0"),
+        (["fit", "digits", "--routing-iterations", "0"], "--routing-iterations is 0"),
+        (["fit", "digits", "--epochs", "nan"], "--epochs is nan"),
+        (["fit", "digits", "--batch-size", "30"], "30 cannot be shared equally by 8 devices"),
+        (["fit", "digits", "--batch-size", "4096"], "larger than the training set of 1438"),
+        (["fit", "digits", "--devices", "99"], "--devices is 99, but this machine has 1 to 8"),
+        (["fit", "digits", "--steps-per-dispatch", "0"], "--steps-per-dispatch is 0, but must be"),
+        (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),
+        (["fit", "digits", "--model-options", "conv_kernel=20"], "does not fit on an input"),
+        (["fit", "digits", "--dtype", "float64"], "float64 needs JAX's x64 mode"),
+        (["fit"], "fit needs the name of a recipe, one of: affnist, affnist-small, cifar10"),
+        (["nonsense"], "invalid choice: 'nonsense'"),
+        ([], "the following arguments are required: COMMAND"),
+    ],
+)
+def test_bad_options(arguments, message, capsys, tmp_path):
+    if arguments[:1] == ["fit"]:
+        arguments = [*arguments, "--out", str(tmp_path / "run")]
+    assert message in fails(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_run_is_not_overwritten(digits_run, capsys):
+    before = (digits_run / "summary.json").read_bytes()
+    message = fails(capsys, "fit", "digits", "--out", digits_run, "--steps", "1")
+    assert "holds a run already" in message
+    assert (digits_run / "summary.json").read_bytes() == before
+
+
+def test_an_out_that_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "file").write_text("in the way")
+    message = fails(capsys, "fit", "digits", "--out", tmp_path / "file" / "run", *TINY)
+    assert "cannot be written (Not a directory)" in message
+
+
+def test_no_space_left_while_training(tmp_path, capsys):
+    """A limit on the size of files stands for a full disk."""
+    import resource
+
+    out = tmp_path / "run"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        code = main(
+            ["fit", "digits", "--out", str(out), "--steps", "20", "--checkpoint-every", "5"]
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "make room" in last
+    assert not (out / "summary.json").exists()
+
+
+@pytest.fixture
+def idx_folder(tmp_path, official_files, monkeypatch) -> Path:
+    """A folder that looks like the official files of MNIST."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in FILE_NAMES:
+        (folder / name).symlink_to(official_files / "mnist" / name)
+    return folder
+
+
+def replaced(path: Path, content: bytes) -> None:
+    path.unlink()
+    path.write_bytes(content)
+
+
+def bad_file(kind: str, folder: Path) -> str:
+    path = folder / TRAIN_IMAGES
+    if kind == "missing":
+        path.unlink()
+    elif kind == "truncated":
+        replaced(path, path.read_bytes()[:-1000])
+    elif kind == "corrupted":
+        content = bytearray(path.read_bytes())
+        content[5000] ^= 1
+        replaced(path, bytes(content))
+    else:
+        path = folder / TRAIN_LABELS
+        replaced(path, gzip.compress(b"not the labels"))
+    return path.name
+
+
+@pytest.mark.parametrize("kind", ["missing", "truncated", "corrupted", "another checksum"])
+def test_a_bad_idx_file(kind, idx_folder, tmp_path, capsys):
+    name = bad_file(kind, idx_folder)
+    arguments = ("--data-dir", idx_folder, "--out", tmp_path / "run")
+    message = fails(capsys, "fit", "mnist-small", *arguments)
+    assert name in message
+    assert not (tmp_path / "run").exists()
+    assert not list((tmp_path / "cache").rglob("*.array_record*"))
+
+
+def test_a_data_dir_that_is_not_there(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
+    arguments = ("--data-dir", tmp_path / "nowhere", "--out", tmp_path / "run")
+    assert "nowhere" in fails(capsys, "fit", "mnist", *arguments)
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_network_and_no_files_ends_within_ten_seconds(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    begun = time.monotonic()
+    message = fails(capsys, "fit", "mnist", "--out", tmp_path / "run")
+    assert time.monotonic() - begun < 10
+    assert "--data-dir" in message
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["predict", "{image}"]])
+def test_a_folder_without_a_run(command, tmp_path, capsys):
+    image = tmp_path / "x.png"
+    Image.new("L", (8, 8)).save(image)
+    name, *rest = (part.format(image=image) for part in command)
+    assert "holds no run" in fails(capsys, name, tmp_path / "nowhere", *rest)
+
+
+def test_evaluate_with_images_of_another_shape(
+    digits_run, mnist_dir, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
+    assert main(["evaluate", str(digits_run), "--dataset", "nonsense"]) == 2
+    assert "choose one of digits, mnist" in capsys.readouterr().err
+    arguments = ("--dataset", "mnist", "--data-dir", str(mnist_dir))
+    assert main(["evaluate", str(digits_run), *arguments]) == 2
+    assert "takes (8, 8, 1) in 10 classes" in capsys.readouterr().err
+
+
+def test_predict_with_what_is_no_image(digits_run, tmp_path, capsys):
+    (tmp_path / "x.png").write_text("no image")
+    assert "x.png is not an image file" in fails(capsys, "predict", digits_run, tmp_path / "x.png")
+    assert "there is no file" in fails(capsys, "predict", digits_run, tmp_path / "y.png")
+
+
+# --- The other ways in which a run ends
+
+
+def test_a_run_that_is_asked_to_stop_exits_with_75(no_figures, tmp_path, capsys, monkeypatch):
+    send = Program.train
+
+    def interrupted(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return send(self, *arguments)
+
+    monkeypatch.setattr(Program, "train", interrupted)
+    arguments = ("fit", "digits", "--out", str(tmp_path / "run"), "--steps", "20", *TINY)
+    assert main(list(arguments)) == 75
+    assert "the same command with --resume goes on" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_that_is_given_up_exits_with_3(tmp_path, capsys):
+    arguments = ("--steps", "40", "--learning-rate", "1e38", "--max-skipped", "2", *TINY)
+    with jax.debug_nans(False):
+        assert main(["fit", "digits", "--out", str(tmp_path / "run"), *arguments]) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: loss or gradient were not finite in 3 steps in a row")
+
+
+def test_a_run_that_another_process_is_at_is_refused(tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    with claimed(out):
+        message = fails(capsys, "fit", "digits", "--out", out, "--steps", "1", *TINY)
+    assert "another process is training in" in message
+    assert not list(out.iterdir())

@@ -1,0 +1,113 @@
+"""Both feeds give the same batches, and the right one is chosen."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import Mesh
+
+from train.data import make_feed
+from train.data.feeds import feed as feeds
+from train.data.feeds.resident import ResidentFeed
+from train.data.feeds.streaming import StreamingFeed
+from train.data.made.multi_mnist import PairSplit
+from train.system.errors import UserError
+
+
+@pytest.fixture(params=["stored", "made"])
+def split(request, split):
+    """Stored examples, or pairs of them that are made."""
+    return split if request.param == "stored" else PairSplit(split, versions=2, seed=7).first(23)
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+class Device:
+    """A device as far as its memory goes."""
+
+    def __init__(self, limit: int, in_use: int) -> None:
+        self.memory = {"bytes_limit": limit, "bytes_in_use": in_use}
+
+    def memory_stats(self):
+        return self.memory
+
+
+def test_both_feeds_give_the_same_batches(split, mesh):
+    resident, streaming = (
+        make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh)
+        for kind in ("resident", "streaming")
+    )
+    assert isinstance(resident, ResidentFeed)
+    assert isinstance(streaming, StreamingFeed)
+    select = [jax.jit(feed.select) for feed in (resident, streaming)]
+    pairs = zip(resident.batches(0, 9), streaming.batches(0, 9), strict=True)
+    for ours, theirs in pairs:
+        batch = select[0](resident.constants, ours)
+        jax.tree.map(np.testing.assert_array_equal, batch, select[1](streaming.constants, theirs))
+        assert (batch.images.dtype, batch.labels.dtype) == (np.uint8, np.int32)
+        assert (batch.parts is None) == (split.labels_per_image == 1)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_labels_stay_with_their_images(split, mesh, kind):
+    feed = make_feed(split, batch_size=23, seed=0, kind=kind, mesh=mesh)
+    (batch,) = feed.batches(0, 1)
+    seen = jax.device_get(jax.jit(feed.select)(feed.constants, batch))
+    given = split.gather(np.arange(23))
+
+    def each(batch):
+        return sorted((i.tobytes(), y.tolist()) for i, y in zip(*batch[:2], strict=True))
+
+    assert each(seen) == each(given)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_resuming_needs_the_step_only(split, mesh, kind):
+    feed = make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh)
+    whole = list(feed.batches(0, 8))[5:]
+    resumed = list(make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh).batches(5, 8))
+    for ours, theirs in zip(whole, resumed, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_no_steps_are_no_batches(split, mesh, kind):
+    feed = make_feed(split, batch_size=8, seed=4, kind=kind, mesh=mesh)
+    assert list(feed.batches(3, 3)) == []
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_a_batch_larger_than_the_data(split, mesh, kind):
+    with pytest.raises(UserError, match="batch of 24 is larger than the training set of 23"):
+        make_feed(split, batch_size=24, seed=0, kind=kind, mesh=mesh)
+
+
+def test_an_unknown_kind_lists_the_right_ones(split, mesh):
+    with pytest.raises(UserError, match="no feed 'residen': choose one of auto, resident, stream"):
+        make_feed(split, batch_size=8, seed=0, kind="residen", mesh=mesh)
+
+
+def test_auto_is_resident_up_to_the_last_byte_that_fits(split, mesh, monkeypatch):
+    needed = sum(x.nbytes for x in split.constants.values()) * len(jax.devices())
+    monkeypatch.setattr(feeds, "RESIDENT_CPU_BYTES", needed)
+    assert isinstance(make_feed(split, batch_size=8, seed=0, mesh=mesh), ResidentFeed)
+    monkeypatch.setattr(feeds, "RESIDENT_CPU_BYTES", needed - 1)
+    assert isinstance(make_feed(split, batch_size=8, seed=0, mesh=mesh), StreamingFeed)
+    with pytest.raises(UserError, match="use the streaming feed"):
+        make_feed(split, batch_size=8, seed=0, kind="resident", mesh=mesh)
+
+
+def test_room_is_a_share_of_the_fullest_devices_free_memory():
+    class TwoDevices:
+        local_devices = (Device(1000, 200), Device(1000, 600))
+
+    assert feeds._room_per_device(TwoDevices()) == int(feeds.RESIDENT_FRACTION * 400)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streaming"])
+def test_a_feed_knows_what_a_step_sends(split, mesh, kind):
+    feed = make_feed(split, batch_size=7, seed=0, kind=kind, mesh=mesh)
+    (batch,) = feed.batches(0, 1)
+    assert feed.batch_bytes == sum(array.nbytes for array in batch.values())

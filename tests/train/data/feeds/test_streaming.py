@@ -1,0 +1,78 @@
+"""The streaming feed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from train.data.feeds.order import Order
+from train.data.feeds.streaming import StreamingFeed
+from train.data.made.multi_mnist import PairSplit
+from train.system.errors import UserError
+
+
+def test_without_grain_a_sentence_says_what_to_do(split, monkeypatch):
+    monkeypatch.setattr("train.data.feeds.streaming.grain", None)
+    with pytest.raises(UserError, match="needs grain, which is not installed: install .*resident"):
+        StreamingFeed(split, batch_size=8, seed=0)
+
+
+def test_worker_processes_do_not_make_examples(split):
+    made = PairSplit(split, versions=2, seed=0)
+    with pytest.raises(UserError, match="2 worker processes cannot make examples"):
+        StreamingFeed(made, batch_size=8, seed=0, workers=2)
+
+
+def test_batches_are_the_orders_examples_in_the_steps_order(split):
+    feed = StreamingFeed(split, batch_size=8, seed=3)
+    order = Order(len(split), batch_size=8, seed=3)
+    batches = list(feed.batches(2, 40))
+    assert len(batches) == 38
+    for step, batch in enumerate(batches, start=2):
+        np.testing.assert_array_equal(batch["images"], split.images[order.indices(step)])
+        np.testing.assert_array_equal(batch["labels"], split.labels[order.indices(step)])
+        assert (batch["images"].dtype, batch["labels"].dtype) == (np.uint8, np.int32)
+
+
+def test_nothing_stays_on_the_device(split):
+    assert StreamingFeed(split, batch_size=8, seed=0).constants == {}
+
+
+def test_leaving_early_is_clean(split):
+    batches = StreamingFeed(split, batch_size=8, seed=0).batches(0, 10**6)
+    next(batches)
+    batches.close()
+
+
+WORKERS = """
+import numpy as np
+from train.data import Split
+from train.data.feeds.streaming import StreamingFeed
+
+if __name__ == "__main__":
+    split = Split(np.arange(10, dtype=np.uint8).reshape(10, 1, 1, 1), np.arange(10, dtype=np.int32))
+    alone, helped = (
+        [batch["labels"].tolist() for batch in StreamingFeed(split, batch_size=4, seed=0, workers=n)
+         .batches(0, 7)]
+        for n in (0, 2)
+    )
+    assert helped == alone, (helped, alone)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Grain's workers need a POSIX system")
+def test_worker_processes_give_the_same_batches(tmp_path):
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,227 @@
+"""Small files in the formats that data sets are published in, for the tests that read them."""
+
+import dataclasses
+import gzip
+import hashlib
+import io
+import struct
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from train.data.sources import cifar, mnist_corrupted, smallnorb, svhn
+from train.data.sources.idx_source import (
+    TEST_IMAGES,
+    TEST_LABELS,
+    TRAIN_IMAGES,
+    TRAIN_LABELS,
+    IdxSource,
+)
+from train.data.sources.official import Fingerprint, OfficialFile
+
+NORB_MAGIC = {np.dtype(np.uint8): 0x1E3D4C55, np.dtype(np.int32): 0x1E3D4C54}
+
+
+def random(*shape: int, seed: int = 0) -> np.ndarray:
+    """Random pixels."""
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def fingerprint(content: bytes) -> Fingerprint:
+    return Fingerprint(len(content), hashlib.sha256(content).hexdigest())
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """The IDX file of a uint8 array, not gzipped."""
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def norb_bytes(array: np.ndarray, order: str = "<") -> bytes:
+    """A NORB matrix of bytes or 32-bit integers."""
+    sizes = [*array.shape, *[1] * (3 - array.ndim)]
+    header = struct.pack(f"{order}{2 + len(sizes)}i", NORB_MAGIC[array.dtype], array.ndim, *sizes)
+    return header + array.astype(array.dtype.newbyteorder(order)).tobytes()
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def mat5_bytes(arrays: Mapping[str, Any], *, compressed: bool = True) -> bytes:
+    file = io.BytesIO()
+    scipy.io.savemat(file, dict(arrays), do_compression=compressed)
+    return file.getvalue()
+
+
+def tar_bytes(members: Mapping[str, bytes]) -> bytes:
+    """A gzipped tar archive."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def zip_bytes(members: Mapping[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def placed(files: Mapping[OfficialFile, bytes], folder: Path) -> tuple[OfficialFile, ...]:
+    """Writes files into a folder and returns them as official ones of what they now hold."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, content in files.items():
+        (folder / file.name).write_bytes(content)
+    return tuple(
+        dataclasses.replace(file, fingerprint=fingerprint(content))
+        for file, content in files.items()
+    )
+
+
+def small_mnist(
+    folder: Path, train_size: int = 30, test_size: int = 12, largest_label: int = 9
+) -> IdxSource:
+    """The four files of MNIST with so many images, in a folder.
+
+    The source bears the name of a real set, so that tensorflow-datasets knows its features, and a
+    host that can never exist.
+    """
+    rng = np.random.default_rng(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    fingerprints = {}
+    for size, images, labels in (
+        (train_size, TRAIN_IMAGES, TRAIN_LABELS),
+        (test_size, TEST_IMAGES, TEST_LABELS),
+    ):
+        arrays = {
+            images: rng.integers(0, 256, (size, 28, 28), dtype=np.uint8),
+            labels: np.arange(size, dtype=np.uint8) % (largest_label + 1),
+        }
+        for name, array in arrays.items():
+            content = gzip.compress(idx_bytes(array))
+            (folder / name).write_bytes(content)
+            fingerprints[name] = fingerprint(content)
+    return IdxSource(
+        name="mnist",
+        url="http://host.invalid/mnist/",
+        class_names=tuple("0123456789"),
+        fingerprints=fingerprints,
+    )
+
+
+VIEWPOINTS = np.array(
+    [
+        (instance, elevation, azimuth, 0)
+        for instance in (4, 6)
+        for elevation in range(9)
+        for azimuth in range(0, 36, 2)
+    ],
+    np.int32,
+)
+"""Each viewpoint of smallNORB twice."""
+
+
+def small_smallnorb(
+    folder: Path, source: smallnorb.SmallNorb = smallnorb.SOURCES["smallnorb"], side: int = 8
+) -> smallnorb.SmallNorb:
+    """The six files of smallNORB, with an image for each row of `VIEWPOINTS`, in a folder.
+
+    The pixels of image `i` of the training part are all `i % 200`; of the test part, one more.
+    """
+    count = len(VIEWPOINTS)
+    content = {}
+    for file in source.files:
+        is_test = int("testing" in file.name)
+        pixels = (np.arange(count) % 200 + is_test)[:, None, None, None]
+        array = {
+            "dat": np.broadcast_to(pixels, (count, 2, side, side)).astype(np.uint8),
+            "cat": (np.arange(count, dtype=np.int32) + is_test) % 5,
+            "info": VIEWPOINTS,
+        }[file.name.rpartition("-")[2].split(".")[0]]
+        content[file] = gzip.compress(norb_bytes(array), mtime=0)
+    return dataclasses.replace(source, files=placed(content, folder))
+
+
+def cifar_records(images: np.ndarray, *labels: np.ndarray) -> bytes:
+    """A file of CIFAR's binary version: labels, then the planes of the pixels."""
+    planes = np.moveaxis(images, -1, 1).reshape(len(images), -1)
+    return np.concatenate([*(x[:, None].astype(np.uint8) for x in labels), planes], 1).tobytes()
+
+
+def cifar_files(source: cifar.Cifar, each: int) -> dict[str, bytes]:
+    """The binary files of a small CIFAR: image `i` of file `f` is of class `(i + f)` modulo all."""
+    classes = len(source.class_names)
+    files = {}
+    for number, name in enumerate([*source.train, *source.test]):
+        fine = (np.arange(each) + number) % classes
+        labels = [fine] if source.labels == 1 else [fine // 5, fine]
+        files[name] = cifar_records(random(each, 32, 32, 3, seed=number), *labels)
+    return files
+
+
+def small_cifar(folder: Path, source: cifar.Cifar, each: int = 4) -> cifar.Cifar:
+    """An archive of CIFAR with so many images in each file, in a folder."""
+    inside = source.archive.unpacked
+    content = tar_bytes({f"{inside}/{k}": v for k, v in cifar_files(source, each).items()})
+    (archive,) = placed({source.archive: content}, folder)
+    return dataclasses.replace(
+        source,
+        archive=archive,
+        train=dict.fromkeys(source.train, each),
+        test=dict.fromkeys(source.test, each),
+    )
+
+
+def small_svhn(folder: Path, train: int = 12, test: int = 10) -> svhn.Svhn:
+    """The two files of SVHN with so many images, whose labels go from 1 to 10 again and again."""
+    content = {}
+    for file, count in zip(svhn.FILES, (train, test), strict=True):
+        images = random(count, 32, 32, 3, seed=count)
+        labels = (np.arange(count, dtype=np.uint8) % 10 + 1)[:, None]
+        content[file] = mat5_bytes({"X": np.moveaxis(images, 0, -1), "y": labels})
+    return dataclasses.replace(svhn.SVHN, files=placed(content, folder))
+
+
+def mnist_c_files(corruption: str, train: int = 12, test: int = 10) -> dict[str, bytes]:
+    """The arrays of a corruption, by their path in the archive."""
+    return {
+        f"mnist_c/{corruption}/{split}_{what}.npy": npy_bytes(array)
+        for split, count in (("train", train), ("test", test))
+        for what, array in (
+            ("images", random(count, 28, 28, 1, seed=count)),
+            ("labels", np.arange(count) % 10),
+        )
+    }
+
+
+def small_mnist_c(folder: Path, corruption: str) -> mnist_corrupted.MnistCorrupted:
+    """The archive of MNIST-C with a few images of one corruption."""
+    content = zip_bytes(mnist_c_files(corruption))
+    files = placed({mnist_corrupted.ARCHIVE: content}, folder)
+    return mnist_corrupted.MnistCorrupted(corruption, files)
+
+
+def write_affnist(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    """A file as they are: a struct, an image in each column, and fields that nobody asks for."""
+    path.parent.mkdir(exist_ok=True)
+    one_of_n = np.eye(10)[:, labels.astype(int) % 10]
+    struct = {"label_one_of_n": one_of_n, "image": images, "label_int": labels[None]}
+    path.write_bytes(mat5_bytes({"affNISTdata": struct}))
+
+
+def small_affnist(path: Path, count: int = 11) -> None:
+    """affNIST's test images in one file, with so many of them."""
+    write_affnist(path, random(1600, count), np.arange(count) % 10)

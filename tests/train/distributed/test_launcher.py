@@ -1,0 +1,157 @@
+"""Several processes, for real: the same results, the same checkpoints, the same end for all."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.soak.tiny import ARGUMENTS, tiny
+from tests.train.conftest import ROOT
+from train.__main__ import main
+from train.config.fit import option
+from train.distributed.launcher import launch
+from train.loop.loop import fit
+from train.run.log import read_metrics
+from train.system.errors import UserError
+
+CADENCE = {"log_every": 1, "checkpoint_every": 20, "evaluate_every": 100}
+OPTIONS = [word for name, value in CADENCE.items() for word in (option(name), str(value))]
+
+
+@pytest.fixture
+def start(environment):
+    """Starts `python -m train launch`, two processes of two devices unless told otherwise."""
+    started = []
+
+    def begin(*arguments, devices=2) -> subprocess.Popen:
+        command = ["launch", "--processes", "2", "--devices-per-process", str(devices), "--"]
+        command += ["fit", "digits", *ARGUMENTS, *OPTIONS, *map(str, arguments)]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "train", *command],
+                cwd=ROOT,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return started[-1]
+
+    yield begin
+    for process in started:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+
+
+def losses(out: Path) -> np.ndarray:
+    rows = [row for row in read_metrics(out / "metrics.jsonl") if row["split"] == "train"]
+    assert [row["step"] for row in rows] == list(range(1, len(rows) + 1))
+    return np.array([row["loss"] for row in rows])
+
+
+@pytest.fixture(scope="module")
+def without_figures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.loop.loop.draw_run", lambda *_: None)
+        yield
+
+
+def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
+    while process.poll() is None and len(read_metrics(out / "metrics.jsonl")) < steps:
+        time.sleep(0.01)
+
+
+def test_processes_devices_and_micro_batches_train_alike(start, tmp_path, without_figures):
+    runs = {name: tmp_path / name for name in ("2x2", "one", "four", "parts")}
+    process = start("--steps", 50, "--out", runs["2x2"])
+    fit(tiny(**CADENCE, steps=50), out=runs["one"], devices=1)
+    fit(tiny(**CADENCE, steps=50), out=runs["four"], devices=4, feed_kind="streaming")
+    fit(tiny(**CADENCE, steps=50, micro_batches=4), out=runs["parts"], devices=1)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    for out in runs.values():
+        np.testing.assert_allclose(losses(out), losses(runs["one"]), rtol=1e-5)
+        # 359 test images, which no layout divides by its batch.
+        summary = json.loads((out / "summary.json").read_text())
+        expected = json.loads((runs["one"] / "summary.json").read_text())
+        for name in ("test.examples", "test.accuracy", "test.error_percent"):
+            assert summary[name] == expected[name]
+        assert summary["test.loss"] == pytest.approx(expected["test.loss"], rel=1e-5)
+    summary = json.loads((runs["2x2"] / "summary.json").read_text())
+    assert (summary["processes"], summary["devices"]) == (2, 4)
+    assert (runs["2x2"] / "figures" / "confusion.png").is_file()
+
+
+def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
+    start, tmp_path, without_figures
+):
+    whole, one, several = tmp_path / "whole", tmp_path / "one", tmp_path / "several"
+    stopped = start("--steps", 200, "--out", several)
+    wait_for_steps(stopped, several, 10)
+    stopped.send_signal(signal.SIGTERM)
+    fit(tiny(**CADENCE, steps=200), out=whole, devices=1)
+    fit(tiny(**CADENCE, steps=40), out=one, devices=1)
+    _, errors = stopped.communicate(timeout=120)
+    assert stopped.returncode == 75, errors
+    assert errors.count("asked to stop (SIGTERM): the checkpoint of step") == 1
+    assert "Traceback" not in errors
+    step = max(int(path.name) for path in (several / "checkpoints").iterdir())
+    assert 10 <= step == len(losses(several)) < 200
+
+    taken_over = start("--steps", 60, "--resume", "--out", one)
+    fit(tiny(**CADENCE, steps=60), out=several, devices=2, resume=True)
+    _, errors = taken_over.communicate(timeout=240)
+    assert taken_over.returncode == 0, errors
+    for out in (one, several):
+        assert len(losses(out)) >= 60
+        np.testing.assert_allclose(losses(out)[:60], losses(whole)[:60], rtol=1e-5)
+
+
+def test_what_one_process_finds_wrong_ends_all_with_one_sentence(start, tmp_path):
+    process = start("--steps", 5, "--out", tmp_path / "run", "--batch-size", 18)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.count("error: ") == 1
+    assert "a batch of 18 cannot be shared equally by 4 devices" in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_run(start, tmp_path):
+    out = tmp_path / "run"
+    process = start("--steps", 100_000, "--out", out, devices=1)
+    wait_for_steps(process, out, 5)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
+    subprocess.run(["kill", "-KILL", children[1]], check=True)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 137, errors
+    assert "error: another process of this run has ended" in errors
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["0", "--", "fit", "digits"], "--processes is 0"),
+        (["2", "--devices-per-process", "0", "--", "fit", "digits"], "--devices-per-process is 0"),
+        (["2", "--", "evaluate", "runs/digits"], "launch starts a fit"),
+        (["2", "--"], "launch starts a fit"),
+    ],
+)
+def test_a_launch_that_cannot_be_is_told(arguments, message, capsys):
+    assert main(["launch", "--processes", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_too_few_gpus_are_told_before_anything_starts(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    with pytest.raises(UserError, match=r"0,1,2, too few GPUs for 2 in process 1"):
+        launch(2, ["fit", "digits"], 2)

@@ -1,0 +1,53 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.train.conftest import ROOT
+from train.distributed.preemption import SIGNALS, StopSignals
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_is_noted_and_nothing_else_happens(number):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with StopSignals() as signals:
+        assert signals.received is None
+        os.kill(os.getpid(), number)
+        assert signals.received == number
+    assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_second_signal_ends_the_process_on_the_spot(number):
+    program = (
+        "import os\n"
+        "from train.distributed.preemption import StopSignals\n"
+        "with StopSignals():\n"
+        "    try:\n"
+        f"        os.kill(os.getpid(), {number:d}); print('goes on', flush=True)\n"
+        f"        os.kill(os.getpid(), {number:d}); print('goes on', flush=True)\n"
+        "    finally:\n"
+        "        print('cleans up', flush=True)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 128 + number
+    assert ended.stdout == "goes on\n"
+    assert "a second signal stops at once" in ended.stderr
+
+
+def test_other_threads_go_without():
+    received = []
+
+    def listen():
+        with StopSignals() as signals:
+            received.append(signals.received)
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    thread.join()
+    assert received == [None]

@@ -1,0 +1,138 @@
+"""Steps whose loss or gradient is not finite: skipped, counted, and in the end a reason to stop."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests.train.extremes import train_on
+from train.learn.metrics import Mean, merge
+from train.learn.program import assemble
+from train.loop import loop
+from train.loop.guard import BadStepsError, Guard, first_not_finite
+from train.system.errors import DivergedError
+
+
+@pytest.fixture(autouse=True)
+def _nans_are_expected():
+    with jax.debug_nans(False):
+        yield
+
+
+@pytest.fixture
+def config(config):
+    """White pixels are so large that their square is infinite; black ones are zero."""
+    return dataclasses.replace(config, input_std=1e-37, max_skipped=2)
+
+
+def with_white(dataset, examples):
+    """The data set, all images black but these of the training split."""
+    images = np.zeros_like(dataset.train.images)
+    images[examples] = 255
+    train = dataclasses.replace(dataset.train, images=images)
+    test = dataclasses.replace(dataset.test, images=np.zeros_like(dataset.test.images))
+    return dataclasses.replace(dataset, train=train, test=test)
+
+
+def values(tree):
+    return jax.tree.map(np.array, tree)
+
+
+@pytest.mark.parametrize("changes", [{}, {"micro_batches": 2, "ema_decay": 0.9}])
+def test_a_bad_step_changes_nothing_but_the_position(config, dataset, changes):
+    config = dataclasses.replace(config, **changes)
+    program = assemble(config, with_white(dataset, [7]), devices=2)
+    before, skipped = values(program.state.params), []
+    for batch in program.feed.batches(0, 5):  # an epoch
+        metrics = merge([program.train([batch])])
+        state = program.state
+        after = values((state.params, state.optimizer, state.average))
+        is_bad = 7 in batch["indices"]
+        skipped.append(is_bad)
+        assert metrics["skipped"] == is_bad
+        assert np.isnan(metrics["gradient_norm"]) == is_bad
+        assert np.isnan(metrics["update_norm"]) == is_bad
+        assert int(state.skipped.in_a_row) == is_bad
+        if is_bad:
+            jax.tree.map(np.testing.assert_array_equal, after, before)
+        before = after
+    assert sum(skipped) == 1
+    assert (int(program.state.step), int(program.state.skipped.total)) == (5, 1)
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(before))
+
+
+def test_after_too_many_bad_steps_the_devices_take_no_more(config, dataset):
+    program = assemble(config, with_white(dataset, slice(None)), devices=2)
+    before = values(program.state.params)
+    batches = list(program.feed.batches(0, 5))
+    taken = [int(program.train(batches)["skipped"].examples.sum()) for _ in range(2)]
+    assert taken == [3, 0]
+    assert int(program.state.step) == 3
+    jax.tree.map(np.testing.assert_array_equal, values(program.state.params), before)
+
+
+def metrics(*skipped, capacity=6):
+    """Of a dispatch, of whose steps some were skipped."""
+    total = np.zeros(capacity, np.float32)
+    total[: len(skipped)] = skipped
+    return {"skipped": Mean(total, np.arange(capacity) < len(skipped))}
+
+
+def test_steps_are_counted_over_dispatches():
+    guard = Guard(2, in_a_row=1)
+    guard.look(10, metrics(1, 0, 1))
+    guard.look(13, metrics(1))
+    with pytest.raises(BadStepsError) as caught:
+        guard.look(14, metrics(1, 0, 0))
+    assert caught.value.step == 14
+
+
+def test_a_run_that_is_given_up_says_why_and_keeps_its_parameters(
+    config, dataset, monkeypatch, tmp_path
+):
+    dataset = with_white(dataset, slice(None))
+    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    out = tmp_path / "run"
+    with pytest.raises(DivergedError) as caught:
+        loop.fit(config, out=out, devices=2)
+    message = str(caught.value)
+    assert "not finite in 3 steps in a row, up to step 2 with the training examples" in message
+    assert "Checkpoint 3 holds the parameters from before" in message
+    found = json.loads((out / "bad-numbers.json").read_text())
+    assert found["step"] == 2
+    assert len(found["training_examples"]) == config.batch_size
+    assert found["first_not_finite"] in message
+    assert (out / "checkpoints" / "3").is_dir()
+    assert not (out / "summary.json").exists()
+    # The next three steps are no better.
+    with pytest.raises(DivergedError, match="up to step 5 with"):
+        loop.fit(config, out=out, devices=2, resume=True)
+
+
+def test_the_first_tensor_that_is_not_finite_is_named(config, dataset):
+    indices = np.arange(8)
+    program = assemble(config, with_white(dataset, slice(None)), devices=1)
+    assert first_not_finite(program, 0, indices) == "loss loss"
+    program.dataset = with_white(dataset, [])
+    assert first_not_finite(program, 0, indices) is None
+    kernel = program.state.params["decoder"]["layers"][0]["kernel"]
+    program.state.params["decoder"]["layers"][0]["kernel"] = kernel.at[0, 0].set(np.nan)
+    assert first_not_finite(program, 0, indices) == "parameter decoder.layers.0.kernel"
+
+
+@pytest.mark.parametrize("implementation", ["xla", "recompute"])
+def test_images_of_any_number_leave_finite_parameters(config, implementation):
+    options = {**config.model_options, "routing_implementation": implementation}
+    config = dataclasses.replace(config, input_std=1.0, max_shift=1, model_options=options)
+    found = train_on(config, (8, 8, 1), 3, steps=3)
+    assert [value for value, *_ in found[:2]] == [0, 1]
+    for value, metrics, state in found:
+        leaves = jax.tree.leaves((state.params, state.optimizer))
+        assert all(np.all(np.isfinite(leaf)) for leaf in leaves if leaf.dtype.kind == "f"), value
+        # Either the numbers were good, or all were refused and counted.
+        assert state.skipped.total in ((0,) if value in (0, 1) else (0, 3))
+        assert metrics["skipped"] == state.skipped.total / 3
+        if not np.isfinite(value):
+            assert state.skipped.total == 3

@@ -1,0 +1,53 @@
+import pytest
+
+from train.loop import stopwatch
+from train.loop.stopwatch import Stopwatch
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(stopwatch, "time", clock)
+    return clock
+
+
+def test_the_first_steps_and_pauses_do_not_count(clock):
+    watch = Stopwatch(batch_size=10)
+    clock.now += 50  # compilation
+    watch.arrived(1)
+    assert watch.seconds_per_step is None
+    clock.now += 4
+    watch.arrived(2)
+    clock.now += 3  # until the lap, nothing arrives
+    watch.lap()
+    assert watch.recent_rate == 2 * 10 / 4
+    assert watch.seconds_per_step == 2
+    with watch.paused():
+        clock.now += 1000
+    clock.now += 1
+    watch.arrived(4)
+    assert watch.seconds_per_step == 1
+    watch.lap()
+    assert watch.recent_rate == 10
+    assert watch.rate == 6 * 10 / 8
+    assert watch.wall_seconds == 1058
+
+
+def test_a_resumed_run_goes_on_with_its_time(clock):
+    watch = Stopwatch(batch_size=10, seconds_before=70)
+    clock.now += 5
+    assert watch.wall_seconds == 75
+
+
+def test_nothing_measured_is_zero(clock):
+    watch = Stopwatch(batch_size=10)
+    watch.arrived(1)
+    watch.lap()
+    assert (watch.rate, watch.recent_rate) == (0.0, 0.0)

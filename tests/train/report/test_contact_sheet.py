@@ -1,0 +1,64 @@
+"""Contact sheets."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from train.__main__ import main
+from train.data import Batch
+from train.report import contact_sheet as module
+from train.report.contact_sheet import contact_sheet, show
+from train.system.errors import UserError
+
+
+def test_each_image_is_there_with_its_classes_and_its_parts_below(pairs):
+    batch = pairs.test.gather(np.arange(12))
+    figure = contact_sheet(batch, pairs.class_names, "title")
+    drawn = [axes for axes in figure.axes if axes.images]
+    assert len(drawn) == 12
+    for axes, image, labels, parts in zip(drawn, *batch[:2], batch.parts, strict=True):
+        shown = axes.images[0].get_array()
+        np.testing.assert_array_equal(shown, np.concatenate([image, *parts])[..., 0])
+        assert axes.get_title() == ", ".join(pairs.class_names[label] for label in labels)
+
+
+@pytest.mark.parametrize(("channels", "shape"), [(1, (8, 8)), (2, (8, 8)), (3, (8, 8, 3))])
+def test_grey_and_coloured_images(channels, shape):
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, channels), dtype=np.uint8)
+    figure = contact_sheet(Batch(images, np.arange(3)), ("a", "b", "c"), "title")
+    assert figure.axes[0].images[0].get_array().shape == shape
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_file_with_the_first_images_of_a_split(dataset, tmp_path, monkeypatch, split):
+    monkeypatch.setattr(module, "load_dataset", lambda name, *, data_dir: dataset)
+    drawn = []
+    monkeypatch.setattr(
+        module, "contact_sheet", lambda *given: drawn.append(given) or contact_sheet(*given)
+    )
+    show("three", out=tmp_path / "sheet.png", split=split, count=12)
+    ((batch, _, title),) = drawn
+    size = {"train": 40, "test": 10}[split]
+    assert title == f"three, {split}: the first {min(12, size)} of {size}"
+    np.testing.assert_array_equal(batch.images, getattr(dataset, split).images[:12])
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert min(image.size) > 100
+
+
+def test_bad_input(tmp_path):
+    with pytest.raises(UserError, match="no data set 'minst'"):
+        show("minst", out=tmp_path / "sheet.png")
+    with pytest.raises(UserError, match="--count is 0: choose 1 to 1000"):
+        show("digits", out=tmp_path / "sheet.png", count=0)
+    with pytest.raises(UserError, match="cannot be written"):
+        show("digits", out=tmp_path / "no" / "sheet.png", count=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command(tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    assert main(["show", "digits", "--split", "test", "--count", "3", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    assert out.is_file()
+    assert main(["show", "digits", "--split", "dev", "--out", str(out)]) == 2
+    assert "invalid choice: 'dev'" in capsys.readouterr().err

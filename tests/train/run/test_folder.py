@@ -1,0 +1,151 @@
+import dataclasses
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from train.run import folder as runs
+from train.run.folder import Run, finite_or_none, load_run, prepare_folder, write_json, writing
+from train.system.errors import UserError
+
+
+@pytest.fixture
+def run(tmp_path, config) -> Run:
+    return Run(tmp_path / "deep" / "run", config, (8, 8, 1), ("a", "b", "c"))
+
+
+def test_a_run_is_what_its_folder_says(run):
+    assert prepare_folder(run, resume=False, overwrite=False) is False
+    assert load_run(run.folder) == run
+
+
+def test_an_empty_folder_may_become_a_run(run):
+    run.folder.mkdir(parents=True)
+    prepare_folder(run, resume=False, overwrite=False)
+    assert load_run(run.folder) == run
+
+
+def test_another_run_is_never_overwritten_unasked(run):
+    prepare_folder(run, resume=False, overwrite=False)
+    run.summary.write_text("precious")
+    with pytest.raises(UserError, match=r"holds a run already: .*--overwrite.*fit --resume"):
+        prepare_folder(run, resume=False, overwrite=False)
+    assert run.summary.read_text() == "precious"
+
+
+def test_overwriting_deletes_the_run_and_nothing_else(run):
+    prepare_folder(run, resume=False, overwrite=False)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "5").write_text("old")
+    run.summary.write_text("old")
+    (run.folder / "notes.txt").write_text("mine")
+    other = dataclasses.replace(run, config=dataclasses.replace(run.config, seed=5))
+    assert prepare_folder(other, resume=False, overwrite=True) is False
+    assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "notes.txt"]
+    assert load_run(run.folder).config.seed == 5
+
+
+@pytest.mark.parametrize("how", [{}, {"resume": True}, {"overwrite": True}])
+def test_a_folder_with_something_else_is_left_alone(run, how):
+    run.folder.mkdir(parents=True)
+    (run.folder / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"holds no run \(thesis.tex is in it\)"):
+        prepare_folder(run, **{"resume": False, "overwrite": False, **how})
+    assert [path.name for path in run.folder.iterdir()] == ["thesis.tex"]
+
+
+def test_resuming_nothing_begins(run):
+    assert prepare_folder(run, resume=True, overwrite=False) is False
+    assert load_run(run.folder) == run
+
+
+def test_resuming_may_be_longer(run):
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, decay_steps=50))
+    prepare_folder(run, resume=False, overwrite=False)
+    longer = dataclasses.replace(run, config=dataclasses.replace(run.config, steps=99))
+    assert prepare_folder(longer, resume=True, overwrite=False) is True
+    assert load_run(run.folder).config.steps == 99
+
+
+def test_resuming_with_another_configuration_names_the_fields(run):
+    prepare_folder(run, resume=False, overwrite=False)
+    config = dataclasses.replace(run.config, seed=3, batch_size=16)
+    other = dataclasses.replace(run, config=config, image_shape=(9, 9, 1))
+    with pytest.raises(UserError) as caught:
+        prepare_folder(other, resume=True, overwrite=False)
+    message = str(caught.value)
+    assert "batch_size (was 8, now 16); seed (was 0, now 3); image_shape of the data" in message
+    assert load_run(run.folder) == run
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "holds no run"),
+        ("{", "is not valid JSON"),
+        ("[]", "lacks the configuration, image shape or class names"),
+        ('{"config": {}}', "lacks the configuration, image shape or class names"),
+        ('{"config": {"x": 1}, "image_shape": [1, 2, 3], "class_names": []}', "unknown fields: x"),
+        ('{"config": 5, "image_shape": [1, 2, 3], "class_names": []}', "no configuration"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_told(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_run(tmp_path)
+
+
+def test_a_folder_under_a_file_cannot_be_written(tmp_path, run):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match=r"cannot be written \(Not a directory\)"):
+        prepare_folder(
+            dataclasses.replace(run, folder=tmp_path / "file" / "run"),
+            resume=False,
+            overwrite=False,
+        )
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+def test_a_full_disk_and_a_missing_permission_are_told(tmp_path, number):
+    with (
+        pytest.raises(UserError, match="cannot be written .*: make room or give permission"),
+        writing(tmp_path),
+    ):
+        raise OSError(number, "the system's words")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "summary.json"
+    write_json(path, {"x": 1})
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runs.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(path, {"x": 2})
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_json_has_null_for_what_is_no_number():
+    assert [finite_or_none(x) for x in (1.5, float("nan"), float("inf"))] == [1.5, None, None]
+
+
+def test_every_part_of_a_run_is_deleted_with_it(run):
+    parts = {
+        Path(part).name
+        for part in (
+            run.checkpoints,
+            run.metrics,
+            run.summary,
+            run.figures,
+            run.events,
+            run.evaluations,
+            run.bad_numbers,
+            "config.json",
+        )
+    }
+    assert parts == set(runs._CONTENTS)

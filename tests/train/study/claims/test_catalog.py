@@ -1,0 +1,43 @@
+"""Every claim that there is."""
+
+import pytest
+
+from train.config.fit import FitConfig
+from train.study.claims.catalog import get_claim, list_claims
+from train.study.claims.definition import BUDGETS, Arm
+from train.system.errors import UserError
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("name", list_claims())
+def test_what_is_compared_is_there_and_trained_with_equal_care(name, budget):
+    claim = get_claim(name)
+    arms, quantities = claim.arms(budget), [quantity.name for quantity in claim.quantities]
+    names = [arm.name for arm in arms]
+    assert len(set(names)) == len({arm.slug for arm in arms}) == len(arms)
+    for contrast in claim.contrasts:
+        assert {contrast.less, contrast.more} <= set(names)
+        assert contrast.quantity in quantities
+    for arm in arms:
+        assert arm.paper.keys() <= set(quantities)
+    for field in ("batch_size", "epochs", "steps", "train_examples", "max_shift", "ema_decay"):
+        assert len({getattr(arm.config, field) for arm in arms}) == 1, field
+
+
+def test_the_papers_budget_has_the_papers_networks():
+    for arm in get_claim("mnist").arms("paper"):
+        expected = {} if "no reconstruction" not in arm.name else {"decoder_hidden": None}
+        assert arm.config.model_options == expected
+        assert arm.config.train_examples is None
+        assert arm.config.epochs == 50
+    iterations = [arm.config.routing_iterations for arm in get_claim("mnist").arms("paper")[1:]]
+    assert iterations == [1, 1, 3, 3]
+
+
+def test_a_folder_is_named_after_its_arm():
+    assert Arm("CapsNet, 3 iterations (EM)", FitConfig()).slug == "capsnet-3-iterations-em"
+
+
+def test_a_claim_that_does_not_exist():
+    with pytest.raises(UserError, match="unknown claim 'rotation', choose from: affine, attacks"):
+        get_claim("rotation")

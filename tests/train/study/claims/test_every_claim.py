@@ -1,0 +1,51 @@
+"""Each claim as it is, but for two steps of training on a few images."""
+
+import dataclasses
+import json
+
+import pytest
+
+from tests.train.data.small_files import small_smallnorb
+from train.__main__ import main
+from train.data import catalog
+from train.data.sources import smallnorb
+from train.study.claims import runner
+from train.study.claims.catalog import get_claim, list_claims
+
+
+def shortened(claim):
+    """The same claim about networks that were trained for two steps."""
+
+    def arms(budget):
+        return [
+            dataclasses.replace(
+                arm,
+                config=dataclasses.replace(
+                    arm.config,
+                    steps=2,
+                    evaluate_every=2,
+                    batch_size=8,
+                    train_examples=None,
+                    test_examples=None,
+                ),
+            )
+            for arm in claim.arms(budget)
+        ]
+
+    return dataclasses.replace(claim, arms=arms)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_claims())
+def test_a_claim_runs_to_its_end(name, mnist_files, monkeypatch, tmp_path, capsys):
+    for viewpoints, source in smallnorb.SOURCES.items():
+        small = small_smallnorb(mnist_files, source, side=96)
+        monkeypatch.setitem(catalog.SOURCES, viewpoints, small)
+    monkeypatch.setattr(runner, "get_claim", lambda name: shortened(get_claim(name)))
+    out = tmp_path / "out"
+    options = ["--seeds", "1", "--data-dir", str(mnist_files), "--out", str(out)]
+    assert main(["claims", name, *options]) == 0, capsys.readouterr().err
+    found = json.loads((out / "results.json").read_text())
+    quantities = [quantity.name for quantity in get_claim(name).quantities]
+    assert [list(arm["values"]) for arm in found["arms"]] == [quantities] * len(found["arms"])
+    assert all(arm["steps"] == [2] for arm in found["arms"])

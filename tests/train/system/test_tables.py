@@ -1,0 +1,20 @@
+"""Tables as plain text and as Markdown."""
+
+import pytest
+
+from train.system.tables import aligned, markdown_lines
+
+
+def test_cells_stand_below_one_another_and_no_line_ends_in_spaces():
+    assert aligned([["name", "n"], ["a", "1,000"], ["longer", ""]]) == (
+        "name    n\na       1,000\nlonger"
+    )
+
+
+def test_a_row_of_another_length():
+    with pytest.raises(ValueError, match="argument"):
+        aligned([["a", "b"], ["c"]])
+
+
+def test_a_table_in_markdown():
+    assert markdown_lines([["a", "b"], ["1", ""]]) == ["| a | b |", "| --- | --- |", "| 1 |  |"]

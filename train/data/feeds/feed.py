@@ -1,0 +1,121 @@
+"""What a feed is, and which of the two suits a data set and a device."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol, get_args
+
+import jax
+import numpy as np
+
+from train.data.dataset import Batch, Examples
+from train.data.feeds.order import WHOLE
+from train.data.feeds.resident import ResidentFeed
+from train.distributed import processes
+from train.system.errors import UserError
+
+FeedKind = Literal["auto", "resident", "streaming"]
+
+RESIDENT_FRACTION = 0.25
+"""Share of an accelerator's free memory that a resident training split may take.
+
+The rest is for the network, whose activations grow with the batch and are not known here.
+"""
+
+RESIDENT_CPU_BYTES = 2**30
+"""Bytes that a resident split may take on a CPU, the copies of all virtual devices together."""
+
+
+class Feed(Protocol):
+    """Gives the training step its examples; every feed gives the same ones for the same seed.
+
+    The step calls `select(constants, batch)` on each device, with that device's slice of the batch.
+
+    Attributes:
+        constants: arrays replicated over the devices, the same for every step.
+        batch_bytes: size of what a step sends from all processes together.
+    """
+
+    constants: dict[str, jax.Array]
+    batch_bytes: int
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields what changes from step to step, for the steps from start to before stop.
+
+        Args:
+            start_step: the first step; 0 begins a run, a checkpoint's step resumes it.
+            stop_step: the step after the last.
+
+        Yields:
+            Host arrays whose leading axis is this process's part of the global batch.
+        """
+        ...
+
+    def select(self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
+        """The examples of one device's slice of the batch: a pure function, to be traced.
+
+        Args:
+            constants: `self.constants`.
+            batch: one item of `batches`, each array cut to the device's [b, ...].
+        """
+        ...
+
+
+def make_feed(
+    split: Examples,
+    *,
+    batch_size: int,
+    seed: int,
+    kind: FeedKind = "auto",
+    mesh: jax.sharding.Mesh,
+    part: slice = WHOLE,
+) -> Feed:
+    """Makes a feed for a training split.
+
+    Args:
+        split: the training split.
+        batch_size: the global batch, over all devices and processes.
+        seed: chooses the order of the examples.
+        kind: "resident" holds the split on the devices, "streaming" sends each batch from the
+            host, "auto" is resident where the split fits in every process (`RESIDENT_FRACTION` of
+            the free memory of the fullest device, `RESIDENT_CPU_BYTES` on a CPU).
+        mesh: the devices that train.
+        part: the examples of each batch that this process brings in; all by default.
+
+    Returns:
+        The feed.
+
+    Raises:
+        UserError: if the kind is none of these, the batch is larger than the split, or "resident"
+            is asked for and the split does not fit.
+    """
+    if kind not in get_args(FeedKind):
+        raise UserError(
+            f"there is no feed {kind!r}: choose one of {', '.join(get_args(FeedKind))}."
+        )
+    needed = sum(array.nbytes for array in split.constants.values())
+    room = _room_per_device(mesh)
+    too_large = processes.any_says(needed > room)
+    if kind == "resident" and too_large:
+        raise UserError(
+            f"the training split takes {needed} bytes on each device, more than the {room} bytes "
+            "that a resident feed may take there: use the streaming feed."
+        )
+    if kind != "streaming" and not too_large:
+        return ResidentFeed(split, batch_size=batch_size, seed=seed, mesh=mesh, part=part)
+
+    # Grain takes half a second to import and a resident feed does without it.
+    from train.data.feeds.streaming import StreamingFeed
+
+    return StreamingFeed(split, batch_size=batch_size, seed=seed, part=part)
+
+
+def _room_per_device(mesh: jax.sharding.Mesh) -> int:
+    """Bytes that a resident split may take on each of this process's devices."""
+    devices = mesh.local_devices
+    return min(_room_on(device, sharing=len(devices)) for device in devices)
+
+
+def _room_on(device: Any, *, sharing: int) -> int:
+    statistics = device.memory_stats()
+    if not statistics or "bytes_limit" not in statistics:
+        return RESIDENT_CPU_BYTES // sharing
+    return int(RESIDENT_FRACTION * (statistics["bytes_limit"] - statistics["bytes_in_use"]))

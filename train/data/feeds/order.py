@@ -1,0 +1,104 @@
+"""Which examples make up which batch: a pure function of the seed and the step."""
+
+import functools
+
+import numpy as np
+
+from train.data.dataset import Examples
+from train.system.errors import UserError
+
+WHOLE = slice(None)
+"""The part of a batch that a process brings in which trains alone."""
+
+
+class Order:
+    """The order in which training sees its examples.
+
+    The stream of examples is one full permutation of the training set after another, one per
+    epoch, and step `s` takes the positions `s * batch_size` to `(s + 1) * batch_size` of that
+    stream. A batch may straddle two epochs, so nothing is dropped and every epoch holds every
+    example exactly once. There is no state: training resumes at step `s` by asking for step `s`.
+
+    Where there are more examples than can be permuted, an epoch is their blocks one after the
+    other, each in an order of its own.
+
+    Args:
+        size: number of examples, n.
+        batch_size: the global batch, B, over all devices and processes.
+        seed: chooses the permutations; nothing else does, not the number of devices.
+        block: examples that are permuted together, the last block of an epoch being what is left;
+            all by default.
+
+    Raises:
+        UserError: if the seed is negative or the batch is not between 1 and n.
+    """
+
+    def __init__(self, size: int, *, batch_size: int, seed: int, block: int | None = None) -> None:
+        if batch_size < 1:
+            raise UserError(f"the batch size is {batch_size}, but must be at least 1.")
+        if batch_size > size:
+            raise UserError(
+                f"a batch of {batch_size} is larger than the training set of {size} examples: "
+                f"use a batch size of at most {size}."
+            )
+        if seed < 0:
+            raise UserError(f"the seed is {seed}, but must be 0 or larger.")
+        self.size = size
+        self.batch_size = batch_size
+        self.seed = seed
+        self.block = size if block is None else min(block, size)
+
+    @classmethod
+    def of(cls, examples: Examples, *, batch_size: int, seed: int) -> "Order":
+        """The order of the examples of a training split."""
+        return cls(len(examples), batch_size=batch_size, seed=seed, block=examples.block)
+
+    def indices(self, step: int) -> np.ndarray:
+        """Examples of one batch.
+
+        Args:
+            step: 0 for the first batch of the run.
+
+        Returns:
+            int32 [batch_size], positions in the training split.
+        """
+        position, end = step * self.batch_size, (step + 1) * self.batch_size
+        pieces = []
+        while position < end:
+            block, start = self._at(position)
+            piece = self._permuted(block, start, start + end - position)
+            pieces.append(piece)
+            position += len(piece)
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _at(self, position: int) -> tuple[int, int]:
+        """The block of the stream that a position lies in, counted from 0, and where in it."""
+        epoch, in_epoch = divmod(position, self.size)
+        block, start = divmod(in_epoch, self.block)
+        return epoch * self._blocks + block, start
+
+    def _permuted(self, block: int, start: int, stop: int) -> np.ndarray:
+        """Examples of a block of the stream, as far as it goes."""
+        first = block % self._blocks * self.block
+        size = min(self.block, self.size - first)
+        piece = _permutation(size, self.seed, block)[start:stop]
+        return piece + np.int32(first) if first else piece
+
+    @property
+    def _blocks(self) -> int:
+        """Number of blocks in an epoch."""
+        return -(-self.size // self.block)
+
+
+# A few, because a streaming feed reads ahead from several threads around the end of an epoch.
+@functools.lru_cache(maxsize=4)
+def _permutation(size: int, seed: int, block: int) -> np.ndarray:
+    """A permutation of `size` examples for a block of the stream, int32, read-only.
+
+    It sorts raw words of the bit generator: NumPy promises those to be the same in every version,
+    and does not promise it of `Generator.permutation`.
+    """
+    words = np.random.PCG64(np.random.SeedSequence((seed, block))).random_raw(size)
+    permutation = np.argsort(words, kind="stable").astype(np.int32)
+    permutation.setflags(write=False)
+    return permutation

@@ -1,0 +1,104 @@
+"""The feed for sets that do not fit on the device: Grain puts batches together on the host."""
+
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+from absl import flags
+
+from train.data.dataset import Batch, Examples
+from train.data.feeds.order import WHOLE, Order
+from train.data.made.generated import GeneratedSplit
+from train.system.errors import UserError
+
+try:
+    import grain
+except ImportError:  # a resident feed does without it
+    grain = None
+
+_THREADS = 2
+_BATCHES_AHEAD = 8
+
+
+class StreamingFeed:
+    """Sends every batch from the host, put together ahead of time by Grain.
+
+    Args:
+        split: the training split.
+        batch_size: the global batch, B.
+        seed: chooses the order of the examples.
+        workers: processes that put batches together; 0 leaves it to threads of this one, which is
+            right as long as it is only gathering from memory.
+        part: the examples of each batch, b of them, that this process brings in.
+
+    Attributes:
+        constants: empty, nothing stays on the devices.
+        batch_bytes: size of a step's examples.
+
+    Raises:
+        UserError: if the batch is larger than the split, Grain is not installed, or worker
+            processes are asked for examples that are made with JAX.
+    """
+
+    def __init__(
+        self,
+        split: Examples,
+        *,
+        batch_size: int,
+        seed: int,
+        workers: int = 0,
+        part: slice = WHOLE,
+    ) -> None:
+        if grain is None:
+            raise UserError(
+                "the streaming feed needs grain, which is not installed: install the project's "
+                "`train` extra, or use the resident feed."
+            )
+        if workers and isinstance(split, GeneratedSplit):
+            raise UserError(
+                f"{workers} worker processes cannot make examples: leave it to this one, which "
+                "has JAX at work."
+            )
+        order = Order.of(split, batch_size=batch_size, seed=seed)
+        self._gather = _Gather(split, order, part)
+        self._workers = workers
+        self.constants: dict[str, jax.Array] = {}
+        one = jax.tree.leaves(split.gather(np.zeros(1, np.int32)))
+        self.batch_bytes = batch_size * sum(array.nbytes for array in one)
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields the fields of a `Batch` by name, as far as they are there, for each step."""
+        if start_step >= stop_step:
+            return
+        stream = (
+            grain.MapDataset.range(start_step, stop_step)
+            .map(self._gather)
+            .to_iter_dataset(
+                grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
+            )
+        )
+        if self._workers:
+            # Grain's worker processes read absl's flags, which only absl's own programs parse.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        yield from stream
+
+    @staticmethod
+    def select(constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
+        """Passes on what came."""
+        del constants
+        return Batch(**batch)
+
+
+class _Gather:
+    """Step -> batch; a class, so that Grain can send it to its worker processes."""
+
+    def __init__(self, split: Examples, order: Order, part: slice) -> None:
+        self._split = split
+        self._order = order
+        self._part = part
+
+    def __call__(self, step: int) -> dict[str, np.ndarray]:
+        batch = self._split.gather(self._order.indices(int(step))[self._part])
+        return {name: array for name, array in batch._asdict().items() if array is not None}

@@ -1,0 +1,1 @@
+"""Data sets whose examples are made on the device as training runs."""

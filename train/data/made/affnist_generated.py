@@ -1,0 +1,129 @@
+"""Affine transformations of MNIST's test digits, drawn as for affNIST, under a name of their own.
+
+affNIST itself is a set of files (`sources.affnist`); results on the two are not the same thing.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from train.data.affine import warp
+from train.data.dataset import Batch, Dataset
+from train.data.made.generated import GeneratedSplit
+from train.data.sources import expanded_mnist
+
+NAME = "affnist-generated"
+VERSIONS = 32
+"""Of each test digit, as many as in affNIST."""
+SEED = 0
+
+MAX_ROTATION = 20.0
+"""Degrees, either way."""
+MAX_SHEAR = 0.2
+"""Columns a row, either way: the tangent of the angle."""
+SCALES = (0.8, 1.2)
+"""Of each axis by itself."""
+MAX_TRANSLATION = 8.0
+"""Pixels along each axis, either way, as long as the digit stays within the image."""
+
+
+class Transformation(NamedTuple):
+    """A turned, sheared, scaled and moved image.
+
+    Attributes:
+        rotation: radians.
+        shear: columns a row.
+        scale: [2], of rows and columns.
+        translation: [2], rows and columns, as shares from 0 to 1 of the way from the first to the
+            last that is possible.
+    """
+
+    rotation: jax.Array
+    shear: jax.Array
+    scale: jax.Array
+    translation: jax.Array
+
+    @property
+    def matrix(self) -> jax.Array:
+        """What takes a distance from the centre in the digit to that in the image, [2, 2].
+
+        Rows and columns are scaled, then columns sheared, then all is turned.
+        """
+        cos, sin, shear = jnp.cos(self.rotation), jnp.sin(self.rotation), self.shear
+        turned = [[cos - sin * shear, -sin], [sin + cos * shear, cos]]
+        return jnp.asarray(turned) * self.scale[None, :]
+
+    @property
+    def inverse(self) -> jax.Array:
+        """What takes it back, [2, 2]."""
+        cos, sin, shear = jnp.cos(self.rotation), jnp.sin(self.rotation), self.shear
+        back = [[cos, sin], [-sin - cos * shear, cos - sin * shear]]
+        return jnp.asarray(back) / self.scale[:, None]
+
+
+def draw(key: jax.Array) -> Transformation:
+    """Draws a transformation, each of its numbers by itself and uniformly."""
+    keys = jax.random.split(key, 4)
+
+    def uniform(key: jax.Array, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
+        return jax.random.uniform(key, shape, jnp.float32, low, high)
+
+    return Transformation(
+        jnp.deg2rad(uniform(keys[0], (), -MAX_ROTATION, MAX_ROTATION)),
+        uniform(keys[1], (), -MAX_SHEAR, MAX_SHEAR),
+        uniform(keys[2], (2,), *SCALES),
+        uniform(keys[3], (2,), 0.0, 1.0),
+    )
+
+
+class TransformedSplit(GeneratedSplit):
+    """Digits that are turned, sheared, scaled and moved on a larger black background.
+
+    T. Tieleman, "The affNIST dataset for machine learning", 2013: rotation by up to 20 degrees,
+    shear by up to 0.2, each axis scaled by 0.8 to 1.2, and a translation with which the digit
+    stays within the image. What is meant by each number, and that translations end at 8 pixels, is
+    a choice of this file, whose digits are therefore not called affNIST.
+    """
+
+    def make(self, constants: Mapping[str, jax.Array], image: jax.Array, key: jax.Array) -> Batch:
+        """Makes one transformed digit; see `GeneratedSplit.make`."""
+        digit = self.source.select(constants, image[None])
+        pixels = digit.images[0].astype(jnp.float32)
+        height, width = (n + 2 * expanded_mnist.MARGIN for n in pixels.shape[:2])
+        drawn = draw(key)
+        by = translation(drawn, pixels, (height, width))
+        offset = -jnp.sum(drawn.inverse * by[None, :], axis=1)
+        made = warp(pixels, drawn.inverse, offset, (height, width))
+        return Batch(jnp.rint(made).astype(jnp.uint8), digit.labels[0])
+
+
+def translation(drawn: Transformation, pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The translation in pixels [2] that leaves all ink of a digit within the image.
+
+    Ink that is larger than the image is put into the middle.
+
+    Args:
+        drawn: how the digit is transformed.
+        pixels: the digit [height, width, channels], 0 where there is no ink.
+        size: height and width of the image.
+    """
+    rows, columns = (jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2 for n in pixels.shape[:2])
+    around = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"))
+    at = jnp.einsum("ab,bhw->ahw", drawn.matrix, around, precision="highest")
+    ink = jnp.any(pixels > 0, axis=-1)[None]
+    first = jnp.min(at, axis=(1, 2), where=ink, initial=jnp.inf)
+    last = jnp.max(at, axis=(1, 2), where=ink, initial=-jnp.inf)
+    # Interpolation spreads ink by up to a pixel of the digit, which may be enlarged.
+    edge = jnp.asarray(size, jnp.float32) / 2 - 0.5 - SCALES[1]
+    lowest = jnp.clip(-edge - first, -MAX_TRANSLATION, MAX_TRANSLATION)
+    highest = jnp.clip(edge - last, -MAX_TRANSLATION, MAX_TRANSLATION)
+    between = lowest + drawn.translation * (highest - lowest)
+    return jnp.where(lowest <= highest, between, (lowest + highest) / 2)
+
+
+def make(digits: Dataset) -> Dataset:
+    """MNIST on a larger background to learn from, its transformed test digits to be measured on."""
+    test = TransformedSplit(digits.test, versions=VERSIONS, seed=SEED)
+    return expanded_mnist.with_test(digits, NAME, test)

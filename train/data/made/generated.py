@@ -1,0 +1,148 @@
+"""Examples that are made where they are needed, from stored images and a number."""
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from train.data.dataset import Batch, Examples
+from train.system.errors import UserError
+
+_LEAST = 64
+"""Examples that are made at once on the host."""
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedSplit(abc.ABC):
+    """Several examples of each stored image, none of which is stored.
+
+    Example `i + n * j` is the `j`-th of stored image `i` of `n`, a fixed function of the seed, `i`
+    and `j`: the same on every device, in every process and in every feed. A subclass says what it
+    is (`make`), in the form that is traced.
+
+    Attributes:
+        source: the stored images.
+        versions: examples of each.
+        seed: decides the examples.
+        count: examples there are, the first of `versions * n`; all if None.
+
+    Raises:
+        UserError: if there are more examples than int32 can number.
+    """
+
+    source: Examples
+    versions: int
+    seed: int
+    count: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be numbered."""
+        if self.versions * len(self.source) > np.iinfo(np.int32).max:
+            raise UserError(
+                f"{self.versions} examples of each of {len(self.source)} images are more than can "
+                "be numbered: start from fewer images."
+            )
+
+    @abc.abstractmethod
+    def make(self, constants: Mapping[str, jax.Array], image: jax.Array, key: jax.Array) -> Batch:
+        """Makes one example: a pure function, to be traced.
+
+        Args:
+            constants: `self.constants` on the device.
+            image: int32 scalar, number of the stored image.
+            key: the example's own random key.
+
+        Returns:
+            The example, without a leading axis.
+        """
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return self.versions * len(self.source) if self.count is None else self.count
+
+    @property
+    def block(self) -> int:
+        """In training, one example of each stored image follows after the other."""
+        return len(self.source)
+
+    @property
+    def labels_per_image(self) -> int:
+        """An image is of one class."""
+        return 1
+
+    @property
+    def source_labels(self) -> np.ndarray:
+        """The labels of the stored images."""
+        return self.source.source_labels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one image: (height, width, channels)."""
+        height, width, channels = self._shapes.images.shape
+        return height, width, channels
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """The stored images and their labels."""
+        return self.source.constants
+
+    def first(self, count: int) -> Self:
+        """The first examples alone, 1 to all of them."""
+        return dataclasses.replace(self, count=count)
+
+    def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
+        """Makes examples on a device; see `Examples.select`."""
+        # The generator is named: a setting of the user's must not change a data set.
+        seed = jax.random.key(self.seed, impl="threefry2x32")
+        images, versions = indices % len(self.source), indices // len(self.source)
+
+        def one(image: jax.Array, version: jax.Array) -> Batch:
+            key = jax.random.fold_in(jax.random.fold_in(seed, image), version)
+            return self.make(constants, image, key)
+
+        return jax.vmap(one)(images, versions)
+
+    def gather(self, indices: np.ndarray) -> Batch:
+        """Makes examples for the host.
+
+        A processor makes them, so that no accelerator is waited for, which may be busy training.
+        """
+        # Rounded up, so that few programs are compiled for many lengths.
+        room = max(_LEAST, 1 << (len(indices) - 1).bit_length())
+        padded = np.zeros(room, np.int32)
+        padded[: len(indices)] = indices
+        with jax.default_device(_processor()):
+            made = jax.device_get(self._select(self._on_processor, padded))
+        return jax.tree.map(lambda array: array[: len(indices)], made)
+
+    @functools.cached_property
+    def _on_processor(self) -> dict[str, jax.Array]:
+        return jax.device_put(self.constants, _processor())
+
+    @functools.cached_property
+    def _select(self):  # type: ignore[no-untyped-def]  # a jitted function
+        return jax.jit(self.select)
+
+    @functools.cached_property
+    def _shapes(self) -> Batch:
+        return jax.eval_shape(
+            lambda constants: self.make(constants, jnp.int32(0), jax.random.key(0)), self.constants
+        )
+
+    def __getstate__(self) -> dict:
+        """What another process needs; what is compiled here, it compiles for itself."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def _processor() -> jax.Device:
+    """A CPU, or whatever there is where the user leaves JAX no CPU."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return jax.local_devices()[0]

@@ -1,0 +1,84 @@
+"""Data of the user's own, as NumPy arrays in one `.npz` file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from train.data.dataset import Dataset, Split
+from train.data.formats import npy, zipped
+from train.system.errors import UserError
+
+NAMES = (
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x_train", "y_train", "x_test", "y_test"),
+)
+"""What the arrays are called; the second way is that of Keras' files."""
+
+
+def load(path: Path, *, name: str) -> Dataset:
+    """Loads the arrays of a file, which `numpy.savez` or `numpy.savez_compressed` has written.
+
+    The file holds training and test images, uint8 `[n, height, width]` or `[n, height, width,
+    channels]`, and their labels, integers from 0 on, `[n]` or `[n, 1]`, under one row of `NAMES`.
+    There are as many classes as the largest label tells, and their names are the numbers.
+
+    Args:
+        path: the file.
+        name: what the set is called.
+
+    Raises:
+        UserError: if the file is missing or damaged, or does not hold what it should.
+    """
+    with zipped.archive(path) as archive:
+        there = [member.removesuffix(".npy") for member in archive.namelist()]
+    names = next((names for names in NAMES if set(names) <= set(there)), None)
+    if names is None:
+        wanted = ", or ".join(", ".join(names) for names in NAMES)
+        raise UserError(
+            f"{path} holds {', '.join(map(repr, sorted(there)[:8])) or 'nothing'}: save the arrays "
+            f"{wanted} with numpy.savez."
+        )
+    arrays = [_read(path, array) for array in names]
+    train = _split(path, names[:2], arrays[:2])
+    test = _split(path, names[2:], arrays[2:])
+    if unknown := sorted(set(test.labels.tolist()) - set(train.labels.tolist())):
+        raise UserError(
+            f"{path} has test images of class {', '.join(map(str, unknown[:5]))}, of which it has "
+            "no training image."
+        )
+    classes = 1 + int(train.labels.max())
+    if classes > len(train):
+        raise UserError(
+            f"{path} has the label {classes - 1}, but only {len(train)} training images: number "
+            "the classes from 0 on."
+        )
+    return Dataset(name, train, test, tuple(map(str, range(classes))))
+
+
+def _read(path: Path, array: str) -> np.ndarray:
+    with zipped.member(path, f"{array}.npy") as file:
+        return npy.read_from(file, f"{path}, {array},")
+
+
+def _split(path: Path, names: tuple[str, ...], arrays: list[np.ndarray]) -> Split:
+    images, labels = arrays
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise UserError(
+            f"{path} holds {names[0]} as {images.dtype} {list(images.shape)}: save them as uint8, "
+            "0 to 255, [n, height, width] or [n, height, width, channels]."
+        )
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise UserError(
+            f"{path} holds {names[1]} as {labels.dtype} {list(labels.shape)}: save them as "
+            "integers [n], the number of each image's class."
+        )
+    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31:
+        raise UserError(
+            f"{path} has labels from {labels.min()} to {labels.max()} in {names[1]}: number the "
+            "classes from 0 on."
+        )
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    return Split(np.ascontiguousarray(images), labels.astype(np.int32))

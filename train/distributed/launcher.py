@@ -1,0 +1,122 @@
+"""Several processes of one `fit` on this machine."""
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from train.distributed.preemption import SIGNALS
+from train.distributed.processes import COORDINATOR, INDEX, PROCESSES
+from train.system.errors import UserError
+
+GRACE_SECONDS = 10.0
+"""How long the others have to end by themselves after one of them failed."""
+
+_POLL_SECONDS = 0.1
+
+
+def launch(processes: int, command: Sequence[str], devices_per_process: int | None = None) -> int:
+    """Runs `python -m train COMMAND` in several processes that train together.
+
+    A signal that stops a run goes on to all of them. When one fails, the others are ended.
+
+    Args:
+        processes: how many.
+        command: what follows `python -m train`, a `fit`.
+        devices_per_process: GPUs of each process, or virtual devices on a CPU; if not given, each
+            sees what this one does.
+
+    Returns:
+        The exit code of the first that failed, or 0.
+
+    Raises:
+        UserError: if a number is not positive, or there are fewer GPUs.
+    """
+    if processes < 1:
+        raise UserError(f"--processes is {processes}, but must be at least 1.")
+    if devices_per_process is not None and devices_per_process < 1:
+        raise UserError(f"--devices-per-process is {devices_per_process}, but must be at least 1.")
+    coordinator = f"localhost:{_free_port()}"
+    places = [
+        {
+            **_devices(index, devices_per_process, os.environ),
+            COORDINATOR: coordinator,
+            PROCESSES: str(processes),
+            INDEX: str(index),
+        }
+        for index in range(processes)
+    ]
+    # In sessions of their own: a Ctrl-C on the terminal comes through here, and once.
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-m", "train", *command, "--distributed"],
+            env={**os.environ, **place},
+            start_new_session=True,
+        )
+        for place in places
+    ]
+    before = {number: signal.signal(number, _passing_on(children)) for number in SIGNALS}
+    try:
+        return _wait(children)
+    finally:
+        for child in children:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def _devices(index: int, count: int | None, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that give a process its own devices."""
+    if count is None:
+        return {}
+    first = index * count
+    named = environment.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        gpus = [str(number) for number in range(first, first + count)]
+    else:
+        gpus = named.split(",")[first : first + count]
+        if named and len(gpus) < count:
+            raise UserError(
+                f"CUDA_VISIBLE_DEVICES is {named}, too few GPUs for {count} in process {index}: "
+                "choose fewer --processes or --devices-per-process."
+            )
+    return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "JAX_NUM_CPU_DEVICES": str(count)}
+
+
+def _passing_on(children: Sequence[subprocess.Popen]):  # type: ignore[no-untyped-def]
+    def handle(number: int, _frame: object) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    return handle
+
+
+def _wait(children: Sequence[subprocess.Popen]) -> int:
+    """Waits for all; from the first failure on, no longer than the others are given."""
+    code, deadline = 0, math.inf
+    while any(child.poll() is None for child in children) and time.monotonic() < deadline:
+        code = code or _failure(children)
+        if code and deadline == math.inf:
+            deadline = time.monotonic() + GRACE_SECONDS
+        time.sleep(_POLL_SECONDS)
+    return code or _failure(children)
+
+
+def _failure(children: Sequence[subprocess.Popen]) -> int:
+    """The exit code of a child that has failed: of one that was killed, if any was; else 0."""
+    codes = [child.returncode for child in children if child.returncode]
+    lowest = min(codes, default=0)
+    return 128 - lowest if lowest < 0 else next(iter(codes), 0)

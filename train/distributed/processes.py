@@ -1,0 +1,211 @@
+"""The processes of a run, one or several to a host: who is there, and how they agree.
+
+All processes run the same program, and whatever makes all devices work together has to be called by
+all of them in the same order. What only one process knows (its clock, its signals, an error) has to
+be agreed on before it decides anything.
+"""
+
+import contextlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from train.system.errors import CommandError, EchoedError, UserError
+
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"
+PROCESSES = "JAX_NUM_PROCESSES"
+INDEX = "JAX_PROCESS_ID"
+
+_MESSAGE_BYTES = 1024
+# What the libraries that carry data between processes call themselves in their errors.
+_COMMUNICATION = re.compile("gloo|nccl|mpi|coordination|barrier", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which process this is, as far as the user says; the rest is for `jax.distributed` to find.
+
+    Attributes:
+        coordinator: `host:port` at which process 0 listens.
+        processes: how many there are.
+        index: the number of this one, from 0.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    index: int | None = None
+
+
+def join(place: Place) -> None:
+    """Joins the other processes; to be called before anything is computed.
+
+    What `place` leaves open is taken from the environment (`JAX_COORDINATOR_ADDRESS`,
+    `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID`), and then from the cluster that `jax.distributed`
+    recognises: Slurm, Open MPI, Kubernetes or Cloud TPU.
+
+    Raises:
+        UserError: if it is not known who the others are, or they cannot be reached.
+    """
+    coordinator = place.coordinator or os.environ.get(COORDINATOR)
+    processes = _number(place.processes, "--processes", PROCESSES)
+    index = _number(place.index, "--process-index", INDEX)
+    if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
+        raise UserError(f"the coordinator {coordinator!r} is not of the form HOST:PORT.")
+    if processes is not None and processes < 1:
+        raise UserError(f"--processes is {processes}, but must be at least 1.")
+    if index is not None and index < 0:
+        raise UserError(f"--process-index is {index}, but must be 0 or more.")
+    if processes is not None and index is not None and index >= processes:
+        raise UserError(
+            f"--process-index is {index}, but of {processes} processes the last one is "
+            f"{processes - 1}."
+        )
+    # A signal is for train.distributed.preemption to receive, and for all processes to agree on.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(coordinator, processes, index)
+    except ValueError as error:
+        raise UserError(
+            "--distributed does not know the other processes: give --coordinator HOST:PORT, "
+            f"--processes and --process-index (or {COORDINATOR}, {PROCESSES} and {INDEX}); only "
+            "on Slurm, Open MPI, Kubernetes and Cloud TPU can they be found."
+        ) from error
+    except RuntimeError as error:
+        raise UserError(
+            f"the other processes cannot be reached at {coordinator or 'the coordinator'} "
+            f"({str(error).strip().splitlines()[0][:160]}): see that all were started, with the "
+            "same --coordinator and --processes."
+        ) from error
+    if len({len(jax.local_devices(i)) for i in range(jax.process_count())}) > 1:
+        raise UserError("every process has to have the same number of devices.")
+
+
+def _number(given: int | None, option: str, variable: str) -> int | None:
+    if given is not None or variable not in os.environ:
+        return given
+    try:
+        return int(os.environ[variable])
+    except ValueError as error:
+        raise UserError(
+            f"{variable} is {os.environ[variable]!r}, which is not a number: correct it or give "
+            f"{option}."
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes, and tells what happens."""
+    return jax.process_index() == 0
+
+
+def are_several() -> bool:
+    """Whether there are other processes."""
+    return jax.process_count() > 1
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """What is done inside succeeds in all processes or fails in all; each has to enter.
+
+    Raises:
+        UserError: what the body raised, in the process where it did.
+        EchoedError: in the others.
+    """
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = error
+    if not are_several():
+        if own is not None:
+            raise own
+        return
+    told = _gather("" if own is None else str(own))
+    if own is not None:
+        own.agreed = True
+        raise own
+    for text in told:
+        if text:
+            raise EchoedError(text)
+
+
+@contextlib.contextmanager
+def ending_all() -> Iterator[None]:
+    """Ends this process at once on an error that the others do not share, and with it the run.
+
+    A process that leaves politely waits for the others, and those for it in the middle of a step.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not are_several() or getattr(error, "agreed", False):
+            raise
+        if isinstance(error, CommandError):
+            print(f"error: {error}", file=sys.stderr)
+        elif isinstance(error, jax.errors.JaxRuntimeError) and _COMMUNICATION.search(str(error)):
+            print(
+                "error: another process of this run has ended or cannot be reached "
+                f"({str(error).splitlines()[0][:160]}): start all again with --resume.",
+                file=sys.stderr,
+            )
+        else:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(getattr(error, "exit_code", 1))
+
+
+def first_says(answer: bool) -> bool:
+    """The answer of the first process, in all of them."""
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
+
+
+def any_says(answer: bool) -> bool:
+    """Whether the answer of any process is yes, in all of them."""
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(answer))))
+
+
+def in_common(tree: Any) -> Any:
+    """Makes arrays of which each process has the same copies one array of all processes.
+
+    That is what Orbax writes once and together. Nothing is moved.
+    """
+    if not are_several():
+        return tree
+    firsts = [jax.local_devices(process)[0] for process in range(jax.process_count())]
+    sharding = NamedSharding(Mesh(np.asarray(firsts), ("process",)), PartitionSpec())
+
+    def join(array: jax.Array) -> jax.Array:
+        # A key's words are arrays, and it is not.
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            words = join(jax.random.key_data(array))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(array))
+        own = array.addressable_shards[0].data
+        own = jax.device_put(own, jax.local_devices()[0])
+        return jax.make_array_from_single_device_arrays(array.shape, sharding, [own])
+
+    return jax.tree.map(join, tree)
+
+
+def from_common(tree: Any, like: Any) -> Any:
+    """The copies of this process, of arrays of all, placed on devices as in `like`."""
+    if not are_several():
+        return tree
+    return jax.tree.map(
+        lambda array, wanted: jax.device_put(array.addressable_data(0), wanted.sharding), tree, like
+    )
+
+
+def _gather(text: str) -> list[str]:
+    message = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+    gathered = multihost_utils.process_allgather(np.frombuffer(message, np.uint8))
+    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in gathered]

@@ -1,0 +1,1 @@
+"""A step of training and of evaluation: network, objective, optimiser, update, devices, metrics."""

@@ -1,0 +1,187 @@
+"""The network that a configuration describes."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+import capsjax
+from train.config.fit import FitConfig
+from train.learn.own_routing import is_own, make_routing, takes_iterations
+from train.system.errors import UserError, first_line
+from train.system.machine import physical_bytes
+
+
+def build_model(
+    config: FitConfig, image_shape: Sequence[int], num_classes: int, axis: str | None = None
+) -> nnx.Module:
+    """Makes the network, its parameters drawn from the configuration's seed.
+
+    Args:
+        config: what to make.
+        image_shape: `(height, width, channels)` of the images, of which it sees `seen_shape`.
+        num_classes: number of classes.
+        axis: the mapped axis over which a batch is spread, for a routing whose examples share
+            their logits and for statistics of a batch; None where a batch is in one piece.
+
+    Raises:
+        UserError: if a size does not fit the images, or an option does not exist.
+    """
+    require_precision(config)
+    shape = seen_shape(config, image_shape)
+    takes = capsjax.model_options(config.model)
+    try:
+        options = dict(config.model_options)
+        if "routing" in takes:
+            options["routing"] = _routing(config, axis)
+        elif config.routing != FitConfig.routing or config.routing_options:
+            raise ValueError(f"{config.model} has no routing to choose")
+        if "batch_axis" in takes:
+            options["batch_axis"] = axis
+        if config.remat:
+            options["remat"] = True
+        return capsjax.create_model(
+            config.model,
+            image_shape=shape,
+            num_classes=num_classes,
+            dtype=jnp.dtype(config.dtype),
+            param_dtype=jnp.dtype(config.param_dtype),
+            rngs=nnx.Rngs(model_key(config)),
+            **options,
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(f"this network cannot be made: {_sentence(error)}") from error
+
+
+def require_fitting_routing(
+    config: FitConfig, image_shape: Sequence[int], num_classes: int
+) -> None:
+    """Traces the network once, so that a routing of the user's own that fails in it is told.
+
+    Raises:
+        UserError: if it does, or the network cannot be made.
+    """
+    if not is_own(config.routing):
+        return
+    images = jax.ShapeDtypeStruct((2, *seen_shape(config, image_shape)), config.dtype)
+
+    def outcome(images: jax.Array) -> Any:
+        return build_model(config, image_shape, num_classes)(images)
+
+    try:
+        jax.eval_shape(outcome, images)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the routing {config.routing} fails in this network: {type(error).__name__}: "
+            f"{_sentence(error)}"
+        ) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says in its first line, with one full stop."""
+    return first_line(error).rstrip(".") + "."
+
+
+def seen_shape(config: FitConfig, image_shape: Sequence[int]) -> tuple[int, int, int]:
+    """What the network sees of images of a shape: `(height, width, channels)`.
+
+    Raises:
+        UserError: if `config.crop` is longer than a side of theirs.
+    """
+    height, width, channels = image_shape
+    if config.crop is None:
+        return height, width, channels
+    if config.crop > min(height, width):
+        raise UserError(
+            f"--crop is {config.crop}, but the images are {height}x{width}: choose 1 to "
+            f"{min(height, width)}."
+        )
+    return config.crop, config.crop, channels
+
+
+def _routing(config: FitConfig, axis: str | None) -> Any:
+    """The routing of a configuration; `axis` as of `build_model`."""
+    options = dict(config.routing_options)
+    if axis is not None and options.get("shared_logits"):
+        options["shared_axes"] = (axis,)
+    if takes_iterations(config.routing):
+        options["iterations"] = config.routing_iterations
+    return make_routing(config.routing, **options)
+
+
+def require_room(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> None:
+    """Refuses a network whose parameters alone are more than this machine's memory holds.
+
+    That is for a configuration that comes from a file, which may be damaged or somebody's joke.
+
+    Raises:
+        UserError: if they are, or the network cannot be made.
+    """
+    shapes = nnx.eval_shape(lambda: build_model(config, image_shape, num_classes))
+    promised = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(nnx.state(shapes)))
+    if promised > physical_bytes():
+        raise UserError(
+            f"this network has parameters of {promised:,} bytes, more than the memory of this "
+            "machine: see where its configuration comes from."
+        )
+
+
+def structure(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> nnx.GraphDef:
+    """The structure of the network where a batch is in one piece, without any values."""
+    return nnx.graphdef(nnx.eval_shape(lambda: build_model(config, image_shape, num_classes)))
+
+
+def in_test(model: nnx.Module) -> nnx.Module:
+    """The model, set to normalise as it has learned to instead of by the batch it sees."""
+    model.eval()
+    return model
+
+
+def require_precision(config: FitConfig) -> None:
+    """Refuses a dtype that JAX would silently replace by a narrower one.
+
+    Raises:
+        UserError: on float64 where JAX's x64 mode is off.
+    """
+    if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
+        raise UserError(
+            "float64 needs JAX's x64 mode: set the environment variable JAX_ENABLE_X64=1."
+        )
+
+
+def model_key(config: FitConfig) -> jax.Array:
+    """The random key of the initial values."""
+    return jax.random.fold_in(jax.random.key(config.seed), 0)
+
+
+def training_key(config: FitConfig) -> jax.Array:
+    """The random key of the training steps."""
+    return jax.random.fold_in(jax.random.key(config.seed), 1)
+
+
+def count_parameters(params: Any) -> int:
+    """Number of values in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@contextlib.contextmanager
+def out_of_memory_is_bad_input(batch_size: int) -> Iterator[None]:
+    """Tells that a batch does not fit in one sentence.
+
+    Raises:
+        UserError: where the body runs out of a device's memory.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"a batch of {batch_size} does not fit in the memory of the devices: choose a smaller "
+            "--batch-size or more --devices."
+        ) from error

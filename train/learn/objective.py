@@ -1,0 +1,318 @@
+"""What is minimised, and what is counted, for one batch of one device."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+
+import capsjax
+from capsjax import CapsNetOutput
+from capsjax.inspection import DEAD
+from train.config.fit import FitConfig
+from train.data import Batch, centre_crop, vary_batch
+from train.learn.metrics import Mean, masked_mean
+from train.system.errors import UserError
+
+SPREAD_MARGINS = (0.2, 0.9)
+"""Of the spread loss at the beginning and at the end; Hinton, Sabour and Frosst 2018, section 3."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The losses of a configuration; the defaults are those of CapsNet's paper.
+
+    Sabour, Frosst and Hinton 2017, arXiv:1710.09829, sections 3 and 4.1. The attributes are the
+    fields of `FitConfig` of the same names.
+    """
+
+    loss: str = "margin"
+    spread_steps: int = 0
+
+    input_mean: float = 0.0
+    input_std: float = 1.0
+    standardise: bool = False
+    crop: int | None = None
+    max_brightness: float = 0.0
+    max_contrast: float = 0.0
+    margin_of: str = "length"
+    margin_power: int = 2
+    margin_weight: float = 1.0
+    reconstruction_weight: float = 0.0005
+    mask_in_training: str = "label"
+    mask_in_test: str = "longest"
+
+    @classmethod
+    def of(cls, config: FitConfig) -> "Objective":
+        """The objective that a configuration describes."""
+        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+
+    def require_fitting(self, labels_per_image: int) -> None:
+        """Refuses losses that are not defined where an image is of several classes.
+
+        Raises:
+            UserError: if this one is not.
+        """
+        if labels_per_image == 1:
+            return
+        if self.loss == "spread":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, but the spread loss is of one: "
+                "choose the --loss margin, cross_entropy or sigmoid_cross_entropy."
+            )
+        if self.mask_in_training != "label":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, whose capsules are decoded in "
+                "training: leave --mask-in-training at label."
+            )
+
+    def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        """Pixels as the network sees them in test: uint8 0 to 255 -> `dtype`, 0 to 1 by default.
+
+        What is cropped is the middle.
+        """
+        scaled = self._scale(images, dtype)
+        return scaled if self.crop is None else centre_crop(scaled, self.crop)
+
+    def augment(
+        self, key: jax.Array, images: jax.Array, positions: jax.Array, dtype: jnp.dtype
+    ) -> jax.Array:
+        """Pixels as the network sees them in training: each image cropped and lit at random.
+
+        Args:
+            key: the step's random key.
+            images: uint8 `[batch, height, width, channels]`.
+            positions: int32 `[batch]`, the positions of these examples in the global batch.
+            dtype: of the result.
+        """
+        return vary_batch(
+            key,
+            self._scale(images, dtype),
+            positions,
+            crop=self.crop,
+            max_brightness=self.max_brightness,
+            max_contrast=self.max_contrast,
+        )
+
+    def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        unit = images.astype(dtype) / 255
+        if self.standardise:
+            return standardised(unit)
+        if self.input_mean == 0 and self.input_std == 1:
+            return unit
+        return (unit - self.input_mean) / self.input_std
+
+    def pixels(self, images: jax.Array) -> jax.Array:
+        """What the network sees, or makes, to be looked at: from 0 to 1.
+
+        A standardised image is shown as grey, black and white two deviations away.
+        """
+        mean, deviation = (0.5, 0.25) if self.standardise else (self.input_mean, self.input_std)
+        return jnp.clip(images * deviation + mean, 0, 1)
+
+    def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:
+        """Images as the network sees them in test, and their parts alike."""
+        parts = None if batch.parts is None else self.normalise(batch.parts, dtype)
+        return batch._replace(images=self.normalise(batch.images, dtype), parts=parts)
+
+    def augment_batch(
+        self, key: jax.Array, batch: Batch, positions: jax.Array, dtype: jnp.dtype
+    ) -> Batch:
+        """Images as the network sees them in training (see `augment`), and their parts alike."""
+        parts = batch.parts
+        if parts is not None:
+            parts = jax.vmap(self.augment, in_axes=(None, 1, None, None), out_axes=1)(
+                key, parts, positions, dtype
+            )
+        return batch._replace(images=self.augment(key, batch.images, positions, dtype), parts=parts)
+
+    def apply(
+        self,
+        model: nnx.Module,
+        images: jax.Array,
+        labels: jax.Array,
+        *,
+        training: bool,
+        keys: jax.Array | None = None,
+    ) -> CapsNetOutput:
+        """Runs the model, its decoder shown the capsules of the labels or the longest ones.
+
+        Args:
+            model: the network; normalises a batch by itself in training, and as it has learned to
+                in test.
+            images: `[batch, height, width, channels]`, normalised.
+            labels: integers `[batch]`, or `[batch, k]` where an image is of k classes; then there
+                are k reconstructions.
+            training: whether it is for a step of training.
+            keys: `[batch]`, random keys of the examples, for a model that drops something out.
+        """
+        if training:
+            model.train()
+        else:
+            model.eval()
+        mask = self.mask_in_training if training else self.mask_in_test
+        random = {"keys": keys} if draws(model) and training else {}
+        output = model(images, labels if mask == "label" else None, **random)
+        decoder = getattr(model, "decoder", None)
+        if mask == "label" or labels.ndim == 1 or decoder is None:
+            return output
+        longest = predict(output.lengths, labels)
+        return output._replace(
+            reconstruction=capsjax.reconstruct(decoder, output.capsules.pose, longest)
+        )
+
+    def losses(
+        self,
+        output: CapsNetOutput,
+        targets: jax.Array,
+        labels: jax.Array,
+        step: jax.Array | None = None,
+    ) -> dict[str, jax.Array]:
+        """The terms of the loss and their sum, each `[batch]`.
+
+        Args:
+            output: what the model returned for the images.
+            targets: what should be reconstructed, normalised: the images
+                `[batch, height, width, channels]`, or, for labels `[batch, k]`, their parts
+                `[batch, k, height, width, channels]`, whose errors are added up.
+            labels: integers `[batch]`, or `[batch, k]`.
+            step: the number of the training step, from which the margin of a spread loss follows;
+                without, it is that of the end of training.
+
+        Returns:
+            `loss`; what the network is told about classes, `margin_loss`, `spread_loss`,
+            `cross_entropy` or `sigmoid_cross_entropy`; and, for a model with a decoder,
+            `reconstruction_loss`; the last two without their weights.
+        """
+        name, told = self._of_classes(output, labels, step)
+        loss = told if self.margin_weight == 1 else self.margin_weight * told
+        if output.reconstruction is None:
+            return {"loss": loss, name: told}
+        reconstruction = capsjax.reconstruction_loss(output.reconstruction, targets)
+        return {
+            "loss": loss + self.reconstruction_weight * reconstruction,
+            name: told,
+            "reconstruction_loss": reconstruction,
+        }
+
+    def _of_classes(
+        self, output: CapsNetOutput, labels: jax.Array, step: jax.Array | None
+    ) -> tuple[str, jax.Array]:
+        """The name of the loss that tells classes apart, and it `[batch]`."""
+        lengths = output.lengths
+        targets = jax.nn.one_hot(labels, lengths.shape[-1], dtype=lengths.dtype)
+        if labels.ndim == 2:
+            targets = jnp.sum(targets, axis=1)
+        if self.loss == "cross_entropy":
+            logits = log_probabilities(lengths) if output.logits is None else output.logits
+            return "cross_entropy", optax.losses.softmax_cross_entropy(logits, targets)
+        if self.loss == "sigmoid_cross_entropy":
+            logits = log_odds(lengths) if output.logits is None else output.logits
+            of_each = optax.losses.sigmoid_binary_cross_entropy(logits, targets)
+            return "sigmoid_cross_entropy", jnp.sum(of_each, axis=-1)
+        if self.loss == "spread":
+            margin = self.spread_margin(step)
+            return "spread_loss", capsjax.spread_loss(lengths, targets, margin=margin)
+        seen = lengths if self.margin_of == "length" else jax.nn.softmax(lengths)
+        return "margin_loss", capsjax.margin_loss(seen, targets, power=self.margin_power)
+
+    def spread_margin(self, step: jax.Array | None) -> float | jax.Array:
+        """The margin of the spread loss: from 0.2 to 0.9 in `spread_steps` steps, then 0.9."""
+        if step is None or self.spread_steps == 0:
+            return SPREAD_MARGINS[1]
+        first, last = SPREAD_MARGINS
+        return first + (last - first) * jnp.minimum(step / self.spread_steps, 1.0)
+
+
+def standardised(images: jax.Array) -> jax.Array:
+    """Each image with mean 0 and variance 1, over all of its pixels and channels.
+
+    What varies by less than one of 255 grey levels in a single pixel stays as dark as it is.
+
+    Args:
+        images: `[..., height, width, channels]`, 0 to 1.
+    """
+    axes = (-3, -2, -1)
+    least = 1 / (255 * math.prod(images.shape[-3:]) ** 0.5)
+    mean = jnp.mean(images, axis=axes, keepdims=True)
+    return (images - mean) / jnp.maximum(jnp.std(images, axis=axes, keepdims=True), least)
+
+
+def log_probabilities(lengths: jax.Array) -> jax.Array:
+    """Logarithms of the presence of classes, of which a softmax makes shares of their sum."""
+    return jnp.log(jnp.maximum(lengths, jnp.finfo(lengths.dtype).tiny))
+
+
+def log_odds(lengths: jax.Array) -> jax.Array:
+    """Logarithms of the odds of classes, of which a sigmoid makes their presence again."""
+    last = jnp.finfo(lengths.dtype)
+    return jax.scipy.special.logit(jnp.clip(lengths, last.tiny, 1 - last.epsneg))
+
+
+def draws(model: nnx.Module) -> bool:
+    """Whether a model drops something out in training, and so takes a random key an example."""
+    return getattr(model, "draws", False)
+
+
+def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:
+    """The classes that are most present, as many as there are labels.
+
+    Args:
+        lengths: `[batch, classes]`.
+        labels: integers `[batch]`, or `[batch, k]`; only their shape counts.
+
+    Returns:
+        int32 of the shape of `labels`; of several, the most present comes first.
+    """
+    if labels.ndim == 1:
+        return jnp.argmax(lengths, axis=-1).astype(jnp.int32)
+    return lax.top_k(lengths, labels.shape[1])[1]
+
+
+def is_right(predictions: jax.Array, labels: jax.Array) -> jax.Array:
+    """Whether all classes of an image are predicted, in any order: bool `[batch]`.
+
+    Args:
+        predictions: integers `[batch]`, or `[batch, k]`.
+        labels: the same shape.
+    """
+    if labels.ndim == 1:
+        return predictions == labels
+    return jnp.all(jnp.sort(predictions, axis=1) == jnp.sort(labels, axis=1), axis=1)
+
+
+def measure(
+    output: CapsNetOutput,
+    losses: Mapping[str, jax.Array],
+    labels: jax.Array,
+    mask: jax.Array | None = None,
+) -> dict[str, Mean]:
+    """Every loss term and the accuracy, as sums and counts over the examples of the mask."""
+    correct = is_right(predict(output.lengths, labels), labels)
+    per_example = {**losses, "accuracy": correct}
+    return {name: masked_mean(values, mask) for name, values in per_example.items()}
+
+
+def class_lengths(output: CapsNetOutput) -> Mean:
+    """The lengths of the class capsules, summed over a batch `[J]`, for `dead_share`."""
+    count = jnp.asarray(len(output.lengths), jnp.int32)
+    return Mean(jnp.sum(output.lengths, axis=0), count)
+
+
+def dead_share(lengths: Mean) -> Mean:
+    """The share of class capsules that are dead, of their lengths summed over a whole batch."""
+    return masked_mean(lengths.total < DEAD * lengths.examples)
+
+
+def coupling_entropy(output: CapsNetOutput, mask: jax.Array | None = None) -> Mean:
+    """How undecided the routing is, summed over the examples of the mask.
+
+    It is the mean over the input capsules of what `capsjax.coupling_entropy` says of each.
+    """
+    if output.coupling is None:
+        raise ValueError("a network without capsules has no coupling")
+    return masked_mean(jnp.mean(capsjax.coupling_entropy(output.coupling), axis=-1), mask)

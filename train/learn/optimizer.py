@@ -1,0 +1,161 @@
+"""The optimiser that a configuration describes, and the course of its learning rate."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import optax.contrib
+
+from train.config.fit import FitConfig
+from train.system.errors import UserError
+
+
+def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
+    """The learning rate of each update: a warm-up, then one of three ways down.
+
+    The highest rate is `learning_rate`, times the batch in units of `base_batch` (`linear`: Goyal
+    et al. 2017, arXiv:1706.02677, section 2.1) or times the root of that (`sqrt`: You et al. 2019,
+    arXiv:1904.00962, section 4.3). It is reached in `warmup_steps` equal steps from zero, which is
+    itself left out: it would waste an update. From there it stays (`constant`), falls by
+    `decay_rate` in `decay_steps` again and again (`exponential`), or to zero within them on half a
+    cosine (`cosine`: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5).
+
+    Args:
+        config: what to make.
+        training_examples: size of the training set, which a run given in epochs is as long as.
+
+    Returns:
+        `number of updates taken -> learning rate`, scalars or arrays of any shape.
+
+    Raises:
+        UserError: if the run ends before the warm-up does.
+    """
+    total, warmup = config.total_steps(training_examples), config.warmup_steps
+    if warmup >= total:
+        raise UserError(
+            f"--warmup-steps is {warmup}, but the run ends after {total}: choose fewer, or train "
+            "longer."
+        )
+    highest, steps = _highest_rate(config), config.decay_steps or total - warmup
+    schedule = {
+        "constant": lambda: optax.constant_schedule(highest),
+        "exponential": lambda: optax.exponential_decay(highest, steps, config.decay_rate),
+        "cosine": lambda: optax.cosine_decay_schedule(highest, steps),
+    }[config.schedule]()
+    if warmup:
+        # optax.linear_schedule computes it down from the highest, and so the first ones inexactly.
+        schedule = optax.join_schedules(
+            [lambda step: highest * (step + 1) / (warmup + 1), schedule], [warmup]
+        )
+
+    def rate(step: Any) -> jax.Array:
+        # Told an int32 step, optax would answer in float32 even in x64 mode.
+        wide = jnp.asarray(step, float)
+        return jnp.broadcast_to(schedule(wide), wide.shape)
+
+    return rate
+
+
+def _highest_rate(config: FitConfig) -> float:
+    ratio = config.batch_size / config.base_batch
+    scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.lr_scaling]
+    return config.learning_rate * scale
+
+
+def is_matrix(params: Any) -> Any:
+    """Which tensors decay and have a trust ratio: those of two dimensions and more.
+
+    That leaves out biases, norms and gains, by their shape and not by their name. The matrices
+    `[I, J, D, K]` of all pairs of capsules count as one tensor, with one trust ratio.
+    """
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def lamb(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """LAMB (You et al. 2019, arXiv:1904.00962, algorithm 2), trust ratio and decay for matrices.
+
+    `optax.lamb` with a mask on the trust ratio, which it does not have.
+    """
+    return optax.chain(
+        optax.scale_by_adam(eps=1e-6),
+        optax.add_decayed_weights(weight_decay, mask=is_matrix),
+        optax.masked(optax.scale_by_trust_ratio(), is_matrix),
+        optax.scale_by_learning_rate(rate),
+    )
+
+
+def lars(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """LARS (You et al. 2017, arXiv:1708.03888, algorithm 1), trust ratio and decay for matrices."""
+    return optax.lars(
+        rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=is_matrix,
+        trust_ratio_mask=is_matrix,
+    )
+
+
+def muon(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """Muon (Jordan et al. 2024): the momentum of each matrix, all its singular values made alike.
+
+    The updates have the root mean square that Adam's have (Liu et al. 2025, arXiv:2502.16982,
+    equation 4), so that a learning rate means the same to both. Biases are Adam's, with Nesterov's
+    look ahead (Dozat 2016, "Incorporating Nesterov momentum into Adam"), as everything else is.
+    """
+    return optax.contrib.muon(
+        rate,
+        weight_decay=weight_decay,
+        weight_decay_mask=is_matrix,
+        muon_weight_dimension_numbers=matrix_axes,
+        consistent_rms=0.2,
+    )
+
+
+def matrix_axes(params: Any) -> Any:
+    """Which axes of a tensor are a matrix's rows, summed over, and which its columns, for Muon.
+
+    A kernel of a convolution, `[y, x, in, out]` in a module called `conv`, is one matrix; of the
+    matrices `[I, J, D, K]` of all pairs of capsules, those from one capsule below to all above are.
+    """
+
+    def axes(path: tuple[Any, ...], leaf: jax.Array) -> Any:
+        if leaf.ndim == 2:
+            return optax.contrib.MuonDimensionNumbers(0, 1)
+        if leaf.ndim == 4:
+            is_convolution = any(getattr(key, "key", None) == "conv" for key in path)
+            rows, columns = ((0, 1, 2), 3) if is_convolution else (2, (1, 3))
+            return optax.contrib.MuonDimensionNumbers(rows, columns)
+        return None
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def build_optimizer(
+    config: FitConfig, training_examples: int | None = None
+) -> optax.GradientTransformation:
+    """The configuration's optimiser: clipping by the global norm, then its updates.
+
+    Args:
+        config: what to make.
+        training_examples: size of the training set; None for a state that is not trained.
+
+    Raises:
+        UserError: if the run ends before the warm-up does.
+    """
+    rate = (
+        optax.constant_schedule(config.learning_rate)
+        if training_examples is None
+        else learning_rate(config, training_examples)
+    )
+    decay = config.weight_decay
+    optimizer = {
+        "adam": lambda: optax.adam(rate),
+        "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=is_matrix),
+        "lamb": lambda: lamb(rate, decay),
+        "lars": lambda: lars(rate, decay),
+        "muon": lambda: muon(rate, decay),
+    }[config.optimizer]()
+    if config.clip_norm is None:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)

@@ -1,0 +1,1 @@
+"""What was trained: measured again, used on images, looked into, drawn."""

@@ -1,0 +1,1 @@
+"""The folder of a run: what is in it, its checkpoints, its lock and its log."""

@@ -1,0 +1,269 @@
+"""A run is a folder: what is in it, and who may write there."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train.config.fit import FitConfig, differences, from_values, to_values
+from train.system.errors import UserError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+SUMMARY = "summary.json"
+CHECKPOINTS = "checkpoints"
+FIGURES = "figures"
+EVENTS = "tensorboard"
+EVALUATIONS = "evaluations"
+BAD_NUMBERS = "bad-numbers.json"
+
+LARGEST_SIDE = 2**15
+"""Pixels, or channels; a damaged file may ask for more than any memory holds."""
+
+_CONTENTS = (CONFIG, METRICS, SUMMARY, CHECKPOINTS, FIGURES, EVENTS, EVALUATIONS, BAD_NUMBERS)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, and what is known of it before its weights are read.
+
+    Attributes:
+        folder: where it is.
+        config: what it computes.
+        image_shape: `(height, width, channels)` of its images.
+        class_names: a name for each class.
+    """
+
+    folder: Path
+    config: FitConfig
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def metrics(self) -> Path:
+        """The file with a line for each log step and each evaluation."""
+        return self.folder / METRICS
+
+    @property
+    def summary(self) -> Path:
+        """The file with the result."""
+        return self.folder / SUMMARY
+
+    @property
+    def figures(self) -> Path:
+        """The folder of its pictures."""
+        return self.folder / FIGURES
+
+    @property
+    def events(self) -> Path:
+        """The folder of its TensorBoard events."""
+        return self.folder / EVENTS
+
+    @property
+    def evaluations(self) -> Path:
+        """The folder with what `evaluate` printed."""
+        return self.folder / EVALUATIONS
+
+    @property
+    def bad_numbers(self) -> Path:
+        """The file that says why the run was given up."""
+        return self.folder / BAD_NUMBERS
+
+    def save(self) -> None:
+        """Writes `config.json`."""
+        values = {
+            "config": to_values(self.config),
+            "image_shape": list(self.image_shape),
+            "class_names": list(self.class_names),
+        }
+        write_json(self.folder / CONFIG, values)
+
+
+def load_run(folder: Path) -> Run:
+    """Reads what a run is.
+
+    Raises:
+        UserError: if the folder holds no run, or its `config.json` is damaged.
+    """
+    path = folder / CONFIG
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"{folder} holds no run ({path.name} cannot be read): name the --out of a `fit`."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON ({error}): restore it or train anew.") from error
+    try:
+        config = values["config"]
+        height, width, channels = (_size(size) for size in values["image_shape"])
+        class_names = tuple(_name(name) for name in values["class_names"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} lacks the configuration, image shape or class names of a run: "
+            "restore it or train anew."
+        ) from error
+    return Run(folder, from_values(config, path), (height, width, channels), class_names)
+
+
+def _size(value: Any) -> int:
+    if type(value) is not int or not 0 < value <= LARGEST_SIDE:
+        raise ValueError(f"{value!r} is no number of pixels or channels")
+    return value
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value
+
+
+def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
+    """Makes the folder of a run, or checks that it may go on in there.
+
+    Args:
+        run: the run that is about to begin.
+        resume: go on with the run that is there, if there is one.
+        overwrite: delete the run that is there, if there is one.
+
+    Returns:
+        Whether there is a run to go on with.
+
+    Raises:
+        UserError: if the folder holds another run and neither was asked for, holds something that
+            is no run, cannot be written, or the run in it is another one.
+    """
+    folder = run.folder
+    with writing(folder):
+        contents = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    is_run = CONFIG in contents
+    if contents and not is_run:
+        raise UserError(
+            f"{folder} is not empty and holds no run ({contents[0]} is in it): "
+            "choose another --out."
+        )
+    if is_run and not (resume or overwrite):
+        raise UserError(
+            f"{folder} holds a run already: replace it (--overwrite), go on with it (fit "
+            "--resume), or choose another --out."
+        )
+    if is_run and resume:
+        _require_same(load_run(folder), run)
+    elif is_run:
+        _delete_run(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        run.save()
+    return is_run and resume
+
+
+def require_shared(folder: Path) -> None:
+    """Demands that this process sees the folder that the first one has just prepared.
+
+    Raises:
+        UserError: if it does not.
+    """
+    if not (folder / CONFIG).is_file():
+        raise UserError(
+            f"{folder} is not the same folder for all processes: choose an --out on a file system "
+            "that they share."
+        )
+
+
+def _require_same(saved: Run, wanted: Run) -> None:
+    different = differences(saved.config, wanted.config)
+    for name in ("image_shape", "class_names"):
+        if getattr(saved, name) != getattr(wanted, name):
+            different.append(f"{name} of the data")
+    if different:
+        raise UserError(
+            f"{saved.folder} was trained with another configuration and cannot be resumed with "
+            f"this one, which differs in: {'; '.join(different)}."
+        )
+
+
+def _delete_run(folder: Path) -> None:
+    """Deletes what a run is made of, `config.json` last, and leaves anything else."""
+    with writing(folder):
+        for name in reversed(_CONTENTS):
+            path = folder / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Tells a full disk and a missing permission in one sentence.
+
+    Raises:
+        UserError: where the body raises `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written ({error.strerror or error}): make room or give "
+            "permission there, or choose another --out."
+        ) from error
+
+
+def finite_or_none(value: float) -> float | None:
+    """What JSON has for a number: null for one that is not finite."""
+    return value if math.isfinite(value) else None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes plain values as a JSON file, whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
+    write_whole(path, text.encode())
+
+
+def write_figure(path: Path, figure: Any) -> None:
+    """Writes a figure of matplotlib, which is slow to import, as a PNG: whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    write_whole(path, png.getvalue())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    staged = path.with_name(f".{path.name}.new")
+    try:
+        with staged.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(path)
+    except OSError:
+        staged.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,1 @@
+"""Many runs that answer one question: networks compared, and what papers claim of capsules."""

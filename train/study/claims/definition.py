@@ -1,0 +1,83 @@
+"""What a claim is: networks that are trained with equal care, and what is measured of each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from train.config.fit import FitConfig
+
+Budget = Literal["small", "paper"]
+BUDGETS: tuple[Budget, ...] = ("small", "paper")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A kind of network, one row of a claim's table.
+
+    Attributes:
+        name: of the row.
+        config: how it is trained; its seed is not used.
+        paper: by the names of quantities, what the paper has for it.
+    """
+
+    name: str
+    config: FitConfig
+    paper: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        """The name as the beginning of a folder's."""
+        words = "".join(letter if letter.isalnum() else " " for letter in self.name.lower())
+        return "-".join(words.split())
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is measured of every network, one column of a claim's table.
+
+    Attributes:
+        name: of the column.
+        of: measures it, of the folder of a run; it takes the folder of the official files, too.
+    """
+
+    name: str
+    of: Callable[[Path, Path | None], float]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What is claimed: a quantity is less for one arm than for another.
+
+    Attributes:
+        less: the name of the arm of which it is less.
+        more: the name of the other.
+        quantity: its name.
+    """
+
+    less: str
+    more: str
+    quantity: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that is said of capsule networks.
+
+    Attributes:
+        says: the claim, in a sentence.
+        source: the paper and the section that it comes from.
+        arms: the networks for each budget.
+        quantities: what is measured.
+        contrasts: by which it is judged whether the claim was seen.
+        draw: draws what is to be seen of the runs, given those of the first seed by the names of
+            their arms, a folder for figures, and that of the official files; returns the files'
+            names.
+    """
+
+    says: str
+    source: str
+    arms: Callable[[Budget], Sequence[Arm]]
+    quantities: Sequence[Quantity]
+    contrasts: Sequence[Contrast]
+    draw: Callable[[Mapping[str, Path], Path, Path | None], list[str]] | None = None

@@ -1,0 +1,37 @@
+"""Section 6 of CapsNet's paper: routing takes digits apart that lie on top of each other."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from train.presets import get_preset
+from train.study.claims.baseline import baseline
+from train.study.claims.definition import Arm, Budget, Claim, Contrast
+from train.study.claims.measured_errors import own_error
+
+ERROR = "error on pairs, %"
+BASELINE = "CNN"
+CAPSNET = "CapsNet"
+
+
+def arms(budget: Budget) -> Sequence[Arm]:
+    """The baseline of section 6.2, and CapsNet."""
+    if budget == "paper":
+        base = get_preset("multi_mnist")
+        network = {"features": [512, 256], "kernel_size": [9, 5], "pool": 2, "hidden": [1024]}
+    else:
+        base = dataclasses.replace(
+            get_preset("multi_mnist-small"), steps=300, evaluate_every=300, schedule="cosine"
+        )
+        network = {"features": [32, 64], "kernel_size": [9, 5], "pool": 2, "hidden": [512]}
+    cnn = baseline(base, {**network, "dropout": 0.0}, loss="sigmoid_cross_entropy")
+    return [Arm(BASELINE, cnn, {ERROR: 8.1}), Arm(CAPSNET, base, {ERROR: 5.2})]
+
+
+CLAIM = Claim(
+    says="Capsules recognise overlapping digits better than a convolutional network with more "
+    "parameters.",
+    source="Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 6 and Table 1",
+    arms=arms,
+    quantities=[own_error(ERROR)],
+    contrasts=[Contrast(CAPSNET, BASELINE, ERROR)],
+)

@@ -1,0 +1,153 @@
+"""What is compared: each model with each routing on each data set, and how each is trained."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import capsjax
+from train.config.fit import FitConfig, option, to_values
+from train.data import as_file_name, is_dataset, list_datasets
+from train.data.catalog import SOURCES
+from train.learn.own_routing import is_own
+from train.presets import get_preset, list_presets
+from train.system.errors import UserError
+
+PUBLISHED = "published"
+"""In the place of a routing: the one that the model was published with."""
+
+NONE = "none"
+"""The routing of a model that has none to choose."""
+
+_OF_THE_IMAGES = (
+    "input_mean",
+    "input_std",
+    "standardise",
+    "max_shift",
+    "crop",
+    "max_brightness",
+    "max_contrast",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One of the things that are compared.
+
+    Attributes:
+        model: a name of `capsjax.list_models()`.
+        routing: a name, `FILE.py:NAME`, or `NONE`.
+        dataset: a name of `list_datasets()`.
+        config: how it is trained; its seed is not used.
+    """
+
+    model: str
+    routing: str
+    dataset: str
+    config: FitConfig
+
+    @property
+    def name(self) -> str:
+        """What it is called, a file name, too."""
+        routing = self.routing.rpartition("/")[2].replace(":", "-")
+        return f"{as_file_name(self.dataset)}-{self.model}-{routing}"
+
+    @property
+    def label(self) -> str:
+        """What it is called in a figure."""
+        routing = self.routing.rpartition(":")[2]
+        return self.model if self.routing == NONE else f"{self.model}, {routing}"
+
+
+def list_cells(
+    models: Sequence[str],
+    routings: Sequence[str],
+    datasets: Sequence[str],
+    changes: Mapping[str, Any],
+) -> list[Cell]:
+    """All combinations that there are: a model without a choice of routings is one cell.
+
+    Args:
+        models: names.
+        routings: names, or `PUBLISHED`.
+        datasets: names.
+        changes: fields of `FitConfig` that all have in common.
+
+    Raises:
+        UserError: a name does not exist, or a value is out of its range.
+    """
+    _require("model", models, capsjax.list_models())
+    known = [PUBLISHED, *capsjax.list_routings()]
+    _require("routing", [name for name in routings if not is_own(name)], known)
+    _require("data set", [n for n in datasets if not is_dataset(n)], list_datasets())
+    cells = []
+    for dataset in datasets:
+        for model in models:
+            published = capsjax.published_routing(model)
+            base = _recipe(model, dataset)
+            for routing in routings if published else [NONE]:
+                chosen = published if routing == PUBLISHED else routing
+                fields: dict[str, Any] = dict(changes)
+                if published:
+                    fields["routing"] = chosen
+                if published and chosen != base.routing:
+                    fields["routing_options"] = {}  # those of the recipe are of another routing
+                config = dataclasses.replace(base, **fields)
+                cells.append(Cell(model, chosen or NONE, dataset, config))
+    return list({cell.name: cell for cell in cells}.values())  # each once
+
+
+def _recipe(model: str, dataset: str) -> FitConfig:
+    """How a model is trained on a data set.
+
+    By a recipe for both if there is one, `DATASET-MODEL`, or for the data set, if that is of this
+    model; otherwise with the model's published sizes as in its recipe for the embedded digits, as
+    long as the data set's recipe says and with images prepared as there. What comes of the same
+    official files, as the splits of smallNORB do, has one recipe.
+    """
+    presets = list_presets()
+    source = SOURCES.get(dataset)
+    of_files = source.tfds_name if source else dataset
+    of_dataset = get_preset(of_files) if of_files in presets else None
+    digits = "digits" if get_preset("digits").model == model else f"digits-{model}"
+    if f"{of_files}-{model}" in presets:
+        return dataclasses.replace(get_preset(f"{of_files}-{model}"), dataset=dataset)
+    if of_dataset is not None and of_dataset.model == model:
+        return dataclasses.replace(of_dataset, dataset=dataset)
+    if digits not in presets:
+        raise UserError(f"there is no recipe to train {model} on {dataset} by.")
+    config = get_preset(digits)
+    fields: dict[str, Any] = {"preset": f"{dataset}-{model}", "dataset": dataset}
+    if dataset != "digits":
+        fields["model_options"] = {}
+        if of_dataset is not None:
+            fields |= {
+                "epochs": of_dataset.epochs,
+                "steps": None,
+                "batch_size": of_dataset.batch_size,
+                **{name: getattr(of_dataset, name) for name in _OF_THE_IMAGES},
+            }
+    return dataclasses.replace(config, **fields)
+
+
+def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r}, choose from: {', '.join(known)}.")
+
+
+def identity(cell: Cell, seeds: Sequence[int], robustness_examples: int) -> dict[str, Any]:
+    """What decides the numbers of a cell, as plain values, to tell whether a result is its."""
+    return {
+        "seeds": list(seeds),
+        "config": {**to_values(cell.config), "seed": 0},
+        "robustness_examples": robustness_examples,
+    }
+
+
+def difference(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """In what two identities differ, for a message."""
+    if kept["seeds"] != wanted["seeds"]:
+        return f"seeds {kept['seeds']}, now {wanted['seeds']}"
+    ours, theirs = wanted["config"], kept["config"]
+    names = [name for name in ours if theirs.get(name) != ours[name]]
+    return ", ".join(f"{option(name)} {theirs.get(name)!r}, now {ours[name]!r}" for name in names)

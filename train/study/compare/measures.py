@@ -1,0 +1,124 @@
+"""What is measured of trained networks: on the test images, and on changed ones."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from train.config.fit import FitConfig
+from train.data import Dataset, padded_batches
+from train.learn.network import structure
+from train.learn.objective import Objective, log_probabilities
+from train.study.compare.perturb import PERTURBATIONS, perturb
+from train.study.compare.seeds import Trained
+
+BATCH = 256
+BINS = 15
+"""Of the calibration error: confidences in as many classes of equal width."""
+
+
+def measure(config: FitConfig, trained: Trained, dataset: Dataset, examples: int) -> dict[str, Any]:
+    """Measures all networks of a cell.
+
+    Args:
+        config: of the networks.
+        trained: what came of training.
+        dataset: whose test images are taken.
+        examples: how many of them, the first, are changed to see how robust the networks are.
+
+    Returns:
+        `accuracy`, `nll` and `calibration_error`, a value a seed; and `robustness`, by the kind of
+        change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
+    """
+    labels = dataset.test.gather(np.arange(len(dataset.test))).labels
+    predict = _predictor(config, trained, dataset)
+    lengths, probabilities = predict(len(labels), None, 0.0)
+    some = labels[:examples]
+    unchanged = accuracy(lengths[:, : len(some)], some)
+    robustness = {
+        kind: [
+            unchanged.tolist(),
+            *(
+                accuracy(predict(len(some), kind, strength)[0], some).tolist()
+                for strength in perturbation.strengths
+            ),
+        ]
+        for kind, perturbation in PERTURBATIONS.items()
+    }
+    return {
+        "accuracy": accuracy(lengths, labels).tolist(),
+        "nll": negative_log_likelihood(probabilities, labels).tolist(),
+        "calibration_error": [calibration_error(of_seed, labels) for of_seed in lengths],
+        "robustness": robustness,
+    }
+
+
+def accuracy(lengths: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The share of right predictions, of the presence of classes `[seeds, n, classes]`."""
+    return np.mean(np.argmax(lengths, axis=-1) == labels, axis=-1)
+
+
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mean of `-log p(label)` in nats, of probabilities `[seeds, n, classes]`: `[seeds]`."""
+    of_label = probabilities[:, np.arange(len(labels)), labels].astype(np.float64)
+    return np.mean(-np.log(np.maximum(of_label, np.finfo(np.float32).tiny)), axis=-1)
+
+
+def calibration_error(lengths: np.ndarray, labels: np.ndarray) -> float:
+    """The expected calibration error, from 0 to 1, of the presence of classes `[n, classes]`.
+
+    Predictions are sorted into `BINS` by how present the predicted class is, taken as the
+    probability to be right; it is the mean distance of accuracy and mean probability in a bin,
+    weighted by their number (Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599, equation 3).
+    """
+    confidence = lengths.max(axis=-1)
+    right = lengths.argmax(axis=-1) == labels
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, right - confidence.astype(np.float64), minlength=BINS)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def _predictor(config: FitConfig, trained: Trained, dataset: Dataset) -> Any:
+    """`(how many images, kind, strength)` -> lengths and probabilities `[seeds, n, classes]`."""
+    graphdef = structure(config, dataset.image_shape, dataset.num_classes)
+    objective, dtype = Objective.of(config), jnp.dtype(config.param_dtype)
+    weights, model_state = trained.states.weights, trained.states.model_state
+
+    @functools.partial(jax.jit, static_argnames="kind")
+    def of_batch(
+        weights: Any, model_state: Any, images: jax.Array, kind: str | None, strength: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        if kind is not None:
+            changed = perturb(kind, strength, images.astype(dtype) / 255)
+            seen = objective.normalise(changed * 255, dtype)
+        else:
+            seen = objective.normalise(images, dtype)
+
+        def of_seed(weights: Any, model_state: Any) -> tuple[jax.Array, jax.Array]:
+            model = nnx.merge(graphdef, weights, model_state)
+            nothing = jnp.zeros(len(seen), jnp.int32)
+            output = objective.apply(model, seen, nothing, training=False)
+            scores = output.logits
+            if scores is None:
+                scores = log_probabilities(output.lengths)
+            return output.lengths, jax.nn.softmax(scores)
+
+        return jax.vmap(of_seed)(weights, model_state)
+
+    def predict(count: int, kind: str | None, strength: float) -> tuple[np.ndarray, np.ndarray]:
+        batches = [
+            jax.device_get(
+                of_batch(weights, model_state, batch.images, kind, jnp.asarray(strength, dtype))
+            )
+            for batch, _ in padded_batches(dataset.test.first(count), BATCH)
+        ]
+        lengths, probabilities = zip(*batches, strict=True)
+        return (
+            np.concatenate(lengths, axis=1)[:, :count],
+            np.concatenate(probabilities, axis=1)[:, :count],
+        )
+
+    return predict

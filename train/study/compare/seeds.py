@@ -1,0 +1,167 @@
+"""Training a network from several seeds at once: one program, mapped over the seeds."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from train.config.fit import FitConfig
+from train.data import Dataset, Order
+from train.learn.network import build_model, count_parameters, training_key
+from train.learn.objective import Objective
+from train.learn.optimizer import build_optimizer
+from train.learn.update import AXIS, TrainState, initial_state, make_step
+
+STEPS = 16
+"""The most steps in a dispatch, after which progress can be told."""
+
+
+class Trained(NamedTuple):
+    """What came of training.
+
+    Attributes:
+        graphdef: the structure that all networks have in common.
+        states: their states, each array with a leading axis of seeds.
+        parameters: values in one network.
+        steps: that each took.
+        images_per_second: that all networks together learned from; compilation left out.
+        step_bytes: what a step of all networks needs, by the compiled program: its arguments and
+            what it computes with.
+    """
+
+    graphdef: nnx.GraphDef
+    states: TrainState
+    parameters: int
+    steps: int
+    images_per_second: float
+    step_bytes: int
+
+
+class SeedsProgram:
+    """Networks of one configuration that differ in their seed, and the step that trains all.
+
+    Each has its own initial values, order of examples and augmentation: those that a run of
+    `python -m train fit` with its seed has.
+
+    Args:
+        config: what to train; its seed is not used.
+        dataset: what it learns from, which has to fit on the device.
+        seeds: of the networks.
+
+    Raises:
+        UserError: if data and network do not fit each other.
+    """
+
+    def __init__(self, config: FitConfig, dataset: Dataset, seeds: Sequence[int]) -> None:
+        self.config, self.seeds = config, tuple(seeds)
+        self.total = config.total_steps(len(dataset.train))
+        self._orders = [
+            Order.of(dataset.train, batch_size=config.batch_size, seed=seed) for seed in seeds
+        ]
+        optimizer = build_optimizer(config, len(dataset.train))
+        states = []
+        for seed in seeds:
+            own = dataclasses.replace(config, seed=seed)
+            model = build_model(own, dataset.image_shape, dataset.num_classes, axis=AXIS)
+            self.graphdef, state = initial_state(
+                model, optimizer, training_key(own), averaged=config.ema_decay is not None
+            )
+            states.append(state)
+        self.parameters = count_parameters(states[0].params)
+        self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+        self._constants = jax.device_put(dataset.train.constants)
+        step = make_step(
+            self.graphdef,
+            optimizer,
+            dataset.train.select,
+            Objective.of(config),
+            max_shift=config.max_shift,
+            image_dtype=jnp.dtype(config.param_dtype),
+            micro_batches=config.micro_batches,
+            ema_decay=config.ema_decay,
+        )
+        self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
+
+    def train(self, told: Callable[[int], None] = lambda steps: None) -> Trained:
+        """Trains all networks to the end.
+
+        Args:
+            told: called with the number of steps that were taken since the last call.
+        """
+        compiled = self._compiled
+        done, timed, seconds = 0, 0, 0.0
+        while done < self.total:
+            count = min(STEPS, self.total - done)
+            start = time.perf_counter()
+            self.states = compiled(self.states, self._constants, self._batches(done), count)
+            jax.block_until_ready(self.states.step)
+            if done or self.total <= STEPS:
+                seconds, timed = seconds + time.perf_counter() - start, timed + count
+            done += count
+            told(count)
+        images = timed * self.config.batch_size * len(self.seeds)
+        return Trained(
+            self.graphdef,
+            self.states,
+            self.parameters,
+            self.total,
+            images / seconds if seconds else float("nan"),
+            _bytes(compiled),
+        )
+
+    def seconds_per_step(self, steps: int = STEPS) -> float:
+        """Time of a step of all networks, which stay as they are; compilation left out."""
+        compiled, batches = self._compiled, self._batches(0)
+        times = []
+        for _ in range(2):
+            states = jax.tree.map(lambda array: array.copy(), self.states)
+            start = time.perf_counter()
+            jax.block_until_ready(compiled(states, self._constants, batches, steps))
+            times.append(time.perf_counter() - start)
+        return min(times) / steps
+
+    @functools.cached_property
+    def _compiled(self) -> Any:
+        return self._steps.lower(
+            self.states, self._constants, self._batches(0), jnp.int32(1)
+        ).compile()
+
+    def _batches(self, first: int) -> np.ndarray:
+        """The examples of the next steps, int32 `[STEPS, seeds, batch]`."""
+        return np.stack(
+            [
+                np.stack([order.indices(step) for order in self._orders])
+                for step in range(first, first + STEPS)
+            ]
+        )
+
+
+def _steps(
+    step: Callable[..., Any], states: TrainState, constants: Any, indices: jax.Array, count: Any
+) -> TrainState:
+    """Takes `count` steps; the batch of each network lies on the axis `AXIS`, of size one."""
+
+    def of_seed(state: TrainState, indices: jax.Array) -> TrainState:
+        return step(state, constants, indices)[0]
+
+    over_seeds = jax.vmap(of_seed)
+    over_batch = jax.vmap(over_seeds, in_axes=(None, 0), axis_name=AXIS)
+
+    def body(index: jax.Array, states: TrainState) -> TrainState:
+        return jax.tree.map(lambda x: x[0], over_batch(states, indices[index][None]))
+
+    return lax.fori_loop(0, count, body, states)
+
+
+def _bytes(compiled: Any) -> int:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return 0
+    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
