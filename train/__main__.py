@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from train.cli.config_options import config_changes
 from train.cli.options import build_parser
-from train.config.fit import option
+from train.config.setting import option
 from train.system.errors import CommandError, PreemptedError, UserError
 from train.system.huge_pages import restart_with_huge_pages
 
@@ -101,7 +101,7 @@ def _trust(options, runs=()) -> None:  # type: ignore[no-untyped-def]
     from train.run.folder import load_run
 
     if runs and options.routing is not None:
-        trained = sorted({load_run(run).config.routing for run in runs})
+        trained = sorted({load_run(run).config.model.routing for run in runs})
         if options.routing not in trained:
             raise UserError(
                 f"--routing is {options.routing}, but {' and '.join(map(str, runs))} was trained "

@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import json
 import math
@@ -37,7 +36,7 @@ from parity.cli.against import SIDES, InputLayout
 from parity.layouts import Match, get_layout, match
 from parity.layouts.importing import AUTO, Images, configure, recognise
 from parity.layouts.state_files import State, read_state
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Split
 from train.learn.network import build_model
 from train.learn.objective import Objective
@@ -308,7 +307,7 @@ def _call(
     for height, width in [image_size] if image_size else _image_sizes(found):
         cut = cut_to_size(split, (height, width, found.sizes["c"]))
         images = cut.images[:batch].astype(np.float64) / 255
-        images = ((images - config.input_mean) / config.input_std).astype(dtype)
+        images = ((images - config.data.input_mean) / config.data.input_std).astype(dtype)
         # Digits that are no class of the module's are shown under the label of one.
         labels = cut.labels[:batch] % classes
         for call in calls(
@@ -360,8 +359,8 @@ def _pair(
     images = Images(_shape(call), tuple(map(str, range(found.sizes["j"]))))
 
     def change(config: FitConfig) -> FitConfig:
-        options = {**config.model_options, **_strides(call, found)}
-        return dataclasses.replace(config, model_options=options, dtype=dtype, param_dtype=dtype)
+        options = {**config.model.options, **_strides(call, found)}
+        return config.changed(model_options=options, dtype=dtype, param_dtype=dtype)
 
     config = configure(found, "digits", images, change)
     classes = len(images.class_names)
@@ -370,7 +369,7 @@ def _pair(
         weights.load(model, found.to_capsjax(state))
     except ValueError as error:
         options = ", ".join(
-            f"{name} = {config.model_options.get(name, default)}"
+            f"{name} = {config.model.options.get(name, default)}"
             for name, default in (("conv_stride", 1), ("primary_stride", 2))
         )
         raise UserError(

@@ -58,8 +58,6 @@ class Contender:
 
 def capsjax(work: Work) -> Contender:
     """The network and the steps of `python -m train fit mnist`, data on the device."""
-    import dataclasses
-
     import jax
     import jax.numpy as jnp
     from flax import nnx
@@ -69,8 +67,7 @@ def capsjax(work: Work) -> Contender:
     from train.learn.program import assemble
     from train.presets import get_preset
 
-    config = dataclasses.replace(
-        get_preset("mnist"),
+    config = get_preset("mnist").changed(
         batch_size=work.batch_size,
         dtype=work.dtype,
         routing_iterations=work.iterations,

@@ -165,13 +165,13 @@ def layout_pair(layout: str, sizes: Sizes, *, iterations: int, **options: Any) -
     shapes = {name: tuple(tensor.shape) for name, tensor in reference.state_dict().items()}
     config = table.config(tuple(sizes["image_shape"]), sizes["num_classes"])
     routing = capsjax.create_routing(
-        config.routing, iterations=iterations, **config.routing_options
+        config.model.routing, iterations=iterations, **config.model.routing_options
     )
     settings = {
         "objective": Objective.of(config),
         "reconstruction": table.options.get("reconstruction_over_pixels", "sum"),
         "routing": routing,
-        **config.model_options,
+        **config.model.options,
     }
     return build_pair(reference, match(table, shapes).to_capsjax, sizes, **settings, **options)
 
@@ -296,9 +296,8 @@ def other_pair(
     image_shape, classes = tuple(sizes["image_shape"]), sizes["num_classes"]
     config = table.config(image_shape, classes)
     further = {name: sizes[name] for name in sizes.keys() - {"image_shape", "num_classes"}}
-    config = dataclasses.replace(
-        config,
-        model_options={**config.model_options, **further},
+    config = config.changed(
+        model_options={**config.model.options, **further},
         routing_iterations=iterations,
         dtype=compute or dtype,
         param_dtype=dtype,

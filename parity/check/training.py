@@ -15,7 +15,7 @@ from flax import nnx
 from parity.check import weights
 from parity.check.pairs import Arrays, DtypeName, Pair
 from parity.check.stages import gradients_of, nchw
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.metrics import merge
 from train.learn.optimizer import learning_rate
@@ -23,7 +23,9 @@ from train.learn.step import data_mesh, make_train_step, replicate, same_wishes,
 from train.learn.update import PyTree, initial_state
 
 DECAY_STEPS = 10
-SETTINGS = FitConfig(preset="parity", learning_rate=0.001, decay_rate=0.5, decay_steps=DECAY_STEPS)
+SETTINGS = FitConfig.of(
+    preset="parity", learning_rate=0.001, decay_rate=0.5, decay_steps=DECAY_STEPS
+)
 """Adam as the paper has it. The learning rate falls to a quarter in 20 steps: enough to be seen."""
 
 
@@ -67,10 +69,12 @@ class ReferenceTraining:
         self._pair = dataclasses.replace(pair, reference=reference)
         self._names = [name for name, _ in self._pair.reference.named_parameters()]
         self._adam = torch.optim.Adam(
-            self._pair.reference.parameters(), lr=SETTINGS.learning_rate, betas=(0.9, 0.999)
+            self._pair.reference.parameters(),
+            lr=SETTINGS.schedule.learning_rate,
+            betas=(0.9, 0.999),
         )
         self._decay = torch.optim.lr_scheduler.LambdaLR(
-            self._adam, lambda step: SETTINGS.decay_rate ** (step / DECAY_STEPS)
+            self._adam, lambda step: SETTINGS.schedule.decay_rate ** (step / DECAY_STEPS)
         )
         self.gradients: Arrays = {}
 

@@ -91,10 +91,10 @@ def run_import(options: argparse.Namespace) -> int:
     print(
         f"{run.folder}: {imported.parameters:,} parameters of {options.weights} as the layout "
         f"{imported.layout.name}, for {images} images in {run.num_classes} classes "
-        f"({run.config.dataset})"
+        f"({run.config.data.dataset})"
     )
     for dtype, count in imported.casts.items():
-        print(f"note: {count} tensors of {dtype} were converted to {run.config.param_dtype}")
+        print(f"note: {count} tensors of {dtype} were converted to {run.config.model.param_dtype}")
     if imported.others and options.dataset is None:
         print(f"note: {', '.join(imported.others)} would fit, too: --dataset says which it is for")
     return 0

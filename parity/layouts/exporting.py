@@ -15,7 +15,7 @@ from capsjax.capsules import squash_from
 from parity.check import weights
 from parity.layouts import Layout, Match, get_layout, match_parameters
 from parity.layouts.state_files import require_suffix, with_counters, write_state
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.learn.network import seen_shape
 from train.learn.own_routing import is_own, make_routing, takes_iterations
 from train.report.evaluate import load_state
@@ -72,9 +72,10 @@ def export_run(
     require_suffix(out, table.formats)
     if out.exists() and not overwrite:
         raise UserError(f"{out} exists: replace it (--overwrite), or choose another --out.")
-    if is_own(run.config.routing):
+    if is_own(run.config.model.routing):
         raise UserError(
-            f"{folder} routes with {run.config.routing}, which no layout has: nothing is exported."
+            f"{folder} routes with {run.config.model.routing}, which no layout has: nothing is "
+            "exported."
         )
     different = differences(run, table)
     if different and not force:
@@ -117,8 +118,8 @@ def differences(run: Run, layout: Layout) -> list[str]:
     """
     config = run.config
     expected = layout.config(seen_shape(config, run.image_shape), run.num_classes)
-    if config.model != expected.model:
-        return [f"model: {config.model!r}, expected {expected.model!r}"]
+    if config.model.name != expected.model:
+        return [f"model: {config.model.name!r}, expected {expected.model!r}"]
     compared = layout.table.compared
     ours, theirs = _behaviour(config, compared), _behaviour(expected, compared)
     if _options(config).get("decoder_hidden") is None:
@@ -133,7 +134,7 @@ def differences(run: Run, layout: Layout) -> list[str]:
 
 def _options(config: FitConfig) -> dict[str, Any]:
     """The options of the model, with every default written out."""
-    return {**capsjax.published_options(config.model), **config.model_options}
+    return {**capsjax.published_options(config.model.name), **config.model.options}
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -150,7 +151,7 @@ def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:
         compared: options of the model that matter.
     """
     values: dict[str, Any] = {
-        name: getattr(config, name)
+        name: config.value(name)
         for name in (
             "input_mean",
             "input_std",
@@ -176,11 +177,11 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _routing(config: FitConfig) -> dict[str, Any]:
-    iterations = {"iterations": config.routing_iterations}
+    iterations = {"iterations": config.model.routing_iterations}
     routing: Any = make_routing(
-        config.routing,
-        **config.routing_options,
-        **(iterations if takes_iterations(config.routing) else {}),
+        config.model.routing,
+        **config.model.routing_options,
+        **(iterations if takes_iterations(config.model.routing) else {}),
     )
     if isinstance(routing, capsjax.LearnedPrior):
         routing = routing.routing

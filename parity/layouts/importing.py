@@ -16,7 +16,7 @@ import capsjax
 from parity.check import weights
 from parity.layouts import Layout, Match, builtin_layouts, get_layout, match
 from parity.layouts.state_files import State, read_state, require_suffix
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import is_dataset, list_datasets, load_dataset
 from train.data.catalog import find_source
 from train.data.sources.mnist import SOURCES
@@ -105,7 +105,7 @@ def import_weights(
     _write(run, model, overwrite=overwrite)
     casts: dict[str, int] = {}
     for tensor in state.values():
-        if tensor.dtype != jnp.dtype(config.param_dtype):
+        if tensor.dtype != jnp.dtype(config.model.param_dtype):
             casts[str(tensor.dtype)] = casts.get(str(tensor.dtype), 0) + 1
     parameters = sum(array.size for array in weights.variables(model).values())
     return Imported(run, table, parameters, casts, others)
@@ -160,8 +160,8 @@ def configure(found: Match, dataset: str, images: Images, change: Change) -> Fit
         UserError: if `change` makes a value that is out of its range.
     """
     config = found.layout.config(images.shape, len(images.class_names))
-    options = {**config.model_options, **found.model_options()}
-    config = dataclasses.replace(config, dataset=dataset, model_options=options)
+    options = {**config.model.options, **found.model_options()}
+    config = config.changed(dataset=dataset, model_options=options)
     return change(config)
 
 
@@ -263,8 +263,8 @@ def _images_of(found: Match, config: FitConfig) -> str:
     if "i" in sizes:
         capsules = f", with {sizes['i']} primary capsules of {sizes['t']} types"
     strides = {
-        option: config.model_options.get(option, published)
-        for option, published in capsjax.published_options(config.model).items()
+        option: config.model.options.get(option, published)
+        for option, published in capsjax.published_options(config.model.name).items()
         if option.endswith(("stride", "strides"))
     }
     return (

@@ -27,7 +27,7 @@ from flax import nnx
 from parity.check import weights
 from parity.layouts import targets
 from parity.layouts.axes import parse_side
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.learn.network import build_model
 
 DECODER = "decoder.layers"

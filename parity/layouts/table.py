@@ -18,7 +18,9 @@ from parity.layouts.model_table import (
     parameter_names,
 )
 from parity.layouts.names import Pattern
-from train.config.fit import FitConfig, from_values, to_values
+from train.config.fit_config import FitConfig
+from train.config.model import ModelConfig
+from train.config.saved import from_values, to_values
 from train.learn.own_routing import make_routing, takes_iterations
 from train.system.errors import UserError
 
@@ -114,7 +116,7 @@ class Layout:
         fields = {name: value for name, value in self.options.items() if name not in REDUCTIONS}
         # A decay of its own, and not one that follows the length of a run, which then could not be
         # made longer.
-        config = FitConfig(
+        config = FitConfig.of(
             preset=f"imported:{self.name}",
             model=self.model,
             decay_rate=0.96,
@@ -123,10 +125,12 @@ class Layout:
         )
         changes = {}
         if num_classes and self.options.get("margin_over_classes") == "mean":
-            changes["margin_weight"] = config.margin_weight / num_classes
+            changes["margin_weight"] = config.objective.margin_weight / num_classes
         if image_shape and self.options.get("reconstruction_over_pixels") == "mean":
-            changes["reconstruction_weight"] = config.reconstruction_weight / math.prod(image_shape)
-        return FitConfig(**{**to_values(config), **changes})
+            changes["reconstruction_weight"] = config.objective.reconstruction_weight / math.prod(
+                image_shape
+            )
+        return FitConfig.of(**{**to_values(config), **changes})
 
 
 def read_layout(path: Path) -> Layout:
@@ -207,7 +211,7 @@ def _options(path: Path, values: Any, model: str) -> dict[str, Any]:
             raise UserError(f"{path}: {name} is {values[name]!r}, but must be 'sum' or 'mean'.")
     fields = {name: value for name, value in values.items() if name not in REDUCTIONS}
     try:
-        from_values({**to_values(FitConfig()), "model": model, **fields}, path)
+        from_values({**to_values(FitConfig.of()), "model": model, **fields}, path)
     except UserError as error:
         text = str(error)
         raise UserError(text if str(path) in text else f"{path}: {text}") from error
@@ -219,9 +223,9 @@ def _check_options(path: Path, fields: Mapping[str, Any], model: str) -> None:
     """Refuses options of the model or of the routing that these do not have."""
     choices = tuple(sorted(set(capsjax.model_options(model)) - _NOT_OF_A_LAYOUT))
     _require_known(path, "model option", fields.get("model_options", {}), choices)
-    routing, options = fields.get("routing", FitConfig.routing), fields.get("routing_options", {})
+    routing, options = fields.get("routing", ModelConfig.routing), fields.get("routing_options", {})
     if takes_iterations(routing):
-        iterations = fields.get("routing_iterations", FitConfig.routing_iterations)
+        iterations = fields.get("routing_iterations", ModelConfig.routing_iterations)
         options = {"iterations": iterations, **options}
     try:
         make_routing(routing, **options)

@@ -5,7 +5,6 @@ have to stay finite, and no update may be skipped because a loss or a gradient w
 """
 
 import argparse
-import dataclasses
 import sys
 import time
 
@@ -29,11 +28,10 @@ def steep(routing: str, steps: int) -> tuple[bool, int, float]:
         Whether all parameters are finite, how many updates were skipped, and the largest parameter.
     """
     recipe = get_preset("digits")
-    config = dataclasses.replace(
-        recipe,
+    config = recipe.changed(
         routing=routing,
         routing_iterations=ITERATIONS,
-        learning_rate=TOO_HIGH * recipe.learning_rate,
+        learning_rate=TOO_HIGH * recipe.schedule.learning_rate,
         schedule="constant",
         decay_steps=None,
         batch_size=16,

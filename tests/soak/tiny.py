@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.presets import get_preset
 
 ARGUMENTS = (
@@ -17,7 +17,7 @@ def tiny(**changes: object) -> FitConfig:
     digits = get_preset("digits")
     sizes = {"conv_features": 8, "primary_types": 2, "decoder_hidden": [8]}
     values = {
-        "model_options": {**digits.model_options, **sizes},
+        "model_options": {**digits.model.options, **sizes},
         **{"batch_size": 16, "max_shift": 1, "ema_decay": 0.9, "warmup_steps": 5},
     }
     return dataclasses.replace(digits, **{**values, **changes})

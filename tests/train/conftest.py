@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.train.data.small_files import small_mnist
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset, Split
 from train.data.made import multi_mnist
 from train.data.sources import mnist
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def config() -> FitConfig:
     """A network of a few thousand parameters for 8x8 images."""
-    return FitConfig(
+    return FitConfig.of(
         model_options={
             "conv_features": 8,
             "conv_kernel": 3,

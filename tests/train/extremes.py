@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.metrics import merge
 from train.learn.network import build_model, training_key
@@ -27,12 +27,12 @@ def train_on(
     Returns:
         For each of `VALUES`, the metrics of the steps and the state after them, on the host.
     """
-    mesh = data_mesh(config.batch_size, 1)
+    mesh = data_mesh(config.schedule.batch_size, 1)
     optimizer = build_optimizer(config)
     graphdef, state = initial_state(
         build_model(config, shape, classes, axis=AXIS), optimizer, training_key(config)
     )
-    batch = config.batch_size
+    batch = config.schedule.batch_size
 
     def constant_images(constants: Any, labels: jax.Array) -> Batch:
         # Pixels are divided by 255 afterwards.
@@ -43,8 +43,8 @@ def train_on(
         optimizer,
         constant_images,
         Objective.of(config),
-        max_shift=config.max_shift,
-        image_dtype=jnp.dtype(config.param_dtype),
+        max_shift=config.data.max_shift,
+        image_dtype=jnp.dtype(config.model.param_dtype),
         mesh=mesh,
     )
     labels = stack_batches([np.arange(batch, dtype=np.int32) % classes] * steps, steps, mesh)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from tests.fuzz import broken, many, sentence_or
 from tests.train.data.small_files import mat5_bytes, norb_bytes, npy_bytes, tar_bytes, zip_bytes
-from train.config.fit import FitConfig, to_values
+from train.config.fit_config import FitConfig
+from train.config.saved import to_values
 from train.data.formats import idx, mat5, norb_matrix, npy
 from train.data.formats.images import read_image
 from train.data.sources import cifar, npz
@@ -127,7 +128,7 @@ def test_archives_of_cifar(tmp_path, data, packed_again):
 
 CONFIG = json.dumps(
     {
-        "config": to_values(FitConfig()),
+        "config": to_values(FitConfig.of()),
         "image_shape": [8, 8, 1],
         "class_names": ["a", "b"],
     }
@@ -161,6 +162,8 @@ def test_configurations_with_any_value_in_any_place(tmp_path, data, value):
     values = json.loads(CONFIG)
     places = [(values, name) for name in values]
     places += [(values["config"], name) for name in values["config"]]
+    groups = [group for group in values["config"].values() if isinstance(group, dict)]
+    places += [(group, name) for group in groups for name in group]
     places += [(values["image_shape"], index) for index in range(3)]
     where, name = data.draw(st.sampled_from(places))
     where[name] = value

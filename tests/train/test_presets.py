@@ -24,11 +24,11 @@ class TestEveryPreset:
 
     def test_describes_a_network_for_its_images(self, name):
         config = get_preset(name)
-        source = find_source(config.dataset)
+        source = find_source(config.data.dataset)
         shape, classes = (
             (source.image_shape, len(source.class_names))
             if source
-            else (SHAPES[config.dataset], 10)
+            else (SHAPES[config.data.dataset], 10)
         )
         model = nnx.eval_shape(lambda: build_model(config, shape, classes))
         assert model.num_classes == classes

@@ -23,7 +23,7 @@ from train.bench.split import Part, has_parts, measure_parts
 from train.bench.stepping import endless_batches, lower_step, train
 from train.bench.timing import time_rounds
 from train.bench.work import compiled_flops, compiled_forward_work, network_work
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset
 from train.learn.network import count_parameters, out_of_memory_is_bad_input
 from train.learn.program import Program, assemble
@@ -77,17 +77,17 @@ def measure_training(
     """
     shape, classes = dataset.image_shape, dataset.num_classes
     several = dataset.labels_per_image
-    with _out_of_memory(config.batch_size):
+    with _out_of_memory(config.schedule.batch_size):
         program = assemble(config, dataset, devices=devices)
         used = list(program.mesh.devices.flat)
         begun = time.perf_counter()
-        compiled = lower_step(program, config.batch_size).compile()
+        compiled = lower_step(program, config.schedule.batch_size).compile()
         compile_seconds = time.perf_counter() - begun
         plan = footprint(compiled)
         if plan.total > room(used):
             raise DoesNotFitError(
-                f"a batch of {config.batch_size} takes {plan.total:,} bytes on each device, "
-                f"more than the {room(used):,} there are: choose smaller batches."
+                f"a batch of {config.schedule.batch_size} takes {plan.total:,} bytes on each "
+                f"device, more than the {room(used):,} there are: choose smaller batches."
             )
         batches = endless_batches(program)
         rounds = time_rounds(
@@ -102,7 +102,7 @@ def measure_training(
             if has_parts(model)
             else []
         )
-        share = config.batch_size // len(used)
+        share = config.schedule.batch_size // len(used)
         forward_compiled = compiled_forward_work(config, shape, classes, share, several)
     forward, gradient = network_work(plain_routing(config), shape, classes, several)
     step_flops = compiled_flops(compiled)
@@ -111,9 +111,9 @@ def measure_training(
         "parameters": count_parameters(program.state.params),
         "primary_capsules": capsules,
         "step_seconds": statistics.median(rounds),
-        "images_per_second": config.batch_size / statistics.median(rounds),
-        "slowest": config.batch_size / max(rounds),
-        "fastest": config.batch_size / min(rounds),
+        "images_per_second": config.schedule.batch_size / statistics.median(rounds),
+        "slowest": config.schedule.batch_size / max(rounds),
+        "fastest": config.schedule.batch_size / min(rounds),
         "rounds": len(rounds),
         "compile_seconds": compile_seconds,
         "peak_bytes": peak,
@@ -130,8 +130,8 @@ def measure_training(
 
 def plain_routing(config: FitConfig) -> FitConfig:
     """The configuration without a choice of implementation, which changes no nominal work."""
-    options = {k: v for k, v in config.model_options.items() if k != "routing_implementation"}
-    return dataclasses.replace(config, model_options=options)
+    options = {k: v for k, v in config.model.options.items() if k != "routing_implementation"}
+    return config.changed(model_options=options)
 
 
 def predict_memory(
@@ -158,7 +158,7 @@ def predict_memory(
     """
     program = smallest_program(config, dataset, devices)
     count = program.mesh.devices.size
-    start = max(count, config.batch_size // 2 // count * count)
+    start = max(count, config.schedule.batch_size // 2 // count * count)
     besides: int | None = None
 
     def needed(size: int) -> int:
@@ -178,8 +178,8 @@ def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -
     """The program for one image a device: `lower_step` takes it to any batch size."""
     count = jax.local_device_count() if devices is None else devices
     if count < 1:  # which `assemble` would take for a bad batch size
-        data_mesh(config.batch_size, devices)
-    return assemble(dataclasses.replace(config, batch_size=count), dataset, devices=devices)
+        data_mesh(config.schedule.batch_size, devices)
+    return assemble(config.changed(batch_size=count), dataset, devices=devices)
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """What is measured: the points of a sweep, each a change to one configuration."""
 
-import dataclasses
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
 GROWING_ITERATIONS = (1, 2, 3, 4, 5)
 GROWING_TYPES = (8, 16, 32, 64, 128)
@@ -38,14 +37,13 @@ class Point:
         Raises:
             UserError: if a value is out of its range.
         """
-        options = dict(config.model_options)
+        options = dict(config.model.options)
         if self.implementation is not None:
             named = None if self.implementation == "none" else self.implementation
             options["routing_implementation"] = named
         if self.primary_types is not None:
             options["primary_types"] = self.primary_types
-        return dataclasses.replace(
-            config,
+        return config.changed(
             batch_size=self.batch_size,
             dtype=self.dtype,
             routing_iterations=self.iterations,
@@ -91,9 +89,9 @@ def sweep(
         The points, each once.
     """
     lists: dict[str, Sequence[Any]] = {
-        "batch_size": batch_sizes or [config.batch_size],
-        "dtype": dtypes or [config.dtype],
-        "iterations": iterations or [config.routing_iterations],
+        "batch_size": batch_sizes or [config.schedule.batch_size],
+        "dtype": dtypes or [config.model.dtype],
+        "iterations": iterations or [config.model.routing_iterations],
         "implementation": implementations or [None],
         "primary_types": primary_types or [None],
     }

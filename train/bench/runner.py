@@ -26,7 +26,8 @@ from train.bench.tables import (
     scaling_lines,
     tables,
 )
-from train.config.fit import FitConfig, to_values
+from train.config.fit_config import FitConfig
+from train.config.saved import to_values
 from train.data import Dataset
 from train.learn.network import require_precision
 from train.learn.step import data_mesh
@@ -50,7 +51,7 @@ def run(config: FitConfig, options: argparse.Namespace) -> None:
     _require_folder(options.json)
     if options.link_bandwidth and not options.scaling:
         raise UserError("--link-bandwidth is for --scaling: give that too, or leave it out.")
-    dataset, synthetic = load_or_imitate(config.dataset, data_dir=options.data_dir)
+    dataset, synthetic = load_or_imitate(config.data.dataset, data_dir=options.data_dir)
     about = {
         "preset": config.preset,
         "config": to_values(config),
@@ -74,13 +75,13 @@ def run(config: FitConfig, options: argparse.Namespace) -> None:
 def _feed(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     rows = measure_feeds(
         dataset,
-        batch_size=config.batch_size,
+        batch_size=config.schedule.batch_size,
         seed=config.seed,
-        mesh=data_mesh(config.batch_size, options.devices),
+        mesh=data_mesh(config.schedule.batch_size, options.devices),
         repetitions=options.repetitions,
         seconds=options.seconds,
     )
-    print(feed_table(rows, config.batch_size))
+    print(feed_table(rows, config.schedule.batch_size))
     return {"machine": describe_machine(_PACKAGES), "feeds": rows}
 
 
@@ -103,13 +104,13 @@ def _scaling(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -
     require_precision(config)
     rounds = {"repetitions": options.repetitions, "seconds": options.seconds}
     machine = describe_machine(_PACKAGES) | in_own_process(
-        measure_machine, [config.dtype], options.devices, **_shorter(rounds)
+        measure_machine, [config.model.dtype], options.devices, **_shorter(rounds)
     )
     measured = scaling.measure(config, dataset, machine["devices"], rounds)
-    rows = scaling.measured_rows(measured, config.batch_size, machine["devices"])
+    rows = scaling.measured_rows(measured, config.schedule.batch_size, machine["devices"])
     predicted = (
         scaling.predicted_rows(
-            measured, config.batch_size, options.predict_devices, options.link_bandwidth
+            measured, config.schedule.batch_size, options.predict_devices, options.link_bandwidth
         )
         if options.link_bandwidth
         else []
@@ -125,9 +126,9 @@ def _scaling(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -
 def _train(
     config: FitConfig, dataset: Dataset, options: argparse.Namespace, synthetic: bool
 ) -> dict[str, Any]:
-    dtypes = options.dtypes or [config.dtype]
+    dtypes = options.dtypes or [config.model.dtype]
     for dtype in dtypes:
-        require_precision(dataclasses.replace(config, dtype=dtype))
+        require_precision(config.changed(dtype=dtype))
     rounds = {"repetitions": options.repetitions, "seconds": options.seconds}
     # This process leaves the devices alone, so that the others find them free.
     machine = describe_machine(_PACKAGES) | in_own_process(
@@ -152,7 +153,9 @@ def _train(
     print(tables(rows, machine))
     if grown:
         print("", *map(growth_sentence, grown), sep="\n")
-    title = f"{config.preset}: {config.model} on {machine['devices']} x {machine['device_kind']}"
+    title = (
+        f"{config.preset}: {config.model.name} on {machine['devices']} x {machine['device_kind']}"
+    )
     _draw(options.plot, lambda folder: draw_all(folder, rows, grown, title))
     return {
         "machine": machine,

@@ -16,7 +16,6 @@ optimal all-reduce algorithms for clusters of workstations"). Latency, and commu
 behind computation, are left out: they have opposite signs.
 """
 
-import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from train.bench.process import in_own_process
 from train.bench.progress import Progress
 from train.bench.stepping import endless_batches, train
 from train.bench.timing import time_rounds
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset
 from train.learn.network import out_of_memory_is_bad_input
 from train.learn.program import assemble
@@ -84,7 +83,7 @@ def measure_step(
     Raises:
         UserError: if it cannot be put together, or does not fit in memory.
     """
-    with out_of_memory_is_bad_input(config.batch_size):
+    with out_of_memory_is_bad_input(config.schedule.batch_size):
         program = assemble(config, dataset, devices=devices)
         batches = endless_batches(program)
         rounds = time_rounds(
@@ -112,7 +111,7 @@ def measure(
     Raises:
         UserError: as `measure_step`.
     """
-    batch = config.batch_size
+    batch = config.schedule.batch_size
     wanted = [Layout(1, size) for size in (batch, batch // 2, batch // 4) if size]
     for kind in KINDS:
         wanted += layouts(kind, batch, doubled(devices))
@@ -121,7 +120,7 @@ def measure(
     with Progress(len(wanted)) as progress:
         for layout in wanted:
             progress.begin(str(layout))
-            changed = dataclasses.replace(config, batch_size=layout.batch_size)
+            changed = config.changed(batch_size=layout.batch_size)
             measured[layout] = in_own_process(
                 measure_step, changed, dataset, layout.devices, **rounds
             )

@@ -103,10 +103,10 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     config, device = program.config, program.mesh.local_devices[0]
     model: Any = program.model()
     objective = Objective.of(config)
-    share = config.batch_size // program.mesh.devices.size
+    share = config.schedule.batch_size // program.mesh.devices.size
     train = program.dataset.train
     examples = jax.device_put(train.gather(np.arange(share)), device)
-    batch = objective.normalise_batch(examples, jnp.dtype(config.param_dtype))
+    batch = objective.normalise_batch(examples, jnp.dtype(config.model.param_dtype))
 
     def convolve(modules: Any, inputs: tuple, images: jax.Array) -> capsjax.Capsules:
         features, primary_caps = modules

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jax.interpreters import partial_eval
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.learn.network import build_model, seen_shape
 from train.learn.objective import Objective
 
@@ -95,7 +95,7 @@ def passes(
         return jnp.mean(objective.losses(output, targets, labels)["loss"])
 
     seen = seen_shape(config, image_shape)
-    images = jax.ShapeDtypeStruct((batch_size, *seen), jnp.dtype(config.param_dtype))
+    images = jax.ShapeDtypeStruct((batch_size, *seen), jnp.dtype(config.model.param_dtype))
     several = (labels_per_image,) if labels_per_image > 1 else ()
     labels = jax.ShapeDtypeStruct((batch_size, *several), jnp.int32)
     arguments = (nnx.to_pure_dict(params), nnx.to_pure_dict(rest), images, labels)

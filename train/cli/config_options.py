@@ -1,14 +1,15 @@
 """Command-line options that follow from `FitConfig`, and a parser that speaks in one sentence."""
 
 import argparse
-import dataclasses
 import difflib
 import json
 from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 import capsjax
-from train.config.fit import FitConfig, allowed_types, option
+from train.config.fit_config import SETTINGS, FitConfig
+from train.config.model import ModelConfig
+from train.config.setting import option
 from train.system.errors import UserError
 
 
@@ -52,16 +53,14 @@ def add_config_options(
 ) -> None:
     """Adds an option for each field of `FitConfig`, or for some, except the preset itself."""
     group = parser.add_argument_group("what to compute (default: what the recipe says)")
-    for field in dataclasses.fields(FitConfig):
-        if field.name == "preset" or (only is not None and field.name not in only):
+    for name, found in SETTINGS.items():
+        if name == "preset" or (only is not None and name not in only):
             continue
-        kinds = allowed_types(FitConfig, field.name)
-        choices = field.metadata["choices"]
-        text = field.metadata["help"]
+        kinds, choices, text = found.types, *map(found.field.metadata.get, ("choices", "help"))
         if dict in kinds:
             group.add_argument(
-                option(field.name),
-                dest=field.name,
+                option(name),
+                dest=name,
                 metavar="NAME=VALUE",
                 nargs="+",
                 type=_named_value,
@@ -69,16 +68,16 @@ def add_config_options(
             )
         elif bool in kinds:
             group.add_argument(
-                option(field.name),
-                dest=field.name,
+                option(name),
+                dest=name,
                 action=argparse.BooleanOptionalAction,
                 help=text,
             )
         else:
             group.add_argument(
-                option(field.name),
-                dest=field.name,
-                metavar="|".join(choices) if choices else field.name.split("_")[-1].upper(),
+                option(name),
+                dest=name,
+                metavar="|".join(choices) if choices else name.split("_")[-1].upper(),
                 type=_number(int if int in kinds else float) if kinds[0] is not str else str,
                 help=text,
             )
@@ -93,22 +92,22 @@ def config_changes(config: FitConfig, options: argparse.Namespace) -> FitConfig:
     Raises:
         UserError: if a value is out of its range, or steps and epochs are both given.
     """
-    names = [field.name for field in dataclasses.fields(FitConfig) if field.name != "preset"]
+    names = [name for name in SETTINGS if name != "preset"]
     given = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
     if "steps" in given and "epochs" in given:
         raise UserError("--steps and --epochs both say how long to train: give one of them.")
     if "epochs" in given:
         given["steps"] = None
-    if given.get("model", config.model) != config.model:
+    if given.get("model", config.model.name) != config.model.name:
         # A name that does not exist is told with all the others, below.
         known = given["model"] in capsjax.list_models()
         published = capsjax.published_routing(given["model"]) if known else None
-        given.setdefault("routing", published or FitConfig.routing)
-        config = dataclasses.replace(config, model_options={}, routing_options={})
+        given.setdefault("routing", published or ModelConfig.routing)
+        config = config.changed(model_options={}, routing_options={})
     for name, value in given.items():
-        if isinstance(getattr(config, name), dict):
-            given[name] = {**getattr(config, name), **dict(value)}
-    return dataclasses.replace(config, **given)
+        if isinstance(config.value(name), dict):
+            given[name] = {**config.value(name), **dict(value)}
+    return config.changed(**given)
 
 
 def _number(kind: type) -> Callable[[str], Any]:

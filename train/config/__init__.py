@@ -1,4 +1,5 @@
-"""What decides a run's numbers: data, model, objective, optimiser and schedule.
+"""What decides a run's numbers, and every check on it that needs no data.
 
-It is saved with a run, and every check on it that needs no data is made here.
+`FitConfig` has a group of settings a file: data, model, objective, optimizer, schedule.
+`setting.py` says what a setting is, `saved.py` how a configuration stands in a file.
 """

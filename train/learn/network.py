@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 import capsjax
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
+from train.config.model import ModelConfig
 from train.learn.own_routing import is_own, make_routing, takes_iterations
 from train.system.errors import UserError, first_line
 from train.system.machine import physical_bytes
@@ -32,23 +33,23 @@ def build_model(
     """
     require_precision(config)
     shape = seen_shape(config, image_shape)
-    takes = capsjax.model_options(config.model)
+    takes = capsjax.model_options(config.model.name)
     try:
-        options = dict(config.model_options)
+        options = dict(config.model.options)
         if "routing" in takes:
             options["routing"] = _routing(config, axis)
-        elif config.routing != FitConfig.routing or config.routing_options:
-            raise ValueError(f"{config.model} has no routing to choose")
+        elif config.model.routing != ModelConfig.routing or config.model.routing_options:
+            raise ValueError(f"{config.model.name} has no routing to choose")
         if "batch_axis" in takes:
             options["batch_axis"] = axis
-        if config.remat:
+        if config.model.remat:
             options["remat"] = True
         return capsjax.create_model(
-            config.model,
+            config.model.name,
             image_shape=shape,
             num_classes=num_classes,
-            dtype=jnp.dtype(config.dtype),
-            param_dtype=jnp.dtype(config.param_dtype),
+            dtype=jnp.dtype(config.model.dtype),
+            param_dtype=jnp.dtype(config.model.param_dtype),
             rngs=nnx.Rngs(model_key(config)),
             **options,
         )
@@ -64,9 +65,9 @@ def require_fitting_routing(
     Raises:
         UserError: if it does, or the network cannot be made.
     """
-    if not is_own(config.routing):
+    if not is_own(config.model.routing):
         return
-    images = jax.ShapeDtypeStruct((2, *seen_shape(config, image_shape)), config.dtype)
+    images = jax.ShapeDtypeStruct((2, *seen_shape(config, image_shape)), config.model.dtype)
 
     def outcome(images: jax.Array) -> Any:
         return build_model(config, image_shape, num_classes)(images)
@@ -77,7 +78,7 @@ def require_fitting_routing(
         raise
     except Exception as error:
         raise UserError(
-            f"the routing {config.routing} fails in this network: {type(error).__name__}: "
+            f"the routing {config.model.routing} fails in this network: {type(error).__name__}: "
             f"{_sentence(error)}"
         ) from error
 
@@ -91,27 +92,27 @@ def seen_shape(config: FitConfig, image_shape: Sequence[int]) -> tuple[int, int,
     """What the network sees of images of a shape: `(height, width, channels)`.
 
     Raises:
-        UserError: if `config.crop` is longer than a side of theirs.
+        UserError: if `config.data.crop` is longer than a side of theirs.
     """
     height, width, channels = image_shape
-    if config.crop is None:
+    if config.data.crop is None:
         return height, width, channels
-    if config.crop > min(height, width):
+    if config.data.crop > min(height, width):
         raise UserError(
-            f"--crop is {config.crop}, but the images are {height}x{width}: choose 1 to "
+            f"--crop is {config.data.crop}, but the images are {height}x{width}: choose 1 to "
             f"{min(height, width)}."
         )
-    return config.crop, config.crop, channels
+    return config.data.crop, config.data.crop, channels
 
 
 def _routing(config: FitConfig, axis: str | None) -> Any:
     """The routing of a configuration; `axis` as of `build_model`."""
-    options = dict(config.routing_options)
+    options = dict(config.model.routing_options)
     if axis is not None and options.get("shared_logits"):
         options["shared_axes"] = (axis,)
-    if takes_iterations(config.routing):
-        options["iterations"] = config.routing_iterations
-    return make_routing(config.routing, **options)
+    if takes_iterations(config.model.routing):
+        options["iterations"] = config.model.routing_iterations
+    return make_routing(config.model.routing, **options)
 
 
 def require_room(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> None:
@@ -148,7 +149,9 @@ def require_precision(config: FitConfig) -> None:
     Raises:
         UserError: on float64 where JAX's x64 mode is off.
     """
-    if "float64" in (config.dtype, config.param_dtype) and not jax.config.read("jax_enable_x64"):
+    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.read(
+        "jax_enable_x64"
+    ):
         raise UserError(
             "float64 needs JAX's x64 mode: set the environment variable JAX_ENABLE_X64=1."
         )

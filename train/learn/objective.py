@@ -13,7 +13,7 @@ from jax import lax
 import capsjax
 from capsjax import CapsNetOutput
 from capsjax.inspection import DEAD
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Batch, centre_crop, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
@@ -49,7 +49,7 @@ class Objective:
     @classmethod
     def of(cls, config: FitConfig) -> "Objective":
         """The objective that a configuration describes."""
-        return cls(**{name: getattr(config, name) for name in cls.__dataclass_fields__})
+        return cls(**{name: config.value(name) for name in cls.__dataclass_fields__})
 
     def require_fitting(self, labels_per_image: int) -> None:
         """Refuses losses that are not defined where an image is of several classes.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.system.errors import UserError
 
 
@@ -32,18 +32,18 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
     Raises:
         UserError: if the run ends before the warm-up does.
     """
-    total, warmup = config.total_steps(training_examples), config.warmup_steps
+    total, warmup = config.schedule.total_steps(training_examples), config.schedule.warmup_steps
     if warmup >= total:
         raise UserError(
             f"--warmup-steps is {warmup}, but the run ends after {total}: choose fewer, or train "
             "longer."
         )
-    highest, steps = _highest_rate(config), config.decay_steps or total - warmup
+    highest, steps = _highest_rate(config), config.schedule.decay_steps or total - warmup
     schedule = {
         "constant": lambda: optax.constant_schedule(highest),
-        "exponential": lambda: optax.exponential_decay(highest, steps, config.decay_rate),
+        "exponential": lambda: optax.exponential_decay(highest, steps, config.schedule.decay_rate),
         "cosine": lambda: optax.cosine_decay_schedule(highest, steps),
-    }[config.schedule]()
+    }[config.schedule.decay]()
     if warmup:
         # optax.linear_schedule computes it down from the highest, and so the first ones inexactly.
         schedule = optax.join_schedules(
@@ -59,9 +59,9 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
 
 
 def _highest_rate(config: FitConfig) -> float:
-    ratio = config.batch_size / config.base_batch
-    scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.lr_scaling]
-    return config.learning_rate * scale
+    ratio = config.schedule.batch_size / config.schedule.base_batch
+    scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.schedule.lr_scaling]
+    return config.schedule.learning_rate * scale
 
 
 def is_matrix(params: Any) -> Any:
@@ -144,18 +144,18 @@ def build_optimizer(
         UserError: if the run ends before the warm-up does.
     """
     rate = (
-        optax.constant_schedule(config.learning_rate)
+        optax.constant_schedule(config.schedule.learning_rate)
         if training_examples is None
         else learning_rate(config, training_examples)
     )
-    decay = config.weight_decay
+    decay = config.optimizer.weight_decay
     optimizer = {
         "adam": lambda: optax.adam(rate),
         "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=is_matrix),
         "lamb": lambda: lamb(rate, decay),
         "lars": lambda: lars(rate, decay),
         "muon": lambda: muon(rate, decay),
-    }[config.optimizer]()
-    if config.clip_norm is None:
+    }[config.optimizer.name]()
+    if config.optimizer.clip_norm is None:
         return optimizer
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    return optax.chain(optax.clip_by_global_norm(config.optimizer.clip_norm), optimizer)

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset, Feed, FeedKind, make_feed
 from train.learn.dispatch import room
 from train.learn.metrics import Mean
@@ -68,7 +68,7 @@ class Program:
     @property
     def total_steps(self) -> int:
         """The step that training ends with."""
-        return self.config.total_steps(len(self.dataset.train))
+        return self.config.schedule.total_steps(len(self.dataset.train))
 
     def train(self, batches: Sequence[Any], wishes: Sequence[int] = (0,)) -> dict[str, Mean]:
         """Takes a step on each batch of the feed, all in one dispatch, and waits for none.
@@ -118,35 +118,39 @@ def assemble(
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
-    objective, image_dtype = Objective.of(config), jnp.dtype(config.param_dtype)
+    objective, image_dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
     objective.require_fitting(dataset.labels_per_image)
-    if config.max_shift >= min(dataset.image_shape[:2]):
+    if config.data.max_shift >= min(dataset.image_shape[:2]):
         raise UserError(
-            f"--max-shift is {config.max_shift}, but the images of {dataset.name} are "
+            f"--max-shift is {config.data.max_shift}, but the images of {dataset.name} are "
             f"{dataset.image_shape[0]}x{dataset.image_shape[1]}: choose less than a side."
         )
-    dataset = dataset.limited(config.train_examples, config.test_examples)
-    mesh = data_mesh(config.batch_size, devices, config.micro_batches)
+    dataset = dataset.limited(config.data.train_examples, config.data.test_examples)
+    mesh = data_mesh(config.schedule.batch_size, devices, config.schedule.micro_batches)
     feed = make_feed(
         dataset.train,
-        batch_size=config.batch_size,
+        batch_size=config.schedule.batch_size,
         seed=config.seed,
         kind=feed_kind,
         mesh=mesh,
-        part=own_part(config.batch_size, mesh),
+        part=own_part(config.schedule.batch_size, mesh),
     )
     require_fitting_routing(config, dataset.image_shape, dataset.num_classes)
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))
-    averaged = config.ema_decay is not None
+    averaged = config.optimizer.ema_decay is not None
     graphdef, state = initial_state(model, optimizer, training_key(config), averaged=averaged)
-    if config.micro_batches > 1 and jax.tree.leaves(state.model_state):
+    if config.schedule.micro_batches > 1 and jax.tree.leaves(state.model_state):
         raise UserError(
-            f"--micro-batches is {config.micro_batches}, but {config.model} normalises a batch as "
-            "a whole: leave it out, or use more --devices."
+            f"--micro-batches is {config.schedule.micro_batches}, but {config.model.name} "
+            "normalises a batch as a whole: leave it out, or use more --devices."
         )
     examples = len(dataset.train)
-    intervals = (config.log_every, config.evaluation_interval(examples), config.checkpoint_every)
+    intervals = (
+        config.schedule.log_every,
+        config.schedule.evaluation_interval(examples),
+        config.schedule.checkpoint_every,
+    )
     return Program(
         config=config,
         dataset=dataset,
@@ -158,12 +162,12 @@ def assemble(
             optimizer,
             feed.select,
             objective,
-            max_shift=config.max_shift,
+            max_shift=config.data.max_shift,
             image_dtype=image_dtype,
             mesh=mesh,
-            micro_batches=config.micro_batches,
-            ema_decay=config.ema_decay,
-            max_skipped=config.max_skipped,
+            micro_batches=config.schedule.micro_batches,
+            ema_decay=config.optimizer.ema_decay,
+            max_skipped=config.optimizer.max_skipped,
         ),
         evaluation_step=make_evaluation_step(
             graphdef, objective, image_dtype=image_dtype, mesh=mesh

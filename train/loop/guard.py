@@ -78,7 +78,7 @@ def give_up(program: Program, run: Run, checkpoints: Checkpoints, step: int) -> 
     state = state._replace(skipped=state.skipped._replace(in_a_row=jnp.zeros((), jnp.int32)))
     checkpoints.save(state)
     config, train = program.config, program.dataset.train
-    order = Order.of(train, batch_size=config.batch_size, seed=config.seed)
+    order = Order.of(train, batch_size=config.schedule.batch_size, seed=config.seed)
     indices = order.indices(step)
     tensor = first_not_finite(program, step, indices) or "none in a step on one device"
     if processes.is_first():
@@ -89,10 +89,11 @@ def give_up(program: Program, run: Run, checkpoints: Checkpoints, step: int) -> 
             )
     some = ", ".join(map(str, indices[:4]))
     raise DivergedError(
-        f"loss or gradient were not finite in {config.max_skipped + 1} steps in a row, up to step "
-        f"{step} with the training examples {some}, ... ({run.bad_numbers} has them all); the "
-        f"first tensor that is not finite is: {tensor}. Checkpoint {int(state.step)} holds the "
-        "parameters from before; try a lower --learning-rate, --warmup-steps or --clip-norm."
+        f"loss or gradient were not finite in {config.optimizer.max_skipped + 1} steps in a row, "
+        f"up to step {step} with the training examples {some}, ... ({run.bad_numbers} has "
+        f"them all); the first tensor that is not finite is: {tensor}. Checkpoint "
+        f"{int(state.step)} holds the parameters from before; try a lower --learning-rate, "
+        "--warmup-steps or --clip-norm."
     )
 
 
@@ -121,8 +122,8 @@ def _tensors(program: Program, step: int, indices: np.ndarray) -> Iterator[tuple
     key = jax.random.fold_in(state.key, step)
     positions = jnp.arange(len(indices), dtype=jnp.int32)
     examples = jax.tree.map(jnp.asarray, dataset.train.gather(indices))
-    shifted = shift_examples(key, examples, positions, config.max_shift)
-    batch = objective.augment_batch(key, shifted, positions, jnp.dtype(config.param_dtype))
+    shifted = shift_examples(key, examples, positions, config.data.max_shift)
+    batch = objective.augment_batch(key, shifted, positions, jnp.dtype(config.model.param_dtype))
 
     @jax.jit
     def loss(params: Any) -> tuple[jax.Array, Any]:

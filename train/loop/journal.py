@@ -35,13 +35,13 @@ class Journal:
             return
         config = program.config
         examples, total = len(program.dataset.train), program.total_steps
-        self._batch_size, self._examples = config.batch_size, examples
+        self._batch_size, self._examples = config.schedule.batch_size, examples
         # All at once: a schedule computes on the devices, and would wait there for the steps.
         self._rates = np.asarray(learning_rate(config, examples)(np.arange(total)))
         self._unmerged: list[Mapping[str, Mean]] = []
         start = int(program.state.step)
         self._writers = Writers(run, start)
-        self._progress = Progress(start, total, config.batch_size)
+        self._progress = Progress(start, total, config.schedule.batch_size)
 
     def trained(self, step: int, count: int, metrics: Mapping[str, Mean], *, log: bool) -> None:
         """Takes in the results of a dispatch.

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import FeedKind, load_dataset
 from train.distributed import processes
 from train.distributed.decisions import Agreement
@@ -67,13 +67,13 @@ def fit(
 
     Raises:
         UserError: on bad input, or if the folder cannot be written or another process trains there.
-        DivergedError: if more than `config.max_skipped` updates in a row had to be skipped.
+        DivergedError: if more updates in a row had to be skipped than the configuration allows.
         PreemptedError: if the process was asked to stop.
     """
     if steps_per_dispatch is not None and steps_per_dispatch < 1:
         raise UserError(f"--steps-per-dispatch is {steps_per_dispatch}, but must be more than 0.")
     with processes.together():
-        dataset = load_dataset(config.dataset, data_dir=data_dir)
+        dataset = load_dataset(config.data.dataset, data_dir=data_dir)
     with processes.together():
         program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
@@ -85,7 +85,7 @@ def fit(
         if resuming and checkpoints.steps():
             with processes.together():
                 program.state = checkpoints.load(program.state)
-        watch = Stopwatch(config.batch_size, _seconds_before(run, int(program.state.step)))
+        watch = Stopwatch(config.schedule.batch_size, _seconds_before(run, int(program.state.step)))
         try:
             evaluation = _train(program, run, checkpoints, watch, idleness, steps_per_dispatch)
         except BadStepsError as error:
@@ -129,7 +129,7 @@ def _train(
 ) -> Evaluation:
     """Takes the steps that are left; returns the evaluation of the last one.
 
-    There is none left where an evaluation has reached `config.stop_at_accuracy`.
+    There is none left where an evaluation has reached `config.schedule.stop_at_accuracy`.
 
     The devices never wait for the host: what is done with the results of a dispatch is done when
     the next one has been sent.
@@ -137,12 +137,12 @@ def _train(
     step, total = int(program.state.step), program.total_steps
     log_every, evaluate_every, checkpoint_every = program.intervals
     batches = program.feed.batches(step, total)
-    in_memory = partial(out_of_memory_is_bad_input, program.config.batch_size)
+    in_memory = partial(out_of_memory_is_bad_input, program.config.schedule.batch_size)
     evaluation = None
-    if program.config.stop_at_accuracy and 0 < step < total and step % evaluate_every == 0:
+    if program.config.schedule.stop_at_accuracy and 0 < step < total and step % evaluate_every == 0:
         with in_memory():
             evaluation = program.evaluate()  # a run that is resumed may have reached its end
-    guard = Guard(program.config.max_skipped, int(program.state.skipped.in_a_row))
+    guard = Guard(program.config.optimizer.max_skipped, int(program.state.skipped.in_a_row))
 
     with (
         StopSignals() as signals,
@@ -191,7 +191,7 @@ def _train(
 
 def _is_enough(program: Program, evaluation: Evaluation | None) -> bool:
     """Whether an evaluation is of the accuracy that the run was to reach."""
-    wanted = program.config.stop_at_accuracy
+    wanted = program.config.schedule.stop_at_accuracy
     if wanted is None or evaluation is None:
         return False
     return evaluation.metrics["accuracy"] >= wanted
@@ -214,7 +214,7 @@ def _summary(
     test = {f"test.{name}": finite_or_none(value) for name, value in evaluation.metrics.items()}
     return {
         "preset": program.config.preset,
-        "dataset": program.config.dataset,
+        "dataset": program.config.data.dataset,
         "steps": int(program.state.step),
         "stopped_at_accuracy": _is_enough(program, evaluation),
         "parameters": count_parameters(program.state.params),

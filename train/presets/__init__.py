@@ -2,7 +2,7 @@
 
 import inspect
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.presets import (
     affnist,
     affnist_small,

@@ -13,12 +13,9 @@ Time: not measured yet.
 Result: not measured yet with the paper's sizes; see `affnist-small`.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(
-    mnist.CONFIG,
+CONFIG = mnist.CONFIG.changed(
     preset="affnist",
     dataset="mnist-40x40",
     max_shift=6,

@@ -10,12 +10,9 @@ Result: stopped after 1,287 steps at 98.19 % of the 10,000 test digits (seed 0),
 first 10,000 images of affnist-generated, November 2026. Not measured on affNIST itself.
 """
 
-import dataclasses
-
 from train.presets import mnist_small
 
-CONFIG = dataclasses.replace(
-    mnist_small.CONFIG,
+CONFIG = mnist_small.CONFIG.changed(
     preset="affnist-small",
     dataset="mnist-40x40",
     max_shift=6,

@@ -11,12 +11,9 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(
-    mnist.CONFIG,
+CONFIG = mnist.CONFIG.changed(
     preset="cifar10",
     dataset="cifar10",
     max_shift=0,

@@ -6,9 +6,9 @@ Time: about 15 seconds.
 Result: 98.3 to 98.6 % of the 359 test images (seeds 0 and 1), November 2026.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="digits-attention_capsnet",
     dataset="digits",
     model="attention_capsnet",

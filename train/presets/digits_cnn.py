@@ -6,9 +6,9 @@ Time: about 10 seconds.
 Result: 97.8 to 98.9 % of the 359 test images (seeds 1 and 0), November 2026.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="digits-cnn",
     dataset="digits",
     model="cnn",

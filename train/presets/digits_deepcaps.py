@@ -8,9 +8,9 @@ Time: about 20 seconds.
 Result: 99.2 to 99.4 % of the 359 test images (seeds 0 and 1), November 2026.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="digits-deepcaps",
     dataset="digits",
     model="deepcaps",

@@ -8,9 +8,9 @@ Time: about 25 seconds.
 Result: 98.6 to 99.4 % of the 359 test images (seeds 1 and 0), November 2026.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="digits-vb_capsnet",
     dataset="digits",
     model="vb_capsnet",

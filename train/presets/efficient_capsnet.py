@@ -10,9 +10,9 @@ Time: about a minute, at 250 images/s beside other work.
 Result: 98.3 to 98.4 % of the 10,000 test images after that epoch (seeds 0 to 2), November 2026.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="mnist-efficient_capsnet",
     dataset="mnist",
     train_examples=10_000,

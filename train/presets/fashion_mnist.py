@@ -6,8 +6,6 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(mnist.CONFIG, preset="fashion_mnist", dataset="fashion_mnist")
+CONFIG = mnist.CONFIG.changed(preset="fashion_mnist", dataset="fashion_mnist")

@@ -6,8 +6,6 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(mnist.CONFIG, preset="kmnist", dataset="kmnist")
+CONFIG = mnist.CONFIG.changed(preset="kmnist", dataset="kmnist")

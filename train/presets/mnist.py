@@ -13,9 +13,9 @@ of the recipe took 177 seconds on an NVIDIA H100, at 18,922 images/s: 99.60 % (s
 best. The paper's 0.25 % is missed.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="mnist",
     dataset="mnist",
     max_shift=2,

@@ -12,12 +12,9 @@ Time: not measured yet.
 Result: not measured yet with the paper's sizes.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(
-    mnist.CONFIG,
+CONFIG = mnist.CONFIG.changed(
     preset="mnist-large-batch",
     batch_size=4096,
     optimizer="muon",

@@ -7,9 +7,9 @@ Result: 99.05 to 99.11 % of the 10,000 test images after 2 epochs (seeds 0 to 2)
 99.05 to 99.13 % with `--dtype bfloat16`.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="mnist-small",
     dataset="mnist",
     max_shift=2,

@@ -12,12 +12,9 @@ Time: not measured yet.
 Result: not measured yet with the paper's sizes; see `multi_mnist-small`.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(
-    mnist.CONFIG,
+CONFIG = mnist.CONFIG.changed(
     preset="multi_mnist",
     dataset="multi_mnist",
     max_shift=0,

@@ -7,12 +7,9 @@ Result: 75.5 % of the first 10,000 test pairs after 240,000 training pairs (seed
 62.5, 69.7 and 72.9 % after one, two and three quarters of them.
 """
 
-import dataclasses
-
 from train.presets import mnist_small
 
-CONFIG = dataclasses.replace(
-    mnist_small.CONFIG,
+CONFIG = mnist_small.CONFIG.changed(
     preset="multi_mnist-small",
     dataset="multi_mnist",
     max_shift=0,

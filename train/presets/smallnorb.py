@@ -11,10 +11,6 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(
-    mnist.CONFIG, preset="smallnorb", dataset="smallnorb", max_shift=0, crop=32
-)
+CONFIG = mnist.CONFIG.changed(preset="smallnorb", dataset="smallnorb", max_shift=0, crop=32)

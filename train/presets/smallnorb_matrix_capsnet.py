@@ -15,9 +15,9 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
-CONFIG = FitConfig(
+CONFIG = FitConfig.of(
     preset="smallnorb-matrix_capsnet",
     dataset="smallnorb",
     standardise=True,

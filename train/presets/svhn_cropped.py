@@ -10,12 +10,9 @@ Time: not measured yet.
 Result: not measured yet.
 """
 
-import dataclasses
-
 from train.presets import mnist
 
-CONFIG = dataclasses.replace(
-    mnist.CONFIG,
+CONFIG = mnist.CONFIG.changed(
     preset="svhn_cropped",
     dataset="svhn_cropped",
     max_shift=0,

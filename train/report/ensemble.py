@@ -49,8 +49,8 @@ def evaluate_together(
     first = runs[0]
     for run in runs[1:]:
         _require_same_classes(first, run)
-    name = dataset or first.config.dataset
-    count = first.config.test_examples if dataset is None else None
+    name = dataset or first.config.data.dataset
+    count = first.config.data.test_examples if dataset is None else None
     test = test_split(first, name, data_dir, count)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]

@@ -56,9 +56,9 @@ def evaluate(
     run = load_run(folder)
     if routing_iterations is not None:
         run = _with_iterations(run, routing_iterations)
-    name = dataset or run.config.dataset
+    name = dataset or run.config.data.dataset
     if test_examples is None and dataset is None:
-        test_examples = run.config.test_examples
+        test_examples = run.config.data.test_examples
     test = test_split(run, name, data_dir, test_examples)
     graphdef, state = load_state(run, which, devices=devices)
     evaluation = _evaluate(run, graphdef, state, test, devices)
@@ -87,11 +87,11 @@ def evaluate(
 def _with_iterations(run: Run, iterations: int) -> Run:
     """The run with another number of routing iterations, with which its parameters still fit."""
     config = run.config
-    has_routing = "routing" in capsjax.model_options(config.model)
-    if not has_routing or not takes_iterations(config.routing):
-        what = config.routing if has_routing else config.model
+    has_routing = "routing" in capsjax.model_options(config.model.name)
+    if not has_routing or not takes_iterations(config.model.routing):
+        what = config.model.routing if has_routing else config.model.name
         raise UserError(f"{what} has no routing iterations: leave --routing-iterations out.")
-    config = dataclasses.replace(config, routing_iterations=iterations)
+    config = config.changed(routing_iterations=iterations)
     return dataclasses.replace(run, config=config)
 
 
@@ -100,7 +100,7 @@ def _inspect(run: Run, state: TrainState, test: Examples, evaluation: Evaluation
 
     graphdef = structure(run.config, run.image_shape, run.num_classes)
     model = in_test(nnx.merge(graphdef, state.weights, state.model_state))
-    title = f"{run.config.preset}, {run.config.routing}, {evaluation.metrics['accuracy']:.2%}"
+    title = f"{run.config.preset}, {run.config.model.routing}, {evaluation.metrics['accuracy']:.2%}"
     objective = Objective.of(run.config)
     return inspect(model, objective, test, run.class_names, run.figures, title)
 
@@ -120,7 +120,7 @@ def load_state(
             model,
             build_optimizer(run.config),
             training_key(run.config),
-            averaged=run.config.ema_decay is not None,
+            averaged=run.config.optimizer.ema_decay is not None,
         )
         return graphdef, checkpoints.load(replicate(state, _mesh(devices)), which)
 
@@ -169,7 +169,7 @@ def _evaluate(
     step = make_evaluation_step(
         graphdef,
         Objective.of(run.config),
-        image_dtype=jnp.dtype(run.config.param_dtype),
+        image_dtype=jnp.dtype(run.config.model.param_dtype),
         mesh=mesh,
     )
     return evaluate_split(step, state, test, mesh)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import labels_per_image
 from train.data.formats.images import is_dark_on_light, read_image
 from train.learn.objective import Objective
@@ -42,7 +42,7 @@ def predict(
     run = load_run(folder)
     images = [read_image(path, run.image_shape, invert=invert) for path in paths]
     lengths = lengths_of(load_model(run, which), run.config, np.stack(images))
-    several = labels_per_image(run.config.dataset)
+    several = labels_per_image(run.config.data.dataset)
     return [
         _result(path, image, row, run.class_names, several)
         for path, image, row in zip(paths, images, lengths, strict=True)
@@ -60,7 +60,7 @@ def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.n
     Returns:
         The lengths of the class capsules, `[n, classes]`.
     """
-    objective, dtype = Objective.of(config), jnp.dtype(config.param_dtype)
+    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
     apply = nnx.jit(lambda model, images: model(images).lengths)
     return np.concatenate(
         [

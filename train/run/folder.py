@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.config.fit import FitConfig, differences, from_values, to_values
+from train.config.fit_config import FitConfig
+from train.config.saved import differences, from_values, to_values
 from train.system.errors import UserError
 
 CONFIG = "config.json"

@@ -18,7 +18,7 @@ def measure(task: Task) -> Iterator[Found]:
         work = make_work(
             batch_size,
             dtype=plan.dtype,
-            iterations=plan.config.routing_iterations,
+            iterations=plan.config.model.routing_iterations,
             sizes=plan.contender_sizes,
         )
         for group in plan.contenders:

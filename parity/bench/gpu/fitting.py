@@ -1,12 +1,11 @@
 """Training as `fit` does it: what an epoch takes, and how good the recipe is."""
 
-import dataclasses
 import shutil
 import time
 from collections.abc import Iterator
 
 from parity.bench.gpu.task import Found, Task
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.log import read_metrics
 
@@ -16,13 +15,12 @@ _MARGIN = 0.85
 
 def measure_epoch(task: Task) -> Iterator[Found]:
     """Finds, under `run`, a short run (see `_fit`) at the fastest batch size."""
-    config = dataclasses.replace(
-        task.plan.config,
+    config = task.plan.config.changed(
         batch_size=task.best_batch,
         dtype=task.plan.dtype,
         epochs=task.plan.probe_epochs,
     )
-    yield {"run": _fit(task, config, f"epoch-{config.dtype}")}
+    yield {"run": _fit(task, config, f"epoch-{config.model.dtype}")}
 
 
 def measure_recipe(task: Task) -> Iterator[Found]:
@@ -34,14 +32,14 @@ def measure_recipe(task: Task) -> Iterator[Found]:
     plan = task.plan
     for number, dtype in enumerate(plan.fit_dtypes):
         until = time.monotonic() + task.left() / (len(plan.fit_dtypes) - number)
-        config = dataclasses.replace(plan.config, dtype=dtype, epochs=plan.probe_epochs)
+        config = plan.config.changed(dtype=dtype, epochs=plan.probe_epochs)
         probe = _fit(task, config, f"probe-{dtype}")
         yield {dtype: {"probe": probe}}
         once = probe["seconds"] - plan.probe_epochs * probe["epoch_seconds"]
         time_for_epochs = _MARGIN * (until - time.monotonic() - once)
-        epochs = min(plan.config.epochs, time_for_epochs // probe["epoch_seconds"])
+        epochs = min(plan.config.schedule.epochs, time_for_epochs // probe["epoch_seconds"])
         if epochs >= 1:
-            run = _fit(task, dataclasses.replace(config, epochs=epochs), f"recipe-{dtype}")
+            run = _fit(task, config.changed(epochs=epochs), f"recipe-{dtype}")
             yield {dtype: {"probe": probe, "run": run}}
 
 
@@ -65,13 +63,13 @@ def _fit(task: Task, config: FitConfig, name: str) -> Found:
     )
     last = rows[-1]
     # The first epoch compiles the training step, what follows it the evaluation.
-    first = next(row for row in rows if row["epoch"] >= min(2, config.epochs - 1))
-    examples = last["step"] * config.batch_size / last["epoch"]
+    first = next(row for row in rows if row["epoch"] >= min(2, config.schedule.epochs - 1))
+    examples = last["step"] * config.schedule.batch_size / last["epoch"]
     return {
         "summary": summary,
-        "epochs": config.epochs,
-        "dtype": config.dtype,
-        "batch_size": config.batch_size,
+        "epochs": config.schedule.epochs,
+        "dtype": config.model.dtype,
+        "batch_size": config.schedule.batch_size,
         "training_seconds": examples / summary["images_per_second"],
         "epoch_seconds": (last["wall_seconds"] - first["wall_seconds"])
         / (last["epoch"] - first["epoch"]),

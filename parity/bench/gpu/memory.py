@@ -14,7 +14,7 @@ from train.bench.data import load_or_imitate
 from train.bench.measure import smallest_program
 from train.bench.memory import footprint, peak_bytes, room
 from train.bench.stepping import endless_batches, lower_step, train
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset, Split
 from train.learn.program import assemble
 
@@ -35,7 +35,7 @@ def measure(task: Task) -> Iterator[Found]:
     plan = task.plan
     devices = jax.local_devices()
     yield {"room": room(devices)}
-    dataset, _ = load_or_imitate(plan.config.dataset, data_dir=task.data_dir)
+    dataset, _ = load_or_imitate(plan.config.data.dataset, data_dir=task.data_dir)
     found: Found = {}
     for name in IMPLEMENTATIONS:
         found[name] = attempt(partial(_line, plan, name, dataset, room(devices)))
@@ -88,6 +88,6 @@ def _train(config: FitConfig, dataset: Dataset) -> Found:
     program = assemble(config, dataset)
     train(program, endless_batches(program), 2)
     return {
-        "batch_size": config.batch_size,
+        "batch_size": config.schedule.batch_size,
         "peak_bytes": peak_bytes(list(program.mesh.devices.flat)),
     }

@@ -1,11 +1,10 @@
 """What the report measures, and at which sizes."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.presets import get_preset
 
 
@@ -56,12 +55,11 @@ class Plan:
             batch_size: images in a step.
             implementation: of the routing; None leaves the choice to the library.
         """
-        return dataclasses.replace(
-            self.config,
+        return self.config.changed(
             batch_size=batch_size,
             dtype=self.dtype,
             model_options={
-                **self.config.model_options,
+                **self.config.model.options,
                 "routing_implementation": implementation,
             },
         )
@@ -90,9 +88,8 @@ FULL = Plan(
 _SMALL = {"conv_features": 4, "primary_types": 2, "decoder_hidden": [8]}
 
 TINY = Plan(
-    config=dataclasses.replace(
-        get_preset("digits"),
-        model_options={**get_preset("digits").model_options, **_SMALL},
+    config=get_preset("digits").changed(
+        model_options={**get_preset("digits").model.options, **_SMALL},
         batch_size=256,
         epochs=2,
     ),

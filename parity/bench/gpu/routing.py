@@ -33,7 +33,7 @@ def _cost(plan: Plan, implementation: Implementation) -> Found:
         in_dim,
         out_capsules,
         out_dim,
-        routing=capsjax.DynamicRouting(plan.config.routing_iterations),
+        routing=capsjax.DynamicRouting(plan.config.model.routing_iterations),
         implementation=implementation,
         dtype=jnp.dtype(plan.dtype),
         rngs=nnx.Rngs(0),

@@ -180,8 +180,9 @@ def _recipe(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[
             yield Row(figure, "no time was left for an epoch")
             yield _an_epoch(runs["probe"], "")
             continue
+        epochs = plan["config"]["schedule"]["epochs"]
         yield Row(
-            f"{figure}, {run['epochs']:g} of the recipe's {plan['config']['epochs']:g} epochs",
+            f"{figure}, {run['epochs']:g} of the recipe's {epochs:g} epochs",
             f"{run['summary']['test.error_percent']:.2f} %",
         )
         yield _an_epoch(run, "")

@@ -13,7 +13,7 @@ from train.bench.measure import plain_routing
 from train.bench.stepping import endless_batches, train
 from train.bench.timing import time_rounds
 from train.bench.work import network_work
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset
 from train.learn.program import assemble
 
@@ -26,7 +26,7 @@ def measure(task: Task) -> Iterator[Found]:
     `first_step_seconds`.
     """
     plan = task.plan
-    dataset, synthetic = load_or_imitate(plan.config.dataset, data_dir=task.data_dir)
+    dataset, synthetic = load_or_imitate(plan.config.data.dataset, data_dir=task.data_dir)
     _, flops = network_work(plain_routing(plan.config), dataset.image_shape, dataset.num_classes)
     yield {"flops_per_image": flops, "random_images": synthetic}
     rows: list[Found] = []
@@ -57,8 +57,8 @@ def _speed(config: FitConfig, dataset: Dataset, plan: Plan) -> Found:
         seconds=plan.seconds,
     )
     return {
-        "images_per_second": config.batch_size / statistics.median(rounds),
-        "slowest": config.batch_size / max(rounds),
-        "fastest": config.batch_size / min(rounds),
+        "images_per_second": config.schedule.batch_size / statistics.median(rounds),
+        "slowest": config.schedule.batch_size / max(rounds),
+        "fastest": config.schedule.batch_size / min(rounds),
         "first_step_seconds": first,
     }

@@ -23,7 +23,7 @@ from tests.parity.layouts.dialects import (
     seen_by,
     state_of,
 )
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import load_dataset
 from train.learn.objective import Objective
 from train.learn.scoring import evaluate_split
@@ -97,9 +97,9 @@ def test_what_another_network_computes_otherwise_is_named(tmp_path):
     path = saved(tmp_path / "weights.pt", build("yl-1993").state_dict())
     import_weights(path, layout="yl-1993", out=tmp_path / "run", dataset="digits")
     run = load_run(tmp_path / "run")
-    options = {**run.config.model_options, "competition": "all", "caps_strides": [2, 1]}
-    routing = {**run.config.routing_options, "min_variance": 0.0005}
-    config = dataclasses.replace(run.config, model_options=options, routing_options=routing)
+    options = {**run.config.model.options, "competition": "all", "caps_strides": [2, 1]}
+    routing = {**run.config.model.routing_options, "min_variance": 0.0005}
+    config = run.config.changed(model_options=options, routing_options=routing)
     dataclasses.replace(run, config=config).save()
     lines = refused(tmp_path / "run", layout="yl-1993", out=tmp_path / "o.pt").splitlines()[1:]
     assert lines == [
@@ -151,7 +151,7 @@ CHANGES = [
 def test_each_difference_is_named_and_can_be_overruled(field, change, tmp_path):
     folder, out = imported(tmp_path, "gram-ai"), tmp_path / "out.pt"
     run = load_run(folder)
-    dataclasses.replace(run, config=dataclasses.replace(run.config, **change)).save()
+    dataclasses.replace(run, config=run.config.changed(**change)).save()
     lines = refused(folder, layout="gram-ai", out=out).splitlines()
     assert len(lines) == 2
     assert lines[1].startswith(f"  {field}: ")
@@ -163,8 +163,8 @@ def test_each_difference_is_named_and_can_be_overruled(field, change, tmp_path):
 def test_what_no_result_depends_on_is_no_difference(tmp_path):
     folder = imported(tmp_path, "gram-ai")
     run = load_run(folder)
-    options = {**run.config.routing_options, "squash": {"axis": "pose"}, "detach": False}
-    config = dataclasses.replace(run.config, routing_options=options, batch_size=7, seed=3)
+    options = {**run.config.model.routing_options, "squash": {"axis": "pose"}, "detach": False}
+    config = run.config.changed(routing_options=options, batch_size=7, seed=3)
     dataclasses.replace(run, config=config).save()
     export_run(folder, layout="gram-ai", out=tmp_path / "out.pt")
 
@@ -225,7 +225,7 @@ def test_a_network_trained_in_pytorch_goes_on_in_capsjax_and_comes_back(tmp_path
     assert evaluate(out, devices=1)["accuracy"] == pytest.approx(accuracy)
 
     # What `python -m train fit --resume --out RUN --steps 60` does.
-    config = dataclasses.replace(load_run(out).config, steps=60)
+    config = load_run(out).config.changed(steps=60)
     summary = fit(config, out=out, resume=True, devices=1)
     assert summary["steps"] == 60
     trained = predictions_of_run(out, dataset.test)
@@ -267,7 +267,7 @@ def predictions_of_run(folder: Path, split) -> np.ndarray:
 
 
 def test_a_routing_of_ones_own_is_in_no_layout(tmp_path, monkeypatch):
-    run = Namespace(config=FitConfig(routing="mine.py:Mine"))
+    run = Namespace(config=FitConfig.of(routing="mine.py:Mine"))
     monkeypatch.setattr("parity.layouts.exporting.load_run", lambda _: run)
     with pytest.raises(UserError, match=r"routes with mine.py:Mine, .* nothing is exported"):
         export_run(tmp_path, layout="reference", out=tmp_path / "weights.pt")

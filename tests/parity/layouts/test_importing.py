@@ -30,7 +30,7 @@ from tests.parity.layouts.dialects import (
     state_of,
 )
 from tests.tolerance import assert_close
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 from train.report.evaluate import load_model
 from train.run.folder import load_run
@@ -45,7 +45,7 @@ FORWARD, BACKWARD = 64, BATCH * 6 * 6
 
 def stride(config: FitConfig) -> FitConfig:
     """The tests' networks have a stride of 3, which weights do not tell."""
-    config.model_options["primary_stride"] = 3
+    config.model.options["primary_stride"] = 3
     return config
 
 
@@ -77,8 +77,8 @@ def test_a_run_computes_what_the_dialect_computes(name, tmp_path):
     close(output.reconstruction.reshape(BATCH, -1), expected["reconstruction"], FORWARD)
     assert (np.asarray(output.lengths).argmax(axis=1) != labels).any()  # so the masks differ
     config = imported.run.config
-    assert config.mask_in_test == reference.mask_in_test
-    close(config.margin_weight * losses["margin_loss"], terms["margin"], FORWARD)
+    assert config.objective.mask_in_test == reference.mask_in_test
+    close(config.objective.margin_weight * losses["margin_loss"], terms["margin"], FORWARD)
     mean_over_pixels = get_layout(name).options.get("reconstruction_over_pixels") == "mean"
     scale = 1 / 64 if mean_over_pixels else 1
     close(scale * losses["reconstruction_loss"], terms["reconstruction"], FORWARD)
@@ -169,16 +169,16 @@ def test_every_option_of_the_layout_of_another_network_is_seen(name, tmp_path):
     images, _ = digits(BATCH)
     run, layout = imported.run, imported.layout
     expected = in_test(run, images)
-    published = FitConfig(model=layout.model, routing=layout.options["routing"])
+    published = FitConfig.of(model=layout.model, routing=layout.options["routing"])
     without = {
-        field: dataclasses.replace(run.config, **{field: getattr(published, field)})
+        field: run.config.changed(**{field: published.value(field)})
         for field in ("input_mean", "input_std", "routing_iterations")
         if field in layout.options
     }
     for field in ("model_options", "routing_options"):
         for option in layout.options.get(field, {}):
-            rest = {k: v for k, v in getattr(run.config, field).items() if k != option}
-            without[option] = dataclasses.replace(run.config, **{field: rest})
+            rest = {k: v for k, v in run.config.value(field).items() if k != option}
+            without[option] = run.config.changed(**{field: rest})
     # What decides what is learned, and not what is computed; and what decides the parameters.
     for option in OF_LEARNING | OF_PARAMETERS:
         without.pop(option, None)
@@ -246,9 +246,9 @@ def test_settings_of_the_training_can_be_given(tmp_path, capsys):
     arguments = ["import", path, "--out", tmp_path / "run", *STRIDE, "--routing-iterations", 2]
     assert main([*map(str, arguments), "--batch-size", "32", "--reconstruction-weight", "0.1"]) == 0
     config = load_run(tmp_path / "run").config
-    assert (config.routing_iterations, config.batch_size) == (2, 32)
-    assert config.reconstruction_weight == 0.1
-    assert config.model_options["primary_order"] == "flat"
+    assert (config.model.routing_iterations, config.schedule.batch_size) == (2, 32)
+    assert config.objective.reconstruction_weight == 0.1
+    assert config.model.options["primary_order"] == "flat"
     assert config.preset == "imported:xifengguo"
     assert "as the layout xifengguo, for 8x8x1 images in 10 classes (digits)" in (
         capsys.readouterr().out
@@ -442,14 +442,17 @@ def test_a_network_that_does_not_tell_the_size_of_its_images(tmp_path):
         tmp_path / "w.pt", OTHERS["yl-1993"](conv_features=4, primary_types=2).state_dict()
     )
     imported = import_weights(path, layout="auto", out=tmp_path / "run")
-    assert (imported.run.config.dataset, imported.run.config.loss) == ("mnist", "spread")
+    assert (imported.run.config.data.dataset, imported.run.config.objective.loss) == (
+        "mnist",
+        "spread",
+    )
 
 
 def test_sets_with_the_same_images_are_named(tmp_path):
     sizes = {"image_shape": (28, 28, 1), "conv_kernel": 9, "primary_kernel": 9}
     path = saved(tmp_path / "w.pt", build("gram-ai", primary_stride=2, **sizes).state_dict())
     imported = import_weights(path, layout="auto", out=tmp_path / "run")
-    assert imported.run.config.dataset == "mnist"
+    assert imported.run.config.data.dataset == "mnist"
     assert imported.others == ("fashion_mnist", "kmnist")
     imported = import_weights(
         path, layout="auto", out=tmp_path / "run", dataset="fashion_mnist", overwrite=True

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import pytest
@@ -13,8 +11,8 @@ from train.bench.memory import DoesNotFitError, footprint, largest_batch, peak_b
 def test_a_line_through_two_batches_predicts_a_third(config, dataset):
     budget = 15_000_000
     quick = {"conv_kernel": 1, "primary_kernel": 1, "decoder_hidden": None}
-    started = dataclasses.replace(
-        config, batch_size=512, model_options=config.model_options | quick, routing_iterations=1
+    started = config.changed(
+        batch_size=512, model_options=config.model.options | quick, routing_iterations=1
     )
     found = predict_memory(started, dataset, devices=1, budget=budget)
     sizes = list(found.compiled)

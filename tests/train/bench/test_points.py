@@ -19,7 +19,7 @@ def test_every_combination_is_measured_once(config):
 
 def test_quantities_grow_one_at_a_time_from_the_same_point(config):
     points = sweep(config, grow=["batch", "iterations", "capsules"], largest_batch=40, devices=2)
-    here = Point(config.batch_size, config.dtype, config.routing_iterations)
+    here = Point(config.schedule.batch_size, config.model.dtype, config.model.routing_iterations)
     assert points.count(here) == 1
     sizes = [p.batch_size for p in points if p.iterations == 3 and p.primary_types is None]
     assert sizes == [2, 4, 8, 16, 32]
@@ -31,14 +31,18 @@ def test_quantities_grow_one_at_a_time_from_the_same_point(config):
 def test_a_point_changes_what_it_names_and_nothing_else(config):
     point = Point(4, "bfloat16", 2, implementation="xla", primary_types=5)
     changed = point.apply(config)
-    assert (changed.batch_size, changed.dtype, changed.routing_iterations) == (4, "bfloat16", 2)
-    assert changed.model_options == config.model_options | {
+    assert (changed.schedule.batch_size, changed.model.dtype, changed.model.routing_iterations) == (
+        4,
+        "bfloat16",
+        2,
+    )
+    assert changed.model.options == config.model.options | {
         "routing_implementation": "xla",
         "primary_types": 5,
     }
     none = Point(4, "float32", 2, implementation="none").apply(config)
-    assert none.model_options["routing_implementation"] is None
-    assert "routing_implementation" not in Point(4, "float32", 2).apply(config).model_options
+    assert none.model.options["routing_implementation"] is None
+    assert "routing_implementation" not in Point(4, "float32", 2).apply(config).model.options
 
 
 def test_a_wrong_value_is_told(config):

@@ -54,10 +54,10 @@ def memory_for(monkeypatch):
 
     def limit(largest):
         def measure(function, config, *_, **__):
-            tried.append((config.batch_size, config.dtype))
-            if config.batch_size % 2:
+            tried.append((config.schedule.batch_size, config.model.dtype))
+            if config.schedule.batch_size % 2:
                 raise UserError("odd")
-            if config.batch_size > largest:
+            if config.schedule.batch_size > largest:
                 raise DoesNotFitError("no room")
             return {"step_seconds": 1.0}
 

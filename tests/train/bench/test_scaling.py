@@ -59,7 +59,7 @@ def four_devices(monkeypatch):
     machine = {"devices": 4, "device_kind": "made up", "platform": "cpu"}
 
     def measure(function, config, dataset, devices, **_):
-        seconds = (config.batch_size / devices + 2 * (devices - 1)) / 1e3
+        seconds = (config.schedule.batch_size / devices + 2 * (devices - 1)) / 1e3
         return {"step_seconds": seconds, "gradient_bytes": 10**6}
 
     monkeypatch.setattr(runner, "in_own_process", lambda *_, **__: machine)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import numpy as np
 from flax import nnx
@@ -15,11 +13,9 @@ from train.learn.program import assemble
 def test_the_parts_together_are_the_network(config, dataset):
     """The loss of the last part is the network's own, and the work is all there."""
     quick = {"conv_kernel": 1, "primary_kernel": 1}  # compiles faster
-    config = dataclasses.replace(
-        config, routing="dynamic-prior", model_options=config.model_options | quick
-    )
+    config = config.changed(routing="dynamic-prior", model_options=config.model.options | quick)
     program = assemble(config, dataset, devices=2)
-    share = config.batch_size // 2
+    share = config.schedule.batch_size // 2
     parts = {name: (function, arguments) for name, function, arguments in _parts(program)}
     assert tuple(parts) == NAMES
 
@@ -46,14 +42,14 @@ def test_the_parts_together_are_the_network(config, dataset):
 
 
 def test_a_routing_without_votes_is_one_part(config, dataset):
-    config = dataclasses.replace(
-        config, model_options=config.model_options | {"routing_implementation": "recompute"}
+    config = config.changed(
+        model_options=config.model.options | {"routing_implementation": "recompute"}
     )
     parts = {name: parts for name, *parts in _parts(assemble(config, dataset, devices=1))}
     assert tuple(parts) == tuple(name for name in NAMES if name != "votes")
     function, arguments = parts["routing"]
     shapes = jax.eval_shape(function, *arguments)[0]
-    assert shapes.coupling.shape == (config.batch_size, 8, 3)
+    assert shapes.coupling.shape == (config.schedule.batch_size, 8, 3)
 
 
 def test_other_networks_have_no_parts(config):

@@ -24,7 +24,7 @@ def test_steps_are_those_of_training(config, dataset):
 
 def test_a_program_is_lowered_for_any_batch(config, dataset):
     program = smallest_program(config, dataset, devices=2)
-    assert program.config.batch_size == 2
+    assert program.config.schedule.batch_size == 2
     lowered = lower_step(program, 4096)  # more than there are examples
     indices = lowered.in_avals[0][2]["indices"]
     assert indices.shape == (2, program.capacity, 2048)

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,7 @@ from train.bench.work import (
     network_work,
     nominal_flops,
 )
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
 FLOAT = jnp.float32
 
@@ -27,7 +25,7 @@ def shape(*sizes):
 
 @pytest.mark.parametrize("iterations", [1, 3, 5])
 def test_the_paper_s_network_has_the_work_counted_by_hand(iterations):
-    config = FitConfig(routing_iterations=iterations)
+    config = FitConfig.of(routing_iterations=iterations)
     forward, training = network_work(config, (28, 28, 1), 10)
     first, second = 20 * 20 * 9 * 9 * 1 * 256, 6 * 6 * 9 * 9 * 256 * 256
     votes = 1152 * 10 * 16 * 8
@@ -43,7 +41,7 @@ def test_the_paper_s_network_has_the_work_counted_by_hand(iterations):
 
 def test_how_a_network_is_computed_changes_no_work(config):
     forward, training = network_work(config, (8, 8, 1), 3)
-    half = dataclasses.replace(config, dtype="bfloat16")
+    half = config.changed(dtype="bfloat16")
     assert network_work(half, (8, 8, 1), 3) == (forward, training)
 
 

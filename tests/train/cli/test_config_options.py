@@ -1,10 +1,9 @@
 import argparse
-import dataclasses
 
 import pytest
 
 from train.cli.config_options import UserErrorParser, add_config_options, config_changes
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.presets import get_preset
 from train.system.errors import UserError
 
@@ -25,37 +24,41 @@ def test_options_replace_what_the_recipe_says(config):
     changed = config_changes(
         config, parse("--steps", "9", "--learning-rate", "0.5", "--dtype", "bfloat16")
     )
-    assert (changed.steps, changed.learning_rate, changed.dtype) == (9, 0.5, "bfloat16")
-    assert changed.batch_size == config.batch_size
+    assert (changed.schedule.steps, changed.schedule.learning_rate, changed.model.dtype) == (
+        9,
+        0.5,
+        "bfloat16",
+    )
+    assert changed.schedule.batch_size == config.schedule.batch_size
 
 
 def test_named_values_are_added_to_those_of_the_recipe(config):
     changed = config_changes(
         config, parse("--model-options", "conv_features=16", "decoder_hidden=[4,5]", "order=flat")
     )
-    assert changed.model_options["conv_features"] == 16
-    assert changed.model_options["decoder_hidden"] == [4, 5]
-    assert changed.model_options["order"] == "flat"
-    assert changed.model_options["conv_kernel"] == config.model_options["conv_kernel"]
+    assert changed.model.options["conv_features"] == 16
+    assert changed.model.options["decoder_hidden"] == [4, 5]
+    assert changed.model.options["order"] == "flat"
+    assert changed.model.options["conv_kernel"] == config.model.options["conv_kernel"]
 
 
 def test_a_switch_is_on_or_off_or_as_the_recipe_says(config):
-    assert config_changes(config, parse("--remat")).remat is True
-    recipe = dataclasses.replace(config, remat=True)
-    assert config_changes(recipe, parse("--no-remat")).remat is False
-    assert config_changes(recipe, parse()).remat is True
+    assert config_changes(config, parse("--remat")).model.remat is True
+    recipe = config.changed(remat=True)
+    assert config_changes(recipe, parse("--no-remat")).model.remat is False
+    assert config_changes(recipe, parse()).model.remat is True
 
 
 def test_another_model_leaves_the_recipes_options_behind():
     recipe = get_preset("digits")
     changed = config_changes(recipe, parse("--model", "cnn", "--model-options", "hidden=[8]"))
-    assert recipe.model_options
-    assert (changed.model, changed.model_options) == ("cnn", {"hidden": [8]})
+    assert recipe.model.options
+    assert (changed.model.name, changed.model.options) == ("cnn", {"hidden": [8]})
 
 
 def test_epochs_replace_the_steps_of_the_recipe():
-    changed = config_changes(FitConfig(steps=5), parse("--epochs", "2"))
-    assert (changed.steps, changed.epochs) == (None, 2)
+    changed = config_changes(FitConfig.of(steps=5), parse("--epochs", "2"))
+    assert (changed.schedule.steps, changed.schedule.epochs) == (None, 2)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +75,7 @@ def test_epochs_replace_the_steps_of_the_recipe():
 )
 def test_bad_options_are_told_in_a_sentence(arguments, message):
     with pytest.raises(UserError, match=message):
-        config_changes(FitConfig(), parse(*arguments))
+        config_changes(FitConfig.of(), parse(*arguments))
 
 
 def test_an_unknown_command_lists_the_right_ones():

@@ -232,7 +232,7 @@ def test_resuming_may_train_longer(short_run):
 def test_resuming_goes_without_a_recipe(short_run):
     assert main(["fit", "--resume", "--out", str(short_run), "--steps", "30"]) == 0
     assert json.loads((short_run / "summary.json").read_text())["steps"] == 30
-    assert load_run(short_run).config.batch_size == 16
+    assert load_run(short_run).config.schedule.batch_size == 16
 
 
 def test_resuming_a_finished_run_changes_nothing(short_run):
@@ -247,7 +247,7 @@ def test_resuming_with_another_configuration_says_which_fields_differ(short_run,
     capsys.readouterr()
     arguments = ("--steps", "20", "--seed", "5", "--learning-rate", "0.5", *TINY)
     message = fails(capsys, "fit", "digits", "--out", short_run, "--resume", *arguments)
-    assert "learning_rate (was 0.002, now 0.5); seed (was 0, now 5)" in message
+    assert "seed (was 0, now 5); learning_rate (was 0.002, now 0.5)" in message
 
 
 def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):

@@ -27,7 +27,7 @@ from train.report.predict import predict
 @pytest.fixture
 def short(config):
     """Two steps with one evaluation."""
-    return dataclasses.replace(config, steps=2, evaluate_every=2)
+    return config.changed(steps=2, evaluate_every=2)
 
 
 def fit_and_evaluate(config, tmp_path, *, also, data_dir=None, inspect=False):
@@ -37,7 +37,8 @@ def fit_and_evaluate(config, tmp_path, *, also, data_dir=None, inspect=False):
     again = evaluate(out, data_dir=data_dir, devices=2)
     assert again["accuracy"] == pytest.approx(summary["test.accuracy"])
     assert again["examples"] == summary["test.examples"]
-    assert json.loads((out / "config.json").read_text())["config"]["dataset"] == config.dataset
+    saved = json.loads((out / "config.json").read_text())["config"]
+    assert saved["data"]["dataset"] == config.data.dataset
     return evaluate(out, dataset=also, data_dir=data_dir, devices=2, inspect=inspect)
 
 
@@ -64,9 +65,7 @@ def test_every_set_is_trained_on_and_evaluated(name, short, mnist_files, tmp_pat
     elif name == affnist.NAME:
         small_affnist(mnist_files / "test.mat")
     strides = {"conv_stride": 4, "primary_stride": 4}
-    config = dataclasses.replace(
-        short, dataset=name, model_options={**short.model_options, **strides}
-    )
+    config = short.changed(dataset=name, model_options={**short.model.options, **strides})
     measured = fit_and_evaluate(config, tmp_path, data_dir=mnist_files, also=name)
     test = load_dataset(name, data_dir=mnist_files).limited().test
     assert (measured["dataset"], measured["examples"]) == (name, len(test))
@@ -92,8 +91,7 @@ def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkey
     for name, source in smallnorb.SOURCES.items():
         small = small_smallnorb(tmp_path / "files", source, side=20)
         monkeypatch.setitem(catalog.SOURCES, name, small)
-    config = dataclasses.replace(
-        short,
+    config = short.changed(
         dataset="smallnorb-azimuth",
         standardise=True,
         crop=9,
@@ -125,7 +123,7 @@ def test_colours_of_one_set_are_measured_on_another(short, tmp_path, monkeypatch
     files = tmp_path / "files"
     monkeypatch.setitem(catalog.SOURCES, "cifar10", small_cifar(files, cifar.CIFAR10))
     monkeypatch.setitem(catalog.SOURCES, "svhn_cropped", small_svhn(files))
-    config = dataclasses.replace(short, dataset="cifar10", crop=9, routing="dynamic-leaky")
+    config = short.changed(dataset="cifar10", crop=9, routing="dynamic-leaky")
     assert fit_and_evaluate(config, tmp_path, data_dir=files, also="svhn_cropped")["examples"] == 10
 
 
@@ -144,7 +142,7 @@ def test_images_and_arrays_of_ones_own(short, tmp_path):
         "test_labels": np.arange(4) % 3,
     }
     np.savez(tmp_path / "arrays.npz", **arrays)
-    config = dataclasses.replace(short, dataset=f"folder:{photos}", batch_size=4)
+    config = short.changed(dataset=f"folder:{photos}", batch_size=4)
     measured = fit_and_evaluate(config, tmp_path, also=f"npz:{tmp_path / 'arrays.npz'}")
     assert measured["examples"] == 4
     (seen,) = predict(tmp_path / "run", [photos / "fox" / "0.png"])

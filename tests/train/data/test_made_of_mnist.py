@@ -1,10 +1,8 @@
 """Sets that are made of MNIST, from its files to the result of a run."""
 
-import dataclasses
-
 import pytest
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
 from train.report.predict import predict
@@ -13,12 +11,12 @@ from train.system.errors import UserError
 
 def small(config: FitConfig) -> FitConfig:
     """Two steps of a network with few capsules in images of 36x36 and more."""
-    options = {**config.model_options, "conv_stride": 4, "primary_stride": 4}
-    return dataclasses.replace(config, steps=2, evaluate_every=2, model_options=options)
+    options = {**config.model.options, "conv_stride": 4, "primary_stride": 4}
+    return config.changed(steps=2, evaluate_every=2, model_options=options)
 
 
 def test_pairs_from_files_to_figures(config, mnist_files, tmp_path):
-    config = dataclasses.replace(small(config), dataset="multi_mnist")
+    config = small(config).changed(dataset="multi_mnist")
     folder = tmp_path / "run"
     summary = fit(config, out=folder, data_dir=mnist_files, devices=2)
     assert summary["test.examples"] == 40
@@ -39,7 +37,7 @@ def test_pairs_from_files_to_figures(config, mnist_files, tmp_path):
 
 
 def test_digits_placed_at_random_and_then_transformed(config, mnist_files, tmp_path):
-    config = dataclasses.replace(small(config), dataset="mnist-40x40", max_shift=6)
+    config = small(config).changed(dataset="mnist-40x40", max_shift=6)
     folder = tmp_path / "run"
     summary = fit(config, out=folder, data_dir=mnist_files, devices=1)
     assert summary["test.examples"] == 40

@@ -13,7 +13,7 @@ import pytest
 from tests.soak.tiny import ARGUMENTS, tiny
 from tests.train.conftest import ROOT
 from train.__main__ import main
-from train.config.fit import option
+from train.config.setting import option
 from train.distributed.launcher import launch
 from train.loop.loop import fit
 from train.run.log import read_metrics

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -25,7 +23,7 @@ def test_the_paper_s_network_has_the_paper_s_parameters():
 
 def test_the_seed_decides_the_initial_values(config):
     def kernel(seed):
-        model = build_model(dataclasses.replace(config, seed=seed), (8, 8, 1), 3)
+        model = build_model(config.changed(seed=seed), (8, 8, 1), 3)
         return np.asarray(model.class_caps.kernel[...])
 
     np.testing.assert_array_equal(kernel(1), kernel(1))
@@ -50,7 +48,7 @@ def test_initial_values_and_steps_draw_from_different_keys(config):
 )
 def test_a_network_that_cannot_be_is_told(config, change, message):
     with pytest.raises(UserError, match=message):
-        build_model(dataclasses.replace(config, **change), (8, 8, 1), 3)
+        build_model(config.changed(**change), (8, 8, 1), 3)
 
 
 def test_too_little_memory_is_told_and_other_errors_are_not_hidden():
@@ -68,14 +66,14 @@ def test_too_little_memory_is_told_and_other_errors_are_not_hidden():
 
 def test_a_network_that_no_memory_holds_is_refused_before_it_is_made(config):
     require_room(config, (8, 8, 1), 3)
-    options = {**config.model_options, "conv_features": 10**7, "primary_types": 10**5}
-    huge = dataclasses.replace(config, model_options=options)
+    options = {**config.model.options, "conv_features": 10**7, "primary_types": 10**5}
+    huge = config.changed(model_options=options)
     with pytest.raises(UserError, match=r"parameters of [\d,]{15,} bytes, more than the memory"):
         require_room(huge, (8, 8, 1), 3)
 
 
 def test_the_network_is_built_for_what_is_cropped(config):
-    cropped = dataclasses.replace(config, crop=7)
+    cropped = config.changed(crop=7)
     assert seen_shape(config, (9, 11, 2)) == (9, 11, 2)
     assert seen_shape(cropped, (9, 11, 2)) == (7, 7, 2)
     ours = nnx.eval_shape(lambda: build_model(cropped, (9, 11, 2), 3))
@@ -86,4 +84,4 @@ def test_the_network_is_built_for_what_is_cropped(config):
 
 def test_a_crop_that_is_larger_than_the_images(config):
     with pytest.raises(UserError, match="--crop is 9, but the images are 10x8: choose 1 to 8"):
-        build_model(dataclasses.replace(config, crop=9), (10, 8, 1), 3)
+        build_model(config.changed(crop=9), (10, 8, 1), 3)

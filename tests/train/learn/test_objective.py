@@ -95,7 +95,7 @@ def test_accuracy_counts_the_longest_capsule(output):
 
 
 def test_the_objective_of_a_configuration_is_its_fields(config):
-    changed = dataclasses.replace(config, margin_power=1, input_mean=0.1)
+    changed = config.changed(margin_power=1, input_mean=0.1)
     assert Objective.of(config) == Objective()
     assert Objective.of(changed) == Objective(margin_power=1, input_mean=0.1)
 

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 
 import jax
@@ -10,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tolerance import assert_close
-from train.config.fit import OPTIMIZERS, FitConfig
+from train.config.fit_config import FitConfig
+from train.config.optimizer import OPTIMIZERS
 from train.learn.optimizer import build_optimizer, is_matrix, learning_rate, muon
 from train.system.errors import UserError
 
-BASE = FitConfig(steps=100, learning_rate=0.5, schedule="constant")
+BASE = FitConfig.of(steps=100, learning_rate=0.5, schedule="constant")
 
 
 def rates(at, **changes) -> np.ndarray:
     """The learning rates of some steps of a run of 100."""
-    schedule = learning_rate(dataclasses.replace(BASE, **changes), training_examples=1000)
+    schedule = learning_rate(BASE.changed(**changes), training_examples=1000)
     return np.asarray(schedule(np.asarray(at)))
 
 
@@ -77,7 +77,7 @@ def test_a_run_that_ends_before_its_warm_up_is_refused():
 
 def test_the_rate_is_computed_in_the_widest_dtype():
     with jax.enable_x64(True):
-        rate = learning_rate(dataclasses.replace(BASE, schedule="cosine", warmup_steps=3), 1)
+        rate = learning_rate(BASE.changed(schedule="cosine", warmup_steps=3), 1)
         actual = rate(jnp.int32(50))
         assert actual.dtype == np.float64
         assert_close(actual, np.float64(0.25 * (1 + math.cos(math.pi * 47 / 97))))
@@ -101,7 +101,7 @@ RATE, DECAY = 0.05, 0.1
 def trained(**changes) -> dict[str, np.ndarray]:
     """The parameters after a step on each of the gradients, in float64."""
     with jax.enable_x64(True):
-        config = dataclasses.replace(BASE, learning_rate=RATE, **changes)
+        config = BASE.changed(learning_rate=RATE, **changes)
         optimizer = build_optimizer(config, training_examples=1000)
         params = jax.tree.map(jnp.asarray, PARAMS)
         state = optimizer.init(params)
@@ -242,7 +242,7 @@ def test_shape_and_not_name_decides_what_a_matrix_is():
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_state_that_is_not_trained_is_of_the_same_form(optimizer):
-    config = dataclasses.replace(BASE, optimizer=optimizer, clip_norm=1.0, warmup_steps=9)
+    config = BASE.changed(optimizer=optimizer, clip_norm=1.0, warmup_steps=9)
     params = jax.tree.map(jnp.float32, PARAMS)
     states = [build_optimizer(config, examples).init(params) for examples in (None, 1000)]
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
-from train.config.fit import FitConfig, from_values
+from train.config.fit_config import FitConfig
+from train.config.saved import from_values
 from train.learn.network import build_model
 from train.learn.own_routing import is_own, make_routing, takes_iterations, trust
 from train.run.folder import load_run
@@ -101,7 +102,7 @@ def test_what_is_wrong_is_told_with_the_output_and_what_was_expected(
 ):
     trust(mine(attribute))
     with jax.debug_nans(False), pytest.raises(UserError, match=message):
-        build_model(dataclasses.replace(config, routing=mine(attribute)), (8, 8, 1), 3)
+        build_model(config.changed(routing=mine(attribute)), (8, 8, 1), 3)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_a_configuration_names_code_and_never_runs_it(tmp_path, config):
 
 def test_unknown_names_are_still_refused():
     with pytest.raises(UserError, match="unknown routing 'dynamics', choose from"):
-        FitConfig(routing="dynamics")
+        FitConfig.of(routing="dynamics")
 
 
 def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, capsys):
@@ -143,7 +144,7 @@ def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, cap
     fit = ["fit", "digits", "--steps", "2", "--batch-size", "64", "--devices", "1"]
     options = ["--model-options", "conv_features=4", "primary_types=2", "decoder_hidden=[4]"]
     assert main([*fit, *options, "--routing", name, "--out", str(out)]) == 0
-    assert load_run(out).config.routing == name
+    assert load_run(out).config.model.routing == name
     assert main(["evaluate", str(out), "--routing", name, "--devices", "1"]) == 0
     capsys.readouterr()
     from train.learn import own_routing
@@ -166,7 +167,7 @@ def test_one_that_fits_what_it_is_tried_on_alone_leaves_nothing(command, mine, t
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_a_run_is_not_measured_with_another_routing(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("train.run.folder.load_run", lambda _: Namespace(config=FitConfig()))
+    monkeypatch.setattr("train.run.folder.load_run", lambda _: Namespace(config=FitConfig.of()))
     images = ["image.png"] if command == "predict" else []
     assert main([command, str(tmp_path), *images, "--routing", "em"]) == 2
     assert f"--routing is em, but {tmp_path} was trained with dynamic" in capsys.readouterr().err

@@ -1,4 +1,3 @@
-import dataclasses
 import itertools
 
 import jax
@@ -42,8 +41,7 @@ def test_the_number_of_devices_changes_no_result(config, dataset, devices):
 
 def test_a_batch_is_normalised_as_a_whole_on_any_number_of_devices(config, dataset):
     options = {"features": [4], "kernel_sizes": [3], "strides": [2], "primary_dim": 2}
-    normalised = dataclasses.replace(
-        config,
+    normalised = config.changed(
         model="efficient_capsnet",
         routing="self-attention",
         model_options={**options, "class_dim": 4, "decoder_hidden": [8]},
@@ -62,7 +60,7 @@ def test_a_batch_is_normalised_as_a_whole_on_any_number_of_devices(config, datas
 
 
 def test_only_the_first_examples_are_trained_with(config, dataset):
-    program = assemble(dataclasses.replace(config, train_examples=9), dataset, devices=1)
+    program = assemble(config.changed(train_examples=9), dataset, devices=1)
     np.testing.assert_array_equal(program.dataset.train.images, dataset.train.images[:9])
     assert max(batch["indices"].max() for batch in program.feed.batches(0, 9)) == 8
     assert program.dataset.test is dataset.test
@@ -70,7 +68,7 @@ def test_only_the_first_examples_are_trained_with(config, dataset):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devices):
-    program = assemble(dataclasses.replace(config, max_shift=1), dataset, devices=devices)
+    program = assemble(config.changed(max_shift=1), dataset, devices=devices)
     begin = jax.tree.map(jnp.copy, program.state)
     batches = list(program.feed.batches(0, 4))
     results = []
@@ -89,12 +87,12 @@ def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, devic
 
 def test_micro_batches_and_devices_have_the_same_loss_curve(config, dataset):
     """Fifty steps, with all augmentation there is."""
-    config = dataclasses.replace(
-        config, max_shift=1, crop=7, max_brightness=0.2, max_contrast=0.3, batch_size=16
+    config = config.changed(
+        max_shift=1, crop=7, max_brightness=0.2, max_contrast=0.3, batch_size=16
     )
     curves = {}
     for devices, parts in ((1, 1), (1, 4), (4, 2)):
-        change = dataclasses.replace(config, micro_batches=parts)
+        change = config.changed(micro_batches=parts)
         program = assemble(change, dataset, devices=devices)
         metrics = program.train(list(program.feed.batches(0, 50)))
         mean = metrics["loss"]
@@ -140,7 +138,7 @@ def test_a_slow_average_begins_with_the_first_update():
 
 def test_the_average_is_what_is_evaluated_and_used(config, dataset):
     decay = 0.5
-    program = assemble(dataclasses.replace(config, ema_decay=decay), dataset, devices=2)
+    program = assemble(config.changed(ema_decay=decay), dataset, devices=2)
     weights = []
     for batch in program.feed.batches(0, 3):
         program.train([batch])
@@ -167,7 +165,7 @@ def test_each_step_of_a_dispatch_has_its_metrics(config, dataset):
     assert counted.keys() < metrics.keys()
     for name, mean in metrics.items():
         assert mean.total.shape == mean.examples.shape == (program.capacity,)
-        assert mean.examples[0] == counted.get(name, config.batch_size)
+        assert mean.examples[0] == counted.get(name, config.schedule.batch_size)
         assert not np.any(mean.total[1:])
         assert not np.any(mean.examples[1:])
     assert metrics["loss"].total[0] > 0
@@ -208,7 +206,7 @@ def test_a_step_changes_every_parameter_and_counts_itself(config, dataset):
 
 
 def test_the_loss_of_one_batch_falls(config, dataset):
-    program = assemble(dataclasses.replace(config, learning_rate=0.01), dataset, devices=2)
+    program = assemble(config.changed(learning_rate=0.01), dataset, devices=2)
     batch = next(iter(program.feed.batches(0, 1)))
     losses = [merge([program.train([batch])])["loss"] for _ in range(30)]
     assert losses[-1] < 0.8 * losses[0]
@@ -237,7 +235,7 @@ def test_evaluation_does_not_depend_on_the_number_of_devices(config, dataset):
     results = []
     for devices in (1, 3):  # 256 is no multiple of 3
         program = assemble(config, dataset, devices=1)
-        other = assemble(dataclasses.replace(config, batch_size=devices), dataset, devices=devices)
+        other = assemble(config.changed(batch_size=devices), dataset, devices=devices)
         state = jax.device_put(program.state, jax.tree.leaves(other.state.params)[0].sharding)
         results.append(evaluate_split(other.evaluation_step, state, dataset.test, other.mesh))
     np.testing.assert_array_equal(results[0].predictions, results[1].predictions)
@@ -249,7 +247,7 @@ def test_evaluation_does_not_depend_on_the_number_of_devices(config, dataset):
 
 
 def test_bfloat16_keeps_float32_parameters(config, dataset):
-    half = dataclasses.replace(config, dtype="bfloat16")
+    half = config.changed(dtype="bfloat16")
     program, metrics = train(half, dataset, devices=2)
     _, expected = train(config, dataset, devices=2)
     assert {leaf.dtype for leaf in jax.tree.leaves(program.state.params)} == {jnp.dtype("float32")}
@@ -273,7 +271,7 @@ def test_a_batch_that_does_not_fit_the_devices_is_refused(batch_size, devices, m
 
 
 def test_logits_shared_by_the_batch_are_shared_by_the_devices(config, dataset):
-    shared = dataclasses.replace(config, routing_options={"shared_logits": True})
+    shared = config.changed(routing_options={"shared_logits": True})
     alone, expected = train(shared, dataset, devices=1)
     _, metrics = train(shared, dataset, devices=4)
     for actual, wanted in zip(metrics, expected, strict=True):

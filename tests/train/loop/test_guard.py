@@ -24,7 +24,7 @@ def _nans_are_expected():
 @pytest.fixture
 def config(config):
     """White pixels are so large that their square is infinite; black ones are zero."""
-    return dataclasses.replace(config, input_std=1e-37, max_skipped=2)
+    return config.changed(input_std=1e-37, max_skipped=2)
 
 
 def with_white(dataset, examples):
@@ -42,7 +42,7 @@ def values(tree):
 
 @pytest.mark.parametrize("changes", [{}, {"micro_batches": 2, "ema_decay": 0.9}])
 def test_a_bad_step_changes_nothing_but_the_position(config, dataset, changes):
-    config = dataclasses.replace(config, **changes)
+    config = config.changed(**changes)
     program = assemble(config, with_white(dataset, [7]), devices=2)
     before, skipped = values(program.state.params), []
     for batch in program.feed.batches(0, 5):  # an epoch
@@ -102,7 +102,7 @@ def test_a_run_that_is_given_up_says_why_and_keeps_its_parameters(
     assert "Checkpoint 3 holds the parameters from before" in message
     found = json.loads((out / "bad-numbers.json").read_text())
     assert found["step"] == 2
-    assert len(found["training_examples"]) == config.batch_size
+    assert len(found["training_examples"]) == config.schedule.batch_size
     assert found["first_not_finite"] in message
     assert (out / "checkpoints" / "3").is_dir()
     assert not (out / "summary.json").exists()
@@ -124,8 +124,8 @@ def test_the_first_tensor_that_is_not_finite_is_named(config, dataset):
 
 @pytest.mark.parametrize("implementation", ["xla", "recompute"])
 def test_images_of_any_number_leave_finite_parameters(config, implementation):
-    options = {**config.model_options, "routing_implementation": implementation}
-    config = dataclasses.replace(config, input_std=1.0, max_shift=1, model_options=options)
+    options = {**config.model.options, "routing_implementation": implementation}
+    config = config.changed(input_std=1.0, max_shift=1, model_options=options)
     found = train_on(config, (8, 8, 1), 3, steps=3)
     assert [value for value, *_ in found[:2]] == [0, 1]
     for value, metrics, state in found:

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import signal
@@ -39,14 +38,14 @@ def lines(out: Path) -> list[tuple]:
 
 def test_steps_per_dispatch_change_no_line_and_no_bit(config, tmp_path):
     one, many = tmp_path / "one", tmp_path / "many"
-    config = dataclasses.replace(config, log_every=3, checkpoint_every=4)
+    config = config.changed(log_every=3, checkpoint_every=4)
     assert train(one, config, steps_per_dispatch=1) == train(many, config, steps_per_dispatch=3)
     for ours, theirs in zip(arrays(many), arrays(one), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_everything_comes_when_it_is_due(config, tmp_path):
-    config = dataclasses.replace(config, steps=7, evaluate_every=5, checkpoint_every=3)
+    config = config.changed(steps=7, evaluate_every=5, checkpoint_every=3)
     train(tmp_path / "run", config)
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     logged = [(row["step"], row["split"]) for row in rows]
@@ -70,14 +69,14 @@ def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path
 
     monkeypatch.setattr(Program, "train", sent)
     monkeypatch.setattr(Journal, "trained", trained)
-    config = dataclasses.replace(config, steps=4, evaluate_every=4)
+    config = config.changed(steps=4, evaluate_every=4)
     train(tmp_path / "run", config, steps_per_dispatch=1)
     assert told == ["sent", "sent", 1, "sent", 2, "sent", 3, 4]
 
 
 def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, monkeypatch):
-    config = dataclasses.replace(
-        config, ema_decay=0.9, micro_batches=2, optimizer="lamb", clip_norm=1.0, warmup_steps=3
+    config = config.changed(
+        ema_decay=0.9, micro_batches=2, optimizer="lamb", clip_norm=1.0, warmup_steps=3
     )
     whole = train(tmp_path / "whole", config, steps_per_dispatch=1)
     send = Program.train
@@ -102,7 +101,7 @@ def test_an_interrupted_run_has_told_all_it_did_and_goes_on(config, tmp_path, mo
 
 def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp_path, monkeypatch):
     whole, out = tmp_path / "whole", tmp_path / "run"
-    config = dataclasses.replace(config, max_shift=1)
+    config = config.changed(max_shift=1)
     train(whole, config, steps_per_dispatch=1)
     send = Program.train
 
@@ -127,7 +126,7 @@ def test_the_summary_says_how_long_the_devices_waited(config, tmp_path):
     train(tmp_path / "run", config)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert 0 <= summary["device_idle_percent"] <= 100
-    train(tmp_path / "short", dataclasses.replace(config, steps=1))
+    train(tmp_path / "short", config.changed(steps=1))
     summary = json.loads((tmp_path / "short" / "summary.json").read_text())
     assert summary["device_idle_percent"] is None
 
@@ -142,7 +141,7 @@ def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_pa
         return evaluation
 
     monkeypatch.setattr(Program, "evaluate", rated)
-    config = dataclasses.replace(config, steps=12, stop_at_accuracy=0.7)
+    config = config.changed(steps=12, stop_at_accuracy=0.7)
     out = tmp_path / "run"
     ended = train(out, config)
     summary = json.loads((out / "summary.json").read_text())
@@ -159,7 +158,7 @@ def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_pa
     assert train(out, config, resume=True) == ended
     assert json.loads((out / "summary.json").read_text())["steps"] == 6
 
-    whole = dataclasses.replace(config, stop_at_accuracy=0.95)
+    whole = config.changed(stop_at_accuracy=0.95)
     train(tmp_path / "whole", whole)
     summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
     assert (summary["steps"], summary["stopped_at_accuracy"]) == (12, False)
@@ -179,7 +178,7 @@ def test_a_run_that_is_interrupted_stops_at_the_same_accuracy(config, tmp_path, 
         return send(self, *arguments)
 
     monkeypatch.setattr(Program, "evaluate", rated)
-    config = dataclasses.replace(config, steps=12, stop_at_accuracy=0.7)
+    config = config.changed(steps=12, stop_at_accuracy=0.7)
     whole = train(tmp_path / "whole", config)
     with monkeypatch.context() as patch:
         patch.setattr(Program, "train", interrupted)

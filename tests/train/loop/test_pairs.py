@@ -1,6 +1,5 @@
 """Images of two classes, from end to end."""
 
-import dataclasses
 import json
 
 import jax
@@ -22,7 +21,7 @@ from train.system.errors import DivergedError, UserError
 
 @pytest.fixture
 def config(config):
-    return dataclasses.replace(config, dataset="multi_mnist", train_examples=40)
+    return config.changed(dataset="multi_mnist", train_examples=40)
 
 
 def train(config, pairs, *, steps=4, **options):
@@ -33,11 +32,11 @@ def train(config, pairs, *, steps=4, **options):
 
 @pytest.mark.parametrize("max_shift", [0, 1])
 def test_devices_parts_and_feeds_change_no_result(config, pairs, max_shift):
-    config = dataclasses.replace(config, max_shift=max_shift)
+    config = config.changed(max_shift=max_shift)
     alone, expected = train(config, pairs, devices=1, feed_kind="resident")
     assert {"margin_loss", "reconstruction_loss", "accuracy"} <= expected.keys()
     for parts, devices, feed in ((1, 4, "resident"), (4, 1, "streaming"), (1, 1, "streaming")):
-        change = dataclasses.replace(config, micro_batches=parts, remat=parts > 1)
+        change = config.changed(micro_batches=parts, remat=parts > 1)
         other, metrics = train(change, pairs, devices=devices, feed_kind=feed)
         for name, value in expected.items():
             assert_close(np.float32(metrics[name]), np.float32(value), reduction_length=64 * 8)
@@ -50,8 +49,8 @@ def test_devices_parts_and_feeds_change_no_result(config, pairs, max_shift):
 def test_all_seeds_at_once_are_each_seed_by_itself(config, pairs):
     together = SeedsProgram(config, pairs.limited(train=40), [0, 1]).train().states
     for number, seed in enumerate((0, 1)):
-        own = dataclasses.replace(config, seed=seed)
-        alone, _ = train(own, pairs, devices=1, steps=config.steps)
+        own = config.changed(seed=seed)
+        alone, _ = train(own, pairs, devices=1, steps=config.schedule.steps)
         for ours, theirs in zip(
             jax.tree.leaves(together.params), jax.tree.leaves(alone.state.params), strict=True
         ):
@@ -89,8 +88,7 @@ def test_networks_without_a_decoder_learn_pairs(config, pairs, model):
             "caps_strides": [2],
         },
     }[model]
-    small = dataclasses.replace(
-        config,
+    small = config.changed(
         model=model,
         model_options=options,
         routing="em" if model == "matrix_capsnet" else "dynamic",
@@ -104,7 +102,7 @@ def test_networks_without_a_decoder_learn_pairs(config, pairs, model):
 
 def test_a_loss_of_one_class_is_refused(config, pairs):
     with pytest.raises(UserError, match="the spread loss is of one"):
-        assemble(dataclasses.replace(config, loss="spread"), pairs, devices=1)
+        assemble(config.changed(loss="spread"), pairs, devices=1)
 
 
 def test_the_first_number_that_is_not_finite_is_found(config, pairs):
@@ -119,7 +117,7 @@ def test_the_first_number_that_is_not_finite_is_found(config, pairs):
 
 def test_a_run_that_diverges_names_its_pairs(config, pairs, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: pairs)
-    hot = dataclasses.replace(config, learning_rate=1e38, max_skipped=0, steps=20)
+    hot = config.changed(learning_rate=1e38, max_skipped=0, steps=20)
     with jax.debug_nans(False), pytest.raises(DivergedError, match="with the training examples"):
         fit(hot, out=tmp_path / "run", devices=1)
     told = json.loads((tmp_path / "run" / "bad-numbers.json").read_text())

@@ -1,6 +1,5 @@
 """`evaluate --inspect` and `--routing-iterations`."""
 
-import dataclasses
 import json
 
 import pytest
@@ -77,7 +76,7 @@ def test_a_network_without_capsules_cannot_be_looked_into(tmp_path, capsys):
 )
 def test_every_layer_that_routes_is_looked_into(model, options, layers, tmp_path):
     config, dataset = get_preset(f"digits-{model}"), load_dataset("digits")
-    config = dataclasses.replace(config, model_options={**config.model_options, **options})
+    config = config.changed(model_options={**config.model.options, **options})
     network = in_test(build_model(config, dataset.image_shape, dataset.num_classes))
     test, names = dataset.test.first(4), dataset.class_names
     found = inspect(network, Objective.of(config), test, names, tmp_path, "title")

@@ -1,7 +1,6 @@
 """A disk that fills up, or can no longer be written, while a run trains on it."""
 
 import contextlib
-import dataclasses
 import os
 import subprocess
 import sys
@@ -62,7 +61,7 @@ def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
 ):
     monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
     monkeypatch.setattr(loop, "draw_run", lambda *_: None)
-    config = dataclasses.replace(config, steps=12, checkpoint_every=2, evaluate_every=12)
+    config = config.changed(steps=12, checkpoint_every=2, evaluate_every=12)
     whole, out = tmp_path / "whole", disk / "run"
     fit(config, out=whole, devices=1)
 

@@ -40,7 +40,7 @@ def test_overwriting_deletes_the_run_and_nothing_else(run):
     (run.checkpoints / "5").write_text("old")
     run.summary.write_text("old")
     (run.folder / "notes.txt").write_text("mine")
-    other = dataclasses.replace(run, config=dataclasses.replace(run.config, seed=5))
+    other = dataclasses.replace(run, config=run.config.changed(seed=5))
     assert prepare_folder(other, resume=False, overwrite=True) is False
     assert sorted(path.name for path in run.folder.iterdir()) == ["config.json", "notes.txt"]
     assert load_run(run.folder).config.seed == 5
@@ -61,21 +61,21 @@ def test_resuming_nothing_begins(run):
 
 
 def test_resuming_may_be_longer(run):
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, decay_steps=50))
+    run = dataclasses.replace(run, config=run.config.changed(decay_steps=50))
     prepare_folder(run, resume=False, overwrite=False)
-    longer = dataclasses.replace(run, config=dataclasses.replace(run.config, steps=99))
+    longer = dataclasses.replace(run, config=run.config.changed(steps=99))
     assert prepare_folder(longer, resume=True, overwrite=False) is True
-    assert load_run(run.folder).config.steps == 99
+    assert load_run(run.folder).config.schedule.steps == 99
 
 
 def test_resuming_with_another_configuration_names_the_fields(run):
     prepare_folder(run, resume=False, overwrite=False)
-    config = dataclasses.replace(run.config, seed=3, batch_size=16)
+    config = run.config.changed(seed=3, batch_size=16)
     other = dataclasses.replace(run, config=config, image_shape=(9, 9, 1))
     with pytest.raises(UserError) as caught:
         prepare_folder(other, resume=True, overwrite=False)
     message = str(caught.value)
-    assert "batch_size (was 8, now 16); seed (was 0, now 3); image_shape of the data" in message
+    assert "seed (was 0, now 3); batch_size (was 8, now 16); image_shape of the data" in message
     assert load_run(run.folder) == run
 
 

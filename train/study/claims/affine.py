@@ -1,6 +1,5 @@
 """Section 5.1 of CapsNet's paper: capsules bear transformations that they have never seen."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,8 +21,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
         # The paper tells of pooling and dropout, and of about as many parameters as CapsNet has.
         network: Mapping[str, Any] = {"pool": 2, "hidden": [2560, 1024]}
     else:
-        base = dataclasses.replace(
-            get_preset("affnist-small"),
+        base = get_preset("affnist-small").changed(
             steps=800,
             evaluate_every=50,
             test_examples=2000,

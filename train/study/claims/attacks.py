@@ -1,6 +1,5 @@
 """Images made to be mistaken, and whether a reconstruction gives them away."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,9 +119,9 @@ def outcome(folder: Path, data_dir: Path | None, attack: Attack) -> Outcome:
     training images are from theirs.
     """
     run = load_run(folder)
-    dataset = load_dataset(run.config.dataset, data_dir=data_dir)
+    dataset = load_dataset(run.config.data.dataset, data_dir=data_dir)
     network = Network(load_model(run, "last"), Objective.of(run.config))
-    dtype = jnp.dtype(run.config.param_dtype)
+    dtype = jnp.dtype(run.config.model.param_dtype)
     images, labels, _ = dataset.test.gather(np.arange(min(EXAMPLES, len(dataset.test))))
     unchanged, labels = jnp.asarray(images, dtype) / 255, jnp.asarray(labels)
     changed = attacked(network, unchanged, labels, attack)
@@ -156,7 +155,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     base = get_preset("mnist" if budget == "paper" else "mnist-small")
     network = PUBLISHED
     if budget == "small":
-        base, network = dataclasses.replace(base, train_examples=20_000, epochs=3), SMALL
+        base, network = base.changed(train_examples=20_000, epochs=3), SMALL
     return [Arm(BASELINE, baseline(base, network)), Arm(CAPSNET, base)]
 
 

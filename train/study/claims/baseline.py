@@ -1,10 +1,10 @@
 """The convolutional networks that capsules are compared with."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
+from train.config.model import ModelConfig
 
 PUBLISHED: Mapping[str, Any] = {}
 """That of Sabour, Frosst and Hinton 2017, section 5."""
@@ -30,11 +30,10 @@ def baseline(
     Returns:
         The configuration, with Adam's default learning rate, as published.
     """
-    return dataclasses.replace(
-        capsnet,
+    return capsnet.changed(
         model="cnn",
         model_options=dict(network),
-        routing=FitConfig.routing,
+        routing=ModelConfig.routing,
         routing_options={},
         loss=loss,
         spread_steps=0,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 
 Budget = Literal["small", "paper"]
 BUDGETS: tuple[Budget, ...] = ("small", "paper")

@@ -1,6 +1,5 @@
 """Table 1 of CapsNet's paper: routing and reconstruction lessen the errors on MNIST."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from train.presets import get_preset
@@ -22,17 +21,16 @@ def arms(budget: Budget) -> Sequence[Arm]:
         base, network = get_preset("mnist"), PUBLISHED
     else:
         small = get_preset("mnist-small")
-        base, network = dataclasses.replace(small, train_examples=10_000, epochs=3), SMALL
+        base, network = small.changed(train_examples=10_000, epochs=3), SMALL
     capsnets = [
         Arm(
             f"CapsNet, {iterations} iteration{'s' if iterations > 1 else ''}, "
             f"{'' if reconstructs else 'no '}reconstruction",
-            dataclasses.replace(
-                base,
+            base.changed(
                 routing_iterations=iterations,
-                model_options=base.model_options
+                model_options=base.model.options
                 if reconstructs
-                else {**base.model_options, "decoder_hidden": None},
+                else {**base.model.options, "decoder_hidden": None},
             ),
             {ERROR: error},
         )

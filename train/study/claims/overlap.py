@@ -1,6 +1,5 @@
 """Section 6 of CapsNet's paper: routing takes digits apart that lie on top of each other."""
 
-import dataclasses
 from collections.abc import Sequence
 
 from train.presets import get_preset
@@ -19,8 +18,8 @@ def arms(budget: Budget) -> Sequence[Arm]:
         base = get_preset("multi_mnist")
         network = {"features": [512, 256], "kernel_size": [9, 5], "pool": 2, "hidden": [1024]}
     else:
-        base = dataclasses.replace(
-            get_preset("multi_mnist-small"), steps=300, evaluate_every=300, schedule="cosine"
+        base = get_preset("multi_mnist-small").changed(
+            steps=300, evaluate_every=300, schedule="cosine"
         )
         network = {"features": [32, 64], "kernel_size": [9, 5], "pool": 2, "hidden": [512]}
     cnn = baseline(base, {**network, "dropout": 0.0}, loss="sigmoid_cross_entropy")

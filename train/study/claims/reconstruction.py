@@ -1,6 +1,5 @@
 """Section 5.1 of CapsNet's paper: what the dimensions of a capsule stand for."""
 
-import dataclasses
 import functools
 import shutil
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     """CapsNet alone: there is nothing to compare it with."""
     base = get_preset("mnist" if budget == "paper" else "mnist-small")
     if budget == "small":
-        base = dataclasses.replace(base, train_examples=20_000, epochs=4)
+        base = base.changed(train_examples=20_000, epochs=4)
     return [Arm("CapsNet", base)]
 
 
@@ -85,10 +84,10 @@ def named_dimensions(poses: np.ndarray, measured: np.ndarray, labels: np.ndarray
 def _seen(folder: Path, data_dir: Path | None) -> tuple[Any, np.ndarray, np.ndarray]:
     """The network's output for the first test images, these images, and their labels."""
     run = load_run(folder)
-    test = load_dataset(run.config.dataset, data_dir=data_dir).test
+    test = load_dataset(run.config.data.dataset, data_dir=data_dir).test
     images, labels, _ = test.gather(np.arange(min(EXAMPLES, len(test))))
     objective, model = Objective.of(run.config), load_model(run, "last")
-    normalised = objective.normalise(jnp.asarray(images), jnp.dtype(run.config.param_dtype))
+    normalised = objective.normalise(jnp.asarray(images), jnp.dtype(run.config.model.param_dtype))
     output = objective.apply(model, normalised, jnp.asarray(labels), training=False)
     return jax.device_get(output), np.asarray(normalised), labels
 

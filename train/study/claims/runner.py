@@ -1,7 +1,6 @@
 """`python -m train claims`: trains what is missing, measures it, and writes what was seen."""
 
 import contextlib
-import dataclasses
 import json
 import shlex
 import sys
@@ -65,7 +64,7 @@ def _train(arms: Sequence[Arm], options: Namespace, out: Path) -> None:
     wanted = [(arm, seed) for arm in arms for seed in range(options.seeds)]
     start, trained = time.monotonic(), 0
     for number, (arm, seed) in enumerate(wanted, start=1):
-        config = dataclasses.replace(arm.config, seed=seed)
+        config = arm.config.changed(seed=seed)
         folder = _folder(out, arm, seed)
         if _is_finished(folder, config):
             continue

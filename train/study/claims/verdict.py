@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from train.config.fit import to_values
 from train.study.claims.definition import Arm, Budget, Claim, Contrast
 from train.study.statistics import paired_difference, spread
 from train.system.tables import aligned, markdown_lines
@@ -33,13 +32,13 @@ class Measured:
     @property
     def images(self) -> int:
         """Training images that a network has seen, the mean of the seeds."""
-        return round(float(np.mean(self.steps)) * self.arm.config.batch_size)
+        return round(float(np.mean(self.steps)) * self.arm.config.schedule.batch_size)
 
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
             "name": self.arm.name,
-            "config": {**to_values(self.arm.config), "seed": 0},
+            "config": {**self.arm.config.flat(), "seed": 0},
             "paper": dict(self.arm.paper),
             "values": {name: list(values) for name, values in self.values.items()},
             "parameters": self.parameters,

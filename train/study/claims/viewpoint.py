@@ -1,6 +1,5 @@
 """Section 6.1 of the paper on matrix capsules: they recognise toys from new viewpoints."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,9 +27,8 @@ def arms(budget: Budget) -> Sequence[Arm]:
     network = {"features": [32, 64], "kernel_size": 5, "pool": 2, "hidden": [1024]}
     if budget == "small":
         small = {"conv_features": 16, "primary_types": 4, "caps_types": [4, 4]}
-        capsnet = dataclasses.replace(
-            capsnet,
-            model_options={**capsnet.model_options, **small},
+        capsnet = capsnet.changed(
+            model_options={**capsnet.model.options, **small},
             steps=300,
             evaluate_every=300,
         )
@@ -39,7 +37,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     return [
         Arm(
             f"{network}, {viewpoint}",
-            dataclasses.replace(configs[network], dataset=f"smallnorb-{viewpoint}"),
+            configs[network].changed(dataset=f"smallnorb-{viewpoint}"),
             {NOVEL: novel, FAMILIAR: familiar},
         )
         for (network, viewpoint), (novel, familiar) in _PAPER.items()
@@ -47,7 +45,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
 
 
 def _familiar_error(folder: Path, data_dir: Path | None) -> float:
-    dataset = f"{load_run(folder).config.dataset}-familiar"
+    dataset = f"{load_run(folder).config.data.dataset}-familiar"
     return error_on(dataset, FAMILIAR).of(folder, data_dir)
 
 

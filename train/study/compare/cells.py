@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import capsjax
-from train.config.fit import FitConfig, option, to_values
+from train.config.fit_config import FitConfig
+from train.config.setting import option
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
 from train.learn.own_routing import is_own
@@ -89,9 +90,9 @@ def list_cells(
                 fields: dict[str, Any] = dict(changes)
                 if published:
                     fields["routing"] = chosen
-                if published and chosen != base.routing:
+                if published and chosen != base.model.routing:
                     fields["routing_options"] = {}  # those of the recipe are of another routing
-                config = dataclasses.replace(base, **fields)
+                config = base.changed(**fields)
                 cells.append(Cell(model, chosen or NONE, dataset, config))
     return list({cell.name: cell for cell in cells}.values())  # each once
 
@@ -108,11 +109,11 @@ def _recipe(model: str, dataset: str) -> FitConfig:
     source = SOURCES.get(dataset)
     of_files = source.tfds_name if source else dataset
     of_dataset = get_preset(of_files) if of_files in presets else None
-    digits = "digits" if get_preset("digits").model == model else f"digits-{model}"
+    digits = "digits" if get_preset("digits").model.name == model else f"digits-{model}"
     if f"{of_files}-{model}" in presets:
-        return dataclasses.replace(get_preset(f"{of_files}-{model}"), dataset=dataset)
-    if of_dataset is not None and of_dataset.model == model:
-        return dataclasses.replace(of_dataset, dataset=dataset)
+        return get_preset(f"{of_files}-{model}").changed(dataset=dataset)
+    if of_dataset is not None and of_dataset.model.name == model:
+        return of_dataset.changed(dataset=dataset)
     if digits not in presets:
         raise UserError(f"there is no recipe to train {model} on {dataset} by.")
     config = get_preset(digits)
@@ -121,12 +122,12 @@ def _recipe(model: str, dataset: str) -> FitConfig:
         fields["model_options"] = {}
         if of_dataset is not None:
             fields |= {
-                "epochs": of_dataset.epochs,
+                "epochs": of_dataset.schedule.epochs,
                 "steps": None,
-                "batch_size": of_dataset.batch_size,
-                **{name: getattr(of_dataset, name) for name in _OF_THE_IMAGES},
+                "batch_size": of_dataset.schedule.batch_size,
+                **{name: of_dataset.value(name) for name in _OF_THE_IMAGES},
             }
-    return dataclasses.replace(config, **fields)
+    return config.changed(**fields)
 
 
 def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -139,7 +140,7 @@ def identity(cell: Cell, seeds: Sequence[int], robustness_examples: int) -> dict
     """What decides the numbers of a cell, as plain values, to tell whether a result is its."""
     return {
         "seeds": list(seeds),
-        "config": {**to_values(cell.config), "seed": 0},
+        "config": {**cell.config.flat(), "seed": 0},
         "robustness_examples": robustness_examples,
     }
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset, padded_batches
 from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
@@ -84,7 +84,7 @@ def calibration_error(lengths: np.ndarray, labels: np.ndarray) -> float:
 def _predictor(config: FitConfig, trained: Trained, dataset: Dataset) -> Any:
     """`(how many images, kind, strength)` -> lengths and probabilities `[seeds, n, classes]`."""
     graphdef = structure(config, dataset.image_shape, dataset.num_classes)
-    objective, dtype = Objective.of(config), jnp.dtype(config.param_dtype)
+    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
     weights, model_state = trained.states.weights, trained.states.model_state
 
     @functools.partial(jax.jit, static_argnames="kind")

@@ -92,7 +92,9 @@ def _results(
         wanted = identity(cell, seeds, options.robustness_examples)
         kept[cell.name] = _read(options.out, cell, wanted, overwrite=options.overwrite)
     missing = [cell for cell in cells if kept[cell.name] is None]
-    steps = [cell.config.total_steps(len(datasets[cell.dataset].train)) for cell in missing]
+    steps = [
+        cell.config.schedule.total_steps(len(datasets[cell.dataset].train)) for cell in missing
+    ]
     progress = Progress(len(missing), sum(steps))
     try:
         for cell in missing:
@@ -119,7 +121,7 @@ def _train(
     measures_saving: bool,
 ) -> dict[str, Any]:
     saved = None
-    with out_of_memory_is_bad_input(cell.config.batch_size):
+    with out_of_memory_is_bad_input(cell.config.schedule.batch_size):
         program = SeedsProgram(cell.config, dataset, seeds)
         if measures_saving and len(seeds) > 1:
             alone = SeedsProgram(cell.config, dataset, seeds[:1]).seconds_per_step()
@@ -133,7 +135,7 @@ def _train(
         "dataset": cell.dataset,
         "label": cell.label,
         "seeds": list(seeds),
-        "batch_size": cell.config.batch_size,
+        "batch_size": cell.config.schedule.batch_size,
         "test_examples": len(dataset.test),
         "robustness_examples": min(options.robustness_examples, len(dataset.test)),
         **measured,

@@ -1,6 +1,5 @@
 """Training a network from several seeds at once: one program, mapped over the seeds."""
 
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.data import Dataset, Order
 from train.learn.network import build_model, count_parameters, training_key
 from train.learn.objective import Objective
@@ -61,17 +60,18 @@ class SeedsProgram:
 
     def __init__(self, config: FitConfig, dataset: Dataset, seeds: Sequence[int]) -> None:
         self.config, self.seeds = config, tuple(seeds)
-        self.total = config.total_steps(len(dataset.train))
+        self.total = config.schedule.total_steps(len(dataset.train))
         self._orders = [
-            Order.of(dataset.train, batch_size=config.batch_size, seed=seed) for seed in seeds
+            Order.of(dataset.train, batch_size=config.schedule.batch_size, seed=seed)
+            for seed in seeds
         ]
         optimizer = build_optimizer(config, len(dataset.train))
         states = []
         for seed in seeds:
-            own = dataclasses.replace(config, seed=seed)
+            own = config.changed(seed=seed)
             model = build_model(own, dataset.image_shape, dataset.num_classes, axis=AXIS)
             self.graphdef, state = initial_state(
-                model, optimizer, training_key(own), averaged=config.ema_decay is not None
+                model, optimizer, training_key(own), averaged=config.optimizer.ema_decay is not None
             )
             states.append(state)
         self.parameters = count_parameters(states[0].params)
@@ -82,10 +82,10 @@ class SeedsProgram:
             optimizer,
             dataset.train.select,
             Objective.of(config),
-            max_shift=config.max_shift,
-            image_dtype=jnp.dtype(config.param_dtype),
-            micro_batches=config.micro_batches,
-            ema_decay=config.ema_decay,
+            max_shift=config.data.max_shift,
+            image_dtype=jnp.dtype(config.model.param_dtype),
+            micro_batches=config.schedule.micro_batches,
+            ema_decay=config.optimizer.ema_decay,
         )
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
@@ -106,7 +106,7 @@ class SeedsProgram:
                 seconds, timed = seconds + time.perf_counter() - start, timed + count
             done += count
             told(count)
-        images = timed * self.config.batch_size * len(self.seeds)
+        images = timed * self.config.schedule.batch_size * len(self.seeds)
         return Trained(
             self.graphdef,
             self.states,

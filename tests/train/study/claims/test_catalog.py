@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.study.claims.catalog import get_claim, list_claims
 from train.study.claims.definition import BUDGETS, Arm
 from train.system.errors import UserError
@@ -21,21 +21,23 @@ def test_what_is_compared_is_there_and_trained_with_equal_care(name, budget):
     for arm in arms:
         assert arm.paper.keys() <= set(quantities)
     for field in ("batch_size", "epochs", "steps", "train_examples", "max_shift", "ema_decay"):
-        assert len({getattr(arm.config, field) for arm in arms}) == 1, field
+        assert len({arm.config.value(field) for arm in arms}) == 1, field
 
 
 def test_the_papers_budget_has_the_papers_networks():
     for arm in get_claim("mnist").arms("paper"):
         expected = {} if "no reconstruction" not in arm.name else {"decoder_hidden": None}
-        assert arm.config.model_options == expected
-        assert arm.config.train_examples is None
-        assert arm.config.epochs == 50
-    iterations = [arm.config.routing_iterations for arm in get_claim("mnist").arms("paper")[1:]]
+        assert arm.config.model.options == expected
+        assert arm.config.data.train_examples is None
+        assert arm.config.schedule.epochs == 50
+    iterations = [
+        arm.config.model.routing_iterations for arm in get_claim("mnist").arms("paper")[1:]
+    ]
     assert iterations == [1, 1, 3, 3]
 
 
 def test_a_folder_is_named_after_its_arm():
-    assert Arm("CapsNet, 3 iterations (EM)", FitConfig()).slug == "capsnet-3-iterations-em"
+    assert Arm("CapsNet, 3 iterations (EM)", FitConfig.of()).slug == "capsnet-3-iterations-em"
 
 
 def test_a_claim_that_does_not_exist():

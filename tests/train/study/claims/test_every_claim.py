@@ -20,8 +20,7 @@ def shortened(claim):
         return [
             dataclasses.replace(
                 arm,
-                config=dataclasses.replace(
-                    arm.config,
+                config=arm.config.changed(
                     steps=2,
                     evaluate_every=2,
                     batch_size=8,

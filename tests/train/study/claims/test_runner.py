@@ -1,6 +1,5 @@
 """`python -m train claims` from end to end, with a claim about the embedded digits."""
 
-import dataclasses
 import json
 
 import pytest
@@ -17,9 +16,9 @@ SMALL = {"conv_features": 4, "primary_types": 2, "decoder_hidden": [4]}
 
 def arms(budget):
     digits = get_preset("digits")
-    options = {**digits.model_options, **SMALL}
-    base = dataclasses.replace(digits, steps=2, batch_size=16, model_options=options)
-    once = dataclasses.replace(base, routing_iterations=1)
+    options = {**digits.model.options, **SMALL}
+    base = digits.changed(steps=2, batch_size=16, model_options=options)
+    once = base.changed(routing_iterations=1)
     return [Arm("1 iteration", once, {ERROR: 0.34}), Arm("3 iterations", base)]
 
 
@@ -29,7 +28,7 @@ def tried(monkeypatch, tmp_path):
     trained = []
 
     def fit(config, **options):
-        trained.append((config.routing_iterations, config.seed))
+        trained.append((config.model.routing_iterations, config.seed))
         return original(config, devices=1, **options)
 
     original = runner.fit

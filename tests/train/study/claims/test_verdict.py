@@ -2,7 +2,7 @@
 
 import pytest
 
-from train.config.fit import FitConfig
+from train.config.fit_config import FitConfig
 from train.study.claims.definition import Arm, Claim, Contrast, Quantity
 from train.study.claims.verdict import Measured, limits, markdown, text, verdicts
 
@@ -14,7 +14,7 @@ def claim(*contrasts):
 
 
 def measured(name, *errors, paper=None, steps=100):
-    arm = Arm(name, FitConfig(batch_size=10), {} if paper is None else {ERROR.name: paper})
+    arm = Arm(name, FitConfig.of(batch_size=10), {} if paper is None else {ERROR.name: paper})
     return Measured(arm, {ERROR.name: errors}, 1234, [steps] * len(errors), 12.4)
 
 

@@ -1,7 +1,6 @@
 """The command: tables, figures, going on after an interruption, refusals."""
 
 import csv
-import dataclasses
 import json
 import re
 
@@ -88,15 +87,13 @@ def test_cells_are_all_combinations_each_once():
 
 def test_parts_of_a_set_and_data_of_ones_own_have_recipes():
     azimuth, own = list_cells(["capsnet"], ["published"], ["smallnorb-azimuth", "folder:a/b"], {})
-    assert azimuth.config == dataclasses.replace(
-        get_preset("smallnorb"), dataset="smallnorb-azimuth"
-    )
-    assert (own.config.dataset, own.config.model_options) == ("folder:a/b", {})
+    assert azimuth.config == get_preset("smallnorb").changed(dataset="smallnorb-azimuth")
+    assert (own.config.data.dataset, own.config.model.options) == ("folder:a/b", {})
     assert own.name == "folder-a-b-capsnet-dynamic"
 
     (cell,) = list_cells(["cnn"], ["published"], ["smallnorb-elevation"], {})
-    assert cell.config.dataset == "smallnorb-elevation"
-    assert cell.config.crop == get_preset("smallnorb").crop
+    assert cell.config.data.dataset == "smallnorb-elevation"
+    assert cell.config.data.crop == get_preset("smallnorb").data.crop
     (cell,) = list_cells(["matrix_capsnet"], ["published"], ["smallnorb-azimuth"], {})
     assert cell.config.preset == "smallnorb-matrix_capsnet"
-    assert cell.config.dataset == "smallnorb-azimuth"
+    assert cell.config.data.dataset == "smallnorb-azimuth"

@@ -1,7 +1,5 @@
 """All seeds at once come to what each comes to by itself."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -12,11 +10,11 @@ from train.study.compare.seeds import SeedsProgram
 
 @pytest.mark.parametrize("max_shift", [0, 1])
 def test_each_seed_learns_what_it_learns_alone(max_shift, config, dataset):
-    config = dataclasses.replace(config, max_shift=max_shift, ema_decay=0.5)
+    config = config.changed(max_shift=max_shift, ema_decay=0.5)
     trained = SeedsProgram(config, dataset, [0, 3]).train()
     assert trained.steps == 6
     for index, seed in enumerate([0, 3]):
-        own = dataclasses.replace(config, seed=seed)
+        own = config.changed(seed=seed)
         program = assemble(own, dataset, feed_kind="resident", devices=1)
         program.train(list(program.feed.batches(0, 6)))
         ours = jax.tree.map(lambda x, index=index: x[index], trained.states)
@@ -32,7 +30,7 @@ def test_each_seed_learns_what_it_learns_alone(max_shift, config, dataset):
 
 def test_progress_is_told_and_what_a_step_needs(config, dataset):
     told = []
-    program = SeedsProgram(dataclasses.replace(config, steps=20), dataset, [0])
+    program = SeedsProgram(config.changed(steps=20), dataset, [0])
     trained = program.train(told.append)
     assert told == [16, 4]
     assert trained.step_bytes > 0

@@ -1,9 +1,9 @@
-import dataclasses
 from pathlib import Path
 
 import pytest
 
-from train.config.fit import FitConfig, differences, from_values, to_values
+from train.config.fit_config import FitConfig
+from train.config.saved import differences, from_values, to_values
 from train.system.errors import UserError
 
 
@@ -34,7 +34,7 @@ from train.system.errors import UserError
 )
 def test_a_value_out_of_its_range_is_refused(field, value, message):
     with pytest.raises(UserError, match=message):
-        FitConfig(**{field: value})
+        FitConfig.of(**{field: value})
 
 
 @pytest.mark.parametrize(
@@ -52,21 +52,21 @@ def test_a_value_out_of_its_range_is_refused(field, value, message):
 )
 def test_an_unknown_name_lists_the_right_ones(field, choices):
     with pytest.raises(UserError, match="unknown .* 'nonsense', choose from: ") as caught:
-        FitConfig(**{field: "nonsense"})
+        FitConfig.of(**{field: "nonsense"})
     for choice in choices:
         assert choice in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["folder:photos@8x8", "npz:mine.npz", "mnist_corrupted/fog"])
 def test_data_sets_of_ones_own_are_named_by_their_place(config, name):
-    own = dataclasses.replace(config, dataset=name)
-    assert from_values(to_values(own), Path("config.json")).dataset == name
+    own = config.changed(dataset=name)
+    assert from_values(to_values(own), Path("config.json")).data.dataset == name
 
 
 @pytest.mark.parametrize("name", ["folder:", "mnist_corrupted/"])
 def test_a_place_that_is_none_is_told_with_the_forms(name):
     with pytest.raises(UserError, match="unknown dataset .* mnist_corrupted/CORRUPTION, folder:PA"):
-        FitConfig(dataset=name)
+        FitConfig.of(dataset=name)
 
 
 @pytest.mark.parametrize(
@@ -82,19 +82,19 @@ def test_a_place_that_is_none_is_told_with_the_forms(name):
 )
 def test_what_does_not_go_together_is_refused(fields, message):
     with pytest.raises(UserError, match=message):
-        FitConfig(**fields)
+        FitConfig.of(**fields)
 
 
 def test_epochs_become_steps_rounded_up():
-    config = FitConfig(epochs=2, batch_size=30)
-    assert config.total_steps(100) == 7  # 200 examples are in 6.67 batches
-    assert dataclasses.replace(config, steps=3).total_steps(100) == 3
-    assert FitConfig(epochs=0.001, batch_size=30).total_steps(100) == 1
+    config = FitConfig.of(epochs=2, batch_size=30)
+    assert config.schedule.total_steps(100) == 7  # 200 examples are in 6.67 batches
+    assert config.changed(steps=3).schedule.total_steps(100) == 3
+    assert FitConfig.of(epochs=0.001, batch_size=30).schedule.total_steps(100) == 1
 
 
 def test_evaluation_comes_once_an_epoch_unless_asked_for_otherwise():
-    assert FitConfig(batch_size=30).evaluation_interval(100) == 4
-    assert FitConfig(batch_size=30, evaluate_every=7).evaluation_interval(100) == 7
+    assert FitConfig.of(batch_size=30).schedule.evaluation_interval(100) == 4
+    assert FitConfig.of(batch_size=30, evaluate_every=7).schedule.evaluation_interval(100) == 7
 
 
 def test_a_configuration_survives_its_file(config):
@@ -105,6 +105,7 @@ def test_a_configuration_survives_its_file(config):
     ("change", "message"),
     [
         ({"surprise": 1}, "unknown fields: surprise"),
+        ({"data": {"surprise": 1}}, "unknown fields: data.surprise"),
         ({"bell \a": 1}, r"unknown fields: 'bell \\x07'"),
         ({"batch_size": "many"}, "batch_size = 'many', which is of the wrong type"),
         ({"batch_size": True}, "batch_size = True, which is of the wrong type"),
@@ -118,14 +119,19 @@ def test_a_damaged_configuration_is_told(config, change, message):
         from_values({**to_values(config), **change}, Path("config.json"))
 
 
+def test_a_file_from_before_the_settings_had_groups_is_read(config):
+    older = config.changed(model="deepcaps", optimizer="muon", schedule="cosine", seed=3)
+    assert from_values(older.flat(), Path("config.json")) == older
+
+
 def test_a_file_that_is_older_than_a_field_leaves_it_at_its_default(config):
     older = to_values(config)
-    del older["ema_decay"]
+    del older["optimizer"]["ema_decay"]
     assert from_values(older, Path("config.json")) == config
 
 
 def test_a_whole_number_is_a_good_fraction(config):
-    assert from_values({**to_values(config), "epochs": 3}, Path("config.json")).epochs == 3
+    assert from_values({**to_values(config), "epochs": 3}, Path("config.json")).schedule.epochs == 3
 
 
 def test_a_file_with_something_else_is_no_configuration():
@@ -134,30 +140,30 @@ def test_a_file_with_something_else_is_no_configuration():
 
 
 def test_differences_name_the_fields_with_both_values(config):
-    other = dataclasses.replace(config, seed=7, learning_rate=0.5)
+    other = config.changed(seed=7, learning_rate=0.5)
     assert differences(config, config) == []
     assert differences(config, other) == [
-        "learning_rate (was 0.001, now 0.5)",
         "seed (was 0, now 7)",
+        "learning_rate (was 0.001, now 0.5)",
     ]
 
 
 def test_how_often_may_change(config):
-    other = dataclasses.replace(config, log_every=1, evaluate_every=None, checkpoint_every=5)
+    other = config.changed(log_every=1, evaluate_every=None, checkpoint_every=5)
     assert differences(config, other) == []
 
 
 def test_how_long_may_change_unless_the_learning_rate_follows_it(config):
-    assert config.decay_steps is None
-    assert differences(config, dataclasses.replace(config, steps=99)) == ["steps (was 6, now 99)"]
-    fixed = dataclasses.replace(config, decay_steps=50)
-    assert differences(fixed, dataclasses.replace(fixed, steps=99, epochs=3.0)) == []
-    constant = dataclasses.replace(config, schedule="constant")
-    assert differences(constant, dataclasses.replace(constant, steps=99)) == []
-    cosine = dataclasses.replace(config, schedule="cosine")
-    assert differences(cosine, dataclasses.replace(cosine, steps=99))
+    assert config.schedule.decay_steps is None
+    assert differences(config, config.changed(steps=99)) == ["steps (was 6, now 99)"]
+    fixed = config.changed(decay_steps=50)
+    assert differences(fixed, fixed.changed(steps=99, epochs=3.0)) == []
+    constant = config.changed(schedule="constant")
+    assert differences(constant, constant.changed(steps=99)) == []
+    cosine = config.changed(schedule="cosine")
+    assert differences(cosine, cosine.changed(steps=99))
 
 
 def test_what_is_kept_in_memory_and_when_it_looks_up_may_change_in_a_run(config):
-    other = dataclasses.replace(config, remat=True, micro_batches=2, log_every=7)
+    other = config.changed(remat=True, micro_batches=2, log_every=7)
     assert differences(config, other) == []

@@ -1,0 +1,118 @@
+"""What decides the numbers of a run, in groups of settings; every setting has one name of its own.
+
+Where and on what a run happens is no part of it.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from train.config.data import DataConfig
+from train.config.model import ModelConfig
+from train.config.objective import ObjectiveConfig
+from train.config.optimizer import OptimizerConfig
+from train.config.schedule import ScheduleConfig
+from train.config.setting import NOT_NEGATIVE, allowed_types, check, flat_name, setting
+from train.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Everything that decides the numbers of a training run.
+
+    It is saved with the run, and has to be the same when the run is resumed.
+
+    Raises:
+        UserError: on a value out of its range or a name that does not exist.
+
+    Example:
+        >>> config = FitConfig.of(dataset="mnist", model="capsnet", batch_size=512)
+        >>> config.schedule.batch_size
+        512
+        >>> config.changed(routing="em").model.routing
+        'em'
+    """
+
+    preset: str = setting("digits", "recipe that the other values come from")
+    seed: int = setting(
+        0, "decides initial values, order of the data and augmentation", bound=NOT_NEGATIVE
+    )
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+
+    def __post_init__(self) -> None:
+        """Checks what several groups have to do with each other."""
+        for found in SETTINGS.values():
+            if found.group is None:
+                check(found.field, getattr(self, found.field.name))
+        if self.schedule.micro_batches > 1 and self.model.routing_options.get("shared_logits"):
+            raise UserError(
+                f"--micro-batches is {self.schedule.micro_batches}, but with shared_logits the "
+                "examples of a batch have to be routed together: leave one of the two out."
+            )
+
+    @classmethod
+    def of(cls, **values: Any) -> "FitConfig":
+        """A configuration by the flat names of its settings, the others at their defaults."""
+        return cls().changed(**values)
+
+    def changed(self, **values: Any) -> "FitConfig":
+        """This configuration with other values, by the flat names of the settings.
+
+        Raises:
+            UserError: on a value out of its range or a name that does not exist.
+            KeyError: there is no such setting.
+        """
+        own: dict[str, Any] = {}
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            found = SETTINGS[name]
+            into = own if found.group is None else groups.setdefault(found.group, {})
+            into[found.field.name] = value
+        for group, changes in groups.items():
+            own[group] = dataclasses.replace(getattr(self, group), **changes)
+        return dataclasses.replace(self, **own)
+
+    def value(self, name: str) -> Any:
+        """The value of a setting by its flat name."""
+        found = SETTINGS[name]
+        return getattr(getattr(self, found.group) if found.group else self, found.field.name)
+
+    def flat(self) -> dict[str, Any]:
+        """The values of all settings by their flat names."""
+        return {name: self.value(name) for name in SETTINGS}
+
+
+class Setting(NamedTuple):
+    """Where in a configuration a setting is.
+
+    Attributes:
+        group: the field of `FitConfig` that holds it; None for one of its own.
+        field: the setting in there.
+        types: the plain types of its values.
+    """
+
+    group: str | None
+    field: dataclasses.Field
+    types: tuple[type, ...]
+
+
+def _settings() -> dict[str, Setting]:
+    found = {}
+    for member in dataclasses.fields(FitConfig):
+        if dataclasses.is_dataclass(member.type):
+            group: Any = member.type
+            for field in dataclasses.fields(group):
+                found[flat_name(field)] = Setting(
+                    member.name, field, allowed_types(group, field.name)
+                )
+        else:
+            found[flat_name(member)] = Setting(None, member, allowed_types(FitConfig, member.name))
+    return found
+
+
+SETTINGS = _settings()
+"""Where each setting is, by its flat name, which its option on the command line has."""

@@ -1,0 +1,81 @@
+"""A configuration as plain values in a file, and in what two of them differ."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from train.config.fit_config import SETTINGS, FitConfig
+from train.system.errors import UserError
+
+# How often a run looks up is no part of what a training step computes, nor is what it keeps in
+# memory meanwhile, and neither is how long the run is, unless the learning rate follows it.
+CADENCE = frozenset({"log_every", "evaluate_every", "checkpoint_every"})
+MEMORY = frozenset({"micro_batches", "remat"})
+LENGTH = frozenset({"steps", "epochs"})
+
+
+def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
+    """The settings in which a run cannot be resumed, each with the saved and the wanted value."""
+    may_change = CADENCE | MEMORY
+    if not saved.schedule.rate_follows_length:
+        may_change |= LENGTH
+    return [
+        f"{name} (was {saved.value(name)!r}, now {wanted.value(name)!r})"
+        for name in SETTINGS
+        if name not in may_change and saved.value(name) != wanted.value(name)
+    ]
+
+
+def to_values(config: FitConfig) -> dict[str, Any]:
+    """A configuration as plain values, for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_values(values: Any, source: Path) -> FitConfig:
+    """Makes a configuration of the plain values of a file.
+
+    Settings may stand in their groups or, as in older files, flat. One that the file lacks has its
+    default: the file may be older than the setting.
+
+    Args:
+        values: what the file holds.
+        source: the file, for the error message.
+
+    Raises:
+        UserError: if a setting is unknown, of the wrong type or out of its range.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{source} holds no configuration: expected a JSON object.")
+    flat, wrong = _flatten(values)
+    if wrong:
+        printable = (name if name.isprintable() else repr(name) for name in sorted(wrong))
+        raise UserError(f"{source} has unknown fields: {', '.join(printable)}.")
+    for name, value in flat.items():
+        expected = SETTINGS[name].types
+        accepted = (*expected, int) if float in expected else expected
+        # For Python, a bool is an int.
+        if isinstance(value, bool) != (bool in expected) or not isinstance(value, accepted):
+            raise UserError(f"{source} has {name} = {value!r}, which is of the wrong type.")
+    return FitConfig.of(**flat)
+
+
+def _flatten(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings of a file by their flat names, and the names of no setting."""
+    members = {
+        (found.group, found.field.name): name for name, found in SETTINGS.items() if found.group
+    }
+    groups = {group for group, _ in members}
+    flat: dict[str, Any] = {}
+    wrong: list[str] = []
+    for key, value in values.items():
+        if key in groups and isinstance(value, dict):
+            for member, inner in value.items():
+                if (name := members.get((key, member))) is None:
+                    wrong.append(f"{key}.{member}")
+                else:
+                    flat[name] = inner
+        elif key in SETTINGS:
+            flat[key] = value
+        else:
+            wrong.append(key)
+    return flat, wrong

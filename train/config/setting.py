@@ -1,0 +1,99 @@
+"""A setting of a configuration: its default, its help text, and what values it may have."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from train.system.errors import UserError
+
+POSITIVE = "more than 0"
+NOT_NEGATIVE = "0 or more"
+BETWEEN = "more than 0 and less than 1"
+SHARE = "from 0 to 1"
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    POSITIVE: lambda value: value > 0,
+    NOT_NEGATIVE: lambda value: value >= 0,
+    BETWEEN: lambda value: 0 < value < 1,
+    SHARE: lambda value: 0 <= value <= 1,
+}
+
+
+def setting(
+    default: Any,
+    text: str,
+    choices: tuple[str, ...] | None = None,
+    bound: str | None = None,
+    *,
+    also: Callable[[str], bool] | None = None,
+    flag: str | None = None,
+) -> Any:
+    """A field of a configuration, with the help text of its command-line option.
+
+    Args:
+        default: its value, or what makes it.
+        text: the help text.
+        choices: the names that it may have.
+        bound: what a number has to be, of `_HOLDS`.
+        also: whether a name is a choice beside those listed.
+        flag: its name on the command line and in messages, where that is not the field's own.
+    """
+    metadata = {"help": text, "choices": choices, "bound": bound, "also": also, "flag": flag}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flat_name(field: dataclasses.Field) -> str:
+    """The name of a setting among all settings of a run, as its option and messages have it."""
+    return field.metadata["flag"] or field.name
+
+
+def option(name: str) -> str:
+    """The command-line option of a setting."""
+    return f"--{name.replace('_', '-')}"
+
+
+def allowed_types(config: type, name: str) -> tuple[type, ...]:
+    """The plain types of a field's annotation: `int | None` gives `(int, NoneType)`."""
+    annotation = typing.get_type_hints(config)[name]
+    members = (
+        typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    )
+    return tuple(typing.get_origin(member) or member for member in members)
+
+
+class Checked:
+    """A group of settings, each of which is checked when the group is made.
+
+    Raises:
+        UserError: on a value out of its range or a name that does not exist.
+    """
+
+    def __post_init__(self) -> None:
+        """Checks every setting."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # groups are dataclasses
+            check(field, getattr(self, field.name))
+
+
+def check(field: dataclasses.Field, value: Any) -> None:
+    """Checks a value against the choices and the bound of its setting.
+
+    Raises:
+        UserError: it is not one that the setting may have.
+    """
+    name, metadata = flat_name(field), field.metadata
+    choices, also = metadata["choices"], metadata["also"]
+    if choices and value not in choices and not (also and also(value)):
+        if name == "routing" and str(value).endswith(".py"):
+            raise UserError(f"--routing {value} is a file: name what is in it, {value}:NAME.")
+        raise UserError(
+            f"unknown {name.replace('_', ' ')} {value!r}, choose from: {', '.join(choices)}."
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{option(name)} is {value}, but must be a finite number.")
+    bound = metadata["bound"]
+    if bound is not None and value is not None and not _HOLDS[bound](value):
+        raise UserError(f"{option(name)} is {value}, but must be {bound}.")
