@@ -1,7 +1,8 @@
 """The command line: `python -m parity check|import|export|bench|gpu-report`."""
 
+import operator
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from parity.bench.gpu.options import add_report_options
@@ -11,6 +12,7 @@ from parity.cli.conversion import add_commands, run_export, run_import
 from train.cli.config_options import UserErrorParser
 from train.system.errors import UserError
 from train.system.huge_pages import restart_with_huge_pages
+from train.system.progress import each
 
 
 def _parser() -> UserErrorParser:
@@ -125,7 +127,7 @@ def _gpu_report(options, arguments) -> int:  # type: ignore[no-untyped-def]
 
 
 def _check(options) -> int:  # type: ignore[no-untyped-def]
-    from parity.check import cases, report
+    from parity.check import report
     from train.system.caches import keep_compiled_programs
 
     keep_compiled_programs()
@@ -137,7 +139,10 @@ def _check(options) -> int:  # type: ignore[no-untyped-def]
         from parity.against import comparing
 
         return comparing.run(options)
-    progress = lambda jobs, total: cases.show_progress(jobs, total, sys.stderr)  # noqa: E731
+
+    def progress(jobs: Iterator, total: int) -> Iterator:
+        return each(jobs, total, operator.itemgetter(0))
+
     _refuse_two_of(options)
     if options.all:
         return _check_all(options, progress)

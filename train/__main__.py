@@ -59,15 +59,15 @@ def _fit(options) -> None:  # type: ignore[no-untyped-def]
     from train.loop.loop import fit
     from train.system.caches import keep_compiled_programs
 
-    place = processes.Place(options.coordinator, options.processes, options.process_index)
+    place = processes.ProcessSpec(options.coordinator, options.processes, options.process_index)
     if options.distributed:
         processes.join(place)
-    elif place != processes.Place():
+    elif place != processes.ProcessSpec():
         raise UserError(
             "--coordinator, --processes and --process-index say where a process stands among "
             "others: give --distributed too."
         )
-    with processes.together():
+    with processes.all_or_none():
         _trust(options)
         config, out = _what_to_fit(options)
     keep_compiled_programs()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from parity.bench.measure import machine, make_work, measure, summarise
 from parity.bench.options import CONTENDER_NAMES, available_cores
 from parity.bench.tables import draw, table
-from train.run.folder import write_json
 from train.system.errors import UserError
+from train.system.files import write_json
 
 
 def run(options: argparse.Namespace) -> None:

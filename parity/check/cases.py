@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from tqdm import tqdm
 
 from parity.check import tolerance
 from parity.check.arithmetic import exact
@@ -449,25 +448,3 @@ def coarser_precisions(
                 Comparison(f"{network} in {name}", f"{name}, batch {batch}", told, error, None)
             )
     return comparisons
-
-
-def show_progress(
-    jobs: Iterator[tuple[str, Any]], total: int, stream: Any
-) -> Iterator[tuple[str, Any]]:
-    """Shows which case is at work: a bar on a terminal, plain lines elsewhere.
-
-    Args:
-        jobs: pairs of a name and something.
-        total: their number.
-        stream: where it is shown.
-    """
-    if stream.isatty():
-        with tqdm(total=total, unit="case", file=stream, dynamic_ncols=True) as bar:
-            for name, job in jobs:
-                bar.set_description_str(name)
-                yield name, job
-                bar.update()
-        return
-    for number, (name, job) in enumerate(jobs, start=1):
-        print(f"[{number}/{total}] {name}", file=stream, flush=True)
-        yield name, job

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from parity.check.cases import Growth, Result
 from parity.check.comparison import BINS, SMALLEST_EXPONENT, Comparison
 from parity.check.stages import LATER_GROUPS
-from train.run.folder import finite_or_none
 from train.system.errors import UserError
+from train.system.files import finite_or_none
 from train.system.tables import aligned
 
 _WITHIN, _BEYOND, _REFERENCE = "#2a7f3f", "#b3261e", "#6b7f99"

@@ -19,7 +19,7 @@ from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.metrics import merge
 from train.learn.optimizer import learning_rate
-from train.learn.step import data_mesh, make_train_step, replicate, same_wishes, stack_batches
+from train.learn.step import data_mesh, for_own_devices, make_train_step, replicate, stack_batches
 from train.learn.update import PyTree, initial_state
 
 DECAY_STEPS = 10
@@ -142,7 +142,7 @@ class CapsjaxTraining:
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
         batch = stack_batches([(images, labels)], 1, self._mesh)
-        wishes = same_wishes((), self._mesh)
+        wishes = for_own_devices((), self._mesh)
         self._state, metrics, _ = self._step(self._state, (), batch, np.int32(1), wishes)
         return merge([metrics])["loss"]
 

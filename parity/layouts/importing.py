@@ -24,8 +24,9 @@ from train.learn.network import build_model, training_key
 from train.learn.optimizer import build_optimizer
 from train.learn.update import AXIS, initial_state
 from train.run.checkpoints import Checkpoints
-from train.run.folder import Run, prepare_folder, writing
+from train.run.folder import Run, prepare_folder
 from train.system.errors import UserError
+from train.system.files import writing
 
 AUTO = "auto"
 

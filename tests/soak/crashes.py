@@ -20,8 +20,8 @@ import numpy as np
 
 from tests.soak.tiny import ARGUMENTS
 from tests.train.saved import arrays
-from train.bench.progress import Progress
 from train.run.log import read_metrics
+from train.system.progress import Progress
 
 CADENCE = ("--log-every", "5", "--checkpoint-every", "5", "--evaluate-every", "1000")
 STEPS_PER_KILL = 120
@@ -31,7 +31,7 @@ SECONDS = 4.0
 
 _processes = multiprocessing.get_context("forkserver")
 # What a run imports, once for all of them: that is most of what a tiny one takes.
-_processes.set_forkserver_preload(["train.loop.loop", "train.bench.progress", "sklearn.datasets"])
+_processes.set_forkserver_preload(["train.loop.loop", "train.system.progress", "sklearn.datasets"])
 
 
 def start(out: Path, steps: int) -> multiprocessing.process.BaseProcess:
@@ -125,7 +125,7 @@ def crash(
             found = kill_once(killed, steps, moment.uniform(0, seconds))
             saves += "save" in found
             progress.begin(found)
-            progress.done()
+            progress.advance()
     for process in (start(killed, steps), undisturbed):
         process.join()
         assert process.exitcode == 0, f"a run ended with code {process.exitcode}"

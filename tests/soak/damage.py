@@ -22,10 +22,10 @@ import numpy as np
 
 from tests.soak.tiny import tiny
 from tests.train.damage import harms
-from train.bench.progress import Progress
 from train.data import load_dataset
 from train.learn.program import assemble
 from train.run.checkpoints import Checkpoints
+from train.system.progress import Progress
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def main() -> int:
                     ):
                         print(f"FAILED: {harm.__name__} of {path.relative_to(whole)}: {found}")
                         return 1
-                progress.done()
+                progress.advance()
     print(
         f"{sum(counts.values())} times damaged: {counts[1]} found out and the checkpoint before "
         f"used, {counts[2]} without harm to the state; none read wrong."

@@ -13,7 +13,7 @@ from train.learn.metrics import merge
 from train.learn.network import build_model, training_key
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
-from train.learn.step import data_mesh, make_train_step, replicate, same_wishes, stack_batches
+from train.learn.step import data_mesh, for_own_devices, make_train_step, replicate, stack_batches
 from train.learn.update import AXIS, TrainState, initial_state
 
 VALUES = (0.0, 1.0, 1e30, -1e30, math.inf, math.nan)
@@ -52,7 +52,7 @@ def train_on(
     for value in VALUES:
         fresh = replicate(jax.tree.map(jnp.copy, state), mesh)
         number = np.float32(value)
-        after, metrics, _ = step(fresh, number, labels, np.int32(steps), same_wishes((), mesh))
+        after, metrics, _ = step(fresh, number, labels, np.int32(steps), for_own_devices((), mesh))
         values = after._replace(key=jax.random.key_data(after.key))
         found.append((value, merge([metrics]), jax.tree.map(np.array, values)))
     return found

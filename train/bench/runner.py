@@ -17,7 +17,6 @@ from train.bench.measure import measure_machine, measure_training, predict_memor
 from train.bench.memory import DoesNotFitError
 from train.bench.points import Point, sweep
 from train.bench.process import in_own_process
-from train.bench.progress import Progress
 from train.bench.tables import (
     feed_table,
     growth_sentence,
@@ -31,9 +30,10 @@ from train.config.saved import to_values
 from train.data import Dataset
 from train.learn.network import require_precision
 from train.learn.step import data_mesh
-from train.run.folder import write_json
 from train.system.errors import UserError
+from train.system.files import write_json
 from train.system.machine import describe_machine
+from train.system.progress import each
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax")
 
@@ -175,22 +175,20 @@ def _measure(
     configs = [point.apply(config) for point in points]  # told before anything is measured
     rows = []
     too_large: dict[Point, int] = {}  # a point without its batch -> the batch that did not fit
-    with Progress(len(points)) as progress:
-        for point, changed in zip(points, configs, strict=True):
-            family = dataclasses.replace(point, batch_size=0)
-            if point.batch_size >= too_large.get(family, point.batch_size + 1):
-                progress.done()
-                continue
-            progress.begin(str(point))
-            row: dict[str, Any] = {**dataclasses.asdict(point), "failure": None}
-            try:
-                row |= in_own_process(measure_training, changed, dataset, devices, **rounds)
-            except UserError as error:
-                row["failure"] = str(error)
-                if isinstance(error, DoesNotFitError):
-                    too_large[family] = point.batch_size
-            rows.append(row)
-            progress.done()
+    for point, changed in each(
+        zip(points, configs, strict=True), len(points), lambda pair: str(pair[0])
+    ):
+        family = dataclasses.replace(point, batch_size=0)
+        if point.batch_size >= too_large.get(family, point.batch_size + 1):
+            continue
+        row: dict[str, Any] = {**dataclasses.asdict(point), "failure": None}
+        try:
+            row |= in_own_process(measure_training, changed, dataset, devices, **rounds)
+        except UserError as error:
+            row["failure"] = str(error)
+            if isinstance(error, DoesNotFitError):
+                too_large[family] = point.batch_size
+        rows.append(row)
     return rows
 
 

@@ -25,13 +25,13 @@ import jax
 import numpy as np
 
 from train.bench.process import in_own_process
-from train.bench.progress import Progress
 from train.bench.stepping import endless_batches, train
 from train.bench.timing import time_rounds
 from train.config.fit_config import FitConfig
 from train.data import Dataset
 from train.learn.network import out_of_memory_is_bad_input
 from train.learn.program import assemble
+from train.system.progress import each
 
 Kind = Literal["weak", "strong"]
 KINDS: tuple[Kind, ...] = ("weak", "strong")
@@ -117,14 +117,9 @@ def measure(
         wanted += layouts(kind, batch, doubled(devices))
     wanted = list(dict.fromkeys(wanted))
     measured = {}
-    with Progress(len(wanted)) as progress:
-        for layout in wanted:
-            progress.begin(str(layout))
-            changed = config.changed(batch_size=layout.batch_size)
-            measured[layout] = in_own_process(
-                measure_step, changed, dataset, layout.devices, **rounds
-            )
-            progress.done()
+    for layout in each(wanted, len(wanted), str):
+        changed = config.changed(batch_size=layout.batch_size)
+        measured[layout] = in_own_process(measure_step, changed, dataset, layout.devices, **rounds)
     return measured
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from train.learn.program import Program
-from train.learn.step import same_wishes, stack_batches
+from train.learn.step import for_own_devices, stack_batches
 
 _NO_END = 10**9
 
@@ -42,5 +42,9 @@ def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
     }
     stacked = jax.eval_shape(lambda: stack_batches([batch], program.capacity, program.mesh))
     return program.train_step.lower(  # type: ignore[attr-defined]
-        program.state, program.feed.constants, stacked, np.int32(1), same_wishes((0,), program.mesh)
+        program.state,
+        program.feed.constants,
+        stacked,
+        np.int32(1),
+        for_own_devices((0,), program.mesh),
     )

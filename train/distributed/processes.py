@@ -32,7 +32,7 @@ _COMMUNICATION = re.compile("gloo|nccl|mpi|coordination|barrier", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessSpec:
     """Which process this is, as far as the user says; the rest is for `jax.distributed` to find.
 
     Attributes:
@@ -46,19 +46,19 @@ class Place:
     index: int | None = None
 
 
-def join(place: Place) -> None:
+def join(spec: ProcessSpec) -> None:
     """Joins the other processes; to be called before anything is computed.
 
-    What `place` leaves open is taken from the environment (`JAX_COORDINATOR_ADDRESS`,
+    What `spec` leaves open is taken from the environment (`JAX_COORDINATOR_ADDRESS`,
     `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID`), and then from the cluster that `jax.distributed`
     recognises: Slurm, Open MPI, Kubernetes or Cloud TPU.
 
     Raises:
         UserError: if it is not known who the others are, or they cannot be reached.
     """
-    coordinator = place.coordinator or os.environ.get(COORDINATOR)
-    processes = _number(place.processes, "--processes", PROCESSES)
-    index = _number(place.index, "--process-index", INDEX)
+    coordinator = spec.coordinator or os.environ.get(COORDINATOR)
+    processes = _number(spec.processes, "--processes", PROCESSES)
+    index = _number(spec.index, "--process-index", INDEX)
     if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
         raise UserError(f"the coordinator {coordinator!r} is not of the form HOST:PORT.")
     if processes is not None and processes < 1:
@@ -113,7 +113,7 @@ def are_several() -> bool:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def all_or_none() -> Iterator[None]:
     """What is done inside succeeds in all processes or fails in all; each has to enter.
 
     Raises:
@@ -164,17 +164,17 @@ def ending_all() -> Iterator[None]:
         os._exit(getattr(error, "exit_code", 1))
 
 
-def first_says(answer: bool) -> bool:
+def from_first(answer: bool) -> bool:
     """The answer of the first process, in all of them."""
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
 
 
-def any_says(answer: bool) -> bool:
+def any_process(answer: bool) -> bool:
     """Whether the answer of any process is yes, in all of them."""
     return bool(np.any(multihost_utils.process_allgather(np.asarray(answer))))
 
 
-def in_common(tree: Any) -> Any:
+def as_global(tree: Any) -> Any:
     """Makes arrays of which each process has the same copies one array of all processes.
 
     That is what Orbax writes once and together. Nothing is moved.
@@ -196,7 +196,7 @@ def in_common(tree: Any) -> Any:
     return jax.tree.map(join, tree)
 
 
-def from_common(tree: Any, like: Any) -> Any:
+def to_local(tree: Any, like: Any) -> Any:
     """The copies of this process, of arrays of all, placed on devices as in `like`."""
     if not are_several():
         return tree

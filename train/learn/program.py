@@ -26,11 +26,11 @@ from train.learn.optimizer import build_optimizer
 from train.learn.scoring import Evaluation, evaluate_split
 from train.learn.step import (
     data_mesh,
+    for_own_devices,
     make_evaluation_step,
     make_train_step,
     own_part,
     replicate,
-    same_wishes,
     stack_batches,
 )
 from train.learn.update import AXIS, TrainState, initial_state
@@ -89,7 +89,7 @@ class Program:
             # on the devices when its turn comes.
             stack_batches(batches, capacity, self.mesh),
             np.int32(len(batches)),
-            same_wishes(wishes, self.mesh),
+            for_own_devices(wishes, self.mesh),
         )
         jax.tree.map(lambda array: array.copy_to_host_async(), (metrics, self.agreed))
         return metrics

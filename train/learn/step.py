@@ -95,7 +95,7 @@ def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
 
-def same_wishes(wishes: Sequence[int], mesh: Mesh) -> np.ndarray:
+def for_own_devices(wishes: Sequence[int], mesh: Mesh) -> np.ndarray:
     """The wishes of this process, for each of its devices."""
     return np.tile(np.asarray(wishes, np.int32), (len(mesh.local_devices), 1))
 
@@ -162,8 +162,9 @@ def make_train_step(
             is sent, so that the state stays as it was; None for any number.
 
     Returns:
-        `(state, feed.constants, stack_batches(batches), number of batches, same_wishes(wishes)) ->
-        (state, metrics, agreed)`. The state is donated. Each metric is a `Mean` of arrays
+        `(state, feed.constants, stack_batches(batches), number of batches,
+        for_own_devices(wishes)) -> (state, metrics, agreed)`. The state is donated. Each metric is
+        a `Mean` of arrays
         `[capacity]`, an entry for each step and zero where no step was taken. `agreed`, int32, is
         the largest of each wish that any process had.
     """

@@ -15,8 +15,9 @@ from train.learn.network import structure
 from train.learn.objective import Objective
 from train.learn.program import Program
 from train.run.checkpoints import Checkpoints
-from train.run.folder import Run, write_json, writing
+from train.run.folder import Run
 from train.system.errors import DivergedError
+from train.system.files import write_json, writing
 
 
 class BadStepsError(Exception):

@@ -10,7 +10,8 @@ from train.learn.program import Program
 from train.learn.scoring import Evaluation
 from train.loop.stopwatch import Stopwatch
 from train.run.folder import Run
-from train.run.log import Progress, Writers
+from train.run.log import Writers
+from train.system.progress import Progress
 
 
 class Journal:
@@ -41,7 +42,8 @@ class Journal:
         self._unmerged: list[Mapping[str, Mean]] = []
         start = int(program.state.step)
         self._writers = Writers(run, start)
-        self._progress = Progress(start, total, config.schedule.batch_size)
+        self._progress = Progress(total, "step", done=start)
+        self._shown = start
 
     def trained(self, step: int, count: int, metrics: Mapping[str, Mean], *, log: bool) -> None:
         """Takes in the results of a dispatch.
@@ -62,7 +64,12 @@ class Journal:
             return
         values = merge(self._unmerged)
         self._unmerged.clear()
-        self._progress.update(step, values, self._watch.recent_rate)
+        self._progress.advance(
+            step - self._shown,
+            f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}, "
+            f"{self._watch.recent_rate:.0f} images/s",
+        )
+        self._shown = step
         self._writers.write(
             {
                 "step": step,

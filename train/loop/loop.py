@@ -25,17 +25,11 @@ from train.loop.journal import Journal
 from train.loop.stopwatch import Stopwatch
 from train.report.figures import draw_run
 from train.run.checkpoints import Checkpoints, snapshot
-from train.run.folder import (
-    Run,
-    finite_or_none,
-    prepare_folder,
-    require_shared,
-    write_json,
-    writing,
-)
-from train.run.lock import claimed
+from train.run.folder import Run, prepare_folder, require_shared
+from train.run.lock import locked
 from train.run.log import read_metrics
 from train.system.errors import PreemptedError, UserError
+from train.system.files import finite_or_none, write_json, writing
 
 
 def fit(
@@ -72,9 +66,9 @@ def fit(
     """
     if steps_per_dispatch is not None and steps_per_dispatch < 1:
         raise UserError(f"--steps-per-dispatch is {steps_per_dispatch}, but must be more than 0.")
-    with processes.together():
+    with processes.all_or_none():
         dataset = load_dataset(config.data.dataset, data_dir=data_dir)
-    with processes.together():
+    with processes.all_or_none():
         program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
     with (
@@ -83,7 +77,7 @@ def fit(
         Idleness() as idleness,
     ):
         if resuming and checkpoints.steps():
-            with processes.together():
+            with processes.all_or_none():
                 program.state = checkpoints.load(program.state)
         watch = Stopwatch(config.schedule.batch_size, _seconds_before(run, int(program.state.step)))
         try:
@@ -108,15 +102,15 @@ def _entered(run: Run, *, resume: bool, overwrite: bool) -> Iterator[bool]:
     """
     with contextlib.ExitStack() as claim:
         resuming = False
-        with processes.together():
+        with processes.all_or_none():
             if processes.is_first():
                 with writing(run.folder):
                     run.folder.mkdir(parents=True, exist_ok=True)
-                claim.enter_context(claimed(run.folder))
+                claim.enter_context(locked(run.folder))
                 resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
-        with processes.together():
+        with processes.all_or_none():
             require_shared(run.folder)
-        yield processes.first_says(resuming)
+        yield processes.from_first(resuming)
 
 
 def _train(

@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from train.data import Batch, load_dataset
-from train.run.folder import write_figure, writing
 from train.system.errors import UserError
+from train.system.files import write_figure, writing
 
 COLUMNS = 10
 MOST = 1000

@@ -12,8 +12,9 @@ from train.learn.objective import is_right, predict
 from train.report.evaluate import load_model, test_split
 from train.report.predict import lengths_of
 from train.run.checkpoints import Which
-from train.run.folder import Run, load_run, write_json, writing
+from train.run.folder import Run, load_run
 from train.system.errors import UserError
+from train.system.files import write_json, writing
 
 
 def evaluate_together(

@@ -18,8 +18,9 @@ from train.learn.scoring import BATCH, Evaluation, evaluate_split
 from train.learn.step import data_mesh, make_evaluation_step, replicate
 from train.learn.update import AXIS, TrainState, initial_state
 from train.run.checkpoints import Checkpoints, Which
-from train.run.folder import Run, finite_or_none, load_run, write_json, writing
+from train.run.folder import Run, load_run
 from train.system.errors import UserError
+from train.system.files import finite_or_none, write_json, writing
 
 
 def evaluate(

@@ -16,8 +16,8 @@ import capsjax
 from train.data import Batch, Examples, centre_crop
 from train.learn.objective import Objective
 from train.report.recording import member, watch
-from train.run.folder import finite_or_none
 from train.system.errors import UserError
+from train.system.files import finite_or_none
 
 EXAMPLES = 256
 """Test images that are looked at, the first."""

@@ -82,7 +82,7 @@ class Checkpoints:
         self._writer: ocp.training.Checkpointer | None = None
         self._pending: Any = None
         if not read_only:
-            with _reporting(self._folder), processes.together():
+            with _reporting(self._folder), processes.all_or_none():
                 if processes.is_first():
                     self._folder.mkdir(parents=True, exist_ok=True)
         for step in self.steps():
@@ -128,7 +128,7 @@ class Checkpoints:
                     self._folder, preservation_policy=_LastAndBest(self._ratings)
                 )
             self._pending = self._writer.save_async(
-                step, processes.in_common(values), custom_metadata=metadata, force=True
+                step, processes.as_global(values), custom_metadata=metadata, force=True
             )
 
     def load(self, like: Any, which: Which = "last") -> Any:
@@ -151,11 +151,11 @@ class Checkpoints:
         if not steps and not self._damaged:
             raise self._nothing()
         values = like._asdict()
-        abstract = jax.tree.map(_abstract, processes.in_common(values))
+        abstract = jax.tree.map(_abstract, processes.as_global(values))
         for step in reversed(steps):
             found, reason = self._read(step, abstract)
             if found is not None:
-                return type(like)(**processes.from_common(found, values))
+                return type(like)(**processes.to_local(found, values))
             if which == "best":
                 raise UserError(
                     f"checkpoint {step} in {self._folder} is damaged or of another network "
@@ -187,7 +187,7 @@ class Checkpoints:
         # Whatever Orbax, TensorStore and the file system raise for a damaged file.
         except Exception as error:
             reason = _reason(error)
-        return (None, reason) if processes.any_says(found is None) else (found, "")
+        return (None, reason) if processes.any_process(found is None) else (found, "")
 
     def _set_aside(self, step: int, reason: str) -> None:
         self._damaged.add(step)
@@ -195,7 +195,7 @@ class Checkpoints:
         if self._read_only:
             return
         aside = self._folder.parent / f"damaged-checkpoint-{step}"
-        with _reporting(self._folder), processes.together():
+        with _reporting(self._folder), processes.all_or_none():
             self._close_writer()
             if processes.is_first():
                 if aside.exists():

@@ -1,12 +1,7 @@
 """A run is a folder: what is in it, and who may write there."""
 
-import contextlib
-import io
 import json
-import math
-import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +9,7 @@ from typing import Any
 from train.config.fit_config import FitConfig
 from train.config.saved import differences, from_values, to_values
 from train.system.errors import UserError
+from train.system.files import write_json, writing
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -208,63 +204,3 @@ def _delete_run(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Tells a full disk and a missing permission in one sentence.
-
-    Raises:
-        UserError: where the body raises `OSError`.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}): make room or give "
-            "permission there, or choose another --out."
-        ) from error
-
-
-def finite_or_none(value: float) -> float | None:
-    """What JSON has for a number: null for one that is not finite."""
-    return value if math.isfinite(value) else None
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes plain values as a JSON file, whole or not at all.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    text = json.dumps(values, indent=2, allow_nan=False) + "\n"
-    write_whole(path, text.encode())
-
-
-def write_figure(path: Path, figure: Any) -> None:
-    """Writes a figure of matplotlib, which is slow to import, as a PNG: whole or not at all.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110)
-    write_whole(path, png.getvalue())
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    staged = path.with_name(f".{path.name}.new")
-    try:
-        with staged.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        staged.replace(path)
-    except OSError:
-        staged.unlink(missing_ok=True)
-        raise

@@ -10,7 +10,7 @@ from train.system.errors import UserError
 
 
 @contextlib.contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in a folder.
 
     The claim is a lock that the system keeps on the folder itself. It leaves no file, and ends with

@@ -1,23 +1,19 @@
-"""Where the numbers of a run go while it runs: a file, TensorBoard and the terminal."""
+"""Where the numbers of a run go while it runs: a file, and TensorBoard."""
 
 import contextlib
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from tqdm import tqdm
-
-from train.run.folder import Run, finite_or_none, writing
+from train.run.folder import Run
+from train.system.files import finite_or_none, writing
 
 try:
     from tensorboardX import SummaryWriter
 except ImportError:  # metrics.jsonl holds the same numbers
     SummaryWriter = None
-
-PLAIN_SECONDS = 10.0
 
 
 class MetricsFile:
@@ -141,61 +137,3 @@ def _abandon(events: Any) -> None:
         writer = events.file_writer.event_writer
         writer._closed = True
         writer._worker.stop()
-
-
-class Progress:
-    """How far a run is: a bar on a terminal, now and then a plain line elsewhere.
-
-    Args:
-        start: the step it begins with.
-        total: the step it ends with.
-        batch_size: images in a step.
-        stream: where it goes.
-    """
-
-    def __init__(
-        self, start: int, total: int, batch_size: int, stream: TextIO | None = None
-    ) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._batch_size = batch_size
-        self._total = total
-        self._next_line = time.monotonic()
-        self._bar = (
-            tqdm(total=total, initial=start, unit="step", file=self._stream, dynamic_ncols=True)
-            if self._stream.isatty()
-            else None
-        )
-
-    def update(self, step: int, metrics: Mapping[str, float], images_per_second: float) -> None:
-        """Shows the metrics of the last steps."""
-        figures = (
-            f"loss {metrics['loss']:.4f}, accuracy {metrics['accuracy']:.2%}, "
-            f"{images_per_second:.0f} images/s"
-        )
-        if self._bar is not None:
-            self._bar.set_postfix_str(figures, refresh=False)
-            self._bar.update(step - self._bar.n)
-        elif time.monotonic() >= self._next_line or step == self._total:
-            self._next_line = time.monotonic() + PLAIN_SECONDS
-            images = (self._total - step) * self._batch_size
-            left = tqdm.format_interval(images / images_per_second) if images_per_second else "?"
-            self._print(f"step {step}/{self._total}: {figures}, {left} left")
-
-    def note(self, text: str) -> None:
-        """Prints a line that stays."""
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        else:
-            self._print(text)
-
-    def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
-
-    def __enter__(self) -> "Progress":
-        """Nothing to do."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Ends the bar."""
-        if self._bar is not None:
-            self._bar.close()

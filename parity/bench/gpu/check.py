@@ -1,12 +1,12 @@
 """`parity check` on the device, as much of it as there is time for."""
 
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from parity.bench.gpu.task import Found, Task
-from parity.check.cases import check, show_progress
+from parity.check.cases import check
+from train.system.progress import each
 
 _SHARE = 0.6
 """Of the time: no case is begun after that. What a GPU computes besides comes after the cases."""
@@ -27,7 +27,7 @@ def measure(task: Task) -> Iterator[Found]:
             jobs: Iterator, total: int, until: float = until, counted: Found = counted
         ) -> Iterator[Any]:
             counted["cases_there_are"] = total
-            for job in show_progress(jobs, total, sys.stderr):
+            for job in each(jobs, total, lambda job: job[0]):
                 if counted["cases"] == plan.parity_cases or time.monotonic() > until:
                     return
                 counted["cases"] += 1

@@ -17,8 +17,8 @@ from parity.bench.gpu.plan import FULL, TINY
 from parity.bench.gpu.process import PartError, run_within
 from parity.bench.gpu.table import markdown
 from parity.bench.gpu.task import Task, with_compiled_programs
-from train.run.folder import finite_or_none, write_json, writing
 from train.system.errors import UserError
+from train.system.files import finite_or_none, write_json, writing
 from train.system.machine import describe_machine
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch", "numpy")

@@ -196,16 +196,3 @@ def test_nothing_half_written(result: Result, tmp_path: Path):
     with pytest.raises(UserError, match="cannot be written"):
         report.write_report(tmp_path / "report", result)
     assert not [path for path in (tmp_path / "report").iterdir() if path.name.startswith(".")]
-
-
-def test_progress_on_a_terminal_is_a_bar():
-    import io
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    stream = Terminal()
-    jobs = iter([("first", 1), ("second", 2)])
-    assert list(cases.show_progress(jobs, 2, stream)) == [("first", 1), ("second", 2)]
-    assert "2/2" in stream.getvalue()

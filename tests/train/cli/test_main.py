@@ -20,7 +20,7 @@ from train.data.sources.idx_source import FILE_NAMES, TRAIN_IMAGES, TRAIN_LABELS
 from train.learn.program import Program
 from train.run.checkpoints import Checkpoints
 from train.run.folder import load_run
-from train.run.lock import claimed
+from train.run.lock import locked
 from train.run.log import read_metrics
 
 TINY = (
@@ -455,7 +455,7 @@ def test_a_run_that_is_given_up_exits_with_3(tmp_path, capsys):
 def test_a_run_that_another_process_is_at_is_refused(tmp_path, capsys):
     out = tmp_path / "run"
     out.mkdir()
-    with claimed(out):
+    with locked(out):
         message = fails(capsys, "fit", "digits", "--out", out, "--steps", "1", *TINY)
     assert "another process is training in" in message
     assert not list(out.iterdir())

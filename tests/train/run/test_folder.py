@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from train.run import folder as runs
-from train.run.folder import Run, finite_or_none, load_run, prepare_folder, write_json, writing
+from train.run.folder import Run, load_run, prepare_folder
 from train.system.errors import UserError
+from train.system.files import finite_or_none, write_json, writing
 
 
 @pytest.fixture

@@ -4,14 +4,14 @@ import sys
 import pytest
 
 from tests.train.conftest import ROOT
-from train.run.lock import claimed
+from train.run.lock import locked
 from train.system.errors import UserError
 
 
 def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
     program = (
-        "import sys, pathlib; from train.run.lock import claimed\n"
-        "with claimed(pathlib.Path(sys.argv[1])):\n"
+        "import sys, pathlib; from train.run.lock import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n"
         "    print('in', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
@@ -24,20 +24,20 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
         assert other.stdout.readline() == b"in\n"
         with (
             pytest.raises(UserError, match="another process is training in .*: wait for it"),
-            claimed(tmp_path),
+            locked(tmp_path),
         ):
             pass
     finally:
         other.kill()  # as a crash would end it
         other.communicate()
-    with claimed(tmp_path):
+    with locked(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_claim_ends_with_its_context_whatever_ends_that(tmp_path):
     def fail():
-        with claimed(tmp_path):
+        with locked(tmp_path):
             raise KeyError
 
     for _ in range(2):

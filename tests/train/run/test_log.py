@@ -1,4 +1,3 @@
-import io
 import json
 import math
 
@@ -6,7 +5,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from train.run.folder import Run
-from train.run.log import MetricsFile, Progress, Writers, read_metrics
+from train.run.log import MetricsFile, Writers, read_metrics
 from train.system.errors import UserError
 
 METRICS = {"loss": 0.25, "accuracy": 0.5}
@@ -15,11 +14,6 @@ METRICS = {"loss": 0.25, "accuracy": 0.5}
 @pytest.fixture
 def run(tmp_path, config) -> Run:
     return Run(tmp_path, config, (8, 8, 1), ("a", "b", "c"))
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
 
 
 def test_each_line_is_one_json_object(tmp_path):
@@ -88,34 +82,3 @@ def test_without_tensorboardx_the_file_is_complete_and_a_line_says_so(run, monke
 def test_a_folder_that_is_gone_is_told(run):
     with pytest.raises(UserError, match="cannot be written"):
         Writers(Run(run.folder / "gone", run.config, run.image_shape, run.class_names), 0)
-
-
-def test_without_a_terminal_progress_is_plain_lines():
-    stream = io.StringIO()
-    with Progress(0, 100, 8, stream) as progress:
-        progress.update(1, METRICS, 0.0)  # the rate is not known yet
-    assert stream.getvalue().endswith("0 images/s, ? left\n")
-    stream = io.StringIO()
-    with Progress(0, 100, 8, stream) as progress:
-        progress.update(50, METRICS, 40.0)
-        progress.update(60, METRICS, 40.0)  # too soon for another line
-        progress.note("test accuracy 50 %")
-        progress.update(100, METRICS, 40.0)
-    assert stream.getvalue().splitlines() == [
-        "step 50/100: loss 0.2500, accuracy 50.00%, 40 images/s, 00:10 left",
-        "test accuracy 50 %",
-        "step 100/100: loss 0.2500, accuracy 50.00%, 40 images/s, 00:00 left",
-    ]
-
-
-def test_on_a_terminal_progress_is_a_bar():
-    stream = Terminal()
-    with Progress(0, 100, 8, stream) as progress:
-        progress.update(50, METRICS, 40.0)
-        progress.note("test accuracy 50 %")
-        progress.update(100, METRICS, 40.0)
-    shown = stream.getvalue()
-    assert "\r" in shown
-    assert "100/100" in shown
-    assert "loss 0.2500, accuracy 50.00%, 40 images/s" in shown
-    assert "test accuracy 50 %\n" in shown

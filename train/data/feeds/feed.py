@@ -93,7 +93,7 @@ def make_feed(
         )
     needed = sum(array.nbytes for array in split.constants.values())
     room = _room_per_device(mesh)
-    too_large = processes.any_says(needed > room)
+    too_large = processes.any_process(needed > room)
     if kind == "resident" and too_large:
         raise UserError(
             f"the training split takes {needed} bytes on each device, more than the {room} bytes "

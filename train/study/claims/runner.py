@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from train.loop.loop import fit
-from train.run.folder import SUMMARY, load_run, write_figure, write_json, write_whole, writing
-from train.run.lock import claimed
+from train.run.folder import SUMMARY, load_run
+from train.run.lock import locked
 from train.study.claims.catalog import get_claim
 from train.study.claims.definition import Arm, Claim
 from train.study.claims.figures import draw_quantities
 from train.study.claims.verdict import Measured, markdown, text
 from train.system.errors import UserError
+from train.system.files import write_figure, write_json, write_whole, writing
 from train.system.machine import describe_machine
 
 
@@ -34,7 +35,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
     arms = claim.arms(options.budget)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    with _no_empty_folder(out), claimed(out):
+    with _no_empty_folder(out), locked(out):
         _train(arms, options, out)
         measured = [_measure(claim, arm, options, out) for arm in arms]
         command = shlex.join(["python", "-m", "train", *arguments])

@@ -13,17 +13,18 @@ import numpy as np
 from train.data import Dataset, load_dataset
 from train.learn.network import out_of_memory_is_bad_input, require_fitting_routing
 from train.learn.own_routing import trust
-from train.run.folder import CONFIG, write_figure, write_json, write_whole, writing
-from train.run.lock import claimed
+from train.run.folder import CONFIG
+from train.run.lock import locked
 from train.study.compare.cells import Cell, difference, identity, list_cells
 from train.study.compare.figures import draw_accuracy, draw_robustness
 from train.study.compare.findings import csv_text, limits, markdown, rows
 from train.study.compare.measures import measure
 from train.study.compare.options import COMMON
-from train.study.compare.progress import Progress
 from train.study.compare.seeds import SeedsProgram
 from train.system.errors import UserError
+from train.system.files import write_figure, write_json, write_whole, writing
 from train.system.machine import describe_machine
+from train.system.progress import Progress
 from train.system.tables import aligned
 
 SHOWN = ("model", "routing", "dataset", "accuracy", "spread", "against first", "images/s")
@@ -61,7 +62,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
         raise UserError(f"{out} holds a run of fit: choose another --out.")
     with writing(out):
         (out / "cells").mkdir(parents=True, exist_ok=True)
-    with claimed(out):
+    with locked(out):
         results = _results(cells, datasets, options)
         command = shlex.join(["python", "-m", "train", *arguments])
         with writing(out):
@@ -95,20 +96,17 @@ def _results(
     steps = [
         cell.config.schedule.total_steps(len(datasets[cell.dataset].train)) for cell in missing
     ]
-    progress = Progress(len(missing), sum(steps))
-    try:
-        for cell in missing:
-            progress.begin(cell.name)
+    with Progress(sum(steps), "step") as progress:
+        for number, cell in enumerate(missing, start=1):
+            progress.begin(f"[{number}/{len(missing)}] {cell.name}")
             first = cell is missing[0]
             result = _train(cell, datasets[cell.dataset], seeds, options, progress, first)
             with writing(options.out):
                 write_json(_path(options.out, cell), result)
             kept[cell.name] = result
             accuracy = 100 * float(np.mean(result["accuracy"]))
-            progress.end(f"{cell.name}: {accuracy:.2f} %")
+            progress.note(f"{cell.name}: {accuracy:.2f} %; about {progress.left} left")
             jax.clear_caches()
-    finally:
-        progress.close()
     return [done for cell in cells if (done := kept[cell.name]) is not None]
 
 
@@ -126,7 +124,7 @@ def _train(
         if measures_saving and len(seeds) > 1:
             alone = SeedsProgram(cell.config, dataset, seeds[:1]).seconds_per_step()
             saved = {"alone": alone, "together": program.seconds_per_step(), "seeds": len(seeds)}
-        trained = program.train(progress.step)
+        trained = program.train(progress.advance)
         measured = measure(cell.config, trained, dataset, options.robustness_examples)
     return {
         "identity": identity(cell, seeds, options.robustness_examples),

@@ -1,0 +1,59 @@
+import io
+
+import pytest
+
+from train.system import progress as module
+from train.system.progress import Progress, each
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The time, in seconds, that the module is told."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then_with_the_time_that_is_left(clock):
+    stream = io.StringIO()
+    with Progress(100, "step", done=10, stream=stream) as progress:
+        progress.advance(40, "loss 2")  # how fast it is cannot be told yet
+        clock[0] += 5
+        progress.advance(10, "loss 1")  # too soon for another line
+        progress.note("something that stays")
+        clock[0] += 5
+        progress.advance(20, "loss 0.5")
+        progress.advance(20, "loss 0.1")
+    assert stream.getvalue().splitlines() == [
+        "step 50/100: loss 2, ? left",
+        "something that stays",
+        "step 80/100: loss 0.5, 00:06 left",
+        "step 100/100: loss 0.1, 00:00 left",
+    ]
+
+
+def test_on_a_terminal_it_is_a_bar():
+    stream = Terminal()
+    with Progress(100, "step", stream=stream) as progress:
+        progress.advance(50, "loss 2")
+        progress.note("something that stays")
+        progress.advance(50, "loss 1")
+    shown = stream.getvalue()
+    assert "\r" in shown
+    assert "100/100" in shown
+    assert "loss 1" in shown
+    assert "something that stays\n" in shown
+
+
+def test_each_names_what_is_at_work():
+    stream = io.StringIO()
+    assert list(each([1, 2], 2, str, stream)) == [1, 2]
+    assert stream.getvalue() == "[1/2] 1\n[2/2] 2\n"
+    stream = Terminal()
+    list(each([1, 2], 2, str, stream))
+    assert "[2/2] 2: 100%" in stream.getvalue()

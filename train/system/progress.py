@@ -1,0 +1,100 @@
+"""How far a command is: a bar on a terminal, now and then a plain line elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TextIO, TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+PLAIN_SECONDS = 10.0
+"""Where there is no terminal, a line tells how far it is as often as this."""
+
+
+class Progress:
+    """Counts what is done, and says what is under way and how long it will take.
+
+    Args:
+        total: how much there is to do.
+        unit: what is counted.
+        done: how much of it was done before.
+        stream: where it goes; the standard error if not given.
+    """
+
+    def __init__(
+        self, total: int, unit: str = "it", *, done: int = 0, stream: TextIO | None = None
+    ) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._total, self._unit, self._done = total, unit, done
+        self._next_line = time.monotonic()
+        self._begun: tuple[float, int] | None = None  # after the first, which waited for compiling
+        self._bar = (
+            tqdm(total=total, initial=done, unit=unit, file=self._stream, dynamic_ncols=True)
+            if self._stream.isatty()
+            else None
+        )
+
+    @property
+    def left(self) -> str:
+        """The time that the rest will take, as `minutes:seconds`; "?" before it can be told."""
+        if self._begun is None or self._done == self._begun[1]:
+            return "?"
+        seconds = (time.monotonic() - self._begun[0]) / (self._done - self._begun[1])
+        return tqdm.format_interval(seconds * (self._total - self._done))
+
+    def begin(self, what: str) -> None:
+        """Says what comes next."""
+        if self._bar is not None:
+            self._bar.set_description_str(what)
+        else:
+            self._print(what)
+
+    def advance(self, count: int = 1, figures: str = "") -> None:
+        """Counts what was done, and shows figures of it."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.update(count)
+        elif figures and (time.monotonic() >= self._next_line or self._done == self._total):
+            self._next_line = time.monotonic() + PLAIN_SECONDS
+            self._print(f"{self._unit} {self._done}/{self._total}: {figures}, {self.left} left")
+        self._begun = self._begun or (time.monotonic(), self._done)
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+    def __enter__(self) -> "Progress":
+        """Nothing to do."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def each(
+    items: Iterable[T], total: int, name: Callable[[T], str], stream: TextIO | None = None
+) -> Iterator[T]:
+    """Goes through items and says of each, by name, that it is at work.
+
+    Args:
+        items: what is done, one after the other.
+        total: their number.
+        name: of an item.
+        stream: as of `Progress`.
+    """
+    with Progress(total, stream=stream) as progress:
+        for number, item in enumerate(items, start=1):
+            progress.begin(f"[{number}/{total}] {name(item)}")
+            yield item
+            progress.advance()
