@@ -20,7 +20,7 @@ from parity.layouts.model_table import (
 from parity.layouts.names import Pattern
 from train.config.fit_config import FitConfig
 from train.config.model import ModelConfig
-from train.config.saved import from_values, to_values
+from train.config.saved import from_values
 from train.learn.own_routing import make_routing, takes_iterations
 from train.system.errors import UserError
 
@@ -130,7 +130,7 @@ class Layout:
             changes["reconstruction_weight"] = config.objective.reconstruction_weight / math.prod(
                 image_shape
             )
-        return FitConfig.of(**{**to_values(config), **changes})
+        return config.changed(**changes)
 
 
 def read_layout(path: Path) -> Layout:
@@ -211,7 +211,7 @@ def _options(path: Path, values: Any, model: str) -> dict[str, Any]:
             raise UserError(f"{path}: {name} is {values[name]!r}, but must be 'sum' or 'mean'.")
     fields = {name: value for name, value in values.items() if name not in REDUCTIONS}
     try:
-        from_values({**to_values(FitConfig.of()), "model": model, **fields}, path)
+        from_values({"model": model, **fields}, path)
     except UserError as error:
         text = str(error)
         raise UserError(text if str(path) in text else f"{path}: {text}") from error

@@ -42,7 +42,7 @@ def test_a_benchmark_end_to_end(python_m_train, tmp_path):
     assert found["growth"] == []
 
     assert ended.stdout.count("| 4 | float32 |") == 4
-    assert "1/1: batch 4, float32, 2 iterations" in ended.stderr
+    assert "[1/1] batch 4, float32, 2 iterations" in ended.stderr
     figures = {path.name for path in (tmp_path / "figures").iterdir()}
     assert figures == {"parts.png"}
 
