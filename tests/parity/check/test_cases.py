@@ -143,7 +143,7 @@ OPTIMISERS = {
     "beta1": (functools.partial(adam, b1=0.8), "first moment after 1 step"),
     "epsilon": (functools.partial(adam, eps=1e-4), "parameters after 1 step"),
     "no decay": (
-        functools.partial(optax.adam, SETTINGS.learning_rate),
+        functools.partial(optax.adam, SETTINGS.schedule.learning_rate),
         "parameters after 20 steps",
     ),
 }
