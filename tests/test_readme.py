@@ -66,17 +66,18 @@ def test_the_own_routing_with_parameters_is_trained(tmp_path):
 
 def test_the_commands_are_commands():
     pytest.importorskip("orbax.checkpoint")
-    from train.cli.options import build_parser
+    from train.__main__ import COMMANDS
+    from train.cli.command_line import parse
 
     commands = re.findall(r"python -m train (.+?)(?: {2,}#.*)?$", TEXT, re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
-        build_parser().parse_args(shlex.split(command))
+        parse("train", "", COMMANDS, shlex.split(command))
 
-    from parity.__main__ import _parser as parity_parser
+    from parity.__main__ import COMMANDS as PARITY_COMMANDS
 
     for command in re.findall(r"python -m parity (.+?)(?: {2,}#.*)?$", TEXT, re.MULTILINE):
-        parity_parser().parse_args(shlex.split(command))
+        parse("parity", "", PARITY_COMMANDS, shlex.split(command))
 
 
 def test_the_layout_table_is_a_layout(tmp_path):

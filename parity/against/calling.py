@@ -15,8 +15,8 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from parity.against import INPUT_LAYOUTS, InputLayout
 from parity.check.pairs import DtypeName
-from parity.cli.against import INPUT_LAYOUTS, InputLayout
 from parity.layouts.state_files import State
 from train.system.errors import UserError
 

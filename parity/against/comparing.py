@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from flax import nnx
 
+from parity.against import SIDES, InputLayout
 from parity.against.calling import (
     Call,
     View,
@@ -32,7 +33,6 @@ from parity.check.cases import reduction_lengths
 from parity.check.comparison import Error, error_between
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import DtypeName, Pair
-from parity.cli.against import SIDES, InputLayout
 from parity.layouts import Match, get_layout, match
 from parity.layouts.importing import AUTO, Images, configure, recognise
 from parity.layouts.state_files import State, read_state

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from parity.bench.measure import machine, make_work, measure, summarise
-from parity.bench.options import CONTENDER_NAMES, available_cores
 from parity.bench.tables import draw, table
+from parity.cli.bench import CONTENDER_NAMES, available_cores
 from train.system.errors import UserError
 from train.system.files import write_json
 

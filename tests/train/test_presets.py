@@ -4,8 +4,9 @@ import shlex
 import pytest
 from flax import nnx
 
-from train.cli.config_options import config_changes
-from train.cli.options import build_parser
+from train.__main__ import COMMANDS
+from train.cli.command_line import parse
+from train.cli.settings import with_settings
 from train.data import load_dataset
 from train.data.catalog import find_source
 from train.learn.network import build_model
@@ -43,9 +44,9 @@ class TestEveryPreset:
         commands = re.findall(r"`python -m train (fit [^`]+)`", describe_preset(name))
         assert commands
         for command in commands:
-            options = build_parser().parse_args(shlex.split(command))
-            assert options.preset == name
-            config_changes(get_preset(name), options)
+            fit = parse("train", "", COMMANDS, shlex.split(command))
+            assert fit.preset == name
+            with_settings(get_preset(name), fit.settings)
 
 
 def test_the_digits_are_the_size_that_is_tested_here():

@@ -21,7 +21,7 @@ class ModelConfig(Checked):
     """
 
     name: str = setting("capsnet", "network to train", tuple(capsjax.list_models()), flag="model")
-    options: dict[str, Any] = setting(  # noqa: RUF009
+    options: dict[str, Any] = setting(
         dict,
         "arguments that differ from the published ones",
         flag="model_options",
@@ -33,7 +33,7 @@ class ModelConfig(Checked):
         also=lambda name: FILE_SEPARATOR in name,
     )
     routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE)
-    routing_options: dict[str, Any] = setting(dict, "further arguments of the routing")  # noqa: RUF009
+    routing_options: dict[str, Any] = setting(dict, "further arguments of the routing")
     dtype: str = setting("float32", "dtype of the computation", DTYPES)
     param_dtype: str = setting("float32", "dtype of the parameters", DTYPES)
     remat: bool = setting(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from parity.bench.gpu.task import Found, Task
 from parity.bench.measure import make_work, summarise
 from parity.bench.measure import measure as measure_contenders
-from parity.bench.options import available_cores
+from parity.cli.bench import available_cores
 
 
 def measure(task: Task) -> Iterator[Found]:

@@ -2,9 +2,9 @@ import pytest
 
 from parity.bench.contenders import CONTENDERS
 from parity.bench.measure import Measured, make_work, summarise
-from parity.bench.options import CONTENDER_NAMES
 from parity.bench.tables import draw, table
 from parity.bench.worker import Ready
+from parity.cli.bench import CONTENDER_NAMES
 
 
 @pytest.fixture

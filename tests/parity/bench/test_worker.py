@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from parity.bench import worker
-from parity.bench.options import available_cores
+from parity.cli.bench import available_cores
 
 
 @pytest.fixture

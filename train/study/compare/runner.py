@@ -19,7 +19,6 @@ from train.study.compare.cells import Cell, difference, identity, list_cells
 from train.study.compare.figures import draw_accuracy, draw_robustness
 from train.study.compare.findings import csv_text, limits, markdown, rows
 from train.study.compare.measures import measure
-from train.study.compare.options import COMMON
 from train.study.compare.seeds import SeedsProgram
 from train.system.errors import UserError
 from train.system.files import write_figure, write_json, write_whole, writing
@@ -47,9 +46,7 @@ def run(options: Namespace, arguments: Sequence[str]) -> None:
         raise UserError("--steps and --epochs both say how long to train: give one of them.")
     for routing in options.routings:
         trust(routing)
-    changes = {
-        name: getattr(options, name) for name in COMMON if getattr(options, name) is not None
-    }
+    changes = dict(options.settings)
     if "epochs" in changes:
         changes["steps"] = None
     cells = list_cells(options.models, options.routings, options.datasets, changes)

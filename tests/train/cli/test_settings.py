@@ -1,28 +1,35 @@
-import argparse
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
-from train.cli.config_options import UserErrorParser, add_config_options, config_changes
+from train.cli.command_line import Command, parse, settings
+from train.cli.settings import with_settings
 from train.config.fit_config import FitConfig
 from train.presets import get_preset
 from train.system.errors import UserError
 
 
-def parse(*arguments: str) -> argparse.Namespace:
-    parser = UserErrorParser(prog="program")
-    fit = parser.add_subparsers(dest="command").add_parser("fit")
-    fit.add_argument("--out")
-    add_config_options(fit)
-    return parser.parse_args(["fit", *arguments])
+@dataclass(kw_only=True)
+class Fit(Command):
+    """A command with the settings of a run."""
+
+    settings: dict[str, Any] = settings()
+
+
+def given(*arguments: str) -> dict[str, Any]:
+    command = parse("program", "", [Fit], ["fit", *arguments])
+    return dataclasses.asdict(command)["settings"]
 
 
 def test_without_options_the_recipe_stands(config):
-    assert config_changes(config, parse()) == config
+    assert with_settings(config, given()) == config
 
 
 def test_options_replace_what_the_recipe_says(config):
-    changed = config_changes(
-        config, parse("--steps", "9", "--learning-rate", "0.5", "--dtype", "bfloat16")
+    changed = with_settings(
+        config, given("--steps", "9", "--learning-rate", "0.5", "--dtype", "bfloat16")
     )
     assert (changed.schedule.steps, changed.schedule.learning_rate, changed.model.dtype) == (
         9,
@@ -33,8 +40,8 @@ def test_options_replace_what_the_recipe_says(config):
 
 
 def test_named_values_are_added_to_those_of_the_recipe(config):
-    changed = config_changes(
-        config, parse("--model-options", "conv_features=16", "decoder_hidden=[4,5]", "order=flat")
+    changed = with_settings(
+        config, given("--model-options", "conv_features=16", "decoder_hidden=[4,5]", "order=flat")
     )
     assert changed.model.options["conv_features"] == 16
     assert changed.model.options["decoder_hidden"] == [4, 5]
@@ -43,21 +50,21 @@ def test_named_values_are_added_to_those_of_the_recipe(config):
 
 
 def test_a_switch_is_on_or_off_or_as_the_recipe_says(config):
-    assert config_changes(config, parse("--remat")).model.remat is True
+    assert with_settings(config, given("--remat")).model.remat is True
     recipe = config.changed(remat=True)
-    assert config_changes(recipe, parse("--no-remat")).model.remat is False
-    assert config_changes(recipe, parse()).model.remat is True
+    assert with_settings(recipe, given("--no-remat")).model.remat is False
+    assert with_settings(recipe, given()).model.remat is True
 
 
 def test_another_model_leaves_the_recipes_options_behind():
     recipe = get_preset("digits")
-    changed = config_changes(recipe, parse("--model", "cnn", "--model-options", "hidden=[8]"))
+    changed = with_settings(recipe, given("--model", "cnn", "--model-options", "hidden=[8]"))
     assert recipe.model.options
     assert (changed.model.name, changed.model.options) == ("cnn", {"hidden": [8]})
 
 
 def test_epochs_replace_the_steps_of_the_recipe():
-    changed = config_changes(FitConfig.of(steps=5), parse("--epochs", "2"))
+    changed = with_settings(FitConfig.of(steps=5), given("--epochs", "2"))
     assert (changed.schedule.steps, changed.schedule.epochs) == (None, 2)
 
 
@@ -75,11 +82,4 @@ def test_epochs_replace_the_steps_of_the_recipe():
 )
 def test_bad_options_are_told_in_a_sentence(arguments, message):
     with pytest.raises(UserError, match=message):
-        config_changes(FitConfig.of(), parse(*arguments))
-
-
-def test_an_unknown_command_lists_the_right_ones():
-    parser = UserErrorParser(prog="program")
-    parser.add_subparsers(dest="command", required=True).add_parser("fit")
-    with pytest.raises(UserError, match="invalid choice: 'fti' .*fit"):
-        parser.parse_args(["fti"])
+        with_settings(FitConfig.of(), given(*arguments))

@@ -1,0 +1,179 @@
+"""`check`: compares every number of two networks with the same weights."""
+
+import operator
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from parity.against import SIDES, InputLayout
+from train.cli.command_line import Command, flag, option
+from train.system.errors import UserError
+from train.system.progress import each
+
+if TYPE_CHECKING:
+    from parity.check.cases import Result
+
+MODULE = "your own module"
+
+
+def height_and_width(text: str) -> tuple[int, int]:
+    """`28x28` as two numbers."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise ValueError(f"{text!r} is not of the form HxW, such as 28x28")
+    return int(sides[0]), int(sides[1])
+
+
+@dataclass(kw_only=True)
+class Check(Command):
+    """Compare every number of two networks with the same weights.
+
+    Gives a PyTorch CapsNet and capsjax the same weights and inputs, compares every intermediate,
+    loss, gradient and 20 steps of training, and names the first stage that parts. Exits with 0 if
+    everything agrees, 1 if something does not, 2 on bad input.
+    """
+
+    x64: bool = option(False, "compute in float64 (default: float32)")
+    layout: str | None = option(
+        None,
+        "the PyTorch implementation to compare with (default: reference, the paper's); with "
+        "--against what its weights are called, a name, a TOML file or auto (default: auto)",
+        metavar="NAME",
+    )
+    routing: str | None = option(
+        None,
+        "compare CapsNet with this routing instead, a name of capsjax.list_routings()",
+        metavar="NAME",
+    )
+    model: str | None = option(
+        None, "compare this network, a name of capsjax.list_models()", metavar="NAME"
+    )
+    all: bool = option(False, "compare every routing and every model, in float32 and in float64")
+    sizes: Literal["tiny", "paper"] | None = option(
+        None, "a tiny network, or one of the paper's sizes (default: both)"
+    )
+    data_dir: Path | None = option(
+        None,
+        "folder with MNIST's official files (default: the digits of scikit-learn)",
+        metavar="DIR",
+    )
+    seed: int = option(0, "of weights and images")
+    json: Path | None = option(None, "write the result as JSON", metavar="FILE")
+    report: Path | None = option(None, "write report.md and its figures there", metavar="DIR")
+    verbose: bool = option(False, "print every case, not the worst of each stage")
+    against: str | None = option(
+        None,
+        "compare with this module instead, made by calling CLASS or a function without arguments; "
+        "the file's code is run",
+        metavar="FILE.py:CLASS",
+        group=MODULE,
+    )
+    weights: Path | None = option(
+        None, "its weights, which capsjax is given, too", metavar="FILE", group=MODULE
+    )
+    output: str | None = option(
+        None,
+        "which output holds capsule lengths or poses: an index or a key, with dots where they are "
+        "nested (default: the one that has such a shape)",
+        metavar="KEY",
+        group=MODULE,
+    )
+    input: InputLayout | None = option(
+        None,
+        "how it wants its images (default: what it takes, tried in this order)",
+        group=MODULE,
+    )
+    image_shape: tuple[int, int] | None = option(
+        None,
+        "size of its images (default: that of the decoder, or what it takes of "
+        f"{', '.join(map(str, SIDES))})",
+        metavar="HxW",
+        parse=height_and_width,
+        group=MODULE,
+    )
+
+    def run(self) -> int:
+        """Compares, and prints and writes what was found."""
+        from parity.check import report
+        from train.system.caches import keep_compiled_programs
+
+        keep_compiled_programs()
+        self._refuse_what_contradicts()
+        report.require_writable(self.json, self.report)
+        if self.against is not None:
+            from parity.against import comparing
+
+            return comparing.run(Namespace(**vars(self)))
+        if self.all:
+            return self._everything()
+        result = self._result()
+        print(report.table(result, verbose=self.verbose))
+        print(report.verdict(result))
+        if self.json is not None:
+            report.write_json(self.json, result)
+        if self.report is not None:
+            report.write_report(self.report, result)
+        return 0 if result.passed else 1
+
+    def _refuse_what_contradicts(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"--seed is {self.seed}, but must be 0 or more.")
+        if self.against is not None:
+            return
+        for name in ("weights", "output", "input", "image_shape"):
+            if getattr(self, name) is not None:
+                raise UserError(f"{flag(name)} is of a module of yours: name that with --against.")
+        what = [name for name in ("all", "routing", "model", "layout") if getattr(self, name)]
+        if len(what) > 1:
+            raise UserError(
+                f"--{what[0]} and --{what[1]} both say what to compare: give one of them."
+            )
+        if what and what[0] != "layout" and self.sizes is not None:
+            raise UserError(f"--{what[0]} compares tiny networks: leave --sizes out.")
+        if self.all and (self.x64 or self.report is not None):
+            given = "--x64" if self.x64 else "--report"
+            raise UserError(f"--all compares everything in both precisions: leave {given} out.")
+
+    def _everything(self) -> int:
+        from parity.check import report
+        from parity.check.family import check_all
+
+        results = check_all(data_dir=self.data_dir, seed=self.seed, progress=_progress)
+        print(report.summary(results))
+        if self.json is not None:
+            report.write_json(self.json, results)
+        return 0 if all(result.passed for of_name in results.values() for result in of_name) else 1
+
+    def _result(self) -> "Result":
+        """What a comparison with one PyTorch network finds."""
+        from parity.check import cases
+        from parity.check.family import check_subject, find_subject, layout_subject
+        from parity.check.pairs import PAIRS, SIZES
+        from parity.reference import OTHERS
+
+        layout = self.layout or "reference"
+        if self.routing is not None or self.model is not None:
+            subject = find_subject(self.routing, self.model)
+        elif layout in PAIRS:
+            return cases.check(
+                layout=layout,
+                sizes=tuple(SIZES) if self.sizes is None else (self.sizes,),
+                x64=self.x64,
+                data_dir=self.data_dir,
+                seed=self.seed,
+                progress=_progress,
+            )
+        elif layout in OTHERS:
+            if self.sizes is not None:
+                raise UserError(f"--layout {layout} compares tiny networks: leave --sizes out.")
+            subject = layout_subject(layout)
+        else:
+            known = ", ".join(sorted({*PAIRS, *OTHERS}))
+            raise UserError(f"there is no layout {layout!r}: choose one of {known}.")
+        return check_subject(subject, x64=self.x64, data_dir=self.data_dir, seed=self.seed)
+
+
+def _progress(jobs: Iterator, total: int) -> Iterator:
+    return each(jobs, total, operator.itemgetter(0))

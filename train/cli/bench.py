@@ -1,0 +1,113 @@
+"""`bench`: measures what training costs."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from train.cli.command_line import (
+    argument,
+    list_of,
+    option,
+    positive,
+    seconds,
+    settings,
+    size_in_bytes,
+)
+from train.cli.common_options import DataDir, Devices
+
+SWEEP = "what to compare (lists; all combinations are measured)"
+INSTEAD = "what to measure instead"
+PREDICTION = "with --scaling, a prediction for more devices"
+
+
+@dataclass(kw_only=True)
+class Bench(DataDir, Devices):
+    """Measure what training costs.
+
+    Measures the training step of a recipe: images a second, memory, the split between its parts,
+    and the share of what the machine can do; and how they grow.
+    """
+
+    preset: str = argument("recipe (default: digits)", metavar="PRESET", default="digits")
+    batch_sizes: list[int] | None = option(
+        None, "images in a step", metavar="N,N,...", parse=list_of(positive), group=SWEEP
+    )
+    dtypes: list[str] | None = option(
+        None, "such as float32", metavar="NAME,...", parse=list_of(str), group=SWEEP
+    )
+    iterations: list[int] | None = option(
+        None, "routing iterations", metavar="N,N,...", parse=list_of(positive), group=SWEEP
+    )
+    implementations: list[str] | None = option(
+        None,
+        "the model's option routing_implementation; 'none' leaves the choice to the library",
+        metavar="NAME,...",
+        parse=list_of(str),
+        group=SWEEP,
+    )
+    primary_types: list[int] | None = option(
+        None,
+        "types of primary capsules, which decide how many there are",
+        metavar="N,N,...",
+        parse=list_of(positive),
+        group=SWEEP,
+    )
+    grow: list[Literal["batch", "iterations", "capsules"]] = option(
+        [],
+        "how cost grows, one quantity at a time: batch 1, 2, 4, ... to the largest that fits, "
+        "iterations 1 to 5, primary capsules of 8 to 128 types",
+        metavar="batch|iterations|capsules",
+        group=SWEEP,
+    )
+    feed: bool = option(
+        False,
+        "images a second of the data feeds, without training",
+        group=INSTEAD,
+        instead="measured",
+    )
+    predict_memory: int | None = option(
+        None,
+        "the largest batch whose step fits in so much memory of a device, such as 16GB",
+        metavar="BYTES",
+        parse=size_in_bytes,
+        group=INSTEAD,
+        instead="measured",
+    )
+    scaling: bool = option(
+        False,
+        "weak and strong scaling over the devices present: with --batch-size images on each, and "
+        "with as many on all of them",
+        group=INSTEAD,
+        instead="measured",
+    )
+    link_bandwidth: int | None = option(
+        None,
+        "what a device sends in a second over its slowest link, such as 25GB",
+        metavar="BYTES",
+        parse=size_in_bytes,
+        group=PREDICTION,
+    )
+    predict_devices: list[int] = option(
+        [8, 64, 512],
+        "for how many (default: 8,64,512)",
+        metavar="N,N,...",
+        parse=list_of(positive),
+        group=PREDICTION,
+    )
+    repetitions: int = option(5, "rounds", metavar="N", parse=positive)
+    seconds: float = option(0.5, "about how long a round is", metavar="S", parse=seconds)
+    json: Path | None = option(None, "write the figures there", metavar="FILE")
+    plot: Path | None = option(None, "draw them into this folder", metavar="DIR")
+    settings: dict[str, Any] = settings()
+
+    def run(self) -> int:
+        """Measures, prints what was found, and writes what was asked for."""
+        from train.bench.runner import run
+        from train.cli.settings import with_settings
+        from train.learn.own_routing import trust
+        from train.presets import get_preset
+
+        trust(self.settings.get("routing"))
+        run(with_settings(get_preset(self.preset), self.settings), Namespace(**vars(self)))
+        return 0

@@ -1,0 +1,43 @@
+"""`claims`: tries what papers say of capsule networks."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from train.cli.command_line import argument, option
+from train.cli.common_options import DataDir
+
+
+def _names() -> str:
+    from train.study.claims.catalog import list_claims
+
+    return f"one of: {', '.join(list_claims())}"
+
+
+@dataclass(kw_only=True)
+class Claims(DataDir):
+    """Try what papers say of capsule networks.
+
+    Trains capsule networks and what they are compared with, from several seeds, and writes the
+    paper's numbers beside ours, and whether the claim was seen.
+    """
+
+    claim: str = argument(_names, metavar="NAME")
+    budget: Literal["small", "paper"] = option(
+        "small",
+        "small: reduced networks for 10 minutes of two CPU cores, which prove nothing; paper: the "
+        "paper's, for an accelerator",
+    )
+    seeds: int = option(3, "networks of each kind, with the seeds 0 to N - 1", metavar="N")
+    out: Path | None = option(None, "folder (default: runs/claims/NAME-BUDGET)", metavar="DIR")
+    overwrite: bool = option(False, "train anew what the folder has of other options")
+
+    def run(self) -> int:
+        """Trains what is missing, and writes and prints what was seen."""
+        from train.study.claims.runner import run
+        from train.system.caches import keep_compiled_programs
+
+        keep_compiled_programs()
+        run(Namespace(**vars(self)), self.arguments)
+        return 0

@@ -1,0 +1,396 @@
+"""A command as a typed dataclass, and the command line that is made of it, all in one place."""
+
+import argparse
+import dataclasses
+import difflib
+import math
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NoReturn
+
+from train.system.errors import CommandError, PreemptedError, UserError
+
+Text = str | Callable[[], str]
+"""A help text, or what makes it: for one that needs imports which take a second."""
+
+
+@dataclass(kw_only=True)
+class Command:
+    """A command: its fields are its options, its docstring is its help.
+
+    The name of the class, in lower case with hyphens, is that of the command; the first line of
+    the docstring says what it is for, the rest what it does. A field made by `argument`, `option`
+    or `settings` is on the command line, in this order; any other is not.
+
+    Attributes:
+        arguments: the words that followed the program's name.
+    """
+
+    epilog: ClassVar[Text] = ""
+    arguments: Sequence[str] = ()
+
+    def run(self) -> int:
+        """Does it; returns the exit code."""
+        raise NotImplementedError
+
+
+def argument(
+    help: Text, *, metavar: str, many: bool = False, rest: bool = False, **default: Any
+) -> Any:
+    """A field that is an argument without a name.
+
+    Args:
+        help: what it is.
+        metavar: what stands for it in the help.
+        many: one or more of them, as a list.
+        rest: all that is left of the line, as a list.
+        **default: `default=None` for one that may be left out.
+    """
+    return dataclasses.field(
+        **default,
+        metadata={"help": help, "metavar": metavar, "many": many, "rest": rest, "kind": "argument"},
+    )
+
+
+def option(
+    default: Any,
+    help: Text,
+    *,
+    metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+    group: str | None = None,
+    instead: str | None = None,
+) -> Any:
+    """A field that is an option: `--name`, its value by the field's type.
+
+    A bool is a switch, a Literal a choice, a list takes several words. A default is told in the
+    help.
+
+    Args:
+        default: its value where it is not given; `...` for one that has to be given.
+        help: what it is.
+        metavar: what stands for the value in the help.
+        parse: makes the value of a word, or raises ValueError with what is wrong with it.
+        group: heading under which the help has it.
+        instead: options with the same word here exclude each other.
+    """
+    metadata: dict[str, Any] = {"help": help, "metavar": metavar, "parse": parse, "group": group}
+    metadata |= {"instead": instead, "required": default is ..., "kind": "option"}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=None if default is ... else default, metadata=metadata)
+
+
+def settings(only: Sequence[str] | None = None) -> Any:
+    """A field that holds the settings of a run that were given, by their flat names.
+
+    Args:
+        only: the settings that are options; all of `FitConfig`'s if not given.
+    """
+    return dataclasses.field(default_factory=dict, metadata={"only": only, "kind": "settings"})
+
+
+def flag(name: str) -> str:
+    """The option of a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def command_name(command: type[Command]) -> str:
+    """What a command is called: of `GpuReport`, `gpu-report`."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", command.__name__).lower()
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises `UserError` instead of ending the program."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; {self.prog} --help explains.")
+
+
+def parse(
+    program: str, description: str, commands: Sequence[type[Command]], arguments: Sequence[str]
+) -> Command:
+    """The command that a line asks for, with its options.
+
+    Args:
+        program: what the line begins with.
+        description: of the program.
+        commands: that there are.
+        arguments: the words of the line after the program.
+
+    Raises:
+        UserError: on an unknown command or option, or a value of the wrong form.
+        SystemExit: after `--help`.
+    """
+    parser = _Parser(
+        prog=program,
+        description=description,
+        epilog=f"`{program} COMMAND --help` explains a command.",
+        allow_abbrev=False,
+    )
+    named = {command_name(command): command for command in commands}
+    parsers = parser.add_subparsers(dest="chosen command", metavar="COMMAND", required=True)
+    known: list[str] = []
+    for name, command in named.items():
+        summary, _, text = (command.__doc__ or "").partition("\n")
+        chosen = tuple(arguments[:1]) == (name,)
+        own = parsers.add_parser(
+            name,
+            help=summary.rstrip(".").lower()[:1] + summary.rstrip(".")[1:],
+            description=" ".join(text.split()) or summary,
+            epilog=_text(command.epilog) if chosen else "",
+            allow_abbrev=False,
+            usage=f"{program} {name}{''.join(_usage(command))} [OPTION ...]",
+        )
+        if chosen:  # the others' options would cost imports
+            known = _add_options(own, command)
+    found, unknown = parser.parse_known_args(list(arguments))
+    name = getattr(found, "chosen command")
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(
+            f"unknown argument {unknown[0]!r}{hint}; the options of {name} are "
+            f"{', '.join(sorted(known))}."
+        )
+    command = named[name]
+    return command(arguments=tuple(arguments), **_values(command, vars(found)))
+
+
+def _usage(command: type[Command]) -> Iterator[str]:
+    """The arguments of a command, as its usage has them."""
+    for field in dataclasses.fields(command):
+        about = field.metadata
+        if about.get("kind") == "argument":
+            word = about["metavar"] + (" ..." if about["many"] else "")
+            yield f" {word}" if field.default is dataclasses.MISSING else f" [{word}]"
+
+
+def _text(text: Text) -> str:
+    return text if isinstance(text, str) else text()
+
+
+def _values(command: type[Command], found: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields of a command are, of what argparse found."""
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(command):
+        kind = field.metadata.get("kind")
+        if kind == "settings":
+            given = {
+                name.partition(":")[2]: value
+                for name, value in found.items()
+                if name.startswith(f"{field.name}:") and value is not None
+            }
+            values[field.name] = given
+        elif kind is not None:
+            values[field.name] = found[field.name]
+    return values
+
+
+def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> list[str]:
+    """Adds the fields of a command to a parser; returns the names of its options."""
+    groups: dict[str | None, Any] = {None: parser}
+    alternatives: dict[str, Any] = {}
+    types_of = typing.get_type_hints(command)
+    names = ["--help"]
+    # Arguments in their order; of the options, those of this command alone before the others.
+    own = command.__annotations__
+    for field in sorted(
+        dataclasses.fields(command),
+        key=lambda field: field.metadata.get("kind") == "option" and field.name not in own,
+    ):
+        about = field.metadata
+        if about.get("kind") == "argument":
+            _add_argument(parser, field, types_of[field.name])
+        elif about.get("kind") == "option":
+            title = about["group"]
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            where, excluding = groups[title], about["instead"]
+            if excluding is not None:
+                if excluding not in alternatives:
+                    alternatives[excluding] = where.add_mutually_exclusive_group()
+                where = alternatives[excluding]
+            where.add_argument(
+                flag(field.name), dest=field.name, **_form(field, types_of[field.name])
+            )
+            names.append(flag(field.name))
+        elif about.get("kind") == "settings":
+            from train.cli.settings import add_settings  # JAX takes a second
+
+            names += add_settings(parser, f"{field.name}:", about["only"])
+    return names
+
+
+def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
+    about = field.metadata
+    number: Any = "+" if about["many"] else argparse.REMAINDER if about["rest"] else None
+    if number is None and field.default is not dataclasses.MISSING:
+        number = "?"
+    parser.add_argument(
+        field.name,
+        metavar=about["metavar"],
+        nargs=number,
+        default=None if field.default is dataclasses.MISSING else field.default,
+        type=reader(_plain(hint)),
+        help=_escaped(_text(about["help"])),
+    )
+
+
+def _form(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
+    """How argparse is told of an option."""
+    about, kind = field.metadata, _plain(hint)
+    default = field.default
+    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    form: dict[str, Any] = {"help": _help(about, default), "default": default}
+    if about["required"]:
+        form["required"] = True
+    if kind is bool:
+        return {**form, "action": "store_true"}
+    if typing.get_origin(kind) is Literal:
+        return {**form, "choices": typing.get_args(kind)}
+    form["metavar"] = about["metavar"] or field.name.split("_")[-1].upper()
+    if about["parse"] is not None:
+        return {**form, "type": _for_argparse(about["parse"])}
+    if typing.get_origin(kind) is list:
+        (kind,) = typing.get_args(kind)
+        form["nargs"] = "+"
+        if typing.get_origin(kind) is Literal:
+            return {**form, "choices": typing.get_args(kind)}
+    return {**form, "type": reader(kind)}
+
+
+def _plain(hint: Any) -> Any:
+    """A type without None: of `int | None`, `int`."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        (hint,) = (member for member in typing.get_args(hint) if member is not types.NoneType)
+    return hint
+
+
+def _help(about: Mapping[str, Any], default: Any) -> str:
+    text = _text(about["help"])
+    if "(default" in text or default in (None, False, []):
+        return _escaped(text)
+    words = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+    return _escaped(f"{text} (default: {words})")
+
+
+def _escaped(text: str) -> str:
+    return text.replace("%", "%%")
+
+
+def reader(kind: Any) -> Callable[[str], Any]:
+    """What makes a value of a type of a word, for argparse, with a message that says the type."""
+    if typing.get_origin(kind) is list:
+        (kind,) = typing.get_args(kind)
+    names = {int: "a whole number", float: "a number"}
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {names[kind]}") from error
+
+    return read if kind in names else kind
+
+
+def _for_argparse(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
+
+
+# --- What a word may stand for
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A duration above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise ValueError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+_UNITS = {unit: 1000**power for power, unit in enumerate(("", "k", "m", "g", "t"))}
+_UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("kmgt", start=1)}
+
+
+def size_in_bytes(text: str) -> int:
+    """A size such as `16GB`, `512MiB` or `1000000`, in bytes."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]i?)?b?", text.lower())
+    size = match and float(match[1]) * _UNITS[match[2] or ""]
+    if not size:
+        raise ValueError(f"{text!r} is not a size such as 16GB, 512MiB or 1000000")
+    return int(size)
+
+
+def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """A list `A,B,C` of what another function makes of a word, each once."""
+
+    def values(text: str) -> list[Any]:
+        parts = text.split(",")
+        if not all(parts):
+            raise ValueError(f"{text!r} is not a list such as A,B,C")
+        return [parse(part) for part in dict.fromkeys(parts)]
+
+    return values
+
+
+# --- The program
+
+
+def run_program(
+    program: str, description: str, commands: Sequence[type[Command]], arguments: Sequence[str]
+) -> int:
+    """Runs a command and tells in one sentence what ends it early; arguments as of `parse`.
+
+    Returns:
+        The exit code: the command's own, that of the `CommandError` that ended it, 130 after
+        Ctrl-C, or 141 where nobody reads what it prints.
+    """
+    try:
+        code = parse(program, description, commands, arguments).run()
+        sys.stdout.flush()
+        return code
+    except PreemptedError as stopped:
+        return _end(stopped, str(stopped))
+    except CommandError as error:
+        return _end(error, f"error: {error}")
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # What is left in the buffer goes nowhere, also when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _end(error: CommandError, text: str) -> int:
+    """Prints why a command ends, once for all processes of a run; returns the exit code."""
+    if error.agreed:
+        from train.distributed import processes  # which has been at work, then
+
+        if not processes.is_first():
+            return error.exit_code
+    print(text, file=sys.stderr)
+    return error.exit_code

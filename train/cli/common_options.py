@@ -1,0 +1,75 @@
+"""Options that several commands have."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from train.cli.command_line import Command, argument, option
+from train.system.errors import UserError
+
+
+@dataclass(kw_only=True)
+class DataDir(Command):
+    """A command that reads a data set."""
+
+    data_dir: Path | None = option(
+        None,
+        "folder with the official files of the data set, where there is no network",
+        metavar="DIR",
+    )
+
+
+@dataclass(kw_only=True)
+class Devices(Command):
+    """A command that computes on some of the devices."""
+
+    devices: int | None = option(
+        None, "devices to use, of each process (default: all)", metavar="N"
+    )
+
+
+@dataclass(kw_only=True)
+class Trained(Command):
+    """A command that takes what was trained."""
+
+    checkpoint: Literal["last", "best"] = option(
+        "last", "the newest one, or the one with the highest test accuracy"
+    )
+    routing: str | None = option(
+        None,
+        "the run's routing, if it is your own: its code is run, and only if you name it",
+        metavar="FILE.py:NAME",
+    )
+    json: bool = option(False, "print JSON, for programs")
+
+    def trust_routing(self, runs: list[Path]) -> None:
+        """Loads the routing of the user's own that the command line names, if it names one.
+
+        Raises:
+            UserError: none of the runs was trained with it; or it cannot be loaded.
+        """
+        from train.learn.own_routing import trust
+        from train.run.folder import load_run
+
+        if self.routing is not None:
+            trained = sorted({load_run(run).config.model.routing for run in runs})
+            if self.routing not in trained:
+                raise UserError(
+                    f"--routing is {self.routing}, but {' and '.join(map(str, runs))} was trained "
+                    f"with {' and '.join(trained)}: leave it out, or name that, if it is your own."
+                )
+        trust(self.routing)
+
+
+@dataclass(kw_only=True)
+class OfRuns(Trained):
+    """A command that takes one run or several."""
+
+    runs: list[Path] = argument("folder of a run, or of several", metavar="RUN", many=True)
+
+
+@dataclass(kw_only=True)
+class OfRun(Trained):
+    """A command that takes one run."""
+
+    run_folder: Path = argument("folder of a run", metavar="RUN")

@@ -1,0 +1,62 @@
+"""`compare`: trains networks and routings on the same data, and tells them apart."""
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from train.cli.command_line import option, settings
+from train.cli.common_options import DataDir
+
+COMMON = (
+    "epochs",
+    "steps",
+    "batch_size",
+    "learning_rate",
+    "routing_iterations",
+    "max_shift",
+    "crop",
+    "dtype",
+)
+"""The settings that may be given for all cells."""
+
+
+@dataclass(kw_only=True)
+class Compare(DataDir):
+    """Train networks and routings on the same data, and tell them apart.
+
+    Trains each model with each routing on each data set, from several seeds at once, and writes
+    tables and figures: accuracy and its spread, paired differences with their confidence,
+    likelihood, calibration, robustness, speed, memory. What is done is kept: the same command goes
+    on after an interruption.
+    """
+
+    models: list[str] = option(["capsnet"], "networks", metavar="NAME")
+    routings: list[str] = option(
+        ["published"],
+        "names, FILE.py:NAME of your own (whose code is run), or published, the one that a model "
+        "came with",
+        metavar="NAME",
+    )
+    datasets: list[str] = option(["digits"], "data sets", metavar="NAME")
+    seeds: int = option(
+        3,
+        "networks of each kind, with the seeds 0 to N - 1, trained at once",
+        metavar="N",
+    )
+    out: Path = option(Path("runs/compare"), "folder of the tables and figures")
+    robustness_examples: int = option(
+        2000, "test images that are turned, scaled, sheared, moved and made noisy", metavar="N"
+    )
+    overwrite: bool = option(False, "measure anew what the folder has from other options")
+    settings: dict[str, Any] = settings(COMMON)
+
+    def run(self) -> int:
+        """Trains what is missing, and writes and prints the tables."""
+        from train.study.compare.runner import run
+        from train.system.caches import keep_compiled_programs
+
+        keep_compiled_programs()
+        both = {name: self.settings.get(name) for name in ("steps", "epochs")}
+        run(Namespace(**vars(self), **both), self.arguments)
+        return 0

@@ -1,0 +1,89 @@
+"""`evaluate`: measures trained networks on test images."""
+
+import json
+from dataclasses import dataclass
+
+from train.cli.command_line import flag, option
+from train.cli.common_options import DataDir, Devices, OfRuns
+from train.system.errors import UserError
+
+
+@dataclass(kw_only=True)
+class Evaluate(OfRuns, DataDir, Devices):
+    """Measure a trained network on test images.
+
+    Measures the network of a run on the test images of its data set, or of another one with images
+    of the same shape. Several runs are measured as one network, by the mean of their lengths.
+    """
+
+    dataset: str | None = option(None, "another data set than the run's", metavar="NAME")
+    routing_iterations: int | None = option(
+        None, "route N times, instead of as often as in training", metavar="N"
+    )
+    test_examples: int | None = option(
+        None,
+        "measure on the first N test images (default: as the run did; of another data set all, or, "
+        "if it is made, as many as there are images that it is made of)",
+        metavar="N",
+    )
+    inspect: bool = option(
+        False,
+        "look into the routing: entropy, agreement and change by iteration, dead capsules, and the "
+        "parts that an image is made of, as figures in the run's folder",
+    )
+
+    def run(self) -> int:
+        """Measures, and prints the result."""
+        from train.report.evaluate import evaluate
+        from train.system.caches import keep_compiled_programs
+
+        keep_compiled_programs()
+        self.trust_routing(self.runs)
+        if len(self.runs) > 1:
+            return self._ensemble()
+        (run,) = self.runs
+        result = evaluate(
+            run,
+            dataset=self.dataset,
+            data_dir=self.data_dir,
+            which=self.checkpoint,
+            devices=self.devices,
+            routing_iterations=self.routing_iterations,
+            inspect=self.inspect,
+            test_examples=self.test_examples,
+        )
+        if self.json:
+            print(json.dumps(result))
+            return 0
+        print(
+            f"{run} at step {result['step']}: accuracy {result['accuracy']:.2%} on the "
+            f"{result['examples']:,} test images of {result['dataset']}, loss {result['loss']:.5f}"
+        )
+        if self.inspect:
+            for layer, found in result["inspection"].items():
+                print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
+                for name in ("entropy", "agreement", "coupling_change", "pose_change"):
+                    values = ", ".join(f"{value:.3g}" for value in found[name])
+                    print(f"  {name.replace('_', ' ')}: {values or '-'}")
+            print("figures/routing.png shows it")
+        return 0
+
+    def _ensemble(self) -> int:
+        from train.report.ensemble import evaluate_together
+
+        for name in ("devices", "routing_iterations", "inspect"):
+            if getattr(self, name):
+                raise UserError(f"{flag(name)} is for a single run: leave it out, or the others.")
+        result = evaluate_together(
+            self.runs, dataset=self.dataset, data_dir=self.data_dir, which=self.checkpoint
+        )
+        if self.json:
+            print(json.dumps(result))
+            return 0
+        for folder, accuracy in zip(result["runs"], result["accuracies"], strict=True):
+            print(f"{folder}: accuracy {accuracy:.2%}")
+        print(
+            f"{len(result['runs'])} networks together: accuracy {result['accuracy']:.2%} on the "
+            f"{result['examples']:,} test images of {result['dataset']}"
+        )
+        return 0

@@ -1,0 +1,136 @@
+"""`fit`: trains a network by a recipe."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from train.cli.command_line import argument, option, settings
+from train.cli.common_options import DataDir, Devices
+from train.system.errors import UserError
+
+if TYPE_CHECKING:
+    from train.config.fit_config import FitConfig
+
+PROCESSES = "several processes, on one host or on many"
+
+
+@dataclass(kw_only=True)
+class Fit(DataDir, Devices):
+    """Train a network by a recipe.
+
+    Trains a network by a recipe (`python -m train presets` lists them) and leaves a run folder with
+    its configuration, metrics, checkpoints, figures and result.
+    """
+
+    epilog = (
+        "Exit codes: 0, trained; 2, bad input, or a folder that cannot be written; 3, given up, "
+        "since loss or gradient were not finite in too many steps in a row; 75, asked to stop by "
+        "SIGTERM or Ctrl-C, with a checkpoint from which the same command with --resume goes on "
+        "bit for bit."
+    )
+
+    preset: str | None = argument(
+        "name of the recipe; with --resume it may be left out, and the run's own configuration "
+        "counts",
+        metavar="PRESET",
+        default=None,
+    )
+    out: Path | None = option(None, "folder of the run (default: runs/PRESET)")
+    feed: Literal["auto", "resident", "streaming"] = option(
+        "auto",
+        "keep the training images on the devices, or stream them there (default: auto, on the "
+        "devices where they fit)",
+    )
+    steps_per_dispatch: int | None = option(
+        None,
+        "the most steps that the devices are told to take at once, which changes the speed and no "
+        "result (default: about a second's worth)",
+        metavar="N",
+    )
+    resume: bool = option(False, "go on with the run in --out, if there is one", instead="present")
+    overwrite: bool = option(False, "replace the run in --out, if there is one", instead="present")
+    distributed: bool = option(
+        False,
+        "train with the other processes that were started with this command; on Slurm, Open MPI, "
+        "Kubernetes and Cloud TPU they find each other",
+        group=PROCESSES,
+    )
+    coordinator: str | None = option(
+        None,
+        "where process 0 listens (default: $JAX_COORDINATOR_ADDRESS)",
+        metavar="HOST:PORT",
+        group=PROCESSES,
+    )
+    processes: int | None = option(
+        None, "how many (default: $JAX_NUM_PROCESSES)", metavar="N", group=PROCESSES
+    )
+    process_index: int | None = option(
+        None,
+        "the number of this one, from 0 (default: $JAX_PROCESS_ID)",
+        metavar="I",
+        group=PROCESSES,
+    )
+    settings: dict[str, Any] = settings()
+
+    def run(self) -> int:
+        """Trains, and prints the result."""
+        from train.distributed import processes
+        from train.learn.own_routing import trust
+        from train.loop.loop import fit
+        from train.system.caches import keep_compiled_programs
+
+        self._join()
+        with processes.all_or_none():
+            trust(self.settings.get("routing"))
+            config, out = self._config_and_out()
+        keep_compiled_programs()
+        with processes.ending_all():
+            summary = fit(
+                config,
+                out=out,
+                data_dir=self.data_dir,
+                feed_kind=self.feed,
+                devices=self.devices,
+                resume=self.resume,
+                overwrite=self.overwrite,
+                steps_per_dispatch=self.steps_per_dispatch,
+            )
+        if processes.is_first():
+            print(
+                f"{out}: test accuracy {summary['test.accuracy']:.2%} "
+                f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
+                f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
+            )
+        return 0
+
+    def _join(self) -> None:
+        """Joins the other processes, if there are to be any."""
+        from train.distributed import processes
+
+        spec = processes.ProcessSpec(self.coordinator, self.processes, self.process_index)
+        if self.distributed:
+            processes.join(spec)
+        elif spec != processes.ProcessSpec():
+            raise UserError(
+                "--coordinator, --processes and --process-index say where a process stands among "
+                "others: give --distributed too."
+            )
+
+    def _config_and_out(self) -> "tuple[FitConfig, Path]":
+        """What is trained, and the folder of the run."""
+        from train.cli.settings import with_settings
+        from train.learn.network import require_room
+        from train.presets import get_preset, list_presets
+        from train.run.folder import load_run
+
+        if self.preset:
+            config = with_settings(get_preset(self.preset), self.settings)
+            return config, self.out or Path("runs") / self.preset
+        if self.resume and self.out:
+            run = load_run(self.out)
+            require_room(run.config, run.image_shape, run.num_classes)
+            return with_settings(run.config, self.settings), self.out
+        raise UserError(
+            f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only --resume "
+            "with --out goes without."
+        )

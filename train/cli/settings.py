@@ -1,0 +1,90 @@
+"""The settings of a run as options, and a recipe with those that were given."""
+
+import argparse
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import capsjax
+from train.cli.command_line import flag, reader
+from train.config.fit_config import SETTINGS, FitConfig
+from train.config.model import ModelConfig
+from train.system.errors import UserError
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, prefix: str, only: Collection[str] | None = None
+) -> list[str]:
+    """Adds an option for each setting, or for some, except the preset itself.
+
+    Args:
+        parser: to which they are added.
+        prefix: what the destinations of their values begin with.
+        only: the flat names of some settings.
+
+    Returns:
+        The options.
+    """
+    groups: dict[str, Any] = {}
+    names = [name for name in SETTINGS if name != "preset" and (only is None or name in only)]
+    for name in names:
+        kinds, about = SETTINGS[name].types, SETTINGS[name].field.metadata
+        form: dict[str, Any] = {"dest": prefix + name, "help": about["help"].replace("%", "%%")}
+        if dict in kinds:
+            form |= {"metavar": "NAME=VALUE", "nargs": "+", "type": _named_value}
+            form["help"] += ", such as NAME=3 or NAME=[1,2]"
+        elif bool in kinds:
+            form["action"] = argparse.BooleanOptionalAction
+        else:
+            choices = about["choices"] or ()
+            form["metavar"] = "|".join(choices)
+            if not 0 < len(form["metavar"]) < 60:
+                form["metavar"] = name.split("_")[-1].upper()
+                form["help"] += f": {', '.join(choices)}" if choices else ""
+            form["type"] = reader(kinds[0])
+        title = f"{SETTINGS[name].group or 'run'} (default: what the recipe says)"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        groups[title].add_argument(flag(name), **form)
+    switches = [name for name in names if bool in SETTINGS[name].types]
+    return [*map(flag, names), *(f"--no-{name.replace('_', '-')}" for name in switches)]
+
+
+def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
+    """A recipe with the settings that were given.
+
+    Another model comes with the routing that it was published with, unless one is given, and
+    without the recipe's options of its own model and routing.
+
+    Args:
+        config: the recipe.
+        given: by flat names, as the field of a command has them that `settings` made.
+
+    Raises:
+        UserError: if a value is out of its range, or steps and epochs are both given.
+    """
+    values = dict(given)
+    if "steps" in values and "epochs" in values:
+        raise UserError("--steps and --epochs both say how long to train: give one of them.")
+    if "epochs" in values:
+        values["steps"] = None
+    if values.get("model", config.model.name) != config.model.name:
+        # A name that does not exist is refused with all the others, below.
+        known = values["model"] in capsjax.list_models()
+        published = capsjax.published_routing(values["model"]) if known else None
+        values.setdefault("routing", published or ModelConfig.routing)
+        config = config.changed(model_options={}, routing_options={})
+    for name in ("model_options", "routing_options"):
+        if name in values:
+            values[name] = {**config.value(name), **dict(values[name])}
+    return config.changed(**values)
+
+
+def _named_value(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form NAME=VALUE")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
