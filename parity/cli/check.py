@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from parity.against import SIDES, InputLayout
-from train.cli.command_line import Command, flag, option
+from train.cli.command_line import Command, option
+from train.config.setting import flag
 from train.system.errors import UserError
 from train.system.progress import each
 

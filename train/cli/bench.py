@@ -5,16 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from train.cli.command_line import (
-    argument,
-    list_of,
-    option,
-    positive,
-    seconds,
-    settings,
-    size_in_bytes,
-)
+from train.cli.command_line import argument, option, settings
 from train.cli.common_options import DataDir, Devices
+from train.cli.words import list_of, positive, seconds, size_in_bytes
 
 SWEEP = "what to compare (lists; all combinations are measured)"
 INSTEAD = "what to measure instead"

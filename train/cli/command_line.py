@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import difflib
-import math
 import os
 import re
 import sys
@@ -13,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
+from train.cli.words import checked_by, reader
+from train.config.setting import flag
 from train.system.errors import CommandError, PreemptedError, UserError
 
 Text = str | Callable[[], str]
@@ -93,11 +94,6 @@ def settings(only: Sequence[str] | None = None) -> Any:
         only: the settings that are options; all of `FitConfig`'s if not given.
     """
     return dataclasses.field(default_factory=dict, metadata={"only": only, "kind": "settings"})
-
-
-def flag(name: str) -> str:
-    """The option of a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def command_name(command: type[Command]) -> str:
@@ -257,7 +253,7 @@ def _form(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
         return {**form, "choices": typing.get_args(kind)}
     form["metavar"] = about["metavar"] or field.name.split("_")[-1].upper()
     if about["parse"] is not None:
-        return {**form, "type": _for_argparse(about["parse"])}
+        return {**form, "type": checked_by(about["parse"])}
     if typing.get_origin(kind) is list:
         (kind,) = typing.get_args(kind)
         form["nargs"] = "+"
@@ -283,80 +279,6 @@ def _help(about: Mapping[str, Any], default: Any) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("%", "%%")
-
-
-def reader(kind: Any) -> Callable[[str], Any]:
-    """What makes a value of a type of a word, for argparse, with a message that says the type."""
-    if typing.get_origin(kind) is list:
-        (kind,) = typing.get_args(kind)
-    names = {int: "a whole number", float: "a number"}
-
-    def read(text: str) -> Any:
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {names[kind]}") from error
-
-    return read if kind in names else kind
-
-
-def _for_argparse(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    def read(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return read
-
-
-# --- What a word may stand for
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
-        raise ValueError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def seconds(text: str) -> float:
-    """A duration above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < math.inf:
-        raise ValueError(f"{text!r} is not a number of seconds above 0")
-    return value
-
-
-_UNITS = {unit: 1000**power for power, unit in enumerate(("", "k", "m", "g", "t"))}
-_UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("kmgt", start=1)}
-
-
-def size_in_bytes(text: str) -> int:
-    """A size such as `16GB`, `512MiB` or `1000000`, in bytes."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]i?)?b?", text.lower())
-    size = match and float(match[1]) * _UNITS[match[2] or ""]
-    if not size:
-        raise ValueError(f"{text!r} is not a size such as 16GB, 512MiB or 1000000")
-    return int(size)
-
-
-def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """A list `A,B,C` of what another function makes of a word, each once."""
-
-    def values(text: str) -> list[Any]:
-        parts = text.split(",")
-        if not all(parts):
-            raise ValueError(f"{text!r} is not a list such as A,B,C")
-        return [parse(part) for part in dict.fromkeys(parts)]
-
-    return values
-
-
-# --- The program
 
 
 def run_program(

@@ -3,8 +3,9 @@
 import json
 from dataclasses import dataclass
 
-from train.cli.command_line import flag, option
+from train.cli.command_line import option
 from train.cli.common_options import DataDir, Devices, OfRuns
+from train.config.setting import flag
 from train.system.errors import UserError
 
 

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import capsjax
-from train.cli.command_line import flag, reader
+from train.cli.words import reader
 from train.config.fit_config import SETTINGS, FitConfig
 from train.config.model import ModelConfig
+from train.config.setting import flag
 from train.system.errors import UserError
 
 

@@ -20,11 +20,11 @@ class ModelConfig(Checked):
         UserError: on a value out of its range or a name that does not exist.
     """
 
-    name: str = setting("capsnet", "network to train", tuple(capsjax.list_models()), flag="model")
+    name: str = setting("capsnet", "network to train", tuple(capsjax.list_models()), name="model")
     options: dict[str, Any] = setting(
         dict,
         "arguments that differ from the published ones",
-        flag="model_options",
+        name="model_options",
     )
     routing: str = setting(
         "dynamic",

@@ -16,7 +16,7 @@ class OptimizerConfig(Checked):
         UserError: on a value out of its range or a name that does not exist.
     """
 
-    name: str = setting("adam", "what turns gradients into updates", OPTIMIZERS, flag="optimizer")
+    name: str = setting("adam", "what turns gradients into updates", OPTIMIZERS, name="optimizer")
     weight_decay: float = setting(
         0.0, "weight decay of all but adam, on matrices only", bound=NOT_NEGATIVE
     )

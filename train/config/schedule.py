@@ -41,7 +41,7 @@ class ScheduleConfig(Checked):
         0, "steps in which the learning rate rises from zero", bound=NOT_NEGATIVE
     )
     decay: str = setting(
-        "exponential", "how the learning rate falls after that", DECAYS, flag="schedule"
+        "exponential", "how the learning rate falls after that", DECAYS, name="schedule"
     )
     decay_rate: float = setting(
         0.3, "factor on the learning rate every --decay-steps steps, if exponential", bound=POSITIVE

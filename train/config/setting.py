@@ -28,7 +28,7 @@ def setting(
     bound: str | None = None,
     *,
     also: Callable[[str], bool] | None = None,
-    flag: str | None = None,
+    name: str | None = None,
 ) -> Any:
     """A field of a configuration, with the help text of its command-line option.
 
@@ -38,9 +38,9 @@ def setting(
         choices: the names that it may have.
         bound: what a number has to be, of `_HOLDS`.
         also: whether a name is a choice beside those listed.
-        flag: its name on the command line and in messages, where that is not the field's own.
+        name: its name among all settings, where that is not the field's own.
     """
-    metadata = {"help": text, "choices": choices, "bound": bound, "also": also, "flag": flag}
+    metadata = {"help": text, "choices": choices, "bound": bound, "also": also, "name": name}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -48,10 +48,10 @@ def setting(
 
 def flat_name(field: dataclasses.Field) -> str:
     """The name of a setting among all settings of a run, as its option and messages have it."""
-    return field.metadata["flag"] or field.name
+    return field.metadata["name"] or field.name
 
 
-def option(name: str) -> str:
+def flag(name: str) -> str:
     """The command-line option of a setting."""
     return f"--{name.replace('_', '-')}"
 
@@ -93,7 +93,7 @@ def check(field: dataclasses.Field, value: Any) -> None:
             f"unknown {name.replace('_', ' ')} {value!r}, choose from: {', '.join(choices)}."
         )
     if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{option(name)} is {value}, but must be a finite number.")
+        raise UserError(f"{flag(name)} is {value}, but must be a finite number.")
     bound = metadata["bound"]
     if bound is not None and value is not None and not _HOLDS[bound](value):
-        raise UserError(f"{option(name)} is {value}, but must be {bound}.")
+        raise UserError(f"{flag(name)} is {value}, but must be {bound}.")

@@ -7,18 +7,8 @@ from typing import Literal
 import pytest
 
 from tests.train.conftest import ROOT
-from train.cli.command_line import (
-    Command,
-    argument,
-    command_name,
-    list_of,
-    option,
-    parse,
-    positive,
-    run_program,
-    seconds,
-    size_in_bytes,
-)
+from train.cli.command_line import Command, argument, command_name, option, parse, run_program
+from train.cli.words import list_of, positive
 from train.system.errors import DivergedError, PreemptedError, UserError
 
 
@@ -109,30 +99,6 @@ def test_help_has_every_option_with_its_default(capsys):
     with pytest.raises(SystemExit):
         read("--help")
     assert "cook-rice cook rice serve serve it" in " ".join(capsys.readouterr().out.split())
-
-
-@pytest.mark.parametrize(
-    ("text", "size"),
-    [("16GB", 16 * 10**9), ("512MiB", 2**29), ("1000", 1000), ("1.5 gb", 1_500_000_000)],
-)
-def test_sizes(text, size):
-    assert size_in_bytes(text) == size
-
-
-@pytest.mark.parametrize(
-    ("read", "text", "message"),
-    [
-        (size_in_bytes, "much", "'much' is not a size such as 16GB"),
-        (size_in_bytes, "0GB", "'0GB' is not a size"),
-        (seconds, "inf", "'inf' is not a number of seconds above 0"),
-        (seconds, "-1", "not a number of seconds"),
-        (positive, "-1", "'-1' is not a whole number"),
-        (list_of(positive), "32,many", "'many' is not a whole number of at least 1"),
-    ],
-)
-def test_words_of_a_wrong_form(read, text, message):
-    with pytest.raises(ValueError, match=message):
-        read(text)
 
 
 def run(*words: str) -> int:

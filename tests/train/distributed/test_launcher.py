@@ -13,14 +13,14 @@ import pytest
 from tests.soak.tiny import ARGUMENTS, tiny
 from tests.train.conftest import ROOT
 from train.__main__ import main
-from train.config.setting import option
+from train.config.setting import flag
 from train.distributed.launcher import launch
 from train.loop.loop import fit
 from train.run.log import read_metrics
 from train.system.errors import UserError
 
 CADENCE = {"log_every": 1, "checkpoint_every": 20, "evaluate_every": 100}
-OPTIONS = [word for name, value in CADENCE.items() for word in (option(name), str(value))]
+OPTIONS = [word for name, value in CADENCE.items() for word in (flag(name), str(value))]
 
 
 @pytest.fixture

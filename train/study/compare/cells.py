@@ -6,7 +6,7 @@ from typing import Any
 
 import capsjax
 from train.config.fit_config import FitConfig
-from train.config.setting import option
+from train.config.setting import flag
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
 from train.learn.own_routing import is_own
@@ -151,4 +151,4 @@ def difference(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
         return f"seeds {kept['seeds']}, now {wanted['seeds']}"
     ours, theirs = wanted["config"], kept["config"]
     names = [name for name in ours if theirs.get(name) != ours[name]]
-    return ", ".join(f"{option(name)} {theirs.get(name)!r}, now {ours[name]!r}" for name in names)
+    return ", ".join(f"{flag(name)} {theirs.get(name)!r}, now {ours[name]!r}" for name in names)

@@ -1,0 +1,78 @@
+"""What a word of a command line may stand for."""
+
+import argparse
+import math
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+
+def reader(kind: Any) -> Callable[[str], Any]:
+    """What makes a value of a type of a word, for argparse, with a message that says the type."""
+    if typing.get_origin(kind) is list:
+        (kind,) = typing.get_args(kind)
+    names = {int: "a whole number", float: "a number"}
+
+    def read(text: str) -> Any:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {names[kind]}") from error
+
+    return read if kind in names else kind
+
+
+def checked_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A function that raises ValueError with what is wrong with a word, as argparse wants it."""
+
+    def read(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
+        raise ValueError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A duration above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise ValueError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+_UNITS = {unit: 1000**power for power, unit in enumerate(("", "k", "m", "g", "t"))}
+_UNITS |= {f"{unit}i": 1024**power for power, unit in enumerate("kmgt", start=1)}
+
+
+def size_in_bytes(text: str) -> int:
+    """A size such as `16GB`, `512MiB` or `1000000`, in bytes."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]i?)?b?", text.lower())
+    size = match and float(match[1]) * _UNITS[match[2] or ""]
+    if not size:
+        raise ValueError(f"{text!r} is not a size such as 16GB, 512MiB or 1000000")
+    return int(size)
+
+
+def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    """A list `A,B,C` of what another function makes of a word, each once."""
+
+    def values(text: str) -> list[Any]:
+        parts = text.split(",")
+        if not all(parts):
+            raise ValueError(f"{text!r} is not a list such as A,B,C")
+        return [parse(part) for part in dict.fromkeys(parts)]
+
+    return values
