@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 
 from train.config.fit_config import FitConfig
@@ -19,14 +18,13 @@ from train.learn.optimizer import build_optimizer
 from train.learn.update import AXIS, TrainState, initial_state, make_step
 
 STEPS = 16
-"""The most steps in a dispatch, after which progress can be told."""
+"""Steps in a dispatch, at most."""
 
 
 class Trained(NamedTuple):
-    """What came of training.
+    """Networks of one configuration that were trained from several seeds.
 
     Attributes:
-        graphdef: the structure that all networks have in common.
         states: their states, each array with a leading axis of seeds.
         parameters: values in one network.
         steps: that each took.
@@ -35,7 +33,6 @@ class Trained(NamedTuple):
             what it computes with.
     """
 
-    graphdef: nnx.GraphDef
     states: TrainState
     parameters: int
     steps: int
@@ -70,7 +67,7 @@ class SeedsProgram:
         for seed in seeds:
             own = config.changed(seed=seed)
             model = build_model(own, dataset.image_shape, dataset.num_classes, axis=AXIS)
-            self.graphdef, state = initial_state(
+            graphdef, state = initial_state(
                 model, optimizer, training_key(own), averaged=config.optimizer.ema_decay is not None
             )
             states.append(state)
@@ -78,7 +75,7 @@ class SeedsProgram:
         self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
         self._constants = jax.device_put(dataset.train.constants)
         step = make_step(
-            self.graphdef,
+            graphdef,
             optimizer,
             dataset.train.select,
             Objective.of(config),
@@ -89,11 +86,11 @@ class SeedsProgram:
         )
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
-    def train(self, told: Callable[[int], None] = lambda steps: None) -> Trained:
+    def train(self, advance: Callable[[int], None] = lambda steps: None) -> Trained:
         """Trains all networks to the end.
 
         Args:
-            told: called with the number of steps that were taken since the last call.
+            advance: called with the number of steps that were taken since the last call.
         """
         compiled = self._compiled
         done, timed, seconds = 0, 0, 0.0
@@ -105,10 +102,9 @@ class SeedsProgram:
             if done or self.total <= STEPS:
                 seconds, timed = seconds + time.perf_counter() - start, timed + count
             done += count
-            told(count)
+            advance(count)
         images = timed * self.config.schedule.batch_size * len(self.seeds)
         return Trained(
-            self.graphdef,
             self.states,
             self.parameters,
             self.total,
@@ -135,12 +131,8 @@ class SeedsProgram:
 
     def _batches(self, first: int) -> np.ndarray:
         """The examples of the next steps, int32 `[STEPS, seeds, batch]`."""
-        return np.stack(
-            [
-                np.stack([order.indices(step) for order in self._orders])
-                for step in range(first, first + STEPS)
-            ]
-        )
+        steps = range(first, first + STEPS)
+        return np.stack([[order.indices(step) for order in self._orders] for step in steps])
 
 
 def _steps(
