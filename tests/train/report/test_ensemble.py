@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from train.report.ensemble import evaluate_together
 
 from train.data import Split
 from train.report import ensemble
-from train.report.ensemble import evaluate_together
 from train.run.folder import Run
 from train.system.errors import UserError
 

@@ -4,13 +4,13 @@ import dataclasses
 import json
 
 import pytest
+from train.study.claims.catalog import get_claim, list_claims
 
 from tests.train.data.small_files import small_smallnorb
 from train.__main__ import main
 from train.data import catalog
 from train.data.sources import smallnorb
 from train.study.claims import runner
-from train.study.claims.catalog import get_claim, list_claims
 
 
 def shortened(claim):

@@ -1,7 +1,8 @@
 """What was measured for a claim, drawn."""
 
-from tests.train.study.claims.test_verdict import ERROR, claim, measured
 from train.study.claims.figures import draw_quantities
+
+from tests.train.study.claims.test_verdict import ERROR, claim, measured
 
 
 def test_every_seed_the_mean_and_the_papers_value_whichever_arm_has_it():

@@ -3,12 +3,12 @@
 import json
 
 import pytest
+from train.study.claims.definition import Arm, Claim, Contrast
+from train.study.claims.measured_errors import error_on, own_error
 
 from train.__main__ import main
 from train.presets import get_preset
 from train.study.claims import runner
-from train.study.claims.definition import Arm, Claim, Contrast
-from train.study.claims.measured_errors import error_on, own_error
 
 ERROR = "test error, %"
 SMALL = {"conv_features": 4, "primary_types": 2, "decoder_hidden": [4]}

@@ -1,10 +1,10 @@
 """What is said of a claim."""
 
 import pytest
-
-from train.config.fit_config import FitConfig
 from train.study.claims.definition import Arm, Claim, Contrast, Quantity
 from train.study.claims.verdict import Measured, limits, markdown, text, verdicts
+
+from train.config.fit_config import FitConfig
 
 ERROR = Quantity("error, %", lambda folder, data_dir: 0.0)
 

@@ -1,8 +1,8 @@
 """Figures of a comparison."""
 
 import pytest
-
 from train.study.compare.figures import draw_accuracy, draw_robustness
+
 from train.study.compare.perturb import PERTURBATIONS
 
 
