@@ -147,7 +147,7 @@ def draw_reconstructions(
         evaluation: the network's result on it.
         class_names: a name for each class.
     """
-    wrong, every = evaluation.wrong, np.arange(len(test))
+    wrong, every = evaluation.wrong, np.arange(len(evaluation.labels))
     several = test.labels_per_image > 1
     first = ("judged right", np.setdiff1d(every, wrong)) if several else ("first images", every)
     groups = [first, ("misjudged: classes → predicted ones", wrong)]
@@ -250,7 +250,7 @@ def draw_dimensions(
     The capsule of the first test image that is recognised is decoded with one of its dimensions
     moved at a time: Figure 4 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829.
     """
-    recognised = np.setdiff1d(np.arange(len(test)), evaluation.wrong)
+    recognised = np.setdiff1d(np.arange(len(evaluation.labels)), evaluation.wrong)
     chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
     _, output = _seen(model, objective, test, chosen)
     label = int(np.ravel(evaluation.predictions[chosen])[0])

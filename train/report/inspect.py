@@ -60,14 +60,8 @@ def inspect(
         OSError: a figure cannot be written.
     """
     some = test.gather(np.arange(min(EXAMPLES, len(test))))
-    calls, output = _record(model, objective, some.images)
-    try:
-        inspected = {
-            name: jax.device_get(_inspected(member(model, name), *call))
-            for name, call in calls.items()
-        }
-    except ValueError as error:
-        raise UserError(f"{error}.") from error
+    inspected, calls, output = look_inside(model, objective, jnp.asarray(some.images))
+    inspected = jax.device_get(inspected)
     folder.mkdir(exist_ok=True)
     lengths = np.asarray(output.lengths)
     write_figure(folder / "routing.png", draw_routing(inspected, lengths, title))
@@ -97,8 +91,22 @@ def routed_layers(model: nnx.Module) -> list[str]:
     return sorted(named, key=lambda name: (name == CLASSES, name))
 
 
-def _record(model: nnx.Module, objective: Objective, images: np.ndarray) -> tuple[Calls, Any]:
-    """Runs a network on uint8 images; what its routed layers are given, and its output."""
+def look_inside(
+    model: nnx.Module, objective: Objective, images: jax.Array
+) -> tuple[dict[str, capsjax.Inspected], Calls, Any]:
+    """Runs a network on images and inspects its routed layers.
+
+    Args:
+        model: the network.
+        objective: knows how images are normalised.
+        images: uint8 `[n, height, width, channels]`.
+
+    Returns:
+        What each layer does and what it was given, by its name; and the network's output.
+
+    Raises:
+        UserError: the network has no such layers, or a routing cannot show its work.
+    """
     names = routed_layers(model)
     if not names:
         raise UserError(f"{type(model).__name__} has no layer of routed capsules to look into.")
@@ -113,7 +121,12 @@ def _record(model: nnx.Module, objective: Objective, images: np.ndarray) -> tupl
         output = objective.apply(recorded, normalised, unlabelled, training=False)
         return {name: (part.arguments, part.steps) for name, part in recorders.items()}, output
 
-    return run(state, jnp.asarray(images))
+    calls, output = run(state, images)
+    try:
+        inspected = {name: _inspected(member(model, name), *call) for name, call in calls.items()}
+    except ValueError as error:
+        raise UserError(f"{error}.") from error
+    return inspected, calls, output
 
 
 def _inspected(layer: Any, arguments: tuple[Any, ...], steps: Sequence[Any]) -> capsjax.Inspected:

@@ -1,10 +1,10 @@
 """Every claim that there is."""
 
 import pytest
-from train.study.claims.catalog import get_claim, list_claims
-from train.study.claims.definition import BUDGETS, Arm
 
 from train.config.fit_config import FitConfig
+from train.study.claims import get_claim, list_claims
+from train.study.trial.definition import BUDGETS, Arm
 from train.system.errors import UserError
 
 
