@@ -86,7 +86,12 @@ def evaluate(
         suffix += f"-{test_examples}-examples"
     with writing(folder):
         if inspect:
-            result["inspection"] = _inspect(run, state, test, evaluation)
+            from train.report.figures import Tested  # figures take a second to import
+            from train.report.inspect import inspect as look
+
+            objective = Objective.of(run.config)
+            tested = Tested(model_of(run, state), objective, test, evaluation, run.class_names)
+            result["inspection"] = look(run, tested)
         _keep(run, f"{as_file_name(name)}-{which}{suffix}", result)
     return result
 
@@ -174,14 +179,6 @@ def _evaluate(
         mesh=mesh,
     )
     return evaluate_split(step, state, test, mesh)
-
-
-def _inspect(run: Run, state: TrainState, test: Examples, evaluation: Evaluation) -> dict[str, Any]:
-    from train.report.inspect import inspect  # figures take a second to import
-
-    title = f"{run.config.preset}, {run.config.model.routing}, {evaluation.metrics['accuracy']:.2%}"
-    objective = Objective.of(run.config)
-    return inspect(model_of(run, state), objective, test, run.class_names, run.figures, title)
 
 
 def _require_same_classes(first: Run, other: Run) -> None:

@@ -1,6 +1,7 @@
 """The figures of a run, and what figures of studies have in common."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -25,6 +26,38 @@ COLUMNS = 16
 
 _RIGHT, _WRONG = "#2a7f3f", "#b3261e"
 _TRAIN, _TEST = "#6b7f99", "#c2571a"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A trained network and the images that it was tested on.
+
+    Attributes:
+        model: the network.
+        objective: knows how images are normalised.
+        test: the test split.
+        evaluation: the network's result on it.
+        class_names: a name for each class.
+    """
+
+    model: Any
+    objective: Objective
+    test: Examples
+    evaluation: Evaluation
+    class_names: Sequence[str]
+
+    def output(self, chosen: np.ndarray) -> tuple[Batch, Any]:
+        """At most `COLUMNS` examples, normalised, and the network's output for them."""
+        # As many each time: the network is compiled once.
+        batch = jax.tree.map(jnp.asarray, self.test.gather(np.resize(chosen, COLUMNS)))
+        batch = self.objective.normalise_batch(batch, jnp.dtype(jnp.float32))
+        both = (batch, _apply(self.model, self.objective, batch))
+        return jax.tree.map(lambda array: array[: len(chosen)], both)
+
+
+@nnx.jit(static_argnames="objective")
+def _apply(model: nnx.Module, objective: Objective, batch: Batch) -> Any:
+    return objective.apply(model, batch.images, batch.labels, training=False)
 
 
 def draw_run(
@@ -55,9 +88,9 @@ def draw_run(
         labels, predictions = evaluation.labels, evaluation.predictions
         figures["confusion"] = draw_confusion(labels, predictions, names, title)
     if getattr(model, "decoder", None) is not None:
-        shown = (model, Objective.of(run.config), test, evaluation, names)
-        figures["reconstructions"] = draw_reconstructions(*shown)
-        figures["dimensions"] = draw_dimensions(*shown)
+        tested = Tested(model, Objective.of(run.config), test, evaluation, names)
+        figures["reconstructions"] = draw_reconstructions(tested)
+        figures["dimensions"] = draw_dimensions(tested)
     run.figures.mkdir(exist_ok=True)
     for name, figure in figures.items():
         write_figure(run.figures / f"{name}.png", figure)
@@ -126,29 +159,17 @@ def draw_confusion(
     return figure
 
 
-def draw_reconstructions(
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    evaluation: Evaluation,
-    class_names: Sequence[str],
-) -> Figure:
-    """Draws test images, how they are reconstructed, and what they are taken for.
+def draw_reconstructions(tested: Tested) -> Figure:
+    """Draws test images, how a decoder reconstructs them, and what they are taken for.
 
     Above are the first test images, or, where each shows several objects, the first that are judged
     right; below, images that are misjudged. Overlapping objects are drawn as in Figure 5 of Sabour,
     Frosst and Hinton 2017, arXiv:1710.09829: the image; its parts, red and green; and the
     reconstructions of the two classes that are most present, in the same colours.
-
-    Args:
-        model: a network with a decoder.
-        objective: knows how images are normalised.
-        test: the test split.
-        evaluation: the network's result on it.
-        class_names: a name for each class.
     """
-    wrong, every = evaluation.wrong, np.arange(len(evaluation.labels))
-    several = test.labels_per_image > 1
+    wrong = tested.evaluation.wrong
+    every = np.arange(len(tested.evaluation.labels))
+    several = tested.test.labels_per_image > 1
     first = ("judged right", np.setdiff1d(every, wrong)) if several else ("first images", every)
     groups = [first, ("misjudged: classes → predicted ones", wrong)]
     groups = [(title, chosen[:COLUMNS]) for title, chosen in groups if len(chosen)]
@@ -156,29 +177,24 @@ def draw_reconstructions(
     figure = Figure(figsize=size, layout="constrained")
     all_axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
     for axes, (title, chosen) in zip(all_axes, groups, strict=True):
-        rows = _picture_rows(model, objective, test, evaluation, chosen)
-        centres = _show_grid(axes, np.stack(list(rows.values())), objective)
+        rows = _picture_rows(tested, chosen)
+        centres = _show_grid(axes, np.stack(list(rows.values())), tested.objective)
         axes.set_title(title, fontsize=11, pad=20)
         axes.set_yticks(centres[0], rows, fontsize=8)
-        _write_judgements(axes, centres[1], evaluation, chosen, class_names)
+        _write_judgements(axes, centres[1], tested, chosen)
     return figure
 
 
-def _picture_rows(
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    evaluation: Evaluation,
-    chosen: np.ndarray,
-) -> dict[str, np.ndarray]:
+def _picture_rows(tested: Tested, chosen: np.ndarray) -> dict[str, np.ndarray]:
     """Normalised pictures of the chosen images `[n, height, width, channels]`, by their row."""
-    batch, output = _seen(model, objective, test, chosen)
+    batch, output = tested.output(chosen)
     images, decoded = np.asarray(batch.images), np.asarray(output.reconstruction)
     if batch.parts is None:
         return {"image": images, "decoded": decoded}
-    labels = evaluation.labels[chosen]
+    labels = tested.evaluation.labels[chosen]
     # What is predicted and present has the colour that its part has.
-    shown = labels if objective.mask_in_test == "label" else evaluation.predictions[chosen]
+    by_label = tested.objective.mask_in_test == "label"
+    shown = labels if by_label else tested.evaluation.predictions[chosen]
     swapped = np.any(shown == labels[:, ::-1], axis=1)
     decoded = np.where(swapped[:, None, None, None, None], decoded[:, ::-1], decoded)
     return {
@@ -194,78 +210,47 @@ def _in_two_colours(parts: Any) -> np.ndarray:
     return np.stack([red, green, np.minimum(red, green)], axis=-1)
 
 
-def _seen(
-    model: nnx.Module, objective: Objective, test: Examples, chosen: np.ndarray
-) -> tuple[Batch, Any]:
-    """At most `COLUMNS` examples, normalised, and the network's output for them."""
-    # As many each time: the network is compiled once.
-    batch = test.gather(np.resize(chosen, COLUMNS))
-    batch = objective.normalise_batch(jax.tree.map(jnp.asarray, batch), jnp.dtype(jnp.float32))
-    both = (batch, _apply(model, objective, batch))
-    return jax.tree.map(lambda array: array[: len(chosen)], both)
-
-
-@nnx.jit(static_argnames="objective")
-def _apply(model: nnx.Module, objective: Objective, batch: Batch) -> Any:
-    return objective.apply(model, batch.images, batch.labels, training=False)
-
-
-def _write_judgements(
-    axes: Axes,
-    centres: np.ndarray,
-    evaluation: Evaluation,
-    chosen: np.ndarray,
-    class_names: Sequence[str],
-) -> None:
+def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: np.ndarray) -> None:
     """Writes above each column which classes the image shows, and which it is taken for."""
+    evaluation, names, wrong = tested.evaluation, tested.class_names, tested.evaluation.wrong
+    texts = []
+    for index in chosen:
+        labels, predicted = np.atleast_1d(evaluation.labels[index], evaluation.predictions[index])
+        text = ", ".join(names[label] for label in labels)
+        if index in wrong:
+            text += f" → {', '.join(names[label] for label in predicted)}"
+        texts.append(text)
     axes.xaxis.tick_top()
-    labels, predictions = evaluation.labels[chosen], evaluation.predictions[chosen]
-    texts = [
-        _judgement(np.atleast_1d(label), np.atleast_1d(predicted), class_names)
-        for label, predicted in zip(labels, predictions, strict=True)
-    ]
     tilted: dict[str, Any] = {"rotation": 25, "ha": "left"} if max(map(len, texts)) > 10 else {}
     axes.set_xticks(centres, texts, fontsize=8, **tilted)
-    wrong = np.isin(chosen, evaluation.wrong)
-    for text, is_wrong in zip(axes.get_xticklabels(), wrong, strict=True):
-        text.set_color(_WRONG if is_wrong else _RIGHT)
+    for label, index in zip(axes.get_xticklabels(), chosen, strict=True):
+        label.set_color(_WRONG if index in wrong else _RIGHT)
 
 
-def _judgement(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> str:
-    names = ", ".join(class_names[label] for label in labels)
-    if np.array_equal(np.sort(labels), np.sort(predicted)):
-        return names
-    return f"{names} → {', '.join(class_names[label] for label in predicted)}"
-
-
-def draw_dimensions(
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    evaluation: Evaluation,
-    class_names: Sequence[str],
-) -> Figure:
-    """Draws what each dimension of a class capsule stands for; arguments as there.
+def draw_dimensions(tested: Tested) -> Figure:
+    """Draws what each dimension of a class capsule stands for.
 
     The capsule of the first test image that is recognised is decoded with one of its dimensions
     moved at a time: Figure 4 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829.
     """
+    evaluation = tested.evaluation
     recognised = np.setdiff1d(np.arange(len(evaluation.labels)), evaluation.wrong)
     chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
-    _, output = _seen(model, objective, test, chosen)
     label = int(np.ravel(evaluation.predictions[chosen])[0])
-    grid = decode_dimensions(model, output.capsules.pose[0], label)
+    pose = tested.output(chosen)[1].capsules.pose[0]
+    grid = np.asarray(decode_dimensions(tested.model, pose, label))
 
     dims, moves = grid.shape[:2]
     figure = Figure(figsize=(0.7 * moves + 1.2, 0.7 * dims + 1.0), layout="constrained")
     axes = figure.subplots()
-    centres = _show_grid(axes, np.asarray(grid), objective)
+    centres = _show_grid(axes, grid, tested.objective)
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
     axes.set_xticks(centres[1], [f"{offset:+.2f}" for offset in OFFSETS], fontsize=8)
     axes.set_yticks(centres[0], [f"{dimension}" for dimension in range(1, dims + 1)], fontsize=9)
     axes.set(ylabel="dimension", xlabel="added to it")
-    axes.xaxis.set_label_position("top")
-    axes.set_title(f"class {class_names[label]}: each dimension of its capsule, moved", fontsize=11)
+    title = f"class {tested.class_names[label]}: each dimension of its capsule, moved"
+    axes.set_title(title, fontsize=11)
     return figure
 
 

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,9 +12,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 import capsjax
-from train.data import Batch, Examples, centre_crop
+from train.data import Batch, centre_crop
 from train.learn.objective import Objective
+from train.report.figures import Tested
 from train.report.recording import member, record
+from train.run.folder import Run
 from train.system.errors import UserError
 from train.system.files import finite_or_none, write_figure
 
@@ -34,23 +35,12 @@ Calls = dict[str, tuple[tuple[Any, ...], list[tuple[tuple[Any, ...], Any]]]]
 where it is called iteration by iteration."""
 
 
-def inspect(
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    class_names: Sequence[str],
-    folder: Path,
-    title: str,
-) -> dict[str, Any]:
-    """Looks into the layers of a network on test images, and draws what is there.
+def inspect(run: Run, tested: Tested) -> dict[str, Any]:
+    """Looks into the layers of a run's network on test images, and draws what is there.
 
     Args:
-        model: the network.
-        objective: knows how images are normalised.
-        test: the test split.
-        class_names: a name for each class.
-        folder: where `routing.png` and, for a CapsNet, `parts.png` go.
-        title: of the figures.
+        run: into whose figures `routing.png` and, for a CapsNet, `parts.png` go.
+        tested: its network and the images.
 
     Returns:
         By the name of each layer the fields of `capsjax.Inspected` as plain values.
@@ -59,19 +49,22 @@ def inspect(
         UserError: the network has no layer to look into, or its routing cannot show its work.
         OSError: a figure cannot be written.
     """
-    some = test.gather(np.arange(min(EXAMPLES, len(test))))
+    model, objective = tested.model, tested.objective
+    some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
     inspected, calls, output = look_inside(model, objective, jnp.asarray(some.images))
     inspected = jax.device_get(inspected)
-    folder.mkdir(exist_ok=True)
-    lengths = np.asarray(output.lengths)
-    write_figure(folder / "routing.png", draw_routing(inspected, lengths, title))
+    accuracy = tested.evaluation.metrics["accuracy"]
+    title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
+    run.figures.mkdir(exist_ok=True)
+    figure = draw_routing(inspected, np.asarray(output.lengths), title)
+    write_figure(run.figures / "routing.png", figure)
     primary = getattr(model, "primary_caps", None)
     if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
         if objective.crop is not None:
             some = some._replace(images=centre_crop(some.images, objective.crop))
         below = calls[CLASSES][0][0]
-        figure = draw_parts(model, output, below, some, class_names, title)
-        write_figure(folder / "parts.png", figure)
+        figure = draw_parts(model, output, below, some, run.class_names, title)
+        write_figure(run.figures / "parts.png", figure)
     return {
         name: {
             field: np.asarray(value).tolist() if np.ndim(value) else finite_or_none(float(value))

@@ -1,5 +1,7 @@
 """Pictures are looked at by people; here it is what is drawn that counts."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,11 +74,11 @@ def test_a_hundred_classes_can_be_drawn():
 
 def test_misjudged_images_have_a_row_of_their_own(dataset, model, right):
     wrong = right._replace(predictions=(dataset.test.labels + 1) % 3)
-    arguments = (model, Objective(), dataset.test)
-    (only,) = figures.draw_reconstructions(*arguments, right, dataset.class_names).axes
+    tested = figures.Tested(model, Objective(), dataset.test, right, dataset.class_names)
+    (only,) = figures.draw_reconstructions(tested).axes
     names, labels = dataset.class_names, dataset.test.labels
     assert [tick.get_text() for tick in only.get_xticklabels()] == [names[i] for i in labels]
-    _, misjudged = figures.draw_reconstructions(*arguments, wrong, dataset.class_names).axes
+    _, misjudged = figures.draw_reconstructions(replace(tested, evaluation=wrong)).axes
     assert misjudged.get_xticklabels()[0].get_text() == (
         f"{names[labels[0]]} → {names[(labels[0] + 1) % 3]}"
     )
@@ -89,8 +91,8 @@ def test_overlapping_objects_are_drawn_in_two_colours(pairs, model):
     predictions[3] = [labels[3, 1], 3 - labels[3].sum()]  # one of the two is wrong
     evaluation = Evaluation({}, predictions, labels)
     names = pairs.class_names
-    figure = figures.draw_reconstructions(model, objective, pairs.test, evaluation, names)
-    right, wrong = figure.axes
+    tested = figures.Tested(model, objective, pairs.test, evaluation, names)
+    right, wrong = figures.draw_reconstructions(tested).axes
     both = [", ".join(names[label] for label in row) for row in labels]
     ticks = [tick.get_text() for tick in right.get_xticklabels()]
     assert ticks == [text for i, text in enumerate(both) if i != 3]
@@ -113,10 +115,8 @@ def test_overlapping_objects_are_drawn_in_two_colours(pairs, model):
 
 def test_what_is_shown_of_a_normalised_image_is_the_image(dataset, model, right):
     objective = Objective(input_mean=0.25, input_std=0.5)
-    figure = figures.draw_reconstructions(
-        model, objective, dataset.test, right, dataset.class_names
-    )
-    shown = figure.axes[0].images[0].get_array().astype(np.float32)
+    tested = figures.Tested(model, objective, dataset.test, right, dataset.class_names)
+    shown = figures.draw_reconstructions(tested).axes[0].images[0].get_array().astype(np.float32)
     for index, left in enumerate((0, 9)):
         image = (dataset.test.images[index, ..., 0] / 255).astype(np.float32)
         assert_close(shown[:8, left : left + 8], image)
@@ -135,6 +135,7 @@ def test_the_dimensions_move_one_at_a_time(model):
 def test_the_first_recognised_image_is_decoded(dataset, model, right):
     predictions = dataset.test.labels.copy()
     predictions[0] = (predictions[0] + 1) % 3
-    arguments = (model, Objective(), dataset.test, right._replace(predictions=predictions))
-    (axes,) = figures.draw_dimensions(*arguments, dataset.class_names).axes
+    evaluation = right._replace(predictions=predictions)
+    tested = figures.Tested(model, Objective(), dataset.test, evaluation, dataset.class_names)
+    (axes,) = figures.draw_dimensions(tested).axes
     assert f"class {dataset.class_names[predictions[1]]}:" in axes.get_title()

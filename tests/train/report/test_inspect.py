@@ -13,7 +13,7 @@ from train.config.fit_config import FitConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.presets import get_preset
-from train.report.inspect import inspect, look_inside
+from train.report.inspect import look_inside
 from train.run.folder import Run
 from train.system.errors import UserError
 
@@ -61,7 +61,7 @@ def test_a_network_without_capsules_cannot_be_looked_into(tmp_path, dataset, cap
     )
     model = build_model(config, DIGITS, 3)
     with pytest.raises(UserError, match="CNN has no layer of routed capsules"):
-        inspect(model, Objective(), dataset.test, dataset.class_names, tmp_path, "title")
+        look_inside(model, Objective(), dataset.test.images)
     Run(tmp_path, config, DIGITS, tuple("0123456789")).save()
     assert main(["evaluate", str(tmp_path), "--routing-iterations", "2"]) == 2
     assert "cnn has no routing iterations" in capsys.readouterr().err

@@ -19,16 +19,6 @@ PUBLISHED = "published"
 NONE = "none"
 """The routing of a model that has none to choose."""
 
-_OF_THE_IMAGES = (
-    "input_mean",
-    "input_std",
-    "standardise",
-    "max_shift",
-    "crop",
-    "max_brightness",
-    "max_contrast",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -132,17 +122,14 @@ def recipe(model: str, dataset: str) -> FitConfig:
         return of_dataset.changed(dataset=dataset)
     if digits not in presets:
         raise UserError(f"there is no recipe to train {model} on {dataset} by.")
-    fields: dict[str, Any] = {"preset": f"{dataset}-{model}", "dataset": dataset}
-    if dataset != "digits":
-        fields["model_options"] = {}
-        if of_dataset is not None:
-            fields |= {
-                "epochs": of_dataset.schedule.epochs,
-                "steps": None,
-                "batch_size": of_dataset.schedule.batch_size,
-                **{name: of_dataset.value(name) for name in _OF_THE_IMAGES},
-            }
-    return get_preset(digits).changed(**fields)
+    config = get_preset(digits).changed(preset=f"{dataset}-{model}", dataset=dataset)
+    if dataset == "digits":
+        return config
+    if of_dataset is not None:
+        epochs, batch_size = of_dataset.schedule.epochs, of_dataset.schedule.batch_size
+        config = config.changed(epochs=epochs, steps=None, batch_size=batch_size)
+        config = dataclasses.replace(config, data=of_dataset.data)
+    return config.changed(model_options={}, dataset=dataset)
 
 
 def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -13,8 +13,8 @@ from train.config.fit_config import FitConfig
 from train.data import Dataset, padded_batches
 from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
+from train.learn.update import TrainState
 from train.study.compare.perturb import PERTURBATIONS, perturb
-from train.study.compare.seeds import Trained
 
 BATCH = 256
 BINS = 15
@@ -23,12 +23,14 @@ BINS = 15
 Predict = Callable[[int, str | None, float], tuple[np.ndarray, np.ndarray]]
 
 
-def measure(config: FitConfig, trained: Trained, dataset: Dataset, examples: int) -> dict[str, Any]:
+def measure(
+    config: FitConfig, states: TrainState, dataset: Dataset, examples: int
+) -> dict[str, Any]:
     """Measures all networks of a cell.
 
     Args:
         config: of the networks.
-        trained: the networks.
+        states: of the networks, each array with a leading axis of seeds.
         dataset: whose test images are taken.
         examples: how many of them, the first, are changed to see how robust the networks are.
 
@@ -37,7 +39,7 @@ def measure(config: FitConfig, trained: Trained, dataset: Dataset, examples: int
         change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
     """
     labels = dataset.test.gather(np.arange(len(dataset.test))).labels
-    predict = _predictor(config, trained, dataset)
+    predict = _predictor(config, states, dataset)
     lengths, probabilities = predict(len(labels), None, 0.0)
     some = labels[:examples]
     unchanged = accuracy(lengths[:, : len(some)], some)
@@ -82,7 +84,7 @@ def calibration_error(lengths: np.ndarray, labels: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def _predictor(config: FitConfig, trained: Trained, dataset: Dataset) -> Predict:
+def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predict:
     """`(how many images, kind, strength)` -> lengths and probabilities `[seeds, n, classes]`."""
     graphdef = structure(config, dataset.image_shape, dataset.num_classes)
     objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
@@ -95,26 +97,19 @@ def _predictor(config: FitConfig, trained: Trained, dataset: Dataset) -> Predict
         return objective.normalise(images, dtype)
 
     @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0, None))
     def of_seeds(weights: Any, model_state: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def of_seed(weights: Any, model_state: Any) -> tuple[jax.Array, jax.Array]:
-            model = nnx.merge(graphdef, weights, model_state)
-            nothing = jnp.zeros(len(images), jnp.int32)
-            output = objective.apply(model, images, nothing, training=False)
-            scores = log_probabilities(output.lengths) if output.logits is None else output.logits
-            return output.lengths, jax.nn.softmax(scores)
-
-        return jax.vmap(of_seed)(weights, model_state)
+        model = nnx.merge(graphdef, weights, model_state)
+        nothing = jnp.zeros(len(images), jnp.int32)
+        output = objective.apply(model, images, nothing, training=False)
+        scores = log_probabilities(output.lengths) if output.logits is None else output.logits
+        return output.lengths, jax.nn.softmax(scores)
 
     def predict(count: int, kind: str | None, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        weights, model_state = trained.states.weights, trained.states.model_state
-        batches = [
-            jax.device_get(
-                of_seeds(
-                    weights, model_state, seen(batch.images, kind, np.asarray(strength, dtype))
-                )
-            )
-            for batch, _ in padded_batches(dataset.test.first(count), BATCH)
-        ]
+        batches = []
+        for batch, _ in padded_batches(dataset.test.first(count), BATCH):
+            images = seen(batch.images, kind, np.asarray(strength, dtype))
+            batches.append(jax.device_get(of_seeds(states.weights, states.model_state, images)))
         lengths, probabilities = (np.concatenate(of, axis=1) for of in zip(*batches, strict=True))
         return lengths[:, :count], probabilities[:, :count]
 

@@ -163,8 +163,8 @@ def _train(
         if measures_saving and seeds > 1:
             alone = SeedsProgram(cell.config, dataset, [0]).seconds_per_step()
             saved = {"alone": alone, "together": program.seconds_per_step(), "seeds": seeds}
-        trained = program.train(progress.advance)
-        measured = measure(cell.config, trained, dataset, robustness_examples)
+        program.train(progress.advance)
+        measured = measure(cell.config, program.states, dataset, robustness_examples)
     return {
         "identity": cell.identity(seeds, robustness_examples),
         "model": cell.model,
@@ -176,11 +176,11 @@ def _train(
         "test_examples": len(dataset.test),
         "robustness_examples": min(robustness_examples, len(dataset.test)),
         **measured,
-        "images_per_second": trained.images_per_second,
-        "step_bytes": trained.step_bytes,
-        "parameters": trained.parameters,
-        "steps": trained.steps,
-        "skipped_updates": int(np.sum(trained.states.skipped.total)),
+        "images_per_second": program.images_per_second,
+        "step_bytes": program.step_bytes,
+        "parameters": program.parameters,
+        "steps": program.total,
+        "skipped_updates": int(np.sum(program.states.skipped.total)),
         "device_kind": jax.devices()[0].device_kind,
         "saved": saved,
     }

@@ -1,9 +1,10 @@
 """Training a network from several seeds at once: one program, mapped over the seeds."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,25 +22,6 @@ STEPS = 16
 """Steps in a dispatch, at most."""
 
 
-class Trained(NamedTuple):
-    """Networks of one configuration that were trained from several seeds.
-
-    Attributes:
-        states: their states, each array with a leading axis of seeds.
-        parameters: values in one network.
-        steps: that each took.
-        images_per_second: that all networks together learned from; compilation left out.
-        step_bytes: what a step of all networks needs, by the compiled program: its arguments and
-            what it computes with.
-    """
-
-    states: TrainState
-    parameters: int
-    steps: int
-    images_per_second: float
-    step_bytes: int
-
-
 class SeedsProgram:
     """Networks of one configuration that differ in their seed, and the step that trains all.
 
@@ -51,9 +33,17 @@ class SeedsProgram:
         dataset: what it learns from, which has to fit on the device.
         seeds: of the networks.
 
+    Attributes:
+        states: of the networks, each array with a leading axis of seeds.
+        parameters: values in one network.
+        total: steps that each takes.
+        images_per_second: that all networks together learned from; compilation left out.
+
     Raises:
         UserError: if data and network do not fit each other.
     """
+
+    images_per_second = math.nan
 
     def __init__(self, config: FitConfig, dataset: Dataset, seeds: Sequence[int]) -> None:
         self.config, self.seeds = config, tuple(seeds)
@@ -86,31 +76,36 @@ class SeedsProgram:
         )
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
-    def train(self, advance: Callable[[int], None] = lambda steps: None) -> Trained:
-        """Trains all networks to the end.
+    def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsProgram":
+        """Trains all networks to the end; returns itself.
 
         Args:
             advance: called with the number of steps that were taken since the last call.
         """
-        compiled = self._compiled
         done, timed, seconds = 0, 0, 0.0
         while done < self.total:
             count = min(STEPS, self.total - done)
+            batches = self._batches(done)
+            compiled = self._compiled
             start = time.perf_counter()
-            self.states = compiled(self.states, self._constants, self._batches(done), count)
+            self.states = compiled(self.states, self._constants, batches, count)
             jax.block_until_ready(self.states.step)
             if done or self.total <= STEPS:
                 seconds, timed = seconds + time.perf_counter() - start, timed + count
             done += count
             advance(count)
-        images = timed * self.config.schedule.batch_size * len(self.seeds)
-        return Trained(
-            self.states,
-            self.parameters,
-            self.total,
-            images / seconds if seconds else float("nan"),
-            _bytes(compiled),
-        )
+        if seconds:
+            images = timed * self.config.schedule.batch_size * len(self.seeds)
+            self.images_per_second = images / seconds
+        return self
+
+    @property
+    def step_bytes(self) -> int:
+        """Memory of a step of all networks, by the compiled program: arguments and what it uses."""
+        analysis = self._compiled.memory_analysis()
+        if analysis is None:
+            return 0
+        return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
     def seconds_per_step(self, steps: int = STEPS) -> float:
         """Time of a step of all networks, which stay as they are; compilation left out."""
@@ -150,10 +145,3 @@ def _steps(
         return jax.tree.map(lambda x: x[0], over_batch(states, indices[index][None]))
 
     return lax.fori_loop(0, count, body, states)
-
-
-def _bytes(compiled: Any) -> int:
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return 0
-    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes

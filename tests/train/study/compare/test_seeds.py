@@ -13,7 +13,7 @@ def test_each_seed_learns_what_it_learns_alone(config, dataset):
     taken = []
     trained = SeedsProgram(config, dataset, [0, 3]).train(taken.append)
     assert taken == [16, 4]
-    assert trained.steps == 20
+    assert trained.total == 20
     assert trained.step_bytes > 0
     assert trained.images_per_second > 0
     for index, seed in enumerate([0, 3]):
