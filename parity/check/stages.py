@@ -15,7 +15,7 @@ import capsjax
 from parity.check import weights
 from parity.check.pairs import Arrays, Pair
 from train.learn.objective import Objective
-from train.report.recording import watch
+from train.report.recording import record
 
 FORWARD, LOSS, GRADIENT = "forward", "loss", "gradient"
 ADAM, TRAINING = "Adam alone", "training"
@@ -197,7 +197,7 @@ def watched_call(
     parts = ["features", "primary_caps", "class_caps"]
     if model.decoder is not None:
         parts.append("decoder")
-    watched = watch(model, parts)
+    watched = record(model, parts)
     output = objective.apply(model, images, labels, training=True)
 
     conv1 = watched["features"].result
@@ -242,7 +242,7 @@ def watched_parts(
         The stages under the names that `ModelReference` has for them.
     """
     model.train()
-    watched = watch(model, parts)
+    watched = record(model, parts)
     output = objective.apply(model, images, labels, training=True)
     stages: dict[str, jax.Array] = {}
     for name, part in watched.items():

@@ -15,11 +15,13 @@ from train.data import Dataset, Split
 from train.data.made import multi_mnist
 from train.data.sources import mnist
 from train.data.sources.idx_source import IdxSource
+from train.loop.loop import fit
+from train.presets import get_preset
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> FitConfig:
     """A network of a few thousand parameters for 8x8 images."""
     return FitConfig.of(
@@ -41,7 +43,7 @@ def config() -> FitConfig:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def dataset() -> Dataset:
     """Forty training and ten test images, 8x8, in three classes."""
     rng = np.random.default_rng(0)
@@ -53,6 +55,22 @@ def dataset() -> Dataset:
         )
 
     return Dataset("three", split(40), split(10), ("a", "b", "c"))
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small CapsNet that took two steps on the embedded digits; no test trains it.
+
+    Tests may evaluate it and leave more files there.
+    """
+    options = {"conv_features": 4, "primary_types": 2, "decoder_hidden": None}
+    digits = get_preset("digits")
+    config = digits.changed(
+        steps=2, batch_size=32, model_options={**digits.model.options, **options}
+    )
+    out = tmp_path_factory.mktemp("digits") / "run"
+    fit(config, out=out, devices=1)
+    return out
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from train.report.evaluate import load_state
+from train.report.loading import load_state
 from train.run.folder import load_run
 
 

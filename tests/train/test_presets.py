@@ -1,5 +1,6 @@
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 from flax import nnx
@@ -13,6 +14,7 @@ from train.learn.network import build_model
 from train.presets import describe_preset, get_preset, list_presets
 from train.system.errors import UserError
 
+ROOT = Path(__file__).parents[2]
 DIGITS = (8, 8, 1)
 SHAPES = {"digits": DIGITS, "multi_mnist": (36, 36, 1), "mnist-40x40": (40, 40, 1)}
 """Of the sets that are not made from official files alone; all have 10 classes."""
@@ -20,7 +22,8 @@ SHAPES = {"digits": DIGITS, "multi_mnist": (36, 36, 1), "mnist-40x40": (40, 40, 
 
 @pytest.mark.parametrize("name", list_presets())
 class TestEveryPreset:
-    def test_bears_its_name(self, name):
+    def test_has_a_file_of_its_name(self, name):
+        assert (ROOT / "train" / "presets" / f"{name.replace('-', '_')}.py").exists()
         assert get_preset(name).preset == name
 
     def test_describes_a_network_for_its_images(self, name):

@@ -1,16 +1,17 @@
 """`claims`: tries what papers say of capsule networks."""
 
-from argparse import Namespace
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from train.cli.command_line import argument, option
 from train.cli.common_options import DataDir
+from train.cli.words import positive
 
 
 def _names() -> str:
-    from train.study.claims.catalog import list_claims
+    from train.study.claims import list_claims
 
     return f"one of: {', '.join(list_claims())}"
 
@@ -29,15 +30,26 @@ class Claims(DataDir):
         "small: reduced networks for 10 minutes of two CPU cores, which prove nothing; paper: the "
         "paper's, for an accelerator",
     )
-    seeds: int = option(3, "networks of each kind, with the seeds 0 to N - 1", metavar="N")
+    seeds: int = option(
+        3, "networks of each kind, with the seeds 0 to N - 1", metavar="N", parse=positive
+    )
     out: Path | None = option(None, "folder (default: runs/claims/NAME-BUDGET)", metavar="DIR")
     overwrite: bool = option(False, "train anew what the folder has of other options")
 
     def run(self) -> int:
         """Trains what is missing, and writes and prints what was seen."""
-        from train.study.claims.runner import run
+        from train.study.claims import get_claim
+        from train.study.trial.runner import try_claim
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()
-        run(Namespace(**vars(self)), self.arguments)
+        try_claim(
+            get_claim(self.claim),
+            out=self.out or Path("runs") / "claims" / f"{self.claim}-{self.budget}",
+            command=shlex.join(["python", "-m", "train", *self.arguments]),
+            budget=self.budget,
+            seeds=self.seeds,
+            data_dir=self.data_dir,
+            overwrite=self.overwrite,
+        )
         return 0

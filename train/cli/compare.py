@@ -1,12 +1,13 @@
 """`compare`: trains networks and routings on the same data, and tells them apart."""
 
-from argparse import Namespace
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from train.cli.command_line import option, settings
 from train.cli.common_options import DataDir
+from train.cli.words import positive
 
 COMMON = (
     "epochs",
@@ -43,20 +44,34 @@ class Compare(DataDir):
         3,
         "networks of each kind, with the seeds 0 to N - 1, trained at once",
         metavar="N",
+        parse=positive,
     )
     out: Path = option(Path("runs/compare"), "folder of the tables and figures")
     robustness_examples: int = option(
-        2000, "test images that are turned, scaled, sheared, moved and made noisy", metavar="N"
+        2000,
+        "test images that are turned, scaled, sheared, moved and made noisy",
+        metavar="N",
+        parse=positive,
     )
     overwrite: bool = option(False, "measure anew what the folder has from other options")
     settings: dict[str, Any] = settings(COMMON)
 
     def run(self) -> int:
         """Trains what is missing, and writes and prints the tables."""
-        from train.study.compare.runner import run
+        from train.study.compare.runner import compare
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()
-        both = {name: self.settings.get(name) for name in ("steps", "epochs")}
-        run(Namespace(**vars(self), **both), self.arguments)
+        compare(
+            self.models,
+            self.routings,
+            self.datasets,
+            self.settings,
+            out=self.out,
+            command=shlex.join(["python", "-m", "train", *self.arguments]),
+            seeds=self.seeds,
+            robustness_examples=self.robustness_examples,
+            data_dir=self.data_dir,
+            overwrite=self.overwrite,
+        )
         return 0

@@ -70,12 +70,12 @@ class Evaluate(OfRuns, DataDir, Devices):
         return 0
 
     def _ensemble(self) -> int:
-        from train.report.ensemble import evaluate_together
+        from train.report.evaluate import evaluate_ensemble
 
         for name in ("devices", "routing_iterations", "inspect"):
             if getattr(self, name):
                 raise UserError(f"{flag(name)} is for a single run: leave it out, or the others.")
-        result = evaluate_together(
+        result = evaluate_ensemble(
             self.runs, dataset=self.dataset, data_dir=self.data_dir, which=self.checkpoint
         )
         if self.json:

@@ -23,9 +23,9 @@ class Show(DataDir):
 
     def run(self) -> int:
         """Draws, and prints the name of the file."""
-        from train.report.contact_sheet import show
+        from train.report.contact_sheet import write_contact_sheet
 
-        show(
+        write_contact_sheet(
             self.dataset,
             out=self.out,
             split=self.split,

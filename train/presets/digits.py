@@ -1,4 +1,4 @@
-"""A small CapsNet on the 8x8 digits that are embedded in scikit-learn: no network, no files.
+"""A small CapsNet on the 8x8 digits that are embedded in scikit-learn: nothing to download.
 
 Command: `python -m train fit digits`
 Hardware: 2 cores of an x86-64 CPU.

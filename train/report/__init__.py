@@ -1,1 +1,1 @@
-"""What was trained: measured again, used on images, looked into, drawn."""
+"""Reports on trained networks and on data: evaluation, predictions, a look inside, figures."""

@@ -1,4 +1,4 @@
-"""What a data set looks like: a contact sheet of its first images."""
+"""Contact sheets: the first images of a data set with the names of their classes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ MOST = 1000
 """Images on a sheet."""
 
 
-def show(
+def write_contact_sheet(
     name: str,
     *,
     out: Path,
@@ -24,7 +24,7 @@ def show(
     count: int = 60,
     data_dir: Path | None = None,
 ) -> None:
-    """Draws the first images of a data set.
+    """Draws the first images of a data set into a file.
 
     Args:
         name: of the data set.
@@ -45,16 +45,16 @@ def show(
     batch = examples.gather(np.arange(min(count, len(examples))))
     title = f"{name}, {split}: the first {len(batch.labels)} of {len(examples):,}"
     with writing(out):
-        write_figure(out, contact_sheet(batch, dataset.class_names, title))
+        write_figure(out, draw_contact_sheet(batch, dataset.class_names, title))
 
 
-def contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> Figure:
-    """A figure of images with the names of their classes, and below each its parts, if any.
+def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> Figure:
+    """Draws images with the names of their classes, and below each its parts, if any.
 
     Args:
         batch: the examples.
         class_names: a name for each class.
-        title: what the figure is of.
+        title: of the figure.
     """
     count = len(batch.labels)
     columns = min(COLUMNS, count)

@@ -1,23 +1,30 @@
-"""Measuring the network of a run again, on its own test images or on another set's."""
+"""Measuring the networks of runs again, on their own test images or on another set's."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 import capsjax
-from train.data import Examples, as_file_name, load_dataset
-from train.learn.network import build_model, in_test, require_room, structure, training_key
-from train.learn.objective import Objective
-from train.learn.optimizer import build_optimizer
+from train.data import Examples, as_file_name
+from train.learn.objective import Objective, is_right, predict
 from train.learn.own_routing import takes_iterations
-from train.learn.scoring import BATCH, Evaluation, evaluate_split
-from train.learn.step import data_mesh, make_evaluation_step, replicate
-from train.learn.update import AXIS, TrainState, initial_state
-from train.run.checkpoints import Checkpoints, Which
+from train.learn.scoring import Evaluation, evaluate_split
+from train.learn.step import make_evaluation_step
+from train.learn.update import TrainState
+from train.report.loading import (
+    evaluation_mesh,
+    lengths_of,
+    load_model,
+    load_state,
+    load_test_split,
+    model_of,
+)
+from train.run.checkpoints import Which
 from train.run.folder import Run, load_run
 from train.system.errors import UserError
 from train.system.files import finite_or_none, write_json, writing
@@ -60,7 +67,7 @@ def evaluate(
     name = dataset or run.config.data.dataset
     if test_examples is None and dataset is None:
         test_examples = run.config.data.test_examples
-    test = test_split(run, name, data_dir, test_examples)
+    test = load_test_split(run, name, data_dir, test_examples)
     graphdef, state = load_state(run, which, devices=devices)
     evaluation = _evaluate(run, graphdef, state, test, devices)
     result: dict[str, Any] = {
@@ -79,10 +86,76 @@ def evaluate(
         suffix += f"-{test_examples}-examples"
     with writing(folder):
         if inspect:
-            result["inspection"] = _inspect(run, state, test, evaluation)
-        run.evaluations.mkdir(exist_ok=True)
-        write_json(run.evaluations / f"{as_file_name(name)}-{which}{suffix}.json", result)
+            from train.report.figures import Tested  # figures take a second to import
+            from train.report.inspect import inspect as look
+
+            objective = Objective.of(run.config)
+            tested = Tested(model_of(run, state), objective, test, evaluation, run.class_names)
+            result["inspection"] = look(run, tested)
+        _keep(run, f"{as_file_name(name)}-{which}{suffix}", result)
     return result
+
+
+def evaluate_ensemble(
+    folders: Sequence[Path],
+    *,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    which: Which = "last",
+) -> dict[str, Any]:
+    """Measures the networks of several runs as one, and leaves the result in the first's folder.
+
+    The class is the one whose length is the longest in the mean over the networks. Each sees the
+    images as it was trained to.
+
+    Args:
+        folders: the runs, of the same classes and images.
+        dataset: name of another data set than the first run's.
+        data_dir: a folder with the data set's official files.
+        which: the newest checkpoint of each, or the one with its highest test accuracy.
+
+    Returns:
+        The names of what was measured, the `accuracy` of the ensemble, and the `accuracies` of
+        each network, in the order of `runs`.
+
+    Raises:
+        UserError: on bad input.
+
+    Reference:
+        S. Sabour, N. Frosst, G. E. Hinton, "Dynamic Routing Between Capsules", 2017,
+        arXiv:1710.09829, section 7 (seven networks on CIFAR-10).
+    """
+    runs = [load_run(folder) for folder in folders]
+    first = runs[0]
+    for run in runs[1:]:
+        _require_same_classes(first, run)
+    name = dataset or first.config.data.dataset
+    count = first.config.data.test_examples if dataset is None else None
+    test = load_test_split(first, name, data_dir, count)
+    images, labels, _ = test.gather(np.arange(len(test)))
+    of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
+
+    def accuracy(lengths: np.ndarray) -> float:
+        classes = jnp.asarray(labels)
+        return float(jnp.mean(is_right(predict(jnp.asarray(lengths), classes), classes)))
+
+    result = {
+        "runs": [str(run.folder) for run in runs],
+        "dataset": name,
+        "split": "test",
+        "checkpoint": which,
+        "examples": len(test),
+        "accuracy": accuracy(np.mean(of_each, axis=0)),
+        "accuracies": [accuracy(lengths) for lengths in of_each],
+    }
+    with writing(first.folder):
+        _keep(first, f"{as_file_name(name)}-{which}-{len(runs)}-networks", result)
+    return result
+
+
+def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
+    run.evaluations.mkdir(exist_ok=True)
+    write_json(run.evaluations / f"{name}.json", result)
 
 
 def _with_iterations(run: Run, iterations: int) -> Run:
@@ -92,81 +165,13 @@ def _with_iterations(run: Run, iterations: int) -> Run:
     if not has_routing or not takes_iterations(config.model.routing):
         what = config.model.routing if has_routing else config.model.name
         raise UserError(f"{what} has no routing iterations: leave --routing-iterations out.")
-    config = config.changed(routing_iterations=iterations)
-    return dataclasses.replace(run, config=config)
-
-
-def _inspect(run: Run, state: TrainState, test: Examples, evaluation: Evaluation) -> dict[str, Any]:
-    from train.report.inspect import inspect  # figures take a second to import
-
-    graphdef = structure(run.config, run.image_shape, run.num_classes)
-    model = in_test(nnx.merge(graphdef, state.weights, state.model_state))
-    title = f"{run.config.preset}, {run.config.model.routing}, {evaluation.metrics['accuracy']:.2%}"
-    objective = Objective.of(run.config)
-    return inspect(model, objective, test, run.class_names, run.figures, title)
-
-
-def load_state(
-    run: Run, which: Which, *, devices: int | None = None
-) -> tuple[nnx.GraphDef, TrainState]:
-    """Loads a checkpoint of a run: the network's structure and its training state.
-
-    Raises:
-        UserError: if there is no checkpoint that can be read.
-    """
-    require_room(run.config, run.image_shape, run.num_classes)
-    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        model = build_model(run.config, run.image_shape, run.num_classes, axis=AXIS)
-        graphdef, state = initial_state(
-            model,
-            build_optimizer(run.config),
-            training_key(run.config),
-            averaged=run.config.optimizer.ema_decay is not None,
-        )
-        return graphdef, checkpoints.load(replicate(state, _mesh(devices)), which)
-
-
-def load_model(run: Run, which: Which) -> nnx.Module:
-    """Loads the network of a run, on one device.
-
-    Raises:
-        UserError: if there is no checkpoint that can be read.
-    """
-    _, state = load_state(run, which, devices=1)
-    graphdef = structure(run.config, run.image_shape, run.num_classes)
-    return in_test(nnx.merge(graphdef, state.weights, state.model_state))
-
-
-def _mesh(devices: int | None) -> jax.sharding.Mesh:
-    count = len(jax.local_devices()) if devices is None else devices
-    return data_mesh(-(-BATCH // max(count, 1)) * count, devices)
-
-
-def test_split(run: Run, name: str, data_dir: Path | None, count: int | None) -> Examples:
-    """The test split of a data set that a run's network can be measured on.
-
-    Args:
-        run: the run.
-        name: of the data set.
-        data_dir: a folder with the data set's official files.
-        count: how many of its examples, the first; all if not given.
-
-    Raises:
-        UserError: if there is no such set, it cannot be had, or its images or classes do not fit.
-    """
-    dataset = load_dataset(name, data_dir=data_dir)
-    if dataset.image_shape != run.image_shape or dataset.num_classes != run.num_classes:
-        raise UserError(
-            f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
-            f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
-        )
-    return dataset.limited(test=count).test
+    return dataclasses.replace(run, config=config.changed(routing_iterations=iterations))
 
 
 def _evaluate(
     run: Run, graphdef: nnx.GraphDef, state: TrainState, test: Examples, devices: int | None
 ) -> Evaluation:
-    mesh = _mesh(devices)
+    mesh = evaluation_mesh(devices)
     step = make_evaluation_step(
         graphdef,
         Objective.of(run.config),
@@ -174,3 +179,13 @@ def _evaluate(
         mesh=mesh,
     )
     return evaluate_split(step, state, test, mesh)
+
+
+def _require_same_classes(first: Run, other: Run) -> None:
+    for what in ("image_shape", "class_names"):
+        ours, theirs = getattr(first, what), getattr(other, what)
+        if ours != theirs:
+            raise UserError(
+                f"{other.folder} has {what.replace('_', ' ')} {theirs}, but {first.folder} has "
+                f"{ours}: only runs that agree in it can be measured as one."
+            )

@@ -1,7 +1,7 @@
-"""The pictures of a run: one function a figure, each writes one PNG."""
+"""The figures of a run, and what figures of studies have in common."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,17 +10,54 @@ import numpy as np
 from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from train.data import Batch, Examples
-from train.learn.objective import Objective, is_right, predict
+from train.learn.objective import Objective
 from train.learn.scoring import Evaluation
 from train.run.folder import Run
+from train.system.files import write_figure
 
 OFFSETS = np.linspace(-0.25, 0.25, 11)
 """What is added to a dimension of a class capsule in the paper's Figure 4."""
 
+COLUMNS = 16
+"""Images in a row of reconstructions, at most."""
+
 _RIGHT, _WRONG = "#2a7f3f", "#b3261e"
 _TRAIN, _TEST = "#6b7f99", "#c2571a"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A trained network and the images that it was tested on.
+
+    Attributes:
+        model: the network.
+        objective: knows how images are normalised.
+        test: the test split.
+        evaluation: the network's result on it.
+        class_names: a name for each class.
+    """
+
+    model: Any
+    objective: Objective
+    test: Examples
+    evaluation: Evaluation
+    class_names: Sequence[str]
+
+    def output(self, chosen: np.ndarray) -> tuple[Batch, Any]:
+        """At most `COLUMNS` examples, normalised, and the network's output for them."""
+        # As many each time: the network is compiled once.
+        batch = jax.tree.map(jnp.asarray, self.test.gather(np.resize(chosen, COLUMNS)))
+        batch = self.objective.normalise_batch(batch, jnp.dtype(jnp.float32))
+        both = (batch, _apply(self.model, self.objective, batch))
+        return jax.tree.map(lambda array: array[: len(chosen)], both)
+
+
+@nnx.jit(static_argnames="objective")
+def _apply(model: nnx.Module, objective: Objective, batch: Batch) -> Any:
+    return objective.apply(model, batch.images, batch.labels, training=False)
 
 
 def draw_run(
@@ -42,35 +79,29 @@ def draw_run(
     Raises:
         OSError: if a figure cannot be written.
     """
-    run.figures.mkdir(exist_ok=True)
+    names = run.class_names
     title = (
         f"{run.config.preset}, {evaluation.metrics['accuracy']:.2%} of {len(test):,} test images"
     )
-    draw_curves(run.figures / "curves.png", rows, title)
-    several = test.labels_per_image > 1
-    if not several:
-        draw_confusion(
-            run.figures / "confusion.png",
-            evaluation.labels,
-            evaluation.predictions,
-            run.class_names,
-            title,
-        )
-    if getattr(model, "decoder", None) is None:
-        return
-    objective = Objective.of(run.config)
-    draw = draw_overlaps if several else draw_reconstructions
-    draw(run.figures / "reconstructions.png", model, objective, test, evaluation, run.class_names)
-    draw_dimensions(run.figures / "dimensions.png", model, objective, test, run.class_names)
+    figures = {"curves": draw_curves(rows, title)}
+    if test.labels_per_image == 1:
+        labels, predictions = evaluation.labels, evaluation.predictions
+        figures["confusion"] = draw_confusion(labels, predictions, names, title)
+    if getattr(model, "decoder", None) is not None:
+        tested = Tested(model, Objective.of(run.config), test, evaluation, names)
+        figures["reconstructions"] = draw_reconstructions(tested)
+        figures["dimensions"] = draw_dimensions(tested)
+    run.figures.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        write_figure(run.figures / f"{name}.png", figure)
 
 
-def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Draws loss and error against the step, for training batches and the test split.
 
     Args:
-        path: the PNG.
         rows: the lines of a `metrics.jsonl`.
-        title: what the figure is of.
+        title: of the figure.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)
@@ -92,24 +123,19 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, Any]], title: str) -> No
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
 def draw_confusion(
-    path: Path,
-    labels: np.ndarray,
-    predictions: np.ndarray,
-    class_names: Sequence[str],
-    title: str,
-) -> None:
+    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], title: str
+) -> Figure:
     """Draws which class was taken for which.
 
     Args:
-        path: the PNG.
         labels: integers `[n]`.
         predictions: integers `[n]`.
         class_names: a name for each class.
-        title: what the figure is of.
+        title: of the figure.
     """
     count = len(class_names)
     table = np.zeros((count, count), np.int64)
@@ -123,187 +149,109 @@ def draw_confusion(
     axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
     if count <= 30:
         for row, column in zip(*np.nonzero(table), strict=True):
-            dark = shares[row, column] > 0.3
-            axes.text(
-                column,
-                row,
-                f"{table[row, column]}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if dark else "black",
-            )
+            colour = "white" if shares[row, column] > 0.3 else "black"
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
+            axes.text(column, row, f"{table[row, column]}", **style)
         longest = max(map(len, class_names))
         axes.set_xticks(range(count), class_names, rotation=90 if longest > 2 else 0)
         axes.set_yticks(range(count), class_names)
     axes.set(xlabel="predicted class", ylabel="true class", title=title)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def draw_reconstructions(
-    path: Path,
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    evaluation: Evaluation,
-    class_names: Sequence[str],
-    columns: int = 16,
-) -> None:
-    """Draws test images, their reconstructions, and below them images that were misjudged.
+def draw_reconstructions(tested: Tested) -> Figure:
+    """Draws test images, how a decoder reconstructs them, and what they are taken for.
 
-    Args:
-        path: the PNG.
-        model: a network with a decoder.
-        objective: how images are normalised.
-        test: the test split.
-        evaluation: the network's result on it.
-        class_names: a name for each class.
-        columns: how many images a row has.
+    Above are the first test images, or, where each shows several objects, the first that are judged
+    right; below, images that are misjudged. Overlapping objects are drawn as in Figure 5 of Sabour,
+    Frosst and Hinton 2017, arXiv:1710.09829: the image; its parts, red and green; and the
+    reconstructions of the two classes that are most present, in the same colours.
     """
-    wrong = evaluation.wrong[:columns]
-    groups = [("first test images", np.arange(min(columns, len(test))))]
-    if len(wrong):
-        groups.append(("misjudged", wrong))
-    figure = Figure(figsize=(0.9 * columns, 2.5 * len(groups)), layout="constrained")
+    wrong = tested.evaluation.wrong
+    every = np.arange(len(tested.evaluation.labels))
+    several = tested.test.labels_per_image > 1
+    first = ("judged right", np.setdiff1d(every, wrong)) if several else ("first images", every)
+    groups = [first, ("misjudged: classes → predicted ones", wrong)]
+    groups = [(title, chosen[:COLUMNS]) for title, chosen in groups if len(chosen)]
+    size = (0.9 * COLUMNS, (3.4 if several else 2.5) * len(groups))
+    figure = Figure(figsize=size, layout="constrained")
     all_axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
     for axes, (title, chosen) in zip(all_axes, groups, strict=True):
-        images = objective.normalise(jnp.asarray(test.gather(chosen).images), jnp.float32)
-        decoded = _apply(model, images).reconstruction
-        centres = _show_grid(axes, np.stack([images, decoded]), objective)
-        axes.set_title(f"{title}, and how they are reconstructed", fontsize=11, pad=20)
-        axes.set_yticks(centres[0], ["image", "decoded"], fontsize=8)
-        _tell_judgements(axes, centres[1], evaluation, chosen, class_names)
-    figure.savefig(path, dpi=120)
-
-
-def draw_overlaps(
-    path: Path,
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    evaluation: Evaluation,
-    class_names: Sequence[str],
-    columns: int = 16,
-) -> None:
-    """Draws overlapping objects, and over each other what the network takes for them.
-
-    Figure 5 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829: the image; its parts, red and
-    green; and the reconstructions of the two classes that are most present, in the same colours.
-    Rows of images that are judged right, and of images that are not.
-
-    Args:
-        path: the PNG.
-        model: a network with a decoder.
-        objective: how images are normalised.
-        test: the test split, its images of two classes each.
-        evaluation: the network's result on it.
-        class_names: a name for each class.
-        columns: how many images a row has.
-    """
-    wrong = evaluation.wrong
-    right = np.setdiff1d(np.arange(len(evaluation.labels)), wrong)
-    groups = [
-        ("judged right", right[:columns]),
-        ("misjudged: classes → predicted ones", wrong[:columns]),
-    ]
-    groups = [(title, chosen) for title, chosen in groups if len(chosen)]
-    figure = Figure(figsize=(0.9 * columns, 3.4 * len(groups)), layout="constrained")
-    all_axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
-    for axes, (title, chosen) in zip(all_axes, groups, strict=True):
-        batch = objective.normalise_batch(test.gather(chosen), jnp.dtype(jnp.float32))
-        labels = evaluation.labels[chosen]
-        decoded = _apply_to_several(model, objective, batch._replace(labels=jnp.asarray(labels)))
-        # What is predicted and present has the colour that its part has.
-        shown = labels if objective.mask_in_test == "label" else evaluation.predictions[chosen]
-        swapped = np.any(shown == labels[:, ::-1], axis=1)
-        decoded = np.where(swapped[:, None, None, None, None], decoded[:, ::-1], decoded)
-        rows = [np.asarray(batch.images), _in_two_colours(batch.parts), _in_two_colours(decoded)]
-        rows[0] = np.repeat(rows[0].mean(axis=-1, keepdims=True), 3, axis=-1)
-        centres = _show_grid(axes, np.stack(rows), objective)
+        rows = _picture_rows(tested, chosen)
+        centres = _show_grid(axes, np.stack(list(rows.values())), tested.objective)
         axes.set_title(title, fontsize=11, pad=20)
-        axes.set_yticks(centres[0], ["image", "parts", "decoded"], fontsize=8)
-        _tell_judgements(axes, centres[1], evaluation, chosen, class_names)
-    figure.savefig(path, dpi=120)
+        axes.set_yticks(centres[0], rows, fontsize=8)
+        _write_judgements(axes, centres[1], tested, chosen)
+    return figure
+
+
+def _picture_rows(tested: Tested, chosen: np.ndarray) -> dict[str, np.ndarray]:
+    """Normalised pictures of the chosen images `[n, height, width, channels]`, by their row."""
+    batch, output = tested.output(chosen)
+    images, decoded = np.asarray(batch.images), np.asarray(output.reconstruction)
+    if batch.parts is None:
+        return {"image": images, "decoded": decoded}
+    labels = tested.evaluation.labels[chosen]
+    # What is predicted and present has the colour that its part has.
+    by_label = tested.objective.mask_in_test == "label"
+    shown = labels if by_label else tested.evaluation.predictions[chosen]
+    swapped = np.any(shown == labels[:, ::-1], axis=1)
+    decoded = np.where(swapped[:, None, None, None, None], decoded[:, ::-1], decoded)
+    return {
+        "image": np.repeat(images.mean(axis=-1, keepdims=True), 3, axis=-1),
+        "parts": _in_two_colours(batch.parts),
+        "decoded": _in_two_colours(decoded),
+    }
 
 
 def _in_two_colours(parts: Any) -> np.ndarray:
     """Two images each, `[n, 2, height, width, channels]`, as the red and the green of one."""
-    grey = np.asarray(parts).mean(axis=-1)
-    return np.stack([grey[:, 0], grey[:, 1], np.minimum(grey[:, 0], grey[:, 1])], axis=-1)
+    red, green = np.moveaxis(np.asarray(parts).mean(axis=-1), 1, 0)
+    return np.stack([red, green, np.minimum(red, green)], axis=-1)
 
 
-@nnx.jit(static_argnames="objective")
-def _apply_to_several(model: nnx.Module, objective: Objective, batch: Batch) -> Any:
-    return objective.apply(model, batch.images, batch.labels, training=False).reconstruction
-
-
-def _tell_judgements(
-    axes: Axes,
-    centres: np.ndarray,
-    evaluation: Evaluation,
-    chosen: np.ndarray,
-    class_names: Sequence[str],
-) -> None:
+def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: np.ndarray) -> None:
     """Writes above each column which classes the image shows, and which it is taken for."""
+    evaluation, names, wrong = tested.evaluation, tested.class_names, tested.evaluation.wrong
+    texts = []
+    for index in chosen:
+        labels, predicted = np.atleast_1d(evaluation.labels[index], evaluation.predictions[index])
+        text = ", ".join(names[label] for label in labels)
+        if index in wrong:
+            text += f" → {', '.join(names[label] for label in predicted)}"
+        texts.append(text)
     axes.xaxis.tick_top()
-    labels, predictions = evaluation.labels[chosen], evaluation.predictions[chosen]
-    texts = [
-        _judgement(np.atleast_1d(label), np.atleast_1d(predicted), class_names)
-        for label, predicted in zip(labels, predictions, strict=True)
-    ]
     tilted: dict[str, Any] = {"rotation": 25, "ha": "left"} if max(map(len, texts)) > 10 else {}
     axes.set_xticks(centres, texts, fontsize=8, **tilted)
-    wrong = np.isin(chosen, evaluation.wrong)
-    for text, is_wrong in zip(axes.get_xticklabels(), wrong, strict=True):
-        text.set_color(_WRONG if is_wrong else _RIGHT)
+    for label, index in zip(axes.get_xticklabels(), chosen, strict=True):
+        label.set_color(_WRONG if index in wrong else _RIGHT)
 
 
-def _judgement(labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str]) -> str:
-    names = ", ".join(class_names[label] for label in labels)
-    if np.array_equal(np.sort(labels), np.sort(predicted)):
-        return names
-    return f"{names} → {', '.join(class_names[label] for label in predicted)}"
-
-
-def draw_dimensions(
-    path: Path,
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    class_names: Sequence[str],
-) -> None:
+def draw_dimensions(tested: Tested) -> Figure:
     """Draws what each dimension of a class capsule stands for.
 
     The capsule of the first test image that is recognised is decoded with one of its dimensions
     moved at a time: Figure 4 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829.
-
-    Args:
-        path: the PNG.
-        model: a network with a decoder.
-        objective: how images are normalised.
-        test: the test split.
-        class_names: a name for each class.
     """
-    first = test.gather(np.arange(min(64, len(test))))
-    output = _apply(model, objective.normalise(jnp.asarray(first.images), jnp.float32))
-    labels = jnp.asarray(first.labels)
-    predictions = predict(output.lengths, labels)
-    recognised = np.flatnonzero(is_right(predictions, labels))
-    chosen = int(recognised[0]) if len(recognised) else 0
-    label = int(np.atleast_1d(predictions[chosen])[0])
-    grid = decode_dimensions(model, output.capsules.pose[chosen], label)
+    evaluation = tested.evaluation
+    recognised = np.setdiff1d(np.arange(len(evaluation.labels)), evaluation.wrong)
+    chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
+    label = int(np.ravel(evaluation.predictions[chosen])[0])
+    pose = tested.output(chosen)[1].capsules.pose[0]
+    grid = np.asarray(decode_dimensions(tested.model, pose, label))
 
     dims, moves = grid.shape[:2]
     figure = Figure(figsize=(0.7 * moves + 1.2, 0.7 * dims + 1.0), layout="constrained")
     axes = figure.subplots()
-    centres = _show_grid(axes, np.asarray(grid), objective)
+    centres = _show_grid(axes, grid, tested.objective)
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
     axes.set_xticks(centres[1], [f"{offset:+.2f}" for offset in OFFSETS], fontsize=8)
     axes.set_yticks(centres[0], [f"{dimension}" for dimension in range(1, dims + 1)], fontsize=9)
     axes.set(ylabel="dimension", xlabel="added to it")
-    axes.xaxis.set_label_position("top")
-    axes.set_title(f"class {class_names[label]}: each dimension of its capsule, moved", fontsize=11)
-    figure.savefig(path, dpi=120)
+    title = f"class {tested.class_names[label]}: each dimension of its capsule, moved"
+    axes.set_title(title, fontsize=11)
+    return figure
 
 
 def decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
@@ -324,11 +272,6 @@ def decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
     mask = jnp.broadcast_to(jax.nn.one_hot(label, classes), (moved[..., 0].size, classes))
     poses = jnp.broadcast_to(moved.reshape(-1, 1, dim), (*mask.shape, dim))
     return model.decoder(poses, mask).reshape(dim, len(OFFSETS), *model.decoder.image_shape)
-
-
-@nnx.jit
-def _apply(model: nnx.Module, images: jax.Array) -> Any:
-    return model(images)
 
 
 def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
@@ -352,3 +295,29 @@ def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.n
         np.arange(rows) * (height + gap) + (height - 1) / 2,
         np.arange(columns) * (width + gap) + (width - 1) / 2,
     )
+
+
+def mark_seeds(
+    axes: Axes, labels: Sequence[str], values: Sequence[Sequence[float]], colour: str
+) -> dict[str, Line2D]:
+    """Draws a line of the figure for each label: a dot for each seed, and a bar at their mean.
+
+    Args:
+        axes: where to; the first label is at the top, at the place `len(labels) - 1`.
+        labels: of the lines.
+        values: of each line, a value a seed.
+        colour: of the dots.
+
+    Returns:
+        A dot and a bar by what they mean, for a legend.
+    """
+    marks: dict[str, Line2D] = {}
+    places = range(len(labels))[::-1]
+    for place, of_seeds in zip(places, values, strict=True):
+        seeds = axes.plot(of_seeds, [place] * len(of_seeds), "o", color=colour, markersize=5)
+        mean = axes.plot([np.mean(of_seeds)], [place], "|", color="black", markersize=15)
+        marks = {"a seed": seeds[0], "mean": mean[0]}
+    axes.set_yticks(places, labels, fontsize=9)
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.grid(axis="x", alpha=0.3)
+    return marks

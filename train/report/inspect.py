@@ -1,9 +1,8 @@
-"""Looking inside a trained network: what its routing does, as numbers and as figures."""
+"""Looking inside a trained network: what its routing does, in numbers and figures."""
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 import capsjax
-from train.data import Batch, Examples, centre_crop
+from train.data import Batch, centre_crop
 from train.learn.objective import Objective
-from train.report.recording import member, watch
+from train.report.figures import Tested
+from train.report.recording import member, record
+from train.run.folder import Run
 from train.system.errors import UserError
-from train.system.files import finite_or_none
+from train.system.files import finite_or_none, write_figure
 
 EXAMPLES = 256
 """Test images that are looked at, the first."""
@@ -29,50 +30,48 @@ CLASSES = "class_caps"
 """The name of the layer of class capsules in every network."""
 
 
-class Seen(NamedTuple):
-    """What a layer was given, and what it made of it where it was called iteration by iteration.
-
-    Attributes:
-        arguments: of its call.
-        steps: arguments and result of every call of its `step`.
-    """
-
-    arguments: tuple[Any, ...]
-    steps: list[tuple[tuple[Any, ...], Any]]
+Calls = dict[str, tuple[tuple[Any, ...], list[tuple[tuple[Any, ...], Any]]]]
+"""By the name of a layer the arguments of its call, and arguments and result of each of its steps,
+where it is called iteration by iteration."""
 
 
-def look_inside(
-    model: nnx.Module, objective: Objective, images: np.ndarray
-) -> tuple[dict[str, Seen], Any]:
-    """Runs a network on images, its layers of routed capsules under watch.
+def inspect(run: Run, tested: Tested) -> dict[str, Any]:
+    """Looks into the layers of a run's network on test images, and draws what is there.
 
     Args:
-        model: the network.
-        objective: knows how images are normalised.
-        images: uint8 `[n, height, width, channels]`.
+        run: into whose figures `routing.png` and, for a CapsNet, `parts.png` go.
+        tested: its network and the images.
 
     Returns:
-        By the name of each layer what it was given, and the network's output.
+        By the name of each layer the fields of `capsjax.Inspected` as plain values.
 
     Raises:
-        UserError: the network has no such layers.
+        UserError: the network has no layer to look into, or its routing cannot show its work.
+        OSError: a figure cannot be written.
     """
-    names = routed_layers(model)
-    if not names:
-        raise UserError(f"{type(model).__name__} has no layer of routed capsules to look into.")
-    graphdef, state = nnx.split(model)
-
-    @jax.jit
-    def run(state: Any, images: jax.Array) -> tuple[list[Seen], Any]:
-        looked_at = nnx.merge(graphdef, state)
-        watched = watch(looked_at, names)
-        unlabelled = jnp.zeros(len(images), jnp.int32)
-        normalised = objective.normalise(images, jnp.float32)
-        output = objective.apply(looked_at, normalised, unlabelled, training=False)
-        return [Seen(part.arguments, part.steps) for part in watched.values()], output
-
-    seen, output = run(state, jnp.asarray(images))
-    return dict(zip(names, seen, strict=True)), output
+    model, objective = tested.model, tested.objective
+    some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
+    inspected, calls, output = look_inside(model, objective, jnp.asarray(some.images))
+    inspected = jax.device_get(inspected)
+    accuracy = tested.evaluation.metrics["accuracy"]
+    title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
+    run.figures.mkdir(exist_ok=True)
+    figure = draw_routing(inspected, np.asarray(output.lengths), title)
+    write_figure(run.figures / "routing.png", figure)
+    primary = getattr(model, "primary_caps", None)
+    if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
+        if objective.crop is not None:
+            some = some._replace(images=centre_crop(some.images, objective.crop))
+        below = calls[CLASSES][0][0]
+        figure = draw_parts(model, output, below, some, run.class_names, title)
+        write_figure(run.figures / "parts.png", figure)
+    return {
+        name: {
+            field: np.asarray(value).tolist() if np.ndim(value) else finite_or_none(float(value))
+            for field, value in of_layer._asdict().items()
+        }
+        for name, of_layer in inspected.items()
+    }
 
 
 def routed_layers(model: nnx.Module) -> list[str]:
@@ -85,59 +84,50 @@ def routed_layers(model: nnx.Module) -> list[str]:
     return sorted(named, key=lambda name: (name == CLASSES, name))
 
 
-def inspect(
-    model: nnx.Module,
-    objective: Objective,
-    test: Examples,
-    class_names: Sequence[str],
-    folder: Path,
-    title: str,
-) -> dict[str, Any]:
-    """Looks into the layers of a network on test images, and draws what is there.
+def look_inside(
+    model: nnx.Module, objective: Objective, images: jax.Array
+) -> tuple[dict[str, capsjax.Inspected], Calls, Any]:
+    """Runs a network on images and inspects its routed layers.
 
     Args:
         model: the network.
         objective: knows how images are normalised.
-        test: the test split.
-        class_names: a name for each class.
-        folder: where `routing.png` and, for a CapsNet, `parts.png` go.
-        title: what the figures are of.
+        images: uint8 `[n, height, width, channels]`.
 
     Returns:
-        By the name of each layer the fields of `capsjax.Inspected` as plain values.
+        What each layer does and what it was given, by its name; and the network's output.
 
     Raises:
-        UserError: the network has no layer to look into, or its routing cannot show its work.
-        OSError: a figure cannot be written.
+        UserError: the network has no such layers, or a routing cannot show its work.
     """
-    some = test.gather(np.arange(min(EXAMPLES, len(test))))
-    layers, output = look_inside(model, objective, some.images)
+    names = routed_layers(model)
+    if not names:
+        raise UserError(f"{type(model).__name__} has no layer of routed capsules to look into.")
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    def run(state: Any, images: jax.Array) -> tuple[Calls, Any]:
+        recorded = nnx.merge(graphdef, state)
+        recorders = record(recorded, names)
+        unlabelled = jnp.zeros(len(images), jnp.int32)
+        normalised = objective.normalise(images, jnp.float32)
+        output = objective.apply(recorded, normalised, unlabelled, training=False)
+        return {name: (part.arguments, part.steps) for name, part in recorders.items()}, output
+
+    calls, output = run(state, images)
     try:
-        inspected = {
-            name: jax.device_get(_inspected(member(model, name), seen))
-            for name, seen in layers.items()
-        }
+        inspected = {name: _inspected(member(model, name), *call) for name, call in calls.items()}
     except ValueError as error:
         raise UserError(f"{error}.") from error
-    folder.mkdir(exist_ok=True)
-    draw_routing(folder / "routing.png", inspected, np.asarray(output.lengths), title)
-    if objective.crop is not None:
-        some = some._replace(images=centre_crop(some.images, objective.crop))
-    primary = getattr(model, "primary_caps", None)
-    if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
-        below = layers[CLASSES].arguments[0]
-        draw_parts(folder / "parts.png", model, output, below, some, class_names, title)
-    return {name: _plain(of_layer) for name, of_layer in inspected.items()}
+    return inspected, calls, output
 
 
-def _inspected(layer: Any, seen: Seen) -> capsjax.Inspected:
+def _inspected(layer: Any, arguments: tuple[Any, ...], steps: Sequence[Any]) -> capsjax.Inspected:
     """Looks into a layer, on as many images as there is room for."""
-    if seen.steps:
-        below, steps = zip(*((arguments[0], step) for arguments, step in seen.steps), strict=True)
-        look: Any = functools.partial(capsjax.inspect_steps, layer)
-        given: Any = (below, steps)
-    else:
-        look, given = functools.partial(capsjax.inspect_layer, layer), seen.arguments
+    look, given = functools.partial(capsjax.inspect_layer, layer), arguments
+    if steps:
+        look = functools.partial(capsjax.inspect_steps, layer)
+        given = tuple(zip(*((below, made) for (below, *_), made in steps), strict=True))
     pose = jax.tree.leaves(given)[0]  # what comes first in Capsules
     votes = jax.eval_shape(layer.votes, pose)
     of_image = votes.size // len(pose) * votes.dtype.itemsize
@@ -145,23 +135,15 @@ def _inspected(layer: Any, seen: Seen) -> capsjax.Inspected:
     return jax.jit(look)(*jax.tree.map(lambda x: x[:count], given))
 
 
-def _plain(inspected: capsjax.Inspected) -> dict[str, Any]:
-    return {
-        name: np.asarray(value).tolist() if np.ndim(value) else finite_or_none(float(value))
-        for name, value in inspected._asdict().items()
-    }
-
-
 def draw_routing(
-    path: Path, inspected: Mapping[str, capsjax.Inspected], lengths: np.ndarray, title: str
-) -> None:
+    inspected: Mapping[str, capsjax.Inspected], lengths: np.ndarray, title: str
+) -> Figure:
     """Draws entropy, agreement and change of each layer by iteration, and how present classes are.
 
     Args:
-        path: the PNG.
         inspected: of each layer, by its name.
         lengths: `[n, classes]`.
-        title: what the figure is of.
+        title: of the figure.
     """
     figure = Figure(figsize=(16, 3.6), layout="constrained")
     entropy, agree, coupling, pose, present = figure.subplots(1, 5)
@@ -192,84 +174,67 @@ def draw_routing(
     present.set(title="Class capsules", xlabel="length", yscale="log")
     present.legend(fontsize=8)
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def draw_parts(
-    path: Path,
     model: Any,
     output: Any,
     below: capsjax.Capsules,
     some: Batch,
     class_names: Sequence[str],
     title: str,
-) -> None:
+) -> Figure:
     """Draws which parts of an image the winning class capsule is made of, for four images.
 
     A line goes from each of the primary capsules that give it most (coupling times length) to the
     class; a square is what such a capsule sees of the image.
 
     Args:
-        path: the PNG.
         model: a `CapsNet` whose capsules are numbered position by position.
         output: of the network for these images.
         below: its primary capsules.
         some: the images.
         class_names: a name for each class.
-        title: what the figure is of.
+        title: of the figure.
     """
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = figure.subplots(1, 4)
     types = model.primary_caps.types
-    rows, side, step = _receptive_fields(model, some.images.shape[1:3])
+    columns, side, stride = _receptive_fields(model, some.images.shape[1])
     labels = some.labels.reshape(len(some.labels), -1)[:, 0]  # of several, the first
     shown = [int(np.argmax(labels == label)) for label in np.unique(labels)[:4]]
+    height, width = some.images.shape[1:3]
+    top = (width / 2 - 0.5, -0.28 * height)
     for axes, index in zip(panels, shown, strict=False):
         lengths = np.asarray(output.lengths[index])
         best = int(lengths.argmax())
         given = np.asarray(output.coupling[index, :, best] * below.activation[index])
         axes.imshow(some.images[index].mean(axis=-1), cmap="gray_r")
-        height, width = some.images.shape[1:3]
-        top = (width / 2 - 0.5, -0.28 * height)
         for capsule in np.argsort(given)[::-1][:SHOWN_PARTS]:
-            y, x = divmod(int(capsule) // types, rows[1])
-            left, upper = x * step - 0.5, y * step - 0.5
-            share = float(given[capsule] / given.max()) if given.max() > 0 else 0.0
-            strength = 0.2 + 0.8 * share
-            axes.add_patch(
-                Rectangle(
-                    (left, upper), side, side, fill=False, edgecolor="#2f6690", alpha=strength
-                )
-            )
-            centre = (left + side / 2, upper + side / 2)
-            axes.add_patch(
-                ConnectionPatch(centre, top, "data", "data", color="#c2571a", alpha=strength)
-            )
-        axes.text(
-            *top,
-            f"{class_names[best]}  ({lengths[best]:.2f})",
-            ha="center",
-            va="bottom",
-            fontsize=11,
-        )
+            y, x = divmod(int(capsule) // types, columns)
+            corner = (x * stride - 0.5, y * stride - 0.5)
+            centre = (corner[0] + side / 2, corner[1] + side / 2)
+            alpha = 0.2 + 0.8 * float(given[capsule] / given.max() if given.max() > 0 else 0)
+            square = Rectangle(corner, side, side, fill=False, edgecolor="#2f6690", alpha=alpha)
+            axes.add_patch(square)
+            line = ConnectionPatch(centre, top, "data", "data", color="#c2571a", alpha=alpha)
+            axes.add_patch(line)
+        name = f"{class_names[best]}  ({lengths[best]:.2f})"
+        axes.text(*top, name, ha="center", va="bottom", fontsize=11)
         axes.set_xlim(-0.5, width - 0.5)
         axes.set_ylim(height - 0.5, -0.45 * height)
-        axes.set_axis_off()
-    for axes in panels[len(shown) :]:
+    for axes in panels:
         axes.set_axis_off()
     figure.suptitle(f"{title}: the {SHOWN_PARTS} parts that give the winning class most")
-    figure.savefig(path, dpi=110)
+    return figure
 
 
-def _receptive_fields(model: Any, size: Sequence[int]) -> tuple[tuple[int, int], int, int]:
-    """Rows and columns of the grid of primary capsules, the side of what each sees, the steps."""
-    first, second = model.features.conv, model.primary_caps.conv
-    (k1, _), (k2, _) = first.kernel_size, second.kernel_size
-    s1, s2 = _stride(first), _stride(second)
+def _receptive_fields(model: Any, height: int) -> tuple[int, int, int]:
+    """Columns of the grid of primary capsules, the side of what each sees, and their distance."""
+    convs = (model.features.conv, model.primary_caps.conv)
+    k1, k2 = (conv.kernel_size[0] for conv in convs)
+    s1, s2 = (int(np.ravel(conv.strides)[0]) for conv in convs)
     positions = model.primary_caps.num_capsules // model.primary_caps.types
-    rows = ((size[0] - k1) // s1 + 1 - k2) // s2 + 1
-    return (rows, positions // rows), k1 + (k2 - 1) * s1, s1 * s2
-
-
-def _stride(conv: Any) -> int:
-    return conv.strides if isinstance(conv.strides, int) else conv.strides[0]
+    rows = ((height - k1) // s1 + 1 - k2) // s2 + 1
+    return positions // rows, k1 + (k2 - 1) * s1, s1 * s2

@@ -1,22 +1,16 @@
-"""What the network of a run sees in image files."""
+"""Classifying image files with the network of a run."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from train.config.fit_config import FitConfig
 from train.data import labels_per_image
 from train.data.formats.images import is_dark_on_light, read_image
-from train.learn.objective import Objective
-from train.report.evaluate import load_model
+from train.report.loading import lengths_of, load_model
 from train.run.checkpoints import Which
 from train.run.folder import load_run
-
-_BATCH = 64
 
 
 def predict(
@@ -41,44 +35,21 @@ def predict(
     """
     run = load_run(folder)
     images = [read_image(path, run.image_shape, invert=invert) for path in paths]
-    lengths = lengths_of(load_model(run, which), run.config, np.stack(images))
+    of_images = lengths_of(load_model(run, which), run.config, np.stack(images))
     several = labels_per_image(run.config.data.dataset)
-    return [
-        _result(path, image, row, run.class_names, several)
-        for path, image, row in zip(paths, images, lengths, strict=True)
-    ]
-
-
-def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
-    """How present a network finds each class in images.
-
-    Args:
-        model: the network, set to normalise as it has learned to.
-        config: its configuration, which says how it sees images.
-        images: uint8 `[n, height, width, channels]`.
-
-    Returns:
-        The lengths of the class capsules, `[n, classes]`.
-    """
-    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
-    apply = nnx.jit(lambda model, images: model(images).lengths)
-    return np.concatenate(
-        [
-            np.asarray(apply(model, objective.normalise(jnp.asarray(some), dtype)))
-            for some in np.split(images, range(_BATCH, len(images), _BATCH))
-        ]
-    )
-
-
-def _result(
-    path: Path, image: np.ndarray, lengths: np.ndarray, class_names: Sequence[str], several: int
-) -> dict[str, Any]:
-    longest = np.argsort(-lengths, kind="stable")[:several]
-    return {
-        "image": str(path),
-        "class": class_names[longest[0]],
-        "classes": [class_names[label] for label in longest],
-        "length": float(lengths[longest[0]]),
-        "lengths": {name: float(x) for name, x in zip(class_names, lengths, strict=True)},
-        "dark_on_light": is_dark_on_light(image),
-    }
+    results = []
+    for path, image, lengths in zip(paths, images, of_images, strict=True):
+        longest = np.argsort(-lengths, kind="stable")[:several]
+        by_class = dict(zip(run.class_names, map(float, lengths), strict=True))
+        classes = [run.class_names[label] for label in longest]
+        results.append(
+            {
+                "image": str(path),
+                "class": classes[0],
+                "classes": classes,
+                "length": float(lengths[longest[0]]),
+                "lengths": by_class,
+                "dark_on_light": is_dark_on_light(image),
+            }
+        )
+    return results

@@ -1,4 +1,4 @@
-"""What the parts of a network are given and return, while the network runs as it is."""
+"""Recording what parts of a network are given and return, while the network runs as it is."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from flax import nnx
 
 
-class Watched:
+class Recorder:
     """Stands in the place of a part of a network and notes what goes in and comes out.
 
     Attributes:
@@ -29,39 +29,38 @@ class Watched:
 
     def step(self, *arguments: Any) -> Any:
         """Calls `step` of the part."""
-        result = self.part.step(*arguments)
-        self.steps.append((arguments, result))
-        return result
+        self.steps.append((arguments, self.part.step(*arguments)))
+        return self.steps[-1][1]
 
     def __getattr__(self, name: str) -> Any:
-        """What else the network asks of the part."""
+        """Any other attribute is the part's."""
         return getattr(self.part, name)
 
 
-def watch(model: nnx.Module, names: Iterable[str]) -> dict[str, Watched]:
-    """Puts parts of a network under watch; it can be called then, and nothing else.
+def record(model: nnx.Module, names: Iterable[str]) -> dict[str, Recorder]:
+    """Puts recorders in the place of parts of a network, which can only be called after that.
 
     Args:
         model: the network, changed in place.
         names: attributes of the network, with dots for members and numbers in lists.
 
     Returns:
-        By its name each part, to be read after the network has been called.
+        The recorder of each part by its name, to be read after a call of the network.
     """
-    watched = {}
+    recorders = {}
     for name in names:
         path, _, last = name.rpartition(".")
         owner = member(model, path)
-        watched[name] = Watched(member(owner, last))
+        recorders[name] = Recorder(member(owner, last))
         if isinstance(owner, nnx.List):
-            owner[int(last)] = nnx.static(watched[name])
+            owner[int(last)] = nnx.static(recorders[name])
         else:
-            setattr(owner, last, nnx.static(watched[name]))
-    return watched
+            setattr(owner, last, nnx.static(recorders[name]))
+    return recorders
 
 
 def member(model: Any, name: str) -> Any:
-    """A part of a network by its name, as of `watch`; the network itself if that is empty."""
+    """A part of a network by its name, as of `record`; the network itself if that is empty."""
     for part in filter(None, name.split(".")):
         model = model[int(part)] if part.isdigit() else getattr(model, part)
     return model

@@ -22,8 +22,8 @@ class Interval(NamedTuple):
     half_width: float
 
     @property
-    def tells(self) -> bool:
-        """Whether zero lies outside, so that the sign of the mean is known."""
+    def excludes_zero(self) -> bool:
+        """Whether the sign of the mean is known."""
         return abs(self.mean) > self.half_width
 
 
@@ -37,8 +37,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, math.inf)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1))
-    return Interval(mean, quantile * spread(values) / math.sqrt(len(values)))
+    return Interval(mean, _quantile(len(values) - 1) * spread(values) / math.sqrt(len(values)))
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
@@ -47,7 +46,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interva
 
 
 def smallest_visible(values: Sequence[float], examples: int) -> float:
-    """Below which difference of accuracy a comparison of this size can't tell anything.
+    """The least difference of accuracy that a comparison of this size can show.
 
     The larger of two: the interval of a difference of two means with the spread of these values,
     and an error of sampling the test images.
@@ -56,10 +55,12 @@ def smallest_visible(values: Sequence[float], examples: int) -> float:
         values: accuracies of one cell, a seed each.
         examples: test images.
     """
-    p = float(np.mean(values))
+    p, n = float(np.mean(values)), len(values)
     of_images = 1.96 * math.sqrt(2 * max(p * (1 - p), 1 / examples) / examples)
-    if len(values) < 2:
+    if n < 2:
         return of_images
-    n = len(values)
-    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, 2 * n - 2))
-    return max(of_images, quantile * spread(values) * math.sqrt(2 / n))
+    return max(of_images, _quantile(2 * n - 2) * spread(values) * math.sqrt(2 / n))
+
+
+def _quantile(freedom: int) -> float:
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))

@@ -29,7 +29,8 @@ from train.learn.objective import Objective
 from train.learn.scoring import evaluate_split
 from train.learn.step import data_mesh, make_evaluation_step, replicate
 from train.loop.loop import fit
-from train.report.evaluate import evaluate, load_state
+from train.report.evaluate import evaluate
+from train.report.loading import load_state
 from train.run.folder import load_run
 from train.system.errors import UserError
 

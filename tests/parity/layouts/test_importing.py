@@ -32,7 +32,7 @@ from tests.parity.layouts.dialects import (
 from tests.tolerance import assert_close
 from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
-from train.report.evaluate import load_model
+from train.report.loading import load_model
 from train.run.folder import load_run
 from train.system.errors import UserError
 

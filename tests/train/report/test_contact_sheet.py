@@ -7,13 +7,13 @@ from PIL import Image
 from train.__main__ import main
 from train.data import Batch
 from train.report import contact_sheet as module
-from train.report.contact_sheet import contact_sheet, show
+from train.report.contact_sheet import draw_contact_sheet, write_contact_sheet
 from train.system.errors import UserError
 
 
 def test_each_image_is_there_with_its_classes_and_its_parts_below(pairs):
     batch = pairs.test.gather(np.arange(12))
-    figure = contact_sheet(batch, pairs.class_names, "title")
+    figure = draw_contact_sheet(batch, pairs.class_names, "title")
     drawn = [axes for axes in figure.axes if axes.images]
     assert len(drawn) == 12
     for axes, image, labels, parts in zip(drawn, *batch[:2], batch.parts, strict=True):
@@ -25,7 +25,7 @@ def test_each_image_is_there_with_its_classes_and_its_parts_below(pairs):
 @pytest.mark.parametrize(("channels", "shape"), [(1, (8, 8)), (2, (8, 8)), (3, (8, 8, 3))])
 def test_grey_and_coloured_images(channels, shape):
     images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, channels), dtype=np.uint8)
-    figure = contact_sheet(Batch(images, np.arange(3)), ("a", "b", "c"), "title")
+    figure = draw_contact_sheet(Batch(images, np.arange(3)), ("a", "b", "c"), "title")
     assert figure.axes[0].images[0].get_array().shape == shape
 
 
@@ -34,9 +34,11 @@ def test_a_file_with_the_first_images_of_a_split(dataset, tmp_path, monkeypatch,
     monkeypatch.setattr(module, "load_dataset", lambda name, *, data_dir: dataset)
     drawn = []
     monkeypatch.setattr(
-        module, "contact_sheet", lambda *given: drawn.append(given) or contact_sheet(*given)
+        module,
+        "draw_contact_sheet",
+        lambda *given: drawn.append(given) or draw_contact_sheet(*given),
     )
-    show("three", out=tmp_path / "sheet.png", split=split, count=12)
+    write_contact_sheet("three", out=tmp_path / "sheet.png", split=split, count=12)
     ((batch, _, title),) = drawn
     size = {"train": 40, "test": 10}[split]
     assert title == f"three, {split}: the first {min(12, size)} of {size}"
@@ -47,11 +49,11 @@ def test_a_file_with_the_first_images_of_a_split(dataset, tmp_path, monkeypatch,
 
 def test_bad_input(tmp_path):
     with pytest.raises(UserError, match="no data set 'minst'"):
-        show("minst", out=tmp_path / "sheet.png")
+        write_contact_sheet("minst", out=tmp_path / "sheet.png")
     with pytest.raises(UserError, match="--count is 0: choose 1 to 1000"):
-        show("digits", out=tmp_path / "sheet.png", count=0)
+        write_contact_sheet("digits", out=tmp_path / "sheet.png", count=0)
     with pytest.raises(UserError, match="cannot be written"):
-        show("digits", out=tmp_path / "no" / "sheet.png", count=1)
+        write_contact_sheet("digits", out=tmp_path / "no" / "sheet.png", count=1)
     assert not list(tmp_path.iterdir())
 
 

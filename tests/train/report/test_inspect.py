@@ -2,88 +2,89 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.tolerance import assert_close
 from train.__main__ import main
-from train.data import load_dataset
-from train.learn.network import build_model, in_test
+from train.config.fit_config import FitConfig
+from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.presets import get_preset
-from train.report.inspect import inspect
+from train.report.inspect import look_inside
+from train.run.folder import Run
+from train.system.errors import UserError
 
-FIT = ["fit", "digits", "--steps", "2", "--batch-size", "32", "--devices", "1"]
-SMALL = ["--model-options", "conv_features=4", "primary_types=2", "decoder_hidden=[4]"]
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("inspected") / "run"
-    assert main([*FIT, *SMALL, "--out", str(out)]) == 0
-    return out
+DIGITS = (8, 8, 1)
 
 
-def test_figures_and_numbers_of_every_iteration(run, capsys):
-    assert main(["evaluate", str(run), "--inspect", "--devices", "1"]) == 0
+def test_figures_and_numbers_of_every_iteration(digits_run, capsys):
+    assert main(["evaluate", str(digits_run), "--inspect", "--devices", "1"]) == 0
     printed = capsys.readouterr().out
     assert "class_caps: " in printed
     assert "  entropy: " in printed
-    result = json.loads((run / "evaluations" / "digits-last.json").read_text())
+    result = json.loads((digits_run / "evaluations" / "digits-last.json").read_text())
     assert list(result["inspection"]) == ["class_caps"]
     found = result["inspection"]["class_caps"]
     assert [len(found[name]) for name in ("entropy", "agreement", "pose_change")] == [3, 3, 2]
+    # Routing begins with equal shares for ten classes, and is more decided after.
+    assert_close(np.float32(found["entropy"][0]), np.float32(np.log(10)), reduction_length=10)
+    assert found["entropy"][2] < found["entropy"][0]
     for name in ("routing.png", "parts.png"):
-        assert (run / "figures" / name).read_bytes().startswith(b"\x89PNG")
+        with Image.open(digits_run / "figures" / name) as image:
+            assert len(image.convert("L").getcolors()) > 10
 
 
-def test_another_number_of_iterations_than_in_training(run, capsys):
-    losses = {}
+def test_another_number_of_iterations_than_in_training(digits_run, capsys):
+    losses = set()
     for count in ("1", "5"):
-        command = ["evaluate", str(run), "--routing-iterations", count, "--devices", "1", "--json"]
-        assert main(command) == 0
+        command = ["evaluate", str(digits_run), "--routing-iterations", count, "--devices", "1"]
+        assert main([*command, "--json"]) == 0
         result = json.loads(capsys.readouterr().out)
         assert result["routing_iterations"] == int(count)
-        losses[count] = result["loss"]
-        kept = run / "evaluations" / f"digits-last-{count}-iterations.json"
+        losses.add(result["loss"])
+        kept = digits_run / "evaluations" / f"digits-last-{count}-iterations.json"
         assert json.loads(kept.read_text()) == result
-    assert losses["1"] != losses["5"]
-    assert main(["evaluate", str(run), "--routing-iterations", "0"]) == 2
+    assert len(losses) == 2
+    assert main(["evaluate", str(digits_run), "--routing-iterations", "0"]) == 2
     assert "--routing-iterations is 0" in capsys.readouterr().err
 
 
-def test_a_network_without_capsules_cannot_be_looked_into(tmp_path, capsys):
-    out = tmp_path / "run"
-    assert main(["fit", "digits-cnn", *FIT[2:], "--out", str(out)]) == 0
-    assert main(["evaluate", str(out), "--inspect", "--devices", "1"]) == 2
-    assert "CNN has no layer of routed capsules" in capsys.readouterr().err
-    assert main(["evaluate", str(out), "--routing-iterations", "2", "--devices", "1"]) == 2
+def test_a_network_without_capsules_cannot_be_looked_into(tmp_path, dataset, capsys):
+    config = FitConfig.of(
+        dataset="digits",
+        model="cnn",
+        model_options={"features": [2], "kernel_size": 3, "hidden": [4]},
+        loss="cross_entropy",
+    )
+    model = build_model(config, DIGITS, 3)
+    with pytest.raises(UserError, match="CNN has no layer of routed capsules"):
+        look_inside(model, Objective(), dataset.test.images)
+    Run(tmp_path, config, DIGITS, tuple("0123456789")).save()
+    assert main(["evaluate", str(tmp_path), "--routing-iterations", "2"]) == 2
+    assert "cnn has no routing iterations" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "layers"),
+    ("model", "layers"),
     [
-        ("matrix_capsnet", {"primary_types": 2, "caps_types": [2]}, ["conv_caps.0", "class_caps"]),
-        (
-            "attention_capsnet",
-            {"backbone_features": [4], "primary_types": 2},
-            ["conv_caps.0", "conv_caps.1", "class_caps"],
-        ),
-        (
-            "deepcaps",
-            {"types": 2, "conv_features": 4, "decoder_features": None},
-            ["cells.1.shortcut", "class_caps"],
-        ),
+        ("matrix_capsnet", ["conv_caps.0", "class_caps"]),
+        ("attention_capsnet", ["conv_caps.0", "conv_caps.1", "class_caps"]),
+        ("deepcaps", ["cells.1.shortcut", "class_caps"]),
     ],
 )
-def test_every_layer_that_routes_is_looked_into(model, options, layers, tmp_path):
-    config, dataset = get_preset(f"digits-{model}"), load_dataset("digits")
-    config = config.changed(model_options={**config.model.options, **options})
-    network = in_test(build_model(config, dataset.image_shape, dataset.num_classes))
-    test, names = dataset.test.first(4), dataset.class_names
-    found = inspect(network, Objective.of(config), test, names, tmp_path, "title")
-    assert list(found) == layers
+def test_every_layer_that_routes_is_looked_into(model, layers):
+    """By shapes alone: tests/capsjax/test_inspection.py has the numbers."""
+    config = get_preset(f"digits-{model}")
+    found = jax.eval_shape(
+        lambda images: look_inside(build_model(config, DIGITS, 10), Objective(), images)[0],
+        jax.ShapeDtypeStruct((4, *DIGITS), np.uint8),
+    )
+    assert sorted(found) == sorted(layers)
     for of_layer in found.values():
-        iterations = len(of_layer["entropy"])
+        iterations = len(of_layer.entropy)
         assert iterations > 1
-        assert len(of_layer["coupling_change"]) == iterations - 1
-        assert 0 <= of_layer["dead"] <= 1
-    assert (tmp_path / "routing.png").read_bytes().startswith(b"\x89PNG")
+        assert of_layer.coupling_change.shape == of_layer.pose_change.shape == (iterations - 1,)
+        assert of_layer.dead.shape == ()

@@ -1,10 +1,10 @@
-"""Parts of a network under watch."""
+"""Recorders in the place of a network's parts."""
 
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from train.report.recording import watch
+from train.report.recording import record
 
 
 class Adds(nnx.Module):
@@ -27,22 +27,22 @@ class Network(nnx.Module):
         return self.rest[1](self.rest[0].step(self.rest[0].step(self.first(x)), 5))
 
 
-def test_the_network_computes_as_before_and_all_is_noted():
+def test_the_network_computes_as_before_and_all_is_recorded():
     x = jnp.arange(3)
     model = Network()
-    watched = watch(model, ["first", "rest.0", "rest.1"])
+    recorders = record(model, ["first", "rest.0", "rest.1"])
     assert (model(x) == Network()(x)).all()
-    assert (watched["first"].arguments[0] == x).all()
-    assert (watched["first"].result == x + 1).all()
-    (one,), (two, state) = (arguments for arguments, _ in watched["rest.0"].steps)
+    assert (recorders["first"].arguments[0] == x).all()
+    assert (recorders["first"].result == x + 1).all()
+    (one,), (two, state) = (arguments for arguments, _ in recorders["rest.0"].steps)
     assert (one == x + 1).all()
     assert (two == x + 3).all()
     assert state == 5
-    assert (watched["rest.0"].steps[1][1] == x + 10).all()
-    assert watched["rest.0"].result is None
-    assert watched["rest.1"].number == 3
+    assert (recorders["rest.0"].steps[1][1] == x + 10).all()
+    assert recorders["rest.0"].result is None
+    assert recorders["rest.1"].number == 3
 
 
 def test_a_part_that_does_not_exist():
     with pytest.raises(AttributeError, match="second"):
-        watch(Network(), ["second"])
+        record(Network(), ["second"])

@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.presets import get_preset
-from train.study.claims.baseline import SMALL, baseline
-from train.study.claims.definition import Arm, Budget, Claim, Contrast
-from train.study.claims.measured_errors import error_on, own_error
+from train.study.trial.definition import Arm, Budget, Claim, Contrast
+from train.study.trial.parts import SMALL, baseline, error_on, own_error
 
 SEEN = "error on MNIST at random places, %"
 UNSEEN = "error on transformed digits, %"

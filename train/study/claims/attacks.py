@@ -15,10 +15,10 @@ from jax import lax
 from train.data import load_dataset
 from train.learn.objective import Objective, log_probabilities
 from train.presets import get_preset
-from train.report.evaluate import load_model
+from train.report.loading import load_model
 from train.run.folder import load_run
-from train.study.claims.baseline import PUBLISHED, SMALL, baseline
-from train.study.claims.definition import Arm, Budget, Claim, Contrast, Quantity
+from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
+from train.study.trial.parts import PUBLISHED, SMALL, baseline
 
 EXAMPLES = 1000
 """Images that are attacked, the first of the test split."""
@@ -32,10 +32,10 @@ CAPSNET = "CapsNet"
 
 
 class Attack(NamedTuple):
-    """How images are changed to be mistaken, within `EPSILON`.
+    """A way to change images, within `EPSILON`, so that they are mistaken.
 
     Attributes:
-        name: what it is called.
+        name: of the attack.
         steps: how often the gradient is followed.
         step_size: how far each time.
     """
@@ -52,7 +52,7 @@ PGD = Attack("PGD", PGD_STEPS, 2.5 * EPSILON / PGD_STEPS)
 
 
 class Network(NamedTuple):
-    """A trained network and how images are made ready for it."""
+    """A trained network and the objective that normalises its images."""
 
     model: nnx.Module
     objective: Objective
@@ -65,10 +65,10 @@ class Network(NamedTuple):
 
 
 def attacked(network: Network, images: jax.Array, labels: jax.Array, attack: Attack) -> jax.Array:
-    """Images that are as little as possible of their class, for all that the network tells.
+    """Changes images so that the network finds their class as unlikely as possible.
 
     Args:
-        network: whose gradients are known to the attacker.
+        network: attacked by its gradients.
         images: `[n, height, width, channels]`, from 0 to 1.
         labels: int32 `[n]`.
         attack: how.
@@ -91,7 +91,7 @@ def attacked(network: Network, images: jax.Array, labels: jax.Array, attack: Att
 
 
 def distances(network: Network, images: jax.Array) -> jax.Array | None:
-    """How far images are from what is reconstructed of their longest capsule `[n]`."""
+    """Distances `[n]` of images from the reconstructions of their longest capsules."""
     reconstruction = network(images).reconstruction
     if reconstruction is None:
         return None
@@ -100,7 +100,7 @@ def distances(network: Network, images: jax.Array) -> jax.Array | None:
 
 
 class Outcome(NamedTuple):
-    """What came of an attack, in percent of the images that the network had recognised.
+    """Success of an attack, in percent of the images that the network had recognised.
 
     Attributes:
         mistaken: are no longer recognised.
@@ -140,14 +140,11 @@ def outcome(folder: Path, data_dir: Path | None, attack: Attack) -> Outcome:
 
 
 def _quantities(attack: Attack) -> list[Quantity]:
-    return [
-        Quantity(f"{attack.name}: {field}, %", functools.partial(_share, attack, field))
-        for field in Outcome._fields
-    ]
+    def share(field: str) -> Quantity:
+        name = f"{attack.name}: {field}, %"
+        return Quantity(name, lambda run, data_dir: getattr(outcome(run, data_dir, attack), field))
 
-
-def _share(attack: Attack, field: str, folder: Path, data_dir: Path | None) -> float:
-    return getattr(outcome(folder, data_dir, attack), field)
+    return [share(field) for field in Outcome._fields]
 
 
 def arms(budget: Budget) -> Sequence[Arm]:

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.claims.baseline import PUBLISHED, SMALL, baseline
-from train.study.claims.definition import Arm, Budget, Claim, Contrast
-from train.study.claims.measured_errors import own_error
+from train.study.trial.definition import Arm, Budget, Claim, Contrast
+from train.study.trial.parts import PUBLISHED, SMALL, baseline, own_error
 
 ERROR = "test error, %"
 BASELINE = "CNN"

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.claims.baseline import baseline
-from train.study.claims.definition import Arm, Budget, Claim, Contrast
-from train.study.claims.measured_errors import own_error
+from train.study.trial.definition import Arm, Budget, Claim, Contrast
+from train.study.trial.parts import baseline, own_error
 
 ERROR = "error on pairs, %"
 BASELINE = "CNN"

@@ -1,8 +1,7 @@
-"""Section 5.1 of CapsNet's paper: what the dimensions of a capsule stand for."""
+"""Section 5.1 of CapsNet's paper: the dimensions of a capsule stand for properties."""
 
 import functools
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,14 @@ import numpy as np
 from train.data import load_dataset
 from train.learn.objective import Objective
 from train.presets import get_preset
-from train.report.evaluate import load_model
+from train.report.loading import load_model
 from train.run.folder import load_run
-from train.study.claims.definition import Arm, Budget, Claim, Quantity
+from train.study.trial.definition import Arm, Budget, Claim, Quantity
 
 ERROR = "reconstruction error, % of the variance"
 NAMED = "dimensions that go with thickness, height, width or slant"
 EXAMPLES = 2000
-"""Test images that are looked at, the first."""
+"""The first test images, which are measured."""
 CLEAR = 0.5
 """A correlation from which a dimension is said to go with a property."""
 
@@ -34,7 +33,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
 
 
 def properties(images: np.ndarray) -> np.ndarray:
-    """What can be measured of the ink of digits.
+    """Measures the ink of digits.
 
     Args:
         images: `[n, height, width, channels]`, from 0 to 1, light on dark.
@@ -64,7 +63,7 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def named_dimensions(poses: np.ndarray, measured: np.ndarray, labels: np.ndarray) -> int:
-    """How many dimensions of a pose go with a property, as the mean over the classes tells.
+    """Counts the dimensions of a pose that go with a property, in the mean over the classes.
 
     Args:
         poses: `[n, D]`, of the capsule of each image's class.
@@ -81,8 +80,8 @@ def named_dimensions(poses: np.ndarray, measured: np.ndarray, labels: np.ndarray
 
 
 @functools.lru_cache(maxsize=1)
-def _seen(folder: Path, data_dir: Path | None) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The network's output for the first test images, these images, and their labels."""
+def _output(folder: Path, data_dir: Path | None) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The output of a run's network for the first test images; these images; their labels."""
     run = load_run(folder)
     test = load_dataset(run.config.data.dataset, data_dir=data_dir).test
     images, labels, _ = test.gather(np.arange(min(EXAMPLES, len(test))))
@@ -93,26 +92,16 @@ def _seen(folder: Path, data_dir: Path | None) -> tuple[Any, np.ndarray, np.ndar
 
 
 def _error(folder: Path, data_dir: Path | None) -> float:
-    output, images, _ = _seen(folder, data_dir)
+    output, images, _ = _output(folder, data_dir)
     flat = images.reshape(len(images), -1)
     squared = np.square(np.asarray(output.reconstruction).reshape(flat.shape) - flat).sum()
     return float(100 * squared / np.square(flat - flat.mean(axis=0)).sum())
 
 
 def _named(folder: Path, data_dir: Path | None) -> float:
-    output, images, labels = _seen(folder, data_dir)
+    output, images, labels = _output(folder, data_dir)
     poses = output.capsules.pose[np.arange(len(labels)), labels]
     return float(named_dimensions(poses, properties(images), labels))
-
-
-def _draw(runs: Mapping[str, Path], folder: Path, data_dir: Path | None) -> list[str]:
-    """Every run has drawn its dimensions already."""
-    del data_dir
-    (run,) = runs.values()
-    names = ["dimensions.png", "reconstructions.png"]
-    for name in names:
-        shutil.copyfile(load_run(run).figures / name, folder / name)
-    return names
 
 
 CLAIM = Claim(
@@ -123,5 +112,5 @@ CLAIM = Claim(
     arms=arms,
     quantities=[Quantity(ERROR, _error), Quantity(NAMED, _named)],
     contrasts=[],
-    draw=_draw,
+    figures=["dimensions.png", "reconstructions.png"],
 )

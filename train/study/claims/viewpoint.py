@@ -5,9 +5,8 @@ from pathlib import Path
 
 from train.presets import get_preset
 from train.run.folder import load_run
-from train.study.claims.baseline import baseline
-from train.study.claims.definition import Arm, Budget, Claim, Contrast, Quantity
-from train.study.claims.measured_errors import error_on, own_error
+from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
+from train.study.trial.parts import baseline, error_on, own_error
 
 NOVEL = "error on novel viewpoints, %"
 FAMILIAR = "error on familiar viewpoints, %"

@@ -1,1 +1,1 @@
-"""`python -m train compare`: networks and routings beside one another, on the same data."""
+"""Comparison of networks and routings on the same data: what is compared, trained, measured."""

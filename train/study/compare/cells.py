@@ -1,4 +1,4 @@
-"""What is compared: each model with each routing on each data set, and how each is trained."""
+"""The cells of a comparison: each model with each routing on each data set, and its training."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -19,20 +19,10 @@ PUBLISHED = "published"
 NONE = "none"
 """The routing of a model that has none to choose."""
 
-_OF_THE_IMAGES = (
-    "input_mean",
-    "input_std",
-    "standardise",
-    "max_shift",
-    "crop",
-    "max_brightness",
-    "max_contrast",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One of the things that are compared.
+    """A network that is compared.
 
     Attributes:
         model: a name of `capsjax.list_models()`.
@@ -48,22 +38,35 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What it is called, a file name, too."""
+        """The name, which is a file name, too."""
         routing = self.routing.rpartition("/")[2].replace(":", "-")
         return f"{as_file_name(self.dataset)}-{self.model}-{routing}"
 
     @property
     def label(self) -> str:
-        """What it is called in a figure."""
+        """The name in a figure."""
         routing = self.routing.rpartition(":")[2]
         return self.model if self.routing == NONE else f"{self.model}, {routing}"
+
+    def identity(self, seeds: int, robustness_examples: int) -> dict[str, Any]:
+        """All that decides the numbers of the cell, as plain values; they tell whose a result is.
+
+        Args:
+            seeds: how many, from 0 on.
+            robustness_examples: test images that are changed.
+        """
+        return {
+            "seeds": list(range(seeds)),
+            "config": {**self.config.flat(), "seed": 0},
+            "robustness_examples": robustness_examples,
+        }
 
 
 def list_cells(
     models: Sequence[str],
     routings: Sequence[str],
     datasets: Sequence[str],
-    changes: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> list[Cell]:
     """All combinations that there are: a model without a choice of routings is one cell.
 
@@ -71,7 +74,7 @@ def list_cells(
         models: names.
         routings: names, or `PUBLISHED`.
         datasets: names.
-        changes: fields of `FitConfig` that all have in common.
+        settings: of training, that all have in common, by the flat names of `FitConfig`.
 
     Raises:
         UserError: a name does not exist, or a value is out of its range.
@@ -84,10 +87,10 @@ def list_cells(
     for dataset in datasets:
         for model in models:
             published = capsjax.published_routing(model)
-            base = _recipe(model, dataset)
+            base = recipe(model, dataset)
             for routing in routings if published else [NONE]:
                 chosen = published if routing == PUBLISHED else routing
-                fields: dict[str, Any] = dict(changes)
+                fields = dict(settings)
                 if published:
                     fields["routing"] = chosen
                 if published and chosen != base.model.routing:
@@ -97,13 +100,16 @@ def list_cells(
     return list({cell.name: cell for cell in cells}.values())  # each once
 
 
-def _recipe(model: str, dataset: str) -> FitConfig:
-    """How a model is trained on a data set.
+def recipe(model: str, dataset: str) -> FitConfig:
+    """The configuration by which a model is trained on a data set.
 
-    By a recipe for both if there is one, `DATASET-MODEL`, or for the data set, if that is of this
-    model; otherwise with the model's published sizes as in its recipe for the embedded digits, as
-    long as the data set's recipe says and with images prepared as there. What comes of the same
-    official files, as the splits of smallNORB do, has one recipe.
+    A recipe for both if there is one, `DATASET-MODEL`, or for the data set, if that is of this
+    model; otherwise the model's published sizes as in its recipe for the embedded digits, for as
+    long as the data set's recipe says and with images prepared as there. Data sets of the same
+    official files, as the splits of smallNORB are, have one recipe.
+
+    Raises:
+        UserError: if there is none.
     """
     presets = list_presets()
     source = SOURCES.get(dataset)
@@ -116,33 +122,20 @@ def _recipe(model: str, dataset: str) -> FitConfig:
         return of_dataset.changed(dataset=dataset)
     if digits not in presets:
         raise UserError(f"there is no recipe to train {model} on {dataset} by.")
-    config = get_preset(digits)
-    fields: dict[str, Any] = {"preset": f"{dataset}-{model}", "dataset": dataset}
-    if dataset != "digits":
-        fields["model_options"] = {}
-        if of_dataset is not None:
-            fields |= {
-                "epochs": of_dataset.schedule.epochs,
-                "steps": None,
-                "batch_size": of_dataset.schedule.batch_size,
-                **{name: of_dataset.value(name) for name in _OF_THE_IMAGES},
-            }
-    return config.changed(**fields)
+    config = get_preset(digits).changed(preset=f"{dataset}-{model}", dataset=dataset)
+    if dataset == "digits":
+        return config
+    if of_dataset is not None:
+        epochs, batch_size = of_dataset.schedule.epochs, of_dataset.schedule.batch_size
+        config = config.changed(epochs=epochs, steps=None, batch_size=batch_size)
+        config = dataclasses.replace(config, data=of_dataset.data)
+    return config.changed(model_options={}, dataset=dataset)
 
 
 def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise UserError(f"unknown {what} {name!r}, choose from: {', '.join(known)}.")
-
-
-def identity(cell: Cell, seeds: Sequence[int], robustness_examples: int) -> dict[str, Any]:
-    """What decides the numbers of a cell, as plain values, to tell whether a result is its."""
-    return {
-        "seeds": list(seeds),
-        "config": {**cell.config.flat(), "seed": 0},
-        "robustness_examples": robustness_examples,
-    }
 
 
 def difference(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:

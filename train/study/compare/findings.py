@@ -1,88 +1,74 @@
-"""What a comparison found, as tables and as a few sentences."""
+"""The findings of a comparison: tables, sentences and figures."""
 
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
+from train.report.figures import mark_seeds
 from train.study.compare.perturb import PERTURBATIONS
-from train.study.statistics import Interval, paired_difference, smallest_visible, spread
+from train.study.statistics import mean_interval, paired_difference, smallest_visible, spread
 from train.system.tables import markdown_lines
 
 Result = Mapping[str, Any]
-"""What is known of a cell: its plain values in `results.json`."""
-
-COLUMNS = (
-    "model",
-    "routing",
-    "dataset",
-    "accuracy",
-    "spread",
-    "against first",
-    "nll",
-    "calibration",
-    *PERTURBATIONS,
-    "images/s",
-    "memory",
-    "parameters",
-    "steps",
-)
+"""The plain values that `results.json` has for a cell."""
 
 
-def rows(results: Sequence[Result]) -> list[dict[str, str]]:
-    """A row of the table for each cell, as text."""
-    table = []
-    for result in results:
-        first = next(r for r in results if r["dataset"] == result["dataset"])
-        accuracies = result["accuracy"]
-        table.append(
-            {
-                "model": result["model"],
-                "routing": result["routing"],
-                "dataset": result["dataset"],
-                "accuracy": _percent(np.mean(accuracies)),
-                "spread": _percent(spread(accuracies)),
-                "against first": "" if result is first else difference(result, first),
-                "nll": f"{np.mean(result['nll']):.4f}",
-                "calibration": _percent(np.mean(result["calibration_error"])),
-                **{
-                    kind: _percent(np.mean(result["robustness"][kind][1:]))
-                    for kind in PERTURBATIONS
-                },
-                "images/s": f"{result['images_per_second']:,.0f}",
-                "memory": f"{result['step_bytes'] / 2**20:,.0f} MiB",
-                "parameters": f"{result['parameters']:,}",
-                "steps": f"{result['steps']:,}",
-            }
-        )
-    return table
+def _robust(kind: str) -> Callable[[Result], str]:
+    return lambda result: _percent(np.mean(result["robustness"][kind][1:]))
+
+
+_COLUMNS: dict[str, Callable[[Result], str]] = {
+    "model": lambda result: result["model"],
+    "routing": lambda result: result["routing"],
+    "dataset": lambda result: result["dataset"],
+    "accuracy": lambda result: _percent(np.mean(result["accuracy"])),
+    "spread": lambda result: _percent(spread(result["accuracy"])),
+    "nll": lambda result: f"{np.mean(result['nll']):.4f}",
+    "calibration": lambda result: _percent(np.mean(result["calibration_error"])),
+    **{kind: _robust(kind) for kind in PERTURBATIONS},
+    "images/s": lambda result: f"{result['images_per_second']:,.0f}",
+    "memory": lambda result: f"{result['step_bytes'] / 2**20:,.0f} MiB",
+    "parameters": lambda result: f"{result['parameters']:,}",
+    "steps": lambda result: f"{result['steps']:,}",
+}
+_AGAINST = "against first"
+COLUMNS = (*list(_COLUMNS)[:5], _AGAINST, *list(_COLUMNS)[5:])
+
+
+def table(results: Sequence[Result], columns: Sequence[str] = COLUMNS) -> list[list[str]]:
+    """The names of the columns, and a row of text for each cell."""
+    firsts = {result["dataset"]: result for result in reversed(results)}
+
+    def cell(result: Result, column: str) -> str:
+        first = firsts[result["dataset"]]
+        if column != _AGAINST:
+            return _COLUMNS[column](result)
+        return "" if result is first else difference(result, first)
+
+    return [list(columns), *([cell(result, name) for name in columns] for result in results)]
 
 
 def difference(ours: Result, theirs: Result) -> str:
-    """How much more accurate, in points, with the interval: `+0.12 +- 0.30`."""
+    """How much more accurate, in points, with the interval: `+0.12 ± 0.30`."""
     interval = paired_difference(ours["accuracy"], theirs["accuracy"])
-    return _points(interval)
+    points = f"{100 * interval.mean:+.2f}"
+    if math.isinf(interval.half_width):
+        return points
+    return f"{points} ± {100 * interval.half_width:.2f}{' *' if interval.excludes_zero else ''}"
 
 
 def markdown(results: Sequence[Result], command: str) -> str:
-    """The table, what its columns are, and what it cannot show."""
-    lines = [
-        f"`{command}`",
-        "",
-        *markdown_lines([COLUMNS, *([row[name] for name in COLUMNS] for row in rows(results))]),
-        "",
-        *explanations(results),
-        "",
-        *limits(results),
-    ]
-    return "\n".join(lines) + "\n"
+    """A page: the table, what its columns are, and what it cannot show."""
+    lines = [f"`{command}`", "", *markdown_lines(table(results)), "", *_explanations(results), ""]
+    return "\n".join([*lines, *limits(results), *saving(results)]) + "\n"
 
 
-def explanations(results: Sequence[Result]) -> list[str]:
-    """What the columns are."""
+def _explanations(results: Sequence[Result]) -> list[str]:
     seeds, first = results[0]["seeds"], results[0]
     strengths = "; ".join(
         f"{kind} {', '.join(map(str, p.strengths))} {p.unit}" for kind, p in PERTURBATIONS.items()
@@ -103,65 +89,102 @@ def explanations(results: Sequence[Result]) -> list[str]:
 
 
 def limits(results: Sequence[Result]) -> list[str]:
-    """What a comparison of this size cannot show."""
-    told = []
-    seeds = results[0]["seeds"]
-    if len(seeds) < 2:
-        told.append("One seed shows no spread: no difference here is known to be one.")
+    """Sentences on what a comparison of this size cannot show."""
+    sentences = []
+    if len(results[0]["seeds"]) < 2:
+        sentences.append("One seed shows no spread: no difference here is known to be one.")
     for dataset in dict.fromkeys(result["dataset"] for result in results):
         of_dataset = [result for result in results if result["dataset"] == dataset]
         visible = max(smallest_visible(r["accuracy"], r["test_examples"]) for r in of_dataset)
-        told.append(
+        sentences.append(
             f"On {dataset} ({of_dataset[0]['test_examples']:,} test images), differences of less "
             f"than about {100 * visible:.2f} points of accuracy can't be told from chance."
         )
-        budgets = {(r["steps"], r["batch_size"]) for r in of_dataset}
-        if len(budgets) > 1:
-            told.append(
+        if len({(r["steps"], r["batch_size"]) for r in of_dataset}) > 1:
+            sentences.append(
                 f"On {dataset} the cells were not trained for as long as one another: --steps and "
                 "--batch-size give all the same budget."
             )
-    return told
+    return sentences
+
+
+def saving(results: Sequence[Result]) -> list[str]:
+    """A sentence on what training all seeds at once saves, if there were more than one."""
+    saved = next((result["saved"] for result in results if result["saved"]), None)
+    if saved is None:
+        return []
+    ratio = saved["alone"] * saved["seeds"] / saved["together"]
+    return [
+        f"All {saved['seeds']} seeds at once: {1000 * saved['together']:.1f} ms a step, one alone "
+        f"{1000 * saved['alone']:.1f} ms: {ratio:.2f} times as fast as one after the other (first "
+        "cell)."
+    ]
 
 
 def csv_text(results: Sequence[Result]) -> str:
     """A line for each seed of each cell, with plain numbers."""
-    buffer = io.StringIO()
-    names = ["model", "routing", "dataset", "seed", "accuracy", "nll", "calibration_error"]
-    changed = [
-        f"{kind} {strength}" for kind, p in PERTURBATIONS.items() for strength in p.strengths
-    ]
+    names = ["model", "routing", "dataset"]
+    measured = ["accuracy", "nll", "calibration_error"]
+    changes = [(kind, i) for kind, p in PERTURBATIONS.items() for i in range(len(p.strengths))]
+    changed = [f"{kind} {PERTURBATIONS[kind].strengths[i]}" for kind, i in changes]
     of_cell = ["images_per_second", "step_bytes", "parameters", "steps", "skipped_updates"]
-    writer = csv.DictWriter(buffer, [*names, *changed, *of_cell], lineterminator="\n")
-    writer.writeheader()
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, "seed", *measured, *changed, *of_cell])
     for result in results:
         for index, seed in enumerate(result["seeds"]):
-            accuracies = [
-                of_strength[index]
-                for kind in PERTURBATIONS
-                for of_strength in result["robustness"][kind][1:]
-            ]
-            writer.writerow(
-                {
-                    **{name: result[name] for name in ("model", "routing", "dataset")},
-                    "seed": seed,
-                    **{
-                        name: result[name][index]
-                        for name in ("accuracy", "nll", "calibration_error")
-                    },
-                    **dict(zip(changed, accuracies, strict=True)),
-                    **{name: result[name] for name in of_cell},
-                }
-            )
+            robust = [result["robustness"][kind][1 + i][index] for kind, i in changes]
+            of_seed = [seed, *(result[name][index] for name in measured), *robust]
+            writer.writerow([*map(result.get, names), *of_seed, *map(result.get, of_cell)])
     return buffer.getvalue()
+
+
+def draw_accuracy(results: Sequence[Result]) -> Figure:
+    """Draws for each cell its mean, the 95 % interval of the mean, and each seed as a dot."""
+    figure = Figure(figsize=(7.5, 1.2 + 0.38 * len(results)), layout="constrained")
+    axes = figure.add_subplot()
+    values = [[100 * accuracy for accuracy in result["accuracy"]] for result in results]
+    mark_seeds(axes, _labels(results), values, "#6b7f99")
+    for place, (mean, half_width) in enumerate(map(mean_interval, reversed(values))):
+        if math.isfinite(half_width):
+            style: dict[str, Any] = {"color": "#6b7f99", "linewidth": 4, "alpha": 0.5}
+            axes.hlines(place, mean - half_width, mean + half_width, **style)
+    figure.supxlabel(
+        "test accuracy in percent: mean, 95 % interval of the mean, and each seed", fontsize=10
+    )
+    axes.set_xlim(right=min(100.0, axes.get_xlim()[1]))
+    return figure
+
+
+def draw_robustness(results: Sequence[Result]) -> Figure:
+    """Draws a panel for each kind of change: accuracy by strength, a line for each cell."""
+    figure = Figure(figsize=(3.2 * len(PERTURBATIONS), 4.2), layout="constrained")
+    styles = ("-", "--", ":", "-.")
+    panels = figure.subplots(1, len(PERTURBATIONS))
+    for axes, (kind, perturbation) in zip(panels, PERTURBATIONS.items(), strict=True):
+        strengths = [perturbation.none, *perturbation.strengths]
+        for number, (result, label) in enumerate(zip(results, _labels(results), strict=True)):
+            means = 100 * np.mean(result["robustness"][kind], axis=1)
+            style = styles[number // 10 % len(styles)]
+            axes.plot(strengths, means, style, marker=".", color=f"C{number % 10}", label=label)
+        if perturbation.none > 0:
+            axes.invert_xaxis()
+        axes.set(title=kind, xlabel=perturbation.unit, ylim=(0, 101))
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("accuracy in percent")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=min(4, len(results)), fontsize=8
+    )
+    return figure
+
+
+def _labels(results: Sequence[Result]) -> list[str]:
+    """The names of the cells: with the data set where there is more than one."""
+    if len({result["dataset"] for result in results}) == 1:
+        return [result["label"] for result in results]
+    return [f"{result['label']} ({result['dataset']})" for result in results]
 
 
 def _percent(share: float | np.floating) -> str:
     return "-" if math.isnan(share) else f"{100 * share:.2f}"
-
-
-def _points(interval: Interval) -> str:
-    told = f"{100 * interval.mean:+.2f}"
-    if math.isinf(interval.half_width):
-        return told
-    return f"{told} ± {100 * interval.half_width:.2f}{' *' if interval.tells else ''}"

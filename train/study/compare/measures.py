@@ -1,6 +1,7 @@
-"""What is measured of trained networks: on the test images, and on changed ones."""
+"""Measures of trained networks: on the test images, and on changed ones."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,20 +13,24 @@ from train.config.fit_config import FitConfig
 from train.data import Dataset, padded_batches
 from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
+from train.learn.update import TrainState
 from train.study.compare.perturb import PERTURBATIONS, perturb
-from train.study.compare.seeds import Trained
 
 BATCH = 256
 BINS = 15
 """Of the calibration error: confidences in as many classes of equal width."""
 
+Predict = Callable[[int, str | None, float], tuple[np.ndarray, np.ndarray]]
 
-def measure(config: FitConfig, trained: Trained, dataset: Dataset, examples: int) -> dict[str, Any]:
+
+def measure(
+    config: FitConfig, states: TrainState, dataset: Dataset, examples: int
+) -> dict[str, Any]:
     """Measures all networks of a cell.
 
     Args:
         config: of the networks.
-        trained: what came of training.
+        states: of the networks, each array with a leading axis of seeds.
         dataset: whose test images are taken.
         examples: how many of them, the first, are changed to see how robust the networks are.
 
@@ -34,19 +39,17 @@ def measure(config: FitConfig, trained: Trained, dataset: Dataset, examples: int
         change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
     """
     labels = dataset.test.gather(np.arange(len(dataset.test))).labels
-    predict = _predictor(config, trained, dataset)
+    predict = _predictor(config, states, dataset)
     lengths, probabilities = predict(len(labels), None, 0.0)
     some = labels[:examples]
     unchanged = accuracy(lengths[:, : len(some)], some)
+
+    def changed(kind: str, strength: float) -> list[float]:
+        return accuracy(predict(len(some), kind, strength)[0], some).tolist()
+
     robustness = {
-        kind: [
-            unchanged.tolist(),
-            *(
-                accuracy(predict(len(some), kind, strength)[0], some).tolist()
-                for strength in perturbation.strengths
-            ),
-        ]
-        for kind, perturbation in PERTURBATIONS.items()
+        kind: [unchanged.tolist(), *(changed(kind, strength) for strength in way.strengths)]
+        for kind, way in PERTURBATIONS.items()
     }
     return {
         "accuracy": accuracy(lengths, labels).tolist(),
@@ -81,44 +84,33 @@ def calibration_error(lengths: np.ndarray, labels: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(labels))
 
 
-def _predictor(config: FitConfig, trained: Trained, dataset: Dataset) -> Any:
+def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predict:
     """`(how many images, kind, strength)` -> lengths and probabilities `[seeds, n, classes]`."""
     graphdef = structure(config, dataset.image_shape, dataset.num_classes)
     objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
-    weights, model_state = trained.states.weights, trained.states.model_state
 
+    # Apart from the networks, which are compiled once for all kinds of change.
     @functools.partial(jax.jit, static_argnames="kind")
-    def of_batch(
-        weights: Any, model_state: Any, images: jax.Array, kind: str | None, strength: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def seen(images: jax.Array, kind: str | None, strength: jax.Array) -> jax.Array:
         if kind is not None:
-            changed = perturb(kind, strength, images.astype(dtype) / 255)
-            seen = objective.normalise(changed * 255, dtype)
-        else:
-            seen = objective.normalise(images, dtype)
+            images = 255 * perturb(kind, strength, images.astype(dtype) / 255)
+        return objective.normalise(images, dtype)
 
-        def of_seed(weights: Any, model_state: Any) -> tuple[jax.Array, jax.Array]:
-            model = nnx.merge(graphdef, weights, model_state)
-            nothing = jnp.zeros(len(seen), jnp.int32)
-            output = objective.apply(model, seen, nothing, training=False)
-            scores = output.logits
-            if scores is None:
-                scores = log_probabilities(output.lengths)
-            return output.lengths, jax.nn.softmax(scores)
-
-        return jax.vmap(of_seed)(weights, model_state)
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, 0, None))
+    def of_seeds(weights: Any, model_state: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        model = nnx.merge(graphdef, weights, model_state)
+        nothing = jnp.zeros(len(images), jnp.int32)
+        output = objective.apply(model, images, nothing, training=False)
+        scores = log_probabilities(output.lengths) if output.logits is None else output.logits
+        return output.lengths, jax.nn.softmax(scores)
 
     def predict(count: int, kind: str | None, strength: float) -> tuple[np.ndarray, np.ndarray]:
-        batches = [
-            jax.device_get(
-                of_batch(weights, model_state, batch.images, kind, jnp.asarray(strength, dtype))
-            )
-            for batch, _ in padded_batches(dataset.test.first(count), BATCH)
-        ]
-        lengths, probabilities = zip(*batches, strict=True)
-        return (
-            np.concatenate(lengths, axis=1)[:, :count],
-            np.concatenate(probabilities, axis=1)[:, :count],
-        )
+        batches = []
+        for batch, _ in padded_batches(dataset.test.first(count), BATCH):
+            images = seen(batch.images, kind, np.asarray(strength, dtype))
+            batches.append(jax.device_get(of_seeds(states.weights, states.model_state, images)))
+        lengths, probabilities = (np.concatenate(of, axis=1) for of in zip(*batches, strict=True))
+        return lengths[:, :count], probabilities[:, :count]
 
     return predict

@@ -14,21 +14,23 @@ class Perturbation(NamedTuple):
 
     Attributes:
         unit: of the strength, for people.
-        strengths: those that are tried, after none at all.
+        strengths: those that are tried, after `none`.
+        none: the strength that changes nothing.
     """
 
     unit: str
     strengths: tuple[float, ...]
+    none: float = 0.0
 
 
 PERTURBATIONS = {
     "rotation": Perturbation("degrees", (15, 30, 45, 60)),
-    "scaling": Perturbation("of the size", (0.9, 0.8, 0.7, 0.6)),
+    "scaling": Perturbation("of the size", (0.9, 0.8, 0.7, 0.6), none=1.0),
     "shear": Perturbation("of the height", (0.15, 0.3, 0.45, 0.6)),
     "translation": Perturbation("of the width", (0.05, 0.1, 0.15, 0.2)),
     "noise": Perturbation("deviation", (0.1, 0.2, 0.3, 0.4)),
 }
-"""What is tried. Half of the images are turned, sheared or moved the one way, half the other."""
+"""Half of the images are turned, sheared or moved the one way, half the other."""
 
 
 def perturb(kind: str, strength: jax.Array | float, images: jax.Array) -> jax.Array:
@@ -45,23 +47,23 @@ def perturb(kind: str, strength: jax.Array | float, images: jax.Array) -> jax.Ar
     if kind == "noise":
         noise = jax.random.normal(jax.random.key(0), images.shape, images.dtype)
         return jnp.clip(images + strength * noise, 0, 1)
+    size = images.shape[1:3]
     sign = jnp.where(jnp.arange(len(images)) % 2 == 0, 1.0, -1.0).astype(images.dtype)
-    matrices, offsets = jax.vmap(lambda s: _inverse(kind, strength, s, images.shape[1:3]))(sign)
-    return jax.vmap(warp, in_axes=(0, 0, 0, None))(images, matrices, offsets, images.shape[1:3])
+    matrices, offsets = jax.vmap(lambda s: _inverse(kind, strength, s, size))(sign)
+    return jax.vmap(warp, in_axes=(0, 0, 0, None))(images, matrices, offsets, size)
 
 
 def _inverse(
     kind: str, strength: jax.Array | float, sign: jax.Array, size: Sequence[int]
 ) -> tuple[jax.Array, jax.Array]:
     """Where in the original the pixels come from, around the centre: a matrix and an offset."""
-    one, zero = jnp.ones_like(sign), jnp.zeros_like(sign)
+    identity, zero = jnp.eye(2, dtype=sign.dtype), jnp.zeros(2, sign.dtype)
     if kind == "rotation":
         angle = sign * jnp.deg2rad(strength)
         c, s = jnp.cos(angle), jnp.sin(angle)
-        return jnp.stack([jnp.stack([c, -s]), jnp.stack([s, c])]), jnp.stack([zero, zero])
+        return jnp.stack([jnp.stack([c, -s]), jnp.stack([s, c])]), zero
     if kind == "scaling":
-        return jnp.eye(2, dtype=sign.dtype) / strength, jnp.stack([zero, zero])
+        return identity / strength, zero
     if kind == "shear":
-        rows = [jnp.stack([one, zero]), jnp.stack([sign * strength, one])]
-        return jnp.stack(rows), jnp.stack([zero, zero])
-    return jnp.eye(2, dtype=sign.dtype), jnp.stack([zero, sign * strength * size[1]])
+        return identity.at[1, 0].set(sign * strength), zero
+    return identity, zero.at[1].set(sign * strength * size[1])

@@ -1,14 +1,14 @@
 """Training a network from several seeds at once: one program, mapped over the seeds."""
 
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jax import lax
 
 from train.config.fit_config import FitConfig
@@ -19,28 +19,7 @@ from train.learn.optimizer import build_optimizer
 from train.learn.update import AXIS, TrainState, initial_state, make_step
 
 STEPS = 16
-"""The most steps in a dispatch, after which progress can be told."""
-
-
-class Trained(NamedTuple):
-    """What came of training.
-
-    Attributes:
-        graphdef: the structure that all networks have in common.
-        states: their states, each array with a leading axis of seeds.
-        parameters: values in one network.
-        steps: that each took.
-        images_per_second: that all networks together learned from; compilation left out.
-        step_bytes: what a step of all networks needs, by the compiled program: its arguments and
-            what it computes with.
-    """
-
-    graphdef: nnx.GraphDef
-    states: TrainState
-    parameters: int
-    steps: int
-    images_per_second: float
-    step_bytes: int
+"""Steps in a dispatch, at most."""
 
 
 class SeedsProgram:
@@ -54,9 +33,17 @@ class SeedsProgram:
         dataset: what it learns from, which has to fit on the device.
         seeds: of the networks.
 
+    Attributes:
+        states: of the networks, each array with a leading axis of seeds.
+        parameters: values in one network.
+        total: steps that each takes.
+        images_per_second: that all networks together learned from; compilation left out.
+
     Raises:
         UserError: if data and network do not fit each other.
     """
+
+    images_per_second = math.nan
 
     def __init__(self, config: FitConfig, dataset: Dataset, seeds: Sequence[int]) -> None:
         self.config, self.seeds = config, tuple(seeds)
@@ -70,7 +57,7 @@ class SeedsProgram:
         for seed in seeds:
             own = config.changed(seed=seed)
             model = build_model(own, dataset.image_shape, dataset.num_classes, axis=AXIS)
-            self.graphdef, state = initial_state(
+            graphdef, state = initial_state(
                 model, optimizer, training_key(own), averaged=config.optimizer.ema_decay is not None
             )
             states.append(state)
@@ -78,7 +65,7 @@ class SeedsProgram:
         self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
         self._constants = jax.device_put(dataset.train.constants)
         step = make_step(
-            self.graphdef,
+            graphdef,
             optimizer,
             dataset.train.select,
             Objective.of(config),
@@ -89,32 +76,36 @@ class SeedsProgram:
         )
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
-    def train(self, told: Callable[[int], None] = lambda steps: None) -> Trained:
-        """Trains all networks to the end.
+    def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsProgram":
+        """Trains all networks to the end; returns itself.
 
         Args:
-            told: called with the number of steps that were taken since the last call.
+            advance: called with the number of steps that were taken since the last call.
         """
-        compiled = self._compiled
         done, timed, seconds = 0, 0, 0.0
         while done < self.total:
             count = min(STEPS, self.total - done)
+            batches = self._batches(done)
+            compiled = self._compiled
             start = time.perf_counter()
-            self.states = compiled(self.states, self._constants, self._batches(done), count)
+            self.states = compiled(self.states, self._constants, batches, count)
             jax.block_until_ready(self.states.step)
             if done or self.total <= STEPS:
                 seconds, timed = seconds + time.perf_counter() - start, timed + count
             done += count
-            told(count)
-        images = timed * self.config.schedule.batch_size * len(self.seeds)
-        return Trained(
-            self.graphdef,
-            self.states,
-            self.parameters,
-            self.total,
-            images / seconds if seconds else float("nan"),
-            _bytes(compiled),
-        )
+            advance(count)
+        if seconds:
+            images = timed * self.config.schedule.batch_size * len(self.seeds)
+            self.images_per_second = images / seconds
+        return self
+
+    @property
+    def step_bytes(self) -> int:
+        """Memory of a step of all networks, by the compiled program: arguments and what it uses."""
+        analysis = self._compiled.memory_analysis()
+        if analysis is None:
+            return 0
+        return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
 
     def seconds_per_step(self, steps: int = STEPS) -> float:
         """Time of a step of all networks, which stay as they are; compilation left out."""
@@ -135,12 +126,8 @@ class SeedsProgram:
 
     def _batches(self, first: int) -> np.ndarray:
         """The examples of the next steps, int32 `[STEPS, seeds, batch]`."""
-        return np.stack(
-            [
-                np.stack([order.indices(step) for order in self._orders])
-                for step in range(first, first + STEPS)
-            ]
-        )
+        steps = range(first, first + STEPS)
+        return np.stack([[order.indices(step) for order in self._orders] for step in steps])
 
 
 def _steps(
@@ -158,10 +145,3 @@ def _steps(
         return jax.tree.map(lambda x: x[0], over_batch(states, indices[index][None]))
 
     return lax.fori_loop(0, count, body, states)
-
-
-def _bytes(compiled: Any) -> int:
-    analysis = compiled.memory_analysis()
-    if analysis is None:
-        return 0
-    return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes

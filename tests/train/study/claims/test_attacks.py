@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from capsjax import CapsNetOutput
+from tests.tolerance import assert_close
 from train.learn.objective import Objective
 from train.study.claims.attacks import EPSILON, FGSM, PGD, Network, attacked, distances
 
@@ -42,12 +43,12 @@ def test_every_pixel_goes_where_the_class_is_less_likely(network, images, attack
     changed = attacked(network, images, labels, attack)
     sign = np.where(np.asarray(labels) == 0, 1, -1)[:, None, None, None]
     expected = np.clip(np.asarray(images) + EPSILON * sign, 0, 1)
-    np.testing.assert_allclose(changed, expected, rtol=0, atol=1e-6)
+    assert_close(changed, expected.astype(np.float32), reduction_length=PGD.steps)
 
 
 def test_the_distance_to_a_reconstruction(network, images):
     expected = np.linalg.norm((np.asarray(images, np.float64) - 0.5).reshape(6, -1), axis=1)
-    np.testing.assert_allclose(distances(network, images), expected, rtol=1e-5)
+    assert_close(distances(network, images), expected, dtype=np.float32, reduction_length=24)
 
 
 def test_a_network_that_reconstructs_nothing(images):

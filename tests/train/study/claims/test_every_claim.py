@@ -9,8 +9,8 @@ from tests.train.data.small_files import small_smallnorb
 from train.__main__ import main
 from train.data import catalog
 from train.data.sources import smallnorb
-from train.study.claims import runner
-from train.study.claims.catalog import get_claim, list_claims
+from train.study import claims
+from train.study.claims import get_claim, list_claims
 
 
 def shortened(claim):
@@ -40,7 +40,7 @@ def test_a_claim_runs_to_its_end(name, mnist_files, monkeypatch, tmp_path, capsy
     for viewpoints, source in smallnorb.SOURCES.items():
         small = small_smallnorb(mnist_files, source, side=96)
         monkeypatch.setitem(catalog.SOURCES, viewpoints, small)
-    monkeypatch.setattr(runner, "get_claim", lambda name: shortened(get_claim(name)))
+    monkeypatch.setattr(claims, "get_claim", lambda name: shortened(get_claim(name)))
     out = tmp_path / "out"
     options = ["--seeds", "1", "--data-dir", str(mnist_files), "--out", str(out)]
     assert main(["claims", name, *options]) == 0, capsys.readouterr().err

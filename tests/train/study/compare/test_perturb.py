@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tolerance import assert_close
 from train.study.compare.perturb import PERTURBATIONS, perturb
 
 IMAGES = np.random.default_rng(0).uniform(size=(4, 7, 7, 2)).astype(np.float32)
@@ -17,7 +18,7 @@ def changed(kind, strength, images=IMAGES):
 @pytest.mark.parametrize("kind", PERTURBATIONS)
 def test_nothing_changes_without_strength(kind):
     none = 1.0 if kind == "scaling" else 0.0
-    np.testing.assert_allclose(changed(kind, none), IMAGES, atol=1e-6)
+    assert_close(changed(kind, none), IMAGES)
 
 
 def test_a_quarter_turn_goes_both_ways():
@@ -25,14 +26,14 @@ def test_a_quarter_turn_goes_both_ways():
     for image, result, times in zip(IMAGES, turned, (-1, 1, -1, 1), strict=True):
         # The corners of a turned square lie on its edge, where rounding decides.
         expected = np.rot90(image, times)
-        np.testing.assert_allclose(result[1:-1, 1:-1], expected[1:-1, 1:-1], atol=1e-4)
+        assert_close(result[1:-1, 1:-1], expected[1:-1, 1:-1])
 
 
 def test_a_move_brings_in_zeros_and_goes_both_ways():
     moved = changed("translation", 2 / 7)
-    np.testing.assert_allclose(moved[0][:, :5], IMAGES[0][:, 2:], atol=1e-5)
+    assert_close(moved[0][:, :5], IMAGES[0][:, 2:])
     assert not moved[0][:, 5:].any()
-    np.testing.assert_allclose(moved[1][:, 2:], IMAGES[1][:, :5], atol=1e-5)
+    assert_close(moved[1][:, 2:], IMAGES[1][:, :5])
 
 
 def test_scaling_keeps_the_centre_and_shrinks_the_rest():
@@ -44,9 +45,9 @@ def test_scaling_keeps_the_centre_and_shrinks_the_rest():
 
 def test_a_shear_moves_each_row_by_how_far_it_is_from_the_middle():
     sheared = changed("shear", 1.0)
-    np.testing.assert_allclose(sheared[0][3], IMAGES[0][3], atol=1e-5)
-    np.testing.assert_allclose(sheared[0][5, :5], IMAGES[0][5, 2:], atol=1e-5)
-    np.testing.assert_allclose(sheared[0][1, 2:], IMAGES[0][1, :5], atol=1e-5)
+    assert_close(sheared[0][3], IMAGES[0][3])
+    assert_close(sheared[0][5, :5], IMAGES[0][5, 2:])
+    assert_close(sheared[0][1, 2:], IMAGES[0][1, :5])
 
 
 def test_noise_is_the_same_each_time_and_stays_in_range():

@@ -1,15 +1,16 @@
-"""The command: tables, figures, going on after an interruption, refusals."""
+"""The command: files, going on after an interruption, refusals."""
 
 import csv
 import json
 import re
 
 import pytest
+from PIL import Image
 
+from tests.train.study.compare.test_findings import result
 from train.__main__ import main
 from train.presets import get_preset
-from train.study.compare.cells import list_cells
-from train.system.errors import UserError
+from train.study.compare import cells, runner
 
 TINY = ["--steps", "2", "--batch-size", "16", "--robustness-examples", "20"]
 
@@ -18,40 +19,64 @@ def compare(out, *arguments):
     return main(["compare", *TINY, "--out", str(out), *arguments])
 
 
-def test_tables_and_figures_and_what_is_done_is_kept(tmp_path, capsys):
-    out = tmp_path / "compared"
+def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, monkeypatch, capsys):
+    digits = get_preset("digits")
+    options = {"conv_features": 4, "primary_types": 2, "decoder_hidden": None}
+    small = digits.changed(model_options={**digits.model.options, **options})
+    monkeypatch.setattr(cells, "recipe", lambda model, dataset: small)
+    out = tmp_path / "out"
     assert compare(out, "--routings", "uniform", "--seeds", "2") == 0
     printed = capsys.readouterr()
+    assert "[1/1] digits-capsnet-uniform" in printed.err
     assert re.search(r"capsnet +uniform +digits +\d+\.\d\d", printed.out)
     assert re.search(r"All 2 seeds at once: .* times as fast", printed.out)
-    kept = (out / "cells" / "digits-capsnet-uniform.json").read_bytes()
+    files = "table.md, results.json, accuracy.png, robustness.png, table.csv"
+    assert f"{out}: {files}" in printed.out
 
-    # A cell that is not whole counts as missing, and one more is added.
-    (out / "cells" / "digits-capsnet-dynamic.json").write_text("{", encoding="utf-8")
-    assert compare(out, "--routings", "uniform", "dynamic", "--seeds", "2") == 0
-    printed = capsys.readouterr()
-    assert "[1/1] digits-capsnet-dynamic" in printed.err
-    assert (out / "cells" / "digits-capsnet-uniform.json").read_bytes() == kept
-
-    table = (out / "table.md").read_text(encoding="utf-8")
-    assert re.search(r"\| capsnet \| dynamic \| digits \| .* ± ", table)
-    assert "can't be told from chance" in table
-    rows = list(csv.DictReader((out / "table.csv").read_text(encoding="utf-8").splitlines()))
-    assert [(row["routing"], row["seed"]) for row in rows] == [
-        ("uniform", "0"),
-        ("uniform", "1"),
-        ("dynamic", "0"),
-        ("dynamic", "1"),
-    ]
-    cells = json.loads((out / "results.json").read_text(encoding="utf-8"))["cells"]
-    for row, accuracy in zip(rows, [a for cell in cells for a in cell["accuracy"]], strict=True):
-        assert float(row["accuracy"]) == accuracy
+    command = f"python -m train compare {' '.join(TINY)} --out {out} --routings uniform --seeds 2"
+    assert (out / "table.md").read_text(encoding="utf-8").startswith(f"`{command}`\n")
+    found = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert found["command"] == command
+    (cell,) = found["cells"]
+    assert cell == json.loads((out / "cells" / "digits-capsnet-uniform.json").read_text())
+    assert all(1 <= round(359 * accuracy) <= 358 for accuracy in cell["accuracy"])
+    assert [len(of_kind) for of_kind in cell["robustness"].values()] == [5] * 5
+    assert len({of_kind[0][0] for of_kind in cell["robustness"].values()}) == 1
+    rows = csv.DictReader((out / "table.csv").read_text(encoding="utf-8").splitlines())
+    assert [float(row["accuracy"]) for row in rows] == cell["accuracy"]
     for name in ("accuracy.png", "robustness.png"):
-        assert (out / name).read_bytes().startswith(b"\x89PNG")
+        with Image.open(out / name) as image:
+            assert len(image.convert("L").getcolors()) > 10
 
-    assert compare(out, "--routings", "uniform", "--seeds", "1") == 2
+
+def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
+    trained = []
+
+    def train(cell, dataset, seeds, examples, *others):
+        trained.append((cell.routing, seeds))
+        kept = result(cell.routing, *[0.9, 0.8][:seeds])
+        return {**kept, "identity": cell.identity(seeds, examples)}
+
+    monkeypatch.setattr(runner, "_train", train)
+    out = tmp_path / "out"
+    uniform, dynamic = (out / "cells" / f"digits-capsnet-{x}.json" for x in ("uniform", "dynamic"))
+    assert compare(out, "--routings", "uniform", "--seeds", "2") == 0
+    kept = uniform.read_bytes()
+
+    # One more is added, and a cell that is not whole counts as missing.
+    dynamic.write_text("{", encoding="utf-8")
+    both = ("--routings", "uniform", "dynamic")
+    assert compare(out, *both, "--seeds", "2") == 0
+    assert "[1/1] digits-capsnet-dynamic" in capsys.readouterr().err
+    assert trained == [("uniform", 2), ("dynamic", 2)]
+    assert uniform.read_bytes() == kept
+
+    assert compare(out, *both, "--seeds", "1") == 2
     assert "was measured with seeds [0, 1], now [0]" in capsys.readouterr().err
-    assert compare(out, "--routings", "uniform", "--seeds", "1", "--overwrite") == 0
+    assert compare(out, *both, "--seeds", "2", "--batch-size", "8") == 2
+    assert "was measured with --batch-size 16, now 8:" in capsys.readouterr().err
+    assert compare(out, *both, "--seeds", "1", "--overwrite") == 0
+    assert trained[2:] == [("uniform", 1), ("dynamic", 1)]
     assert "One seed shows no spread" in capsys.readouterr().out
 
 
@@ -61,39 +86,20 @@ def test_tables_and_figures_and_what_is_done_is_kept(tmp_path, capsys):
         (["--models", "capsnets"], "unknown model 'capsnets', choose from: aff_capsnet"),
         (["--routings", "dynamics"], "unknown routing 'dynamics', choose from: published"),
         (["--datasets", "digit"], "unknown data set 'digit', choose from:"),
-        (["--seeds", "0"], "--seeds is 0, but must be more than 0"),
-        (["--robustness-examples", "0"], "--robustness-examples is 0, but must be"),
+        (["--seeds", "0"], "--seeds: '0' is not a whole number of at least 1"),
+        (["--robustness-examples", "0"], "--robustness-examples: '0' is not a whole number"),
         (["--epochs", "3"], "--steps and --epochs both say how long"),
         (["--routings", "none.py:Mine"], "there is no file none.py"),
         (["--batch-size", "0"], "--batch-size is 0, but must be more than 0"),
     ],
 )
-def test_bad_input_is_told_in_a_sentence_and_leaves_nothing(arguments, message, tmp_path, capsys):
+def test_bad_input_leaves_nothing(arguments, message, tmp_path, capsys):
     assert compare(tmp_path / "out", *arguments) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_cells_are_all_combinations_each_once():
-    cells = list_cells(["capsnet", "cnn"], ["published", "dynamic", "uniform"], ["digits"], {})
-    assert [(c.model, c.routing) for c in cells] == [
-        ("capsnet", "dynamic"),
-        ("capsnet", "uniform"),
-        ("cnn", "none"),
-    ]
-    with pytest.raises(UserError, match="unknown data set"):
-        list_cells(["capsnet"], ["published"], ["mnists"], {})
-
-
-def test_parts_of_a_set_and_data_of_ones_own_have_recipes():
-    azimuth, own = list_cells(["capsnet"], ["published"], ["smallnorb-azimuth", "folder:a/b"], {})
-    assert azimuth.config == get_preset("smallnorb").changed(dataset="smallnorb-azimuth")
-    assert (own.config.data.dataset, own.config.model.options) == ("folder:a/b", {})
-    assert own.name == "folder-a-b-capsnet-dynamic"
-
-    (cell,) = list_cells(["cnn"], ["published"], ["smallnorb-elevation"], {})
-    assert cell.config.data.dataset == "smallnorb-elevation"
-    assert cell.config.data.crop == get_preset("smallnorb").data.crop
-    (cell,) = list_cells(["matrix_capsnet"], ["published"], ["smallnorb-azimuth"], {})
-    assert cell.config.preset == "smallnorb-matrix_capsnet"
-    assert cell.config.data.dataset == "smallnorb-azimuth"
+def test_a_folder_with_a_run_of_fit_is_refused(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert compare(tmp_path) == 2
+    assert "holds a run of fit" in capsys.readouterr().err

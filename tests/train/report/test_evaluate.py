@@ -1,4 +1,4 @@
-"""Several networks as one."""
+"""Several networks as one; other tests evaluate a single one, on all kinds of data."""
 
 import dataclasses
 import json
@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from train.data import Split
-from train.report import ensemble
-from train.report.ensemble import evaluate_together
+from train.report import evaluate as module
+from train.report.evaluate import evaluate_ensemble
 from train.run.folder import Run
 from train.system.errors import UserError
 
@@ -26,22 +26,18 @@ def runs(config, tmp_path, monkeypatch):
     for name in LENGTHS:
         (tmp_path / name).mkdir()
         found[tmp_path / name] = Run(tmp_path / name, config, (8, 8, 1), ("a", "b", "c"))
-    images = np.zeros((4, 8, 8, 1), np.uint8)
-    monkeypatch.setattr(ensemble, "load_run", found.__getitem__)
-    monkeypatch.setattr(
-        ensemble, "test_split", lambda run, name, data_dir, count: Split(images, LABELS)
-    )
-    monkeypatch.setattr(ensemble, "load_model", lambda run, which: run.folder.name)
-    monkeypatch.setattr(
-        ensemble, "lengths_of", lambda model, config, images: np.array(LENGTHS[model])
-    )
+    split = Split(np.zeros((4, 8, 8, 1), np.uint8), LABELS)
+    monkeypatch.setattr(module, "load_run", found.__getitem__)
+    monkeypatch.setattr(module, "load_test_split", lambda *arguments: split)
+    monkeypatch.setattr(module, "load_model", lambda run, which: run.folder.name)
+    monkeypatch.setattr(module, "lengths_of", lambda model, *_: np.array(LENGTHS[model]))
     return found
 
 
 def test_the_mean_of_the_lengths_decides(runs):
     """The third image is misjudged by both, each in its own way, and right by their mean."""
     folders = list(runs)
-    result = evaluate_together(folders, which="best")
+    result = evaluate_ensemble(folders, which="best")
     assert result["accuracies"] == [0.25, 0.5]
     assert result["accuracy"] == 0.75
     assert result["runs"] == [str(folder) for folder in folders]
@@ -53,5 +49,5 @@ def test_networks_of_other_classes_are_refused(runs):
     first, second = runs
     runs[second] = dataclasses.replace(runs[second], class_names=("a", "b", "d"))
     with pytest.raises(UserError, match=r"second has class names .*'d'.* but .*first has"):
-        evaluate_together([first, second])
+        evaluate_ensemble([first, second])
     assert not (first / "evaluations").exists()

@@ -1,4 +1,4 @@
-"""What a claim is: networks that are trained with equal care, and what is measured of each."""
+"""Definition of a claim: networks trained with equal care, and what is measured of each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -70,9 +70,7 @@ class Claim:
         arms: the networks for each budget.
         quantities: what is measured.
         contrasts: by which it is judged whether the claim was seen.
-        draw: draws what is to be seen of the runs, given those of the first seed by the names of
-            their arms, a folder for figures, and that of the official files; returns the files'
-            names.
+        figures: names of those of the first arm's first run that belong to what was seen.
     """
 
     says: str
@@ -80,4 +78,4 @@ class Claim:
     arms: Callable[[Budget], Sequence[Arm]]
     quantities: Sequence[Quantity]
     contrasts: Sequence[Contrast]
-    draw: Callable[[Mapping[str, Path], Path, Path | None], list[str]] | None = None
+    figures: Sequence[str] = ()

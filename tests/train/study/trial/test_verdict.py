@@ -1,10 +1,17 @@
-"""What is said of a claim."""
+"""The verdict on a claim."""
 
 import pytest
 
 from train.config.fit_config import FitConfig
-from train.study.claims.definition import Arm, Claim, Contrast, Quantity
-from train.study.claims.verdict import Measured, limits, markdown, text, verdicts
+from train.study.trial.definition import Arm, Claim, Contrast, Quantity
+from train.study.trial.verdict import (
+    Measured,
+    draw_quantities,
+    limits,
+    markdown,
+    text,
+    verdicts,
+)
 
 ERROR = Quantity("error, %", lambda folder, data_dir: 0.0)
 
@@ -28,15 +35,15 @@ def measured(name, *errors, paper=None, steps=100):
 )
 def test_whether_it_was_seen(errors, expected):
     both = [measured("A", *errors), measured("B", 2.0, 2.0, 2.0)]
-    (told,) = verdicts(claim(Contrast("A", "B", ERROR.name)), both)
-    assert told.startswith(expected)
-    assert told.endswith("3 seeds).")
+    (sentence,) = verdicts(claim(Contrast("A", "B", ERROR.name)), both)
+    assert sentence.startswith(expected)
+    assert sentence.endswith("3 seeds).")
 
 
-def test_one_seed_tells_nothing():
+def test_one_seed_shows_nothing():
     both = [measured("A", 1.0), measured("B", 2.0)]
-    (told,) = verdicts(claim(Contrast("A", "B", ERROR.name)), both)
-    assert told == "Cannot be told from one seed: A has 1.00 points less than B (error, %)."
+    (sentence,) = verdicts(claim(Contrast("A", "B", ERROR.name)), both)
+    assert sentence.startswith("Cannot be told from one seed: A has 1.00 points less than B")
 
 
 def test_the_table_has_the_papers_numbers_beside_ours():
@@ -58,3 +65,33 @@ def test_a_small_budget_says_that_it_proves_nothing():
     assert first == "Budget small: 2 seeds, 500 to 1,000 training images seen by each network."
     assert second.startswith("This budget proves nothing")
     assert len(limits(both, "paper")) == 1
+
+
+def test_every_seed_the_mean_and_the_papers_value_are_drawn_whichever_arm_has_it():
+    figure = draw_quantities(
+        claim(), [measured("A", 1.0, 2.0, paper=0.25), measured("B", 2.0, 3.0)]
+    )
+    (axes,) = figure.axes
+    drawn = {
+        marker: [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == marker]
+        for marker in "o|D"
+    }
+    assert drawn == {
+        "o": [[[1, 1], [2, 1]], [[2, 0], [3, 0]]],
+        "|": [[[1.5, 1]], [[2.5, 0]]],
+        "D": [[[0.25, 1]]],
+    }
+    places = dict(
+        zip((t.get_text() for t in axes.get_yticklabels()), axes.get_yticks(), strict=True)
+    )
+    assert places == {"A": 1, "B": 0}
+    (legend,) = figure.legends
+    assert [label.get_text() for label in legend.get_texts()] == ["a seed", "mean", "paper"]
+    assert axes.get_title() == ERROR.name
+
+
+def test_values_that_lie_close_together_are_not_cut_off_at_the_edge():
+    (axes,) = draw_quantities(claim(), [measured("A", 74.4, 75.0)]).axes
+    left, right = axes.get_xlim()
+    assert left == 0
+    assert right > 77

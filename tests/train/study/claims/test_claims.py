@@ -3,8 +3,8 @@
 import pytest
 
 from train.config.fit_config import FitConfig
-from train.study.claims.catalog import get_claim, list_claims
-from train.study.claims.definition import BUDGETS, Arm
+from train.study.claims import get_claim, list_claims
+from train.study.trial.definition import BUDGETS, Arm
 from train.system.errors import UserError
 
 

@@ -1,0 +1,133 @@
+"""Tables and figures of a comparison."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from tests.tolerance import assert_close
+from train.study.compare.findings import (
+    csv_text,
+    draw_accuracy,
+    draw_robustness,
+    limits,
+    markdown,
+    table,
+)
+from train.study.compare.perturb import PERTURBATIONS
+
+
+def result(routing, *accuracies, dataset="digits", **others):
+    """What a comparison keeps of a cell; changed images cost one more point each time."""
+    robustness = {
+        kind: [[a - 0.01 * i for a in accuracies] for i in range(5)] for kind in PERTURBATIONS
+    }
+    return {
+        "model": "capsnet",
+        "routing": routing,
+        "label": f"capsnet, {routing}",
+        "dataset": dataset,
+        "seeds": list(range(len(accuracies))),
+        "accuracy": list(accuracies),
+        "nll": [0.25 for _ in accuracies],
+        "calibration_error": [0.125 for _ in accuracies],
+        "robustness": robustness,
+        "robustness_examples": 100,
+        "test_examples": 359,
+        "batch_size": 16,
+        "steps": 2,
+        "images_per_second": 1234.5,
+        "step_bytes": 2**21,
+        "parameters": 4321,
+        "skipped_updates": 0,
+        "saved": {"alone": 0.001, "together": 0.0005, "seeds": len(accuracies)},
+        **others,
+    }
+
+
+TWO = [result("one", 0.9, 0.8), result("two", 0.7, 0.65)]
+
+
+def test_a_row_for_each_cell_with_its_difference_from_the_first():
+    head, first, second = table(TWO)
+    assert dict(zip(head, first, strict=True)) == {
+        "model": "capsnet",
+        "routing": "one",
+        "dataset": "digits",
+        "accuracy": "85.00",
+        "spread": "7.07",
+        "against first": "",
+        "nll": "0.2500",
+        "calibration": "12.50",
+        **dict.fromkeys(PERTURBATIONS, "82.50"),
+        "images/s": "1,234",
+        "memory": "2 MiB",
+        "parameters": "4,321",
+        "steps": "2",
+    }
+    # The half width: 12.71 (Student's t, one degree of freedom) times 3.54 / sqrt(2).
+    assert second[head.index("against first")] == "-17.50 ± 31.77"
+    alike = [result("one", 0.9, 0.8), result("two", 0.8, 0.7)]
+    assert table(alike, ["against first"])[2] == ["-10.00 ± 0.00 *"]
+    alone = [result("one", 0.9), result("two", 0.8)]
+    assert table(alone, ["routing", "against first"])[2] == ["two", "-10.00"]
+
+
+def test_a_page_says_what_the_columns_are_and_what_they_cannot_show():
+    page = markdown(TWO, "python -m train compare").splitlines()
+    assert page[0] == "`python -m train compare`"
+    assert page[2].startswith("| model | routing | dataset | accuracy |")
+    assert "accuracy: of the test images, in percent, mean of 2 seeds" in page[7]
+    assert "can't be told from chance" in page[-2]
+    assert page[-1].startswith("All 2 seeds at once: 0.5 ms a step, one alone 1.0 ms: 4.00 times")
+    alone, _ = limits([result("one", 0.9)])
+    assert alone.startswith("One seed shows no spread")
+    assert "not trained for as long" in limits([result("one", 0.9, 0.8, steps=3), *TWO])[-1]
+
+
+def test_a_line_of_plain_numbers_for_each_seed():
+    rows = list(csv.DictReader(csv_text(TWO).splitlines()))
+    assert [(row["routing"], row["seed"], row["accuracy"]) for row in rows] == [
+        ("one", "0", "0.9"),
+        ("one", "1", "0.8"),
+        ("two", "0", "0.7"),
+        ("two", "1", "0.65"),
+    ]
+    assert_close(float(rows[3]["scaling 0.6"]), 0.61)
+    assert_close(float(rows[3]["rotation 15"]), 0.64)
+    assert rows[0]["parameters"] == "4321"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        ("digits", ["capsnet, one", "capsnet, two"]),
+        ("mnist", ["capsnet, one (digits)", "capsnet, two (mnist)"]),
+    ],
+)
+def test_the_data_set_is_named_where_there_are_two(dataset, expected):
+    cells = [TWO[0], result("two", 0.7, 0.65, dataset=dataset)]
+    axes = draw_accuracy(cells).axes[0]
+    places = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
+    assert [tick.get_text() for _, tick in sorted(places, reverse=True)] == expected
+    (legend,) = draw_robustness(cells).legends
+    assert [text.get_text() for text in legend.get_texts()] == expected
+
+
+def test_each_seed_is_a_dot_the_mean_a_bar_and_its_interval_a_line():
+    axes = draw_accuracy([result("one", 0.9, 0.8), result("two", 0.7)]).axes[0]
+    dots = [line.get_xydata() for line in axes.lines if line.get_marker() == "o"]
+    means = [line.get_xydata() for line in axes.lines if line.get_marker() == "|"]
+    assert_close(dots[0], [[90, 1], [80, 1]])
+    assert_close(dots[1], [[70, 0]])
+    assert_close(np.concatenate(means), [[85, 1], [70, 0]])
+    ((interval,),) = (lines.get_segments() for lines in axes.collections)
+    assert_close(interval.mean(axis=0), [85, 1])
+
+
+def test_robustness_is_drawn_by_strength_from_no_change_on():
+    panels = draw_robustness(TWO).axes
+    assert [axes.get_title() for axes in panels] == list(PERTURBATIONS)
+    scaling = panels[1].lines[1].get_xydata()
+    assert_close(scaling[:, 0], [1, 0.9, 0.8, 0.7, 0.6])
+    assert_close(scaling[:, 1], [67.5, 66.5, 65.5, 64.5, 63.5])

@@ -1,0 +1,106 @@
+"""`python -m train claims`, with a claim about the embedded digits."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.tolerance import assert_close
+from train.__main__ import main
+from train.run.folder import load_run
+from train.study import claims
+from train.study.trial import runner
+from train.study.trial.definition import Arm, Claim, Contrast
+from train.study.trial.parts import error_on, own_error
+
+ERROR = "test error, %"
+
+
+@pytest.fixture
+def tried(digits_run, monkeypatch, tmp_path):
+    """Tries a claim about digits; the folder, and how often a network was trained.
+
+    What is trained is a copy of a run.
+    """
+    base, trained = load_run(digits_run), []
+
+    def arms(budget):
+        once = base.config.changed(routing_iterations=1)
+        return [Arm("1 iteration", once, {ERROR: 0.34}), Arm("3 iterations", base.config)]
+
+    def fit(config, *, out, data_dir, resume, overwrite):
+        assert resume is not overwrite
+        trained.append((config.model.routing_iterations, config.seed))
+        shutil.copytree(digits_run, out, dirs_exist_ok=True)
+        dataclasses.replace(base, folder=out, config=config).save()
+
+    claim = Claim(
+        "Three are better than one.",
+        "Nobody 1900",
+        arms,
+        [own_error(ERROR)],
+        [Contrast("3 iterations", "1 iteration", ERROR)],
+        figures=["curves.png"],
+    )
+    monkeypatch.setattr(runner, "fit", fit)
+    monkeypatch.setattr(claims, "get_claim", lambda name: claim)
+    out = tmp_path / "out"
+    return out, trained, lambda *more: main(["claims", "mnist", "--out", str(out), *more])
+
+
+def test_networks_are_trained_once_and_everything_is_written(tried, digits_run, capsys):
+    out, trained, run = tried
+    assert run("--seeds", "2") == 0
+    printed = capsys.readouterr()
+    assert trained == [(1, 0), (1, 1), (3, 0), (3, 1)]
+    assert "[4/4] 3 iterations, seed 1; about" in printed.err
+    assert "3 iterations has" in printed.out
+    assert "This budget proves nothing" in printed.out
+    files = "table.md, results.json, quantities.png, curves.png"
+    assert f"{out}: {files}; runs/ has every network" in printed.out
+    found = json.loads((out / "results.json").read_text())
+    assert found["command"] == f"python -m train claims mnist --out {out} --seeds 2"
+    assert [arm["name"] for arm in found["arms"]] == ["1 iteration", "3 iterations"]
+    error = json.loads(load_run(digits_run).summary.read_text())["test.error_percent"]
+    for arm in found["arms"]:
+        assert arm["values"] == {ERROR: [error, error]}
+        assert arm["steps"] == [2, 2]
+    assert "| 1 iteration | " in (out / "table.md").read_text()
+    for name in ("quantities.png", "curves.png"):
+        assert (out / name).stat().st_size > 1000
+
+    trained.clear()
+    assert run("--seeds", "2") == 0
+    assert trained == []
+    (out / "runs" / "3-iterations-1" / "summary.json").unlink()
+    assert run("--seeds", "3") == 0
+    assert trained == [(1, 2), (3, 1), (3, 2)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", "0"], "--seeds: '0' is not a whole number of at least 1"),
+        (["--budget", "tiny"], "invalid choice: 'tiny'"),
+    ],
+)
+def test_bad_input(tried, arguments, message, capsys):
+    out, trained, run = tried
+    assert run(*arguments) == 2
+    assert message in capsys.readouterr().err
+    assert not trained
+    assert not out.exists()
+
+
+def test_without_the_data_nothing_is_left(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["claims", "viewpoint", "--out", str(out), "--data-dir", str(tmp_path / "no")]) == 2
+    assert "smallNORB" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_error_on_a_set_that_happens_to_be_the_runs_own(digits_run):
+    own, other = own_error("own, %"), error_on("digits", "other, %")
+    assert_close(other.of(digits_run, None), own.of(digits_run, None), dtype=np.float32)

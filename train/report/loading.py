@@ -1,0 +1,105 @@
+"""The network of a run, loaded from a checkpoint, and the images that it can be measured on."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from train.config.fit_config import FitConfig
+from train.data import Examples, load_dataset
+from train.learn.network import build_model, in_test, require_room, structure, training_key
+from train.learn.objective import Objective
+from train.learn.optimizer import build_optimizer
+from train.learn.scoring import BATCH
+from train.learn.step import data_mesh, replicate
+from train.learn.update import AXIS, TrainState, initial_state
+from train.run.checkpoints import Checkpoints, Which
+from train.run.folder import Run
+from train.system.errors import UserError
+
+_BATCH = 64
+
+
+def load_state(
+    run: Run, which: Which, *, devices: int | None = None
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Loads a checkpoint of a run: the network's structure and its training state.
+
+    Raises:
+        UserError: if there is no checkpoint that can be read.
+    """
+    require_room(run.config, run.image_shape, run.num_classes)
+    with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
+        model = build_model(run.config, run.image_shape, run.num_classes, axis=AXIS)
+        graphdef, state = initial_state(
+            model,
+            build_optimizer(run.config),
+            training_key(run.config),
+            averaged=run.config.optimizer.ema_decay is not None,
+        )
+        return graphdef, checkpoints.load(replicate(state, evaluation_mesh(devices)), which)
+
+
+def load_model(run: Run, which: Which) -> nnx.Module:
+    """Loads the network of a run, on one device.
+
+    Raises:
+        UserError: if there is no checkpoint that can be read.
+    """
+    return model_of(run, load_state(run, which, devices=1)[1])
+
+
+def model_of(run: Run, state: TrainState) -> nnx.Module:
+    """The network of a run with the values of a state, for batches in one piece."""
+    graphdef = structure(run.config, run.image_shape, run.num_classes)
+    return in_test(nnx.merge(graphdef, state.weights, state.model_state))
+
+
+def evaluation_mesh(devices: int | None) -> jax.sharding.Mesh:
+    """The devices that share an evaluation batch; all local ones if their number is not given."""
+    count = len(jax.local_devices()) if devices is None else devices
+    return data_mesh(-(-BATCH // max(count, 1)) * count, devices)
+
+
+def load_test_split(run: Run, name: str, data_dir: Path | None, count: int | None) -> Examples:
+    """The test split of a data set that a run's network can be measured on.
+
+    Args:
+        run: the run.
+        name: of the data set.
+        data_dir: a folder with the data set's official files.
+        count: how many of its examples, the first; all if not given.
+
+    Raises:
+        UserError: if there is no such set, it cannot be had, or its images or classes do not fit.
+    """
+    dataset = load_dataset(name, data_dir=data_dir)
+    if dataset.image_shape != run.image_shape or dataset.num_classes != run.num_classes:
+        raise UserError(
+            f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
+            f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
+        )
+    return dataset.limited(test=count).test
+
+
+def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
+    """How present a network finds each class in images.
+
+    Args:
+        model: the network, set to normalise as it has learned to.
+        config: its configuration, which says how it sees images.
+        images: uint8 `[n, height, width, channels]`.
+
+    Returns:
+        The lengths of the class capsules, `[n, classes]`.
+    """
+    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
+    apply = nnx.jit(lambda model, images: model(images).lengths)
+    return np.concatenate(
+        [
+            np.asarray(apply(model, objective.normalise(jnp.asarray(some), dtype)))
+            for some in np.split(images, range(_BATCH, len(images), _BATCH))
+        ]
+    )

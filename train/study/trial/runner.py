@@ -1,0 +1,95 @@
+"""Trying a claim: trains the networks that are missing, measures all, and writes what was seen."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from train.config.fit_config import FitConfig
+from train.loop.loop import fit
+from train.run.folder import SUMMARY, load_run
+from train.study.results import results_folder, write_results
+from train.study.trial.definition import Arm, Budget, Claim
+from train.study.trial.parts import summary
+from train.study.trial.verdict import Measured, draw_quantities, markdown, text
+from train.system.files import writing
+from train.system.progress import Progress
+
+
+def try_claim(
+    claim: Claim,
+    *,
+    out: Path,
+    command: str,
+    budget: Budget = "small",
+    seeds: int = 3,
+    data_dir: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Tries a claim and prints the verdict; goes on where it was interrupted.
+
+    Args:
+        claim: what is tried.
+        out: the folder where everything is left.
+        command: that asked for it, for the files.
+        budget: whether the networks are small ones or the paper's.
+        seeds: networks of each arm, with the seeds from 0 on.
+        data_dir: a folder with the official files of the data sets.
+        overwrite: replace runs of other options.
+
+    Raises:
+        UserError: on bad input, or if the folder cannot be written.
+    """
+    arms = claim.arms(budget)
+    with results_folder(out):
+        runs = {
+            arm.name: [out / "runs" / f"{arm.slug}-{seed}" for seed in range(seeds)] for arm in arms
+        }
+        _train(arms, runs, data_dir, overwrite)
+        measured = [_measure(claim, arm, runs[arm.name], data_dir) for arm in arms]
+        of_run = load_run(runs[arms[0].name][0]).figures
+        with writing(out):
+            for figure in claim.figures:
+                shutil.copyfile(of_run / figure, out / figure)
+        figures = {"quantities.png": draw_quantities(claim, measured)}
+        page = markdown(claim, measured, budget, command, [*figures, *claim.figures])
+        about = {"claim": claim.says, "source": claim.source, "budget": budget}
+        values = {**about, "arms": [each.plain() for each in measured]}
+        names = write_results(out, command, page, figures, values)
+    print(text(claim, measured, budget))
+    print(f"{out}: {', '.join([*names, *claim.figures])}; runs/ has every network")
+
+
+def _train(
+    arms: Sequence[Arm], runs: dict[str, list[Path]], data_dir: Path | None, overwrite: bool
+) -> None:
+    """Trains the networks that are missing, as `fit` does."""
+    missing = [
+        (f"{arm.name}, seed {seed}", config, folder)
+        for arm in arms
+        for seed, folder in enumerate(runs[arm.name])
+        if not _is_finished(folder, config := arm.config.changed(seed=seed))
+    ]
+    with Progress(len(missing), "network") as progress:
+        for number, (name, config, folder) in enumerate(missing, start=1):
+            progress.begin(f"[{number}/{len(missing)}] {name}; about {progress.left} left")
+            fit(config, out=folder, data_dir=data_dir, resume=not overwrite, overwrite=overwrite)
+            progress.advance()
+
+
+def _is_finished(folder: Path, config: FitConfig) -> bool:
+    """Whether a run of this configuration has come to its end there."""
+    return (folder / SUMMARY).exists() and load_run(folder).config == config
+
+
+def _measure(claim: Claim, arm: Arm, folders: list[Path], data_dir: Path | None) -> Measured:
+    # Run by run: what several quantities have in common is computed once.
+    values = [[quantity.of(run, data_dir) for quantity in claim.quantities] for run in folders]
+    names = [quantity.name for quantity in claim.quantities]
+    summaries = [summary(run) for run in folders]
+    return Measured(
+        arm=arm,
+        values=dict(zip(names, map(list, zip(*values, strict=True)), strict=True)),
+        parameters=summaries[0]["parameters"],
+        steps=[each["steps"] for each in summaries],
+        seconds=sum(each["wall_seconds"] for each in summaries),
+    )
