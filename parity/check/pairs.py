@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -18,10 +17,9 @@ from parity.check import weights
 from parity.check.by_name import capsjax_names
 from parity.layouts import get_layout, match
 from parity.reference import OTHERS, REFERENCES
-from parity.reference.drawing import draw
 from parity.reference.models import MODELS
 from parity.reference.models._base import ModelReference
-from parity.reference.routed import RoutedCapsNet
+from parity.reference.models.capsnet import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
 from train.learn.network import build_model
 from train.learn.objective import Objective
@@ -134,7 +132,7 @@ def build_pair(
         reconstruction: see `Pair`.
         **model_options: further arguments of the `CapsNet`.
     """
-    draw_weights(reference, seed=seed, biases=biases)
+    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
     reference.to(getattr(torch, dtype))
     # Without values, which come from the reference.
     model = nnx.eval_shape(
@@ -256,10 +254,14 @@ def model_pair(
     """
     kind = MODELS[model]
     reference = _drawn(kind, sizes, iterations=iterations, dtype=dtype, seed=seed, biases=biases)
+    routings: dict[str, Any] = {
+        argument: capsjax.create_routing(name, iterations=iterations)
+        for argument, name in kind.routings.items()
+    }
     made = capsjax.create_model(
         model,
         **sizes,
-        **kind.capsjax_options(iterations),
+        **routings,
         dtype=jnp.dtype(compute or dtype),
         param_dtype=np.dtype(dtype),
         rngs=nnx.Rngs(0),
@@ -267,7 +269,7 @@ def model_pair(
     to_capsjax = capsjax_names(reference)
     state = {name: value.detach().numpy() for name, value in reference.named_parameters()}
     weights.load(made, to_capsjax(state))
-    return Pair(reference, made, kind.objective, to_capsjax, parts=kind.parts)
+    return Pair(reference, made, Objective(loss=kind.loss), to_capsjax, parts=kind.parts)
 
 
 def other_pair(
@@ -334,25 +336,3 @@ PAIRS: dict[str, PairMaker] = {name: functools.partial(layout_pair, name) for na
 Each takes `sizes`, `iterations`, and of the options of `build_pair` at least `dtype`, `seed`,
 `biases` and `compute`.
 """
-
-
-def draw_weights(reference: Any, *, seed: int, biases: bool) -> None:
-    """Draws the weights of a `CapsNet`, or of one of its dialects.
-
-    With initial values as they are drawn for training, the votes are so small that hardly anything
-    is routed. Here the logits of the routing differ by about one after an iteration, and lengths
-    lie around the margins of the loss.
-
-    Args:
-        reference: the network; changed in place.
-        seed: of the values.
-        biases: see `draw`.
-    """
-    # A class capsule is a sum of I votes, each with a weight of 1 / J.
-    of_capsules = reference.num_classes / (3 * math.sqrt(reference.in_capsules))
-    draw(
-        reference,
-        torch.Generator().manual_seed(seed),
-        biases=biases,
-        deviation=lambda name, _: None if name.startswith("routing.") else of_capsules,
-    )

@@ -75,10 +75,6 @@ def of_reference(
     values = {Stage(FORWARD, name): _numpy(tensor) for name, tensor in outputs.items()}
     if not pair.parts:
         values[Stage(FORWARD, "conv1")] = _numpy(outputs["conv1"].permute(0, 2, 3, 1))
-    if not pair.parts and "capsules" not in outputs:  # of a public dialect
-        iterations = sum(name[0] == "v" for name in outputs)
-        values[Stage(FORWARD, "capsules")] = _numpy(outputs[f"v{iterations}"])
-        values[Stage(FORWARD, "coupling")] = _numpy(outputs[f"c{iterations}"])
     if "reconstruction" in outputs:
         reconstruction = values[Stage(FORWARD, "reconstruction")]
         values[Stage(FORWARD, "reconstruction")] = reconstruction.reshape(images.shape)

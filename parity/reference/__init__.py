@@ -1,4 +1,8 @@
-"""Plain PyTorch references: the paper's network, and one for each public implementation."""
+"""Plain PyTorch references: the paper's network, and one for each public implementation.
+
+Nothing here imports more than torch: what proves does not use what is proven. `models` has the
+published networks, `routing` the routings, `dialects` what public repositories make of them.
+"""
 
 from parity.reference.dialects.adambielski import AdamBielski
 from parity.reference.dialects.cedrickchee import CedrickChee
@@ -12,7 +16,7 @@ from parity.reference.dialects.yl_1993 import Yl1993
 from parity.reference.models import ModelReference
 from parity.reference.models.capsnet import CapsNet
 
-DIALECTS = {
+DIALECTS: dict[str, type[CapsNet]] = {
     "gram-ai": GramAi,
     "xifengguo": XifengGuo,
     "xifengguo-keras": XifengGuoKeras,
@@ -23,24 +27,10 @@ DIALECTS = {
 }
 """The public dialects by name."""
 
-REFERENCES = {"reference": CapsNet, **DIALECTS}
+REFERENCES: dict[str, type[CapsNet]] = {"reference": CapsNet, **DIALECTS}
 """The paper's network and the dialects, by the name of their weight layout."""
 
 OTHERS: dict[str, type[ModelReference]] = {"efficient-capsnet": EfficientCapsNet, "yl-1993": Yl1993}
 """Public implementations of other networks than CapsNet, by the name of their weight layout."""
 
-__all__ = [
-    "DIALECTS",
-    "OTHERS",
-    "REFERENCES",
-    "AdamBielski",
-    "CapsNet",
-    "CedrickChee",
-    "EfficientCapsNet",
-    "GramAi",
-    "JindongWang",
-    "LaubongHaudoi",
-    "XifengGuo",
-    "XifengGuoKeras",
-    "Yl1993",
-]
+__all__ = ["DIALECTS", "OTHERS", "REFERENCES", "CapsNet", "ModelReference"]

@@ -1,12 +1,13 @@
-"""What the PyTorch references share: sizes, names, lengths, masks and dense decoders.
+"""What the PyTorch references share: losses, weights, sizes, names, lengths, masks and decoders.
 
-Everything in which public implementations differ (capsule order, squash, routing, losses) is
-written out in the file of each.
+Everything in which public implementations differ (capsule order, squash, routing, further losses)
+is written out in the file of each.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,130 +17,106 @@ Stages = dict[str, Tensor]
 """Intermediates by name, in the order in which they were computed."""
 
 
-def window_counts(
-    image_shape: Sequence[int], conv_kernel: int, primary_kernel: int, primary_stride: int
-) -> tuple[int, int]:
-    """Height and width of the grid of primary capsules on images `(height, width, channels)`.
+class Sizes(NamedTuple):
+    """What a routing connects: `I` capsules of `K` numbers below, `J` of `D` numbers above."""
 
-    Raises:
-      ValueError: the image is not `(height, width, channels)`, or too small for the kernels.
-    """
-    if len(image_shape) != 3:
-        raise ValueError(f"image_shape is (height, width, channels), not {image_shape}")
-    height, width = (
-        (side - conv_kernel + 1 - primary_kernel) // primary_stride + 1 for side in image_shape[:2]
-    )
-    if height < 1 or width < 1:
-        raise ValueError(
-            f"images of {image_shape[0]}x{image_shape[1]} are too small for a {conv_kernel}x"
-            f"{conv_kernel} kernel and a {primary_kernel}x{primary_kernel} one above it: choose "
-            f"smaller kernels"
-        )
-    return height, width
+    in_capsules: int
+    in_dim: int
+    out_capsules: int
+    out_dim: int
 
 
-def at_least_one(iterations: int) -> int:
-    """The number of routing iterations, if it is one; ValueError otherwise."""
-    if iterations < 1:
-        raise ValueError(f"dynamic routing needs at least 1 iteration, not {iterations}")
-    return iterations
+class Reference(nn.Module):
+    """A network in plain PyTorch, what it minimises, and weights to compare it with.
 
-
-class Dialect(nn.Module):
-    """The sizes of a public CapsNet: what the constructors of all dialects have in common.
-
-    A dialect adds its parameters under its own names in `build`, computes in `forward` and has its
-    losses in `losses`. Images are NCHW, already normalised with the class's `input_mean` and
-    `input_std`: the references see what the public networks see.
-
-    Args:
-      image_shape: `(height, width, channels)` of one image.
-      num_classes: number of class capsules, J.
-      conv_features: filters of the first convolution.
-      conv_kernel: side of its kernel.
-      primary_types: types of primary capsules, T.
-      primary_dim: their dimension, K.
-      primary_kernel: side of the kernel they are made with.
-      primary_stride: its stride.
-      class_dim: dimension of the class capsules, D.
-      iterations: passes of the routing; None for the published number, `published_iterations`.
-      decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
-
-    Raises:
-      ValueError: the image is too small for the kernels, or there is no iteration.
+    Its `forward` takes images NCHW, already normalised, and labels, and returns everything that it
+    computes by name. Losses are those of Sabour, Frosst and Hinton 2017 where a network has no
+    others.
 
     Attributes:
       input_mean: what the published training subtracts from images in [0, 1].
       input_std: what it divides them by afterwards.
-      mask_in_training: which capsule the decoder sees in training: the label's or the longest.
-      mask_in_test: the same in test.
-      published_iterations: passes of the routing.
+      reconstruction_weight: what the error of a reconstruction is multiplied with.
+      reconstruction_over_pixels: whether that error is the sum or the mean of the squared ones.
     """
 
-    input_mean: float = 0.0
-    input_std: float = 1.0
-    mask_in_training: Literal["label", "longest"] = "label"
-    mask_in_test: Literal["label", "longest"] = "longest"
-    published_iterations: int = 3
+    input_mean: ClassVar[float] = 0.0
+    input_std: ClassVar[float] = 1.0
+    reconstruction_weight: ClassVar[float] = 0.0005
+    reconstruction_over_pixels: ClassVar[Literal["sum", "mean"]] = "sum"
 
-    def __init__(
-        self,
-        image_shape: Sequence[int] = (28, 28, 1),
-        num_classes: int = 10,
-        *,
-        conv_features: int = 256,
-        conv_kernel: int = 9,
-        primary_types: int = 32,
-        primary_dim: int = 8,
-        primary_kernel: int = 9,
-        primary_stride: int = 2,
-        class_dim: int = 16,
-        iterations: int | None = None,
-        decoder_hidden: Sequence[int] | None = (512, 1024),
-    ) -> None:
-        super().__init__()
-        height, width = window_counts(image_shape, conv_kernel, primary_kernel, primary_stride)
-        self.image_shape = tuple(image_shape)
-        self.num_classes = num_classes
-        self.conv_features = conv_features
-        self.conv_kernel = conv_kernel
-        self.primary_types = primary_types
-        self.primary_dim = primary_dim
-        self.primary_kernel = primary_kernel
-        self.primary_stride = primary_stride
-        self.in_capsules = height * width * primary_types
-        self.class_dim = class_dim
-        self.iterations = at_least_one(
-            self.published_iterations if iterations is None else iterations
-        )
-        self.decoder_hidden = None if decoder_hidden is None else tuple(decoder_hidden)
-        self.build()
+    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
+        """The name of the loss that tells classes apart, and it for each example `[B]`.
 
-    @property
-    def has_decoder(self) -> bool:
-        """Whether images are reconstructed."""
-        return self.decoder_hidden is not None
+        Here the margin loss, equation 4, summed over the classes.
+        """
+        return "margin", margins(stages["lengths"], labels).sum(dim=1)
 
-    def build(self) -> None:
-        """Adds the parameters, under the names of the dialect."""
-        raise NotImplementedError
+    def losses(self, stages: Stages, images: Tensor, labels: Tensor) -> Stages:
+        """The loss of the classes, equation 4, and of the reconstruction, section 4.1.
 
-    def first_conv(self) -> nn.Conv2d:
-        """The convolution from the image to `conv_features` channels."""
-        return nn.Conv2d(self.image_shape[2], self.conv_features, self.conv_kernel)
+        Args:
+          stages: what `forward` returned.
+          images: `[B, C, H, W]`, what it was given.
+          labels: `[B]` integers.
 
-    def primary_conv(self, filters: int) -> nn.Conv2d:
-        """A convolution from the features to `filters` channels of primary capsules."""
-        return nn.Conv2d(
-            self.conv_features, filters, self.primary_kernel, stride=self.primary_stride
-        )
+        Returns:
+          The loss of the classes `[B]` under its name; `reconstruction` `[B]`, the squared error of
+          an image (absent without decoder); `total`, the mean over examples of the first and the
+          weighted second.
+        """
+        name, of_classes = self.class_loss(stages, labels)
+        if "reconstruction" not in stages:
+            return {name: of_classes, "total": of_classes.mean()}
+        squares = (stages["reconstruction"].flatten(1) - flatten_images(images)) ** 2
+        is_sum = self.reconstruction_over_pixels == "sum"
+        error = squares.sum(dim=1) if is_sum else squares.mean(dim=1)
+        total = (of_classes + self.reconstruction_weight * error).mean()
+        return {name: of_classes, "reconstruction": error, "total": total}
 
-    def decoder_layers(self, n_in: int) -> list[nn.Linear]:
-        """The dense layers of a decoder that starts from `n_in` numbers; none without decoder."""
-        if self.decoder_hidden is None:
-            return []
-        height, width, channels = self.image_shape
-        return dense_layers(n_in, *self.decoder_hidden, height * width * channels)
+    def deviation(self, name: str) -> float | None:
+        """The deviation of a parameter that is no weight or bias of a convolution or dense layer.
+
+        None leaves what it starts from, which may have to be positive, and adds a little to it.
+        """
+        return None
+
+    @torch.no_grad()
+    def draw(self, generator: torch.Generator, *, biases: bool) -> None:
+        """Draws weights that let every part be seen in the results, in the order of the modules.
+
+        Activations keep their size from layer to layer (He et al. 2015, arXiv:1502.01852).
+
+        Args:
+          generator: of the values, float32 numbers that a CPU draws.
+          biases: whether dense layers and convolutions have biases, or all are zero.
+        """
+        for path, module in self.named_modules():
+            is_affine = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)
+            for name, parameter in module.named_parameters(recurse=False):
+                drawn = torch.randn(parameter.shape, generator=generator)
+                if is_affine and name == "weight":
+                    is_transposed = isinstance(module, nn.ConvTranspose2d)
+                    terms = (parameter[:, 0] if is_transposed else parameter[0]).numel()
+                    parameter.copy_(math.sqrt(2 / terms) * drawn)
+                elif is_affine:
+                    parameter.copy_((0.1 if biases else 0.0) * drawn)
+                elif (scale := self.deviation(f"{path}.{name}".lstrip("."))) is not None:
+                    parameter.copy_(scale * drawn)
+                else:
+                    parameter.add_(0.1 * drawn)
+
+
+def margins(lengths: Tensor, labels: Tensor) -> Tensor:
+    """Sabour, Frosst and Hinton 2017, equation 4: the loss of each class, `[B, J]`."""
+    T = functional.one_hot(labels, lengths.shape[1]).to(lengths.dtype)
+    present, absent = torch.relu(0.9 - lengths) ** 2, torch.relu(lengths - 0.1) ** 2
+    return T * present + 0.5 * (1 - T) * absent
+
+
+def numbered(iteration: int, **symbols: Tensor) -> Stages:
+    """What a routing computes in an iteration: `b` of the second one is called `b2`."""
+    return {f"{symbol}{iteration}": value for symbol, value in symbols.items()}
 
 
 class NamedDecoder(nn.Module):
@@ -161,10 +138,8 @@ class NamedDecoder(nn.Module):
 def sequential_decoder(layers: Sequence[nn.Linear]) -> nn.Sequential:
     """The same dense layers called `0`, `2`, `4`, ...: the numbers of a `Sequential`."""
     *hidden, last = layers
-    steps: list[nn.Module] = []
-    for layer in hidden:
-        steps += [layer, nn.ReLU()]
-    return nn.Sequential(*steps, last, nn.Sigmoid())
+    rectified = [module for layer in hidden for module in (layer, nn.ReLU())]
+    return nn.Sequential(*rectified, last, nn.Sigmoid())
 
 
 def dense_layers(*sizes: int) -> list[nn.Linear]:
@@ -172,7 +147,7 @@ def dense_layers(*sizes: int) -> list[nn.Linear]:
     return [nn.Linear(n_in, n_out) for n_in, n_out in pairwise(sizes)]
 
 
-def group(**members: nn.Module | nn.Parameter) -> nn.Module:
+def group(**members: nn.Module | nn.Parameter) -> Any:
     """A module that does nothing but give its members' names a prefix."""
     module = nn.Module()
     for name, member in members.items():
@@ -180,9 +155,9 @@ def group(**members: nn.Module | nn.Parameter) -> nn.Module:
     return module
 
 
-def normal_parameter(*shape: int) -> nn.Parameter:
-    """A parameter from a normal distribution of deviation 0.1; parity is told with loaded ones."""
-    return nn.Parameter(0.1 * torch.randn(shape))
+def zeros(*shape: int) -> nn.Parameter:
+    """A parameter that `draw` gives its values."""
+    return nn.Parameter(torch.zeros(shape))
 
 
 def length(v: Tensor) -> Tensor:
@@ -220,3 +195,8 @@ def class_mask(lengths: Tensor, labels: Tensor | None) -> Tensor:
 def flatten_images(images: Tensor) -> Tensor:
     """NCHW images as rows in the order (y, x, channel), in which decoders here write them."""
     return images.permute(0, 2, 3, 1).flatten(1)
+
+
+def nhwc(maps: Tensor) -> Tensor:
+    """Feature maps NCHW -> NHWC, as capsjax has them."""
+    return maps.permute(0, 2, 3, 1)

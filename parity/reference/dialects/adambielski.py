@@ -1,29 +1,20 @@
 """The CapsNet of adambielski/CapsNet-pytorch, computed as that project computes it."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from parity.reference._parts import (
-    Dialect,
-    NamedDecoder,
-    Stages,
-    class_mask,
-    flatten_images,
-    group,
-    length,
-    normal_parameter,
-)
-from parity.reference.models.capsnet import squash
+from parity.reference._parts import NamedDecoder, Stages, group, margins, numbered, zeros
+from parity.reference.models.capsnet import CapsNet, squash
 
 
-class AdamBielski(Dialect):
+class AdamBielski(CapsNet):
     """CapsNet with a learned prior on its coupling, four passes and a margin averaged over classes.
 
     - Primary capsules: one convolution of T K filters. Channel `K t + k` is component `k` of type
       `t`; capsule `P t + p` is type `t` at position `p` of P (order B).
-    - Squash without epsilon. At exactly zero, where the public code divides zero by zero, the value
-      and the gradient are zero here.
+    - Squash without epsilon.
     - Coupling: softmax over the output capsules j. Logits for each example, which start at a
       parameter `b[i, j]` that all examples share. Gradients through all passes, of which there are
       4.
@@ -36,37 +27,31 @@ class AdamBielski(Dialect):
     Without decoder the first four have no `capsnet.` before them.
 
     Not known, and taken from the paper: the margins 0.9 and 0.1, the weight 0.5, that the decoder
-    sees the longest capsule in test, and that the prior starts at zero. Not known, and taken as the
-    plain length: how lengths are computed.
+    sees the longest capsule in test, and that the prior starts at zero.
     """
 
     published_iterations = 4
+    reconstruction_over_pixels = "mean"
 
     def build(self) -> None:
         """Adds the parameters."""
-        capsnet = {
+        net = {
             "conv1": self.first_conv(),
             "primaryCaps": group(conv=self.primary_conv(self.primary_types * self.primary_dim)),
             "digitCaps": group(
-                weights=normal_parameter(
-                    self.in_capsules, self.primary_dim, self.num_classes * self.class_dim
-                ),
-                routing_module=group(
-                    b=nn.Parameter(torch.zeros(self.in_capsules, self.num_classes))
-                ),
+                weights=nn.Parameter(self.matrices("ikjd").detach().flatten(2)),
+                routing_module=group(b=zeros(self.in_capsules, self.num_classes)),
             ),
         }
         if self.has_decoder:
-            self.capsnet = group(**capsnet)
-            self.reconstruction_net = NamedDecoder(
-                "fc", self.decoder_layers(self.num_classes * self.class_dim)
-            )
+            self.capsnet = group(**net)
+            self.reconstruction_net = NamedDecoder("fc", self.decoder_layers())
         else:
-            for name, module in capsnet.items():
+            for name, module in net.items():
                 self.add_module(name, module)
 
     @property
-    def without_decoder(self) -> nn.Module:
+    def without_decoder(self) -> Any:
         """What holds the parameters of the convolutions and capsules."""
         return self.capsnet if self.has_decoder else self
 
@@ -74,49 +59,31 @@ class AdamBielski(Dialect):
         """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
         net = self.without_decoder
         conv1 = torch.relu(net.conv1(images))
-        maps = net.primaryCaps.conv(conv1).flatten(2)  # [B, T K, positions]
+        maps = net.primaryCaps.conv(conv1).flatten(2)  # [B, T K, P]
         by_type = maps.unflatten(1, (self.primary_types, self.primary_dim))
         primary_s = by_type.transpose(2, 3).flatten(1, 2)
         primary_u = squash(primary_s)
         weights = net.digitCaps.weights.unflatten(2, (self.num_classes, self.class_dim))
         u_hat = torch.einsum("ikjd,bik->bijd", weights, primary_u)
-        stages = {"conv1": conv1, "primary_s": primary_s, "primary_u": primary_u, "u_hat": u_hat}
-        stages |= self.route(u_hat)
-
-        v = stages[f"v{self.iterations}"]
-        stages["lengths"] = length(v)
-        stages["mask"] = class_mask(stages["lengths"], labels)
-        if self.has_decoder:
-            masked = v * stages["mask"][:, :, None]
-            stages["reconstruction"] = self.reconstruction_net(masked.flatten(1))
-        return stages
+        return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
         stages: Stages = {}
-        prior = self.without_decoder.digitCaps.routing_module.b
-        b = prior.expand(u_hat.shape[:3])
+        b = self.without_decoder.digitCaps.routing_module.b.expand(u_hat.shape[:3])
         for r in range(1, self.iterations + 1):
             c = torch.softmax(b, dim=2)
             s = torch.einsum("bij,bijd->bjd", c, u_hat)
             v = squash(s)
-            stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
+            stages |= numbered(r, b=b, c=c, s=s, v=v)
             if r < self.iterations:
                 b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
         return stages
 
-    def losses(self, outputs: Stages, images: Tensor, labels: Tensor) -> Stages:
-        """`margin` `[B]`, `reconstruction` `[B]` (means over classes, pixels), `total`."""
-        lengths = outputs["lengths"]
-        T = functional.one_hot(labels, self.num_classes).to(lengths.dtype)
-        present = torch.relu(0.9 - lengths) ** 2
-        absent = torch.relu(lengths - 0.1) ** 2
-        margin = (T * present + 0.5 * (1 - T) * absent).mean(dim=1)
-        if not self.has_decoder:
-            return {"margin": margin, "total": margin.mean()}
-        error = ((outputs["reconstruction"] - flatten_images(images)) ** 2).mean(dim=1)
-        return {
-            "margin": margin,
-            "reconstruction": error,
-            "total": (margin + 0.0005 * error).mean(),
-        }
+    def decode(self, masked: Tensor) -> Tensor:
+        """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""
+        return self.reconstruction_net(masked.flatten(1))
+
+    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
+        """The margin loss of each example `[B]`, its mean over the classes."""
+        return "margin", margins(stages["lengths"], labels).mean(dim=1)

@@ -12,12 +12,13 @@ from parity.reference._parts import (
     batch_norm,
     class_mask,
     dense_layers,
-    flatten_images,
     group,
     length,
+    nhwc,
+    zeros,
 )
 from parity.reference.models import efficient_capsnet
-from parity.reference.models._base import ModelReference, class_stages
+from parity.reference.models._base import ModelReference, capsule_stages, class_stages
 from parity.reference.routing.self_attention import exponential_squash
 
 
@@ -41,6 +42,7 @@ class EfficientCapsNet(ModelReference):
 
     parts = efficient_capsnet.EfficientCapsNet.parts
     tiny: ClassVar = efficient_capsnet.EfficientCapsNet.tiny
+    reconstruction_over_pixels = "mean"
     normalises_batch = True
     shows_rounding = True  # 1e-5 is added to a variance
     idle = ("convolutions.0.bias", "convolutions.1.bias")
@@ -73,12 +75,11 @@ class EfficientCapsNet(ModelReference):
             below = filters
         positions = (height - primary_kernel + 1) * (width - primary_kernel + 1)
         in_capsules = positions * below // primary_dim
-        members["primary_caps"] = group(
-            dw_conv2d=nn.Conv2d(below, below, primary_kernel, groups=below)
-        )
+        depthwise = nn.Conv2d(below, below, primary_kernel, groups=below)
+        members["primary_caps"] = group(dw_conv2d=depthwise)
         members["routing_caps"] = group(
             W=nn.Parameter(torch.randn(num_classes, in_capsules, primary_dim, class_dim)),
-            b=nn.Parameter(torch.zeros(num_classes, in_capsules, 1)),
+            b=zeros(num_classes, in_capsules, 1),
         )
         self.has_decoder = decoder_hidden is not None
         if decoder_hidden is None:
@@ -90,64 +91,41 @@ class EfficientCapsNet(ModelReference):
             self.generator = NamedDecoder("fc", layers)
 
     @property
-    def without_decoder(self) -> nn.Module:
+    def without_decoder(self) -> Any:
         """What holds the parameters of the convolutions and capsules."""
         return self.efficient_capsnet if self.has_decoder else self
 
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
+    def deviation(self, name: str) -> float | None:
         """Class capsules of a length around the margins."""
         return 0.5 if name.endswith("routing_caps.W") else None
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
         """Runs the network, see `ModelReference`; without labels as in test."""
-        net, stages = self.without_decoder, {}
+        net = self.without_decoder
+        stages: Stages = {}
         x = images
         for index in range(self.depth):
             maps = getattr(net, f"conv{index + 1}")(x)
             normal = batch_norm(maps, getattr(net, f"bn{index + 1}"))
             x = torch.relu(normal)
-            stages[f"convolutions_{index}"] = maps.permute(0, 2, 3, 1)
-            stages[f"norms_{index}"] = normal.permute(0, 2, 3, 1)
+            stages |= {f"convolutions_{index}": nhwc(maps), f"norms_{index}": nhwc(normal)}
         # The public code knows of one position alone; more are numbered as in capsjax.
-        s = net.primary_caps.dw_conv2d(x).permute(0, 2, 3, 1)
+        s = nhwc(net.primary_caps.dw_conv2d(x))
         u = exponential_squash(s.reshape(len(s), -1, self.primary_dim))
         routed = self.route(torch.einsum("jikd,bik->bjid", net.routing_caps.W, u))
-        lengths = torch.sqrt(length(routed["capsules"]) ** 2 + 1e-7)
-        stages |= {
-            "primary_caps_pose": u,
-            "primary_caps_activation": length(u),
-            **class_stages(routed),
-            "lengths": lengths,
-            "mask": class_mask(routed["lengths"], labels),
-        }
+        stages |= capsule_stages("primary_caps", u) | class_stages(routed)
+        stages["lengths"] = torch.sqrt(length(routed["capsules"]) ** 2 + 1e-7)
+        stages["mask"] = class_mask(routed["lengths"], labels)
         if self.has_decoder:
             masked = routed["capsules"] * stages["mask"][:, :, None]
-            drawn = self.generator(masked.flatten(1))
-            height, width, channels = self.image_shape
-            stages["decoder"] = drawn.unflatten(1, (height, width, channels))
-            stages["reconstruction"] = stages["decoder"]
+            drawn = self.generator(masked.flatten(1)).unflatten(1, self.image_shape)
+            stages |= {"decoder": drawn, "reconstruction": drawn}
         return stages
 
     def route(self, votes: Tensor) -> Stages:
         """Votes `[B, J, I, D]` -> capsules `[B, J, D]`, coupling `[B, I, J]` and lengths."""
-        agreement = (votes @ votes.transpose(2, 3)).sum(dim=2) / math.sqrt(votes.shape[3])
-        coupling = torch.softmax(agreement, dim=1)[..., None] + self.without_decoder.routing_caps.b
+        logits = (votes @ votes.transpose(2, 3)).sum(dim=2) / math.sqrt(votes.shape[3])
+        coupling = torch.softmax(logits, dim=1)[..., None] + self.without_decoder.routing_caps.b
         v = exponential_squash((coupling * votes).sum(dim=2))
-        return {
-            "capsules": v,
-            "coupling": coupling.squeeze(3).transpose(1, 2),
-            "lengths": length(v),
-        }
-
-    def losses(self, stages: Stages, images: Tensor, labels: Tensor) -> Stages:
-        """`margin` `[B]`, `reconstruction` `[B]` (mean over pixels), `total`."""
-        _, margin = self.class_loss(stages, labels)
-        if not self.has_decoder:
-            return {"margin": margin, "total": margin.mean()}
-        difference = stages["reconstruction"].flatten(1) - flatten_images(images)
-        error = (difference**2).mean(dim=1)
-        return {
-            "margin": margin,
-            "reconstruction": error,
-            "total": (margin + 0.0005 * error).mean(),
-        }
+        coupling = coupling.squeeze(3).transpose(1, 2)
+        return {"capsules": v, "coupling": coupling, "lengths": length(v)}

@@ -2,18 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from parity.reference._parts import (
-    Dialect,
-    Stages,
-    class_mask,
-    flatten_images,
-    group,
-    length,
-    normal_parameter,
-    sequential_decoder,
-)
+from parity.reference._parts import Stages, group, numbered, sequential_decoder
+from parity.reference.models.capsnet import CapsNet
 
 
 def squash(s: Tensor, dim: int = -1) -> Tensor:
@@ -23,7 +14,7 @@ def squash(s: Tensor, dim: int = -1) -> Tensor:
     return (n**2 / (1 + n**2) * wide / (n + 1e-8)).to(s.dtype)
 
 
-class XifengGuo(Dialect):
+class XifengGuo(CapsNet):
     """CapsNet whose routing has a gradient in its last pass only.
 
     - Primary capsules: one convolution of T K filters, whose flattened NCHW output is cut into
@@ -38,23 +29,19 @@ class XifengGuo(Dialect):
     State dict: `conv1`, `primarycaps.conv2d`, `digitcaps.weight` `[J, I, D, K]`,
     `decoder.{0,2,4}`.
 
-    Not known, and taken from the paper: the margins 0.9 and 0.1 and the weight 0.5. Not known, and
-    taken as the plain length: how lengths are computed.
+    Not known, and taken from the paper: the margins 0.9 and 0.1 and the weight 0.5.
     """
+
+    reconstruction_weight = 0.392
+    reconstruction_over_pixels = "mean"
 
     def build(self) -> None:
         """Adds the parameters."""
         self.conv1 = self.first_conv()
         self.primarycaps = group(conv2d=self.primary_conv(self.primary_types * self.primary_dim))
-        self.digitcaps = group(
-            weight=normal_parameter(
-                self.num_classes, self.in_capsules, self.class_dim, self.primary_dim
-            )
-        )
+        self.digitcaps = group(weight=self.matrices("jidk"))
         if self.has_decoder:
-            self.decoder = sequential_decoder(
-                self.decoder_layers(self.num_classes * self.class_dim)
-            )
+            self.decoder = sequential_decoder(self.decoder_layers())
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
         """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
@@ -63,16 +50,7 @@ class XifengGuo(Dialect):
         primary_s = maps.flatten(1).unflatten(1, (self.in_capsules, self.primary_dim))
         primary_u = squash(primary_s)
         u_hat = torch.einsum("jidk,bik->bijd", self.digitcaps.weight, primary_u)
-        stages = {"conv1": conv1, "primary_s": primary_s, "primary_u": primary_u, "u_hat": u_hat}
-        stages |= self.route(u_hat)
-
-        v = stages[f"v{self.iterations}"]
-        stages["lengths"] = length(v)
-        stages["mask"] = class_mask(stages["lengths"], labels)
-        if self.has_decoder:
-            masked = v * stages["mask"][:, :, None]
-            stages["reconstruction"] = self.decoder(masked.flatten(1))
-        return stages
+        return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
@@ -83,23 +61,7 @@ class XifengGuo(Dialect):
             c = torch.softmax(b, dim=2)
             s = torch.einsum("bij,bijd->bjd", c, votes)
             v = squash(s)
-            stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
+            stages |= numbered(r, b=b, c=c, s=s, v=v)
             if r < self.iterations:
                 b = b + torch.einsum("bijd,bjd->bij", u_hat.detach(), v)
         return stages
-
-    def losses(self, outputs: Stages, images: Tensor, labels: Tensor) -> Stages:
-        """`margin` `[B]`, `reconstruction` `[B]` (mean over pixels), `total`."""
-        lengths = outputs["lengths"]
-        T = functional.one_hot(labels, self.num_classes).to(lengths.dtype)
-        present = torch.relu(0.9 - lengths) ** 2
-        absent = torch.relu(lengths - 0.1) ** 2
-        margin = (T * present + 0.5 * (1 - T) * absent).sum(dim=1)
-        if not self.has_decoder:
-            return {"margin": margin, "total": margin.mean()}
-        error = ((outputs["reconstruction"] - flatten_images(images)) ** 2).mean(dim=1)
-        return {
-            "margin": margin,
-            "reconstruction": error,
-            "total": (margin + 0.392 * error).mean(),
-        }

@@ -7,14 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parity.reference._parts import Stages, batch_norm, group
-from parity.reference.models._base import ModelReference, class_stages
-from parity.reference.windows import Windows
-from train.learn.objective import Objective
+from parity.reference._parts import Stages, batch_norm, group, nhwc, zeros
+from parity.reference.models._base import ModelReference, capsule_stages, class_stages
+from parity.reference.windows import Windows, matrix_votes
 
 EPSILON = 1e-8
 INVERSE_TEMPERATURE = 1e-3
-MEAN, DEVIATION = 0.1307, 0.3081
 
 
 class Yl1993(ModelReference):
@@ -49,14 +47,15 @@ class Yl1993(ModelReference):
         "caps_kernels": (3, 2),
         "pose_dim": 4,
     }
-    objective = Objective(loss="spread", input_mean=MEAN, input_std=DEVIATION)
+    loss = "spread"
+    input_mean = 0.1307
+    input_std = 0.3081
+    routings: ClassVar = {"routing": "em"}
     published_iterations = 2
     normalises_batch = True
     idle = ("features.conv.bias",)
     # The 3 x 3 x 8 capsules that a window holds; 9 x 11 positions of a filter.
     longest_sums = (72, 99)
-
-    strides = (2, 1)
 
     def __init__(
         self,
@@ -73,7 +72,7 @@ class Yl1993(ModelReference):
     ) -> None:
         super().__init__()
         height, width, channels = image_shape
-        self.types, self.dim, self.side = primary_types, pose_dim, math.isqrt(pose_dim)
+        self.types, self.dim = primary_types, pose_dim
         self.iterations = iterations
         self.conv1 = nn.Conv2d(channels, conv_features, conv_kernel, stride=2, padding=2)
         self.bn1 = nn.BatchNorm2d(conv_features, eps=1e-3)
@@ -82,29 +81,20 @@ class Yl1993(ModelReference):
             a=nn.Conv2d(conv_features, primary_types, 1),
         )
         grid = ((height + 4 - conv_kernel) // 2 + 1, (width + 4 - conv_kernel) // 2 + 1)
-        self.windows = []
-        below = primary_types
-        for number, (types, size, stride) in enumerate(
-            zip(caps_types, caps_kernels, self.strides, strict=True), start=1
-        ):
-            self.add_module(f"conv_caps{number}", self._matrices(size * size * below, types))
-            self.windows.append(Windows(grid, size, stride))
-            below, grid = types, self.windows[-1].counts
-        self.class_caps = self._matrices(below, num_classes)
+        self.windows = Windows.stack(grid, caps_kernels, strides=(2, 1))
+        in_types = (primary_types, *caps_types)
+        for index, (types, windows) in enumerate(zip(caps_types, self.windows, strict=True)):
+            layer = self.capsules(windows.size**2 * in_types[index], types)
+            self.add_module(f"conv_caps{index + 1}", layer)
+        self.class_caps = self.capsules(caps_types[-1], num_classes)
 
-    def _matrices(self, below: int, above: int) -> nn.Module:
-        return group(
-            weights=nn.Parameter(torch.randn(1, below, above, self.side, self.side)),
-            beta_u=nn.Parameter(torch.zeros(above)),
-            beta_a=nn.Parameter(torch.zeros(above)),
-        )
+    def capsules(self, below: int, above: int) -> Any:
+        """A capsule layer with a matrix for each pair."""
+        side = math.isqrt(self.dim)
+        weights = nn.Parameter(torch.randn(1, below, above, side, side))
+        return group(weights=weights, beta_u=zeros(above), beta_a=zeros(above))
 
-    @classmethod
-    def with_iterations(cls, iterations: int) -> dict[str, Any]:
-        """See `ModelReference`."""
-        return {"iterations": iterations}
-
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
+    def deviation(self, name: str) -> float | None:
         """Matrices that turn a pose into votes of about its size."""
         return 0.6 if name.endswith("weights") else None
 
@@ -118,46 +108,33 @@ class Yl1993(ModelReference):
         super().draw(generator, biases=biases)
         self.bn1.bias.add_(2)
         for layer in (self.conv_caps1, self.conv_caps2):
-            layer.weights.add_(torch.eye(self.side))
+            layer.weights.add_(torch.eye(math.isqrt(self.dim)))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
         """Runs the network, see `ModelReference`; labels make no difference."""
         features = torch.relu(batch_norm(self.conv1(images), self.bn1))
-        poses = self.primary_caps.pose(features).permute(0, 2, 3, 1)
-        pose = poses.unflatten(3, (self.types, self.dim))
-        activation = torch.sigmoid(self.primary_caps.a(features)).permute(0, 2, 3, 1)
-        stages = {
-            "features": features.permute(0, 2, 3, 1),
-            "primary_caps_pose": pose,
-            "primary_caps_activation": activation,
-        }
-        batch = len(images)
+        M = nhwc(self.primary_caps.pose(features)).unflatten(3, (self.types, self.dim))
+        a = nhwc(torch.sigmoid(self.primary_caps.a(features)))
+        stages = {"features": nhwc(features)} | capsule_stages("primary_caps", M, a)
         for index, windows in enumerate(self.windows):
             layer = getattr(self, f"conv_caps{index + 1}")
-            votes = self.votes(windows.seen(pose), layer.weights)
-            routed = self.route(votes, windows.seen(activation), layer)
-            mu, a, r = (x.unflatten(0, (batch, *windows.counts)) for x in routed.values())
-            pose, activation = mu, a
-            name = f"conv_caps_{index}"
-            stages |= {f"{name}_pose": mu, f"{name}_activation": a, f"{name}_coupling": r}
-        routed = self.route(self.class_votes(pose), activation.flatten(1), self.class_caps)
+            votes = matrix_votes(windows.seen(M), layer.weights[0])
+            M, a, r = windows.on_grid(self.route(votes, windows.seen(a), layer))
+            stages |= capsule_stages(f"conv_caps_{index}", M, a, r)
+        routed = self.route(self.class_votes(M), a.flatten(1), self.class_caps)
         return stages | class_stages(routed)
 
     def class_votes(self, pose: Tensor) -> Tensor:
         """`[B, Y, X, types, D]` -> `[B, Y X types, classes, D]`, with the positions added."""
         rows, columns = pose.shape[1:3]
-        weights = self.class_caps.weights.repeat(1, rows * columns, 1, 1, 1)
-        votes = self.votes(pose.flatten(1, 3), weights).unflatten(1, (rows, columns, -1))
+        weights = self.class_caps.weights[0].repeat(rows * columns, 1, 1, 1)
+        votes = matrix_votes(pose.flatten(1, 3), weights).unflatten(1, (rows, columns, -1))
         added = votes.new_zeros(rows, columns, 1, 1, self.dim)
         for y in range(rows):
             added[y, ..., 0] = y / rows
         for x in range(columns):
             added[:, x, ..., 1] = x / columns
         return (votes + added).flatten(1, 3)
-
-    def votes(self, pose: Tensor, weights: Tensor) -> Tensor:
-        """Poses `[N, I, D]` and matrices `[1, I, J, P, P]` -> `[N, I, J, D]`."""
-        return (pose.unflatten(2, (1, self.side, self.side)) @ weights).flatten(3)
 
     def route(self, votes: Tensor, activation: Tensor, layer: Any) -> Stages:
         """Votes `[N, I, J, D]`, activations `[N, I]` -> capsules, lengths and coupling."""

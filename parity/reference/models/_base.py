@@ -1,4 +1,4 @@
-"""What the references of models have in common: sizes of a tiny network, weights, losses."""
+"""What the references of models have in common: a tiny size, layers, and names of stages."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from parity.reference._parts import Stages, dense_layers, flatten_images
-from parity.reference.drawing import draw
-from train.learn.objective import Objective
+from parity.reference._parts import Reference, Stages, batch_norm, dense_layers, length
 
 
-class ModelReference(nn.Module):
+class ModelReference(Reference):
     """A network in plain PyTorch beside the capsjax model of the same arguments.
 
     A subclass takes the arguments of the capsjax model, and `iterations` where that has a routing
@@ -28,7 +25,8 @@ class ModelReference(nn.Module):
     Attributes:
       parts: the attributes of the capsjax model whose results are compared, with dots for members.
       tiny: arguments of a network in which no two sizes are equal that could be confused.
-      objective: what it is trained with.
+      loss: the loss of the classes with which capsjax trains it, by its name in `--loss`.
+      routings: arguments of the capsjax model that are routings which iterate: the names of them.
       published_iterations: of the routing, with which the network is compared.
       normalises_batch: whether it has batch normalisation; see `parity.check.family`.
       pools: whether the largest of several values is passed on; see there, too.
@@ -42,7 +40,8 @@ class ModelReference(nn.Module):
 
     parts: ClassVar[tuple[str, ...]]
     tiny: ClassVar[Mapping[str, Any]]
-    objective: ClassVar[Objective] = Objective()
+    loss: ClassVar[str] = "margin"
+    routings: ClassVar[Mapping[str, str]] = {}
     published_iterations: ClassVar[int] = 3
     normalises_batch: ClassVar[bool] = False
     pools: ClassVar[bool] = False
@@ -53,47 +52,25 @@ class ModelReference(nn.Module):
     @classmethod
     def with_iterations(cls, iterations: int) -> dict[str, Any]:
         """Arguments of the reference for a routing with so many iterations; none if it has none."""
-        return {}
-
-    @classmethod
-    def capsjax_options(cls, iterations: int) -> dict[str, Any]:
-        """The same for the capsjax model."""
-        return {}
+        return {"iterations": iterations} if cls.routings else {}
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
         """Runs the network on a batch and keeps what it computes on the way."""
         raise NotImplementedError
 
-    def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
-        """The name of the loss that tells classes apart, and it for each example `[B]`.
 
-        Here the margin loss of Sabour, Frosst and Hinton 2017, equation 4.
-        """
-        lengths = stages["lengths"]
-        T = functional.one_hot(labels, lengths.shape[1]).to(lengths.dtype)
-        present, absent = torch.relu(0.9 - lengths) ** 2, torch.relu(lengths - 0.1) ** 2
-        return "margin", (T * present + 0.5 * (1 - T) * absent).sum(dim=1)
+class NormalizedConv(nn.Module):
+    """A convolution without biases, of maps that are padded by half its kernel, and its norm."""
 
-    def losses(self, stages: Stages, images: Tensor, labels: Tensor) -> Stages:
-        """The loss of the classes and of the reconstruction `[B]`, and `total`, their mean."""
-        name, told = self.class_loss(stages, labels)
-        if "reconstruction" not in stages:
-            return {name: told, "total": told.mean()}
-        seen = flatten_images(images)
-        error = ((stages["reconstruction"].flatten(1) - seen) ** 2).sum(dim=1)
-        weight = self.objective.reconstruction_weight
-        return {name: told, "reconstruction": error, "total": (told + weight * error).mean()}
+    def __init__(self, n_in: int, n_out: int, kernel: int = 3, stride: int = 1) -> None:
+        super().__init__()
+        padding = kernel // 2
+        self.conv = nn.Conv2d(n_in, n_out, kernel, stride=stride, padding=padding, bias=False)
+        self.norm = nn.BatchNorm2d(n_out)
 
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
-        """The deviation of a parameter that is neither a layer's nor a routing's.
-
-        None leaves what it starts from, and adds a little to it.
-        """
-        return None
-
-    def draw(self, generator: torch.Generator, *, biases: bool) -> None:
-        """Draws weights that let every part be seen in the results, see `drawing`."""
-        draw(self, generator, biases=biases, deviation=self.deviation)
+    def forward(self, maps: Tensor) -> Tensor:
+        """The rectifier is the caller's."""
+        return batch_norm(self.conv(maps), self.norm)
 
 
 class DenseDecoder(nn.Module):
@@ -119,13 +96,17 @@ class DenseDecoder(nn.Module):
         return torch.sigmoid(last(x)).reshape(len(x), *self.image_shape)
 
 
+def capsule_stages(
+    part: str, pose: Tensor, activation: Tensor | None = None, coupling: Tensor | None = None
+) -> Stages:
+    """Capsules of a part of the network, by default with the lengths of their poses."""
+    activation = length(pose) if activation is None else activation
+    stages = {f"{part}_pose": pose, f"{part}_activation": activation}
+    return stages if coupling is None else stages | {f"{part}_coupling": coupling}
+
+
 def class_stages(routed: Stages) -> Stages:
     """What a routing returned, as the part `class_caps` and as the network's result."""
-    return {
-        "class_caps_pose": routed["capsules"],
-        "class_caps_activation": routed["lengths"],
-        "class_caps_coupling": routed["coupling"],
-        "capsules": routed["capsules"],
-        "coupling": routed["coupling"],
-        "lengths": routed["lengths"],
-    }
+    result = {name: routed[name] for name in ("capsules", "coupling", "lengths")}
+    part = capsule_stages("class_caps", result["capsules"], result["lengths"], result["coupling"])
+    return part | result

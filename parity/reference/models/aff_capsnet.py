@@ -5,9 +5,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from capsjax import Sizes
-from parity.reference._parts import Stages, class_mask, length
-from parity.reference.models._base import DenseDecoder, ModelReference, class_stages
+from parity.reference._parts import Sizes, Stages, class_mask, group, length, nhwc, zeros
+from parity.reference.models._base import (
+    DenseDecoder,
+    ModelReference,
+    capsule_stages,
+    class_stages,
+)
 from parity.reference.models.capsnet import squash
 from parity.reference.routing.uniform import Uniform
 
@@ -32,26 +36,22 @@ class AffCapsNet(ModelReference):
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__()
-        self.sizes = sizes
-        channels = sizes["image_shape"][2]
-        features, primary = sizes["conv_features"], sizes["primary_types"] * sizes["primary_dim"]
-        kernel, self.stride = sizes["primary_kernel"], sizes["primary_stride"]
-        self.features = nn.Module()
-        self.features.conv = nn.Conv2d(channels, features, sizes["conv_kernel"])
-        self.primary_caps = nn.Module()
-        self.primary_caps.conv = nn.Conv2d(features, primary, kernel, stride=self.stride)
-        self.class_caps = nn.Module()
-        self.class_caps.kernel = nn.Parameter(
-            torch.zeros(1, sizes["num_classes"], sizes["class_dim"], sizes["primary_dim"])
+        channels, classes = sizes["image_shape"][2], sizes["num_classes"]
+        features, kernel, stride = (
+            sizes[name] for name in ("conv_features", "primary_kernel", "primary_stride")
         )
+        self.types, self.dim = sizes["primary_types"], sizes["primary_dim"]
+        self.features = group(conv=nn.Conv2d(channels, features, sizes["conv_kernel"]))
+        self.primary_caps = group(
+            conv=nn.Conv2d(features, self.types * self.dim, kernel, stride=stride)
+        )
+        self.class_caps = group(kernel=zeros(1, classes, sizes["class_dim"], self.dim))
         self.routing = Uniform(Sizes(0, 0, 0, 0))
         self.decoder = DenseDecoder(
-            sizes["num_classes"] * sizes["class_dim"],
-            sizes["decoder_hidden"],
-            sizes["image_shape"],
+            classes * sizes["class_dim"], sizes["decoder_hidden"], sizes["image_shape"]
         )
 
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
+    def deviation(self, name: str) -> float | None:
         """Class capsules of a length around the margins."""
         return 1.0 if name == "class_caps.kernel" else None
 
@@ -59,18 +59,11 @@ class AffCapsNet(ModelReference):
         """Runs the network, see `ModelReference`."""
         features = torch.relu(self.features.conv(images))
         maps = self.primary_caps.conv(features)
-        batch, _, height, width = maps.shape
-        types, dim = self.sizes["primary_types"], self.sizes["primary_dim"]
-        s = maps.reshape(batch, types, dim, height, width).permute(0, 3, 4, 1, 2)
-        u = squash(s.reshape(batch, -1, dim))
+        s = maps.unflatten(1, (self.types, self.dim)).permute(0, 3, 4, 1, 2)
+        u = squash(s.flatten(1, 3))
         votes = torch.stack([u @ W.T for W in self.class_caps.kernel[0]], dim=2)
-        routed = self.routing(votes, length(u), u)
-        stages = {
-            "features": features.permute(0, 2, 3, 1),
-            "primary_caps_pose": u,
-            "primary_caps_activation": length(u),
-            **class_stages(routed),
-            "mask": class_mask(routed["lengths"], labels),
-        }
-        stages["decoder"] = self.decoder(routed["capsules"], stages["mask"])
+        stages = {"features": nhwc(features)} | capsule_stages("primary_caps", u)
+        stages |= class_stages(self.routing(votes, length(u), u))
+        stages["mask"] = class_mask(stages["lengths"], labels)
+        stages["decoder"] = self.decoder(stages["capsules"], stages["mask"])
         return stages | {"reconstruction": stages["decoder"]}

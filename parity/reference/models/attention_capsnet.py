@@ -7,12 +7,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from capsjax import Sizes, create_routing
-from parity.reference._parts import Stages, batch_norm
-from parity.reference.models._base import ModelReference
+from parity.reference._parts import Sizes, Stages, group, nhwc, zeros
+from parity.reference.models._base import ModelReference, NormalizedConv, capsule_stages
 from parity.reference.routing.inverted_attention import InvertedAttention
-from parity.reference.windows import Windows
-from train.learn.objective import Objective
+from parity.reference.windows import Windows, matrix_votes
 
 
 class AttentionCapsNet(ModelReference):
@@ -35,7 +33,8 @@ class AttentionCapsNet(ModelReference):
     }
     # Not the published cross entropy, under which a bias that all classes share has a gradient of
     # zero and rounding errors; that loss is proven with the CNN.
-    objective = Objective(loss="margin")
+    loss = "margin"
+    routings: ClassVar = {"routing": "inverted-attention"}
     normalises_batch = True
     # Of batch normalisation, over the pixels.
     longest_sums = (9 * 11, 9 * 11)
@@ -44,65 +43,45 @@ class AttentionCapsNet(ModelReference):
         super().__init__()
         height, width, channels = sizes["image_shape"]
         features = sizes["backbone_features"]
-        self.backbone = nn.Module()
-        self.backbone.stem = normalised(channels, features[0], 3, 1)
-        self.backbone.blocks = nn.ModuleList()
+        stem, blocks = NormalizedConv(channels, features[0]), nn.ModuleList()
+        self.backbone = group(stem=stem, blocks=blocks)
         below = features[0]
-        for filters, blocks, stride in zip(
+        for filters, number, stride in zip(
             features, sizes["backbone_blocks"], sizes["backbone_strides"], strict=True
         ):
-            for index, (n_in, n_out) in enumerate(pairwise([below] + [filters] * blocks)):
-                self.backbone.blocks.append(block(n_in, n_out, 1 if index else stride))
+            for index, (n_in, n_out) in enumerate(pairwise([below] + [filters] * number)):
+                blocks.append(ResidualBlock(n_in, n_out, 1 if index else stride))
             height, width = (height - 1) // stride + 1, (width - 1) // stride + 1
             below = filters
-        self.types, self.dim = sizes["primary_types"], sizes["pose_dim"]
-        self.primary_caps = nn.Module()
-        self.primary_caps.pose = nn.Conv2d(below, self.types * self.dim, 1, bias=False)
-        self.primary_norm = nn.LayerNorm(self.dim, eps=1e-5)
+        types, dim = self.types, self.dim = sizes["primary_types"], sizes["pose_dim"]
+        self.primary_caps = group(pose=nn.Conv2d(below, types * dim, 1, bias=False))
+        self.primary_norm = nn.LayerNorm(dim, eps=1e-5)
         self.iterations = iterations
-        side, grid, below = math.isqrt(self.dim), (height, width), self.types
-        self.conv_caps, self.windows = nn.ModuleList(), []
-        for types, size, stride in zip(
-            sizes["caps_types"], sizes["caps_kernels"], sizes["caps_strides"], strict=True
-        ):
-            windows = Windows(grid, size, stride)
-            self.conv_caps.append(self.capsules(size * size * below, types, side, False))
-            self.windows.append(windows)
-            below, grid = types, windows.counts
-        self.class_caps = self.capsules(grid[0] * grid[1] * below, sizes["num_classes"], side, True)
+        grid = (height, width)
+        self.windows = Windows.stack(grid, sizes["caps_kernels"], sizes["caps_strides"])
+        self.conv_caps: Any = nn.ModuleList()
+        for above, windows in zip(sizes["caps_types"], self.windows, strict=True):
+            self.conv_caps.append(self.capsules(windows.size**2 * types, above, presence=False))
+            types, grid = above, windows.counts
+        seen = grid[0] * grid[1] * types
+        self.class_caps = self.capsules(seen, sizes["num_classes"], presence=True)
 
-    def capsules(self, n_in: int, n_out: int, side: int, presence: bool) -> nn.Module:
+    def capsules(self, n_in: int, n_out: int, presence: bool) -> Any:
         """A capsule layer with a matrix for each pair."""
-        layer = nn.Module()
-        layer.kernel = nn.Parameter(torch.zeros(n_in, n_out, side, side))
-        layer.routing = InvertedAttention(
-            Sizes(n_in, self.dim, n_out, self.dim), self.iterations, presence
-        )
-        return layer
+        side, connected = math.isqrt(self.dim), Sizes(n_in, self.dim, n_out, self.dim)
+        routing = InvertedAttention(connected, self.iterations, presence)
+        return group(kernel=zeros(n_in, n_out, side, side), routing=routing)
 
-    @classmethod
-    def with_iterations(cls, iterations: int) -> dict[str, Any]:
-        """See `ModelReference`."""
-        return {"iterations": iterations}
-
-    @classmethod
-    def capsjax_options(cls, iterations: int) -> dict[str, Any]:
-        """See `ModelReference`."""
-        return {"routing": create_routing("inverted-attention", iterations=iterations)}
-
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
+    def deviation(self, name: str) -> float | None:
         """Votes of about the length of a pose."""
         return 0.3 if name.endswith("kernel") else None
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
         """Runs the network, see `ModelReference`."""
-        x = torch.relu(convolved(self.backbone.stem, images))
-        for each in self.backbone.blocks:
-            way = convolved(each.second, torch.relu(convolved(each.first, x)))
-            around = convolved(each.around, x) if hasattr(each, "around") else x
-            x = torch.relu(way + around)
-        maps = self.primary_caps.pose(x).permute(0, 2, 3, 1)
-        pose = maps.unflatten(3, (self.types, self.dim))
+        x = torch.relu(self.backbone.stem(images))
+        for block in self.backbone.blocks:
+            x = block(x)
+        pose = nhwc(self.primary_caps.pose(x)).unflatten(3, (self.types, self.dim))
         primary = self.primary_norm(pose)
         # What each layer has at the end of an iteration, the primary capsules first.
         poses: list[Tensor] = [primary]
@@ -119,9 +98,8 @@ class AttentionCapsNet(ModelReference):
             coupling = self.iterate(len(self.conv_caps), poses[-2], None)[1]
         logits = self.class_caps.routing.logits(poses[-1])
         return {
-            "backbone": x.permute(0, 2, 3, 1),
-            "primary_caps_pose": pose,
-            "primary_caps_activation": torch.ones_like(pose[..., 0]),
+            "backbone": nhwc(x),
+            **capsule_stages("primary_caps", pose, torch.ones_like(pose[..., 0])),
             "primary_norm": primary,
             "capsules": poses[-1],
             "coupling": coupling,
@@ -131,37 +109,27 @@ class AttentionCapsNet(ModelReference):
 
     def iterate(self, index: int, below: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
         """One iteration of a layer: its poses and coupling, of the poses below and its own."""
-        side, batch = math.isqrt(self.dim), len(below)
-        is_class = index == len(self.conv_caps)
-        layer = self.class_caps if is_class else self.conv_caps[index]
-        seen = below.flatten(1, 3) if is_class else self.windows[index].seen(below)
-        votes = (seen.unflatten(2, (1, side, side)) @ layer.kernel).flatten(3)
-        if is_class:
-            state = layer.routing.step(votes, before)
+        if index == len(self.conv_caps):
+            votes = matrix_votes(below.flatten(1, 3), self.class_caps.kernel)
+            state = self.class_caps.routing.iterate(votes, before)
             return state["p"], state["r"]
-        state = layer.routing.step(votes, None if before is None else before.flatten(0, 2))
-        counts = self.windows[index].counts
-        return state["p"].unflatten(0, (batch, *counts)), state["r"]
+        layer, windows = self.conv_caps[index], self.windows[index]
+        votes = matrix_votes(windows.seen(below), layer.kernel)
+        state = layer.routing.iterate(votes, None if before is None else before.flatten(0, 2))
+        return state["p"].unflatten(0, (-1, *windows.counts)), state["r"]
 
 
-def normalised(n_in: int, n_out: int, kernel: int, stride: int) -> nn.Module:
-    """A convolution without biases and its batch normalisation."""
-    module = nn.Module()
-    module.conv = nn.Conv2d(n_in, n_out, kernel, stride=stride, padding=kernel // 2, bias=False)
-    module.norm = nn.BatchNorm2d(n_out, eps=1e-5)
-    return module
+class ResidualBlock(nn.Module):
+    """Two convolutions, and one around them where the maps do not fit."""
 
+    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
+        super().__init__()
+        self.first = NormalizedConv(n_in, n_out, stride=stride)
+        self.second = NormalizedConv(n_out, n_out)
+        fits = stride == 1 and n_in == n_out
+        self.around = None if fits else NormalizedConv(n_in, n_out, 1, stride)
 
-def block(n_in: int, n_out: int, stride: int) -> nn.Module:
-    """A residual block."""
-    module = nn.Module()
-    module.first = normalised(n_in, n_out, 3, stride)
-    module.second = normalised(n_out, n_out, 3, 1)
-    if stride != 1 or n_in != n_out:
-        module.around = normalised(n_in, n_out, 1, stride)
-    return module
-
-
-def convolved(module: Any, x: Tensor) -> Tensor:
-    """What a normalised convolution makes of NCHW maps."""
-    return batch_norm(module.conv(x), module.norm)
+    def forward(self, x: Tensor) -> Tensor:
+        """Rectified after the sum."""
+        way = self.second(torch.relu(self.first(x)))
+        return torch.relu(way + (x if self.around is None else self.around(x)))

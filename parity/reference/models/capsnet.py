@@ -1,27 +1,26 @@
 """CapsNet in plain PyTorch: Sabour, Frosst and Hinton 2017, arXiv:1710.09829, line by line."""
 
-from collections.abc import Sequence
-from typing import Literal
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from parity.reference._parts import (
+    Reference,
+    Sizes,
     Stages,
-    at_least_one,
     class_mask,
     dense_layers,
-    flatten_images,
     group,
     length,
-    normal_parameter,
+    numbered,
     sequential_decoder,
-    window_counts,
 )
 
 
-def squash(s: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
+def squash(s: Tensor, dim: int = -1) -> Tensor:
     """Equation 1: `v = |s|^2 / (1 + |s|^2) * s / |s|`, in which `|s|` runs over `dim`.
 
     Value and gradient at zero are zero, as they are in the limit. Computed in float64 and returned
@@ -30,16 +29,14 @@ def squash(s: Tensor, dim: int = -1, eps: float = 0.0) -> Tensor:
     Args:
       s: any shape.
       dim: the axis that holds the components of a vector.
-      eps: added to the length that `s` is divided by. 0 in the paper.
     """
     wide = s.double()
     n = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
-    divisor = n + eps
-    direction = wide / torch.where(divisor == 0, torch.ones_like(divisor), divisor)
+    direction = wide / torch.where(n == 0, torch.ones_like(n), n)
     return (n**2 / (1 + n**2) * direction).to(s.dtype)
 
 
-class CapsNet(nn.Module):
+class CapsNet(Reference):
     """The network of section 4, with the reconstruction of section 4.1.
 
     Images are NCHW with values in [0, 1]. Capsules are numbered position by position: channel
@@ -62,7 +59,8 @@ class CapsNet(nn.Module):
     | reconstruction | [B, H W C] | absent without decoder |
 
     The state dict has `conv1.{weight,bias}`, `primary.{weight,bias}`, `class_caps.weight`
-    `[I, J, D, K]` and `decoder.{0,2,4}.{weight,bias}`.
+    `[I, J, D, K]` and `decoder.{0,2,4}.{weight,bias}`. A dialect of it adds its parameters under
+    its own names in `build`, and computes in its own `forward` up to the votes.
 
     Args:
       image_shape: `(height, width, channels)` of one image.
@@ -74,24 +72,23 @@ class CapsNet(nn.Module):
       primary_kernel: side of the kernel they are made with.
       primary_stride: its stride.
       class_dim: dimension of the class capsules, D.
-      iterations: iterations of routing.
+      iterations: of the routing; None for the published number, `published_iterations`.
       decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
-      eps: added to the length that squash divides by; 0 in the paper.
 
     Raises:
       ValueError: the image is too small for the kernels, or there is no iteration.
 
     Attributes:
-      input_mean: what training subtracts from images in [0, 1].
-      input_std: what it divides them by afterwards.
-      mask_in_training: whose capsule the decoder sees in training: that of the label.
-      mask_in_test: whose in test: the longest.
+      mask_in_training: which capsule the decoder sees in training: the label's or the longest.
+      mask_in_test: the same in test.
+      published_iterations: of the routing.
     """
 
-    input_mean: float = 0.0
-    input_std: float = 1.0
     mask_in_training: Literal["label", "longest"] = "label"
     mask_in_test: Literal["label", "longest"] = "longest"
+    published_iterations: int = 3
+
+    decoder: nn.Module
 
     def __init__(
         self,
@@ -105,35 +102,69 @@ class CapsNet(nn.Module):
         primary_kernel: int = 9,
         primary_stride: int = 2,
         class_dim: int = 16,
-        iterations: int = 3,
+        iterations: int | None = None,
         decoder_hidden: Sequence[int] | None = (512, 1024),
-        eps: float = 0.0,
     ) -> None:
         super().__init__()
-        positions = window_counts(image_shape, conv_kernel, primary_kernel, primary_stride)
-        height, width, channels = image_shape
-        self.primary_types = primary_types
-        self.primary_dim = primary_dim
-        self.in_capsules = positions[0] * positions[1] * primary_types
-        self.num_classes = num_classes
-        self.class_dim = class_dim
-        self.iterations = at_least_one(iterations)
-        self.eps = eps
+        self.image_shape, self.num_classes, self.class_dim = image_shape, num_classes, class_dim
+        self.conv_features, self.conv_kernel = conv_features, conv_kernel
+        self.primary_types, self.primary_dim = primary_types, primary_dim
+        self.primary_kernel, self.primary_stride = primary_kernel, primary_stride
+        height, width = window_counts(image_shape, conv_kernel, primary_kernel, primary_stride)
+        self.in_capsules = height * width * primary_types
+        self.iterations = self.published_iterations if iterations is None else iterations
+        if self.iterations < 1:
+            raise ValueError(f"dynamic routing needs at least 1 iteration, not {iterations}")
+        self.decoder_hidden = decoder_hidden
+        self.build()
 
-        self.conv1 = nn.Conv2d(channels, conv_features, conv_kernel)
-        self.primary = nn.Conv2d(
-            conv_features, primary_types * primary_dim, primary_kernel, stride=primary_stride
+    def build(self) -> None:
+        """Adds the parameters, under the names of the implementation."""
+        self.conv1 = self.first_conv()
+        self.primary = self.primary_conv(self.primary_types * self.primary_dim)
+        self.class_caps = group(weight=self.matrices("ijdk"))
+        if self.has_decoder:
+            self.decoder = sequential_decoder(self.decoder_layers())
+
+    def first_conv(self) -> nn.Conv2d:
+        """The convolution from the image to `conv_features` channels."""
+        return nn.Conv2d(self.image_shape[2], self.conv_features, self.conv_kernel)
+
+    def primary_conv(self, filters: int) -> nn.Conv2d:
+        """A convolution from the features to `filters` channels of primary capsules."""
+        return nn.Conv2d(
+            self.conv_features, filters, self.primary_kernel, stride=self.primary_stride
         )
-        self.class_caps = group(
-            weight=normal_parameter(self.in_capsules, num_classes, class_dim, primary_dim)
-        )
-        self.decoder = (
-            None
-            if decoder_hidden is None
-            else sequential_decoder(
-                dense_layers(num_classes * class_dim, *decoder_hidden, height * width * channels)
-            )
-        )
+
+    def primary_convs(self, number: int, filters: int) -> nn.ModuleList:
+        """So many of them side by side."""
+        return nn.ModuleList(self.primary_conv(filters) for _ in range(number))
+
+    def matrices(self, axes: str) -> nn.Parameter:
+        """What makes votes of primary capsules, with the axes `i`, `j`, `k`, `d` and `1`."""
+        sizes = {"i": self.in_capsules, "j": self.num_classes, "k": self.primary_dim, "1": 1}
+        shape = [sizes.get(axis, self.class_dim) for axis in axes]
+        return nn.Parameter(0.1 * torch.randn(shape))
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether images are reconstructed."""
+        return self.decoder_hidden is not None
+
+    def decoder_layers(self, n_in: int | None = None) -> list[nn.Linear]:
+        """The dense layers of a decoder that starts from all class capsules, or `n_in` numbers."""
+        assert self.decoder_hidden is not None
+        n_in = self.num_classes * self.class_dim if n_in is None else n_in
+        return dense_layers(n_in, *self.decoder_hidden, math.prod(self.image_shape))
+
+    def deviation(self, name: str) -> float | None:
+        """Logits of the routing that differ by about one, and lengths around the margins.
+
+        With initial values as they are drawn for training, the votes are so small that hardly
+        anything is routed. A class capsule is a sum of I votes, each with a weight of 1 / J.
+        """
+        of_capsules = self.num_classes / (3 * math.sqrt(self.in_capsules))
+        return None if name.startswith("routing.") else of_capsules
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
         """Runs the network on a batch and keeps everything it computes on the way.
@@ -147,16 +178,10 @@ class CapsNet(nn.Module):
         """
         conv1 = torch.relu(self.conv1(images))
         primary_s = self.capsules_of(self.primary(conv1))
-        primary_u = squash(primary_s, eps=self.eps)
+        primary_u = squash(primary_s)
         # Equation 2: u_hat_j|i = W_ij u_i.
         u_hat = torch.einsum("ijdk,bik->bijd", self.class_caps.weight, primary_u)
-        stages = {"conv1": conv1, "primary_s": primary_s, "primary_u": primary_u, "u_hat": u_hat}
-        stages |= self.class_capsules(u_hat, primary_u)
-        stages["mask"] = class_mask(stages["lengths"], labels)
-        if self.decoder is not None:
-            masked = stages["capsules"] * stages["mask"][:, :, None]
-            stages["reconstruction"] = self.decoder(masked.flatten(1))
-        return stages
+        return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def capsules_of(self, maps: Tensor) -> Tensor:
         """Cuts feature maps `[B, T K, H', W']` into capsules `[B, I, K]`."""
@@ -165,6 +190,23 @@ class CapsNet(nn.Module):
             of_type = maps[:, t * self.primary_dim : (t + 1) * self.primary_dim]
             types.append(of_type.flatten(2).transpose(1, 2))  # [B, positions, K]
         return torch.stack(types, dim=2).flatten(1, 2)
+
+    def with_classes(
+        self,
+        conv1: Tensor,
+        primary_s: Tensor,
+        primary_u: Tensor,
+        u_hat: Tensor,
+        labels: Tensor | None,
+    ) -> Stages:
+        """These stages, and what comes of the votes: class capsules, mask and reconstruction."""
+        stages = {"conv1": conv1, "primary_s": primary_s, "primary_u": primary_u, "u_hat": u_hat}
+        stages |= self.class_capsules(u_hat, primary_u)
+        decoded = labels if self.mask_in_training == "label" else None
+        stages["mask"] = class_mask(stages["lengths"], decoded)
+        if self.has_decoder:
+            stages["reconstruction"] = self.decode(stages["capsules"] * stages["mask"][:, :, None])
+        return stages
 
     def class_capsules(self, u_hat: Tensor, primary_u: Tensor) -> Stages:
         """What comes of votes `[B, I, J, D]` and primary capsules `[B, I, K]`: by routing."""
@@ -182,35 +224,59 @@ class CapsNet(nn.Module):
         for r in range(1, self.iterations + 1):
             c = torch.softmax(b, dim=2)  # equation 3, over the output capsules j
             s = torch.einsum("bij,bijd->bjd", c, u_hat)
-            v = squash(s, eps=self.eps)
-            stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
+            v = squash(s)
+            stages |= numbered(r, b=b, c=c, s=s, v=v)
             if r < self.iterations:
                 b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
         return stages
 
-    def losses(self, outputs: Stages, images: Tensor, labels: Tensor) -> Stages:
-        """Equation 4 and section 4.1.
+    def decode(self, masked: Tensor) -> Tensor:
+        """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""
+        return self.decoder(masked.flatten(1))
 
-        Args:
-          outputs: what `forward` returned.
-          images: `[B, C, H, W]`, what it was given.
-          labels: `[B]` integers.
 
-        Returns:
-          `margin` `[B]`, summed over classes; `reconstruction` `[B]`, the summed squared error of
-          an image (absent without decoder); `total`, the mean over examples of
-          `margin + 0.0005 * reconstruction`.
-        """
-        lengths = outputs["lengths"]
-        T = functional.one_hot(labels, self.num_classes).to(lengths.dtype)
-        present = torch.relu(0.9 - lengths) ** 2
-        absent = torch.relu(lengths - 0.1) ** 2
-        margin = (T * present + 0.5 * (1 - T) * absent).sum(dim=1)
-        if self.decoder is None:
-            return {"margin": margin, "total": margin.mean()}
-        error = ((outputs["reconstruction"] - flatten_images(images)) ** 2).sum(dim=1)
-        return {
-            "margin": margin,
-            "reconstruction": error,
-            "total": (margin + 0.0005 * error).mean(),
-        }
+class RoutedCapsNet(CapsNet):
+    """`CapsNet`, whose class capsules a routing of `parity.reference.routing` makes.
+
+    The routing's parameters are in the state dict under `routing.`, and its stages stand where
+    those of dynamic routing do.
+
+    Args:
+      make_routing: sizes -> the routing.
+      **options: of `CapsNet`.
+    """
+
+    def __init__(self, make_routing: Callable[[Sizes], nn.Module], **options: Any) -> None:
+        super().__init__(**options)
+        sizes = Sizes(self.in_capsules, self.primary_dim, self.num_classes, self.class_dim)
+        self.routing = make_routing(sizes)
+
+    def class_capsules(self, u_hat: Tensor, primary_u: Tensor) -> Stages:
+        """The stages of the routing; the activation of a primary capsule is its length."""
+        # XLA takes numbers below the smallest normal one for zero. As values they make no
+        # difference, but the gradient of a length has the length 1, or 0 at zero.
+        is_zero = primary_u.abs() < torch.finfo(primary_u.dtype).tiny
+        seen = torch.where(is_zero, torch.zeros_like(primary_u), primary_u)
+        return self.routing(u_hat, length(seen), primary_u)
+
+
+def window_counts(
+    image_shape: Sequence[int], conv_kernel: int, primary_kernel: int, primary_stride: int
+) -> tuple[int, int]:
+    """Height and width of the grid of primary capsules on images `(height, width, channels)`.
+
+    Raises:
+      ValueError: the image is not `(height, width, channels)`, or too small for the kernels.
+    """
+    if len(image_shape) != 3:
+        raise ValueError(f"image_shape is (height, width, channels), not {image_shape}")
+    height, width = (
+        (side - conv_kernel + 1 - primary_kernel) // primary_stride + 1 for side in image_shape[:2]
+    )
+    if height < 1 or width < 1:
+        raise ValueError(
+            f"images of {image_shape[0]}x{image_shape[1]} are too small for a {conv_kernel}x"
+            f"{conv_kernel} kernel and a {primary_kernel}x{primary_kernel} one above it: choose "
+            f"smaller kernels"
+        )
+    return height, width

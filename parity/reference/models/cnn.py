@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parity.reference._parts import Stages
+from parity.reference._parts import Stages, dense_layers, nhwc
 from parity.reference.models._base import ModelReference
-from train.learn.objective import Objective
 
 
 class CNN(ModelReference):
@@ -25,7 +24,7 @@ class CNN(ModelReference):
         "hidden": (7, 9),
         "dropout": 0.0,
     }
-    objective = Objective(loss="cross_entropy")
+    loss = "cross_entropy"
     pools = True
     longest_sums = (100, 48)
 
@@ -41,7 +40,7 @@ class CNN(ModelReference):
         for _ in self.convolutions:
             height, width = height // self.pool, width // self.pool
         widths = [height * width * widths[-1], *sizes["hidden"]]
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.hidden = nn.ModuleList(dense_layers(*widths))
         self.classes = nn.Linear(widths[-1], sizes["num_classes"])
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
@@ -50,20 +49,17 @@ class CNN(ModelReference):
         x = images
         for index, convolution in enumerate(self.convolutions):
             maps = convolution(x)
-            stages[f"convolutions_{index}"] = maps.permute(0, 2, 3, 1)
+            stages[f"convolutions_{index}"] = nhwc(maps)
             x = functional.max_pool2d(torch.relu(maps), self.pool)
-        x = x.permute(0, 2, 3, 1).flatten(1)
+        x = nhwc(x).flatten(1)
         for index, layer in enumerate(self.hidden):
             x = layer(x)
             if index == 0:
                 stages["hidden_0"] = x
             x = torch.relu(x)
         logits = self.classes(x)
-        return stages | {
-            "classes": logits,
-            "lengths": torch.softmax(logits, dim=1),
-            "logits": logits,
-        }
+        lengths = torch.softmax(logits, dim=1)
+        return stages | {"classes": logits, "lengths": lengths, "logits": logits}
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
         """Cross entropy."""

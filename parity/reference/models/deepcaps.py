@@ -1,5 +1,6 @@
 """The network of Rajasegaran et al. 2019, arXiv:1904.09546: DeepCaps."""
 
+import math
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -7,9 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import capsjax
-from parity.reference._parts import Stages, batch_norm, class_mask, length
-from parity.reference.models._base import ModelReference, class_stages
+from parity.reference._parts import (
+    Sizes,
+    Stages,
+    batch_norm,
+    class_mask,
+    group,
+    length,
+    nhwc,
+    zeros,
+)
+from parity.reference.models._base import ModelReference, capsule_stages, class_stages
 from parity.reference.models.capsnet import squash
 from parity.reference.routing.dynamic import Dynamic
 
@@ -37,26 +46,16 @@ class DeepCaps(ModelReference):
         "decoder_features": (8, 9),
         "decoder_strides": (1, 2),
     }
+    routings: ClassVar = {"routing": "dynamic", "grid_routing": "dynamic"}
     normalises_batch = True
     longest_sums = (260, 5 * 7 * 9 * 12)
 
-    @classmethod
-    def with_iterations(cls, iterations: int) -> dict[str, Any]:
-        """Both routings are dynamic."""
-        return {"iterations": iterations}
-
-    @classmethod
-    def capsjax_options(cls, iterations: int) -> dict[str, Any]:
-        """Both routings are dynamic."""
-        routing = capsjax.create_routing("dynamic", iterations=iterations)
-        return {"routing": routing, "grid_routing": routing}
-
     def __init__(self, *, iterations: int, **sizes: Any) -> None:
         super().__init__()
-        self.sizes = sizes
-        self.routing = Dynamic(capsjax.Sizes(0, 0, 0, 0), iterations)
-        height, width, channels = sizes["image_shape"]
+        self.routing = Dynamic(Sizes(0, 0, 0, 0), iterations)
+        height, width, channels = self.image_shape = sizes["image_shape"]
         types, dims = sizes["types"], sizes["dims"]
+        self.types = types
         self.convolution = nn.Conv2d(channels, sizes["conv_features"], 3, padding=1)
         self.norm = nn.BatchNorm2d(sizes["conv_features"], eps=1e-3)
         self.cells = nn.ModuleList()
@@ -65,37 +64,30 @@ class DeepCaps(ModelReference):
         for number, dim in enumerate(dims, start=1):
             cell = nn.ModuleDict()
             for name in CELL:
-                cell[name] = nn.Module()
                 seen = below if name == "enter" else types * dim
                 if name == "shortcut" and number == len(dims):
-                    cell[name].conv = nn.Conv2d(dim, types * dim, 3, bias=False)
+                    cell[name] = group(conv=nn.Conv2d(dim, types * dim, 3, bias=False))
                 else:
-                    cell[name].pose = nn.Conv2d(seen, types * dim, 3, bias=False)
+                    cell[name] = group(pose=nn.Conv2d(seen, types * dim, 3, bias=False))
             self.cells.append(cell)
             below, y, x = types * dim, (y + 1) // 2, (x + 1) // 2
             capsules.append(y * x * types)
-        in_capsules, classes = sum(capsules[-2:]), sizes["num_classes"]
-        self.class_caps = nn.Module()
-        self.class_caps.kernel = nn.Parameter(
-            torch.zeros(in_capsules, classes, sizes["class_dim"], dims[-1])
-        )
-        scale = 1
-        for stride in sizes["decoder_strides"]:
-            scale *= stride
+        classes, class_dim = sizes["num_classes"], sizes["class_dim"]
+        self.class_caps = group(kernel=zeros(sum(capsules[-2:]), classes, class_dim, dims[-1]))
+        strides = sizes["decoder_strides"]
+        scale = math.prod(strides)
         self.small = (sizes["decoder_channels"], -(-height // scale), -(-width // scale))
-        self.decoder = nn.Module()
-        small = self.small[0] * self.small[1] * self.small[2]
-        self.decoder.dense = nn.Linear(sizes["class_dim"], small)
-        self.decoder.norm = nn.BatchNorm2d(self.small[0], eps=1e-3)
-        filters = (self.small[0], *sizes["decoder_features"], channels)
-        self.decoder.convolutions = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 3, stride=stride)
-            for (a, b), stride in zip(
-                pairwise(filters), (*sizes["decoder_strides"], 1), strict=True
-            )
+        filters = pairwise((self.small[0], *sizes["decoder_features"], channels))
+        self.decoder = group(
+            dense=nn.Linear(class_dim, math.prod(self.small)),
+            norm=nn.BatchNorm2d(self.small[0], eps=1e-3),
+            convolutions=nn.ModuleList(
+                nn.ConvTranspose2d(a, b, 3, stride=stride)
+                for (a, b), stride in zip(filters, (*strides, 1), strict=True)
+            ),
         )
 
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
+    def deviation(self, name: str) -> float | None:
         """Class capsules of a length around the margins."""
         return 0.3 if name == "class_caps.kernel" else None
 
@@ -113,44 +105,38 @@ class DeepCaps(ModelReference):
         """Runs the network, see `ModelReference`."""
         maps = self.convolution(images)
         x = batch_norm(torch.relu(maps), self.norm)
-        stages = {"convolution": maps.permute(0, 2, 3, 1), "norm": x.permute(0, 2, 3, 1)}
+        stages = {"convolution": nhwc(maps), "norm": nhwc(x)}
         flat = []
         for number, cell in enumerate(self.cells):
-            first = self._capsules(cell["enter"].pose, x, stride=2)
-            middle = self._capsules(cell["middle"].pose, _side_by_side(first))
-            leave = self._capsules(cell["leave"].pose, _side_by_side(middle))
-            stages |= _named(f"cells_{number}_enter", first)
-            stages |= _named(f"cells_{number}_middle", middle)
-            stages |= _named(f"cells_{number}_leave", leave)
+            first = self.capsules(cell["enter"].pose, x, stride=2)
+            middle = self.capsules(cell["middle"].pose, side_by_side(first))
+            leave = self.capsules(cell["leave"].pose, side_by_side(middle))
             if number < len(self.cells) - 1:
-                past = self._capsules(cell["shortcut"].pose, _side_by_side(first))
-                stages |= _named(f"cells_{number}_shortcut", past)
+                past, coupling = self.capsules(cell["shortcut"].pose, side_by_side(first)), None
             else:
-                past, coupling = self._routed(cell["shortcut"].conv, first)
-                stages |= _named(f"cells_{number}_shortcut", past)
-                stages[f"cells_{number}_shortcut_coupling"] = coupling
+                past, coupling = self.routed(cell["shortcut"].conv, first)
+            stages |= capsule_stages(f"cells_{number}_enter", first)
+            stages |= capsule_stages(f"cells_{number}_middle", middle)
+            stages |= capsule_stages(f"cells_{number}_leave", leave)
+            stages |= capsule_stages(f"cells_{number}_shortcut", past, coupling=coupling)
             out = leave + past
             flat.append(out.flatten(1, 3))
-            x = _side_by_side(out)
+            x = side_by_side(out)
         u = torch.cat([flat[-1], flat[-2]], dim=1)
         votes = torch.einsum("ijdk,bik->bijd", self.class_caps.kernel, u)
-        routed = self.routing(votes, length(u), u)
-        mask = class_mask(routed["lengths"], labels)
-        reconstruction = self._decode((routed["capsules"] * mask[:, :, None]).sum(dim=1))
-        return stages | {
-            **class_stages(routed),
-            "mask": mask,
-            "decoder": reconstruction,
-            "reconstruction": reconstruction,
-        }
+        stages |= class_stages(self.routing(votes, length(u), u))
+        stages["mask"] = class_mask(stages["lengths"], labels)
+        stages["decoder"] = self.decode(
+            (stages["capsules"] * stages["mask"][:, :, None]).sum(dim=1)
+        )
+        return stages | {"reconstruction": stages["decoder"]}
 
-    def _capsules(self, convolution: nn.Conv2d, x: Tensor, stride: int = 1) -> Tensor:
+    def capsules(self, convolution: nn.Conv2d, x: Tensor, stride: int = 1) -> Tensor:
         """Maps NCHW -> poses `[B, H, W, types, dim]`."""
-        s = functional.conv2d(_padded(x, stride), convolution.weight, stride=stride)
-        batch, _, height, width = s.shape
-        return squash(s.permute(0, 2, 3, 1).reshape(batch, height, width, self.sizes["types"], -1))
+        s = nhwc(functional.conv2d(padded(x, stride), convolution.weight, stride=stride))
+        return squash(s.unflatten(3, (self.types, -1)))
 
-    def _routed(self, convolution: nn.Conv2d, below: Tensor) -> tuple[Tensor, Tensor]:
+    def routed(self, convolution: nn.Conv2d, below: Tensor) -> tuple[Tensor, Tensor]:
         """The 3D convolution of the paper, type by type along its first axis."""
         batch, height, width, types, dim = below.shape
         depth = below.permute(0, 3, 4, 1, 2).reshape(batch, 1, types * dim, height, width)
@@ -162,10 +148,9 @@ class DeepCaps(ModelReference):
         votes = votes.permute(0, 2, 3, 4, 1).reshape(batch, types, height * width * types, dim)
         routed = self.routing(votes, below[..., 0].mean(dim=(1, 2)), below)
         above = (height, width, types)
-        coupling = routed["coupling"].reshape(batch, types, *above)
-        return routed["capsules"].reshape(batch, *above, dim), coupling
+        return routed["capsules"].unflatten(1, above), routed["coupling"].unflatten(2, above)
 
-    def _decode(self, pose: Tensor) -> Tensor:
+    def decode(self, pose: Tensor) -> Tensor:
         """Poses `[B, D]` -> images NHWC."""
         channels, height, width = self.small
         x = torch.relu(self.decoder.dense(pose))
@@ -176,20 +161,16 @@ class DeepCaps(ModelReference):
             start = max(3 - stride, 0) // 2
             height, width = stride * height, stride * width
             x = convolution(x)[:, :, start : start + height, start : start + width]
-        height, width, _ = self.sizes["image_shape"]
+        height, width, _ = self.image_shape
         return torch.relu(x[:, :, :height, :width]).permute(0, 2, 3, 1)
 
 
-def _named(name: str, pose: Tensor) -> Stages:
-    return {f"{name}_pose": pose, f"{name}_activation": length(pose)}
-
-
-def _side_by_side(pose: Tensor) -> Tensor:
+def side_by_side(pose: Tensor) -> Tensor:
     """Poses `[B, H, W, types, dim]` -> maps NCHW."""
     return pose.flatten(3).permute(0, 3, 1, 2)
 
 
-def _padded(x: Tensor, stride: int) -> Tensor:
+def padded(x: Tensor, stride: int) -> Tensor:
     """Zeros around maps, such that a 3x3 window fits once for every stride, more at the end."""
     sides = []
     for size in (x.shape[3], x.shape[2]):

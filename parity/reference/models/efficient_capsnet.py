@@ -5,9 +5,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from capsjax import Sizes
-from parity.reference._parts import Stages, batch_norm, class_mask, length
-from parity.reference.models._base import DenseDecoder, ModelReference, class_stages
+from parity.reference._parts import (
+    Sizes,
+    Stages,
+    batch_norm,
+    class_mask,
+    group,
+    length,
+    nhwc,
+    zeros,
+)
+from parity.reference.models._base import (
+    DenseDecoder,
+    ModelReference,
+    capsule_stages,
+    class_stages,
+)
 from parity.reference.routing.self_attention import SelfAttention, exponential_squash
 
 
@@ -15,13 +28,8 @@ class EfficientCapsNet(ModelReference):
     """Convolution, rectifier and batch normalisation, some times; then a few capsules."""
 
     parts = (
-        "convolutions.0",
-        "norms.0",
-        "convolutions.1",
-        "norms.1",
-        "primary_caps",
-        "class_caps",
-        "decoder",
+        *("convolutions.0", "norms.0", "convolutions.1", "norms.1"),
+        *("primary_caps", "class_caps", "decoder"),
     )
     tiny: ClassVar = {
         "image_shape": (9, 10, 2),
@@ -39,30 +47,29 @@ class EfficientCapsNet(ModelReference):
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__()
-        self.sizes = sizes
-        height, width, channels = sizes["image_shape"]
-        features, dim = sizes["features"], sizes["primary_dim"]
+        height, width, below = sizes["image_shape"]
         self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
-        below, side = channels, torch.tensor([height, width])
         for filters, kernel, stride in zip(
-            features, sizes["kernel_sizes"], sizes["strides"], strict=True
+            sizes["features"], sizes["kernel_sizes"], sizes["strides"], strict=True
         ):
             self.convolutions.append(nn.Conv2d(below, filters, kernel, stride=stride))
             self.norms.append(nn.BatchNorm2d(filters, eps=1e-3))
-            below, side = filters, (side - kernel) // stride + 1
-        kernel = sizes["primary_kernel"]
-        self.primary_caps = nn.Module()
-        self.primary_caps.conv = nn.Conv2d(below, below, kernel, groups=below)
-        in_capsules = int(torch.prod(side - kernel + 1)) * below // dim
+            height, width = ((side - kernel) // stride + 1 for side in (height, width))
+            below = filters
+        kernel, dim = sizes["primary_kernel"], sizes["primary_dim"]
+        self.dim = dim
+        self.primary_caps = group(conv=nn.Conv2d(below, below, kernel, groups=below))
+        in_capsules = (height - kernel + 1) * (width - kernel + 1) * below // dim
         classes, class_dim = sizes["num_classes"], sizes["class_dim"]
-        self.class_caps = nn.Module()
-        self.class_caps.kernel = nn.Parameter(torch.zeros(in_capsules, classes, class_dim, dim))
-        self.class_caps.routing = SelfAttention(Sizes(in_capsules, dim, classes, class_dim))
+        self.class_caps = group(
+            kernel=zeros(in_capsules, classes, class_dim, dim),
+            routing=SelfAttention(Sizes(in_capsules, dim, classes, class_dim)),
+        )
         self.decoder = DenseDecoder(
             classes * class_dim, sizes["decoder_hidden"], sizes["image_shape"]
         )
 
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
+    def deviation(self, name: str) -> float | None:
         """Class capsules of a length around the margins."""
         return 0.5 if name == "class_caps.kernel" else None
 
@@ -70,22 +77,15 @@ class EfficientCapsNet(ModelReference):
         """Runs the network, see `ModelReference`."""
         stages: Stages = {}
         x = images
-        for index, (convolution, norm) in enumerate(
-            zip(self.convolutions, self.norms, strict=True)
-        ):
+        for index, convolution in enumerate(self.convolutions):
             maps = convolution(x)
-            x = batch_norm(torch.relu(maps), norm)
-            stages[f"convolutions_{index}"] = maps.permute(0, 2, 3, 1)
-            stages[f"norms_{index}"] = x.permute(0, 2, 3, 1)
-        s = self.primary_caps.conv(x).permute(0, 2, 3, 1)
-        u = exponential_squash(s.reshape(len(s), -1, self.sizes["primary_dim"]))
+            x = batch_norm(torch.relu(maps), self.norms[index])
+            stages |= {f"convolutions_{index}": nhwc(maps), f"norms_{index}": nhwc(x)}
+        s = nhwc(self.primary_caps.conv(x))
+        u = exponential_squash(s.reshape(len(s), -1, self.dim))
         votes = torch.einsum("ijdk,bik->bijd", self.class_caps.kernel, u)
-        routed = self.class_caps.routing(votes, length(u), u)
-        stages |= {
-            "primary_caps_pose": u,
-            "primary_caps_activation": length(u),
-            **class_stages(routed),
-            "mask": class_mask(routed["lengths"], labels),
-        }
-        stages["decoder"] = self.decoder(routed["capsules"], stages["mask"])
+        stages |= capsule_stages("primary_caps", u)
+        stages |= class_stages(self.class_caps.routing(votes, length(u), u))
+        stages["mask"] = class_mask(stages["lengths"], labels)
+        stages["decoder"] = self.decoder(stages["capsules"], stages["mask"])
         return stages | {"reconstruction": stages["decoder"]}

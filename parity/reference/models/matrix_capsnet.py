@@ -7,12 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from capsjax import Sizes, create_routing
-from parity.reference._parts import Stages
-from parity.reference.models._base import ModelReference, class_stages
+from parity.reference._parts import Sizes, Stages, group, nhwc, zeros
+from parity.reference.models._base import ModelReference, capsule_stages, class_stages
 from parity.reference.routing.em import EM
-from parity.reference.windows import Windows, centres
-from train.learn.objective import Objective
+from parity.reference.windows import Windows, class_votes, matrix_votes
 
 
 class MatrixCapsNet(ModelReference):
@@ -33,7 +31,8 @@ class MatrixCapsNet(ModelReference):
         "caps_strides": (1,),
         "pose_dim": 4,
     }
-    objective = Objective(loss="spread")
+    loss = "spread"
+    routings: ClassVar = {"routing": "em"}
     # The 4 x 5 x 4 capsules that a class sees, which are parents too; 6 x 7 positions of a filter.
     longest_sums = (80, 42)
 
@@ -41,51 +40,27 @@ class MatrixCapsNet(ModelReference):
         super().__init__()
         height, width, channels = sizes["image_shape"]
         kernel, stride = sizes["conv_kernel"], sizes["conv_stride"]
-        filters, self.types = sizes["conv_features"], sizes["primary_types"]
-        self.dim, self.side = sizes["pose_dim"], math.isqrt(sizes["pose_dim"])
-        self.features = nn.Module()
-        self.features.conv = nn.Conv2d(channels, filters, kernel, stride=stride)
-        self.primary_caps = nn.Module()
-        self.primary_caps.pose = nn.Conv2d(filters, self.types * (self.dim + 1), 1, bias=False)
+        filters, types, dim = (sizes[n] for n in ("conv_features", "primary_types", "pose_dim"))
+        side = math.isqrt(dim)
+        self.types, self.dim = types, dim
+        self.features = group(conv=nn.Conv2d(channels, filters, kernel, stride=stride))
+        self.primary_caps = group(pose=nn.Conv2d(filters, types * (dim + 1), 1, bias=False))
         grid = ((height - kernel) // stride + 1, (width - kernel) // stride + 1)
-        self.conv_caps = nn.ModuleList()
-        self.windows = []
-        below = self.types
-        for types, size, step in zip(
-            sizes["caps_types"], sizes["caps_kernels"], sizes["caps_strides"], strict=True
-        ):
-            windows = Windows(grid, size, step)
-            layer = nn.Module()
-            layer.kernel = nn.Parameter(
-                torch.zeros(size * size * below, types, self.side, self.side)
-            )
-            layer.routing = EM(Sizes(size * size * below, self.dim, types, self.dim), iterations)
-            self.conv_caps.append(layer)
-            self.windows.append(windows)
-            below, grid = types, windows.counts
-        self.grid = grid
+        self.windows = Windows.stack(grid, sizes["caps_kernels"], sizes["caps_strides"])
+        self.conv_caps: Any = nn.ModuleList()
+        for above, windows in zip(sizes["caps_types"], self.windows, strict=True):
+            seen = windows.size**2 * types
+            routing = EM(Sizes(seen, dim, above, dim), iterations)
+            self.conv_caps.append(group(kernel=zeros(seen, above, side, side), routing=routing))
+            types, grid = above, windows.counts
         classes = sizes["num_classes"]
-        self.class_caps = nn.Module()
-        self.class_caps.kernel = nn.Parameter(torch.zeros(below, classes, self.side, self.side))
-        self.class_caps.routing = EM(
-            Sizes(grid[0] * grid[1] * below, self.dim, classes, self.dim),
-            iterations,
-            0.0025,
-            2.0,
-            1.0,
+        connected = Sizes(grid[0] * grid[1] * types, dim, classes, dim)
+        self.class_caps = group(
+            kernel=zeros(types, classes, side, side),
+            routing=EM(connected, iterations, inverse_temperature=0.0025, beta_u=2.0, beta_a=1.0),
         )
 
-    @classmethod
-    def with_iterations(cls, iterations: int) -> dict[str, Any]:
-        """See `ModelReference`."""
-        return {"iterations": iterations}
-
-    @classmethod
-    def capsjax_options(cls, iterations: int) -> dict[str, Any]:
-        """See `ModelReference`."""
-        return {"routing": create_routing("em", iterations=iterations)}
-
-    def deviation(self, name: str, parameter: Tensor) -> float | None:
+    def deviation(self, name: str) -> float | None:
         """Votes that differ, but not so much that a capsule has a few votes to itself.
 
         The exponents of such Gaussians are large, and so is what rounding does to assignments.
@@ -95,55 +70,19 @@ class MatrixCapsNet(ModelReference):
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
         """Runs the network, see `ModelReference`."""
         features = torch.relu(self.features.conv(images))
-        maps = self.primary_caps.pose(features).permute(0, 2, 3, 1)
+        maps = nhwc(self.primary_caps.pose(features))
         poses, logits = maps.split([self.types * self.dim, self.types], dim=3)
-        pose = poses.unflatten(3, (self.types, self.dim))
-        activation = torch.sigmoid(logits - 1)
-        stages = {
-            "features": features.permute(0, 2, 3, 1),
-            "primary_caps_pose": pose,
-            "primary_caps_activation": activation,
-        }
+        M, a = poses.unflatten(3, (self.types, self.dim)), torch.sigmoid(logits - 1)
+        stages = {"features": nhwc(features)} | capsule_stages("primary_caps", M, a)
         for index, (layer, windows) in enumerate(zip(self.conv_caps, self.windows, strict=True)):
-            routed = self.convolve(layer, windows, pose, activation)
-            pose, activation = routed["pose"], routed["activation"]
-            stages |= {f"conv_caps_{index}_{name}": value for name, value in routed.items()}
-        batch = len(images)
-        routed = self.class_caps.routing(
-            self.class_votes(pose), activation.reshape(batch, -1), pose.reshape(batch, -1, self.dim)
-        )
-        stages |= {
-            **class_stages(routed),
-        }
-        return stages
-
-    def convolve(
-        self, layer: nn.Module, windows: Windows, pose: Tensor, activation: Tensor
-    ) -> Stages:
-        """A convolutional capsule layer: its capsules on their grid, and their coupling."""
-        batch = len(pose)
-        M = windows.seen(pose).unflatten(
-            2, (1, self.side, self.side)
-        )  # [windows, I, 1, side, side]
-        votes = (M @ layer.kernel).flatten(3)
-        routed = layer.routing(
-            votes,
-            windows.seen(activation),
-            windows.seen(pose),
-            softmax=windows.over_all_parents(batch),
-        )
-        names = {"capsules": "pose", "lengths": "activation", "coupling": "coupling"}
-        return {
-            ours: routed[theirs].unflatten(0, (batch, *windows.counts))
-            for theirs, ours in names.items()
-        }
-
-    def class_votes(self, pose: Tensor) -> Tensor:
-        """`[B, P, Q, types, D]` -> `[B, I, classes, D]`, the position in the last column."""
-        M = pose.unflatten(4, (1, self.side, self.side))
-        V = M @ self.class_caps.kernel  # [B, P, Q, types, classes, side, side]
-        positions = centres(*self.grid, self.dim, V.dtype)[:, :, None, None]
-        return (V.flatten(5) + positions).flatten(1, 3)
+            seen = windows.seen(M)
+            votes = matrix_votes(seen, layer.kernel)
+            routed = layer.routing(votes, windows.seen(a), seen, softmax=windows.over_all_parents)
+            M, a, c = windows.on_grid(routed)
+            stages |= capsule_stages(f"conv_caps_{index}", M, a, c)
+        votes = class_votes(M, self.class_caps.kernel)
+        routed = self.class_caps.routing(votes, a.flatten(1), M.flatten(1, 3))
+        return stages | class_stages(routed)
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
         """The spread loss, equation 3, with the margin of the end of training."""

@@ -1,11 +1,11 @@
 """Routings in plain PyTorch, an algorithm a file: slow, obvious, on a whole batch.
 
-Each is a `torch.nn.Module` made with the sizes that it connects (`capsjax.Sizes`) and, if it
-iterates, `iterations`. Its call takes votes `[B, I, J, D]`, activations `[B, I]` and poses
-`[B, I, K]` of the capsules below, and returns everything it computes by name, in that order: the
-symbols of the paper, each followed by the number of the iteration (`b1`, `c1`, ..., `b2`, ...), and
-at the end `capsules` `[B, J, D]`, `coupling` `[B, I, J]` and `lengths` `[B, J]`, which are pose,
-coupling and activation of the result. Its parameters have the names of the capsjax routing's.
+Each is a `torch.nn.Module` made with the `Sizes` that it connects and, if it iterates,
+`iterations`. Its call takes votes `[B, I, J, D]`, activations `[B, I]` and poses `[B, I, K]` of the
+capsules below, and returns everything it computes by name, in that order: the symbols of the paper,
+each followed by the number of the iteration (`b1`, `c1`, ..., `b2`, ...), and at the end `capsules`
+`[B, J, D]`, `coupling` `[B, I, J]` and `lengths` `[B, J]`, which are pose, coupling and activation
+of the result. Its parameters have the names of the capsjax routing's.
 """
 
 import functools

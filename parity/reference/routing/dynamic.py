@@ -1,14 +1,14 @@
 """Dynamic routing: Sabour, Frosst and Hinton 2017, arXiv:1710.09829, Procedure 1."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from capsjax import Sizes
-from parity.reference._parts import Stages, length
+from parity.reference._parts import Sizes, Stages, length, numbered, zeros
 from parity.reference.models.capsnet import squash
+from parity.reference.routing._base import Routing
 
 
-class Dynamic(nn.Module):
+class Dynamic(Routing):
     """Procedure 1, with what section 2 and the authors' code add to it.
 
     Args:
@@ -21,12 +21,9 @@ class Dynamic(nn.Module):
     def __init__(
         self, sizes: Sizes, iterations: int = 3, *, leaky: bool = False, prior: bool = False
     ) -> None:
-        super().__init__()
-        self.iterations = iterations
+        super().__init__(sizes, iterations)
         self.leaky = leaky
-        self.prior = (
-            nn.Parameter(torch.zeros(sizes.in_capsules, sizes.out_capsules)) if prior else None
-        )
+        self.prior = zeros(sizes.in_capsules, sizes.out_capsules) if prior else None
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; activations and poses are not used."""
@@ -42,6 +39,6 @@ class Dynamic(nn.Module):
                 c = torch.softmax(b, dim=2)
             s = torch.einsum("bij,bijd->bjd", c, votes)
             v = squash(s)
-            stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
+            stages |= numbered(r, b=b, c=c, s=s, v=v)
             b = b + torch.einsum("bijd,bjd->bij", votes, v)
         return stages | {"capsules": v, "coupling": c, "lengths": length(v)}

@@ -10,16 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from capsjax import Sizes
-from parity.reference._parts import Stages
+from parity.reference._parts import Sizes, Stages, numbered
+from parity.reference.routing._base import Routing, over_parents
 
 
-def over_parents(logits: Tensor) -> Tensor:
-    """The softmax over the output capsules in sight: `[B, I, J]` -> `[B, I, J]`."""
-    return torch.softmax(logits, dim=2)
-
-
-class EM(nn.Module):
+class EM(Routing):
     """A diagonal Gaussian for each output capsule, fitted to the votes in turns.
 
     Args:
@@ -38,8 +33,7 @@ class EM(nn.Module):
         beta_u: float = 0.5,
         beta_a: float = 0.5,
     ) -> None:
-        super().__init__()
-        self.iterations = iterations
+        super().__init__(sizes, iterations)
         self.inverse_temperature = inverse_temperature
         self.beta_u = nn.Parameter(torch.full((sizes.out_capsules,), beta_u))
         self.beta_a = nn.Parameter(torch.full((sizes.out_capsules,), beta_a))
@@ -71,15 +65,8 @@ class EM(nn.Module):
             win = (mass + 1e-5) * (-sum_log_variance - entropy)
             logit = inverse_temperature * (win - 5000 * self.beta_a)
             a = torch.sigmoid(logit)
-            stages |= {
-                f"log_ap{t}": log_ap,
-                f"r{t}": r,
-                f"mass{t}": mass,
-                f"mu{t}": mu,
-                f"variance{t}": variance,
-                f"logit{t}": logit,
-                f"a{t}": a,
-            }
+            stages |= numbered(t, log_ap=log_ap, r=r, mass=mass, mu=mu, variance=variance)
+            stages |= numbered(t, logit=logit, a=a)
             # E-step.
             log_p = -0.5 * (
                 D * math.log(2 * math.pi)

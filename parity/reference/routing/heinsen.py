@@ -1,28 +1,28 @@
 """Benefit to use and cost to ignore: Heinsen 2019, arXiv:1911.00792."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from capsjax import Sizes
-from parity.reference._parts import Stages
+from parity.reference._parts import Sizes, Stages, numbered, zeros
+from parity.reference.routing._base import Routing
+
+EPSILON = 1e-5
+"""Added to divisors and variances."""
 
 
-class Heinsen(nn.Module):
+class Heinsen(Routing):
     """Three steps an iteration: expectation, data, maximisation, with Gaussian mixtures.
 
     Args:
       sizes: what is connected.
       iterations: how often the output is computed.
-      epsilon: added to divisors and variances.
     """
 
-    def __init__(self, sizes: Sizes, iterations: int = 3, *, epsilon: float = 1e-5) -> None:
-        super().__init__()
-        self.iterations = iterations
-        self.epsilon = epsilon
-        self.beta_use = nn.Parameter(torch.zeros(sizes.in_capsules, sizes.out_capsules))
-        self.beta_ign = nn.Parameter(torch.zeros(sizes.in_capsules, sizes.out_capsules))
+    def __init__(self, sizes: Sizes, iterations: int = 3) -> None:
+        super().__init__(sizes, iterations)
+        self.beta_use = zeros(sizes.in_capsules, sizes.out_capsules)
+        self.beta_ign = zeros(sizes.in_capsules, sizes.out_capsules)
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; poses are not used, activations are the paper's `f(a_inp)`."""
@@ -34,18 +34,12 @@ class Heinsen(nn.Module):
             D_use = data * R
             D_ign = data - D_use
             a = (self.beta_use * D_use).sum(dim=1) - (self.beta_ign * D_ign).sum(dim=1)
-            total = D_use.sum(dim=1)[:, :, None] + self.epsilon
+            total = D_use.sum(dim=1)[:, :, None] + EPSILON
             mu = torch.einsum("bij,bijd->bjd", D_use, votes) / total
             squares = (votes - mu[:, None]) ** 2
-            sigma_squared = torch.einsum("bij,bijd->bjd", D_use, squares) / total + self.epsilon
-            stages |= {
-                f"R{r}": R,
-                f"D_use{r}": D_use,
-                f"D_ign{r}": D_ign,
-                f"a_out{r}": a,
-                f"mu_out{r}": mu,
-                f"sigma_squared_out{r}": sigma_squared,
-            }
+            sigma_squared = torch.einsum("bij,bijd->bjd", D_use, squares) / total + EPSILON
+            stages |= numbered(r, R=R, D_use=D_use, D_ign=D_ign)
+            stages |= numbered(r, a_out=a, mu_out=mu, sigma_squared_out=sigma_squared)
             coupling = R
             R = torch.softmax(self.logits(votes, a, mu, sigma_squared), dim=2)
         return stages | {"capsules": mu, "coupling": coupling, "lengths": torch.sigmoid(a)}

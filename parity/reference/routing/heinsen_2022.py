@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from capsjax import Sizes
-from parity.reference._parts import Stages
+from parity.reference._parts import Sizes, Stages, numbered, zeros
+from parity.reference.routing._base import Routing
 
 
-class Heinsen2022(nn.Module):
+class Heinsen2022(Routing):
     """The author's `EfficientVectorRouting`, with votes and activations of the inputs given.
 
     What it begins with there, the activation scores `A`, is at the end here, for the outputs.
@@ -19,8 +19,7 @@ class Heinsen2022(nn.Module):
     """
 
     def __init__(self, sizes: Sizes, iterations: int = 2) -> None:
-        super().__init__()
-        self.iterations = iterations
+        super().__init__(sizes, iterations)
         I, K, J, D = sizes  # noqa: E741
         generator = torch.Generator().manual_seed(0)
 
@@ -29,13 +28,13 @@ class Heinsen2022(nn.Module):
 
         self.W_G1 = normal(D**-0.5, D, K)
         self.W_G2 = normal(1.0, J, K)
-        self.B_G2 = nn.Parameter(torch.zeros(J, K))
+        self.B_G2 = zeros(J, K)
         self.W_S = normal(K**-0.5, I, J)
-        self.B_S = nn.Parameter(torch.zeros(I, J))
+        self.B_S = zeros(I, J)
         self.beta_use = normal(1.0, I, J)
         self.beta_ign = normal(1.0, I, J)
         self.W_A = normal(2 * D**-0.5, J, D)
-        self.B_A = nn.Parameter(torch.zeros(J))
+        self.B_A = zeros(J)
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; activations are the paper's `f(a_inp)`, poses its `x_inp`."""
@@ -52,17 +51,8 @@ class Heinsen2022(nn.Module):
             x_out = torch.einsum("bij,bijd->bjd", phi, votes)
             x_norm = functional.layer_norm(x_out, (D,))
             a = torch.einsum("bjd,jd->bj", x_norm, self.W_A) / J**0.5 + self.B_A
-            stages |= {
-                f"x_pred{r}": x_pred,
-                f"S{r}": S,
-                f"R{r}": R,
-                f"D_use{r}": D_use,
-                f"D_ign{r}": D_ign,
-                f"phi{r}": phi,
-                f"x_out{r}": x_out,
-                f"x_norm{r}": x_norm,
-                f"a_out{r}": a,
-            }
+            stages |= numbered(r, x_pred=x_pred, S=S, R=R, D_use=D_use, D_ign=D_ign)
+            stages |= numbered(r, phi=phi, x_out=x_out, x_norm=x_norm, a_out=a)
             x_pred = torch.einsum("bjd,dk,jk->bjk", x_norm, self.W_G1, self.W_G2) + self.B_G2
             similarity = torch.einsum("bik,bjk->bij", pose, x_pred)
             S = functional.logsigmoid(similarity * self.W_S + self.B_S)

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from capsjax import Sizes
-from parity.reference._parts import Stages
+from parity.reference._parts import Sizes, Stages, numbered, zeros
+from parity.reference.routing._base import Routing
 
 
-class InvertedAttention(nn.Module):
+class InvertedAttention(Routing):
     """Procedure 1 with the constants of the authors' code, and the class probabilities above it.
 
     Args:
@@ -18,18 +18,17 @@ class InvertedAttention(nn.Module):
     """
 
     def __init__(self, sizes: Sizes, iterations: int = 2, presence: bool = True) -> None:
-        super().__init__()
-        self.iterations = iterations
+        super().__init__(sizes, iterations)
         D = sizes.out_dim
         self.scale = nn.Parameter(torch.ones(D))
-        self.bias = nn.Parameter(torch.zeros(D))
+        self.bias = zeros(D)
         self.presence = presence
         if presence:
             # A Linear(D, 1) that all classes share.
             self.presence_weight = nn.Parameter(torch.empty(D).uniform_(-(D**-0.5), D**-0.5))
             self.presence_bias = nn.Parameter(torch.empty(1).uniform_(-(D**-0.5), D**-0.5))
 
-    def step(self, votes: Tensor, p: Tensor | None) -> Stages:
+    def iterate(self, votes: Tensor, p: Tensor | None) -> Stages:
         """One iteration of a batch, from the poses `[B, J, D]` that the one before has left."""
         B, _, J, D = votes.shape
         seen = votes.new_zeros(B, J, D) if p is None else p
@@ -49,13 +48,9 @@ class InvertedAttention(nn.Module):
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; activations and poses are not used."""
         stages: Stages = {}
-        p = None
+        state: dict[str, Tensor] = {}
         for t in range(1, self.iterations + 1):
-            state = self.step(votes, p)
-            p = state["p"]
-            stages |= {f"{symbol}{t}": value for symbol, value in state.items()}
-        return stages | {
-            "capsules": state["p"],
-            "coupling": state["r"],
-            "lengths": state["presence"],
-        }
+            state = self.iterate(votes, state.get("p"))
+            stages |= numbered(t, **state)
+        p, r, presence = (state[symbol] for symbol in ("p", "r", "presence"))
+        return stages | {"capsules": p, "coupling": r, "lengths": presence}

@@ -1,25 +1,16 @@
 """k-means routing: Ren and Lu 2018, arXiv:1810.09177."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from capsjax import Sizes
-from parity.reference._parts import Stages, length
+from parity.reference._parts import Stages, length, numbered
 from parity.reference.models.capsnet import squash
+from parity.reference.routing._base import Routing
 
 
-class KMeans(nn.Module):
-    """Votes are assigned to the directions of centres, and centres are sums of votes.
-
-    Args:
-      sizes: what is connected.
-      iterations: how often votes are assigned.
-    """
-
-    def __init__(self, sizes: Sizes, iterations: int = 3) -> None:
-        super().__init__()
-        self.iterations = iterations
+class KMeans(Routing):
+    """Votes are assigned to the directions of centres, and centres are sums of votes."""
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; activations and poses are not used."""
@@ -32,5 +23,5 @@ class KMeans(nn.Module):
             c = torch.softmax(b, dim=2)
             s = (c[..., None] * votes).sum(dim=1)
             v = squash(s)
-            stages |= {f"b{r}": b, f"c{r}": c, f"s{r}": s, f"v{r}": v}
+            stages |= numbered(r, b=b, c=c, s=s, v=v)
         return stages | {"capsules": v, "coupling": c, "lengths": length(v)}

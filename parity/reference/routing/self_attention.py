@@ -5,25 +5,19 @@ import math
 import torch
 from torch import Tensor, nn
 
-from capsjax import Sizes
-from parity.reference._parts import Stages, length
+from parity.reference._parts import Sizes, Stages, length, numbered, zeros
 
 
-def exponential_squash(s: Tensor, dim: int = -1, eps: float = 1e-20) -> Tensor:
-    """`v = (1 - 1 / (e^|s| + eps)) * s / (|s| + eps)`, in which `|s|` runs over `dim`.
+def exponential_squash(s: Tensor) -> Tensor:
+    """`v = (1 - 1 / (e^|s| + eps)) * s / (|s| + eps)`, with the authors' `eps` of 1e-20.
 
     The derivative at zero is the identity. Computed in float64, the first factor as `e^-|s|` times
     `e^|s| + eps - 1` over `e^-|s|` times `e^|s| + eps`, and returned in the dtype of `s`. What has
     no normal number there is zero, which processors may take it for: a rectifier above tells a
     zero from the smallest number greater than zero.
-
-    Args:
-      s: any shape.
-      dim: the axis that holds the components of a vector.
-      eps: of the authors' code; above 0.
     """
-    wide = s.double()
-    n = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
+    eps, wide = 1e-20, s.double()
+    n = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
     decay = torch.exp(-n)
     first = (eps * decay - torch.expm1(-n)) / (1 + eps * decay)
     v = (first / (n + eps) * wide).to(s.dtype)
@@ -40,7 +34,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.prior = nn.Parameter(torch.zeros(sizes.in_capsules, sizes.out_capsules))
+        self.prior = zeros(sizes.in_capsules, sizes.out_capsules)
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; activations and poses are not used."""
@@ -50,5 +44,5 @@ class SelfAttention(nn.Module):
         c_b = c + self.prior
         s = torch.sum(c_b[..., None] * votes, dim=1)
         v = exponential_squash(s)
-        stages = {"a1": a, "c1": c, "c_b1": c_b, "s1": s, "v1": v}
+        stages = numbered(1, a=a, c=c, c_b=c_b, s=s, v=v)
         return stages | {"capsules": v, "coupling": c_b, "lengths": length(v)}

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from capsjax import Sizes
-from parity.reference._parts import Stages
+from parity.reference._parts import Sizes, Stages, numbered, zeros
 
 
 class SelfRouting(nn.Module):
@@ -12,15 +11,13 @@ class SelfRouting(nn.Module):
 
     Args:
       sizes: what is connected.
-      epsilon: sums of activations up to it are none: what is shared out by them is zero.
     """
 
-    def __init__(self, sizes: Sizes, *, epsilon: float = 1e-12) -> None:
+    def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        self.epsilon = epsilon
         I, K, J, _ = sizes  # noqa: E741
-        self.kernel = nn.Parameter(torch.zeros(I, J, K))
-        self.bias = nn.Parameter(torch.zeros(I, J))
+        self.kernel = zeros(I, J, K)
+        self.bias = zeros(I, J)
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch."""
@@ -33,11 +30,11 @@ class SelfRouting(nn.Module):
         gate = c * activation[:, :, None]
         a = self.divide(gate.sum(dim=1), activation.sum(dim=1, keepdim=True))
         u = (self.divide(gate, gate.sum(dim=1, keepdim=True))[..., None] * votes).sum(dim=1)
-        stages = {"logits1": logits, "c1": c, "a1": a, "u1": u}
+        stages = numbered(1, logits=logits, c=c, a=a, u=u)
         return stages | {"capsules": u, "coupling": c, "lengths": a}
 
     def divide(self, part: Tensor, whole: Tensor) -> Tensor:
-        """The quotient, or zero where the whole is none."""
-        is_none = whole <= self.epsilon
+        """The quotient, or zero where the whole is none: at most 1e-12."""
+        is_none = whole <= 1e-12
         # Divided by one there, and not by a zero whose gradient would come through as NaN.
         return torch.where(is_none, 0 * part, part / torch.where(is_none, 1, whole))

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from capsjax import Sizes
-from parity.reference._parts import Stages, length
+from parity.reference._parts import Sizes, Stages, length, numbered
 from parity.reference.models.capsnet import squash
 
 
@@ -24,5 +23,5 @@ class Uniform(nn.Module):
         c = torch.full_like(votes[..., 0], 1 / J)
         s = (votes / J).sum(dim=1)
         v = squash(s)
-        stages = {"c1": c, "s1": s, "v1": v}
+        stages = numbered(1, c=c, s=s, v=v)
         return stages | {"capsules": v, "coupling": c, "lengths": length(v)}

@@ -4,18 +4,13 @@ import math
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from capsjax import Sizes
-from parity.reference._parts import Stages
-
-
-def over_parents(logits: Tensor) -> Tensor:
-    """The softmax over the output capsules in sight: `[B, I, J]` -> `[B, I, J]`."""
-    return torch.softmax(logits, dim=2)
+from parity.reference._parts import Sizes, Stages, numbered, zeros
+from parity.reference.routing._base import Routing, over_parents
 
 
-class VariationalBayes(nn.Module):
+class VariationalBayes(Routing):
     """A Bayesian mixture of Gaussians with diagonal covariances, and the authors' priors.
 
     The priors: Dirichlet with a concentration of 1, a mean of zero that counts for one vote, and a
@@ -29,12 +24,11 @@ class VariationalBayes(nn.Module):
     """
 
     def __init__(self, sizes: Sizes, iterations: int = 3, logits: bool = False) -> None:
-        super().__init__()
-        self.iterations = iterations
+        super().__init__(sizes, iterations)
         self.logits = logits
         if not logits:
-            self.beta_a = nn.Parameter(torch.zeros(sizes.out_capsules))
-            self.beta_u = nn.Parameter(torch.zeros(sizes.out_capsules))
+            self.beta_a = zeros(sizes.out_capsules)
+            self.beta_u = zeros(sizes.out_capsules)
 
     def forward(
         self,
@@ -74,16 +68,8 @@ class VariationalBayes(nn.Module):
             a = -torch.exp(ln_pi) * entropy
             if not self.logits:
                 a = torch.sigmoid(self.beta_a - self.beta_u + a)
-            stages |= {
-                f"r{r}": R,
-                f"mass{r}": mass,
-                f"m{r}": m,
-                f"root{r}": torch.sqrt(inverse_psi),
-                f"ln_lambda{r}": ln_lambda,
-                f"ln_pi{r}": ln_pi,
-                f"entropy{r}": entropy,
-                f"a{r}": a,
-            }
+            stages |= numbered(r, r=R, mass=mass, m=m, root=torch.sqrt(inverse_psi))
+            stages |= numbered(r, ln_lambda=ln_lambda, ln_pi=ln_pi, entropy=entropy, a=a)
 
             # E: which of them each vote is of, (10.46), (10.64), (10.49).
             squares = ((votes - m[:, None]) ** 2 / inverse_psi[:, None]).sum(dim=-1)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from parity.check.pairs import draw_weights
 from parity.reference import OTHERS, REFERENCES
 from train.data import load_dataset
 
@@ -54,7 +53,7 @@ def build(name: str, **changes) -> torch.nn.Module:
     if name in OTHERS:
         return _build_other(name, **changes)
     model = REFERENCES[name](**SIZES | changes)
-    draw_weights(model, seed=0, biases=True)
+    model.draw(torch.Generator().manual_seed(0), biases=True)
     return model
 
 
@@ -96,6 +95,5 @@ def digits(count: int) -> tuple[np.ndarray, np.ndarray]:
 def seen_by(reference: torch.nn.Module, images: np.ndarray) -> torch.Tensor:
     """uint8 images `[N, H, W, C]` as a reference takes them."""
     unit = images.astype(np.float32) / np.float32(255)
-    kind = getattr(reference, "objective", reference)
-    normalised = (unit - np.float32(kind.input_mean)) / np.float32(kind.input_std)
+    normalised = (unit - np.float32(reference.input_mean)) / np.float32(reference.input_std)
     return torch.from_numpy(np.ascontiguousarray(normalised.transpose(0, 3, 1, 2)))
