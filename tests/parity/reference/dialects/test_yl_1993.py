@@ -1,13 +1,16 @@
 """The matrix capsules of yl-1993 against what is known of them, worked out by hand."""
 
+import functools
 import math
 
 import pytest
 import torch
 
-from parity.reference import Yl1993
+from parity.reference.dialects.yl_1993 import Yl1993
+from tests.parity.reference.by_hand import close, float64
 
-pytestmark = pytest.mark.torch
+TERMS = 2 * 9 * 11
+"""Positions of a filter in both images, over which is normalised."""
 
 
 def drawn(**changes) -> Yl1993:
@@ -16,26 +19,24 @@ def drawn(**changes) -> Yl1993:
     return model.double()
 
 
-def batch(size: int = 2) -> torch.Tensor:
+@functools.cache
+def seen() -> tuple[Yl1993, torch.Tensor, dict[str, torch.Tensor]]:
+    """A network, two images, and what it computes of them."""
     generator = torch.Generator().manual_seed(1)
-    return torch.rand(size, 2, 17, 21, generator=generator, dtype=torch.float64)
+    images = torch.rand(2, 2, 17, 21, generator=generator, dtype=torch.float64)
+    model = drawn()
+    with torch.no_grad():
+        return model, images, model(images)
 
 
 def test_names_and_shapes_of_the_public_class():
+    expected: dict[str, tuple[int, ...]] = {"conv1.weight": (32, 1, 5, 5), "conv1.bias": (32,)}
+    expected |= {f"bn1.{n}": (32,) for n in ("weight", "bias", "running_mean", "running_var")}
+    expected["bn1.num_batches_tracked"] = ()
+    for name, filters in {"pose": 512, "a": 32}.items():
+        expected[f"primary_caps.{name}.weight"] = (filters, 32, 1, 1)
+        expected[f"primary_caps.{name}.bias"] = (filters,)
     capsules = {"conv_caps1": (288, 32), "conv_caps2": (288, 32), "class_caps": (32, 10)}
-    expected = {
-        "conv1.weight": (32, 1, 5, 5),
-        "conv1.bias": (32,),
-        "bn1.weight": (32,),
-        "bn1.bias": (32,),
-        "bn1.running_mean": (32,),
-        "bn1.running_var": (32,),
-        "bn1.num_batches_tracked": (),
-        "primary_caps.pose.weight": (512, 32, 1, 1),
-        "primary_caps.pose.bias": (512,),
-        "primary_caps.a.weight": (32, 32, 1, 1),
-        "primary_caps.a.bias": (32,),
-    }
     for name, (below, above) in capsules.items():
         expected[f"{name}.weights"] = (1, below, above, 4, 4)
         expected |= {f"{name}.beta_u": (above,), f"{name}.beta_a": (above,)}
@@ -48,59 +49,45 @@ def test_names_and_shapes_of_the_public_class():
 
 
 def test_features_and_primary_capsules():
-    model, images = drawn(), batch()
+    model, images, stages = seen()
     with torch.no_grad():
-        stages = model(images)
         maps = model.conv1(images)
-        mean = maps.mean(dim=(0, 2, 3), keepdim=True)
-        var = maps.var(dim=(0, 2, 3), unbiased=False, keepdim=True)
-        scale, bias = (x[None, :, None, None] for x in (model.bn1.weight, model.bn1.bias))
-        expected = torch.relu((maps - mean) / torch.sqrt(var + 1e-3) * scale + bias)
-        torch.testing.assert_close(stages["features"], expected.permute(0, 2, 3, 1))
-        at = expected[1, :, 3, 4]
-        poses = model.primary_caps.pose.weight[:, :, 0, 0] @ at + model.primary_caps.pose.bias
-        logits = model.primary_caps.a.weight[:, :, 0, 0] @ at + model.primary_caps.a.bias
+    mean = maps.mean(dim=(0, 2, 3), keepdim=True)
+    var = maps.var(dim=(0, 2, 3), unbiased=False, keepdim=True)
+    scale, bias = (x[None, :, None, None] for x in (model.bn1.weight, model.bn1.bias))
+    expected = torch.relu((maps - mean) / torch.sqrt(var + 1e-3) * scale + bias)
+    close(stages["features"], expected.permute(0, 2, 3, 1), terms=TERMS)
+    at = expected[1, :, 3, 4]
+    poses = model.primary_caps.pose.weight[:, :, 0, 0] @ at + model.primary_caps.pose.bias
+    logits = model.primary_caps.a.weight[:, :, 0, 0] @ at + model.primary_caps.a.bias
     assert stages["primary_caps_pose"].shape == (2, 9, 11, 8, 4)
-    torch.testing.assert_close(stages["primary_caps_pose"][1, 3, 4].flatten(), poses)
-    torch.testing.assert_close(
-        stages["primary_caps_activation"][1, 3, 4], 1 / (1 + torch.exp(-logits))
-    )
+    close(stages["primary_caps_pose"][1, 3, 4].flatten(), poses, terms=TERMS)
+    activations = 1 / (1 + torch.exp(-logits))
+    close(stages["primary_caps_activation"][1, 3, 4], activations, terms=TERMS)
 
 
 def em_by_hand(votes, activations, beta_u, beta_a, iterations):
     """`votes[i][j][d]` -> means, activations and the assignments that they were made with."""
-    I, J, D = len(votes), len(votes[0]), len(votes[0][0])  # noqa: E741
-    r = [[1 / J] * J for _ in range(I)]
+    I, J, D = (range(len(x)) for x in (votes, votes[0], votes[0][0]))  # noqa: E741
+    r = [[1 / len(J) for _ in J] for _ in I]
     for _ in range(iterations):
         used = r
-        weighted = [[r[i][j] * activations[i] for j in range(J)] for i in range(I)]
+        weighted = [[r[i][j] * activations[i] for j in J] for i in I]
         weighted = [[x / (sum(row) + 1e-8) for x in row] for row in weighted]
-        mass = [sum(weighted[i][j] for i in range(I)) for j in range(J)]
-        c = [[weighted[i][j] / (mass[j] + 1e-8) for j in range(J)] for i in range(I)]
-        mu = [[sum(c[i][j] * votes[i][j][d] for i in range(I)) for d in range(D)] for j in range(J)]
-        var = [
-            [
-                sum(c[i][j] * (votes[i][j][d] - mu[j][d]) ** 2 for i in range(I)) + 1e-8
-                for d in range(D)
-            ]
-            for j in range(J)
-        ]
-        cost = [
-            sum((beta_u[j] + math.log(math.sqrt(var[j][d]))) * mass[j] for d in range(D))
-            for j in range(J)
-        ]
-        a = [1 / (1 + math.exp(-1e-3 * (beta_a[j] - cost[j]))) for j in range(J)]
+        mass = [sum(weighted[i][j] for i in I) for j in J]
+        c = [[weighted[i][j] / (mass[j] + 1e-8) for j in J] for i in I]
+        mu = [[sum(c[i][j] * votes[i][j][d] for i in I) for d in D] for j in J]
+        noise = [[[(votes[i][j][d] - mu[j][d]) ** 2 for d in D] for j in J] for i in I]
+        var = [[sum(c[i][j] * noise[i][j][d] for i in I) + 1e-8 for d in D] for j in J]
+        cost = [sum((beta_u[j] + math.log(math.sqrt(x))) * mass[j] for x in var[j]) for j in J]
+        a = [1 / (1 + math.exp(-1e-3 * (beta_a[j] - cost[j]))) for j in J]
         r = []
-        for i in range(I):
-            p = [
-                a[j]
-                * math.prod(
-                    math.exp(-((votes[i][j][d] - mu[j][d]) ** 2) / (2 * var[j][d]))
-                    / math.sqrt(2 * math.pi * var[j][d])
-                    for d in range(D)
-                )
-                for j in range(J)
-            ]
+        for i in I:
+            p = list(a)
+            for j in J:
+                for d in D:
+                    density = math.exp(-noise[i][j][d] / (2 * var[j][d]))
+                    p[j] *= density / math.sqrt(2 * math.pi * var[j][d])
             r.append([x / sum(p) for x in p])
     return mu, a, used
 
@@ -112,31 +99,17 @@ def test_em_by_hand(iterations):
     votes = torch.randn(1, 5, 3, 4, generator=generator, dtype=torch.float64)
     activations = torch.rand(1, 5, generator=generator, dtype=torch.float64)
     layer = model.conv_caps1
-    layer.beta_u = torch.nn.Parameter(torch.tensor([0.5, -1.0, 2.0], dtype=torch.float64))
-    layer.beta_a = torch.nn.Parameter(torch.tensor([100.0, -50.0, 3.0], dtype=torch.float64))
-    with torch.no_grad():
-        routed = model.route(votes, activations, layer)
-    expected = em_by_hand(
-        votes[0].tolist(),
-        activations[0].tolist(),
-        layer.beta_u.tolist(),
-        layer.beta_a.tolist(),
-        iterations,
-    )
+    layer.beta_u = torch.nn.Parameter(float64([0.5, -1.0, 2.0]))
+    layer.beta_a = torch.nn.Parameter(float64([100.0, -50.0, 3.0]))
+    routed = model.route(votes, activations, layer)
+    numbers = (x.tolist() for x in (votes[0], activations[0], layer.beta_u, layer.beta_a))
+    expected = em_by_hand(*numbers, iterations)
     for name, value in zip(("capsules", "lengths", "coupling"), expected, strict=True):
-        torch.testing.assert_close(routed[name][0], torch.tensor(value, dtype=torch.float64))
-
-
-def test_a_vote_is_the_pose_times_the_matrix():
-    model = drawn()
-    pose = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]], dtype=torch.float64)
-    weights = torch.tensor([[5.0, 6.0], [7.0, 8.0]], dtype=torch.float64)[None, None, None]
-    assert model.votes(pose, weights).flatten().tolist() == [19.0, 22.0, 43.0, 50.0]
+        close(routed[name][0], float64(value))
 
 
 def test_positions_are_those_of_corners_in_the_first_two_numbers():
-    model = drawn()
-    votes = model.class_votes(torch.zeros(1, 3, 4, 4, 4, dtype=torch.float64))
+    votes = drawn().class_votes(torch.zeros(1, 3, 4, 4, 4, dtype=torch.float64))
     assert votes.shape == (1, 3 * 4 * 4, 10, 4)
     by_place = votes.unflatten(1, (3, 4, 4))[0, :, :, 0, 0]
     assert by_place[..., 0].tolist() == [[y / 3] * 4 for y in range(3)]
@@ -145,15 +118,13 @@ def test_positions_are_those_of_corners_in_the_first_two_numbers():
 
 
 def test_a_capsules_shares_are_of_one_window():
-    stages = drawn()(batch())
-    coupling = stages["conv_caps_0_coupling"]
+    coupling = seen()[2]["conv_caps_0_coupling"]
     assert coupling.shape == (2, 4, 5, 3 * 3 * 8, 3)
-    torch.testing.assert_close(coupling.sum(dim=-1), torch.ones_like(coupling[..., 0]))
+    close(coupling.sum(dim=-1), torch.ones_like(coupling[..., 0]))
 
 
 def test_the_spread_loss_leaves_the_label_out():
-    model = drawn()
-    lengths = torch.tensor([[0.2, 0.7, 0.5]], dtype=torch.float64)
-    name, loss = model.class_loss({"lengths": lengths}, torch.tensor([1]))
+    lengths = float64([[0.2, 0.7, 0.5]])
+    name, loss = drawn().class_loss({"lengths": lengths}, torch.tensor([1]))
     assert name == "spread"
-    assert loss.item() == pytest.approx((0.9 - 0.5) ** 2 + (0.9 - 0.2) ** 2)
+    close(loss, float64([(0.9 - 0.5) ** 2 + (0.9 - 0.2) ** 2]))
