@@ -25,7 +25,6 @@ TRAINING = {"tiny": [Case("tiny", 1, 4)]}
 
 def faulty(
     turn: Callable[[dict], dict] = lambda parameters: parameters,
-    reference_options: dict | None = None,
     fewer_iterations: int = 0,
     routing: dict | None = None,
     **options,
@@ -33,7 +32,7 @@ def faulty(
     """Makes pairs as `reference_pair` does, but with something wrong in capsjax."""
 
     def make_pair(sizes, *, iterations: int, **rest) -> Pair:
-        reference = ReferenceCapsNet(**sizes, iterations=iterations, **(reference_options or {}))
+        reference = ReferenceCapsNet(**sizes, iterations=iterations)
         shapes = {name: tuple(tensor.shape) for name, tensor in reference.state_dict().items()}
         to_capsjax = match(get_layout("reference"), shapes).to_capsjax
         return build_pair(
@@ -67,8 +66,8 @@ def run(make_pair=None, cases=FORWARD_ONLY, training=None, **options) -> Result:
 FAULTS = {
     "softmax over the input capsules": (faulty(routing={"softmax_over": "in"}), "forward", "c1"),
     "one iteration too few": (faulty(fewer_iterations=1), "forward", "b3"),
-    "epsilon of the squash missing": (
-        faulty(reference_options={"eps": 1e-3}),
+    "epsilon in the squash": (
+        faulty(primary_squash=capsjax.Squash(epsilon=1e-3)),
         "forward",
         "primary_u",
     ),
