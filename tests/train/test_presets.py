@@ -7,7 +7,7 @@ from flax import nnx
 from train.cli.config_options import config_changes
 from train.cli.options import build_parser
 from train.data import load_dataset
-from train.data.catalog import find_source
+from train.data.catalog import SOURCES
 from train.learn.network import build_model
 from train.presets import describe_preset, get_preset, list_presets
 from train.system.errors import UserError
@@ -24,7 +24,7 @@ class TestEveryPreset:
 
     def test_describes_a_network_for_its_images(self, name):
         config = get_preset(name)
-        source = find_source(config.data.dataset)
+        source = SOURCES.get(config.data.dataset)
         shape, classes = (
             (source.image_shape, len(source.class_names))
             if source
