@@ -33,9 +33,9 @@ def read(path: Path, names: Sequence[str]) -> list[Any]:
             "extra."
         ) from error
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of oddities that SciPy copes with
-            variables = loadmat(path, variable_names=names)
+            variables = loadmat(file, variable_names=names)
     # SciPy reports a damaged file in exceptions of any kind.
     except Exception as error:
         raise UserError(

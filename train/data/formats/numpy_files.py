@@ -63,6 +63,8 @@ def _read(file: BinaryIO, name: str, used: int) -> np.ndarray:
     is_first = npy.read_magic(file) == (1, 0)
     read_header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
     shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise UserError(f"{name} holds objects, not numbers: save the array anew, as integers.")
     promised = math.prod(shape) * dtype.itemsize
     if promised > physical_bytes() - used:
         raise UserError(
