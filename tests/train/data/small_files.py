@@ -193,14 +193,13 @@ def small_mnist_c(folder: Path, source: Source) -> Source:
     return placed(source, {mnist_corrupted.ARCHIVE: content}, folder)
 
 
-def write_affnist(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+def affnist_bytes(images: np.ndarray, labels: np.ndarray) -> bytes:
     """A file as they are: a struct, an image in each column, and fields that nobody asks for."""
-    path.parent.mkdir(exist_ok=True)
     one_of_n = np.eye(10)[:, labels.astype(int) % 10]
     struct = {"label_one_of_n": one_of_n, "image": images, "label_int": labels[None]}
-    path.write_bytes(mat_bytes({"affNISTdata": struct}))
+    return mat_bytes({"affNISTdata": struct})
 
 
 def small_affnist(path: Path, count: int = 11) -> None:
     """affNIST's test images in one file, with so many of them."""
-    write_affnist(path, random(1600, count), np.arange(count) % 10)
+    path.write_bytes(affnist_bytes(random(1600, count), np.arange(count) % 10))

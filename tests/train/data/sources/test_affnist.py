@@ -1,10 +1,11 @@
 """affNIST's official files, as MATLAB writes them."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from tests.train.data.small_files import mat_bytes
-from tests.train.data.small_files import write_affnist as write
+from tests.train.data.small_files import affnist_bytes, mat_bytes
 from train.data import Dataset, Split
 from train.data.sources.affnist import load
 from train.system.errors import UserError
@@ -15,6 +16,11 @@ def digits() -> Dataset:
     images = np.zeros((3, 28, 28, 1), np.uint8)
     split = Split(images, np.arange(3, dtype=np.int32))
     return Dataset("mnist", split, split, tuple("0123456789"))
+
+
+def write(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(affnist_bytes(images, labels))
 
 
 def images(count: int, first: int = 0) -> np.ndarray:
