@@ -10,6 +10,7 @@ from torch.nn import functional
 from parity.reference._parts import Stages, batch_norm, group
 from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.windows import Windows
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
 EPSILON = 1e-8
@@ -49,7 +50,7 @@ class Yl1993(ModelReference):
         "caps_kernels": (3, 2),
         "pose_dim": 4,
     }
-    objective = Objective(loss="spread", input_mean=MEAN, input_std=DEVIATION)
+    objective = Objective.of(FitConfig.of(loss="spread", input_mean=MEAN, input_std=DEVIATION))
     published_iterations = 2
     normalises_batch = True
     idle = ("features.conv.bias",)

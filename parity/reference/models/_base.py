@@ -81,7 +81,7 @@ class ModelReference(nn.Module):
             return {name: told, "total": told.mean()}
         seen = flatten_images(images)
         error = ((stages["reconstruction"].flatten(1) - seen) ** 2).sum(dim=1)
-        weight = self.objective.reconstruction_weight
+        weight = self.objective.settings.reconstruction_weight
         return {name: told, "reconstruction": error, "total": (told + weight * error).mean()}
 
     def deviation(self, name: str, parameter: Tensor) -> float | None:

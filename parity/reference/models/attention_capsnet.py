@@ -12,6 +12,7 @@ from parity.reference._parts import Stages, batch_norm
 from parity.reference.models._base import ModelReference
 from parity.reference.routing.inverted_attention import InvertedAttention
 from parity.reference.windows import Windows
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
 
@@ -35,7 +36,7 @@ class AttentionCapsNet(ModelReference):
     }
     # Not the published cross entropy, under which a bias that all classes share has a gradient of
     # zero and rounding errors; that loss is proven with the CNN.
-    objective = Objective(loss="margin")
+    objective = Objective.of(FitConfig.of(loss="margin"))
     normalises_batch = True
     # Of batch normalisation, over the pixels.
     longest_sums = (9 * 11, 9 * 11)

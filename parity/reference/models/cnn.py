@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from parity.reference._parts import Stages
 from parity.reference.models._base import ModelReference
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
 
@@ -25,7 +26,7 @@ class CNN(ModelReference):
         "hidden": (7, 9),
         "dropout": 0.0,
     }
-    objective = Objective(loss="cross_entropy")
+    objective = Objective.of(FitConfig.of(loss="cross_entropy"))
     pools = True
     longest_sums = (100, 48)
 

@@ -12,6 +12,7 @@ from parity.reference._parts import Stages
 from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.em import EM
 from parity.reference.windows import Windows, centres
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
 
@@ -33,7 +34,7 @@ class MatrixCapsNet(ModelReference):
         "caps_strides": (1,),
         "pose_dim": 4,
     }
-    objective = Objective(loss="spread")
+    objective = Objective.of(FitConfig.of(loss="spread"))
     # The 4 x 5 x 4 capsules that a class sees, which are parents too; 6 x 7 positions of a filter.
     longest_sums = (80, 42)
 

@@ -11,6 +11,7 @@ from parity.reference._parts import Stages, batch_norm
 from parity.reference.models._base import ModelReference, class_stages
 from parity.reference.routing.self_routing import SelfRouting
 from parity.reference.windows import Windows
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
 
@@ -68,7 +69,7 @@ class SRCapsNet(ModelReference):
         "caps_dim": 5,
         "conv_caps": 1,
     }
-    objective = Objective(loss="cross_entropy")
+    objective = Objective.of(FitConfig.of(loss="cross_entropy"))
     normalises_batch = True
     # Statistics of a batch of seven are over all its positions.
     longest_sums = (7 * 176, 176)

@@ -12,6 +12,7 @@ from parity.reference._parts import Stages, batch_norm
 from parity.reference.models._base import ModelReference
 from parity.reference.routing.variational_bayes import VariationalBayes
 from parity.reference.windows import Windows, centres
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
 
@@ -39,7 +40,7 @@ class VBCapsNet(ModelReference):
         "caps_strides": (1,),
         "pose_dim": 4,
     }
-    objective = Objective(loss="cross_entropy")
+    objective = Objective.of(FitConfig.of(loss="cross_entropy"))
     normalises_batch = True
     shows_rounding = True
     # Statistics of a batch of seven are over all its positions, and the elements of a pose.
