@@ -127,7 +127,11 @@ def test_the_first_tensor_that_is_not_finite_is_named(config, dataset, white, pa
     assert first_not_finite(program, 0, indices) == "parameter decoder.layers.0.kernel"
 
     of_pairs = config.changed(dataset="multi_mnist", train_examples=40, input_std=1.0)
-    assert first_not_finite(programs(of_pairs, pairs, devices=2), 0, indices) is None
+    program = programs(of_pairs, pairs, devices=2)
+    assert first_not_finite(program, 0, indices) is None
+    infinite = jax.tree.map(lambda x: x * np.inf, program.state.params)
+    program.state = program.state._replace(params=infinite)
+    assert first_not_finite(program, 0, indices).startswith("parameter")
 
 
 @pytest.mark.parametrize("implementation", ["xla", "recompute"])
