@@ -1,9 +1,7 @@
 """The program `python -m train`."""
 
-import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from train.cli.bench import Bench
 from train.cli.claims import Claims
@@ -16,6 +14,7 @@ from train.cli.predict import Predict
 from train.cli.presets import Presets
 from train.cli.show import Show
 from train.system.huge_pages import restart_with_huge_pages
+from train.system.quirks import end_program
 
 PROGRAM = "python -m train"
 DESCRIPTION = "Trains capsule networks, and measures and uses what was trained."
@@ -28,18 +27,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program(PROGRAM, DESCRIPTION, COMMANDS, words)
 
 
-def _leave(code: int) -> NoReturn:
-    """Ends the program: after an error on the spot.
-
-    When a checkpoint cannot be begun, threads of Orbax would hold it for five minutes more.
-    """
-    if code == 0:
-        sys.exit()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
 if __name__ == "__main__":
     restart_with_huge_pages()
-    _leave(main())
+    end_program(main())

@@ -63,7 +63,6 @@ def capsjax(work: Work) -> Contender:
     from flax import nnx
 
     from train.data import Dataset, Split
-    from train.learn.dispatch import until_due
     from train.learn.program import assemble
     from train.presets import get_preset
 
@@ -89,7 +88,7 @@ def capsjax(work: Work) -> Contender:
 
     def train(steps: int) -> float:
         while steps:
-            count = until_due(0, steps, program.intervals, program.capacity)
+            count = program.steps_until_due(0, steps)
             metrics = program.train([batch] * count)
             steps -= count
         return float(metrics["loss"].total[count - 1]) / work.batch_size

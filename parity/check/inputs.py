@@ -60,7 +60,8 @@ def of_kind(kind: str, images: np.ndarray, pair: Pair) -> np.ndarray:
     unit = images.astype(np.float64) / 255
     batch = len(images)
     if kind == "images":
-        values = (unit - pair.objective.input_mean) / pair.objective.input_std
+        data = pair.objective.data
+        values = (unit - data.input_mean) / data.input_std
     elif kind == "zeros":
         values = np.zeros_like(unit)
     elif kind == "constants":

@@ -21,6 +21,7 @@ from parity.reference.models import MODELS
 from parity.reference.models._base import ModelReference
 from parity.reference.models.capsnet import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
+from train.config.objective import ObjectiveConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
 
@@ -269,7 +270,9 @@ def model_pair(
     to_capsjax = capsjax_names(reference)
     state = {name: value.detach().numpy() for name, value in reference.named_parameters()}
     weights.load(made, to_capsjax(state))
-    return Pair(reference, made, Objective(loss=kind.loss), to_capsjax, parts=kind.parts)
+    return Pair(
+        reference, made, Objective(ObjectiveConfig(loss=kind.loss)), to_capsjax, parts=kind.parts
+    )
 
 
 def other_pair(

@@ -154,7 +154,7 @@ def _compiled(
         stages, output = watch(model, objective, images, labels)
         terms = objective.losses(output, images, labels)
         losses = {
-            name.removesuffix("_loss"): objective.margin_weight * terms[name]
+            name.removesuffix("_loss"): objective.settings.margin_weight * terms[name]
             for name in ("margin_loss", "spread_loss", "cross_entropy")
             if name in terms
         }

@@ -19,8 +19,8 @@ from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.metrics import merge
 from train.learn.optimizer import learning_rate
-from train.learn.step import data_mesh, for_own_devices, make_train_step, replicate, stack_batches
-from train.learn.update import PyTree, initial_state
+from train.learn.state import PyTree, initial_state
+from train.learn.step import data_mesh, make_dispatch, make_train_step, replicate
 
 DECAY_STEPS = 10
 SETTINGS = FitConfig.of(
@@ -126,24 +126,17 @@ class CapsjaxTraining:
     ) -> None:
         optimizer = adam() if optimizer is None else optimizer
         self._mesh = data_mesh(batch_size, devices=1)
-        graphdef, state = initial_state(pair.model, optimizer, jax.random.key(0))
+        config = FitConfig(data=pair.objective.data, objective=pair.objective.settings)
+        config = config.changed(param_dtype=str(pair.dtype))
+        graphdef, state = initial_state(pair.model, optimizer, config)
         # A copy: the step takes over the memory of its state.
         self._state = replicate(jax.tree.map(lambda array: array.copy(), state), self._mesh)
-        self._step = make_train_step(
-            graphdef,
-            optimizer,
-            _batch_itself,
-            pair.objective,
-            max_shift=0,
-            image_dtype=pair.dtype,
-            mesh=self._mesh,
-        )
+        self._step = make_train_step(graphdef, optimizer, _batch_itself, config, self._mesh)
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
-        batch = stack_batches([(images, labels)], 1, self._mesh)
-        wishes = for_own_devices((), self._mesh)
-        self._state, metrics, _ = self._step(self._state, (), batch, np.int32(1), wishes)
+        dispatch = make_dispatch([(images, labels)], 1, self._mesh)
+        self._state, metrics, _ = self._step(self._state, (), *dispatch)
         return merge([metrics])["loss"]
 
     def snapshot(self) -> Snapshot:
@@ -184,7 +177,7 @@ class DrivenAdam:
 def normalised(pair: Pair, images: np.ndarray, dtype: Any) -> np.ndarray:
     """uint8 images as both networks see them: what `Objective.normalise` does, in NumPy."""
     unit = images.astype(dtype) / np.asarray(255, dtype)
-    mean, deviation = pair.objective.input_mean, pair.objective.input_std
+    mean, deviation = pair.objective.data.input_mean, pair.objective.data.input_std
     if mean == 0 and deviation == 1:
         return unit
     return (unit - np.asarray(mean, dtype)) / np.asarray(deviation, dtype)

@@ -20,9 +20,10 @@ from train.config.fit_config import FitConfig
 from train.data import is_dataset, list_datasets, load_dataset
 from train.data.catalog import SOURCES
 from train.data.sources import mnist
-from train.learn.network import build_model, training_key
+from train.learn.network import build_model
 from train.learn.optimizer import build_optimizer
-from train.learn.update import AXIS, initial_state
+from train.learn.state import initial_state
+from train.learn.update import AXIS
 from train.run.checkpoints import Checkpoints
 from train.run.folder import Run, prepare_folder
 from train.system.errors import UserError
@@ -316,7 +317,7 @@ def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
     Raises:
         UserError: if the folder is taken, or cannot be written.
     """
-    _, state = initial_state(model, build_optimizer(run.config), training_key(run.config))
+    _, state = initial_state(model, build_optimizer(run.config), run.config)
     folder = run.folder.resolve()
     staged = dataclasses.replace(run, folder=folder.with_name(f".{folder.name}.new"))
     try:

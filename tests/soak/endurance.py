@@ -10,7 +10,6 @@ the time. Exits with 1 if it holds more. Linux only.
 """
 
 import argparse
-import dataclasses
 import os
 import statistics
 import sys
@@ -69,9 +68,7 @@ def endure(out: Path, steps: int) -> list[Sample]:
     watching = threading.Thread(target=watch)
     watching.start()
     try:
-        config = dataclasses.replace(
-            tiny(), steps=steps, log_every=100, evaluate_every=1000, checkpoint_every=500
-        )
+        config = tiny(steps=steps, log_every=100, evaluate_every=1000, checkpoint_every=500)
         fit(config, out=out, devices=1)
     finally:
         ended.set()

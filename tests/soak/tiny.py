@@ -1,7 +1,5 @@
 """A run that takes no time: what it computes matters less than what happens to it."""
 
-import dataclasses
-
 from train.config.fit_config import FitConfig
 from train.presets import get_preset
 
@@ -20,4 +18,4 @@ def tiny(**changes: object) -> FitConfig:
         "model_options": {**digits.model.options, **sizes},
         **{"batch_size": 16, "max_shift": 1, "ema_decay": 0.9, "warmup_steps": 5},
     }
-    return dataclasses.replace(digits, **{**values, **changes})
+    return digits.changed(**{**values, **changes})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.train.data.small_files import small_mnist
+from tests.train.programs import Programs
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Split, catalog
 from train.data.made import multi_mnist
@@ -72,10 +73,16 @@ def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def pairs(dataset: Dataset) -> Dataset:
     """Pairs of the same images, on top of each other in 16x16: two classes each."""
     return multi_mnist.make(dataset)
+
+
+@pytest.fixture(scope="module")
+def programs() -> Programs:
+    """Assembles programs, of which those that are alike are compiled once in a file of tests."""
+    return Programs()
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ import numpy as np
 from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.metrics import merge
-from train.learn.network import build_model, training_key
-from train.learn.objective import Objective
+from train.learn.network import build_model
 from train.learn.optimizer import build_optimizer
-from train.learn.step import data_mesh, for_own_devices, make_train_step, replicate, stack_batches
-from train.learn.update import AXIS, TrainState, initial_state
+from train.learn.state import TrainState, initial_state
+from train.learn.step import data_mesh, make_dispatch, make_train_step, replicate
+from train.learn.update import AXIS
 
 VALUES = (0.0, 1.0, 1e30, -1e30, math.inf, math.nan)
 
@@ -29,30 +29,21 @@ def train_on(
     """
     mesh = data_mesh(config.schedule.batch_size, 1)
     optimizer = build_optimizer(config)
-    graphdef, state = initial_state(
-        build_model(config, shape, classes, axis=AXIS), optimizer, training_key(config)
-    )
+    model = build_model(config, shape, classes, axis=AXIS)
+    graphdef, state = initial_state(model, optimizer, config)
     batch = config.schedule.batch_size
 
     def constant_images(constants: Any, labels: jax.Array) -> Batch:
         # Pixels are divided by 255 afterwards.
         return Batch(jnp.full((batch, *shape), constants * 255), labels)
 
-    step = make_train_step(
-        graphdef,
-        optimizer,
-        constant_images,
-        Objective.of(config),
-        max_shift=config.data.max_shift,
-        image_dtype=jnp.dtype(config.model.param_dtype),
-        mesh=mesh,
-    )
-    labels = stack_batches([np.arange(batch, dtype=np.int32) % classes] * steps, steps, mesh)
+    step = make_train_step(graphdef, optimizer, constant_images, config, mesh)
+    labels = [np.arange(batch, dtype=np.int32) % classes] * steps
     found = []
     for value in VALUES:
         fresh = replicate(jax.tree.map(jnp.copy, state), mesh)
         number = np.float32(value)
-        after, metrics, _ = step(fresh, number, labels, np.int32(steps), for_own_devices((), mesh))
+        after, metrics, _ = step(fresh, number, *make_dispatch(labels, steps, mesh))
         values = after._replace(key=jax.random.key_data(after.key))
         found.append((value, merge([metrics]), jax.tree.map(np.array, values)))
     return found

@@ -126,7 +126,8 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
         (pose, lengths), (targets, labels, coupling) = inputs, constants
         reconstruction = None
         if decoder is not None:
-            shown = labels if objective.mask_in_training == "label" else jnp.argmax(lengths, -1)
+            by_label = objective.settings.mask_in_training == "label"
+            shown = labels if by_label else jnp.argmax(lengths, -1)
             reconstruction = capsjax.reconstruct(decoder, pose, shown)
         capsules = capsjax.Capsules(pose, lengths)
         output = capsjax.CapsNetOutput(capsules, lengths, coupling, reconstruction)

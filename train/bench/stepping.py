@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from train.learn.program import Program
-from train.learn.step import for_own_devices, stack_batches
+from train.learn.step import make_dispatch
 
 _NO_END = 10**9
 
@@ -40,11 +40,7 @@ def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
         name: np.zeros((batch_size, *array.shape[1:]), array.dtype)
         for name, array in example.items()
     }
-    stacked = jax.eval_shape(lambda: stack_batches([batch], program.capacity, program.mesh))
+    dispatch = jax.eval_shape(lambda: make_dispatch([batch], program.capacity, program.mesh))
     return program.train_step.lower(  # type: ignore[attr-defined]
-        program.state,
-        program.feed.constants,
-        stacked,
-        np.int32(1),
-        for_own_devices((0,), program.mesh),
+        program.state, program.feed.constants, *dispatch
     )

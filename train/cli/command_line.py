@@ -309,7 +309,7 @@ def run_program(
 
 def _end(error: CommandError, text: str) -> int:
     """Prints why a command ends, once for all processes of a run; returns the exit code."""
-    if error.agreed:
+    if error.in_every_process:
         from train.distributed import processes  # which has been at work, then
 
         if not processes.is_first():

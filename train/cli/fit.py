@@ -43,8 +43,13 @@ class Fit(DataDir, Devices):
     )
     steps_per_dispatch: int | None = option(
         None,
-        "the most steps that the devices are told to take at once, which changes the speed and no "
-        "result (default: about a second's worth)",
+        "the most steps that the devices are told to take at once, no more than 16, which changes "
+        "the speed and no result (default: 1 on a CPU, else 16)",
+        metavar="N",
+    )
+    profile: int | None = option(
+        None,
+        "trace N steps into the run's folder `profile`, which TensorBoard shows",
         metavar="N",
     )
     resume: bool = option(False, "go on with the run in --out, if there is one", instead="present")
@@ -94,6 +99,7 @@ class Fit(DataDir, Devices):
                 resume=self.resume,
                 overwrite=self.overwrite,
                 steps_per_dispatch=self.steps_per_dispatch,
+                profile=self.profile,
             )
         if processes.is_first():
             print(

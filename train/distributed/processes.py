@@ -1,8 +1,8 @@
-"""The processes of a run, one or several to a host: who is there, and how they agree.
+"""The processes of a run, one or several to a host: who is there, and what they tell each other.
 
 All processes run the same program, and whatever makes all devices work together has to be called by
 all of them in the same order. What only one process knows (its clock, its signals, an error) has to
-be agreed on before it decides anything.
+reach the others before it decides anything.
 """
 
 import contextlib
@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from train.system.errors import CommandError, EchoedError, UserError
 
@@ -27,7 +26,7 @@ PROCESSES = "JAX_NUM_PROCESSES"
 INDEX = "JAX_PROCESS_ID"
 
 _MESSAGE_BYTES = 1024
-# What the libraries that carry data between processes call themselves in their errors.
+# Names, in error messages, of the libraries that carry data between processes.
 _COMMUNICATION = re.compile("gloo|nccl|mpi|coordination|barrier", re.IGNORECASE)
 
 
@@ -70,7 +69,7 @@ def join(spec: ProcessSpec) -> None:
             f"--process-index is {index}, but of {processes} processes the last one is "
             f"{processes - 1}."
         )
-    # A signal is for train.distributed.preemption to receive, and for all processes to agree on.
+    # Signals are for train.distributed.preemption to receive.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(coordinator, processes, index)
@@ -103,7 +102,7 @@ def _number(given: int | None, option: str, variable: str) -> int | None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes, and tells what happens."""
+    """Whether this process is the one that writes and prints."""
     return jax.process_index() == 0
 
 
@@ -114,7 +113,7 @@ def are_several() -> bool:
 
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
-    """What is done inside succeeds in all processes or fails in all; each has to enter.
+    """Lets its body succeed in all processes or fail in all; each has to enter.
 
     Raises:
         UserError: what the body raised, in the process where it did.
@@ -125,17 +124,13 @@ def all_or_none() -> Iterator[None]:
         yield
     except UserError as error:
         own = error
-    if not are_several():
-        if own is not None:
-            raise own
-        return
-    told = _gather("" if own is None else str(own))
+    if are_several():
+        for text in _gather("" if own is None else str(own)):
+            if text:
+                own = own or EchoedError(text)
+                own.in_every_process = True
     if own is not None:
-        own.agreed = True
         raise own
-    for text in told:
-        if text:
-            raise EchoedError(text)
 
 
 @contextlib.contextmanager
@@ -147,7 +142,7 @@ def ending_all() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if not are_several() or getattr(error, "agreed", False):
+        if not are_several() or getattr(error, "in_every_process", False):
             raise
         if isinstance(error, CommandError):
             print(f"error: {error}", file=sys.stderr)
@@ -177,32 +172,29 @@ def any_process(answer: bool) -> bool:
 def as_global(tree: Any) -> Any:
     """Makes arrays of which each process has the same copies one array of all processes.
 
-    That is what Orbax writes once and together. Nothing is moved.
+    Of these Orbax writes each once, all processes taking part.
     """
     if not are_several():
         return tree
-    firsts = [jax.local_devices(process)[0] for process in range(jax.process_count())]
-    sharding = NamedSharding(Mesh(np.asarray(firsts), ("process",)), PartitionSpec())
-
-    def join(array: jax.Array) -> jax.Array:
-        # A key's words are arrays, and it is not.
-        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-            words = join(jax.random.key_data(array))
-            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(array))
-        own = array.addressable_shards[0].data
-        own = jax.device_put(own, jax.local_devices()[0])
-        return jax.make_array_from_single_device_arrays(array.shape, sharding, [own])
-
-    return jax.tree.map(join, tree)
+    return multihost_utils.host_local_array_to_global_array(
+        tree, _device_of_each(), PartitionSpec()
+    )
 
 
 def to_local(tree: Any, like: Any) -> Any:
     """The copies of this process, of arrays of all, placed on devices as in `like`."""
     if not are_several():
         return tree
-    return jax.tree.map(
-        lambda array, wanted: jax.device_put(array.addressable_data(0), wanted.sharding), tree, like
+    local = multihost_utils.global_array_to_host_local_array(
+        tree, _device_of_each(), PartitionSpec()
     )
+    return jax.device_put(local, jax.tree.map(lambda array: array.sharding, like))
+
+
+def _device_of_each() -> Mesh:
+    """The first device of each process."""
+    firsts = [jax.local_devices(process)[0] for process in range(jax.process_count())]
+    return Mesh(np.asarray(firsts), ("process",))
 
 
 def _gather(text: str) -> list[str]:

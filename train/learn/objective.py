@@ -1,8 +1,8 @@
-"""What is minimised, and what is counted, for one batch of one device."""
+"""The loss of one batch on one device, and the figures that are counted of it."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,10 @@ from jax import lax
 import capsjax
 from capsjax import CapsNetOutput
 from capsjax.inspection import DEAD
+from train.config.data import DataConfig
 from train.config.fit_config import FitConfig
-from train.data import Batch, centre_crop, vary_batch
+from train.config.objective import ObjectiveConfig
+from train.data import Batch, centre_crop, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
 
@@ -26,30 +28,20 @@ SPREAD_MARGINS = (0.2, 0.9)
 class Objective:
     """The losses of a configuration; the defaults are those of CapsNet's paper.
 
-    Sabour, Frosst and Hinton 2017, arXiv:1710.09829, sections 3 and 4.1. The attributes are the
-    fields of `FitConfig` of the same names.
+    Sabour, Frosst and Hinton 2017, arXiv:1710.09829, sections 3 and 4.1.
+
+    Attributes:
+        settings: the terms of the loss, their weights, and whose capsules are decoded.
+        data: how images are normalised and varied.
     """
 
-    loss: str = "margin"
-    spread_steps: int = 0
-
-    input_mean: float = 0.0
-    input_std: float = 1.0
-    standardise: bool = False
-    crop: int | None = None
-    max_brightness: float = 0.0
-    max_contrast: float = 0.0
-    margin_of: str = "length"
-    margin_power: int = 2
-    margin_weight: float = 1.0
-    reconstruction_weight: float = 0.0005
-    mask_in_training: str = "label"
-    mask_in_test: str = "longest"
+    settings: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    data: DataConfig = field(default_factory=DataConfig)
 
     @classmethod
     def of(cls, config: FitConfig) -> "Objective":
         """The objective that a configuration describes."""
-        return cls(**{name: config.value(name) for name in cls.__dataclass_fields__})
+        return cls(config.objective, config.data)
 
     def require_fitting(self, labels_per_image: int) -> None:
         """Refuses losses that are not defined where an image is of several classes.
@@ -59,12 +51,12 @@ class Objective:
         """
         if labels_per_image == 1:
             return
-        if self.loss == "spread":
+        if self.settings.loss == "spread":
             raise UserError(
                 f"images are of {labels_per_image} classes each, but the spread loss is of one: "
                 "choose the --loss margin, cross_entropy or sigmoid_cross_entropy."
             )
-        if self.mask_in_training != "label":
+        if self.settings.mask_in_training != "label":
             raise UserError(
                 f"images are of {labels_per_image} classes each, whose capsules are decoded in "
                 "training: leave --mask-in-training at label."
@@ -76,59 +68,57 @@ class Objective:
         What is cropped is the middle.
         """
         scaled = self._scale(images, dtype)
-        return scaled if self.crop is None else centre_crop(scaled, self.crop)
-
-    def augment(
-        self, key: jax.Array, images: jax.Array, positions: jax.Array, dtype: jnp.dtype
-    ) -> jax.Array:
-        """Pixels as the network sees them in training: each image cropped and lit at random.
-
-        Args:
-            key: the step's random key.
-            images: uint8 `[batch, height, width, channels]`.
-            positions: int32 `[batch]`, the positions of these examples in the global batch.
-            dtype: of the result.
-        """
-        return vary_batch(
-            key,
-            self._scale(images, dtype),
-            positions,
-            crop=self.crop,
-            max_brightness=self.max_brightness,
-            max_contrast=self.max_contrast,
-        )
-
-    def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        unit = images.astype(dtype) / 255
-        if self.standardise:
-            return standardised(unit)
-        if self.input_mean == 0 and self.input_std == 1:
-            return unit
-        return (unit - self.input_mean) / self.input_std
-
-    def pixels(self, images: jax.Array) -> jax.Array:
-        """What the network sees, or makes, to be looked at: from 0 to 1.
-
-        A standardised image is shown as grey, black and white two deviations away.
-        """
-        mean, deviation = (0.5, 0.25) if self.standardise else (self.input_mean, self.input_std)
-        return jnp.clip(images * deviation + mean, 0, 1)
+        return scaled if self.data.crop is None else centre_crop(scaled, self.data.crop)
 
     def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:
         """Images as the network sees them in test, and their parts alike."""
         parts = None if batch.parts is None else self.normalise(batch.parts, dtype)
         return batch._replace(images=self.normalise(batch.images, dtype), parts=parts)
 
-    def augment_batch(
+    def augment(
         self, key: jax.Array, batch: Batch, positions: jax.Array, dtype: jnp.dtype
     ) -> Batch:
-        """Images as the network sees them in training (see `augment`), and their parts alike."""
-        parts = batch.parts
-        if parts is not None:
-            parts = jax.vmap(self.augment, in_axes=(None, 1, None, None), out_axes=1)(
-                key, parts, positions, dtype
+        """Images as the network sees them in training, and their parts alike.
+
+        Each is shifted, cropped and lit at random.
+
+        Args:
+            key: the step's random key.
+            batch: images uint8 `[batch, height, width, channels]`.
+            positions: int32 `[batch]`, the positions of these examples in the global batch.
+            dtype: of the result.
+        """
+        batch = shift_examples(key, batch, positions, self.data.max_shift)
+
+        def vary(images: jax.Array) -> jax.Array:
+            return vary_batch(
+                key,
+                self._scale(images, dtype),
+                positions,
+                crop=self.data.crop,
+                max_brightness=self.data.max_brightness,
+                max_contrast=self.data.max_contrast,
             )
-        return batch._replace(images=self.augment(key, batch.images, positions, dtype), parts=parts)
+
+        parts = batch.parts if batch.parts is None else jax.vmap(vary, 1, 1)(batch.parts)
+        return batch._replace(images=vary(batch.images), parts=parts)
+
+    def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
+        unit = images.astype(dtype) / 255
+        if self.data.standardise:
+            return standardised(unit)
+        if (self.data.input_mean, self.data.input_std) == (0, 1):
+            return unit
+        return (unit - self.data.input_mean) / self.data.input_std
+
+    def pixels(self, images: jax.Array) -> jax.Array:
+        """Images as the network sees or makes them, from 0 to 1 for a viewer.
+
+        A standardised image is shown as grey, black and white two deviations away.
+        """
+        data = self.data
+        mean, deviation = (0.5, 0.25) if data.standardise else (data.input_mean, data.input_std)
+        return jnp.clip(images * deviation + mean, 0, 1)
 
     def apply(
         self,
@@ -154,8 +144,9 @@ class Objective:
             model.train()
         else:
             model.eval()
-        mask = self.mask_in_training if training else self.mask_in_test
-        random = {"keys": keys} if draws(model) and training else {}
+        mask = self.settings.mask_in_training if training else self.settings.mask_in_test
+        # A model that drops something out in training says so, and takes keys.
+        random = {"keys": keys} if training and getattr(model, "draws", False) else {}
         output = model(images, labels if mask == "label" else None, **random)
         decoder = getattr(model, "decoder", None)
         if mask == "label" or labels.ndim == 1 or decoder is None:
@@ -184,48 +175,48 @@ class Objective:
                 without, it is that of the end of training.
 
         Returns:
-            `loss`; what the network is told about classes, `margin_loss`, `spread_loss`,
+            `loss`; the term that tells classes apart, `margin_loss`, `spread_loss`,
             `cross_entropy` or `sigmoid_cross_entropy`; and, for a model with a decoder,
             `reconstruction_loss`; the last two without their weights.
         """
-        name, told = self._of_classes(output, labels, step)
-        loss = told if self.margin_weight == 1 else self.margin_weight * told
+        weight = self.settings.margin_weight
+        name, of_classes = self._of_classes(output, labels, step)
+        loss = of_classes if weight == 1 else weight * of_classes
         if output.reconstruction is None:
-            return {"loss": loss, name: told}
+            return {"loss": loss, name: of_classes}
         reconstruction = capsjax.reconstruction_loss(output.reconstruction, targets)
         return {
-            "loss": loss + self.reconstruction_weight * reconstruction,
-            name: told,
+            "loss": loss + self.settings.reconstruction_weight * reconstruction,
+            name: of_classes,
             "reconstruction_loss": reconstruction,
         }
 
     def _of_classes(
         self, output: CapsNetOutput, labels: jax.Array, step: jax.Array | None
     ) -> tuple[str, jax.Array]:
-        """The name of the loss that tells classes apart, and it `[batch]`."""
         lengths = output.lengths
         targets = jax.nn.one_hot(labels, lengths.shape[-1], dtype=lengths.dtype)
         if labels.ndim == 2:
             targets = jnp.sum(targets, axis=1)
-        if self.loss == "cross_entropy":
+        if self.settings.loss == "cross_entropy":
             logits = log_probabilities(lengths) if output.logits is None else output.logits
             return "cross_entropy", optax.losses.softmax_cross_entropy(logits, targets)
-        if self.loss == "sigmoid_cross_entropy":
+        if self.settings.loss == "sigmoid_cross_entropy":
             logits = log_odds(lengths) if output.logits is None else output.logits
             of_each = optax.losses.sigmoid_binary_cross_entropy(logits, targets)
             return "sigmoid_cross_entropy", jnp.sum(of_each, axis=-1)
-        if self.loss == "spread":
+        if self.settings.loss == "spread":
             margin = self.spread_margin(step)
             return "spread_loss", capsjax.spread_loss(lengths, targets, margin=margin)
-        seen = lengths if self.margin_of == "length" else jax.nn.softmax(lengths)
-        return "margin_loss", capsjax.margin_loss(seen, targets, power=self.margin_power)
+        seen = lengths if self.settings.margin_of == "length" else jax.nn.softmax(lengths)
+        return "margin_loss", capsjax.margin_loss(seen, targets, power=self.settings.margin_power)
 
     def spread_margin(self, step: jax.Array | None) -> float | jax.Array:
         """The margin of the spread loss: from 0.2 to 0.9 in `spread_steps` steps, then 0.9."""
-        if step is None or self.spread_steps == 0:
-            return SPREAD_MARGINS[1]
         first, last = SPREAD_MARGINS
-        return first + (last - first) * jnp.minimum(step / self.spread_steps, 1.0)
+        if step is None or self.settings.spread_steps == 0:
+            return last
+        return first + (last - first) * jnp.minimum(step / self.settings.spread_steps, 1.0)
 
 
 def standardised(images: jax.Array) -> jax.Array:
@@ -251,11 +242,6 @@ def log_odds(lengths: jax.Array) -> jax.Array:
     """Logarithms of the odds of classes, of which a sigmoid makes their presence again."""
     last = jnp.finfo(lengths.dtype)
     return jax.scipy.special.logit(jnp.clip(lengths, last.tiny, 1 - last.epsneg))
-
-
-def draws(model: nnx.Module) -> bool:
-    """Whether a model drops something out in training, and so takes a random key an example."""
-    return getattr(model, "draws", False)
 
 
 def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:

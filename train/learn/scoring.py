@@ -1,4 +1,4 @@
-"""Measuring a network on a whole split, exactly."""
+"""Scores of a network on a whole split, exactly."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,16 +9,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from train.data import Examples, padded_batches
-from train.learn.metrics import merge
+from train.learn.metrics import Mean, merge
 from train.learn.objective import is_right
-from train.learn.step import Evaluated, own_part, split_batch
+from train.learn.step import own_part, split_batch
 
 BATCH = 256
-"""Images in an evaluation step. It is no setting, so that every evaluation sums alike."""
+"""Images in a scoring step. It is no setting, so that every evaluation sums alike."""
 
 
-class Evaluation(NamedTuple):
-    """What is known of a network after it has seen a split.
+class Scores(NamedTuple):
+    """How well a network does on a split, and what it takes each example for.
 
     Attributes:
         metrics: mean of each loss term and `accuracy`, 0 to 1.
@@ -34,18 +34,24 @@ class Evaluation(NamedTuple):
     @property
     def wrong(self) -> np.ndarray:
         """The examples, by number, of which not all classes are predicted."""
-        return np.flatnonzero(
-            ~np.asarray(is_right(jnp.asarray(self.predictions), jnp.asarray(self.labels)))
-        )
+        right = is_right(jnp.asarray(self.predictions), jnp.asarray(self.labels))
+        return np.flatnonzero(~np.asarray(right))
+
+    def reach(self, accuracy: float | None) -> bool:
+        """Whether the accuracy is as high as one that was asked for, if one was."""
+        return accuracy is not None and self.metrics["accuracy"] >= accuracy
 
 
-def evaluate_split(
-    step: Callable[[Any, Any, Any], Evaluated], state: Any, split: Examples, mesh: Mesh
-) -> Evaluation:
-    """Runs an evaluation step over a split, each example once.
+def score(
+    step: Callable[[Any, Any, Any], tuple[dict[str, Mean], jax.Array]],
+    state: Any,
+    split: Examples,
+    mesh: Mesh,
+) -> Scores:
+    """Runs a scoring step over a split, each example once.
 
     Args:
-        step: made by `make_evaluation_step` for the same mesh.
+        step: made by `make_scoring_step` for the same mesh.
         state: the training state.
         split: the examples.
         mesh: the devices.
@@ -53,14 +59,15 @@ def evaluate_split(
     devices = mesh.devices.size
     batch_size = -(-BATCH // devices) * devices
     part = own_part(batch_size, mesh)
-    evaluated, labels = [], []
+    metrics, predictions, labels = [], [], []
     for batch in padded_batches(split, batch_size):
-        own = jax.tree.map(lambda array: array[part], batch)
-        evaluated.append(step(state.weights, state.model_state, split_batch(own, mesh)))
+        own = split_batch(jax.tree.map(lambda array: array[part], batch), mesh)
+        of_batch, predicted = step(state.weights, state.model_state, own)
+        metrics.append(of_batch)
+        predictions.append(predicted)
         labels.append(batch[0].labels)
-    predictions = np.concatenate([np.asarray(e.predictions) for e in evaluated])
-    return Evaluation(
-        merge(e.metrics for e in evaluated),
-        predictions[: len(split)],
+    return Scores(
+        merge(metrics),
+        np.concatenate(jax.device_get(predictions))[: len(split)],
         np.concatenate(labels)[: len(split)],
     )

@@ -1,4 +1,4 @@
-"""The pmapped training and evaluation steps: the only file that says pmap.
+"""The pmapped steps of training and of scoring: the only file that says pmap.
 
 The state is one copy without a device axis, replicated over the devices (`in_axes=None`,
 `out_axes=None`); batches are cut along a leading device axis. `out_axes=None` takes the first
@@ -11,7 +11,7 @@ the batch that belongs to them (`own_part`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,24 +21,13 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.metrics import Mean, across_devices
 from train.learn.objective import Objective, coupling_entropy, measure, predict
-from train.learn.update import AXIS, PyTree, TrainState, make_step
+from train.learn.state import PyTree, TrainState
+from train.learn.update import AXIS, make_step
 from train.system.errors import UserError
-
-
-class Evaluated(NamedTuple):
-    """What the evaluation step returns for one global batch.
-
-    Attributes:
-        metrics: sums and counts over the examples of the mask, the same on every device.
-        predictions: int32 `[batch]`, or `[batch, k]` (see `objective.predict`), the same on every
-            device.
-    """
-
-    metrics: dict[str, Mean]
-    predictions: jax.Array
 
 
 def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 1) -> Mesh:
@@ -95,21 +84,20 @@ def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
 
 
-def for_own_devices(wishes: Sequence[int], mesh: Mesh) -> np.ndarray:
-    """The wishes of this process, for each of its devices."""
-    return np.tile(np.asarray(wishes, np.int32), (len(mesh.local_devices), 1))
-
-
-def stack_batches(batches: Sequence[PyTree], capacity: int, mesh: Mesh) -> PyTree:
-    """Puts the batches of several steps together for one dispatch.
+def make_dispatch(
+    batches: Sequence[PyTree], capacity: int, mesh: Mesh, *, stop: bool = False
+) -> tuple[PyTree, np.ndarray, np.ndarray]:
+    """Puts the batches of several steps together, for one call of the training step.
 
     Args:
         batches: at least one; host arrays `[part of this process, ...]`, all alike.
         capacity: steps there is room for; what the batches do not fill is zero and never looked at.
         mesh: the devices.
+        stop: whether this process was asked to stop.
 
     Returns:
-        Host arrays `[devices of this process, capacity, batch / devices, ...]`.
+        Host arrays `[devices of this process, capacity, batch / devices, ...]`, the number of
+        batches, and `stop` for each device of this process.
 
     Raises:
         ValueError: if there are more batches than room.
@@ -126,21 +114,16 @@ def stack_batches(batches: Sequence[PyTree], capacity: int, mesh: Mesh) -> PyTre
             stacked[:, step] = array.reshape(count, *shape[2:])
         return stacked
 
-    return jax.tree.map(stack, *batches)
+    stacked = jax.tree.map(stack, *batches)
+    return stacked, np.asarray(len(batches), np.int32), np.full(count, stop, np.int32)
 
 
 def make_train_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     select: Callable[[Mapping, Any], Batch],
-    objective: Objective,
-    *,
-    max_shift: int,
-    image_dtype: jnp.dtype,
+    config: FitConfig,
     mesh: Mesh,
-    micro_batches: int = 1,
-    ema_decay: float | None = None,
-    max_skipped: int | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], jax.Array]]:
     """Makes steps of training on all devices of the mesh, any number in one dispatch.
 
@@ -150,52 +133,29 @@ def make_train_step(
 
     Args:
         graphdef: the model's structure.
-        optimizer: see `make_step`, and so are those not named here.
-        select: see there.
-        objective: see there.
-        max_shift: see there.
-        image_dtype: see there.
+        optimizer: turns mean gradients into updates.
+        select: see `make_step`.
+        config: see there. After one skipped update in a row more than `max_skipped` no step is
+            taken, whatever is sent, so that the state stays as it was.
         mesh: the devices.
-        micro_batches: see there.
-        ema_decay: see there.
-        max_skipped: updates that may be skipped in a row. After one more no step is taken, whatever
-            is sent, so that the state stays as it was; None for any number.
 
     Returns:
-        `(state, feed.constants, stack_batches(batches), number of batches,
-        for_own_devices(wishes)) -> (state, metrics, agreed)`. The state is donated. Each metric is
-        a `Mean` of arrays
-        `[capacity]`, an entry for each step and zero where no step was taken. `agreed`, int32, is
-        the largest of each wish that any process had.
+        `(state, feed.constants, *make_dispatch(batches, ...)) -> (state, metrics, stop)`. The state
+        is donated. Each metric is a `Mean` of arrays `[capacity]`, an entry for each step and zero
+        where no step was taken. `stop`, int32, is 1 if any process was asked to stop.
     """
     # Traced once, although `steps` asks for its shapes and for its results.
-    step = jax.jit(
-        make_step(
-            graphdef,
-            optimizer,
-            select,
-            objective,
-            max_shift=max_shift,
-            image_dtype=image_dtype,
-            micro_batches=micro_batches,
-            ema_decay=ema_decay,
-        )
-    )
+    step = jax.jit(make_step(graphdef, optimizer, select, config))
+    max_skipped = config.optimizer.max_skipped
 
     def steps(
-        state: TrainState,
-        constants: PyTree,
-        batches: PyTree,
-        count: jax.Array,
-        wishes: jax.Array,
+        state: TrainState, constants: PyTree, batches: PyTree, count: jax.Array, stop: jax.Array
     ) -> tuple[TrainState, dict[str, Mean], jax.Array]:
         def batch_of(index: jax.Array) -> PyTree:
             return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, 0, False), batches)
 
         def goes_on(carry: tuple[jax.Array, TrainState, PyTree]) -> jax.Array:
             index, state, _ = carry
-            if max_skipped is None:
-                return index < count
             return (index < count) & (state.skipped.in_a_row <= max_skipped)
 
         def body(
@@ -215,7 +175,7 @@ def make_train_step(
         _, metrics = jax.eval_shape(step, state, constants, batch_of(first))
         nothing = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
         _, state, metrics = lax.while_loop(goes_on, body, (first, state, nothing))
-        return state, metrics, lax.pmax(wishes, AXIS)
+        return state, metrics, lax.pmax(stop, AXIS)
 
     return jax.pmap(
         steps,
@@ -227,29 +187,28 @@ def make_train_step(
     )
 
 
-def make_evaluation_step(
-    graphdef: nnx.GraphDef,
-    objective: Objective,
-    *,
-    image_dtype: jnp.dtype,
-    mesh: Mesh,
-) -> Callable[[PyTree, PyTree, PyTree], Evaluated]:
-    """Makes one step of evaluation on all devices of the mesh.
+def make_scoring_step(
+    graphdef: nnx.GraphDef, config: FitConfig, mesh: Mesh
+) -> Callable[[PyTree, PyTree, PyTree], tuple[dict[str, Mean], jax.Array]]:
+    """Makes a step that measures a network, on all devices of the mesh.
 
     Args:
         graphdef: the model's structure.
-        objective: what is measured.
-        image_dtype: dtype in which images enter the model and the loss.
+        config: what is measured, and in what dtype (`param_dtype`) images enter the model.
         mesh: the devices.
 
     Returns:
-        `(params, model_state, split_batch((batch, mask))) -> Evaluated`, as `padded_batches` has
-        the two.
+        `(params, model_state, split_batch((batch, mask))) -> (metrics, predictions)`, with batch
+        and mask as of `padded_batches`: sums and counts over the examples of the mask, and int32
+        `[batch]` or `[batch, k]` (see `objective.predict`), the same on every device.
     """
+    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
 
-    def step(params: PyTree, model_state: PyTree, batch: PyTree) -> Evaluated:
+    def step(
+        params: PyTree, model_state: PyTree, batch: PyTree
+    ) -> tuple[dict[str, Mean], jax.Array]:
         examples, mask = batch
-        examples, labels = objective.normalise_batch(examples, image_dtype), examples.labels
+        examples, labels = objective.normalise_batch(examples, dtype), examples.labels
         model = nnx.merge(graphdef, params, model_state)
         output = objective.apply(model, examples.images, labels, training=False)
         losses = objective.losses(output, examples.targets, labels)
@@ -257,9 +216,8 @@ def make_evaluation_step(
         metrics = measure(output, losses, labels, mask)
         if output.coupling is not None:
             metrics["coupling_entropy"] = coupling_entropy(output, mask)
-        metrics = across_devices(metrics, AXIS)
         predictions = lax.all_gather(predict(output.lengths, labels), AXIS, tiled=True)
-        return Evaluated(metrics, predictions)
+        return across_devices(metrics, AXIS), predictions
 
     return jax.pmap(
         step,

@@ -6,7 +6,7 @@ the devices, `study.compare` over one device and the seeds beside.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,85 +14,15 @@ import optax
 from flax import nnx
 from jax import lax
 
-from train.data import Batch, example_keys, shift_examples
+from capsjax import CapsNetOutput
+from train.config.fit_config import FitConfig
+from train.data import Batch, example_keys
 from train.learn.metrics import Mean, across_devices, masked_mean
 from train.learn.objective import Objective, class_lengths, dead_share, measure
+from train.learn.state import PyTree, Skipped, TrainState, wide
 
 AXIS = "data"
 """The name of the axis over which a batch is spread."""
-
-PyTree = Any
-
-
-class TrainState(NamedTuple):
-    """All that changes in training, and all that a checkpoint holds.
-
-    Attributes:
-        step: int32 scalar, the number of steps taken; it is also the position in the data.
-        params: the model's parameters, nested dicts of arrays.
-        model_state: its other variables (batch statistics), nested dicts of arrays.
-        optimizer: the optimiser's state.
-        key: the random key that every step's keys are derived from.
-        average: the moving average of the parameters, in float32 at least; None if none is kept.
-        skipped: the updates that were not made.
-    """
-
-    step: jax.Array
-    params: PyTree
-    model_state: PyTree
-    optimizer: PyTree
-    key: jax.Array
-    average: PyTree
-    skipped: "Skipped"
-
-    @property
-    def weights(self) -> PyTree:
-        """The parameters to measure and to use: their average, where one is kept."""
-        return self.params if self.average is None else self.average
-
-
-class Skipped(NamedTuple):
-    """Updates that were not made because the loss or the gradient was not finite.
-
-    Attributes:
-        in_a_row: int32 scalar, up to the last step.
-        total: int32 scalar, in all steps.
-    """
-
-    in_a_row: jax.Array
-    total: jax.Array
-
-
-def initial_state(
-    model: nnx.Module,
-    optimizer: optax.GradientTransformation,
-    key: jax.Array,
-    *,
-    averaged: bool = False,
-) -> tuple[nnx.GraphDef, TrainState]:
-    """Takes a new model apart into what stays and what changes.
-
-    Args:
-        model: the network.
-        optimizer: what will train it.
-        key: see `TrainState`.
-        averaged: whether to keep an average of the parameters.
-    """
-    graphdef, params, model_state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
-    pure = nnx.to_pure_dict(params)
-    return graphdef, TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=pure,
-        model_state=nnx.to_pure_dict(model_state),
-        optimizer=optimizer.init(pure),
-        key=key,
-        average=jax.tree.map(_wide_copy, pure) if averaged else None,
-        skipped=Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
-    )
-
-
-def _wide_copy(array: jax.Array) -> jax.Array:
-    return jnp.array(array, jnp.promote_types(array.dtype, jnp.float32))
 
 
 def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array) -> PyTree:
@@ -117,11 +47,9 @@ def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array
     )
 
 
-def length(tree: PyTree) -> jax.Array:
-    """The Euclidean length of all arrays of a tree together, in float32 at least."""
-    return optax.tree.norm(
-        jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
-    )
+def norm(tree: PyTree) -> jax.Array:
+    """The Euclidean norm of all arrays of a tree together, in float32 at least."""
+    return optax.tree.norm(jax.tree.map(lambda x: x.astype(wide(x)), tree))
 
 
 def in_parts(
@@ -148,16 +76,39 @@ def in_parts(
     return jax.tree.map(lambda x: x / parts, means), sums
 
 
+def forward(
+    graphdef: nnx.GraphDef,
+    objective: Objective,
+    state: TrainState,
+    params: PyTree,
+    batch: Batch,
+    keys: jax.Array,
+) -> tuple[nnx.Module, CapsNetOutput, dict[str, jax.Array]]:
+    """Runs the network on a batch as a step of training does.
+
+    Args:
+        graphdef: the model's structure.
+        objective: what is minimised.
+        state: before the step; its parameters are not used.
+        params: the parameters.
+        batch: images as the network sees them in training.
+        keys: `[batch]`, random keys of the examples.
+
+    Returns:
+        The model, whose batch statistics have moved; its output; and the terms of the loss, each
+        `[batch]`.
+    """
+    # A copy: statistics of the batch change inside of the gradient.
+    model = nnx.merge(graphdef, params, state.model_state, copy=True)
+    output = objective.apply(model, batch.images, batch.labels, training=True, keys=keys)
+    return model, output, objective.losses(output, batch.targets, batch.labels, state.step)
+
+
 def make_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     select: Callable[[Mapping, Any], Batch],
-    objective: Objective,
-    *,
-    max_shift: int,
-    image_dtype: jnp.dtype,
-    micro_batches: int = 1,
-    ema_decay: float | None = None,
+    config: FitConfig,
 ) -> Callable[[TrainState, PyTree, PyTree], tuple[TrainState, dict[str, Mean]]]:
     """Makes a step of training, to be mapped over `AXIS`.
 
@@ -168,12 +119,9 @@ def make_step(
         graphdef: the model's structure.
         optimizer: turns mean gradients into updates.
         select: what makes examples of the constants and a batch, such as a feed's `select`.
-        objective: what is minimised.
-        max_shift: see `shift_examples`.
-        image_dtype: dtype in which images enter the model and the loss.
-        micro_batches: parts in which a share of a batch is taken. What the parts come to is as if
-            each were on a device of its own.
-        ema_decay: of the average of the parameters, if the state keeps one.
+        config: what is minimised, how images are varied, in what dtype (`param_dtype`) they enter
+            the model and the loss, and in how many parts (`micro_batches`) a share of a batch is
+            taken: what the parts come to is as if each were on a device of its own.
 
     Returns:
         `(state, constants, batch) -> (state, metrics)`, with this device's share of the batch
@@ -181,6 +129,8 @@ def make_step(
         `dead_share`); `skipped`, 1 for a skipped update; and of an update that was made
         `gradient_norm` and `update_norm`, Euclidean lengths over all parameters.
     """
+    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
+    decay = config.optimizer.ema_decay
 
     def step(
         state: TrainState, constants: PyTree, batch: PyTree
@@ -193,62 +143,55 @@ def make_step(
         def loss(
             params: PyTree, batch: Batch, keys: jax.Array
         ) -> tuple[jax.Array, tuple[PyTree, dict[str, Mean]]]:
-            # A copy: statistics of the batch change inside of the gradient.
-            model = nnx.merge(graphdef, params, state.model_state, copy=True)
-            labels = batch.labels
-            output = objective.apply(model, batch.images, labels, training=True, keys=keys)
-            losses = objective.losses(output, batch.targets, labels, state.step)
+            model, output, losses = forward(graphdef, objective, state, params, batch, keys)
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
-            metrics = {**measure(output, losses, labels), "dead_capsules": class_lengths(output)}
+            metrics = measure(output, losses, batch.labels)
+            metrics["dead_capsules"] = class_lengths(output)
             return jnp.mean(losses["loss"]), (model_state, metrics)
 
         def learn(part: tuple[Batch, jax.Array]) -> tuple[PyTree, dict[str, Mean]]:
             examples, positions = part
-            shifted = shift_examples(key, examples, positions, max_shift)
             gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(
                 state.params,
-                objective.augment_batch(key, shifted, positions, image_dtype),
+                objective.augment(key, examples, positions, dtype),
                 example_keys(key, positions),
             )
             return (gradient, model_state), metrics
 
-        means, metrics = in_parts(learn, (examples, positions), micro_batches)
+        means, metrics = in_parts(learn, (examples, positions), config.schedule.micro_batches)
         metrics = across_devices(metrics, AXIS)
         metrics["dead_capsules"] = dead_share(metrics["dead_capsules"])
         gradient, model_state = lax.pmean(means, AXIS)
-        gradient_norm = length(gradient)
+        gradient_norm = norm(gradient)
         is_finite = jnp.isfinite(metrics["loss"].total) & jnp.isfinite(gradient_norm)
 
         def update(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
             params, _, optimizer_state, average = old
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
             params = optax.apply_updates(params, updates)
-            if ema_decay is not None:
-                average = move_average(average, params, ema_decay, state.step + 1)
-            return (params, model_state, optimizer_state, average), length(updates)
+            if decay is not None:
+                average = move_average(average, params, decay, state.step + 1)
+            return (params, model_state, optimizer_state, average), norm(updates)
 
+        # Not optax.apply_if_finite: it does not see the loss, moves batch statistics and average,
+        # and makes the update that is one too many.
         old = (state.params, state.model_state, state.optimizer, state.average)
         (params, model_state, optimizer_state, average), update_norm = lax.cond(
             is_finite, update, lambda old: (old, jnp.zeros_like(gradient_norm)), old
         )
         was_skipped = 1 - is_finite.astype(jnp.int32)
-        new_state = TrainState(
-            step=state.step + 1,
-            params=params,
-            model_state=model_state,
-            optimizer=optimizer_state,
-            key=state.key,
-            average=average,
-            skipped=Skipped(
-                in_a_row=was_skipped * (state.skipped.in_a_row + 1),
-                total=state.skipped.total + was_skipped,
-            ),
-        )
         metrics |= {
             "skipped": masked_mean(was_skipped),
             "gradient_norm": masked_mean(gradient_norm, is_finite),
             "update_norm": masked_mean(update_norm, is_finite),
         }
+        skipped = Skipped(
+            in_a_row=was_skipped * (state.skipped.in_a_row + 1),
+            total=state.skipped.total + was_skipped,
+        )
+        new_state = TrainState(
+            state.step + 1, params, model_state, optimizer_state, state.key, average, skipped
+        )
         return new_state, metrics
 
     return step

@@ -1,1 +1,6 @@
-"""Training from a configuration to a run folder: the loop, and what it needs while it runs."""
+"""The training loop, and what it needs while it runs.
+
+`loop.py` reads from top to bottom: it sends steps to the devices (`learn/program.py`) and puts off
+what is done with their results (`deferred.py`): the log (`journal.py`), the check for numbers that
+are not finite (`guard.py`), the checkpoints (`run/checkpoints.py`).
+"""

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 
-class Backlog:
-    """What is to be done with results of the devices, in order, once these have more to do.
+class DeferredWork:
+    """Work with results of the devices, put off until these have more to do, and done in order.
 
     Used as a context, it leaves nothing undone, whatever ends the body: the results that the
     devices still bring are waited for.
@@ -21,8 +21,8 @@ class Backlog:
         """Puts work at the end, to be done when the arrays `results` are there."""
         self._waiting.append((results, work))
 
-    def catch_up(self) -> None:
-        """Does all the work that waits.
+    def do_all(self) -> None:
+        """Waits for the results and does the work.
 
         Raises:
             JaxRuntimeError: if results could not be computed.
@@ -40,10 +40,8 @@ class Backlog:
                 self._waiting.clear()
                 raise
 
-    def __enter__(self) -> "Backlog":
-        """Nothing to do."""
+    def __enter__(self) -> "DeferredWork":
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Catches up."""
-        self.catch_up()
+        self.do_all()

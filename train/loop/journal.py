@@ -1,102 +1,105 @@
-"""What a run tells while it trains: a line of metrics for each log step and each evaluation."""
+"""The log of a run while it trains: a line for each log step and each evaluation."""
 
 from collections.abc import Mapping
 
 import numpy as np
 
+from train.distributed import processes
 from train.learn.metrics import Mean, merge
 from train.learn.optimizer import learning_rate
 from train.learn.program import Program
-from train.learn.scoring import Evaluation
+from train.learn.scoring import Scores
 from train.loop.stopwatch import Stopwatch
 from train.run.folder import Run
-from train.run.log import Writers
+from train.run.log import Log, read_metrics
 from train.system.progress import Progress
 
 
 class Journal:
-    """Tells the results of a run, which have to come in order.
+    """Shows and writes the results of a run, which have to come in order.
+
+    Every process measures how fast the run is; only the first one shows and writes.
 
     Args:
         program: what trains.
         run: where its numbers go.
-        watch: measures how fast it is.
-        silent: tell nothing, and only measure how fast it is: another process tells.
+
+    Attributes:
+        stopwatch: measures how fast the run is.
 
     Raises:
         UserError: if the run's folder cannot be written.
     """
 
-    def __init__(
-        self, program: Program, run: Run, watch: Stopwatch, *, silent: bool = False
-    ) -> None:
-        self._watch = watch
-        self._silent = silent
-        if silent:
+    def __init__(self, program: Program, run: Run) -> None:
+        config, start = program.config, int(program.state.step)
+        self._batch_size = config.schedule.batch_size
+        self.stopwatch = Stopwatch(self._batch_size, _seconds_before(run, start))
+        self._log: Log | None = None
+        if not processes.is_first():
             return
-        config = program.config
-        examples, total = len(program.dataset.train), program.total_steps
-        self._batch_size, self._examples = config.schedule.batch_size, examples
+        self._examples, total = len(program.dataset.train), program.total_steps
         # All at once: a schedule computes on the devices, and would wait there for the steps.
-        self._rates = np.asarray(learning_rate(config, examples)(np.arange(total)))
+        self._rates = np.asarray(learning_rate(config, self._examples)(np.arange(total)))
         self._unmerged: list[Mapping[str, Mean]] = []
-        start = int(program.state.step)
-        self._writers = Writers(run, start)
+        self._log = Log(run, start)
         self._progress = Progress(total, "step", done=start)
         self._shown = start
 
-    def trained(self, step: int, count: int, metrics: Mapping[str, Mean], *, log: bool) -> None:
+    def trained(self, step: int, count: int, metrics: Mapping[str, Mean], *, line: bool) -> None:
         """Takes in the results of a dispatch.
 
         Args:
             step: the step that it ended with.
             count: its number of steps.
             metrics: of these steps, arrived from the devices.
-            log: whether a line is due.
+            line: whether a line is due.
         """
-        self._watch.arrived(count)
-        if log:
-            self._watch.lap()
-        if self._silent:
+        self.stopwatch.arrived(count)
+        if line:
+            self.stopwatch.lap()
+        if self._log is None:
             return
         self._unmerged.append(metrics)
-        if not log:
+        if not line:
             return
-        values = merge(self._unmerged)
+        values, rate = merge(self._unmerged), self.stopwatch.recent_rate
         self._unmerged.clear()
         self._progress.advance(
             step - self._shown,
-            f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}, "
-            f"{self._watch.recent_rate:.0f} images/s",
+            f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}, {rate:.0f} images/s",
         )
         self._shown = step
-        self._writers.write(
+        self._log.write(
             {
                 "step": step,
                 "split": "train",
                 **values,
                 "epoch": step * self._batch_size / self._examples,
                 "learning_rate": float(self._rates[step - 1]),
-                "images_per_second": self._watch.recent_rate,
-                "wall_seconds": self._watch.wall_seconds,
+                "images_per_second": rate,
+                "wall_seconds": self.stopwatch.wall_seconds,
             }
         )
 
-    def evaluated(self, step: int, evaluation: Evaluation) -> None:
-        """Tells the result of an evaluation."""
-        if self._silent:
+    def scored(self, step: int, scores: Scores) -> None:
+        """Takes in the result of an evaluation."""
+        if self._log is None:
             return
-        accuracy, loss = evaluation.metrics["accuracy"], evaluation.metrics["loss"]
+        accuracy, loss = scores.metrics["accuracy"], scores.metrics["loss"]
         self._progress.note(f"step {step}: test accuracy {accuracy:.2%}, test loss {loss:.4f}")
-        self._writers.write({"step": step, "split": "test", **evaluation.metrics})
+        self._log.write({"step": step, "split": "test", **scores.metrics})
 
     def __enter__(self) -> "Journal":
-        """Nothing to do."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the bar and writes out what is left."""
-        if self._silent:
-            return
-        self._progress.__exit__()
-        self._writers.__exit__()
+        if self._log is not None:
+            self._progress.__exit__()
+            self._log.close()
+
+
+def _seconds_before(run: Run, step: int) -> float:
+    """Wall time that a resumed run had taken when it was at this step."""
+    rows = (row for row in read_metrics(run.metrics) if row["step"] <= step)
+    return max((row["wall_seconds"] for row in rows if "wall_seconds" in row), default=0.0)

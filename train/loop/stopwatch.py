@@ -14,7 +14,6 @@ class Stopwatch:
 
     Attributes:
         recent_rate: images a second in the last lap; 0 before the first.
-        seconds_per_step: of the last steps whose results arrived; None before they can be told.
     """
 
     def __init__(self, batch_size: int, seconds_before: float = 0.0) -> None:
@@ -26,7 +25,6 @@ class Stopwatch:
         self._steps = 0
         self._seconds = 0.0
         self.recent_rate = 0.0
-        self.seconds_per_step: float | None = None
 
     @property
     def wall_seconds(self) -> float:
@@ -45,7 +43,6 @@ class Stopwatch:
             self._lap_begun = now
         else:
             self._lap_steps += steps
-            self.seconds_per_step = (now - self._arrived) / steps
         self._arrived = now
 
     def lap(self) -> None:
@@ -60,7 +57,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside does not count as training; to be entered right after a lap."""
+        """Leaves out what happens inside; to be entered right after a lap."""
         begun = time.monotonic()
         yield
         if self._arrived is not None:

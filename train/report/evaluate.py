@@ -13,9 +13,9 @@ import capsjax
 from train.data import Examples, as_file_name
 from train.learn.objective import Objective, is_right, predict
 from train.learn.own_routing import takes_iterations
-from train.learn.scoring import Evaluation, evaluate_split
-from train.learn.step import make_evaluation_step
-from train.learn.update import TrainState
+from train.learn.scoring import Scores, score
+from train.learn.state import TrainState
+from train.learn.step import make_scoring_step
 from train.report.loading import (
     evaluation_mesh,
     lengths_of,
@@ -170,15 +170,9 @@ def _with_iterations(run: Run, iterations: int) -> Run:
 
 def _evaluate(
     run: Run, graphdef: nnx.GraphDef, state: TrainState, test: Examples, devices: int | None
-) -> Evaluation:
+) -> Scores:
     mesh = evaluation_mesh(devices)
-    step = make_evaluation_step(
-        graphdef,
-        Objective.of(run.config),
-        image_dtype=jnp.dtype(run.config.model.param_dtype),
-        mesh=mesh,
-    )
-    return evaluate_split(step, state, test, mesh)
+    return score(make_scoring_step(graphdef, run.config, mesh), state, test, mesh)
 
 
 def _require_same_classes(first: Run, other: Run) -> None:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from train.data import Batch, Examples
 from train.learn.objective import Objective
-from train.learn.scoring import Evaluation
+from train.learn.scoring import Scores
 from train.run.folder import Run
 from train.system.files import write_figure
 
@@ -43,7 +43,7 @@ class Tested:
     model: Any
     objective: Objective
     test: Examples
-    evaluation: Evaluation
+    evaluation: Scores
     class_names: Sequence[str]
 
     def output(self, chosen: np.ndarray) -> tuple[Batch, Any]:
@@ -65,7 +65,7 @@ def draw_run(
     rows: Sequence[Mapping[str, Any]],
     model: nnx.Module,
     test: Examples,
-    evaluation: Evaluation,
+    evaluation: Scores,
 ) -> None:
     """Draws every figure of a run into its folder.
 
@@ -193,7 +193,7 @@ def _picture_rows(tested: Tested, chosen: np.ndarray) -> dict[str, np.ndarray]:
         return {"image": images, "decoded": decoded}
     labels = tested.evaluation.labels[chosen]
     # What is predicted and present has the colour that its part has.
-    by_label = tested.objective.mask_in_test == "label"
+    by_label = tested.objective.settings.mask_in_test == "label"
     shown = labels if by_label else tested.evaluation.predictions[chosen]
     swapped = np.any(shown == labels[:, ::-1], axis=1)
     decoded = np.where(swapped[:, None, None, None, None], decoded[:, ::-1], decoded)

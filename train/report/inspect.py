@@ -60,8 +60,8 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
     write_figure(run.figures / "routing.png", figure)
     primary = getattr(model, "primary_caps", None)
     if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
-        if objective.crop is not None:
-            some = some._replace(images=centre_crop(some.images, objective.crop))
+        if objective.data.crop is not None:
+            some = some._replace(images=centre_crop(some.images, objective.data.crop))
         below = calls[CLASSES][0][0]
         figure = draw_parts(model, output, below, some, run.class_names, title)
         write_figure(run.figures / "parts.png", figure)

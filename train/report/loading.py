@@ -9,12 +9,13 @@ from flax import nnx
 
 from train.config.fit_config import FitConfig
 from train.data import Examples, load_dataset
-from train.learn.network import build_model, in_test, require_room, structure, training_key
+from train.learn.network import build_model, require_room
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
 from train.learn.scoring import BATCH
+from train.learn.state import TrainState, initial_state, trained_model
 from train.learn.step import data_mesh, replicate
-from train.learn.update import AXIS, TrainState, initial_state
+from train.learn.update import AXIS
 from train.run.checkpoints import Checkpoints, Which
 from train.run.folder import Run
 from train.system.errors import UserError
@@ -33,12 +34,7 @@ def load_state(
     require_room(run.config, run.image_shape, run.num_classes)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
         model = build_model(run.config, run.image_shape, run.num_classes, axis=AXIS)
-        graphdef, state = initial_state(
-            model,
-            build_optimizer(run.config),
-            training_key(run.config),
-            averaged=run.config.optimizer.ema_decay is not None,
-        )
+        graphdef, state = initial_state(model, build_optimizer(run.config), run.config)
         return graphdef, checkpoints.load(replicate(state, evaluation_mesh(devices)), which)
 
 
@@ -53,8 +49,7 @@ def load_model(run: Run, which: Which) -> nnx.Module:
 
 def model_of(run: Run, state: TrainState) -> nnx.Module:
     """The network of a run with the values of a state, for batches in one piece."""
-    graphdef = structure(run.config, run.image_shape, run.num_classes)
-    return in_test(nnx.merge(graphdef, state.weights, state.model_state))
+    return trained_model(run.config, run.image_shape, run.num_classes, state)
 
 
 def evaluation_mesh(devices: int | None) -> jax.sharding.Mesh:

@@ -1,17 +1,8 @@
 """Checkpoints of a run, with Orbax: the last two and the best one are kept."""
 
-import errno
-import functools
-import gc
 import hashlib
-import inspect
-import logging
-import os
-import re
 import shutil
 import sys
-import traceback
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +15,7 @@ from orbax.checkpoint import v1 as ocp
 
 from train.distributed import processes
 from train.system.errors import UserError
+from train.system.quirks import abandoned_work_collected, quieten_orbax, reason
 
 KEPT_LAST = 2
 ACCURACY = "test_accuracy"
@@ -32,36 +24,12 @@ DIGEST = "sha256"
 Which = Literal["last", "best"]
 
 
-class _LastAndBest:
-    """What is kept of a folder's checkpoints, for Orbax to ask.
-
-    Args:
-        ratings: test accuracy by step, of those where it is known; it may change.
-    """
-
-    def __init__(self, ratings: Mapping[int, float]) -> None:
-        self._ratings = ratings
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """A yes or no for each, which come in the order of their steps."""
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-KEPT_LAST:], _best(self._ratings, steps)}
-        return [step in kept for step in steps]
-
-
-def _best(ratings: Mapping[int, float], steps: Sequence[int]) -> int | None:
-    """The step with the highest rating, the later one of equals; None without any."""
-    rated = [step for step in steps if step in ratings]
-    return max(rated, key=lambda step: (ratings[step], step), default=None)
-
-
 class Checkpoints:
     """The checkpoints in one folder, each named by its step.
 
     A checkpoint appears under its name only when it is complete, whenever the program ends. One
-    that is damaged is set aside, in the folder above, and told; where nothing may be changed it is
-    passed over.
+    that is damaged is named on stderr and set aside, in the folder above; where nothing may be
+    changed it is passed over.
 
     Args:
         folder: where they are; made where it does not exist.
@@ -72,28 +40,27 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, read_only: bool = False) -> None:
-        _quieten_orbax()
+        quieten_orbax()
         self._folder = folder.absolute()
         self._read_only = read_only
-        if read_only and not self._folder.is_dir():
-            raise self._nothing()
         self._damaged: set[int] = set()
-        self._ratings: dict[int, float] = {}
+        self._accuracies: dict[int, float] = {}
         self._writer: ocp.training.Checkpointer | None = None
         self._pending: Any = None
         if not read_only:
             with _reporting(self._folder), processes.all_or_none():
                 if processes.is_first():
                     self._folder.mkdir(parents=True, exist_ok=True)
+        elif not self._folder.is_dir():
+            raise self._nothing()
         for step in self.steps():
             try:
                 metadata = self._metadata(step)
-            # Whatever Orbax and the file system raise for a damaged file.
-            except Exception as error:
-                self._set_aside(step, _reason(error))
+            except Exception as error:  # whatever Orbax and the file system raise
+                self._set_aside(step, reason(error))
                 continue
             if ACCURACY in metadata:
-                self._ratings[step] = metadata[ACCURACY]
+                self._accuracies[step] = metadata[ACCURACY]
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, ascending."""
@@ -102,7 +69,7 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the highest test accuracy, the later one of equals; None without any."""
-        return _best(self._ratings, self.steps())
+        return _best(self._accuracies, self.steps())
 
     def save(self, state: Any, test_accuracy: float | None = None) -> None:
         """Begins to save a state under its step and returns; a step that is there is left alone.
@@ -122,10 +89,10 @@ class Checkpoints:
                 return
             metadata: dict[str, Any] = {DIGEST: _digest(values, test_accuracy)}
             if test_accuracy is not None:
-                metadata[ACCURACY] = self._ratings[step] = test_accuracy
+                metadata[ACCURACY] = self._accuracies[step] = test_accuracy
             if self._writer is None:
                 self._writer = ocp.training.Checkpointer(
-                    self._folder, preservation_policy=_LastAndBest(self._ratings)
+                    self._folder, preservation_policy=_LastAndBest(self._accuracies)
                 )
             self._pending = self._writer.save_async(
                 step, processes.as_global(values), custom_metadata=metadata, force=True
@@ -144,80 +111,30 @@ class Checkpoints:
         Raises:
             UserError: if there is no checkpoint, or none that can be read.
         """
-        steps = self.steps()
-        if which == "best":
-            best = self.best_step()
-            steps = steps if best is None else [best]
+        steps, best = self.steps(), self.best_step()
+        if which == "best" and best is not None:
+            steps = [best]
         if not steps and not self._damaged:
             raise self._nothing()
         values = like._asdict()
-        abstract = jax.tree.map(_abstract, processes.as_global(values))
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+            processes.as_global(values),
+        )
         for step in reversed(steps):
-            found, reason = self._read(step, abstract)
+            found, why = self._read(step, abstract)
             if found is not None:
                 return type(like)(**processes.to_local(found, values))
             if which == "best":
                 raise UserError(
                     f"checkpoint {step} in {self._folder} is damaged or of another network "
-                    f"({reason}): take the last one, or train anew."
+                    f"({why}): take the last one, or train anew."
                 )
-            self._set_aside(step, reason)
+            self._set_aside(step, why)
         raise UserError(
             f"none of the checkpoints in {self._folder} can be read, they are damaged or of "
             "another network: train anew."
         )
-
-    def _nothing(self) -> UserError:
-        return UserError(f"{self._folder} holds no complete checkpoint: train the run first.")
-
-    def _metadata(self, step: int) -> dict[str, Any]:
-        """What was saved beside the state."""
-        return dict(ocp.metadata(self._folder / str(step)).custom_metadata or {})
-
-    def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
-        """A checkpoint's values, or None and why they cannot be read in one of the processes."""
-        found, reason = None, "another process cannot read it"
-        try:
-            with _no_debris():
-                values = ocp.load(self._folder / str(step), abstract)
-            metadata = self._metadata(step)
-            if metadata.get(DIGEST) != _digest(values, metadata.get(ACCURACY)):
-                raise ValueError("its numbers are not those that were saved")
-            found = values
-        # Whatever Orbax, TensorStore and the file system raise for a damaged file.
-        except Exception as error:
-            reason = _reason(error)
-        return (None, reason) if processes.any_process(found is None) else (found, "")
-
-    def _set_aside(self, step: int, reason: str) -> None:
-        self._damaged.add(step)
-        self._tell(f"Checkpoint {step} in {self._folder} is damaged ({reason}): left out.")
-        if self._read_only:
-            return
-        aside = self._folder.parent / f"damaged-checkpoint-{step}"
-        with _reporting(self._folder), processes.all_or_none():
-            self._close_writer()
-            if processes.is_first():
-                if aside.exists():
-                    shutil.rmtree(aside)
-                (self._folder / str(step)).rename(aside)
-        # Its step may be saved again.
-        self._damaged.discard(step)
-        self._tell(f"It is set aside as {aside}.")
-
-    def _tell(self, text: str) -> None:
-        if processes.is_first():
-            print(text, file=sys.stderr)
-
-    def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
-
-    def _close_writer(self) -> None:
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            writer.close()
 
     def close(self) -> None:
         """Waits until everything is written.
@@ -230,12 +147,79 @@ class Checkpoints:
             self._close_writer()
 
     def __enter__(self) -> "Checkpoints":
-        """Nothing to do."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes."""
         self.close()
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def _close_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.close()
+
+    def _nothing(self) -> UserError:
+        return UserError(f"{self._folder} holds no complete checkpoint: train the run first.")
+
+    def _metadata(self, step: int) -> dict[str, Any]:
+        return dict(ocp.metadata(self._folder / str(step)).custom_metadata or {})
+
+    def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
+        """A checkpoint's values, or None and why they cannot be read in one of the processes."""
+        found, why = None, "another process cannot read it"
+        try:
+            with abandoned_work_collected():
+                values = ocp.load(self._folder / str(step), abstract)
+            metadata = self._metadata(step)
+            if metadata.get(DIGEST) != _digest(values, metadata.get(ACCURACY)):
+                raise ValueError("its numbers are not those that were saved")
+            found = values
+        except Exception as error:  # whatever Orbax and the file system raise for a damaged file
+            why = reason(error)
+        return (None, why) if processes.any_process(found is None) else (found, "")
+
+    def _set_aside(self, step: int, why: str) -> None:
+        self._damaged.add(step)
+        _print(f"Checkpoint {step} in {self._folder} is damaged ({why}): left out.")
+        if self._read_only:
+            return
+        aside = self._folder.parent / f"damaged-checkpoint-{step}"
+        with _reporting(self._folder), processes.all_or_none():
+            self._close_writer()
+            if processes.is_first():
+                if aside.exists():
+                    shutil.rmtree(aside)
+                (self._folder / str(step)).rename(aside)
+        # Its step may be saved again.
+        self._damaged.discard(step)
+        _print(f"It is set aside as {aside}.")
+
+
+class _LastAndBest:
+    """The policy that tells Orbax what to keep of a folder's checkpoints.
+
+    Args:
+        accuracies: by step, of those where they are known; the dict may change.
+    """
+
+    def __init__(self, accuracies: Mapping[int, float]) -> None:
+        self._accuracies = accuracies
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """A yes or no for each, which come in the order of their steps."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-KEPT_LAST:], _best(self._accuracies, steps)}
+        return [step in kept for step in steps]
+
+
+def _best(accuracies: Mapping[int, float], steps: Sequence[int]) -> int | None:
+    rated = [step for step in steps if step in accuracies]
+    return max(rated, key=lambda step: (accuracies[step], step), default=None)
 
 
 @jax.jit
@@ -259,66 +243,20 @@ def _digest(values: Any, test_accuracy: float | None) -> str:
     return found.hexdigest()
 
 
-def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-def _reason(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    # TensorStore says it somewhere after the name of the file, or of two of them.
-    if found := re.search(r"OS error (\d+)|No space left on device", str(error)):
-        return os.strerror(int(found[1] or errno.ENOSPC))
-    return (str(error) or type(error).__name__).strip().splitlines()[0][:160]
-
-
-@functools.cache
-def _quieten_orbax() -> None:
-    """Keeps quiet, from now on, what Orbax leaves behind.
-
-    Reads and writes that are still under way when it gives up on a checkpoint, or has seen enough
-    of one, complain with tracebacks on the terminal that nobody waits for them any more: some at
-    once, some when they are collected, some when they end. What is wrong is told in a sentence.
-    """
-    hook = sys.unraisablehook
-
-    def ignore_abandoned_work(unraisable: Any) -> None:
-        closed = str(unraisable.exc_value) == "Event loop is closed"
-        if not closed and not inspect.iscoroutine(unraisable.object):
-            hook(unraisable)
-
-    sys.unraisablehook = ignore_abandoned_work
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
-    # It logs each step of each save, and what it cannot read.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    logging.getLogger().addFilter(lambda record: "orbax" not in record.pathname)
-
-
-@contextmanager
-def _no_debris() -> Iterator[None]:
-    """Collects at once, unheard, the work that an error in the body abandons."""
-    try:
-        yield
-    except Exception as error:
-        traceback.clear_frames(error.__traceback__)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            gc.collect()
-        raise
+def _print(text: str) -> None:
+    if processes.is_first():
+        print(text, file=sys.stderr)
 
 
 @contextmanager
 def _reporting(folder: Path) -> Iterator[None]:
     try:
-        with _no_debris():
+        with abandoned_work_collected():
             yield
-    # Orbax and TensorStore tell a full disk as OSError, ValueError or their own classes.
+    except (UserError, jax.errors.JaxRuntimeError):
+        raise
     except Exception as error:
-        if isinstance(error, UserError | jax.errors.JaxRuntimeError):
-            raise
         raise UserError(
-            f"checkpoints cannot be written to {folder} ({_reason(error)}): make room or give "
+            f"checkpoints cannot be written to {folder} ({reason(error)}): make room or give "
             "permission there; what was complete is kept, and --resume goes on from it."
         ) from error

@@ -1,29 +1,35 @@
 """A run is a folder: what is in it, and who may write there."""
 
+import contextlib
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from train.config.fit_config import FitConfig
 from train.config.saved import differences, from_values, to_values
+from train.distributed import processes
+from train.run.lock import locked
 from train.system.errors import UserError
 from train.system.files import write_json, writing
 
 CONFIG = "config.json"
-METRICS = "metrics.jsonl"
 SUMMARY = "summary.json"
-CHECKPOINTS = "checkpoints"
-FIGURES = "figures"
-EVENTS = "tensorboard"
-EVALUATIONS = "evaluations"
-BAD_NUMBERS = "bad-numbers.json"
 
 LARGEST_SIDE = 2**15
 """Pixels, or channels; a damaged file may ask for more than any memory holds."""
 
-_CONTENTS = (CONFIG, METRICS, SUMMARY, CHECKPOINTS, FIGURES, EVENTS, EVALUATIONS, BAD_NUMBERS)
+
+class _Part:
+    """A file or folder of a run, by its name."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, run: "Run", _owner: type) -> Path:
+        return run.folder / self.name
 
 
 @dataclass(frozen=True)
@@ -35,6 +41,14 @@ class Run:
         config: what it computes.
         image_shape: `(height, width, channels)` of its images.
         class_names: a name for each class.
+        checkpoints: the folder of its checkpoints.
+        metrics: the file with a line for each log step and each evaluation.
+        summary: the file with the result.
+        figures: the folder of its pictures.
+        events: the folder of its TensorBoard events.
+        profile: the folder of the trace that `fit --profile` takes.
+        evaluations: the folder with what `evaluate` printed.
+        bad_numbers: the file that says why the run was given up.
     """
 
     folder: Path
@@ -42,45 +56,19 @@ class Run:
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
 
+    metrics = _Part("metrics.jsonl")
+    summary = _Part(SUMMARY)
+    checkpoints = _Part("checkpoints")
+    figures = _Part("figures")
+    events = _Part("tensorboard")
+    profile = _Part("profile")
+    evaluations = _Part("evaluations")
+    bad_numbers = _Part("bad-numbers.json")
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of its checkpoints."""
-        return self.folder / CHECKPOINTS
-
-    @property
-    def metrics(self) -> Path:
-        """The file with a line for each log step and each evaluation."""
-        return self.folder / METRICS
-
-    @property
-    def summary(self) -> Path:
-        """The file with the result."""
-        return self.folder / SUMMARY
-
-    @property
-    def figures(self) -> Path:
-        """The folder of its pictures."""
-        return self.folder / FIGURES
-
-    @property
-    def events(self) -> Path:
-        """The folder of its TensorBoard events."""
-        return self.folder / EVENTS
-
-    @property
-    def evaluations(self) -> Path:
-        """The folder with what `evaluate` printed."""
-        return self.folder / EVALUATIONS
-
-    @property
-    def bad_numbers(self) -> Path:
-        """The file that says why the run was given up."""
-        return self.folder / BAD_NUMBERS
 
     def save(self) -> None:
         """Writes `config.json`."""
@@ -90,6 +78,9 @@ class Run:
             "class_names": list(self.class_names),
         }
         write_json(self.folder / CONFIG, values)
+
+
+_PARTS = tuple(part.name for part in vars(Run).values() if isinstance(part, _Part))
 
 
 def load_run(folder: Path) -> Run:
@@ -131,6 +122,39 @@ def _name(value: Any) -> str:
     return value
 
 
+@contextlib.contextmanager
+def entered(run: Run, *, resume: bool, overwrite: bool) -> Iterator[bool]:
+    """Locks and prepares the folder of a run, once for all processes.
+
+    Args:
+        run: the run that is about to begin.
+        resume: see `prepare_folder`.
+        overwrite: see there.
+
+    Yields:
+        Whether there is a run to go on with.
+
+    Raises:
+        UserError: as `prepare_folder` and `locked`, or if a process does not see the folder that
+            the first one has prepared.
+    """
+    with contextlib.ExitStack() as lock:
+        resuming = False
+        with processes.all_or_none():
+            if processes.is_first():
+                with writing(run.folder):
+                    run.folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(locked(run.folder))
+                resuming = prepare_folder(run, resume=resume, overwrite=overwrite)
+        with processes.all_or_none():
+            if not (run.folder / CONFIG).is_file():
+                raise UserError(
+                    f"{run.folder} is not the same folder for all processes: choose an --out on a "
+                    "file system that they share."
+                )
+        yield processes.from_first(resuming)
+
+
 def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
     """Makes the folder of a run, or checks that it may go on in there.
 
@@ -170,19 +194,6 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
     return is_run and resume
 
 
-def require_shared(folder: Path) -> None:
-    """Demands that this process sees the folder that the first one has just prepared.
-
-    Raises:
-        UserError: if it does not.
-    """
-    if not (folder / CONFIG).is_file():
-        raise UserError(
-            f"{folder} is not the same folder for all processes: choose an --out on a file system "
-            "that they share."
-        )
-
-
 def _require_same(saved: Run, wanted: Run) -> None:
     different = differences(saved.config, wanted.config)
     for name in ("image_shape", "class_names"):
@@ -198,7 +209,7 @@ def _require_same(saved: Run, wanted: Run) -> None:
 def _delete_run(folder: Path) -> None:
     """Deletes what a run is made of, `config.json` last, and leaves anything else."""
     with writing(folder):
-        for name in reversed(_CONTENTS):
+        for name in (*_PARTS, CONFIG):
             path = folder / name
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

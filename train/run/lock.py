@@ -13,8 +13,8 @@ from train.system.errors import UserError
 def locked(folder: Path) -> Iterator[None]:
     """Keeps other processes from training in a folder.
 
-    The claim is a lock that the system keeps on the folder itself. It leaves no file, and ends with
-    the process, however that ends. A file system without such locks is taken as it is.
+    The system keeps the lock on the folder itself: it leaves no file, and ends with the process,
+    however that ends. A file system without such locks is taken as it is.
 
     Args:
         folder: a folder that exists.

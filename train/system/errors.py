@@ -1,35 +1,35 @@
-"""What ends a command with a sentence for the user, and the exit code that goes with it."""
+"""Errors that end a command with a sentence for the user instead of a traceback."""
 
 
 class CommandError(Exception):
-    """What is told instead of a traceback.
+    """Ends a command with its message.
 
     Attributes:
         exit_code: of the command.
-        agreed: whether it ends all processes of a run alike.
+        in_every_process: whether all processes of a run end with it.
     """
 
     exit_code = 1
-    agreed = False
+    in_every_process = False
 
 
 class UserError(CommandError):
-    """Bad input, told in one clear sentence; the command line prints it and exits with 2."""
+    """Bad input, in one clear sentence; the command line prints it and exits with 2."""
 
     exit_code = 2
 
 
 class EchoedError(UserError):
-    """Bad input of another process of the run, which tells it."""
+    """Bad input of another process of the run, which prints it."""
 
-    agreed = True
+    in_every_process = True
 
 
 class DivergedError(CommandError):
     """A run was given up: loss or gradient were not finite in too many steps in a row."""
 
     exit_code = 3
-    agreed = True
+    in_every_process = True
 
 
 class PreemptedError(CommandError):
@@ -37,7 +37,7 @@ class PreemptedError(CommandError):
 
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: try again later."""
-    agreed = True
+    in_every_process = True
 
 
 def first_line(error: BaseException) -> str:

@@ -120,12 +120,10 @@ def _epoch(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[R
 
 
 def _an_epoch(run: Found, aim: str) -> Row:
-    idle = run["summary"]["device_idle_percent"]
-    waited = "" if idle is None else f", devices idle {idle:.1f} %"
     return Row(
         f"an epoch of {run['summary']['dataset']} in fit, {run['dtype']}, batch "
         f"{run['batch_size']:,}, evaluation apart",
-        f"{run['training_seconds']:.3f} s (with it {run['epoch_seconds']:.3f} s{waited})",
+        f"{run['training_seconds']:.3f} s (with it {run['epoch_seconds']:.3f} s)",
         aim,
     )
 

@@ -16,6 +16,7 @@ from parity.check.pairs import SIZES, Pair, build_pair, reference_pair
 from parity.check.training import SETTINGS, adam
 from parity.layouts import get_layout, match
 from parity.reference import CapsNet as ReferenceCapsNet
+from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
 FORWARD_ONLY = {"tiny": [Case("tiny", 3, 4, gradients=False, kinds=("images",), biases=(True,))]}
@@ -92,13 +93,21 @@ FAULTS = {
         "primary_s",
     ),
     "logits shared by the batch": (faulty(routing={"shared_logits": True}), "forward", "b2"),
-    "mean over the classes": (faulty(objective=Objective(margin_weight=0.1)), "loss", "margin"),
+    "mean over the classes": (
+        faulty(objective=Objective.of(FitConfig.of(margin_weight=0.1))),
+        "loss",
+        "margin",
+    ),
     "mean over the pixels": (
-        faulty(objective=Objective(reconstruction_weight=0.0005 / 96)),
+        faulty(objective=Objective.of(FitConfig.of(reconstruction_weight=0.0005 / 96))),
         "loss",
         "total",
     ),
-    "margin not squared": (faulty(objective=Objective(margin_power=1)), "loss", "margin"),
+    "margin not squared": (
+        faulty(objective=Objective.of(FitConfig.of(margin_power=1))),
+        "loss",
+        "margin",
+    ),
     "another capsule order": (faulty(primary_order="type_major"), "forward", "primary_s"),
     "bias forgotten": (
         faulty(changed("primary_caps.conv.bias", np.zeros_like)),
@@ -106,7 +115,7 @@ FAULTS = {
         "primary_s",
     ),
     "longest capsule in the place of the label's": (
-        faulty(objective=Objective(mask_in_training="longest")),
+        faulty(objective=Objective.of(FitConfig.of(mask_in_training="longest"))),
         "forward",
         "mask",
     ),

@@ -25,9 +25,8 @@ from tests.parity.layouts.dialects import (
 )
 from train.config.fit_config import FitConfig
 from train.data import load_dataset
-from train.learn.objective import Objective
-from train.learn.scoring import evaluate_split
-from train.learn.step import data_mesh, make_evaluation_step, replicate
+from train.learn.scoring import score
+from train.learn.step import data_mesh, make_scoring_step, replicate
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
 from train.report.loading import load_state
@@ -261,10 +260,8 @@ def predictions_of_pytorch(model: torch.nn.Module, split) -> np.ndarray:
 def predictions_of_run(folder: Path, split) -> np.ndarray:
     run, mesh = load_run(folder), data_mesh(1, devices=1)
     graphdef, state = load_state(run, "last", devices=1)
-    step = make_evaluation_step(
-        graphdef, Objective.of(run.config), image_dtype=np.dtype("float32"), mesh=mesh
-    )
-    return evaluate_split(step, replicate(state, mesh), split, mesh).predictions
+    step = make_scoring_step(graphdef, run.config, mesh)
+    return score(step, replicate(state, mesh), split, mesh).predictions
 
 
 def test_a_routing_of_ones_own_is_in_no_layout(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.soak.tiny import ARGUMENTS, tiny
+from tests.tolerance import assert_close
 from tests.train.conftest import ROOT
 from train.__main__ import main
 from train.config.setting import flag
@@ -56,37 +57,18 @@ def losses(out: Path) -> np.ndarray:
     return np.array([row["loss"] for row in rows])
 
 
-@pytest.fixture(scope="module")
-def without_figures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop.loop.draw_run", lambda *_: None)
-        yield
+def summary(out: Path) -> dict:
+    return json.loads((out / "summary.json").read_text())
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    monkeypatch.setattr("train.loop.loop.draw_run", lambda *_: None)
 
 
 def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
     while process.poll() is None and len(read_metrics(out / "metrics.jsonl")) < steps:
         time.sleep(0.01)
-
-
-def test_processes_devices_and_micro_batches_train_alike(start, tmp_path, without_figures):
-    runs = {name: tmp_path / name for name in ("2x2", "one", "four", "parts")}
-    process = start("--steps", 50, "--out", runs["2x2"])
-    fit(tiny(**CADENCE, steps=50), out=runs["one"], devices=1)
-    fit(tiny(**CADENCE, steps=50), out=runs["four"], devices=4, feed_kind="streaming")
-    fit(tiny(**CADENCE, steps=50, micro_batches=4), out=runs["parts"], devices=1)
-    _, errors = process.communicate(timeout=240)
-    assert process.returncode == 0, errors
-    for out in runs.values():
-        np.testing.assert_allclose(losses(out), losses(runs["one"]), rtol=1e-5)
-        # 359 test images, which no layout divides by its batch.
-        summary = json.loads((out / "summary.json").read_text())
-        expected = json.loads((runs["one"] / "summary.json").read_text())
-        for name in ("test.examples", "test.accuracy", "test.error_percent"):
-            assert summary[name] == expected[name]
-        assert summary["test.loss"] == pytest.approx(expected["test.loss"], rel=1e-5)
-    summary = json.loads((runs["2x2"] / "summary.json").read_text())
-    assert (summary["processes"], summary["devices"]) == (2, 4)
-    assert (runs["2x2"] / "figures" / "confusion.png").is_file()
 
 
 def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
@@ -96,8 +78,7 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
     stopped = start("--steps", 200, "--out", several)
     wait_for_steps(stopped, several, 10)
     stopped.send_signal(signal.SIGTERM)
-    fit(tiny(**CADENCE, steps=200), out=whole, devices=1)
-    fit(tiny(**CADENCE, steps=40), out=one, devices=1)
+    fit(tiny(**CADENCE, steps=20), out=one, devices=1)
     _, errors = stopped.communicate(timeout=120)
     assert stopped.returncode == 75, errors
     assert errors.count("asked to stop (SIGTERM): the checkpoint of step") == 1
@@ -105,13 +86,22 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
     step = max(int(path.name) for path in (several / "checkpoints").iterdir())
     assert 10 <= step == len(losses(several)) < 200
 
-    taken_over = start("--steps", 60, "--resume", "--out", one)
-    fit(tiny(**CADENCE, steps=60), out=several, devices=2, resume=True)
+    steps = max(30, step + 1)
+    taken_over = start("--steps", steps, "--resume", "--out", one)
+    fit(tiny(**CADENCE, steps=steps), out=whole, devices=1)
+    fit(tiny(**CADENCE, steps=steps), out=several, devices=2, resume=True)
     _, errors = taken_over.communicate(timeout=240)
     assert taken_over.returncode == 0, errors
+    expected = summary(whole)
     for out in (one, several):
-        assert len(losses(out)) >= 60
-        np.testing.assert_allclose(losses(out)[:60], losses(whole)[:60], rtol=1e-5)
+        assert_close(np.float32(losses(out)), np.float32(losses(whole)), reduction_length=100)
+        # 359 test images, which no layout divides by its batch.
+        for name in ("test.examples", "test.accuracy", "test.error_percent"):
+            assert summary(out)[name] == expected[name]
+        loss, wanted = np.float32(summary(out)["test.loss"]), np.float32(expected["test.loss"])
+        assert_close(loss, wanted, reduction_length=100)
+    assert (summary(one)["processes"], summary(one)["devices"]) == (2, 4)
+    assert (one / "figures" / "confusion.png").is_file()
 
 
 def test_what_one_process_finds_wrong_ends_all_with_one_sentence(start, tmp_path):

@@ -1,5 +1,3 @@
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +6,8 @@ from flax import nnx
 
 from capsjax import CapsNetOutput, Capsules
 from tests.tolerance import assert_close
+from train.config.fit_config import FitConfig
+from train.data import Batch
 from train.learn.network import build_model
 from train.learn.objective import (
     Objective,
@@ -34,6 +34,10 @@ def output() -> CapsNetOutput:
     )
 
 
+def objective_of(**settings) -> Objective:
+    return Objective.of(FitConfig.of(**settings))
+
+
 def losses(objective: Objective, output: CapsNetOutput) -> dict[str, jax.Array]:
     return objective.losses(output, jnp.asarray(IMAGES), jnp.asarray(LABELS))
 
@@ -56,24 +60,24 @@ def test_without_a_decoder_the_margin_is_all(output):
 
 def test_options_of_the_dialects(output):
     plain = losses(Objective(), output)
-    weighted = losses(Objective(margin_weight=0.1, reconstruction_weight=2.0), output)
+    weighted = losses(objective_of(margin_weight=0.1, reconstruction_weight=2.0), output)
     expected = 0.1 * plain["margin_loss"] + 2.0 * plain["reconstruction_loss"]
     assert_close(weighted["loss"], expected)
 
-    unsquared = losses(Objective(margin_power=1), output)["margin_loss"]
+    unsquared = losses(objective_of(margin_power=1), output)["margin_loss"]
     assert_close(unsquared, np.array([0.05, 0.6 + 0.25]), dtype="float32", reduction_length=3)
 
     shares = np.exp(LENGTHS) / np.exp(LENGTHS).sum(axis=1, keepdims=True)
     present = np.maximum(0.9 - shares[:, 0], 0) ** 2
     absent = 0.5 * (np.maximum(shares[:, 1:] - 0.1, 0) ** 2).sum(axis=1)
-    softmax = losses(Objective(margin_of="softmax"), output)["margin_loss"]
+    softmax = losses(objective_of(margin_of="softmax"), output)["margin_loss"]
     assert_close(softmax, present + absent, dtype="float32", reduction_length=3)
 
 
 def test_pixels_are_brought_to_the_unit_range_and_normalised():
     pixels = jnp.array([0, 51, 255], jnp.uint8)
     assert_close(Objective().normalise(pixels, jnp.float32), np.array([0, 0.2, 1], np.float32))
-    normalised = Objective(input_mean=0.5, input_std=0.25).normalise(pixels, jnp.float32)
+    normalised = objective_of(input_mean=0.5, input_std=0.25).normalise(pixels, jnp.float32)
     assert_close(normalised, np.array([-2, -1.2, 2], np.float32))
 
 
@@ -81,10 +85,8 @@ def test_pixels_are_brought_to_the_unit_range_and_normalised():
 @pytest.mark.parametrize("mask", ["label", "longest"])
 def test_the_mask_decides_whether_the_model_sees_the_label(training, mask):
     model = Recorder()
-    objective = dataclasses.replace(
-        Objective(mask_in_training="longest", mask_in_test="longest"),
-        **{"mask_in_training" if training else "mask_in_test": mask},
-    )
+    masks = {"mask_in_training": "longest", "mask_in_test": "longest"}
+    objective = objective_of(**{**masks, "mask_in_training" if training else "mask_in_test": mask})
     objective.apply(model, IMAGES, LABELS, training=training)
     assert (model.seen[0][0] is not None) == (mask == "label")
 
@@ -92,12 +94,6 @@ def test_the_mask_decides_whether_the_model_sees_the_label(training, mask):
 def test_accuracy_counts_the_longest_capsule(output):
     measured = measure(output, losses(Objective(), output), jnp.asarray(LABELS))
     assert (float(measured["accuracy"].total), int(measured["accuracy"].examples)) == (1.0, 2)
-
-
-def test_the_objective_of_a_configuration_is_its_fields(config):
-    changed = config.changed(margin_power=1, input_mean=0.1)
-    assert Objective.of(config) == Objective()
-    assert Objective.of(changed) == Objective(margin_power=1, input_mean=0.1)
 
 
 def test_the_entropy_is_that_of_what_a_capsule_sends_where():
@@ -120,7 +116,7 @@ def test_a_class_capsule_is_dead_if_it_is_short_in_the_images_of_a_batch():
 
 
 def test_the_spread_loss_takes_its_margin_from_the_step(output):
-    objective = Objective(loss="spread", spread_steps=100)
+    objective = objective_of(loss="spread", spread_steps=100)
     for step, margin in ((0, 0.2), (50, 0.55), (100, 0.9), (1000, 0.9), (None, 0.9)):
         at = None if step is None else jnp.asarray(step)
         told = objective.losses(output, jnp.asarray(IMAGES), jnp.asarray(LABELS), at)
@@ -137,7 +133,7 @@ def test_the_spread_loss_takes_its_margin_from_the_step(output):
 
 
 def test_cross_entropy_is_of_logits_or_of_shares_of_presence(output):
-    objective = Objective(loss="cross_entropy", reconstruction_weight=0.0)
+    objective = objective_of(loss="cross_entropy", reconstruction_weight=0.0)
     lengths = np.asarray(output.lengths, np.float64)
     shares = lengths / lengths.sum(axis=1, keepdims=True)
     rows = np.arange(len(LABELS))
@@ -176,7 +172,7 @@ def test_each_image_is_standardised_by_itself_over_all_channels():
     images = np.random.default_rng(0).integers(0, 256, (3, 5, 4, 2), dtype=np.uint8)
     images[1] //= 10
     images[2] = 77
-    seen = Objective(standardise=True).normalise(jnp.asarray(images), jnp.float32)
+    seen = objective_of(standardise=True).normalise(jnp.asarray(images), jnp.float32)
     exact = images[:2].astype(np.float64).reshape(2, -1)
     exact = (exact - exact.mean(1, keepdims=True)) / exact.std(1, keepdims=True)
     assert_close(seen[:2], exact.reshape(2, 5, 4, 2), dtype="float32", reduction_length=40)
@@ -185,33 +181,34 @@ def test_each_image_is_standardised_by_itself_over_all_channels():
 
 def test_test_images_are_scaled_as_a_whole_and_cropped_in_the_middle():
     images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 1), dtype=np.uint8)
-    whole = Objective(standardise=True).normalise(jnp.asarray(images), jnp.float32)
-    middle = Objective(standardise=True, crop=4).normalise(jnp.asarray(images), jnp.float32)
+    whole = objective_of(standardise=True).normalise(jnp.asarray(images), jnp.float32)
+    middle = objective_of(standardise=True, crop=4).normalise(jnp.asarray(images), jnp.float32)
     np.testing.assert_array_equal(middle, whole[:, 1:5, 2:6])
 
 
 def test_training_images_are_scaled_cropped_and_lit_at_random():
     images = jnp.arange(2 * 6 * 5, dtype=jnp.uint8).reshape(2, 6, 5, 1)
+    batch = Batch(images, jnp.arange(2))
     key, positions = jax.random.key(0), jnp.arange(2)
-    plain = Objective().augment(key, images, positions, jnp.float32)
-    np.testing.assert_array_equal(plain, Objective().normalise(images, jnp.float32))
+    plain = Objective().augment(key, batch, positions, jnp.float32)
+    np.testing.assert_array_equal(plain.images, Objective().normalise(images, jnp.float32))
 
-    varied = Objective(crop=3, max_brightness=0.5, max_contrast=0.5)
-    seen = np.asarray(varied.augment(key, images, positions, jnp.float32))
+    varied = objective_of(crop=3, max_brightness=0.5, max_contrast=0.5)
+    seen = np.asarray(varied.augment(key, batch, positions, jnp.float32).images)
     assert seen.shape == (2, 3, 3, 1)
     # The images rise by 1 to the right and by 5 downwards, whatever is cut out of them.
     steps = seen[:, 1, 0] - seen[:, 0, 0], seen[:, 0, 1] - seen[:, 0, 0]
     assert_close(steps[0], 5 * steps[1], dtype="float32", reduction_length=9)
-    other = varied.augment(jax.random.key(1), images, positions, jnp.float32)
-    assert (np.asarray(other) != seen).any()
+    other = varied.augment(jax.random.key(1), batch, positions, jnp.float32)
+    assert (np.asarray(other.images) != seen).any()
 
 
 def test_what_is_seen_is_shown_as_pixels():
     images = jnp.asarray([0, 51, 255], jnp.uint8).reshape(1, 1, 3, 1)
-    for objective in (Objective(), Objective(input_mean=0.3, input_std=2.0)):
+    for objective in (Objective(), objective_of(input_mean=0.3, input_std=2.0)):
         shown = objective.pixels(objective.normalise(images, jnp.float32))
         assert_close(shown.ravel(), np.array([0, 0.2, 1]), dtype="float32")
-    shown = Objective(standardise=True).pixels(jnp.asarray([-3.0, -2.0, 0.0, 1.0, 5.0]))
+    shown = objective_of(standardise=True).pixels(jnp.asarray([-3.0, -2.0, 0.0, 1.0, 5.0]))
     np.testing.assert_array_equal(shown, [0, 0, 0.5, 0.75, 1])
 
 
@@ -230,7 +227,9 @@ def test_losses_of_two_classes_worked_by_hand(output):
     squares = np.array([0.25 + 0.0625 + 0.25 + 4 * 0.25] * 2)  # of both parts
     assert_close(computed["margin_loss"], margin, dtype="float32", reduction_length=3)
     assert_close(computed["reconstruction_loss"], squares, dtype="float32", reduction_length=8)
-    cross = Objective(loss="cross_entropy").losses(output, jnp.asarray(parts), jnp.asarray(SEVERAL))
+    cross = objective_of(loss="cross_entropy").losses(
+        output, jnp.asarray(parts), jnp.asarray(SEVERAL)
+    )
     shares = LENGTHS.astype(np.float64) / LENGTHS.sum(axis=1, keepdims=True)
     expected = [-np.log(row[labels]).sum() for row, labels in zip(shares, SEVERAL, strict=True)]
     assert_close(cross["cross_entropy"], expected, dtype="float32", reduction_length=3)
@@ -271,15 +270,15 @@ def test_in_test_the_longest_capsules_are_reconstructed(config):
 
 def test_what_is_not_defined_for_two_classes_is_refused():
     Objective().require_fitting(2)
-    Objective(loss="spread", mask_in_training="longest").require_fitting(1)
+    objective_of(loss="spread", mask_in_training="longest").require_fitting(1)
     with pytest.raises(UserError, match="2 classes each, but the spread loss is of one"):
-        Objective(loss="spread").require_fitting(2)
+        objective_of(loss="spread").require_fitting(2)
     with pytest.raises(UserError, match="leave --mask-in-training at label"):
-        Objective(mask_in_training="longest").require_fitting(2)
+        objective_of(mask_in_training="longest").require_fitting(2)
 
 
 def test_each_class_by_itself_is_told_by_a_sigmoid(output):
-    computed = Objective(loss="sigmoid_cross_entropy")
+    computed = objective_of(loss="sigmoid_cross_entropy")
     p = LENGTHS.astype(np.float64)
     is_there = np.array([[1, 1, 0], [1, 0, 1]])
     expected = -(is_there * np.log(p) + (1 - is_there) * np.log(1 - p)).sum(axis=1)

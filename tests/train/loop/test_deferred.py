@@ -2,15 +2,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from train.loop.deferred import Backlog
+from train.loop.deferred import DeferredWork
 
 
-def caught_up(*items: tuple) -> None:
-    """Adds the items to a backlog and catches up with them."""
-    with Backlog() as backlog:
+def all_done(*items: tuple) -> None:
+    """Defers the items and does them."""
+    with DeferredWork() as deferred:
         for results, work in items:
-            backlog.add(results, work)
-        backlog.catch_up()
+            deferred.add(results, work)
+        deferred.do_all()
 
 
 class Results:
@@ -26,15 +26,15 @@ def fails() -> None:
 
 def test_work_is_done_in_order_and_once_after_its_results():
     done = []
-    with Backlog() as backlog:
+    with DeferredWork() as deferred:
         for number in range(3):
             results = Results(lambda number=number: done.append(f"results {number}"))
-            backlog.add([results], lambda number=number: done.append(f"work {number}"))
+            deferred.add([results], lambda number=number: done.append(f"work {number}"))
         assert done == []
-        backlog.catch_up()
-        backlog.catch_up()
+        deferred.do_all()
+        deferred.do_all()
         assert done == [f"{what} {n}" for n in range(3) for what in ("results", "work")]
-        backlog.add(jnp.ones(3), lambda: done.append("left"))
+        deferred.add(jnp.ones(3), lambda: done.append("left"))
     assert done[-1] == "left"
 
 
@@ -43,8 +43,8 @@ def test_nothing_is_left_whatever_ends_the_body(ended):
     done = []
 
     def body() -> None:
-        with Backlog() as backlog:
-            backlog.add(jnp.ones(3), lambda: done.append(1))
+        with DeferredWork() as deferred:
+            deferred.add(jnp.ones(3), lambda: done.append(1))
             raise ended
 
     with pytest.raises(ended):
@@ -60,7 +60,7 @@ def test_an_interrupted_wait_is_waited_for_again():
             raise interrupts.pop()
 
     with pytest.raises(KeyboardInterrupt):
-        caught_up(
+        all_done(
             (Results(interrupted), lambda: done.append(1)), (Results(), lambda: done.append(2))
         )
     assert done == [1, 2]
@@ -69,7 +69,7 @@ def test_an_interrupted_wait_is_waited_for_again():
 def test_nothing_comes_of_results_that_failed():
     done = []
     with pytest.raises(jax.errors.JaxRuntimeError):
-        caught_up(
+        all_done(
             (Results(), lambda: done.append(1)),
             (Results(fails), lambda: done.append(2)),
             (Results(fails), lambda: done.append(3)),
@@ -85,5 +85,5 @@ def test_work_that_fails_is_not_tried_again():
         raise OSError("full")
 
     with pytest.raises(OSError, match="full"):
-        caught_up((Results(), work))
+        all_done((Results(), work))
     assert tried == [1]

@@ -9,9 +9,8 @@ import pytest
 
 from tests.train.extremes import train_on
 from train.learn.metrics import Mean, merge
-from train.learn.program import assemble
 from train.loop import loop
-from train.loop.guard import BadStepsError, Guard, first_not_finite
+from train.loop.guard import Guard, first_not_finite
 from train.system.errors import DivergedError
 
 
@@ -36,14 +35,18 @@ def with_white(dataset, examples):
     return dataclasses.replace(dataset, train=train, test=test)
 
 
+@pytest.fixture(scope="module")
+def white(dataset):
+    return with_white(dataset, slice(None))
+
+
 def values(tree):
     return jax.tree.map(np.array, tree)
 
 
 @pytest.mark.parametrize("changes", [{}, {"micro_batches": 2, "ema_decay": 0.9}])
-def test_a_bad_step_changes_nothing_but_the_position(config, dataset, changes):
-    config = config.changed(**changes)
-    program = assemble(config, with_white(dataset, [7]), devices=2)
+def test_a_bad_step_changes_nothing_but_the_position(config, dataset, programs, changes):
+    program = programs(config.changed(**changes), with_white(dataset, [7]), devices=2)
     before, skipped = values(program.state.params), []
     for batch in program.feed.batches(0, 5):  # an epoch
         metrics = merge([program.train([batch])])
@@ -63,8 +66,10 @@ def test_a_bad_step_changes_nothing_but_the_position(config, dataset, changes):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(before))
 
 
-def test_after_too_many_bad_steps_the_devices_take_no_more(config, dataset):
-    program = assemble(config, with_white(dataset, slice(None)), devices=2)
+def test_after_too_many_bad_steps_the_devices_take_no_more_and_the_run_is_given_up(
+    config, white, programs, monkeypatch, tmp_path
+):
+    program = programs(config, white, devices=2)
     before = values(program.state.params)
     batches = list(program.feed.batches(0, 5))
     taken = [int(program.train(batches)["skipped"].examples.sum()) for _ in range(2)]
@@ -72,28 +77,8 @@ def test_after_too_many_bad_steps_the_devices_take_no_more(config, dataset):
     assert int(program.state.step) == 3
     jax.tree.map(np.testing.assert_array_equal, values(program.state.params), before)
 
-
-def metrics(*skipped, capacity=6):
-    """Of a dispatch, of whose steps some were skipped."""
-    total = np.zeros(capacity, np.float32)
-    total[: len(skipped)] = skipped
-    return {"skipped": Mean(total, np.arange(capacity) < len(skipped))}
-
-
-def test_steps_are_counted_over_dispatches():
-    guard = Guard(2, in_a_row=1)
-    guard.look(10, metrics(1, 0, 1))
-    guard.look(13, metrics(1))
-    with pytest.raises(BadStepsError) as caught:
-        guard.look(14, metrics(1, 0, 0))
-    assert caught.value.step == 14
-
-
-def test_a_run_that_is_given_up_says_why_and_keeps_its_parameters(
-    config, dataset, monkeypatch, tmp_path
-):
-    dataset = with_white(dataset, slice(None))
-    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: white)
+    monkeypatch.setattr(loop, "assemble", programs)
     out = tmp_path / "run"
     with pytest.raises(DivergedError) as caught:
         loop.fit(config, out=out, devices=2)
@@ -111,15 +96,42 @@ def test_a_run_that_is_given_up_says_why_and_keeps_its_parameters(
         loop.fit(config, out=out, devices=2, resume=True)
 
 
-def test_the_first_tensor_that_is_not_finite_is_named(config, dataset):
+def metrics(*skipped, capacity=6):
+    """Of a dispatch, of whose steps some were skipped."""
+    total = np.zeros(capacity, np.float32)
+    total[: len(skipped)] = skipped
+    return {"skipped": Mean(total, np.arange(capacity) < len(skipped))}
+
+
+def test_steps_are_counted_over_dispatches(config, dataset, programs, monkeypatch):
+    program, given_up = programs(config, dataset, devices=2), []
+    skipped = program.state.skipped._replace(in_a_row=1)
+    program.state = program.state._replace(skipped=skipped)
+    guard = Guard(program, None, None)
+    monkeypatch.setattr(guard, "_give_up", given_up.append)
+    guard.check(10, metrics(1, 0, 1))
+    guard.check(13, metrics(1))
+    assert given_up == []
+    guard.check(14, metrics(1, 0, 0))
+    assert given_up == [14]
+
+
+def test_the_first_tensor_that_is_not_finite_is_named(config, dataset, white, pairs, programs):
     indices = np.arange(8)
-    program = assemble(config, with_white(dataset, slice(None)), devices=1)
+    program = programs(config, white, devices=2)
     assert first_not_finite(program, 0, indices) == "loss loss"
     program.dataset = with_white(dataset, [])
     assert first_not_finite(program, 0, indices) is None
     kernel = program.state.params["decoder"]["layers"][0]["kernel"]
     program.state.params["decoder"]["layers"][0]["kernel"] = kernel.at[0, 0].set(np.nan)
     assert first_not_finite(program, 0, indices) == "parameter decoder.layers.0.kernel"
+
+    of_pairs = config.changed(dataset="multi_mnist", train_examples=40, input_std=1.0)
+    program = programs(of_pairs, pairs, devices=2)
+    assert first_not_finite(program, 0, indices) is None
+    infinite = jax.tree.map(lambda x: x * np.inf, program.state.params)
+    program.state = program.state._replace(params=infinite)
+    assert first_not_finite(program, 0, indices).startswith("parameter")
 
 
 @pytest.mark.parametrize("implementation", ["xla", "recompute"])

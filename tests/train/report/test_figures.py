@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.tolerance import assert_close
+from train.config.fit_config import FitConfig
 from train.learn.network import build_model, in_test
 from train.learn.objective import Objective
-from train.learn.scoring import Evaluation
+from train.learn.scoring import Scores
 from train.report import figures
 from train.run.folder import Run
 
@@ -30,7 +31,7 @@ def model(config):
 @pytest.fixture
 def right(dataset):
     """What is known of a network that makes no mistakes."""
-    return Evaluation({"accuracy": 1.0}, dataset.test.labels, dataset.test.labels)
+    return Scores({"accuracy": 1.0}, dataset.test.labels, dataset.test.labels)
 
 
 def test_a_run_has_its_four_figures(tmp_path, config, dataset, model, right):
@@ -85,11 +86,11 @@ def test_misjudged_images_have_a_row_of_their_own(dataset, model, right):
 
 
 def test_overlapping_objects_are_drawn_in_two_colours(pairs, model):
-    objective = Objective(crop=8)  # of 16x16
+    objective = Objective.of(FitConfig.of(crop=8))  # of 16x16
     labels = pairs.test.gather(np.arange(10)).labels
     predictions = labels[:, ::-1].copy()
     predictions[3] = [labels[3, 1], 3 - labels[3].sum()]  # one of the two is wrong
-    evaluation = Evaluation({}, predictions, labels)
+    evaluation = Scores({}, predictions, labels)
     names = pairs.class_names
     tested = figures.Tested(model, objective, pairs.test, evaluation, names)
     right, wrong = figures.draw_reconstructions(tested).axes
@@ -114,7 +115,7 @@ def test_overlapping_objects_are_drawn_in_two_colours(pairs, model):
 
 
 def test_what_is_shown_of_a_normalised_image_is_the_image(dataset, model, right):
-    objective = Objective(input_mean=0.25, input_std=0.5)
+    objective = Objective.of(FitConfig.of(input_mean=0.25, input_std=0.5))
     tested = figures.Tested(model, objective, dataset.test, right, dataset.class_names)
     shown = figures.draw_reconstructions(tested).axes[0].images[0].get_array().astype(np.float32)
     for index, left in enumerate((0, 9)):

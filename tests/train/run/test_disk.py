@@ -57,9 +57,10 @@ def unlock(disk: Path) -> None:
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
-    disk, tmp_path, config, dataset, monkeypatch
+    disk, tmp_path, config, dataset, programs, monkeypatch
 ):
     monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    monkeypatch.setattr(loop, "assemble", programs)
     monkeypatch.setattr(loop, "draw_run", lambda *_: None)
     config = config.changed(steps=12, checkpoint_every=2, evaluate_every=12)
     whole, out = tmp_path / "whole", disk / "run"
@@ -98,14 +99,14 @@ def test_a_permission_that_is_lost_ends_the_program_with_a_sentence(disk, enviro
     out = disk / "run"
     arguments = ["fit", "digits", "--out", str(out), "--steps", "100000", *ARGUMENTS]
     process = subprocess.Popen(
-        [sys.executable, "-m", "train", *arguments, "--checkpoint-every", "20"],
+        [sys.executable, "-m", "train", *arguments, "--checkpoint-every", "10"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
     )
-    while process.poll() is None and not (out / "checkpoints" / "40").is_dir():
+    while process.poll() is None and not (out / "checkpoints" / "20").is_dir():
         time.sleep(0.01)
     lock(disk)
     try:
@@ -114,7 +115,7 @@ def test_a_permission_that_is_lost_ends_the_program_with_a_sentence(disk, enviro
         last = said.splitlines()[-1]
         assert last.startswith("error: checkpoints cannot be written to ")
         assert "Traceback" not in said
-        assert last_checkpoint(out) >= 20
+        assert last_checkpoint(out) >= 10
         assert not (out / "summary.json").exists()
     finally:
         unlock(disk)

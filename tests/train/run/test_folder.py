@@ -1,14 +1,11 @@
 import dataclasses
-import errno
-import json
 from pathlib import Path
 
 import pytest
 
-from train.run import folder as runs
-from train.run.folder import Run, load_run, prepare_folder
+from train.distributed import processes
+from train.run.folder import Run, entered, load_run, prepare_folder
 from train.system.errors import UserError
-from train.system.files import finite_or_none, write_json, writing
 
 
 @pytest.fixture
@@ -108,45 +105,34 @@ def test_a_folder_under_a_file_cannot_be_written(tmp_path, run):
         )
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
-def test_a_full_disk_and_a_missing_permission_are_told(tmp_path, number):
-    with (
-        pytest.raises(UserError, match="cannot be written .*: make room or give permission"),
-        writing(tmp_path),
-    ):
-        raise OSError(number, "the system's words")
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "summary.json"
-    write_json(path, {"x": 1})
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(runs.os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_json(path, {"x": 2})
-    assert json.loads(path.read_text()) == {"x": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
-
-
-def test_json_has_null_for_what_is_no_number():
-    assert [finite_or_none(x) for x in (1.5, float("nan"), float("inf"))] == [1.5, None, None]
-
-
 def test_every_part_of_a_run_is_deleted_with_it(run):
-    parts = {
-        Path(part).name
-        for part in (
-            run.checkpoints,
-            run.metrics,
-            run.summary,
-            run.figures,
-            run.events,
-            run.evaluations,
-            run.bad_numbers,
-            "config.json",
-        )
-    }
-    assert parts == set(runs._CONTENTS)
+    prepare_folder(run, resume=False, overwrite=False)
+    parts = [
+        value for value in (getattr(run, name) for name in vars(Run)) if isinstance(value, Path)
+    ]
+    assert {run.metrics, run.summary, run.checkpoints, run.profile} < set(parts)
+    for part in parts:
+        part.write_text("old")
+    prepare_folder(run, resume=False, overwrite=True)
+    assert [path.name for path in run.folder.iterdir()] == ["config.json"]
+
+
+def test_a_run_is_entered_by_one_process_at_a_time(run):
+    with entered(run, resume=False, overwrite=False) as resuming:
+        assert not resuming
+        with (
+            pytest.raises(UserError, match="another process is training in"),
+            entered(run, resume=True, overwrite=False),
+        ):
+            pass
+    with entered(run, resume=True, overwrite=False) as resuming:
+        assert resuming
+
+
+def test_a_process_that_does_not_see_the_folder_is_told(run, monkeypatch):
+    monkeypatch.setattr(processes, "is_first", lambda: False)
+    with (
+        pytest.raises(UserError, match="is not the same folder for all processes"),
+        entered(run, resume=False, overwrite=False),
+    ):
+        pass

@@ -35,7 +35,7 @@ def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_claim_ends_with_its_context_whatever_ends_that(tmp_path):
+def test_a_lock_ends_with_its_context_whatever_ends_that(tmp_path):
     def fail():
         with locked(tmp_path):
             raise KeyError

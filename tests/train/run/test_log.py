@@ -5,10 +5,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from train.run.folder import Run
-from train.run.log import MetricsFile, Writers, read_metrics
+from train.run.log import Log, read_metrics
 from train.system.errors import UserError
-
-METRICS = {"loss": 0.25, "accuracy": 0.5}
 
 
 @pytest.fixture
@@ -16,27 +14,28 @@ def run(tmp_path, config) -> Run:
     return Run(tmp_path, config, (8, 8, 1), ("a", "b", "c"))
 
 
-def test_each_line_is_one_json_object(tmp_path):
-    file = MetricsFile(tmp_path / "m.jsonl", 0)
-    file.write({"step": 1, "split": "train", "loss": 0.1})
-    file.write({"step": 2, "split": "train", "loss": math.nan})
-    assert [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()] == [
-        {"step": 1, "split": "train", "loss": 0.1},
-        {"step": 2, "split": "train", "loss": None},
+def written(run: Run, step: int, *rows: dict) -> list[dict]:
+    """What the file holds after lines were added to it from a step on."""
+    log = Log(run, step)
+    for row in rows:
+        log.write({"split": "train", **row})
+    log.close()
+    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+
+
+def test_each_line_is_one_json_object(run):
+    assert written(run, 0, {"step": 1, "loss": 0.1}, {"step": 2, "loss": math.nan}) == [
+        {"split": "train", "step": 1, "loss": 0.1},
+        {"split": "train", "step": 2, "loss": None},
     ]
-    file.close()
 
 
-def test_resuming_drops_later_lines_and_one_that_was_cut_off(tmp_path):
-    path = tmp_path / "m.jsonl"
-    file = MetricsFile(path, 0)
-    for step in range(1, 6):
-        file.write({"step": step})
-    file.close()
-    path.write_text(path.read_text() + '{"step": 6, "lo')
-    MetricsFile(path, 3).close()
-    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
-    assert path.read_text().endswith('{"step": 3}\n')
+def test_resuming_drops_later_lines_and_one_that_was_cut_off(run):
+    written(run, 0, *({"step": step} for step in range(1, 6)))
+    with run.metrics.open("a") as file:
+        file.write('{"step": 6, "lo')
+    assert [row["step"] for row in written(run, 3)] == [1, 2, 3]
+    assert run.metrics.read_text().endswith('"step": 3}\n')
 
 
 def test_no_file_has_no_lines(tmp_path):
@@ -53,27 +52,22 @@ def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tensorboard_reads_the_numbers_back(run):
-    with Writers(run, 0) as writers:
-        writers.write({"step": 1, "split": "train", "loss": 0.5})
-        writers.write({"step": 1, "split": "test", "loss": 0.75})
+    row = {"step": 1, "loss": 0.5}
+    written(run, 0, row, {**row, "split": "test", "loss": 0.75})
     assert scalars(run) == {"train/loss": [(1, 0.5)], "test/loss": [(1, 0.75)]}
 
 
 def test_a_resumed_run_replaces_the_events_of_steps_taken_again(run):
-    with Writers(run, 0) as writers:
-        for step in (1, 2, 3):
-            writers.write({"step": step, "split": "train", "loss": 0.5})
-    with Writers(run, 1) as writers:
-        writers.write({"step": 2, "split": "train", "loss": 0.25})
+    written(run, 0, *({"step": step, "loss": 0.5} for step in (1, 2, 3)))
+    rows = written(run, 1, {"step": 2, "loss": 0.25})
     assert scalars(run)["train/loss"] == [(1, 0.5), (2, 0.25)]
-    assert [row["step"] for row in read_metrics(run.metrics)] == [1, 2]
+    assert [row["step"] for row in rows] == [1, 2]
 
 
 def test_without_tensorboardx_the_file_is_complete_and_a_line_says_so(run, monkeypatch, capsys):
     monkeypatch.setattr("train.run.log.SummaryWriter", None)
-    with Writers(run, 0) as writers:
-        writers.write({"step": 1, "split": "train", "loss": 0.5})
-    assert read_metrics(run.metrics) == [{"step": 1, "split": "train", "loss": 0.5}]
+    row = {"split": "train", "step": 1, "loss": 0.5}
+    assert written(run, 0, row) == [row]
     assert not run.events.exists()
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("note: TensorBoard events are left out")
@@ -81,4 +75,4 @@ def test_without_tensorboardx_the_file_is_complete_and_a_line_says_so(run, monke
 
 def test_a_folder_that_is_gone_is_told(run):
     with pytest.raises(UserError, match="cannot be written"):
-        Writers(Run(run.folder / "gone", run.config, run.image_shape, run.class_names), 0)
+        Log(Run(run.folder / "gone", run.config, run.image_shape, run.class_names), 0)

@@ -1,4 +1,5 @@
 import os
+import runpy
 import subprocess
 import sys
 
@@ -56,17 +57,37 @@ def test_nothing_is_started_where_asking_is_of_no_use(machine, monkeypatch, libc
     assert not restarts
 
 
-@pytest.mark.parametrize("program", ["train", "parity"])
-def test_a_restarted_program_keeps_its_arguments_and_exit_code(environment, program):
+RESTARTS = """
+import os, sys
+from train.system.huge_pages import VARIABLE, restart_with_huge_pages
+restart_with_huge_pages()
+print(sys.argv[1:], os.environ[VARIABLE])
+sys.exit(3)
+"""
+
+
+def test_a_restarted_program_keeps_its_arguments_and_exit_code(environment):
+    if not huge_pages._are_given_on_request():
+        pytest.skip("huge pages are not to be had by asking here")
     environment.pop(huge_pages.VARIABLE, None)
     finished = subprocess.run(
-        [sys.executable, "-m", program, "no-such-command"],
+        [sys.executable, "-c", RESTARTS, "one", "--two"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
         check=False,
     )
-    assert finished.returncode == 2
-    assert finished.stderr.count("no-such-command") == 1
+    assert finished.returncode == 3
+    assert finished.stdout == f"['one', '--two'] {huge_pages.SETTING}\n"
+
+
+@pytest.mark.parametrize("program", ["train", "parity"])
+def test_both_programs_restart_before_anything_else(machine, monkeypatch, program):
+    def restart(*call):
+        raise InterruptedError(call[1])
+
+    monkeypatch.setattr("os.execv", restart)
+    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", program, "no-such-command"])
+    with pytest.raises(InterruptedError, match=f"'-m', '{program}', 'no-such-command'"):
+        runpy.run_module(program, run_name="__main__")

@@ -13,10 +13,10 @@ from jax import lax
 
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Order
-from train.learn.network import build_model, count_parameters, training_key
-from train.learn.objective import Objective
+from train.learn.network import build_model, count_parameters
 from train.learn.optimizer import build_optimizer
-from train.learn.update import AXIS, TrainState, initial_state, make_step
+from train.learn.state import TrainState, initial_state
+from train.learn.update import AXIS, make_step
 
 STEPS = 16
 """Steps in a dispatch, at most."""
@@ -57,23 +57,12 @@ class SeedsProgram:
         for seed in seeds:
             own = config.changed(seed=seed)
             model = build_model(own, dataset.image_shape, dataset.num_classes, axis=AXIS)
-            graphdef, state = initial_state(
-                model, optimizer, training_key(own), averaged=config.optimizer.ema_decay is not None
-            )
+            graphdef, state = initial_state(model, optimizer, own)
             states.append(state)
         self.parameters = count_parameters(states[0].params)
         self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
         self._constants = jax.device_put(dataset.train.constants)
-        step = make_step(
-            graphdef,
-            optimizer,
-            dataset.train.select,
-            Objective.of(config),
-            max_shift=config.data.max_shift,
-            image_dtype=jnp.dtype(config.model.param_dtype),
-            micro_batches=config.schedule.micro_batches,
-            ema_decay=config.optimizer.ema_decay,
-        )
+        step = make_step(graphdef, optimizer, dataset.train.select, config)
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
     def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsProgram":

@@ -1,0 +1,133 @@
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tolerance import assert_close
+from train.learn import program as module
+from train.learn.metrics import merge
+from train.learn.program import STEPS_PER_DISPATCH, Program, assemble
+from train.learn.step import replicate
+from train.system.errors import UserError
+
+
+def test_only_the_first_examples_are_trained_with(config, dataset):
+    program = assemble(config.changed(train_examples=9), dataset, devices=1)
+    np.testing.assert_array_equal(program.dataset.train.images, dataset.train.images[:9])
+    assert max(batch["indices"].max() for batch in program.feed.batches(0, 9)) == 8
+    assert program.dataset.test is dataset.test
+
+
+def test_the_average_is_what_is_scored_and_used(config, dataset):
+    program = assemble(config.changed(ema_decay=0.5), dataset, devices=2)
+    weights = []
+    for batch in program.feed.batches(0, 3):
+        program.train([batch])
+        weights.append(jax.tree.map(np.array, program.state.params))
+    share = np.float32([1, 2, 4]) / 7
+    total = jax.tree.map(lambda *xs: sum(s * x for s, x in zip(share, xs, strict=True)), *weights)
+    jax.tree.map(assert_close, program.state.average, total)
+
+    used = nnx.to_pure_dict(nnx.state(program.model(), nnx.Param))
+    jax.tree.map(np.testing.assert_array_equal, used, program.state.average)
+    measured = program.score()
+    program.state = program.state._replace(params=program.state.average, average=None)
+    assert program.score().metrics == measured.metrics
+    program.state = program.state._replace(params=replicate(weights[-1], program.mesh))
+    assert program.score().metrics != measured.metrics
+
+
+@pytest.mark.parametrize("model", ["cnn", "matrix_capsnet"])
+def test_networks_without_a_decoder_learn_pairs(config, pairs, model):
+    options = {
+        "cnn": {"features": [4], "hidden": [8]},
+        "matrix_capsnet": {
+            "conv_features": 4,
+            "primary_types": 2,
+            "caps_types": [2],
+            "caps_kernels": [3],
+            "caps_strides": [2],
+        },
+    }[model]
+    small = config.changed(
+        dataset="multi_mnist",
+        train_examples=40,
+        model=model,
+        model_options=options,
+        routing="em" if model == "matrix_capsnet" else "dynamic",
+        routing_iterations=1,
+        loss="cross_entropy",
+    )
+    program = assemble(small, pairs, devices=1)
+    metrics = merge([program.train(list(program.feed.batches(0, 2)))])
+    assert np.isfinite(metrics["loss"])
+    assert "reconstruction_loss" not in metrics
+    assert program.score().predictions.shape == (10, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": "spread"}, "images are of 2 classes each, but the spread loss is of one"),
+        ({"max_shift": 16}, "--max-shift is 16, but the images of .* are 16x16"),
+        (
+            {"micro_batches": 2, "model": "efficient_capsnet", "routing": "self-attention"},
+            "--micro-batches is 2, but efficient_capsnet normalises a batch as a whole",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(config, pairs, changes, message):
+    options = {"features": [4], "kernel_sizes": [3], "strides": [2], "primary_dim": 2}
+    if "model" in changes:
+        changes = {**changes, "model_options": options}
+    with pytest.raises(UserError, match=message):
+        assemble(config.changed(dataset="multi_mnist", **changes), pairs, devices=1)
+
+
+# --- When a dispatch ends
+
+
+class Course(Program):
+    """A program of which only the course counts."""
+
+    def __init__(self, total, intervals, capacity=STEPS_PER_DISPATCH):
+        self._values = total, tuple(intervals), capacity
+
+    total_steps = property(lambda self: self._values[0])
+    intervals = property(lambda self: self._values[1])
+    capacity = property(lambda self: self._values[2])
+
+
+@given(
+    total=st.integers(1, 2000),
+    intervals=st.lists(st.integers(1, 500), min_size=3, max_size=3),
+    limits=st.lists(st.integers(1, 70), min_size=1),
+)
+def test_a_run_stops_at_everything_that_is_due_and_at_its_end(total, intervals, limits):
+    due = {step for every in intervals for step in range(every, total + 1, every)} | {total}
+    program, step, stops = Course(total, intervals), 0, set()
+    while step < total:
+        most = limits[len(stops) % len(limits)]
+        count = program.steps_until_due(step, most)
+        assert 1 <= count <= min(most, STEPS_PER_DISPATCH)
+        step += count
+        stops.add(step)
+    assert step == total
+    assert due <= stops
+
+
+def test_a_run_stops_nowhere_else_where_it_may_go_on():
+    program = Course(98, (10, 23, 500), capacity=64)
+    counts = [program.steps_until_due(step, 64) for step in (0, 20, 23, 96)]
+    assert counts == [10, 3, 7, 2]
+    assert program.steps_until_due(0, 4) == 4
+
+
+@pytest.mark.parametrize(("bytes_per_batch", "steps"), [(1, 16), (2**22, 4), (2**25, 1)])
+def test_there_is_room_for_a_step_and_not_for_too_much(config, dataset, bytes_per_batch, steps):
+    program = assemble(config, dataset, devices=1)
+    program.feed.batch_bytes = bytes_per_batch
+    assert program.capacity == steps
+    assert steps in (1, STEPS_PER_DISPATCH) or steps * bytes_per_batch <= module.BYTES_PER_DISPATCH

@@ -1,0 +1,47 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tolerance import assert_close
+from train.learn.program import assemble
+from train.learn.scoring import Scores, score
+from train.learn.step import data_mesh
+
+
+@pytest.mark.parametrize("devices", [1, 3])  # 256 is no multiple of 3
+def test_each_example_counts_once_on_any_number_of_devices(config, dataset, devices):
+    program = assemble(config.changed(batch_size=devices), dataset, devices=devices)
+    scores = program.score()
+    output = program.model()(jnp.asarray(dataset.test.images, jnp.float32) / 255)
+    predictions = np.asarray(output.lengths.argmax(axis=-1))
+    np.testing.assert_array_equal(scores.predictions, predictions)
+    assert scores.metrics["accuracy"] == np.mean(predictions == dataset.test.labels)
+    margins = (
+        np.maximum(0.9 - output.lengths, 0) ** 2 - np.maximum(output.lengths - 0.1, 0) ** 2 / 2
+    )
+    margins = np.take_along_axis(np.asarray(margins), dataset.test.labels[:, None], axis=1)[:, 0]
+    margins += (np.maximum(np.asarray(output.lengths) - 0.1, 0) ** 2 / 2).sum(axis=1)
+    loss = np.float32(scores.metrics["margin_loss"])
+    assert_close(loss, margins.mean(), dtype="float32", reduction_length=64)
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_each_pair_counts_once_and_is_right_only_if_both_are(config, pairs, devices):
+    config = config.changed(dataset="multi_mnist", train_examples=40)
+    program = assemble(config, pairs, devices=devices)
+    tested = pairs.limited(test=300).test  # one more batch, which is not full
+    scores = score(program.scoring_step, program.state, tested, data_mesh(256, devices))
+    batch = tested.gather(np.arange(300))
+    lengths = np.asarray(program.model()(batch.images.astype(np.float32) / 255).lengths)
+    two = np.argsort(-lengths, axis=1)[:, :2]
+    right = [set(a) == set(b) for a, b in zip(two.tolist(), batch.labels.tolist(), strict=True)]
+    assert 0 < sum(right) < 300
+    assert scores.metrics["accuracy"] == np.mean(right)
+    np.testing.assert_array_equal(scores.labels, batch.labels)
+    np.testing.assert_array_equal(np.sort(scores.predictions), np.sort(two))
+    np.testing.assert_array_equal(scores.wrong, np.flatnonzero(~np.asarray(right)))
+
+
+def test_an_accuracy_is_reached_or_was_not_asked_for():
+    scores = Scores({"accuracy": 0.5}, np.zeros(2, int), np.zeros(2, int))
+    assert [scores.reach(wanted) for wanted in (0.4, 0.5, 0.6, None)] == [True, True, False, False]

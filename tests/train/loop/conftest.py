@@ -1,0 +1,11 @@
+import pytest
+
+from train.loop import loop
+
+
+@pytest.fixture
+def tiny_runs(monkeypatch, dataset, programs):
+    """Lets `fit` train on forty examples, without figures and without compiling anything twice."""
+    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    monkeypatch.setattr(loop, "assemble", programs)
+    monkeypatch.setattr(loop, "draw_run", lambda *_: None)
