@@ -18,8 +18,8 @@ from parity.layouts import Layout, Match, builtin_layouts, get_layout, match
 from parity.layouts.state_files import State, read_state, require_suffix
 from train.config.fit_config import FitConfig
 from train.data import is_dataset, list_datasets, load_dataset
-from train.data.catalog import find_source
-from train.data.sources.mnist import SOURCES
+from train.data.catalog import SOURCES
+from train.data.sources import mnist
 from train.learn.network import build_model, training_key
 from train.learn.optimizer import build_optimizer
 from train.learn.update import AXIS, initial_state
@@ -205,7 +205,7 @@ def choose_dataset(
     Raises:
         UserError: if that set does not fit, none does, or sets with different images do.
     """
-    names = ("digits", *SOURCES) if wanted is None else (wanted,)
+    names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
     if wanted is not None and not is_dataset(wanted):
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
     known = {name: describe_dataset(name) for name in names}
@@ -231,7 +231,7 @@ def choose_dataset(
 
 def describe_dataset(name: str) -> Images:
     """Shape and classes of a data set; of those that are files, without the files."""
-    if source := find_source(name):
+    if source := SOURCES.get(name):
         return Images(source.image_shape, source.class_names)
     dataset = load_dataset(name)
     return Images(dataset.image_shape, dataset.class_names)

@@ -11,10 +11,9 @@ import pytest
 
 from tests.train.data.small_files import small_mnist
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Split
+from train.data import Dataset, Split, catalog
 from train.data.made import multi_mnist
-from train.data.sources import mnist
-from train.data.sources.idx_source import IdxSource
+from train.data.official import Source
 from train.loop.loop import fit
 from train.presets import get_preset
 
@@ -80,10 +79,10 @@ def pairs(dataset: Dataset) -> Dataset:
 
 
 @pytest.fixture
-def make_source(tmp_path: Path) -> Callable[..., tuple[IdxSource, Path]]:
+def make_source(tmp_path: Path) -> Callable[..., tuple[Source, Path]]:
     """Writes four small files like MNIST's; the source they are official for, and their folder."""
 
-    def make(**sizes: int) -> tuple[IdxSource, Path]:
+    def make(**sizes: int) -> tuple[Source, Path]:
         folder = tmp_path / "files"
         return small_mnist(folder, **sizes), folder
 
@@ -91,14 +90,12 @@ def make_source(tmp_path: Path) -> Callable[..., tuple[IdxSource, Path]]:
 
 
 @pytest.fixture
-def mnist_files(
-    make_source: Callable[..., tuple[IdxSource, Path]], monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of forty training and forty test images that pass for the official ones."""
-    made, folder = make_source(train_size=40, test_size=40)
-    monkeypatch.setattr(mnist, "MNIST", made)
-    monkeypatch.setitem(mnist.SOURCES, "mnist", made)
-    monkeypatch.setattr("train.data.sources.mnist.importlib.util.find_spec", lambda _: None)
+    folder = tmp_path / "files"
+    small = small_mnist(folder, train_size=40, test_size=40)
+    monkeypatch.setitem(catalog.SOURCES, "mnist", small)
+    monkeypatch.setattr(catalog, "_has_tfds", lambda: False)
     return folder
 
 

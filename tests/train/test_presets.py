@@ -9,7 +9,7 @@ from train.__main__ import COMMANDS
 from train.cli.command_line import parse
 from train.cli.settings import with_settings
 from train.data import load_dataset
-from train.data.catalog import find_source
+from train.data.catalog import SOURCES
 from train.learn.network import build_model
 from train.presets import describe_preset, get_preset, list_presets
 from train.system.errors import UserError
@@ -28,7 +28,7 @@ class TestEveryPreset:
 
     def test_describes_a_network_for_its_images(self, name):
         config = get_preset(name)
-        source = find_source(config.data.dataset)
+        source = SOURCES.get(config.data.dataset)
         shape, classes = (
             (source.image_shape, len(source.class_names))
             if source

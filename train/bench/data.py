@@ -26,7 +26,7 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
         UserError: if the files are not what they should be.
     """
     made = MADE_OF_MNIST.get(name)
-    source = catalog.find_source("mnist" if made else name)
+    source = catalog.SOURCES.get("mnist" if made else name)
     if source is None or data_dir is not None or catalog.is_at_hand(name):
         return load_dataset(name, data_dir=data_dir), False
     random = np.random.default_rng(0)

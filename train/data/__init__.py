@@ -1,11 +1,12 @@
-"""Data: named sets, the order of their examples, and the feeds that bring them in."""
+"""Data: named sets, the order of their examples, and the feeds that bring them in.
+
+`catalog` has the sets by name; `sources/` reads them, `made/` makes them, `feeds/` brings batches.
+"""
 
 from train.data.affine import warp
 from train.data.augment import (
     centre_crop,
     example_keys,
-    shift,
-    shift_batch,
     shift_examples,
     vary_batch,
 )
@@ -38,8 +39,6 @@ __all__ = [
     "load_dataset",
     "make_feed",
     "padded_batches",
-    "shift",
-    "shift_batch",
     "shift_examples",
     "stored",
     "vary_batch",

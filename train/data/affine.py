@@ -8,7 +8,7 @@ from jax.scipy.ndimage import map_coordinates
 
 
 def warp(image: jax.Array, matrix: jax.Array, offset: jax.Array, size: Sequence[int]) -> jax.Array:
-    """Takes each pixel from where it comes from, between pixels by bilinear interpolation.
+    """Transforms an image, with bilinear interpolation between pixels.
 
     What lies `d` from the centre of the result lies `matrix @ d + offset` from that of the image.
 

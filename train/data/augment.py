@@ -1,4 +1,11 @@
-"""Augmentation on the device, the same for an example wherever it is computed."""
+"""Augmentation on the device, the same for an example wherever it is computed.
+
+Reference:
+    S. Sabour, N. Frosst, G. E. Hinton, "Dynamic Routing Between Capsules", 2017, arXiv:1710.09829,
+    section 5 (shifts of up to 2 pixels on MNIST) and section 7 (24x24 of CIFAR-10, 32x32 of
+    smallNORB); G. E. Hinton, S. Sabour, N. Frosst, "Matrix capsules with EM routing", ICLR 2018, on
+    its experiments (brightness and contrast).
+"""
 
 from typing import TypeVar
 
@@ -12,7 +19,7 @@ from train.system.errors import UserError
 ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
 _FOR_THE_NETWORK, _FOR_VIEWS = 2**31 - 1, 2**31 - 2
-"""Beyond all positions in a batch."""
+"""Numbers beyond all positions in a batch."""
 
 
 def shift(key: jax.Array, image: jax.Array, max_shift: int) -> jax.Array:
@@ -29,10 +36,6 @@ def shift(key: jax.Array, image: jax.Array, max_shift: int) -> jax.Array:
 
     Raises:
         UserError: if `max_shift` is negative.
-
-    Reference:
-        S. Sabour, N. Frosst, G. E. Hinton, "Dynamic Routing Between Capsules", 2017,
-        arXiv:1710.09829, section 5 (shifts of up to 2 pixels on MNIST).
     """
     if max_shift < 0:
         raise UserError(f"the largest shift is {max_shift} pixels, but must be 0 or more.")
@@ -58,7 +61,9 @@ def moved(image: jax.Array, by: jax.Array, most: int) -> jax.Array:
 
 
 def example_keys(key: jax.Array, positions: jax.Array) -> jax.Array:
-    """Random keys of the examples of a batch, for what a network drops out; not those of shifts.
+    """Derives random keys of the examples of a batch, for what a network drops out.
+
+    They are not those of shifts.
 
     Args:
         key: the step's random key, the same on every device.
@@ -74,42 +79,35 @@ def _of_examples(key: jax.Array, positions: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
 
 
-def shift_batch(
-    key: jax.Array, images: jax.Array, positions: jax.Array, max_shift: int
-) -> jax.Array:
-    """Shifts each image of a batch by itself (see `shift`).
+def shift_examples(key: jax.Array, batch: Batch, positions: jax.Array, max_shift: int) -> Batch:
+    """Shifts each image of a batch, and its parts with it, by itself (see `shift`).
 
     The randomness of an example comes from its position in the global batch, so the result does
     not depend on how the batch is split over devices.
 
     Args:
         key: the step's random key, the same on every device.
-        images: [b, height, width, channels], any dtype.
-        positions: int32 [b], the positions of these examples in the global batch.
+        batch: b examples.
+        positions: int32 [b], their positions in the global batch.
         max_shift: largest shift in pixels; 0 returns the images as they are. Static.
 
     Returns:
-        The shape and dtype of `images`.
+        The shapes and dtypes of `batch`.
 
     Raises:
         UserError: if `max_shift` is negative.
     """
     keys = _of_examples(key, positions)
-    return jax.vmap(shift, in_axes=(0, 0, None))(keys, images, max_shift)
-
-
-def shift_examples(key: jax.Array, batch: Batch, positions: jax.Array, max_shift: int) -> Batch:
-    """Shifts the images of a batch (see `shift_batch`), and their parts with them."""
-    parts = batch.parts
-    if parts is not None:
-        parts = jax.vmap(shift_batch, in_axes=(None, 1, None, None), out_axes=1)(
-            key, parts, positions, max_shift
-        )
-    return batch._replace(images=shift_batch(key, batch.images, positions, max_shift), parts=parts)
+    images = jax.vmap(shift, in_axes=(0, 0, None))(keys, batch.images, max_shift)
+    if batch.parts is None:
+        return batch._replace(images=images)
+    of_one = jax.vmap(shift, in_axes=(None, 0, None))
+    parts = jax.vmap(of_one, in_axes=(0, 0, None))(keys, batch.parts, max_shift)
+    return batch._replace(images=images, parts=parts)
 
 
 def centre_crop(images: ArrayT, side: int) -> ArrayT:
-    """The square in the middle of images.
+    """Cuts the square in the middle out of images.
 
     Args:
         images: [..., height, width, channels], any dtype.
@@ -123,7 +121,7 @@ def centre_crop(images: ArrayT, side: int) -> ArrayT:
 
 
 def random_crop(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
-    """A square at a random place of one image, each place as likely as any other.
+    """Cuts a square out of one image, each place as likely as any other.
 
     Args:
         key: a random key.
@@ -132,10 +130,6 @@ def random_crop(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
 
     Returns:
         [side, side, channels], the dtype of `image`.
-
-    Reference:
-        S. Sabour, N. Frosst, G. E. Hinton, "Dynamic Routing Between Capsules", 2017,
-        arXiv:1710.09829, section 7 (24x24 of CIFAR-10, 32x32 of smallNORB).
     """
     height, width, channels = image.shape
     places = jnp.asarray((height - side + 1, width - side + 1), jnp.int32)
@@ -160,10 +154,6 @@ def vary_light(
 
     Returns:
         The shape and dtype of `image`.
-
-    Reference:
-        G. E. Hinton, S. Sabour, N. Frosst, "Matrix capsules with EM routing", ICLR 2018, on its
-        experiments.
     """
     added, factor = jax.random.uniform(key, (2,), image.dtype, -1, 1)
     mean = jnp.mean(image, axis=(0, 1), keepdims=True)
@@ -179,7 +169,7 @@ def vary_batch(
     max_brightness: float = 0.0,
     max_contrast: float = 0.0,
 ) -> jax.Array:
-    """Crops each image of a batch and varies its light by itself, as `shift_batch` shifts it.
+    """Crops each image of a batch and varies its light by itself (see `shift_examples`).
 
     Args:
         key: the step's random key, the same on every device.

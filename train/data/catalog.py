@@ -1,43 +1,39 @@
-"""Which data sets there are, by name."""
+"""All data sets, by name."""
 
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from train.data.dataset import Dataset
 from train.data.made import affnist_generated, multi_mnist
+from train.data.official import Source
 from train.data.sources import (
     affnist,
     cifar,
     digits,
     expanded_mnist,
-    fetch,
     mnist,
     mnist_corrupted,
     npz,
     smallnorb,
     svhn,
 )
-from train.data.sources.idx_source import IdxSource
-from train.data.sources.official import Source
 from train.system.errors import UserError
 
 SOURCES: dict[str, Source] = {
-    **cifar.SOURCES,
-    svhn.SVHN.name: svhn.SVHN,
-    **smallnorb.SOURCES,
-    **mnist_corrupted.SOURCES,
+    source.name: source
+    for family in (mnist, cifar, svhn, smallnorb, mnist_corrupted)
+    for source in family.SOURCES
 }
-"""The sets that are read from their official files as they are."""
+"""The sets that are read from official files."""
 
 MADE_OF_MNIST: dict[str, Callable[[Dataset], Dataset]] = {
     "multi_mnist": multi_mnist.make,
     expanded_mnist.NAME: expanded_mnist.make,
     affnist_generated.NAME: affnist_generated.make,
 }
-"""Sets that need no files but MNIST's."""
-
-_OF_MNIST = (*MADE_OF_MNIST, affnist.NAME)
+"""The sets that need no files but MNIST's."""
 
 _CORRUPTED, _FOLDER, _NPZ = "mnist_corrupted/", "folder:", "npz:"
 _FORMS = (f"{_CORRUPTED}CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
@@ -45,26 +41,21 @@ _FORMS = (f"{_CORRUPTED}CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
 
 def list_datasets() -> tuple[str, ...]:
     """Names that `load_dataset` knows, and the forms of those that are too many to list."""
-    listed = (name for name in SOURCES if name not in mnist_corrupted.SOURCES)
-    return ("digits", *mnist.SOURCES, *_OF_MNIST, *listed, *_FORMS)
+    listed = (name for name in SOURCES if not name.startswith(_CORRUPTED))
+    return ("digits", *listed, *MADE_OF_MNIST, affnist.NAME, *_FORMS)
 
 
 def is_dataset(name: str) -> bool:
     """Whether a name is one of `list_datasets()` or has one of its forms."""
-    has_form = name.startswith((_CORRUPTED, _FOLDER, _NPZ)) and name[-1] not in ":/"
-    return has_form or name in SOURCES or name in ("digits", *mnist.SOURCES, *_OF_MNIST)
-
-
-def find_source(name: str) -> IdxSource | Source | None:
-    """The source of a set that is made from official files, which tells what is in them."""
-    return mnist.SOURCES.get(name) or SOURCES.get(name)
+    if name.startswith((_CORRUPTED, _FOLDER, _NPZ)):
+        return name[-1] not in ":/"
+    return name in list_datasets()
 
 
 def is_at_hand(name: str) -> bool:
-    """Whether `load_dataset` takes no files and no network, as far as that can be seen."""
-    if name in mnist.SOURCES or name in MADE_OF_MNIST:
-        return mnist.is_prepared(mnist.SOURCES.get(name, mnist.MNIST))
-    return name not in SOURCES or fetch.is_at_hand(SOURCES[name])
+    """Whether `load_dataset` needs no files and downloads none, as far as that can be seen."""
+    source = SOURCES.get("mnist" if name in MADE_OF_MNIST else name)
+    return source is None or _is_in_cache(source, None)
 
 
 def labels_per_image(name: str) -> int:
@@ -84,16 +75,18 @@ def load_dataset(
         name: one of `list_datasets()`, or of one of its forms: `mnist_corrupted/CORRUPTION`, and
             `folder:PATH` and `npz:FILE` (see the files of these names in `sources`) for data of
             one's own.
-        data_dir: a folder with the set's official files; the embedded digits and data of one's own
-            need none, sets made of MNIST need MNIST's.
+        data_dir: a folder with the set's official files; without it they are downloaded, once. The
+            embedded digits and data of one's own need none, sets made of MNIST need MNIST's. They
+            are verified also where the cache has the same images already.
         cache_dir: where prepared sets and downloads are kept; by default the environment variable
             `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
 
     Returns:
-        The data set.
+        The data set, in the order of the official files.
 
     Raises:
-        UserError: if there is no such data set, or it cannot be had.
+        UserError: if there is no such data set, a file is missing, wrong or damaged, there are no
+            files and no internet, or the cache cannot be written or read.
     """
     if not is_dataset(name):
         raise UserError(
@@ -107,25 +100,52 @@ def load_dataset(
         return folder.load(name.removeprefix(_FOLDER), name=name)
     if name.startswith(_NPZ):
         return npz.load(Path(name.removeprefix(_NPZ)), name=name)
-    if name in mnist.SOURCES:
-        return mnist.load(mnist.SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
+    if name in MADE_OF_MNIST:
+        return MADE_OF_MNIST[name](_load_source(SOURCES["mnist"], data_dir, cache_dir))
     if name == affnist.NAME:
         # The folder may hold affNIST's files alone, where MNIST is in the cache.
-        prepared = mnist.is_prepared(mnist.MNIST, cache_dir=cache_dir)
-        files = None if prepared else data_dir
-        source = mnist.load(mnist.MNIST, data_dir=files, cache_dir=cache_dir)
-        return affnist.load(source, data_dir)
-    if name in MADE_OF_MNIST:
-        source = mnist.load(mnist.MNIST, data_dir=data_dir, cache_dir=cache_dir)
-        return MADE_OF_MNIST[name](source)
+        files = None if _is_in_cache(SOURCES["mnist"], cache_dir) else data_dir
+        return affnist.load(_load_source(SOURCES["mnist"], files, cache_dir), data_dir)
     if name not in SOURCES:
         raise UserError(
             f"there is no data set {name!r}: choose {_CORRUPTED} and one of "
             f"{', '.join(mnist_corrupted.CORRUPTIONS)}."
         )
-    return fetch.load(SOURCES[name], data_dir=data_dir, cache_dir=cache_dir)
+    return _load_source(SOURCES[name], data_dir, cache_dir)
 
 
 def as_file_name(name: str) -> str:
     """A data set's name in a file's: `mnist_corrupted/fog` gives `mnist_corrupted-fog`."""
     return re.sub(r"[^\w.@-]", "-", name)
+
+
+def _has_tfds() -> bool:
+    return importlib.util.find_spec("tensorflow_datasets") is not None
+
+
+def _is_in_cache(source: Source, cache_dir: str | Path | None) -> bool:
+    if not _has_tfds():
+        return False
+
+    # Here, because tensorflow-datasets takes a second to import.
+    from train.data import tfds_cache
+
+    return tfds_cache.has(source, cache_dir)
+
+
+def _load_source(
+    source: Source, data_dir: str | Path | None, cache_dir: str | Path | None
+) -> Dataset:
+    paths = None if data_dir is None else source.find(data_dir)
+    if paths is not None and not (source.is_prepared and _has_tfds()):
+        return source.load(paths)
+    if not _has_tfds():
+        names = " and ".join(file.name for file in source.files)
+        raise UserError(
+            f"{source.name} comes through tensorflow-datasets, which is not installed: install the "
+            f"project's `train` extra, or name a folder with {names} with --data-dir."
+        )
+
+    from train.data import tfds_cache
+
+    return tfds_cache.load(source, cache_dir, data_dir=data_dir)

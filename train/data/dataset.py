@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program: two splits of examples, stored or made."""
+"""Data sets as the rest of the program sees them: two splits of examples, stored or made."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,8 +17,8 @@ class Batch(NamedTuple):
     Attributes:
         images: uint8 [b, height, width, channels], 0 to 255.
         labels: int32 [b], the class of each image, or [b, k] where an image shows k classes.
-        parts: uint8 [b, k, height, width, channels], what of an image is of each of its k classes;
-            None where an image is of one.
+        parts: uint8 [b, k, height, width, channels], the part of an image that shows each of its k
+            classes; None where an image shows one.
     """
 
     images: Any
@@ -27,16 +27,16 @@ class Batch(NamedTuple):
 
     @property
     def targets(self) -> Any:
-        """What a decoder should give: the images, or their parts."""
+        """The images that a decoder is to reconstruct, or their parts."""
         return self.images if self.parts is None else self.parts
 
 
 class Examples(Protocol):
-    """Examples of a data set by their number, however they come about.
+    """Examples of a data set by their number, stored or made.
 
     Attributes:
         block: examples that are shuffled together in training, see `Order`.
-        labels_per_image: k.
+        labels_per_image: classes that an image shows, k.
         source_labels: int32 [n], the labels of the images that are stored, for checks.
         image_shape: `(height, width, channels)`.
         constants: host arrays that `select` takes examples from.
@@ -46,7 +46,8 @@ class Examples(Protocol):
     def block(self) -> int: ...
 
     @property
-    def labels_per_image(self) -> int: ...
+    def labels_per_image(self) -> int:
+        return 1
 
     @property
     def source_labels(self) -> np.ndarray: ...
@@ -62,7 +63,7 @@ class Examples(Protocol):
         ...
 
     def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
-        """Examples on a device: a pure function, to be traced.
+        """Takes examples on a device: a pure function, to be traced.
 
         Args:
             constants: `self.constants`, there.
@@ -71,17 +72,17 @@ class Examples(Protocol):
         ...
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """The same examples on the host."""
+        """Takes the same examples on the host."""
         ...
 
     def first(self, count: int) -> "Examples":
-        """The first examples alone, 1 to all of them."""
+        """Takes the first examples alone, 1 to all of them."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
-class Split:
-    """Images and their labels, in the order of the data set's official files.
+class Split(Examples):
+    """Images of one class each and their labels, in the order of the set's official files.
 
     Attributes:
         images: uint8 [n, height, width, channels], 0 to 255.
@@ -96,16 +97,15 @@ class Split:
 
     def __post_init__(self) -> None:
         """Refuses arrays that are not what the attributes say."""
-        if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise UserError(
-                f"images are {_describe(self.images)}, but must be uint8 "
-                "[n, height, width, channels]: convert them before building the split."
-            )
-        if self.labels.dtype != np.int32 or self.labels.ndim != 1:
-            raise UserError(
-                f"labels are {_describe(self.labels)}, but must be int32 [n]: "
-                "convert them before building the split."
-            )
+        for name, array, dtype, ndim, wanted in (
+            ("images", self.images, np.uint8, 4, "uint8 [n, height, width, channels]"),
+            ("labels", self.labels, np.int32, 1, "int32 [n]"),
+        ):
+            if array.dtype != dtype or array.ndim != ndim:
+                raise UserError(
+                    f"{name} are {array.dtype} {list(array.shape)}, but must be {wanted}: convert "
+                    "them before building the split."
+                )
         if len(self.images) != len(self.labels):
             raise UserError(
                 f"there are {len(self.images)} images but {len(self.labels)} labels: "
@@ -113,58 +113,45 @@ class Split:
             )
         if not self.images.size:
             raise UserError(
-                f"images are {_describe(self.images)}, which holds no pixel: "
+                f"images are uint8 {list(self.images.shape)}, which holds no pixel: "
                 "a split needs at least one example."
             )
 
     def __len__(self) -> int:
-        """Number of examples."""
         return len(self.labels)
 
     @property
     def block(self) -> int:
-        """All examples are shuffled together."""
         return len(self)
 
     @property
-    def labels_per_image(self) -> int:
-        """An image is of one class."""
-        return 1
-
-    @property
     def source_labels(self) -> np.ndarray:
-        """The labels."""
         return self.labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape of one image: (height, width, channels)."""
         _, height, width, channels = self.images.shape
         return height, width, channels
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
-        """Images and labels."""
         return {"images": self.images, "labels": self.labels}
 
     def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
-        """Gathers examples on a device; see `Examples.select`."""
         return Batch(
             constants["images"].at[indices].get(mode="promise_in_bounds"),
             constants["labels"].at[indices].get(mode="promise_in_bounds"),
         )
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """Gathers examples on the host."""
         return Batch(self.images[indices], self.labels[indices])
 
     def first(self, count: int) -> "Split":
-        """The first examples alone, in the order of the files; 1 to all of them."""
         return Split(self.images[:count], self.labels[:count])
 
 
 def stored(examples: Examples) -> Split:
-    """Examples of which images and labels are in memory, to be used as a whole.
+    """Demands examples whose images and labels are in memory, to be used as a whole.
 
     Raises:
         UserError: if they are made one by one, and so more than memory holds.
@@ -215,7 +202,7 @@ class Dataset:
                 )
 
     def limited(self, train: int | None = None, test: int | None = None) -> "Dataset":
-        """The same with the first examples of each split alone.
+        """Takes the first examples of each split alone.
 
         Args:
             train: how many to train with; all if None.
@@ -235,7 +222,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape of one image: (height, width, channels)."""
+        """Shape of one image: `(height, width, channels)`."""
         return self.train.image_shape
 
     @property
@@ -258,7 +245,3 @@ def _first(examples: Examples, count: int | None, option: str, split: str) -> Ex
             f"{option} is {count}, but there are {present} {split} images: choose 1 to {present}."
         )
     return examples.first(count)
-
-
-def _describe(array: np.ndarray) -> str:
-    return f"{array.dtype} {list(array.shape)}"

@@ -169,7 +169,7 @@ def make_step(
         optimizer: turns mean gradients into updates.
         select: what makes examples of the constants and a batch, such as a feed's `select`.
         objective: what is minimised.
-        max_shift: see `shift_batch`.
+        max_shift: see `shift_examples`.
         image_dtype: dtype in which images enter the model and the loss.
         micro_batches: parts in which a share of a batch is taken. What the parts come to is as if
             each were on a device of its own.

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.train.conftest import ROOT
 from train.__main__ import main
-from train.data.sources.idx_source import FILE_NAMES, TRAIN_IMAGES, TRAIN_LABELS
+from train.data.sources.mnist import MNIST, TRAIN_IMAGES, TRAIN_LABELS
 from train.learn.program import Program
 from train.run.checkpoints import Checkpoints
 from train.run.folder import load_run
@@ -355,8 +355,8 @@ def idx_folder(tmp_path, official_files, monkeypatch) -> Path:
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
     folder = tmp_path / "files"
     folder.mkdir()
-    for name in FILE_NAMES:
-        (folder / name).symlink_to(official_files / "mnist" / name)
+    for file in MNIST.files:
+        (folder / file.name).symlink_to(official_files / "mnist" / file.name)
     return folder
 
 

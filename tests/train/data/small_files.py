@@ -1,6 +1,7 @@
 """Small files in the formats that data sets are published in, for the tests that read them."""
 
 import dataclasses
+import functools
 import gzip
 import hashlib
 import io
@@ -14,15 +15,8 @@ from typing import Any
 import numpy as np
 import scipy.io
 
-from train.data.sources import cifar, mnist_corrupted, smallnorb, svhn
-from train.data.sources.idx_source import (
-    TEST_IMAGES,
-    TEST_LABELS,
-    TRAIN_IMAGES,
-    TRAIN_LABELS,
-    IdxSource,
-)
-from train.data.sources.official import Fingerprint, OfficialFile
+from train.data.official import OfficialFile, Source
+from train.data.sources import mnist, mnist_corrupted, smallnorb, svhn
 
 NORB_MAGIC = {np.dtype(np.uint8): 0x1E3D4C55, np.dtype(np.int32): 0x1E3D4C54}
 
@@ -30,10 +24,6 @@ NORB_MAGIC = {np.dtype(np.uint8): 0x1E3D4C55, np.dtype(np.int32): 0x1E3D4C54}
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     """Random pixels."""
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
-
-
-def fingerprint(content: bytes) -> Fingerprint:
-    return Fingerprint(len(content), hashlib.sha256(content).hexdigest())
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -55,9 +45,14 @@ def npy_bytes(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def mat5_bytes(arrays: Mapping[str, Any], *, compressed: bool = True) -> bytes:
+def npy_with_header(header: bytes, elements: bytes) -> bytes:
+    """An array with any header, as another program than NumPy may write it."""
+    return b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header + elements
+
+
+def mat_bytes(variables: Mapping[str, Any]) -> bytes:
     file = io.BytesIO()
-    scipy.io.savemat(file, dict(arrays), do_compression=compressed)
+    scipy.io.savemat(file, dict(variables), do_compression=True)
     return file.getvalue()
 
 
@@ -80,46 +75,36 @@ def zip_bytes(members: Mapping[str, bytes]) -> bytes:
     return file.getvalue()
 
 
-def placed(files: Mapping[OfficialFile, bytes], folder: Path) -> tuple[OfficialFile, ...]:
-    """Writes files into a folder and returns them as official ones of what they now hold."""
+def official(file: OfficialFile, content: bytes) -> OfficialFile:
+    """The same file, if that were its content, on a host that can never exist."""
+    url, sha256 = f"http://host.invalid/{file.name}", hashlib.sha256(content).hexdigest()
+    return dataclasses.replace(file, url=url, size=len(content), sha256=sha256)
+
+
+def placed(source: Source, contents: Mapping[OfficialFile, bytes], folder: Path) -> Source:
+    """Writes files into a folder, and returns the source that they are official for."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file, content in files.items():
+    for file, content in contents.items():
         (folder / file.name).write_bytes(content)
-    return tuple(
-        dataclasses.replace(file, fingerprint=fingerprint(content))
-        for file, content in files.items()
-    )
+    files = tuple(official(file, content) for file, content in contents.items())
+    return dataclasses.replace(source, files=files)
 
 
 def small_mnist(
-    folder: Path, train_size: int = 30, test_size: int = 12, largest_label: int = 9
-) -> IdxSource:
-    """The four files of MNIST with so many images, in a folder.
-
-    The source bears the name of a real set, so that tensorflow-datasets knows its features, and a
-    host that can never exist.
-    """
+    folder: Path,
+    source: Source = mnist.MNIST,
+    train_size: int = 30,
+    test_size: int = 12,
+    largest_label: int = 9,
+) -> Source:
+    """The four files of a set in MNIST's format with so many images, in a folder."""
     rng = np.random.default_rng(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    fingerprints = {}
-    for size, images, labels in (
-        (train_size, TRAIN_IMAGES, TRAIN_LABELS),
-        (test_size, TEST_IMAGES, TEST_LABELS),
-    ):
-        arrays = {
-            images: rng.integers(0, 256, (size, 28, 28), dtype=np.uint8),
-            labels: np.arange(size, dtype=np.uint8) % (largest_label + 1),
-        }
-        for name, array in arrays.items():
-            content = gzip.compress(idx_bytes(array))
-            (folder / name).write_bytes(content)
-            fingerprints[name] = fingerprint(content)
-    return IdxSource(
-        name="mnist",
-        url="http://host.invalid/mnist/",
-        class_names=tuple("0123456789"),
-        fingerprints=fingerprints,
-    )
+    arrays = []
+    for size in (train_size, test_size):
+        arrays.append(rng.integers(0, 256, (size, 28, 28), dtype=np.uint8))
+        arrays.append(np.arange(size, dtype=np.uint8) % (largest_label + 1))
+    contents = [gzip.compress(idx_bytes(array), mtime=0) for array in arrays]
+    return placed(source, dict(zip(source.files, contents, strict=True)), folder)
 
 
 VIEWPOINTS = np.array(
@@ -134,15 +119,13 @@ VIEWPOINTS = np.array(
 """Each viewpoint of smallNORB twice."""
 
 
-def small_smallnorb(
-    folder: Path, source: smallnorb.SmallNorb = smallnorb.SOURCES["smallnorb"], side: int = 8
-) -> smallnorb.SmallNorb:
+def small_smallnorb(folder: Path, source: Source = smallnorb.SOURCES[0], side: int = 8) -> Source:
     """The six files of smallNORB, with an image for each row of `VIEWPOINTS`, in a folder.
 
     The pixels of image `i` of the training part are all `i % 200`; of the test part, one more.
     """
     count = len(VIEWPOINTS)
-    content = {}
+    contents = {}
     for file in source.files:
         is_test = int("testing" in file.name)
         pixels = (np.arange(count) % 200 + is_test)[:, None, None, None]
@@ -151,8 +134,8 @@ def small_smallnorb(
             "cat": (np.arange(count, dtype=np.int32) + is_test) % 5,
             "info": VIEWPOINTS,
         }[file.name.rpartition("-")[2].split(".")[0]]
-        content[file] = gzip.compress(norb_bytes(array), mtime=0)
-    return dataclasses.replace(source, files=placed(content, folder))
+        contents[file] = gzip.compress(norb_bytes(array), mtime=0)
+    return placed(source, contents, folder)
 
 
 def cifar_records(images: np.ndarray, *labels: np.ndarray) -> bytes:
@@ -161,38 +144,35 @@ def cifar_records(images: np.ndarray, *labels: np.ndarray) -> bytes:
     return np.concatenate([*(x[:, None].astype(np.uint8) for x in labels), planes], 1).tobytes()
 
 
-def cifar_files(source: cifar.Cifar, each: int) -> dict[str, bytes]:
+def cifar_files(source: Source, each: int) -> dict[str, bytes]:
     """The binary files of a small CIFAR: image `i` of file `f` is of class `(i + f)` modulo all."""
-    classes = len(source.class_names)
-    files = {}
-    for number, name in enumerate([*source.train, *source.test]):
-        fine = (np.arange(each) + number) % classes
-        labels = [fine] if source.labels == 1 else [fine // 5, fine]
+    layout, files = source.read.keywords, {}
+    for number, name in enumerate([*layout["train"], *layout["test"]]):
+        fine = (np.arange(each) + number) % len(source.class_names)
+        labels = [fine] if layout["labels"] == 1 else [fine // 5, fine]
         files[name] = cifar_records(random(each, 32, 32, 3, seed=number), *labels)
     return files
 
 
-def small_cifar(folder: Path, source: cifar.Cifar, each: int = 4) -> cifar.Cifar:
+def small_cifar(folder: Path, source: Source, each: int = 4) -> Source:
     """An archive of CIFAR with so many images in each file, in a folder."""
-    inside = source.archive.unpacked
-    content = tar_bytes({f"{inside}/{k}": v for k, v in cifar_files(source, each).items()})
-    (archive,) = placed({source.archive: content}, folder)
-    return dataclasses.replace(
-        source,
-        archive=archive,
-        train=dict.fromkeys(source.train, each),
-        test=dict.fromkeys(source.test, each),
+    (archive,) = source.files
+    content = tar_bytes(
+        {f"{archive.unpacked}/{k}": v for k, v in cifar_files(source, each).items()}
     )
+    counts = {part: dict.fromkeys(source.read.keywords[part], each) for part in ("train", "test")}
+    small = dataclasses.replace(source, read=functools.partial(source.read, **counts))
+    return placed(small, {archive: content}, folder)
 
 
-def small_svhn(folder: Path, train: int = 12, test: int = 10) -> svhn.Svhn:
+def small_svhn(folder: Path, train: int = 12, test: int = 10) -> Source:
     """The two files of SVHN with so many images, whose labels go from 1 to 10 again and again."""
-    content = {}
-    for file, count in zip(svhn.FILES, (train, test), strict=True):
+    contents = {}
+    for file, count in zip(svhn.SVHN.files, (train, test), strict=True):
         images = random(count, 32, 32, 3, seed=count)
         labels = (np.arange(count, dtype=np.uint8) % 10 + 1)[:, None]
-        content[file] = mat5_bytes({"X": np.moveaxis(images, 0, -1), "y": labels})
-    return dataclasses.replace(svhn.SVHN, files=placed(content, folder))
+        contents[file] = mat_bytes({"X": np.moveaxis(images, 0, -1), "y": labels})
+    return placed(svhn.SVHN, contents, folder)
 
 
 def mnist_c_files(corruption: str, train: int = 12, test: int = 10) -> dict[str, bytes]:
@@ -207,21 +187,19 @@ def mnist_c_files(corruption: str, train: int = 12, test: int = 10) -> dict[str,
     }
 
 
-def small_mnist_c(folder: Path, corruption: str) -> mnist_corrupted.MnistCorrupted:
+def small_mnist_c(folder: Path, source: Source) -> Source:
     """The archive of MNIST-C with a few images of one corruption."""
-    content = zip_bytes(mnist_c_files(corruption))
-    files = placed({mnist_corrupted.ARCHIVE: content}, folder)
-    return mnist_corrupted.MnistCorrupted(corruption, files)
+    content = zip_bytes(mnist_c_files(source.name.rpartition("/")[2]))
+    return placed(source, {mnist_corrupted.ARCHIVE: content}, folder)
 
 
-def write_affnist(path: Path, images: np.ndarray, labels: np.ndarray) -> None:
+def affnist_bytes(images: np.ndarray, labels: np.ndarray) -> bytes:
     """A file as they are: a struct, an image in each column, and fields that nobody asks for."""
-    path.parent.mkdir(exist_ok=True)
     one_of_n = np.eye(10)[:, labels.astype(int) % 10]
     struct = {"label_one_of_n": one_of_n, "image": images, "label_int": labels[None]}
-    path.write_bytes(mat5_bytes({"affNISTdata": struct}))
+    return mat_bytes({"affNISTdata": struct})
 
 
 def small_affnist(path: Path, count: int = 11) -> None:
     """affNIST's test images in one file, with so many of them."""
-    write_affnist(path, random(1600, count), np.arange(count) % 10)
+    path.write_bytes(affnist_bytes(random(1600, count), np.arange(count) % 10))

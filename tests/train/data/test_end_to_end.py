@@ -1,6 +1,5 @@
 """Data of every kind, from its files to a trained network and back: shapes, channels, classes."""
 
-import dataclasses
 import json
 from functools import partial
 
@@ -12,6 +11,7 @@ from tests.train.data.small_files import (
     random,
     small_affnist,
     small_cifar,
+    small_mnist,
     small_mnist_c,
     small_smallnorb,
     small_svhn,
@@ -22,63 +22,40 @@ from train.loop import loop
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
 from train.report.predict import predict
+from train.system.errors import UserError
+
+FOG = "mnist_corrupted/fog"
+SMALL = {
+    **{
+        source.name: partial(make, source=source)
+        for sources, make in (
+            (mnist.SOURCES, partial(small_mnist, train_size=40, test_size=40)),
+            (cifar.SOURCES, partial(small_cifar, each=9)),
+            (smallnorb.SOURCES, partial(small_smallnorb, side=48)),
+        )
+        for source in sources
+    },
+    "svhn_cropped": small_svhn,
+    FOG: partial(small_mnist_c, source=catalog.SOURCES[FOG]),
+}
+"""What writes a few images as their publishers do, and returns them as official."""
+
+ALSO = {"mnist-40x40": "affnist-generated", "cifar10": "svhn_cropped"}
+"""Sets of the same shape, on which a network is measured that has learned from another."""
 
 
 @pytest.fixture
 def short(config):
-    """Two steps with one evaluation."""
-    return config.changed(steps=2, evaluate_every=2)
+    """Two steps of a network with few capsules, and one evaluation."""
+    options = {**config.model.options, "conv_stride": 4, "primary_stride": 4}
+    return config.changed(steps=2, evaluate_every=2, model_options=options)
 
 
-def fit_and_evaluate(config, tmp_path, *, also, data_dir=None, inspect=False):
-    """Trains, and measures the run again on its own set and on another one."""
-    out = tmp_path / "run"
-    summary = fit(config, out=out, data_dir=data_dir, devices=2)
-    again = evaluate(out, data_dir=data_dir, devices=2)
-    assert again["accuracy"] == pytest.approx(summary["test.accuracy"])
-    assert again["examples"] == summary["test.examples"]
-    saved = json.loads((out / "config.json").read_text())["config"]
-    assert saved["data"]["dataset"] == config.data.dataset
-    return evaluate(out, dataset=also, data_dir=data_dir, devices=2, inspect=inspect)
-
-
-SMALL = {
-    **{name: partial(small_cifar, source=source, each=9) for name, source in cifar.SOURCES.items()},
-    **{
-        name: partial(small_smallnorb, source=source, side=48)
-        for name, source in smallnorb.SOURCES.items()
-    },
-    "svhn_cropped": small_svhn,
-    "mnist_corrupted/fog": partial(small_mnist_c, corruption="fog"),
-}
-"""What writes a few images as their publishers do, and returns them as official."""
-
-
-@pytest.mark.parametrize("name", [*mnist.SOURCES, *catalog.MADE_OF_MNIST, affnist.NAME, *SMALL])
-@pytest.mark.usefixtures("_no_figures")
-def test_every_set_is_trained_on_and_evaluated(name, short, mnist_files, tmp_path, monkeypatch):
-    """From files of the official format, with no network, by a network with few capsules."""
-    if name in mnist.SOURCES:
-        monkeypatch.setitem(mnist.SOURCES, name, dataclasses.replace(mnist.MNIST, name=name))
-    elif name in SMALL:
-        monkeypatch.setitem(catalog.SOURCES, name, SMALL[name](mnist_files))
-    elif name == affnist.NAME:
-        small_affnist(mnist_files / "test.mat")
-    strides = {"conv_stride": 4, "primary_stride": 4}
-    config = short.changed(dataset=name, model_options={**short.model.options, **strides})
-    measured = fit_and_evaluate(config, tmp_path, data_dir=mnist_files, also=name)
-    test = load_dataset(name, data_dir=mnist_files).limited().test
-    assert (measured["dataset"], measured["examples"]) == (name, len(test))
-
-
-def test_no_set_is_left_out():
-    tested = {*mnist.SOURCES, *catalog.MADE_OF_MNIST, affnist.NAME, *SMALL}
-    of_ones_own = {name for name in list_datasets() if ":" in name}
-    others = set(list_datasets()) - tested - of_ones_own
-    assert others == {"digits", "mnist_corrupted/CORRUPTION"}
-    assert {name for name in catalog.SOURCES if name not in SMALL} == {
-        name for name in mnist_corrupted.SOURCES if name != "mnist_corrupted/fog"
-    }
+@pytest.fixture
+def shortest(short):
+    """The same of a network that compiles in no time, where the test is about reading."""
+    options = {"features": [4], "kernel_size": 3, "pool": 8, "hidden": [8]}
+    return short.changed(model="cnn", model_options=options)
 
 
 @pytest.fixture
@@ -86,28 +63,68 @@ def _no_figures(monkeypatch):
     monkeypatch.setattr(loop, "draw_run", lambda *_: None)
 
 
+@pytest.fixture
+def small(mnist_files, monkeypatch):
+    """Puts small files of a set into the folder of those of MNIST."""
+
+    def small(name: str) -> None:
+        if name in SMALL:
+            monkeypatch.setitem(catalog.SOURCES, name, SMALL[name](mnist_files))
+        elif name == affnist.NAME:
+            small_affnist(mnist_files / "test.mat")
+
+    return small
+
+
+@pytest.mark.parametrize("name", [*SMALL, *catalog.MADE_OF_MNIST, affnist.NAME])
+@pytest.mark.usefixtures("_no_figures")
+def test_every_set_is_trained_on_and_evaluated(name, shortest, small, mnist_files, tmp_path):
+    """From files of the official format, with no network."""
+    also = ALSO.get(name, name)
+    small(name)
+    small(also)
+    config = shortest.changed(dataset=name, max_shift=6 if "mnist-40x40" in (name, also) else 0)
+    summary = fit(config, out=tmp_path / "run", data_dir=mnist_files, devices=1)
+    test = load_dataset(name, data_dir=mnist_files).limited().test
+    assert summary["test.examples"] == len(test)
+    measured = evaluate(tmp_path / "run", dataset=also, data_dir=mnist_files, devices=1)
+    test = load_dataset(also, data_dir=mnist_files).limited().test
+    assert (measured["dataset"], measured["examples"]) == (also, len(test))
+
+
+def test_no_set_is_left_out():
+    tested = {*SMALL, *catalog.MADE_OF_MNIST, affnist.NAME}
+    of_ones_own = {name for name in list_datasets() if ":" in name}
+    others = {*list_datasets(), *catalog.SOURCES} - tested - of_ones_own
+    corruptions = {source.name for source in mnist_corrupted.SOURCES} - {FOG}
+    assert others == {"digits", "mnist_corrupted/CORRUPTION"} | corruptions
+
+
 def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkeypatch):
     """Two channels, five classes, everything random that there is."""
-    for name, source in smallnorb.SOURCES.items():
-        small = small_smallnorb(tmp_path / "files", source, side=20)
-        monkeypatch.setitem(catalog.SOURCES, name, small)
+    files, out = tmp_path / "files", tmp_path / "run"
+    for source in smallnorb.SOURCES:
+        small = small_smallnorb(files, source, side=20)
+        monkeypatch.setitem(catalog.SOURCES, source.name, small)
     config = short.changed(
         dataset="smallnorb-azimuth",
         standardise=True,
         crop=9,
         max_brightness=1.0,
         max_contrast=0.5,
+        model_options={**short.model.options, "conv_stride": 1, "primary_stride": 2},
     )
-    familiar = fit_and_evaluate(
-        config,
-        tmp_path,
-        data_dir=tmp_path / "files",
-        also="smallnorb-azimuth-familiar",
-        inspect=True,
-    )
+    summary = fit(config, out=out, data_dir=files, devices=2)
+    again = evaluate(out, data_dir=files, devices=2)
+    assert again["accuracy"] == summary["test.accuracy"]
+    assert again["examples"] == summary["test.examples"]
+    saved = json.loads((out / "config.json").read_text())["config"]
+    assert saved["data"]["dataset"] == config.data.dataset
+    name = "smallnorb-azimuth-familiar"
+    familiar = evaluate(out, dataset=name, data_dir=files, devices=2, inspect=True)
     assert familiar["examples"] == 108
-    assert (tmp_path / "run" / "evaluations" / "smallnorb-azimuth-familiar-last.json").exists()
-    assert {path.stem for path in (tmp_path / "run" / "figures").iterdir()} == {
+    assert (out / "evaluations" / f"{name}-last.json").exists()
+    assert {path.stem for path in (out / "figures").iterdir()} == {
         "confusion",
         "curves",
         "dimensions",
@@ -118,17 +135,7 @@ def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkey
 
 
 @pytest.mark.usefixtures("_no_figures")
-def test_colours_of_one_set_are_measured_on_another(short, tmp_path, monkeypatch):
-    """Three channels, ten classes, the middle of 32x32."""
-    files = tmp_path / "files"
-    monkeypatch.setitem(catalog.SOURCES, "cifar10", small_cifar(files, cifar.CIFAR10))
-    monkeypatch.setitem(catalog.SOURCES, "svhn_cropped", small_svhn(files))
-    config = short.changed(dataset="cifar10", crop=9, routing="dynamic-leaky")
-    assert fit_and_evaluate(config, tmp_path, data_dir=files, also="svhn_cropped")["examples"] == 10
-
-
-@pytest.mark.usefixtures("_no_figures")
-def test_images_and_arrays_of_ones_own(short, tmp_path):
+def test_images_and_arrays_of_ones_own(shortest, tmp_path):
     """Neither square nor of ten classes, measured on arrays, and a file is classified."""
     photos = tmp_path / "photos"
     for name in ("cat", "dog", "fox"):
@@ -142,8 +149,30 @@ def test_images_and_arrays_of_ones_own(short, tmp_path):
         "test_labels": np.arange(4) % 3,
     }
     np.savez(tmp_path / "arrays.npz", **arrays)
-    config = short.changed(dataset=f"folder:{photos}", batch_size=4)
-    measured = fit_and_evaluate(config, tmp_path, also=f"npz:{tmp_path / 'arrays.npz'}")
+    config = shortest.changed(dataset=f"folder:{photos}", batch_size=4)
+    fit(config, out=tmp_path / "run", devices=1)
+    measured = evaluate(tmp_path / "run", dataset=f"npz:{tmp_path / 'arrays.npz'}", devices=1)
     assert measured["examples"] == 4
     (seen,) = predict(tmp_path / "run", [photos / "fox" / "0.png"])
     assert set(seen["lengths"]) == {"cat", "dog", "fox"}
+
+
+def test_pairs_from_files_to_figures(short, mnist_files, tmp_path):
+    folder = tmp_path / "run"
+    config = short.changed(dataset="multi_mnist")
+    summary = fit(config, out=folder, data_dir=mnist_files, devices=2)
+    assert summary["test.examples"] == 40
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "curves.png",
+        "reconstructions.png",
+        "dimensions.png",
+    }
+    more = evaluate(folder, data_dir=mnist_files, test_examples=300, inspect=True, devices=2)
+    assert more["examples"] == 300
+    names = {path.name for path in (folder / "evaluations").iterdir()}
+    assert names == {"multi_mnist-last-300-examples.json"}
+    (result,) = predict(folder, [folder / "figures" / "curves.png"])
+    lengths = result["lengths"]
+    assert result["classes"] == sorted(lengths, key=lengths.get, reverse=True)[:2]
+    with pytest.raises(UserError, match="choose 1 to 40000"):
+        evaluate(folder, data_dir=mnist_files, test_examples=40_001)

@@ -1,4 +1,4 @@
-"""What a feed is, and which of the two suits a data set and a device."""
+"""Feeds: the contract of both, and the choice between them for a data set and a device."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Protocol, get_args
@@ -38,11 +38,7 @@ class Feed(Protocol):
     batch_bytes: int
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields what changes from step to step, for the steps from start to before stop.
-
-        Args:
-            start_step: the first step; 0 begins a run, a checkpoint's step resumes it.
-            stop_step: the step after the last.
+        """Yields what changes from step to step, from `start_step` to before `stop_step`.
 
         Yields:
             Host arrays whose leading axis is this process's part of the global batch.
@@ -50,7 +46,7 @@ class Feed(Protocol):
         ...
 
     def select(self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
-        """The examples of one device's slice of the batch: a pure function, to be traced.
+        """Takes the examples of one device's slice of the batch: a pure function, to be traced.
 
         Args:
             constants: `self.constants`.
@@ -80,9 +76,6 @@ def make_feed(
         mesh: the devices that train.
         part: the examples of each batch that this process brings in; all by default.
 
-    Returns:
-        The feed.
-
     Raises:
         UserError: if the kind is none of these, the batch is larger than the split, or "resident"
             is asked for and the split does not fit.
@@ -111,11 +104,11 @@ def make_feed(
 def _room_per_device(mesh: jax.sharding.Mesh) -> int:
     """Bytes that a resident split may take on each of this process's devices."""
     devices = mesh.local_devices
-    return min(_room_on(device, sharing=len(devices)) for device in devices)
 
+    def room_on(device: Any) -> int:
+        statistics = device.memory_stats()
+        if not statistics or "bytes_limit" not in statistics:
+            return RESIDENT_CPU_BYTES // len(devices)
+        return int(RESIDENT_FRACTION * (statistics["bytes_limit"] - statistics["bytes_in_use"]))
 
-def _room_on(device: Any, *, sharing: int) -> int:
-    statistics = device.memory_stats()
-    if not statistics or "bytes_limit" not in statistics:
-        return RESIDENT_CPU_BYTES // sharing
-    return int(RESIDENT_FRACTION * (statistics["bytes_limit"] - statistics["bytes_in_use"]))
+    return min(map(room_on, devices))

@@ -43,10 +43,9 @@ class Order:
             )
         if seed < 0:
             raise UserError(f"the seed is {seed}, but must be 0 or larger.")
-        self.size = size
-        self.batch_size = batch_size
-        self.seed = seed
+        self.size, self.batch_size, self.seed = size, batch_size, seed
         self.block = size if block is None else min(block, size)
+        self._blocks = -(-size // self.block)  # in an epoch
 
     @classmethod
     def of(cls, examples: Examples, *, batch_size: int, seed: int) -> "Order":
@@ -54,7 +53,7 @@ class Order:
         return cls(len(examples), batch_size=batch_size, seed=seed, block=examples.block)
 
     def indices(self, step: int) -> np.ndarray:
-        """Examples of one batch.
+        """Lists the examples of one batch.
 
         Args:
             step: 0 for the first batch of the run.
@@ -65,29 +64,19 @@ class Order:
         position, end = step * self.batch_size, (step + 1) * self.batch_size
         pieces = []
         while position < end:
-            block, start = self._at(position)
-            piece = self._permuted(block, start, start + end - position)
+            piece = self._rest_of_block(position)[: end - position]
             pieces.append(piece)
             position += len(piece)
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
-    def _at(self, position: int) -> tuple[int, int]:
-        """The block of the stream that a position lies in, counted from 0, and where in it."""
+    def _rest_of_block(self, position: int) -> np.ndarray:
+        """Examples from a position of the stream to the end of its block."""
         epoch, in_epoch = divmod(position, self.size)
         block, start = divmod(in_epoch, self.block)
-        return epoch * self._blocks + block, start
-
-    def _permuted(self, block: int, start: int, stop: int) -> np.ndarray:
-        """Examples of a block of the stream, as far as it goes."""
-        first = block % self._blocks * self.block
+        first = block * self.block
         size = min(self.block, self.size - first)
-        piece = _permutation(size, self.seed, block)[start:stop]
+        piece = _permutation(size, self.seed, epoch * self._blocks + block)[start:]
         return piece + np.int32(first) if first else piece
-
-    @property
-    def _blocks(self) -> int:
-        """Number of blocks in an epoch."""
-        return -(-self.size // self.block)
 
 
 # A few, because a streaming feed reads ahead from several threads around the end of an epoch.

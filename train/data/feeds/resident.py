@@ -13,19 +13,7 @@ from train.data.feeds.order import WHOLE, Order
 class ResidentFeed:
     """Holds a training split on every device of a mesh, and gathers or makes batches there.
 
-    Args:
-        split: the training split.
-        batch_size: the global batch, B.
-        seed: chooses the order of the examples.
-        mesh: the devices; each gets a full copy.
-        part: the examples of each batch, b of them, that this process brings in.
-
-    Attributes:
-        constants: those of the split, replicated.
-        batch_bytes: size of a step's indices.
-
-    Raises:
-        UserError: if the batch is larger than the split.
+    The arguments are those of `make_feed`; a step sends its indices alone.
     """
 
     def __init__(
@@ -45,5 +33,5 @@ class ResidentFeed:
             yield {"indices": self._order.indices(step)[self._part]}
 
     def select(self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
-        """The examples of these indices."""
+        """Takes the examples of these indices."""
         return self._split.select(constants, batch["indices"])

@@ -1,5 +1,6 @@
 """The feed for sets that do not fit on the device: Grain puts batches together on the host."""
 
+import functools
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -23,17 +24,9 @@ _BATCHES_AHEAD = 8
 class StreamingFeed:
     """Sends every batch from the host, put together ahead of time by Grain.
 
-    Args:
-        split: the training split.
-        batch_size: the global batch, B.
-        seed: chooses the order of the examples.
-        workers: processes that put batches together; 0 leaves it to threads of this one, which is
-            right as long as it is only gathering from memory.
-        part: the examples of each batch, b of them, that this process brings in.
-
-    Attributes:
-        constants: empty, nothing stays on the devices.
-        batch_bytes: size of a step's examples.
+    The arguments are those of `make_feed` and `workers`: processes that put batches together; 0
+    leaves it to threads of this one, which is right as long as it is only gathering from memory.
+    Nothing stays on the devices.
 
     Raises:
         UserError: if the batch is larger than the split, Grain is not installed, or worker
@@ -60,14 +53,14 @@ class StreamingFeed:
                 "has JAX at work."
             )
         order = Order.of(split, batch_size=batch_size, seed=seed)
-        self._gather = _Gather(split, order, part)
+        self._gather = functools.partial(_gather, split, order, part)
         self._workers = workers
         self.constants: dict[str, jax.Array] = {}
         one = jax.tree.leaves(split.gather(np.zeros(1, np.int32)))
         self.batch_bytes = batch_size * sum(array.nbytes for array in one)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields the fields of a `Batch` by name, as far as they are there, for each step."""
+        """Yields the fields of a `Batch` by name, without those that are None, for each step."""
         if start_step >= stop_step:
             return
         stream = (
@@ -91,14 +84,6 @@ class StreamingFeed:
         return Batch(**batch)
 
 
-class _Gather:
-    """Step -> batch; a class, so that Grain can send it to its worker processes."""
-
-    def __init__(self, split: Examples, order: Order, part: slice) -> None:
-        self._split = split
-        self._order = order
-        self._part = part
-
-    def __call__(self, step: int) -> dict[str, np.ndarray]:
-        batch = self._split.gather(self._order.indices(int(step))[self._part])
-        return {name: array for name, array in batch._asdict().items() if array is not None}
+def _gather(split: Examples, order: Order, part: slice, step: int) -> dict[str, np.ndarray]:
+    batch = split.gather(order.indices(int(step))[part])
+    return {name: array for name, array in batch._asdict().items() if array is not None}

@@ -12,7 +12,9 @@ _MODES = {1: "L", 3: "RGB"}
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
 
 
-def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -> np.ndarray:
+def read_image(
+    path: Path, shape: tuple[int, int, int] | None = None, *, invert: bool = False
+) -> np.ndarray:
     """Reads a PNG, JPEG or other image file of any size.
 
     The image is turned upright as its camera says, laid on black where it is transparent, shrunk or
@@ -20,43 +22,26 @@ def read_image(path: Path, shape: tuple[int, int, int], *, invert: bool = False)
 
     Args:
         path: the file.
-        shape: `(height, width, channels)` of the result, 1 channel for grey and 3 for colour.
+        shape: `(height, width, channels)` of the result, 1 channel for grey and 3 for colour; by
+            default that of the image, which is in colour unless the file is grey.
         invert: swap dark and light first, for networks that learnt light on dark.
 
     Returns:
-        uint8 `shape`.
+        uint8 `[height, width, channels]`.
 
     Raises:
         UserError: if the file is missing, no image, or too large to be one.
     """
-    height, width, channels = shape
-    if channels not in _MODES:
-        raise UserError(f"a network for images with {channels} channels cannot read image files.")
-    image, _ = _upright(path)
+    if shape is not None and shape[2] not in _MODES:
+        raise UserError(f"a network for images with {shape[2]} channels cannot read image files.")
+    image, is_grey = _upright(path)
+    height, width, channels = shape or (image.height, image.width, 1 if is_grey else 3)
     image = image.convert(_MODES[channels])
     if invert:
         image = ImageOps.invert(image)
     if image.size != (width, height):
         image = ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=0)
-    return np.asarray(image, np.uint8).reshape(shape)
-
-
-def read_image_as_it_is(path: Path) -> np.ndarray:
-    """Reads an image file of any size, turned upright and laid on black where it is transparent.
-
-    Args:
-        path: the file.
-
-    Returns:
-        uint8 `[height, width, channels]`, 1 channel where the file is grey, otherwise 3.
-
-    Raises:
-        UserError: if the file is missing, no image, or too large to be one.
-    """
-    image, is_grey = _upright(path)
-    channels = 1 if is_grey else 3
-    pixels = np.asarray(image.convert(_MODES[channels]), np.uint8)
-    return pixels.reshape(image.height, image.width, channels)
+    return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
 def _upright(path: Path) -> tuple[Image.Image, bool]:
@@ -78,7 +63,7 @@ def _upright(path: Path) -> tuple[Image.Image, bool]:
         raise UserError(f"{path} is not an image file that can be read.") from error
     except FileNotFoundError as error:
         raise UserError(f"there is no file {path}.") from error
-    # Pillow tells a damaged file in the exceptions of its decoders, of any kind.
+    # Pillow reports a damaged file in the exceptions of its decoders, of any kind.
     except Exception as error:
         raise UserError(f"{path} cannot be read as an image ({first_line(error)}).") from error
     black = Image.new("RGBA", upright.size, "black")
@@ -86,6 +71,6 @@ def _upright(path: Path) -> tuple[Image.Image, bool]:
 
 
 def is_dark_on_light(image: np.ndarray) -> bool:
-    """Says whether the border of an image `[height, width, channels]` is light."""
+    """Whether the border of an image `[height, width, channels]` is light."""
     border = np.concatenate([image[0], image[-1], image[:, 0], image[:, -1]])
     return bool(np.median(border) > 127)

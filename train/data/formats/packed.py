@@ -1,8 +1,8 @@
-"""Files from elsewhere, gzipped or not: damage is one sentence, and a promise costs no memory.
+"""Files from elsewhere, gzipped or not, whose header says what follows.
 
-A header is a claim. Nothing is allocated for what it promises: the bytes are read in pieces until
-the file ends or has given one byte more than it should. What promises more than a format's largest
-set holds is not read at all: a gzipped file can be a thousand times larger than it looks.
+Nothing is allocated for what a header promises: the bytes are read in pieces until the file ends or
+has given one byte more than it should. What promises more than a format's largest set holds is not
+read at all: a gzipped file can be a thousand times larger than it looks.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from train.system.errors import UserError
 
@@ -54,49 +53,74 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_at_most(file: BinaryIO, size: int) -> bytearray:
-    """The next bytes of a file: as many as are asked for, or all that are left."""
+    """Reads the next bytes of a file: as many as are asked for, or all that are left."""
     content = bytearray()
     while len(content) < size and (piece := file.read(min(_PIECE, size - len(content)))):
         content += piece
     return content
 
 
-def read_rest(
-    file: BinaryIO,
-    source: object,
-    shape: Sequence[int],
-    dtype: DTypeLike = np.uint8,
-    *,
-    most: int,
-) -> np.ndarray:
-    """The elements that a header has promised, after which the file must end.
+def read_shape(
+    file: BinaryIO, path: Path, dimensions: int, ndim: int, size: np.dtype, *, least: int = 0
+) -> tuple[int, ...]:
+    """Reads the sizes of an array.
 
     Args:
-        file: stands behind the header.
-        source: what to call the file in a message.
-        shape: of the array, by the header.
-        dtype: of its elements, row-major in the file.
+        file: stands where they begin.
+        path: of the file, for the messages.
+        dimensions: their number by the header.
+        ndim: the number expected.
+        size: the dtype of each.
+        least: how many stand there at least, even where the array has fewer dimensions.
+
+    Raises:
+        UserError: if there are not as many as expected, the file stops, or a size is less than 1.
+    """
+    if dimensions != ndim:
+        raise UserError(
+            f"{path} has {dimensions} dimensions, but {ndim} were expected: check that the files "
+            "have not been swapped."
+        )
+    count = max(ndim, least)
+    sizes = read_at_most(file, count * size.itemsize)
+    if len(sizes) < count * size.itemsize:
+        raise UserError(f"{path} is truncated inside its header: {GET_IT_AGAIN}")
+    shape = tuple(np.frombuffer(sizes, size)[:ndim].tolist())
+    if min(shape) < 1:
+        raise UserError(f"{path} is empty, its header gives {list(shape)}: {GET_IT_AGAIN}")
+    return shape
+
+
+def read_rest(
+    file: BinaryIO, path: Path, shape: Sequence[int], dtype: np.dtype, *, most: int
+) -> np.ndarray:
+    """Reads the elements of an array, after which the file must end.
+
+    Args:
+        file: stands where they begin.
+        path: of the file, for the messages.
+        shape: by the header.
+        dtype: of the elements, row-major in the file.
         most: bytes that no file of the format has more of.
 
     Raises:
         UserError: if the header promises more than `most`, or more or less than there is.
     """
-    dtype = np.dtype(dtype)
     promised = math.prod(shape) * dtype.itemsize
     if promised > most:
         raise UserError(
-            f"{source} promises {promised:,} bytes for the shape {list(shape)}, more than any data "
+            f"{path} promises {promised:,} bytes for the shape {list(shape)}, more than any data "
             f"set in this format holds ({most:,}): {GET_IT_AGAIN}"
         )
     elements = read_at_most(file, promised + 1)
     if len(elements) < promised:
         raise UserError(
-            f"{source} is truncated: its header promises {promised} bytes for the shape "
+            f"{path} is truncated: its header promises {promised} bytes for the shape "
             f"{list(shape)}, but {len(elements)} follow; {GET_IT_AGAIN}"
         )
     if len(elements) > promised:
         raise UserError(
-            f"{source} goes on after the {promised} bytes that its header promises for the shape "
+            f"{path} goes on after the {promised} bytes that its header promises for the shape "
             f"{list(shape)}: {GET_IT_AGAIN}"
         )
     return np.frombuffer(elements, dtype=dtype).reshape(shape)

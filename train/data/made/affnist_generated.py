@@ -47,7 +47,7 @@ class Transformation(NamedTuple):
 
     @property
     def matrix(self) -> jax.Array:
-        """What takes a distance from the centre in the digit to that in the image, [2, 2].
+        """Takes a distance from the centre in the digit to that in the image, [2, 2].
 
         Rows and columns are scaled, then columns sheared, then all is turned.
         """
@@ -57,7 +57,7 @@ class Transformation(NamedTuple):
 
     @property
     def inverse(self) -> jax.Array:
-        """What takes it back, [2, 2]."""
+        """Takes it back, [2, 2]."""
         cos, sin, shear = jnp.cos(self.rotation), jnp.sin(self.rotation), self.shear
         back = [[cos, sin], [-sin - cos * shear, cos - sin * shear]]
         return jnp.asarray(back) / self.scale[:, None]
@@ -100,7 +100,7 @@ class TransformedSplit(GeneratedSplit):
 
 
 def translation(drawn: Transformation, pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """The translation in pixels [2] that leaves all ink of a digit within the image.
+    """Chooses the translation in pixels [2], which leaves all ink of a digit within the image.
 
     Ink that is larger than the image is put into the middle.
 
@@ -124,6 +124,6 @@ def translation(drawn: Transformation, pixels: jax.Array, size: tuple[int, int])
 
 
 def make(digits: Dataset) -> Dataset:
-    """MNIST on a larger background to learn from, its transformed test digits to be measured on."""
+    """Makes MNIST on a larger background to learn from, and its test digits transformed."""
     test = TransformedSplit(digits.test, versions=VERSIONS, seed=SEED)
     return expanded_mnist.with_test(digits, NAME, test)

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,12 +19,12 @@ _LEAST = 64
 
 
 @dataclass(frozen=True, eq=False)
-class GeneratedSplit(abc.ABC):
+class GeneratedSplit(Examples):
     """Several examples of each stored image, none of which is stored.
 
     Example `i + n * j` is the `j`-th of stored image `i` of `n`, a fixed function of the seed, `i`
-    and `j`: the same on every device, in every process and in every feed. A subclass says what it
-    is (`make`), in the form that is traced.
+    and `j`: the same on every device, in every process and in every feed. A subclass makes it
+    (`make`), in the form that is traced.
 
     Attributes:
         source: the stored images.
@@ -63,7 +63,6 @@ class GeneratedSplit(abc.ABC):
         """
 
     def __len__(self) -> int:
-        """Number of examples."""
         return self.versions * len(self.source) if self.count is None else self.count
 
     @property
@@ -72,32 +71,25 @@ class GeneratedSplit(abc.ABC):
         return len(self.source)
 
     @property
-    def labels_per_image(self) -> int:
-        """An image is of one class."""
-        return 1
-
-    @property
     def source_labels(self) -> np.ndarray:
-        """The labels of the stored images."""
         return self.source.source_labels
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape of one image: (height, width, channels)."""
-        height, width, channels = self._shapes.images.shape
+        height, width, channels = jax.eval_shape(
+            lambda constants: self.make(constants, jnp.int32(0), jax.random.key(0)).images,
+            self.constants,
+        ).shape
         return height, width, channels
 
     @property
     def constants(self) -> dict[str, np.ndarray]:
-        """The stored images and their labels."""
         return self.source.constants
 
     def first(self, count: int) -> Self:
-        """The first examples alone, 1 to all of them."""
         return dataclasses.replace(self, count=count)
 
     def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
-        """Makes examples on a device; see `Examples.select`."""
         # The generator is named: a setting of the user's must not change a data set.
         seed = jax.random.key(self.seed, impl="threefry2x32")
         images, versions = indices % len(self.source), indices // len(self.source)
@@ -109,10 +101,7 @@ class GeneratedSplit(abc.ABC):
         return jax.vmap(one)(images, versions)
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """Makes examples for the host.
-
-        A processor makes them, so that no accelerator is waited for, which may be busy training.
-        """
+        """Makes examples on a CPU, so that no accelerator is waited for, which may be busy."""
         # Rounded up, so that few programs are compiled for many lengths.
         room = max(_LEAST, 1 << (len(indices) - 1).bit_length())
         padded = np.zeros(room, np.int32)
@@ -126,14 +115,8 @@ class GeneratedSplit(abc.ABC):
         return jax.device_put(self.constants, _processor())
 
     @functools.cached_property
-    def _select(self):  # type: ignore[no-untyped-def]  # a jitted function
+    def _select(self) -> Callable[..., Batch]:
         return jax.jit(self.select)
-
-    @functools.cached_property
-    def _shapes(self) -> Batch:
-        return jax.eval_shape(
-            lambda constants: self.make(constants, jnp.int32(0), jax.random.key(0)), self.constants
-        )
 
     def __getstate__(self) -> dict:
         """What another process needs; what is compiled here, it compiles for itself."""

@@ -33,9 +33,6 @@ class PairSplit(GeneratedSplit):
 
     `labels` are the classes of the digit and of its partner, `parts` the two shifted digits.
 
-    Attributes:
-        source: the digits; the others as of `GeneratedSplit`.
-
     Raises:
         UserError: if all digits are of one class.
     """
@@ -52,7 +49,6 @@ class PairSplit(GeneratedSplit):
 
     @property
     def labels_per_image(self) -> int:
-        """An image is of two classes."""
         return 2
 
     @functools.cached_property
@@ -87,7 +83,7 @@ class PairSplit(GeneratedSplit):
 
 
 def make(digits: Dataset) -> Dataset:
-    """The data set of pairs, 1,000 of each digit: the two splits from those of MNIST."""
+    """Makes the set of pairs, 1,000 of each digit: the two splits from those of MNIST."""
 
     def pairs(split: Examples, seed: int) -> PairSplit:
         return PairSplit(split, versions=PARTNERS, seed=seed)

@@ -1,11 +1,11 @@
 """affNIST's official test files: MNIST's test digits, transformed."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from train.data.dataset import Dataset, Split
+from train.data.formats import mat
 from train.data.sources import expanded_mnist
 from train.system.errors import UserError
 
@@ -18,7 +18,7 @@ _PART = "test_batches"
 
 
 def load(digits: Dataset, data_dir: str | Path | None) -> Dataset:
-    """MNIST on a larger background to learn from, affNIST's test images to be measured on.
+    """Loads MNIST on a larger background to learn from, affNIST's test images to be measured on.
 
     T. Tieleman, "The affNIST dataset for machine learning", 2013: 32 transformed versions of each
     of MNIST's test digits, 40x40.
@@ -47,8 +47,7 @@ def _find(folder: Path) -> list[Path]:
     if (folder / _WHOLE).is_file():
         return [folder / _WHOLE]
     parts = [folder / _PART / f"{number}.mat" for number in range(1, BATCHES + 1)]
-    missing = [path for path in parts if not path.is_file()]
-    if missing:
+    if missing := [path for path in parts if not path.is_file()]:
         raise UserError(
             f"{missing[0]} does not exist: {folder} must hold {_WHOLE}, or {_PART} with 1.mat to "
             f"{BATCHES}.mat, as published in {URL}{_PART}.zip."
@@ -58,22 +57,15 @@ def _find(folder: Path) -> list[Path]:
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [n, 40, 40, 1] and labels int32 [n] of a file."""
+    (struct,) = mat.read(path, ("affNISTdata",))
     try:
-        from scipy.io import loadmat
-    except ImportError as error:
+        images, labels = (np.asarray(struct[name][0, 0]) for name in ("image", "label_int"))
+    except (IndexError, ValueError, TypeError) as error:
         raise UserError(
-            "affNIST's files are read with SciPy, which is not installed: install the project's "
-            "`train` extra."
+            f"{path} is not a file of affNIST, its affNISTdata has no image and label_int: get it "
+            f"again from {URL}."
         ) from error
-    try:
-        struct: Any = loadmat(path, variable_names=["affNISTdata"])["affNISTdata"][0, 0]
-        images, labels = np.asarray(struct["image"]), np.asarray(struct["label_int"]).ravel()
-    # SciPy tells a damaged file in exceptions of any kind.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(
-            f"{path} cannot be read as a file of affNIST ({reason}): get it again from {URL}."
-        ) from error
+    labels = labels.ravel()
     right = images.shape == (SIDE * SIDE, len(labels)) and images.dtype == np.uint8
     if not right or labels.dtype.kind not in "iuf" or (labels != np.rint(labels)).any():
         raise UserError(

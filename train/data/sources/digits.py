@@ -1,4 +1,4 @@
-"""The handwritten digits that ship inside scikit-learn: 1,797 real 8x8 images, no network."""
+"""The handwritten digits that ship inside scikit-learn: 1,797 real 8x8 images, no download."""
 
 import numpy as np
 
@@ -39,22 +39,15 @@ def load() -> Dataset:
     labels = original.target.astype(np.int32)
     in_test = every_fifth_of_each_class(labels)
     return Dataset(
-        name="digits",
-        train=Split(images[~in_test], labels[~in_test]),
-        test=Split(images[in_test], labels[in_test]),
-        class_names=tuple(str(digit) for digit in original.target_names),
+        "digits",
+        Split(images[~in_test], labels[~in_test]),
+        Split(images[in_test], labels[in_test]),
+        tuple(str(digit) for digit in original.target_names),
     )
 
 
 def every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
-    """Marks the third, eighth, thirteenth... example of each class.
-
-    Args:
-        labels: integers [n].
-
-    Returns:
-        bool [n].
-    """
+    """Marks the third, eighth, thirteenth... example of each class: integers [n] -> bool [n]."""
     chosen = np.zeros(len(labels), dtype=bool)
     for label in np.unique(labels):
         chosen[np.flatnonzero(labels == label)[_TEST_EVERY // 2 :: _TEST_EVERY]] = True

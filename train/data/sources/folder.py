@@ -1,13 +1,15 @@
 """Data of the user's own, as image files: a folder for each class."""
 
+import functools
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from train.data.dataset import Dataset, Split
-from train.data.formats.images import read_image, read_image_as_it_is
+from train.data.formats.images import read_image
 from train.system.errors import UserError
 from train.system.machine import physical_bytes
 
@@ -50,54 +52,43 @@ def load(where: str, *, name: str) -> Dataset:
     else:
         classes = _classes(path)
         train, test = _fifths([_files(path / c) for c in classes])
-    reader = _Reader(name, train[0][0], shape)
-    reader.require_room(sum(map(len, [*train, *test])))
-    return Dataset(name, reader.split(train), reader.split(test), tuple(classes))
+    if shape is None:
+        first = train[0][0]
+        shape = read_image(first).shape
+        read = functools.partial(_read_alike, first=first, shape=shape, name=name)
+    else:
+        read = functools.partial(read_image, shape=shape)
+    count = sum(map(len, [*train, *test]))
+    needed = count * int(np.prod(shape, dtype=np.int64))
+    if needed > physical_bytes():
+        raise UserError(
+            f"{count} images of {_text(shape)} take {needed:,} bytes, more than the memory of this "
+            "machine: make them smaller, by ending the name in @HEIGHTxWIDTH."
+        )
+    return Dataset(name, _split(train, read, shape), _split(test, read, shape), tuple(classes))
 
 
-class _Reader:
-    """Reads files into images of one shape.
+def _split(
+    files: Sequence[Sequence[Path]], read: Callable[[Path], np.ndarray], shape: Sequence[int]
+) -> Split:
+    """The images of the files of each class, and their labels."""
+    sizes = [len(of_class) for of_class in files]
+    images = np.empty((sum(sizes), *shape), np.uint8)
+    for index, path in enumerate(itertools.chain(*files)):
+        images[index] = read(path)
+    return Split(images, np.repeat(np.arange(len(files), dtype=np.int32), sizes))
 
-    Args:
-        name: of the set, without a shape.
-        first: the file whose shape all others must have, if none is named.
-        shape: `(height, width, channels)` that images are made to have, if one is named.
-    """
 
-    def __init__(self, name: str, first: Path, shape: tuple[int, int, int] | None) -> None:
-        self._name, self._first, self._named = name, first, shape
-        self._shape = read_image_as_it_is(first).shape if shape is None else shape
-
-    def require_room(self, count: int) -> None:
-        """Refuses more images than this machine's memory holds."""
-        needed = count * int(np.prod(self._shape, dtype=np.int64))
-        if needed > physical_bytes():
-            raise UserError(
-                f"{count} images of {_text(self._shape)} take {needed:,} bytes, more than the "
-                "memory of this machine: make them smaller, by ending the name in @HEIGHTxWIDTH."
-            )
-
-    def split(self, files: Sequence[Sequence[Path]]) -> Split:
-        """The images of the files of each class, and their labels."""
-        paths = [path for of_class in files for path in of_class]
-        images = np.empty((len(paths), *self._shape), np.uint8)
-        for index, path in enumerate(paths):
-            images[index] = self._read(path)
-        labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(c) for c in files])
-        return Split(images, labels)
-
-    def _read(self, path: Path) -> np.ndarray:
-        if self._named is not None:
-            return read_image(path, self._named)
-        image = read_image_as_it_is(path)
-        if image.shape != self._shape:
-            wanted = _text(self._shape)
-            raise UserError(
-                f"{path} is {_text(image.shape)} (height, width, channels), but {self._first} is "
-                f"{wanted}: make all images alike, or have it done by naming what you want, as in "
-                f"{self._name}@{wanted}."
-            )
-        return image
+def _read_alike(path: Path, *, first: Path, shape: Sequence[int], name: str) -> np.ndarray:
+    """Reads an image, which must have the shape of the first."""
+    image = read_image(path)
+    if image.shape != shape:
+        raise UserError(
+            f"{path} is {_text(image.shape)} (height, width, channels), but {first} is "
+            f"{_text(shape)}: make all images alike, or have it done by naming what you want, as "
+            f"in {name}@{_text(shape)}."
+        )
+    return image
 
 
 def _parse(where: str) -> tuple[Path, tuple[int, int, int] | None]:
@@ -126,14 +117,13 @@ def _visible(folder: Path) -> list[Path]:
 
 def _classes(folder: Path) -> list[str]:
     inside = _visible(folder)
-    classes = [path.name for path in inside if path.is_dir()]
-    if not classes or len(classes) < len(inside):
-        stray = next((path.name for path in inside if not path.is_dir()), "nothing")
+    stray = [path.name for path in inside if not path.is_dir()]
+    if stray or not inside:
         raise UserError(
-            f"{folder} holds {stray}, but must hold a folder of images for each class and nothing "
-            "else."
+            f"{folder} holds {stray[0] if stray else 'nothing'}, but must hold a folder of images "
+            "for each class and nothing else."
         )
-    return classes
+    return [path.name for path in inside]
 
 
 def _files(folder: Path) -> list[Path]:
@@ -144,7 +134,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _fifths(files: Sequence[list[Path]]) -> tuple[list[list[Path]], list[list[Path]]]:
-    """The files of each class that training and test get."""
+    """The files of each class for training, and those for the test."""
     train, test = [], []
     for of_class in files:
         if len(of_class) < _TEST_EVERY // 2 + 1:
@@ -155,7 +145,7 @@ def _fifths(files: Sequence[list[Path]]) -> tuple[list[list[Path]], list[list[Pa
             )
         # Raw words, which NumPy promises to be the same in every version.
         words = np.random.PCG64(0).random_raw(len(of_class))
-        chosen = set(np.argsort(words, kind="stable")[_TEST_EVERY // 2 :: _TEST_EVERY].tolist())
+        chosen = np.argsort(words, kind="stable")[_TEST_EVERY // 2 :: _TEST_EVERY]
         train.append([path for i, path in enumerate(of_class) if i not in chosen])
-        test.append([path for i, path in enumerate(of_class) if i in chosen])
+        test.append([of_class[i] for i in sorted(chosen)])
     return train, test

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.dataset import Dataset, Split
-from train.data.formats import npy, zipped
+from train.data.formats import numpy_files
 from train.system.errors import UserError
 
 NAMES = (
@@ -29,18 +29,17 @@ def load(path: Path, *, name: str) -> Dataset:
     Raises:
         UserError: if the file is missing or damaged, or does not hold what it should.
     """
-    with zipped.archive(path) as archive:
-        there = [member.removesuffix(".npy") for member in archive.namelist()]
-    names = next((names for names in NAMES if set(names) <= set(there)), None)
+    present = [member.removesuffix(".npy") for member in numpy_files.members(path)]
+    names = next((names for names in NAMES if set(names) <= set(present)), None)
     if names is None:
         wanted = ", or ".join(", ".join(names) for names in NAMES)
         raise UserError(
-            f"{path} holds {', '.join(map(repr, sorted(there)[:8])) or 'nothing'}: save the arrays "
-            f"{wanted} with numpy.savez."
+            f"{path} holds {', '.join(map(repr, sorted(present)[:8])) or 'nothing'}: save the "
+            f"arrays {wanted} with numpy.savez."
         )
-    arrays = [_read(path, array) for array in names]
-    train = _split(path, names[:2], arrays[:2])
-    test = _split(path, names[2:], arrays[2:])
+    arrays = numpy_files.read_members(path, [f"{name}.npy" for name in names])
+    train = _split(path, names[:2], *arrays[:2])
+    test = _split(path, names[2:], *arrays[2:])
     if unknown := sorted(set(test.labels.tolist()) - set(train.labels.tolist())):
         raise UserError(
             f"{path} has test images of class {', '.join(map(str, unknown[:5]))}, of which it has "
@@ -55,13 +54,7 @@ def load(path: Path, *, name: str) -> Dataset:
     return Dataset(name, train, test, tuple(map(str, range(classes))))
 
 
-def _read(path: Path, array: str) -> np.ndarray:
-    with zipped.member(path, f"{array}.npy") as file:
-        return npy.read_from(file, f"{path}, {array},")
-
-
-def _split(path: Path, names: tuple[str, ...], arrays: list[np.ndarray]) -> Split:
-    images, labels = arrays
+def _split(path: Path, names: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> Split:
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise UserError(
             f"{path} holds {names[0]} as {images.dtype} {list(images.shape)}: save them as uint8, "

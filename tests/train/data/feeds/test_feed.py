@@ -13,13 +13,13 @@ from train.data.made.multi_mnist import PairSplit
 from train.system.errors import UserError
 
 
-@pytest.fixture(params=["stored", "made"])
+@pytest.fixture(scope="module", params=["stored", "made"])
 def split(request, split):
     """Stored examples, or pairs of them that are made."""
     return split if request.param == "stored" else PairSplit(split, versions=2, seed=7).first(23)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def mesh() -> Mesh:
     return Mesh(np.array(jax.devices()), ("data",))
 

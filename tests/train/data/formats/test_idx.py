@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from tests.train.data.small_files import idx_bytes
 from train.data.formats import idx
 from train.system.errors import UserError
 
@@ -28,8 +29,8 @@ def refused(path, match, ndim=3):
 
 @pytest.mark.parametrize("pack", [gzip.compress, bytes])
 @pytest.mark.parametrize("array", [IMAGES, IMAGES[0, 0]])
-def test_reads_what_was_written(path, to_idx, pack, array):
-    path.write_bytes(pack(to_idx(array)))
+def test_reads_what_was_written(path, pack, array):
+    path.write_bytes(pack(idx_bytes(array)))
     result = idx.read(path, ndim=array.ndim)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, array)
@@ -44,22 +45,22 @@ def test_a_folder_is_not_a_file(path):
     refused(path, "cannot be read")
 
 
-def test_every_truncation_of_the_gzip_stream(path, to_idx):
-    content = gzip.compress(to_idx(IMAGES))
+def test_every_truncation_of_the_gzip_stream(path):
+    content = gzip.compress(idx_bytes(IMAGES))
     for length in range(len(content)):
         path.write_bytes(content[:length])
         refused(path, "truncated|not an IDX file")
 
 
-def test_every_truncation_of_the_content(path, to_idx):
-    content = to_idx(IMAGES)
+def test_every_truncation_of_the_content(path):
+    content = idx_bytes(IMAGES)
     for length in range(len(content)):
         path.write_bytes(gzip.compress(content[:length]))
         refused(path, "truncated|not an IDX file")
 
 
-def test_corrupted_gzip(path, to_idx):
-    content = bytearray(gzip.compress(to_idx(IMAGES)))
+def test_corrupted_gzip(path):
+    content = bytearray(gzip.compress(idx_bytes(IMAGES)))
     content[-6] ^= 1  # in the checksum of the stream
     path.write_bytes(content)
     refused(path, "corrupted")
@@ -75,13 +76,13 @@ def test_other_element_type(path):
     refused(path, "type 0x0d", ndim=1)
 
 
-def test_labels_where_images_belong(path, to_idx):
-    path.write_bytes(gzip.compress(to_idx(IMAGES[0, 0])))
+def test_labels_where_images_belong(path):
+    path.write_bytes(gzip.compress(idx_bytes(IMAGES[0, 0])))
     refused(path, "has 1 dimensions, but 3 were expected")
 
 
-def test_trailing_bytes(path, to_idx):
-    path.write_bytes(gzip.compress(to_idx(IMAGES) + b"\0"))
+def test_trailing_bytes(path):
+    path.write_bytes(gzip.compress(idx_bytes(IMAGES) + b"\0"))
     refused(path, "goes on after the 60 bytes")
 
 
@@ -115,9 +116,9 @@ def test_a_header_that_promises_too_much_costs_no_memory(path, shape, message):
     flips=st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
     length=st.integers(0, 10_000),
 )
-def test_damage_is_refused_or_harmless(tmp_path_factory, to_idx, zipped, flips, length):
+def test_damage_is_refused_or_harmless(tmp_path_factory, zipped, flips, length):
     """Damage raises `UserError` and nothing else, or leaves an array of the size of the file."""
-    content = bytearray(gzip.compress(to_idx(IMAGES)) if zipped else to_idx(IMAGES))
+    content = bytearray(gzip.compress(idx_bytes(IMAGES)) if zipped else idx_bytes(IMAGES))
     for flip in flips:
         bit = flip % (8 * len(content))
         content[bit // 8] ^= 1 << bit % 8

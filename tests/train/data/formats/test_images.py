@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.formats.images import is_dark_on_light, read_image, read_image_as_it_is
+from train.data.formats.images import is_dark_on_light, read_image
 from train.system.errors import UserError
 
 
@@ -70,7 +70,7 @@ def test_inverting_swaps_dark_and_light(picture):
 )
 def test_an_image_as_it_is_has_its_own_size_and_colours(tmp_path, mode, channels):
     Image.new("RGB", (7, 5), "white").convert(mode).save(tmp_path / "x.png")
-    image = read_image_as_it_is(tmp_path / "x.png")
+    image = read_image(tmp_path / "x.png")
     assert (image.shape, image.dtype) == ((5, 7, channels), np.uint8)
     assert image.min() == 255
 

@@ -16,7 +16,7 @@ COUNTS = (5, 1, 9, 3, 7)  # of images in each class
 PINNED = "ff59960f31056200aed262fd9fc99372d9e63ae7ff6fdbb958003c674e4e7b64"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def digits() -> Split:
     """25 images of 6x5 in 5 classes, whose first pixel is their number and all others are ink."""
     rng = np.random.default_rng(0)
@@ -26,12 +26,12 @@ def digits() -> Split:
     return Split(images, labels)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pairs(digits) -> PairSplit:
     return PairSplit(digits, versions=400, seed=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batch(pairs):
     return pairs.gather(np.arange(len(pairs)))
 
@@ -56,7 +56,7 @@ def test_a_part_is_one_digit_by_itself_shifted_by_up_to_4_pixels(digits, batch):
         for axis in range(2):
             counts = np.bincount(at[:, axis], minlength=9)
             assert len(counts) == 9  # -4 to 4
-            np.testing.assert_allclose(counts / len(at), 1 / 9, atol=0.012)  # 4 deviations
+            assert np.abs(counts / len(at) - 1 / 9).max() < 0.012  # 4 deviations
 
 
 def test_the_image_is_the_sum_of_both_clipped(batch):
@@ -86,14 +86,14 @@ def test_the_boxes_of_both_digits_overlap_by_73_percent_as_their_shifts_say():
     """The paper says 80, which would be one digit that stays where it is: see the docstring."""
     boxes = np.zeros((20, 28, 28, 1), np.uint8)
     boxes[:, 4:24, 4:24] = 1
-    split = PairSplit(Split(boxes, np.arange(20, dtype=np.int32)), versions=1_000, seed=3)
+    split = PairSplit(Split(boxes, np.arange(20, dtype=np.int32)), versions=500, seed=3)
     parts = split.gather(np.arange(len(split))).parts
     overlap = parts.all(axis=1).sum(axis=(1, 2, 3)) / 400
     exact = np.mean([1 - abs(a - b) / 20 for a in range(-4, 5) for b in range(-4, 5)]) ** 2
-    assert exact == pytest.approx(0.7257, abs=1e-4)
-    assert overlap.mean() == pytest.approx(exact, abs=0.004)
+    assert round(exact, 2) == 0.73
+    assert abs(overlap.mean() - exact) < 0.004
     one_moves = np.mean([1 - abs(a) / 20 for a in range(-4, 5)]) ** 2
-    assert one_moves == pytest.approx(0.79, abs=0.005)
+    assert round(one_moves, 2) == 0.79
 
 
 def test_pairs_never_change():
@@ -134,7 +134,7 @@ def test_digits_of_one_class_make_no_pairs(digits):
 
 
 def test_mnist_itself(mnist_dir):
-    digits = MNIST.read(MNIST.find(mnist_dir))
+    digits = MNIST.load(MNIST.find(mnist_dir))
     made = multi_mnist.make(digits)
     assert (len(made.train), len(made.test)) == (60_000_000, 10_000_000)
     assert made.image_shape == (36, 36, 1)

@@ -36,7 +36,7 @@ def test_values_use_the_whole_byte():
 def test_the_split_is_stratified_and_a_fifth():
     dataset = digits.load()
     in_train, in_test = (np.bincount(s.labels, minlength=10) for s in (dataset.train, dataset.test))
-    np.testing.assert_allclose(in_test / (in_test + in_train), 0.2, atol=0.003)
+    assert np.abs(in_test / (in_test + in_train) - 0.2).max() < 0.003
 
 
 def test_the_split_is_this_rule():

@@ -11,60 +11,39 @@ from tests.train.data.small_files import (
     small_mnist_c,
     zip_bytes,
 )
-from train.data import catalog, load_dataset
-from train.data.sources import mnist_corrupted
+from train.data.catalog import SOURCES
+from train.data.sources.mnist_corrupted import CORRUPTIONS
 from train.system.errors import UserError
 
-NAME = "mnist_corrupted/fog"
+FOG, STRIPE = SOURCES["mnist_corrupted/fog"], SOURCES["mnist_corrupted/stripe"]
 
 
-def test_the_table_equals_the_one_in_tensorflow_datasets():
-    stock = tfds.builder_cls("mnist_corrupted")
-    (info,) = stock.url_infos.values()
-    archive = mnist_corrupted.ARCHIVE
-    assert set(stock.url_infos) == {archive.url}
-    assert (int(info.size), info.checksum, info.filename) == (
-        archive.fingerprint.size,
-        archive.fingerprint.sha256,
-        archive.name,
-    )
-    assert tuple(config.name for config in stock.BUILDER_CONFIGS) == mnist_corrupted.CORRUPTIONS
+def test_the_corruptions_are_those_of_tensorflow_datasets():
+    stock = tfds.builder_cls("mnist_corrupted").BUILDER_CONFIGS
+    assert tuple(config.name for config in stock) == CORRUPTIONS
 
 
-def test_one_corruption(monkeypatch, tmp_path):
-    monkeypatch.setitem(catalog.SOURCES, NAME, small_mnist_c(tmp_path, "fog"))
-    dataset = load_dataset(NAME, data_dir=tmp_path)
-    assert dataset.name == NAME
-    np.testing.assert_array_equal(dataset.train.images, random(12, 28, 28, 1, seed=12))
-    assert dataset.test.labels.tolist() == list(range(10))
-
-
-def test_the_unpacked_folder_is_as_good(monkeypatch, tmp_path):
-    monkeypatch.setitem(catalog.SOURCES, NAME, small_mnist_c(tmp_path / "packed", "fog"))
+def test_one_corruption_from_the_archive_and_what_is_unpacked_from_it(tmp_path):
+    source = small_mnist_c(tmp_path / "packed", FOG)
     for path, content in mnist_c_files("fog").items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    packed = load_dataset(NAME, data_dir=tmp_path / "packed")
-    unpacked = load_dataset(NAME, data_dir=tmp_path)
-    np.testing.assert_array_equal(packed.train.images, unpacked.train.images)
+    for folder in (tmp_path / "packed", tmp_path):
+        dataset = source.load(source.find(folder))
+        assert dataset.name == "mnist_corrupted/fog"
+        assert dataset.image_shape == source.image_shape
+        np.testing.assert_array_equal(dataset.train.images, random(12, 28, 28, 1, seed=12))
+        assert dataset.test.labels.tolist() == list(range(10))
 
 
 def test_a_corruption_that_the_archive_lacks(tmp_path):
-    source = small_mnist_c(tmp_path, "fog")
-    other = mnist_corrupted.MnistCorrupted("stripe", source.files)
+    small_mnist_c(tmp_path, FOG)
     with pytest.raises(UserError, match="lacks the file mnist_c/stripe/train_images.npy"):
-        other.read({"mnist_c.zip": tmp_path / "mnist_c.zip"})
+        STRIPE.load([tmp_path / "mnist_c.zip"])
 
 
 def test_labels_that_are_no_integers(tmp_path):
     files = mnist_c_files("fog") | {"mnist_c/fog/train_labels.npy": npy_bytes(np.zeros(12))}
     (tmp_path / "mnist_c.zip").write_bytes(zip_bytes(files))
     with pytest.raises(UserError, match="labels of float64"):
-        mnist_corrupted.MnistCorrupted("fog").read({"mnist_c.zip": tmp_path / "mnist_c.zip"})
-
-
-def test_an_unknown_corruption_lists_the_right_ones():
-    with pytest.raises(
-        UserError, match="choose mnist_corrupted/ and one of identity, .*, canny_edges"
-    ):
-        load_dataset("mnist_corrupted/frog")
+        FOG.load([tmp_path / "mnist_c.zip"])

@@ -2,25 +2,16 @@
 
 import numpy as np
 import pytest
-import tensorflow_datasets as tfds
 
-from tests.train.data.small_files import mat5_bytes, random, small_svhn
-from train.data import catalog, load_dataset
+from tests.train.data.small_files import mat_bytes, random, small_svhn
 from train.data.sources import svhn
 from train.system.errors import UserError
 
 
-def test_the_table_equals_the_one_in_tensorflow_datasets():
-    stock = tfds.builder_cls("svhn_cropped").url_infos
-    for file in svhn.FILES:
-        info = stock[file.url]
-        assert (int(info.size), info.checksum) == (file.fingerprint.size, file.fingerprint.sha256)
-
-
-def test_images_and_labels(monkeypatch, tmp_path):
-    monkeypatch.setitem(catalog.SOURCES, "svhn_cropped", small_svhn(tmp_path))
-    dataset = load_dataset("svhn_cropped", data_dir=tmp_path)
-    assert dataset.image_shape == (32, 32, 3)
+def test_images_and_labels(tmp_path):
+    source = small_svhn(tmp_path)
+    dataset = source.load(source.find(tmp_path))
+    assert dataset.image_shape == source.image_shape
     np.testing.assert_array_equal(dataset.train.images, random(12, 32, 32, 3, seed=12))
     assert dataset.train.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
     assert len(dataset.test) == 10
@@ -38,7 +29,7 @@ def test_images_and_labels(monkeypatch, tmp_path):
     ],
 )
 def test_what_is_no_svhn(tmp_path, x, y, message):
-    source = small_svhn(tmp_path)
-    (tmp_path / svhn.TRAIN).write_bytes(mat5_bytes({"X": x, "y": np.reshape(y, (-1, 1))}))
+    path = tmp_path / "train_32x32.mat"
+    path.write_bytes(mat_bytes({"X": x, "y": np.reshape(y, (-1, 1))}))
     with pytest.raises(UserError, match=message):
-        source.read({file.name: tmp_path / file.name for file in source.files})
+        svhn.SVHN.load([path, path])

@@ -37,9 +37,9 @@ def shortened(claim):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list_claims())
 def test_a_claim_runs_to_its_end(name, mnist_files, monkeypatch, tmp_path, capsys):
-    for viewpoints, source in smallnorb.SOURCES.items():
+    for source in smallnorb.SOURCES:
         small = small_smallnorb(mnist_files, source, side=96)
-        monkeypatch.setitem(catalog.SOURCES, viewpoints, small)
+        monkeypatch.setitem(catalog.SOURCES, source.name, small)
     monkeypatch.setattr(claims, "get_claim", lambda name: shortened(get_claim(name)))
     out = tmp_path / "out"
     options = ["--seeds", "1", "--data-dir", str(mnist_files), "--out", str(out)]

@@ -1,0 +1,47 @@
+"""MATLAB's own file format, version 5, read by SciPy.
+
+SciPy trusts what it reads: files of sets that publish checksums are verified before they come here.
+"""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from train.system.errors import UserError, first_line
+
+
+def read(path: Path, names: Sequence[str]) -> list[Any]:
+    """Reads variables of a file.
+
+    Args:
+        path: the file.
+        names: of the variables; others are skipped.
+
+    Returns:
+        The variables as `scipy.io.loadmat` gives them, in the order of the names.
+
+    Raises:
+        UserError: if SciPy is not installed, or the file is missing, damaged or not in this format,
+            or lacks one of the variables.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise UserError(
+            f"{path} is read with SciPy, which is not installed: install the project's `train` "
+            "extra."
+        ) from error
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities that SciPy copes with
+            variables = loadmat(file, variable_names=names)
+    # SciPy reports a damaged file in exceptions of any kind.
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read as a MATLAB file of version 5 ({first_line(error)}): get it "
+            "again from the data set's publisher."
+        ) from error
+    if missing := [name for name in names if name not in variables]:
+        raise UserError(f"{path} lacks the variable {missing[0]!r}: check that it is the file.")
+    return [variables[name] for name in names]

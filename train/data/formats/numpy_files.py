@@ -1,0 +1,96 @@
+"""NumPy's files, read by NumPy without pickle; what does not fit in memory is refused unread."""
+
+import contextlib
+import math
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+from numpy.lib import format as npy
+
+from train.system.errors import UserError, first_line
+from train.system.machine import physical_bytes
+
+
+def members(path: Path) -> list[str]:
+    """Names of the files in a zip archive, such as an `.npz` file.
+
+    Raises:
+        UserError: if it is missing, unreadable or damaged.
+    """
+    with _refused_if_damaged(path), zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def read_members(path: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Reads arrays from a zip archive, such as an `.npz` file.
+
+    Args:
+        path: the archive.
+        names: of the `.npy` files in it.
+
+    Raises:
+        UserError: if it is missing, unreadable or damaged or lacks one of the files, if they are no
+            arrays or hold objects, or if they do not fit in the memory of this machine.
+    """
+    with _refused_if_damaged(path), zipfile.ZipFile(path) as archive:
+        if missing := [name for name in names if name not in archive.namelist()]:
+            raise UserError(f"{path} lacks the file {missing[0]}: get it again, or write it anew.")
+        arrays: list[np.ndarray] = []
+        for name in names:
+            with archive.open(name) as file:
+                used = sum(array.nbytes for array in arrays)
+                arrays.append(_read(cast(BinaryIO, file), f"{path}, {name},", used))
+        return arrays
+
+
+def read(path: Path) -> np.ndarray:
+    """Reads an `.npy` file.
+
+    Raises:
+        UserError: see `read_members`.
+    """
+    with _refused_if_damaged(path), path.open("rb") as file:
+        return _read(file, str(path), 0)
+
+
+def _read(file: BinaryIO, name: str, used: int) -> np.ndarray:
+    """Reads an array, after which the file must end; `used` bytes of the memory are taken."""
+    # Versions 2 and 3 differ in the encoding of the names of fields alone.
+    is_first = npy.read_magic(file) == (1, 0)
+    read_header = npy.read_array_header_1_0 if is_first else npy.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise UserError(f"{name} holds objects, not numbers: save the array anew, as integers.")
+    promised = math.prod(shape) * dtype.itemsize
+    if promised > physical_bytes() - used:
+        raise UserError(
+            f"{name} promises {promised:,} bytes for the shape {list(shape)}, more than the memory "
+            "of this machine has room for: save fewer or smaller images."
+        )
+    file.seek(0)
+    array = np.load(file, allow_pickle=False)
+    if file.read(1):
+        raise UserError(f"{name} goes on after its array of {promised} bytes: write it anew.")
+    return array
+
+
+@contextlib.contextmanager
+def _refused_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities that NumPy copes with
+            yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}.") from error
+    # zipfile, the decompressors and NumPy report damage in exceptions of many kinds.
+    except Exception as error:
+        raise UserError(
+            f"{path} cannot be read as NumPy's arrays ({first_line(error)}): get it again, or "
+            "write it anew with numpy.savez."
+        ) from error

@@ -1,0 +1,111 @@
+"""Data sets as their publishers give them out: the files, how to know them, what is in them."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from train.data.dataset import Dataset, Split
+from train.system.errors import UserError
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A file as its publisher gives it out.
+
+    Attributes:
+        name: its name.
+        url: where it is published.
+        content: what it holds, such as "the training images of smallNORB".
+        size: in bytes.
+        sha256: its checksum, hexadecimal.
+        unpacked: name of the file or folder that it unpacks to; None where it is not packed.
+    """
+
+    name: str
+    url: str
+    content: str
+    size: int
+    sha256: str
+    unpacked: str | None = None
+
+    def find(self, folder: Path) -> Path:
+        """Finds the file in a folder and verifies it, or finds what was unpacked from it.
+
+        No checksums of unpacked files are published: whoever reads them checks that they are whole.
+
+        Raises:
+            UserError: if neither is there, or the file cannot be read or is another one.
+        """
+        path = folder / self.name
+        if self.unpacked and not path.exists() and (folder / self.unpacked).exists():
+            return folder / self.unpacked
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = path.stat().st_size
+        except FileNotFoundError as error:
+            unpacked = f", or {self.unpacked}, unpacked from it" if self.unpacked else ""
+            raise UserError(
+                f"{path} does not exist: the data folder must hold {self.content} there "
+                f"({self.size} bytes), as published at {self.url}{unpacked}."
+            ) from error
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}): it should be {self.content}, a file of "
+                f"{self.size} bytes; check its permissions."
+            ) from error
+        if (size, sha256) != (self.size, self.sha256):
+            raise UserError(
+                f"{path} is not the official file: it has {size} bytes and SHA-256 {sha256}, "
+                f"expected {self.size} bytes and {self.sha256}; get it again from {self.url}."
+            )
+        return path
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set that is read from its publisher's files, and what is known of it without them.
+
+    Attributes:
+        name: what `load_dataset` calls it.
+        files: the official files.
+        read: reads the training and the test split; its arguments are the paths of `files`, or of
+            what was unpacked from them. It raises UserError for a file that is not sound.
+        image_shape: `(height, width, channels)` of the images.
+        class_names: one readable name per class.
+        licence: as the publisher states it.
+        tfds: what tensorflow-datasets calls the set, where that is another name.
+        is_prepared: whether tensorflow-datasets' cache keeps the examples in the form of stock
+            tensorflow-datasets, and not the official files.
+    """
+
+    name: str
+    files: tuple[OfficialFile, ...]
+    read: Callable[..., tuple[Split, Split]]
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    licence: str = "not stated"
+    tfds: str | None = None
+    is_prepared: bool = False
+
+    @property
+    def tfds_name(self) -> str:
+        """What tensorflow-datasets calls it; sets of the same name have the same files."""
+        return self.tfds or self.name
+
+    def find(self, folder: str | Path) -> list[Path]:
+        """Finds the official files in a folder; see `OfficialFile.find`."""
+        return [file.find(Path(folder)) for file in self.files]
+
+    def load(self, paths: Sequence[str | Path]) -> Dataset:
+        """Reads the set.
+
+        Args:
+            paths: where each of `files`, or what was unpacked from it, is.
+
+        Raises:
+            UserError: if a file is damaged, or they do not fit each other.
+        """
+        train, test = self.read(*map(Path, paths))
+        return Dataset(self.name, train, test, self.class_names)
