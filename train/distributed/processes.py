@@ -176,9 +176,8 @@ def as_global(tree: Any) -> Any:
     """
     if not are_several():
         return tree
-    return multihost_utils.host_local_array_to_global_array(
-        tree, _device_of_each(), PartitionSpec()
-    )
+    own = jax.device_put(tree, jax.local_devices()[0])
+    return multihost_utils.host_local_array_to_global_array(own, _device_of_each(), PartitionSpec())
 
 
 def to_local(tree: Any, like: Any) -> Any:

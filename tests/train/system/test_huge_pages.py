@@ -88,6 +88,7 @@ def test_both_programs_restart_before_anything_else(machine, monkeypatch, progra
         raise InterruptedError(call[1])
 
     monkeypatch.setattr("os.execv", restart)
+    monkeypatch.delitem(sys.modules, f"{program}.__main__", raising=False)
     monkeypatch.setattr(sys, "orig_argv", ["python", "-m", program, "no-such-command"])
     with pytest.raises(InterruptedError, match=f"'-m', '{program}', 'no-such-command'"):
         runpy.run_module(program, run_name="__main__")
