@@ -2,16 +2,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tolerance import BASE, assert_close, limits
+from parity.check.tolerance import MACHINE_EPSILONS, limit
+from tests.tolerance import assert_close, limits
 
 
-@pytest.mark.parametrize("dtype", BASE)
+@pytest.mark.parametrize("dtype", MACHINE_EPSILONS)
 def test_base_is_eight_machine_epsilons(dtype):
     assert limits(dtype) == 8 * float(jnp.finfo(dtype).eps)
 
 
 def test_limit_grows_with_the_square_root_of_the_reduction_length():
     assert limits(jnp.float32, 400) == 20 * limits(jnp.float32)
+
+
+def test_limits_of_parity_grow_with_the_reduction_up_to_a_ceiling():
+    epsilon = np.finfo("float64").eps
+    assert limit("forward", "float64") == 4 * epsilon
+    assert limit("gradient", "float64", 100) == 160 * epsilon
+    assert limit("forward", "float32", 20736) == 2e-6
+    assert limit("gradient", "float32", 20736) == 2e-5
+    assert limit("forward", "float64", 10**12) == 1e-12
+    assert limit("training", "float32") == 2e-5
+    assert limit("training", "float64") == 1e-9
 
 
 def test_limits_rejects_what_the_table_does_not_hold():
@@ -21,7 +33,7 @@ def test_limits_rejects_what_the_table_does_not_hold():
         limits(jnp.float32, 0)
 
 
-@pytest.mark.parametrize("dtype", BASE)
+@pytest.mark.parametrize("dtype", MACHINE_EPSILONS)
 def test_the_limit_separates_close_from_not_close(dtype):
     expected = np.array([1.0, -4.0, 0.0])
     limit = 4 * limits(dtype, 9)

@@ -1,23 +1,10 @@
-"""How far two computations of the same numbers may differ: one table, for every test.
-
-The bound follows from the arithmetic. One operation rounds by at most half a machine epsilon; a sum
-of n terms gathers n such errors, which grow like sqrt(n) because their signs vary. Eight epsilons
-leave room for the few operations before and after the longest sum. A test that misses its bound
-has found a defect, or names the wrong reduction length; the table is not a knob.
-"""
-
-import math
+"""Arrays that agree, by the table of `parity.check.tolerance`."""
 
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
-EPSILONS = 8
-BASE = {
-    "float64": EPSILONS * 2.0**-52,  # 1.8e-15
-    "float32": EPSILONS * 2.0**-23,  # 9.5e-7
-    "bfloat16": EPSILONS * 2.0**-7,  # 6.2e-2
-}
+from parity.check import tolerance
 
 
 def limits(dtype: DTypeLike, reduction_length: int = 1) -> float:
@@ -27,12 +14,7 @@ def limits(dtype: DTypeLike, reduction_length: int = 1) -> float:
         dtype: the coarsest dtype in which either was computed.
         reduction_length: how many terms the longest sum on the way has.
     """
-    name = jnp.dtype(dtype).name
-    if name not in BASE:
-        raise ValueError(f"no tolerance for {name}: the table has {', '.join(BASE)}")
-    if reduction_length < 1:
-        raise ValueError(f"a sum has at least one term, not reduction_length={reduction_length}")
-    return BASE[name] * math.sqrt(reduction_length)
+    return tolerance.limit("test", jnp.dtype(dtype).name, reduction_length)
 
 
 def assert_close(actual, expected, *, dtype=None, reduction_length: int = 1) -> None:

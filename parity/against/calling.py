@@ -1,4 +1,4 @@
-"""A PyTorch module that somebody else wrote: loading it, calling it, finding the capsules in it."""
+"""A PyTorch module that somebody else wrote: loads it, calls it, and finds the capsules in it."""
 
 import dataclasses
 import importlib.util
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -25,14 +26,11 @@ What = Literal["lengths", "poses"]
 _CONVOLUTIONS = (torch.conv2d, functional.conv2d)
 
 
-# --- Loading
-
-
-def load_module(spec: str) -> torch.nn.Module:
+def load_module(spec: str) -> nn.Module:
     """Makes a module of a class, or with a function, of a Python file; its code is run.
 
     Args:
-        spec: `FILE.py:NAME`; what has the name is called without arguments.
+        spec: `FILE.py:NAME`; the class or the function is called without arguments.
 
     Raises:
         UserError: the file or the name is missing, running it fails, or no module comes out.
@@ -44,12 +42,18 @@ def load_module(spec: str) -> torch.nn.Module:
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
     module = _run(path)
-    try:
-        made = getattr(module, name)
-    except AttributeError as error:
-        there = ", ".join(_classes(module)) or "no module class"
-        raise UserError(f"{path} has no {name}; there is {there}.") from error
-    if isinstance(made, torch.nn.Module):
+    made = getattr(module, name, None)
+    if made is None:
+        classes = [
+            name
+            for name, value in vars(module).items()
+            if isinstance(value, type)
+            and issubclass(value, nn.Module)
+            and value.__module__ == module.__name__
+        ]
+        there = ", ".join(classes) or "no module class"
+        raise UserError(f"{path} has no {name}; there is {there}.")
+    if isinstance(made, nn.Module):
         return made
     if not callable(made):
         raise UserError(f"{spec} is a {type(made).__name__}, but must be a class or a function.")
@@ -60,13 +64,13 @@ def load_module(spec: str) -> torch.nn.Module:
             f"{spec} cannot be made without arguments ({_reason(error)}): name a function that "
             "returns the module."
         ) from error
-    if not isinstance(made, torch.nn.Module):
+    if not isinstance(made, nn.Module):
         raise UserError(f"{spec} makes a {type(made).__name__}, but must make a torch.nn.Module.")
     return made
 
 
 def load_weights(
-    module: torch.nn.Module, state: State, *, spec: str, path: Path, dtype: DtypeName
+    module: nn.Module, state: State, *, spec: str, path: Path, dtype: DtypeName
 ) -> None:
     """Gives a module a state dict, all of it, and sets it to evaluation in a dtype.
 
@@ -81,19 +85,16 @@ def load_weights(
         UserError: a tensor is missing, left over, or of another shape.
     """
     module.to(dtype=getattr(torch, dtype)).eval()
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    problems = [
-        f"{what}: {', '.join(sorted(names))}"
-        for what, names in (
-            ("missing", expected.keys() - state.keys()),
-            ("not in the module", state.keys() - expected.keys()),
-        )
-        if names
-    ]
+    expected = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+    kinds = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "not in the module": sorted(state.keys() - expected.keys()),
+    }
+    problems = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
     problems += [
-        f"{name} is {list(state[name].shape)}, expected {list(shape)}"
+        f"{name} is {list(state[name].shape)}, expected {shape}"
         for name, shape in expected.items()
-        if name in state and tuple(state[name].shape) != shape
+        if name in state and list(state[name].shape) != shape
     ]
     if problems:
         raise UserError(f"{path} does not fit {spec}: {'; '.join(problems)}.")
@@ -121,26 +122,13 @@ def _run(path: Path) -> Any:
     return module
 
 
-def _classes(module: Any) -> list[str]:
-    return [
-        name
-        for name, value in vars(module).items()
-        if isinstance(value, type)
-        and issubclass(value, torch.nn.Module)
-        and value.__module__ == module.__name__
-    ]
-
-
-# --- Calling
-
-
 @dataclass(frozen=True, eq=False)
 class Call:
     """A call of a module that came through.
 
     Attributes:
-        images: what it was given and can be differentiated by, `[B, H, W, C]`.
-        how: the images' layout, and what else it was given, in words.
+        images: the images that can be differentiated by, `[B, H, W, C]`.
+        how: the images' layout and the other arguments, in words.
         outputs: the tensors that it returned, by index or key, with dots where they are nested;
             a single tensor is called `""`.
         convolutions: kernel `[out, in, y, x]` and strides of each 2-D convolution, in order.
@@ -151,17 +139,22 @@ class Call:
     outputs: Mapping[str, torch.Tensor]
     convolutions: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        height, width, channels = self.images.shape[1:]
+        return int(height), int(width), int(channels)
+
 
 def calls(
-    module: torch.nn.Module,
+    module: nn.Module,
     images: np.ndarray,
     labels: np.ndarray,
-    *,
     num_classes: int,
     layout: InputLayout | None,
     failures: list[str],
 ) -> Iterator[Call]:
-    """Calls a module in every way that may be meant, and yields what comes through.
+    """Calls a module in every way that may be meant, and yields the calls that come through.
 
     Args:
         module: takes `(images)` or `(images, labels)`, labels as integers or one-hot.
@@ -178,25 +171,22 @@ def calls(
     further = {"": (), " and labels": (truth,), " and one-hot labels": (one_hot,)}
     for name, (what, arguments) in itertools.product(layouts, further.items()):
         seen = torch.from_numpy(images.copy()).requires_grad_()
+        laid_out = seen.flatten(1) if name == "flat" else seen
+        if name == "nchw":
+            laid_out = seen.permute(0, 3, 1, 2).contiguous()
         how = f"{name.upper()} images{what}"
         try:
-            with warnings.catch_warnings(), _Convolutions() as watched:
+            with warnings.catch_warnings(), _Convolutions() as convolutions:
                 warnings.simplefilter("ignore")  # theirs, not ours
-                returned = module(_laid_out(seen, name), *arguments)
+                returned = module(laid_out, *arguments)
         except Exception as error:  # whatever their code raises
-            failures.append(f"{how} {list(_laid_out(seen, name).shape)}: {_reason(error)}")
+            failures.append(f"{how} {list(laid_out.shape)}: {_reason(error)}")
             continue
-        yield Call(seen, how, dict(_tensors(returned)), tuple(watched.seen))
-
-
-def _laid_out(images: torch.Tensor, layout: InputLayout) -> torch.Tensor:
-    if layout == "nchw":
-        return images.permute(0, 3, 1, 2).contiguous()
-    return images.flatten(1) if layout == "flat" else images
+        yield Call(seen, how, dict(_tensors(returned)), tuple(convolutions.seen))
 
 
 class _Convolutions(TorchFunctionMode):
-    """Notes the kernels and strides of convolutions: no tensor of a state dict tells strides."""
+    """Notes the kernels and strides of convolutions: no tensor of a state dict has strides."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,9 +218,6 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from _tensors(item, f"{name}.{key}" if name else str(key))
 
 
-# --- Finding the capsules
-
-
 @dataclass(frozen=True)
 class View:
     """How a tensor holds capsules.
@@ -240,7 +227,7 @@ class View:
         what: `"lengths"` `[B, J]` or `"poses"` `[B, J, D]`.
         order: of the tensor's axes, units left out, which axis of those each is.
         sizes: those of `[B, J]` or `[B, J, D]`.
-        certain: whether sizes alone tell the order.
+        certain: whether sizes alone decide the order.
     """
 
     name: str
@@ -268,14 +255,10 @@ def view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> Vie
     shape = [size for size in tensor.shape if size != 1]
     choices: tuple[tuple[What, tuple[int, ...]], ...] = (("lengths", sizes[:2]), ("poses", sizes))
     for what, wanted in choices:
-        orders = [
-            order
-            for order in itertools.permutations(range(len(wanted)))
-            if [wanted[axis] for axis in order if wanted[axis] != 1] == shape
-        ]
-        if orders:
-            distinct = [size for size in wanted if size != 1]
-            return View(name, what, orders[0], wanted, len(set(distinct)) == len(distinct))
+        for order in itertools.permutations(range(len(wanted))):
+            if [wanted[axis] for axis in order if wanted[axis] != 1] == shape:
+                distinct = [size for size in wanted if size != 1]
+                return View(name, what, order, wanted, len(set(distinct)) == len(distinct))
     return None
 
 
@@ -307,9 +290,10 @@ def find_capsules(
     batch, classes, dim = sizes
     shapes = f"capsule lengths {[batch, classes]} or poses {[batch, classes, dim]}"
     if not views:
-        which = "no output of the module" if wanted is None else f"the output {wanted!r}"
-        has = "has" if wanted is None else "has not"
-        raise UserError(f"{which} {has} the shape of {shapes}; there is {there}.")
+        which = (
+            "no output of the module has" if wanted is None else f"the output {wanted!r} has not"
+        )
+        raise UserError(f"{which} the shape of {shapes}; there is {there}.")
     names = ", ".join(f"{view.name} {list(outputs[view.name].shape)}" for view in views)
     raise UserError(
         f"more than one output of the module has the shape of {shapes}: choose with --output one "

@@ -1,9 +1,7 @@
 """`python -m parity check --against`: capsjax beside a PyTorch module that somebody else wrote."""
 
-import argparse
 import contextlib
 import functools
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,58 +15,32 @@ import torch
 from flax import nnx
 
 from parity.against import SIDES, InputLayout
-from parity.against.calling import (
-    Call,
-    View,
-    What,
-    calls,
-    find_capsules,
-    load_module,
-    load_weights,
-)
+from parity.against.calling import Call, View, What, calls, find_capsules, load_module, load_weights
 from parity.against.diagnosis import Diagnosis, Target, diagnose
-from parity.check import tolerance, weights
+from parity.check import tolerance
 from parity.check.arithmetic import exact
-from parity.check.cases import reduction_lengths
-from parity.check.comparison import Error, error_between
+from parity.check.batch import reduction_lengths
+from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_between
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import DtypeName, Pair
-from parity.layouts import Match, get_layout, match
-from parity.layouts.importing import AUTO, Images, configure, recognise
+from parity.layouts import Match, weights
+from parity.layouts.importing import AUTO, configure, match_state
 from parity.layouts.state_files import State, read_state
 from train.config.fit_config import FitConfig
 from train.data import Split
 from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.system.errors import UserError
+from train.system.files import finite_or_none
+from train.system.tables import aligned
 
 BATCHES = (7, 11, 13, 17)
 """Images; the first number that is neither the number of classes nor a dimension."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """One comparison.
-
-    Attributes:
-        stage: `lengths`, `poses` or `gradient of the images`.
-        error: how far the module is from capsjax, by its own largest value.
-        limit: the largest relative error that is accepted.
-    """
-
-    stage: str
-    error: Error
-    limit: float
-
-    @property
-    def held(self) -> bool:
-        """Whether the error is within the limit."""
-        return self.error.relative <= self.limit
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What a comparison with a module found.
+    """The comparison of a module with capsjax.
 
     Attributes:
         module: where it is from.
@@ -76,8 +48,8 @@ class Outcome:
         dtype: of the computation.
         image_shape: `(height, width, channels)`.
         call: how the module was called, in words.
-        output: name and shape of what it returned and was compared, in words.
-        rows: the comparisons.
+        output: name and shape of the compared output, in words.
+        comparisons: of lengths or poses and, if there is one, of the gradient of the images.
         notes: what else is to be known.
         diagnosis: why the numbers differ; None where they agree.
     """
@@ -88,44 +60,14 @@ class Outcome:
     image_shape: tuple[int, int, int]
     call: str
     output: str
-    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     diagnosis: Diagnosis | None
 
     @property
     def passed(self) -> bool:
         """Whether every error is within its limit."""
-        return all(row.held for row in self.rows)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Compares, prints what was found, writes `--json`; returns 0 if it agrees, 1 if not.
-
-    Raises:
-        UserError: on bad input.
-    """
-    if options.weights is None:
-        raise UserError("--against needs the module's weights: give --weights FILE.")
-    if options.report is not None:
-        raise UserError("--report is not made with --against: take --json.")
-    outcome = compare_module(
-        options.against,
-        options.weights,
-        layout=options.layout or AUTO,
-        output=options.output,
-        input_layout=options.input,
-        image_size=options.image_shape,
-        x64=options.x64,
-        data_dir=options.data_dir,
-        seed=options.seed,
-    )
-    print(text(outcome))
-    if options.json is not None:
-        try:
-            options.json.write_text(json.dumps(as_json(outcome), indent=2) + "\n")
-        except OSError as error:
-            raise UserError(f"{options.json} cannot be written ({error.strerror}).") from error
-    return 0 if outcome.passed else 1
+        return all(comparison.held for comparison in self.comparisons)
 
 
 def compare_module(
@@ -161,8 +103,8 @@ def compare_module(
     """
     dtype: DtypeName = "float64" if x64 else "float32"
     state = read_state(path)
-    table = recognise(path, state) if layout == AUTO else get_layout(layout)
-    found = match(table, {name: tensor.shape for name, tensor in state.items()})
+    found = match_state(path, state, layout)
+    table = found.layout
     if not found.fits:
         problems = "; ".join(found.problems())
         raise UserError(f"{path} does not fit the layout {table.name}: {problems}.")
@@ -175,11 +117,9 @@ def compare_module(
         )
     module = load_module(spec)
     load_weights(module, state, spec=spec, path=path, dtype=dtype)
-    _, split = load_images(data_dir)
-    order = np.random.default_rng(seed).permutation(len(split))
-    split = Split(split.images[order], split.labels[order])
+    _, split = load_images(data_dir, seed)
     with exact(x64=x64), _torch_default(dtype):
-        call, view, images = _call(
+        call, view = _call(
             module,
             found,
             split,
@@ -190,28 +130,25 @@ def compare_module(
             image_size=image_size,
         )
         pair = _pair(module, call, found, state, path, dtype)
-        return _compare(pair, call, view, images, spec=spec, table=table.name, seed=seed)
+        return _compare(pair, call, view, spec=spec, layout=table.name, seed=seed)
 
 
 def text(outcome: Outcome) -> str:
     """The outcome as a person reads it: a table, notes, and the verdict."""
+    rows: list[tuple[str, ...]] = [("stage", "shape", "absolute", "relative", "limit", "verdict")]
+    for row in outcome.comparisons:
+        shape = "x".join(map(str, row.error.shape))
+        numbers = (f"{x:.1e}" for x in (row.error.absolute, row.error.relative, row.limit))
+        rows.append((row.stage.name, shape, *numbers, "ok" if row.held else "DIFFERS"))
+    notes = [f"{row.stage.name}: {row.error.note}" for row in outcome.comparisons if row.error.note]
     lines = [
         f"{outcome.module} as the layout {outcome.layout}, {outcome.dtype}, given {outcome.call}; "
         f"compared: {outcome.output}",
         "",
+        aligned(rows),
+        "",
+        *(f"note: {note}" for note in (*notes, *outcome.notes)),
     ]
-    table: list[tuple[str, ...]] = [("stage", "shape", "absolute", "relative", "limit", "verdict")]
-    for row in outcome.rows:
-        shape = "x".join(map(str, row.error.shape))
-        numbers = (f"{x:.1e}" for x in (row.error.absolute, row.error.relative, row.limit))
-        table.append((row.stage, shape, *numbers, "ok" if row.held else "DIFFERS"))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
-        lines.append("  ".join(padded).rstrip())
-    lines.append("")
-    lines += [f"note: {row.stage}: {row.error.note}" for row in outcome.rows if row.error.note]
-    lines += [f"note: {note}" for note in outcome.notes]
     if outcome.diagnosis is not None:
         lines.append(f"diagnosis: {outcome.diagnosis.sentence()}.")
     lines.append(
@@ -235,14 +172,14 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "output": outcome.output,
         "stages": [
             {
-                "stage": row.stage,
+                "stage": row.stage.name,
                 "shape": list(row.error.shape),
-                "absolute": _finite(row.error.absolute),
-                "relative": _finite(row.error.relative),
+                "absolute": finite_or_none(row.error.absolute),
+                "relative": finite_or_none(row.error.relative),
                 "limit": row.limit,
                 "held": row.held,
             }
-            for row in outcome.rows
+            for row in outcome.comparisons
         ],
         "notes": list(outcome.notes),
         "diagnosis": diagnosis
@@ -252,8 +189,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "agreeing": [
                 {
                     "switches": [switch.name for switch in finding.switches],
-                    "forward": _finite(finding.forward),
-                    "gradient": None if finding.gradient is None else _finite(finding.gradient),
+                    "forward": finite_or_none(finding.forward),
+                    "gradient": finding.gradient and finite_or_none(finding.gradient),
                 }
                 for finding in diagnosis.agreeing
             ],
@@ -277,56 +214,6 @@ def _is_sound(tensor: np.ndarray) -> bool:
     return is_float and bool(np.isfinite(tensor.astype(np.float64)).all())
 
 
-# --- The module
-
-
-def _call(
-    module: torch.nn.Module,
-    found: Match,
-    split: Split,
-    *,
-    spec: str,
-    dtype: DtypeName,
-    output: str | None,
-    input_layout: InputLayout | None,
-    image_size: tuple[int, int] | None,
-) -> tuple[Call, View, np.ndarray]:
-    """Calls a module with images of every size and layout that it may want.
-
-    Returns:
-        The first call whose output holds capsules; how; and the images, `[B, H, W, C]`.
-
-    Raises:
-        UserError: there is none.
-    """
-    classes, dim = found.sizes["j"], found.sizes["d"]
-    batch = next(size for size in BATCHES if size not in (classes, dim))
-    config = found.layout.config()
-    failures: list[str] = []
-    misfit: UserError | None = None
-    for height, width in [image_size] if image_size else _image_sizes(found):
-        cut = cut_to_size(split, (height, width, found.sizes["c"]))
-        images = cut.images[:batch].astype(np.float64) / 255
-        images = ((images - config.data.input_mean) / config.data.input_std).astype(dtype)
-        # Digits that are no class of the module's are shown under the label of one.
-        labels = cut.labels[:batch] % classes
-        for call in calls(
-            module, images, labels, num_classes=classes, layout=input_layout, failures=failures
-        ):
-            try:
-                view = find_capsules(call.outputs, output, (batch, classes, dim))
-            except UserError as error:
-                misfit = misfit or error
-                continue
-            return call, view, images
-    if misfit is not None:
-        raise misfit
-    shown = "; ".join(failures[:3]) + ("; ..." if len(failures) > 3 else "")
-    raise UserError(
-        f"{spec} cannot be called ({shown}): --input and --image-shape say what it is to be given."
-    )
-
-
 def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:
     """Heights and widths that the images may have, the likely ones first."""
     if found.pixels is None:
@@ -340,31 +227,65 @@ def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:
     yield from sorted(fitting, key=lambda pair: (abs(math.log(pair[0] / pair[1])), -pair[0]))
 
 
-# --- capsjax
+def _call(
+    module: torch.nn.Module,
+    found: Match,
+    split: Split,
+    *,
+    spec: str,
+    dtype: DtypeName,
+    output: str | None,
+    input_layout: InputLayout | None,
+    image_size: tuple[int, int] | None,
+) -> tuple[Call, View]:
+    """Calls a module with images of every size and layout that it may want.
+
+    Returns:
+        The first call whose output holds capsules, and how.
+
+    Raises:
+        UserError: there is none.
+    """
+    classes, dim = found.sizes["j"], found.sizes["d"]
+    batch = next(size for size in BATCHES if size not in (classes, dim))
+    data = found.layout.config().data
+    failures: list[str] = []
+    misfit: UserError | None = None
+    for height, width in [image_size] if image_size else _image_sizes(found):
+        cut = cut_to_size(split, (height, width, found.sizes["c"]))
+        unit = cut.images[:batch].astype(np.float64) / 255
+        images = ((unit - data.input_mean) / data.input_std).astype(dtype)
+        # Digits that are no class of the module's are shown under the label of one.
+        labels = cut.labels[:batch] % classes
+        for call in calls(module, images, labels, classes, input_layout, failures):
+            try:
+                return call, find_capsules(call.outputs, output, (batch, classes, dim))
+            except UserError as error:
+                misfit = misfit or error
+    if misfit is not None:
+        raise misfit
+    shown = "; ".join(failures[:3]) + ("; ..." if len(failures) > 3 else "")
+    raise UserError(
+        f"{spec} cannot be called ({shown}): --input and --image-shape say what it is to be given."
+    )
 
 
 def _pair(
-    module: torch.nn.Module,
-    call: Call,
-    found: Match,
-    state: State,
-    path: Path,
-    dtype: DtypeName,
+    module: torch.nn.Module, call: Call, found: Match, state: State, path: Path, dtype: DtypeName
 ) -> Pair:
     """The module beside a capsjax network with its weights, and with the strides of the call.
 
     Raises:
         UserError: the weights are of another network.
     """
-    images = Images(_shape(call), tuple(map(str, range(found.sizes["j"]))))
 
     def change(config: FitConfig) -> FitConfig:
         options = {**config.model.options, **_strides(call, found)}
         return config.changed(model_options=options, dtype=dtype, param_dtype=dtype)
 
-    config = configure(found, "digits", images, change)
-    classes = len(images.class_names)
-    model = nnx.eval_shape(lambda: build_model(config, images.shape, classes))
+    classes = found.sizes["j"]
+    config = configure(found, "digits", call.image_shape, classes, change)
+    model = nnx.eval_shape(lambda: build_model(config, call.image_shape, classes))
     try:
         weights.load(model, found.to_capsjax(state))
     except ValueError as error:
@@ -374,8 +295,8 @@ def _pair(
         )
         raise UserError(
             f"{path} does not fit capsjax's network for images of "
-            f"{'x'.join(map(str, images.shape))} with {options}: {error}; --image-shape and, in a "
-            "layout of your own, model_options say otherwise."
+            f"{'x'.join(map(str, call.image_shape))} with {options}: {error}; --image-shape and, "
+            "in a layout of your own, model_options say otherwise."
         ) from error
     return Pair(module, model, Objective.of(config), found.to_capsjax)
 
@@ -398,18 +319,9 @@ def _strides(call: Call, found: Match) -> dict[str, int]:
     return seen
 
 
-def _shape(call: Call) -> tuple[int, int, int]:
-    height, width, channels = call.images.shape[1:]
-    return int(height), int(width), int(channels)
-
-
-# --- Both
-
-
-def _compare(
-    pair: Pair, call: Call, view: View, images: np.ndarray, *, spec: str, table: str, seed: int
-) -> Outcome:
+def _compare(pair: Pair, call: Call, view: View, *, spec: str, layout: str, seed: int) -> Outcome:
     """Compares the output and the gradient, and diagnoses a difference."""
+    images = call.images.detach().numpy()
     notes = []
     if not view.certain:
         sizes = "x".join(map(str, view.sizes))
@@ -430,21 +342,25 @@ def _compare(
         tolerance.limit("forward", dtype, lengths.routed),
         tolerance.limit("gradient", dtype, lengths.gradient),
     )
-    actual, actual_gradient = _capsjax(pair.model, images, target)
-    rows = [Row(view.what, error_between(actual, output), target.forward_limit)]
+    ours, our_gradient = _capsjax(pair.model, images, target)
+    stage, error = Stage(FORWARD, view.what), error_between(ours, output)
+    comparisons = [Comparison(stage, error, target.forward_limit)]
     if gradient is not None:
-        error = error_between(actual_gradient, gradient)
-        rows.append(Row("gradient of the images", error, target.gradient_limit))
-    agrees = all(row.held for row in rows)
-    name = view.name or "its output"
+        stage, error = (
+            Stage(GRADIENT, "gradient of the images"),
+            error_between(our_gradient, gradient),
+        )
+        comparisons.append(Comparison(stage, error, target.gradient_limit))
+    agrees = all(comparison.held for comparison in comparisons)
+    shape = "x".join(map(str, call.image_shape))
     return Outcome(
         spec,
-        table,
+        layout,
         dtype,
-        _shape(call),
-        f"{len(images)} {call.how} of {'x'.join(map(str, _shape(call)))}",
-        f"{name} {list(call.outputs[view.name].shape)} as {view.what}",
-        tuple(rows),
+        call.image_shape,
+        f"{len(images)} {call.how} of {shape}",
+        f"{view.name or 'its output'} {list(call.outputs[view.name].shape)} as {view.what}",
+        tuple(comparisons),
         tuple(notes),
         None if agrees else diagnose(pair.model, images, target),
     )
@@ -454,14 +370,13 @@ def _module_gradient(
     output: torch.Tensor, images: torch.Tensor, cotangent: np.ndarray
 ) -> tuple[np.ndarray | None, str]:
     """The gradient of the weighted sum of the output, or why there is none."""
-    if not output.requires_grad:
-        return None, "the module's output is cut off from its images"
-    try:
-        (gradient,) = torch.autograd.grad(
-            (output * torch.from_numpy(cotangent)).sum(), images, allow_unused=True
-        )
-    except RuntimeError as error:  # an operation without derivative, or a change in place
-        return None, f"the module is not differentiable ({str(error).splitlines()[0]})"
+    gradient = None
+    if output.requires_grad:
+        try:
+            weighted = (output * torch.from_numpy(cotangent)).sum()
+            (gradient,) = torch.autograd.grad(weighted, images, allow_unused=True)
+        except RuntimeError as error:  # an operation without derivative, or a change in place
+            return None, f"the module is not differentiable ({str(error).splitlines()[0]})"
     if gradient is None:
         return None, "the module's output is cut off from its images"
     return gradient.numpy(), ""
@@ -488,7 +403,3 @@ def _compiled(graphdef: nnx.GraphDef, what: What) -> Callable[..., tuple[jax.Arr
         return output, gradient
 
     return compute
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -1,10 +1,11 @@
-"""Which choice of a public dialect explains a difference: single switches first, then pairs."""
+"""The choice of a public dialect that explains a difference: single switches first, then pairs."""
 
 import dataclasses
+import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +17,8 @@ from parity.check.comparison import error_between
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 ITERATIONS = (1, 2, 3, 4, 5)
-EPSILONS: tuple[tuple[float, Literal["length", "square"]], ...] = (
-    (1e-9, "length"),
-    (1e-8, "length"),
-    (1e-7, "length"),
-    (1e-6, "length"),
-    (1e-5, "length"),
-    (1e-9, "square"),
-    (1e-8, "square"),
-    (1e-7, "square"),
-    (1e-6, "square"),
-    (1e-5, "square"),
-)
-"""Values that implementations add to what squash divides by, and where."""
-LENGTH_EPSILONS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
+EPSILONS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
+"""Values that implementations add to the divisor of squash, or under the root of a length."""
 
 MOST_GRADIENTS = 100
 """Of how many combinations that agree forwards the gradient is taken."""
@@ -37,30 +26,26 @@ MOST_GRADIENTS = 100
 
 @dataclass(frozen=True)
 class Dialect:
-    """What a `CapsNet` computes beside its weights.
+    """The computation of a `CapsNet` beside its weights.
 
     Attributes:
         routing: of the class capsules, with their squash.
+        primary_squash: of primary capsules.
         order: of primary capsules, see `capsjax.PrimaryCaps`.
         regrouped: whether the channels of their convolution are in the order (component, type)
             instead of (type, component), or for the order `"flat"` the other way round.
-        primary_squash: of primary capsules.
         normalised: whether the network normalises its images as MNIST's are.
-        squared: whether `lengths` are squared.
-        length_epsilon: added to the square of a length under the root.
-        softmax: whether `lengths` are the softmax of the lengths.
-        transposed: whether the axes of a square `[J, D]` are swapped.
+        output: lengths as they are (`""`), `"squared"`, through a `"softmax"`, or with this number
+            added to their square under the root; or poses, the axes of a square `[J, D]` swapped
+            (`"transposed"`).
     """
 
     routing: DynamicRouting
-    order: str
     primary_squash: Squash
+    order: str
     regrouped: bool = False
     normalised: bool = False
-    squared: bool = False
-    length_epsilon: float = 0.0
-    softmax: bool = False
-    transposed: bool = False
+    output: str | float = ""
 
 
 @dataclass(frozen=True)
@@ -69,25 +54,35 @@ class Switch:
 
     Attributes:
         name: in words, as the end of "agrees with ...".
-        slots: what it decides; switches that decide the same thing exclude each other.
-        apply: makes a dialect that has made the choice.
-        only_gradient: whether only the gradient shows it.
-        is_epsilon: whether it is a small number, which cannot matter more in company.
+        changes: fields of `Dialect`, with dots for members, and their values. Switches that change
+            the same field exclude each other.
     """
 
     name: str
-    slots: frozenset[str]
-    apply: Callable[[Dialect], Dialect]
-    only_gradient: bool = False
-    is_epsilon: bool = False
+    changes: tuple[tuple[str, Any], ...]
+
+    @property
+    def only_gradient(self) -> bool:
+        """Whether only the gradient shows it."""
+        return "routing.detach" in dict(self.changes)
+
+    @property
+    def is_epsilon(self) -> bool:
+        """Whether it is a small number, which cannot matter more in company."""
+        return any(isinstance(value, float) for _, value in self.changes)
+
+    def goes_with(self, other: "Switch") -> bool:
+        """Whether both can be made; two epsilons are not worth the time."""
+        is_free = not dict(self.changes).keys() & dict(other.changes).keys()
+        return is_free and not (self.is_epsilon and other.is_epsilon)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """How far a module is from capsjax with some switches.
+    """The distance of a module from capsjax with some switches.
 
     Attributes:
-        switches: what was changed; nothing for the layout as it is.
+        switches: the changes; nothing for the layout as it is.
         forward: relative error of the output.
         gradient: that of the gradient; None where it was not taken.
     """
@@ -103,7 +98,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         agreeing: the smallest combinations with which everything agrees, the best first.
@@ -135,7 +130,7 @@ class Diagnosis:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """What a module computed, and how far capsjax may be from it.
+    """The numbers of a module, and how far capsjax may be from them.
 
     Attributes:
         what: `"lengths"` or `"poses"`.
@@ -154,95 +149,6 @@ class Target:
     gradient_limit: float
 
 
-class Variants:
-    """A `CapsNet` that can be asked what it would compute in another dialect.
-
-    Args:
-        model: the network, which is not changed; its routing is dynamic, with a prior or without.
-    """
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        routing = model.class_caps.routing
-        self.prior = routing.prior[...] if isinstance(routing, PriorRouting) else None
-        self.base = Dialect(
-            routing=routing.routing if isinstance(routing, PriorRouting) else routing,
-            order=model.primary_caps.order,
-            primary_squash=model.primary_caps.squash,
-        )
-        self._layers: dict[tuple[str, bool], Any] = {}
-
-    def output(
-        self, dialect: Dialect, images: jax.Array, what: str, s: jax.Array | None = None
-    ) -> jax.Array:
-        """Class capsules in a dialect.
-
-        Args:
-            dialect: the choices.
-            images: `[B, H, W, C]`.
-            what: `"lengths"`, `[B, J]` is returned, or `"poses"`, `[B, J, D]`.
-            s: `primary(dialect, images)`, if it is known already.
-        """
-        s = self.primary(dialect, images) if s is None else s
-        primary = dialect.primary_squash(s).astype(s.dtype)
-        votes = self.model.class_caps.votes(primary)
-
-        def routing(votes: jax.Array, activation: jax.Array) -> Routed:
-            del activation
-            b = dialect.routing.initial_logits(votes)
-            # The trace is a plain loop, while each loop of JAX's would be compiled.
-            trace = dialect.routing.trace_from(b if self.prior is None else b + self.prior, votes)
-            return Routed(trace.v[-1], norm(trace.v[-1]), trace.c[-1])
-
-        routed = route(routing, votes, primary[..., 0])
-        return _told(dialect, routed, what)
-
-    def primary(self, dialect: Dialect, images: jax.Array) -> jax.Array:
-        """Primary capsules before squash, `[B, I, K]`."""
-        if dialect.normalised:
-            images = (images - MNIST_MEAN) / MNIST_STD
-        return self._primary_layer(dialect).project(self.model.features(images))
-
-    def _primary_layer(self, dialect: Dialect) -> Any:
-        """The layer with its capsules in another order."""
-        key = (dialect.order, dialect.regrouped)
-        if key not in self._layers:
-            layer: Any = nnx.clone(self.model.primary_caps)
-            layer.order = dialect.order
-            if dialect.regrouped:
-                sizes = (layer.types, layer.dim)
-                sizes = sizes if dialect.order == "flat" else sizes[::-1]
-                for parameter in (layer.conv.kernel, layer.conv.bias):
-                    value = parameter[...]
-                    split = value.reshape(*value.shape[:-1], *sizes)
-                    parameter[...] = split.swapaxes(-1, -2).reshape(value.shape)
-            self._layers[key] = layer
-        return self._layers[key]
-
-
-def switches(base: Dialect, what: str, *, square: bool = False) -> list[Switch]:
-    """Every choice that a dialect has not made.
-
-    Args:
-        base: the dialect.
-        what: the output, `"lengths"` or `"poses"`.
-        square: whether there are as many class capsules as they have components.
-    """
-    found = _routing_switches(base) + _squash_switches(base) + _primary_switches(base)
-    name = f"images normalised inside the module (mean {MNIST_MEAN}, deviation {MNIST_STD})"
-    found.append(_switch(name, "input", normalised=True))
-    if what == "lengths":
-        found.append(_switch("a softmax over the lengths", "output", softmax=True))
-        found.append(_switch("squared lengths", "output", squared=True))
-        for epsilon in LENGTH_EPSILONS:
-            name = f"lengths with {epsilon:g} added to the square under the root"
-            found.append(_switch(name, "output", is_epsilon=True, length_epsilon=epsilon))
-    elif square:
-        name = "poses whose two axes of equal size are swapped"
-        found.append(_switch(name, "output", transposed=True))
-    return found
-
-
 def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
     """Searches the smallest change of dialect that makes a network compute a module's numbers.
 
@@ -251,11 +157,11 @@ def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
     gradient alone, so it may come on top of a pair.
 
     Args:
-        model: a `CapsNet` with dynamic routing and the module's weights.
-        images: `[B, H, W, C]`, what the module was given.
-        target: what it made of them.
+        model: a `CapsNet` with dynamic routing, with a prior or without, and the module's weights.
+        images: `[B, H, W, C]`, the module's input.
+        target: the module's numbers.
     """
-    search = _Search(Variants(model), jnp.asarray(images), target)
+    search = _Search(model, jnp.asarray(images), target)
     found = search.run()
     closest = min(search.errors, key=lambda chosen: (search.errors[chosen], len(chosen)))
     return Diagnosis(
@@ -267,47 +173,62 @@ def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
 
 
 class _Search:
-    """A search and what it has seen."""
+    """A search, and the errors of the outputs of all combinations that were tried."""
 
-    def __init__(self, variants: Variants, images: jax.Array, target: Target) -> None:
-        self.variants, self.images, self.target = variants, images, target
-        square = target.what == "poses" and target.output.shape[1] == target.output.shape[2]
-        self.switches = switches(variants.base, target.what, square=square)
+    def __init__(self, model: Any, images: jax.Array, target: Target) -> None:
+        self.model, self.images, self.target = model, images, target
+        routing = model.class_caps.routing
+        self.prior = routing.prior[...] if isinstance(routing, PriorRouting) else None
+        self.base = Dialect(
+            routing=routing.routing if isinstance(routing, PriorRouting) else routing,
+            primary_squash=model.primary_caps.squash,
+            order=model.primary_caps.order,
+        )
+        is_square = target.what == "poses" and target.output.shape[1] == target.output.shape[2]
+        self.switches = list(_switches(self.base, target.what, is_square=is_square))
         self.errors: dict[tuple[Switch, ...], float] = {}
-        self._primary: dict[tuple, jax.Array] = {}
         self._gradients_left = MOST_GRADIENTS
+        # Of the dialects, hundreds, which are run once each, many have the same first layers.
+        self._kept_primary = functools.cache(functools.partial(self._primary, images))
+        self._kept_votes = functools.lru_cache(maxsize=32)(self._votes_of)
+        self._kept_capsules = functools.cache(self._capsules_of)
 
     def run(self) -> list[Finding]:
         """The smallest combinations that agree."""
         forward = [switch for switch in self.switches if not switch.only_gradient]
         invisible = [switch for switch in self.switches if switch.only_gradient]
-        layout = self._output(())
-        self.errors[()] = self._error(layout)
-        smaller: list[tuple[Switch, ...]] = (
-            [()] if self.errors[()] <= self.target.forward_limit else []
-        )
+        limit = self.target.forward_limit
+        layout = self._try(())
+        smaller: list[tuple[Switch, ...]] = [()] if self.errors[()] <= limit else []
         useful: list[Switch] = []
         for size in (1, 2):
-            combinations: list[tuple[Switch, ...]] = [(switch,) for switch in forward]
-            if size == 2:
-                combinations = [pair for pair in itertools.combinations(useful, 2) if _go(*pair)]
             if found := self._agreeing(_with(smaller, invisible)):
                 return found
-            fitting = []
+            smaller = []
+            combinations: list[tuple[Switch, ...]] = [(switch,) for switch in forward]
+            if size == 2:
+                pairs = itertools.combinations(useful, 2)
+                combinations = [pair for pair in pairs if pair[0].goes_with(pair[1])]
             for chosen in combinations:
-                output = self._output(chosen)
-                self.errors[chosen] = self._error(output)
+                output = self._try(chosen)
                 if size == 1:
-                    moved = error_between(output, layout).relative
-                    if chosen[0].is_epsilon and moved <= self.target.forward_limit:
+                    if chosen[0].is_epsilon and error_between(output, layout).relative <= limit:
                         continue
                     useful += chosen
-                if self.errors[chosen] <= self.target.forward_limit:
-                    fitting.append(chosen)
-            if found := self._agreeing(fitting):
+                if self.errors[chosen] <= limit:
+                    smaller.append(chosen)
+            if found := self._agreeing(smaller):
                 return found
-            smaller = fitting
         return self._agreeing(_with(smaller, invisible))
+
+    def _try(self, chosen: tuple[Switch, ...]) -> np.ndarray:
+        """The output with some switches; notes its error."""
+        dialect = self._dialect(chosen)
+        capsules = self._kept_capsules(_layer(dialect), dialect.primary_squash, dialect.routing)
+        # To compile them all would take ten times longer.
+        output = np.asarray(_output(dialect, *capsules, self.target.what))
+        self.errors[chosen] = error_between(output, self.target.output).relative
+        return output
 
     def _agreeing(self, candidates: Sequence[tuple[Switch, ...]]) -> list[Finding]:
         """Those, of candidates that agree forwards, whose gradient agrees, too."""
@@ -319,7 +240,7 @@ class _Search:
                 if not self._gradients_left:
                     break
                 self._gradients_left -= 1
-                gradient = self._gradient_error(chosen)
+                gradient = self._gradient_error(chosen, self.target.gradient)
                 if gradient > self.target.gradient_limit:
                     continue
             elif shown != chosen:
@@ -327,34 +248,83 @@ class _Search:
             found.append(Finding(chosen, self.errors[shown], gradient))
         return found
 
-    def _dialect(self, chosen: tuple[Switch, ...]) -> Dialect:
-        dialect = self.variants.base
-        for switch in chosen:
-            dialect = switch.apply(dialect)
-        return dialect
-
-    def _output(self, chosen: tuple[Switch, ...]) -> np.ndarray:
-        dialect = self._dialect(chosen)
-        key = (dialect.order, dialect.regrouped, dialect.normalised)
-        if key not in self._primary:
-            self._primary[key] = self.variants.primary(dialect, self.images)
-        # Hundreds of dialects are run once each: to compile them would take ten times longer.
-        output = self.variants.output(dialect, self.images, self.target.what, self._primary[key])
-        return np.asarray(output)
-
-    def _error(self, output: np.ndarray) -> float:
-        return error_between(output, self.target.output).relative
-
-    def _gradient_error(self, chosen: tuple[Switch, ...]) -> float:
+    def _gradient_error(self, chosen: tuple[Switch, ...], expected: np.ndarray) -> float:
         dialect = self._dialect(chosen)
 
         def weighted(images: jax.Array) -> jax.Array:
-            output = self.variants.output(dialect, images, self.target.what)
+            votes = self._votes(self._primary(images, _layer(dialect)), dialect.primary_squash)
+            output = _output(dialect, *self._capsules(votes, dialect.routing), self.target.what)
             return jnp.sum(output * self.target.cotangent)
 
-        assert self.target.gradient is not None
-        gradient = np.asarray(jax.grad(weighted)(self.images))
-        return error_between(gradient, self.target.gradient).relative
+        return error_between(np.asarray(jax.grad(weighted)(self.images)), expected).relative
+
+    def _dialect(self, chosen: tuple[Switch, ...]) -> Dialect:
+        dialect = self.base
+        for path, value in itertools.chain.from_iterable(switch.changes for switch in chosen):
+            dialect = _replaced(dialect, path, value)
+        return dialect
+
+    def _primary(self, images: jax.Array, layer: tuple[str, bool, bool]) -> jax.Array:
+        """Primary capsules of images before squash, `[B, I, K]`."""
+        order, regrouped, normalised = layer
+        if normalised:
+            images = (images - MNIST_MEAN) / MNIST_STD
+        caps: Any = nnx.clone(self.model.primary_caps)
+        caps.order = order
+        if regrouped:
+            sizes = (caps.types, caps.dim) if order == "flat" else (caps.dim, caps.types)
+            for parameter in (caps.conv.kernel, caps.conv.bias):
+                value = parameter[...]
+                split = value.reshape(*value.shape[:-1], *sizes)
+                parameter[...] = split.swapaxes(-1, -2).reshape(value.shape)
+        return caps.project(self.model.features(images))
+
+    def _votes(self, s: jax.Array, squash: Squash) -> jax.Array:
+        return self.model.class_caps.votes(squash(s).astype(s.dtype))
+
+    def _capsules(self, votes: jax.Array, routing: DynamicRouting) -> tuple[jax.Array, jax.Array]:
+        """Class capsules `[B, J, D]` and their lengths `[B, J]`."""
+
+        def routed(votes: jax.Array, activation: jax.Array) -> Routed:
+            del activation
+            b = routing.initial_logits(votes)
+            # The trace is a plain loop, while each loop of JAX's would be compiled.
+            trace = routing.trace_from(b if self.prior is None else b + self.prior, votes)
+            return Routed(trace.v[-1], norm(trace.v[-1]), trace.c[-1])
+
+        return route(routed, votes, votes[..., 0, 0])[:2]
+
+    def _votes_of(self, layer: tuple[str, bool, bool], squash: Squash) -> jax.Array:
+        return self._votes(self._kept_primary(layer), squash)
+
+    def _capsules_of(
+        self, layer: tuple[str, bool, bool], squash: Squash, routing: DynamicRouting
+    ) -> tuple[jax.Array, jax.Array]:
+        return self._capsules(self._kept_votes(layer, squash), routing)
+
+
+def _layer(dialect: Dialect) -> tuple[str, bool, bool]:
+    return dialect.order, dialect.regrouped, dialect.normalised
+
+
+def _output(dialect: Dialect, pose: jax.Array, lengths: jax.Array, what: str) -> jax.Array:
+    """The output of a network with these class capsules."""
+    kind = dialect.output
+    if what == "poses":
+        return pose.swapaxes(-1, -2) if kind == "transposed" else pose
+    if isinstance(kind, float):
+        return jnp.sqrt(jnp.square(lengths) + kind)
+    if kind == "squared":
+        return jnp.square(lengths)
+    return jax.nn.softmax(lengths) if kind == "softmax" else lengths
+
+
+def _replaced(value: Any, path: str, new: Any) -> Any:
+    """A dataclass with another value of a field, or of a member's."""
+    name, _, rest = path.partition(".")
+    return dataclasses.replace(
+        value, **{name: _replaced(getattr(value, name), rest, new) if rest else new}
+    )
 
 
 def _with(
@@ -364,144 +334,73 @@ def _with(
     return [(*chosen, switch) for chosen, switch in itertools.product(combinations, further)]
 
 
-def _told(dialect: Dialect, routed: Routed, what: str) -> jax.Array:
-    """What a network tells of its class capsules."""
-    if what == "poses":
-        if not dialect.transposed:
-            return routed.pose
-        return routed.pose.swapaxes(-1, -2)
-    lengths = routed.activation
-    if dialect.length_epsilon:
-        lengths = jnp.sqrt(jnp.square(lengths) + dialect.length_epsilon)
-    if dialect.squared:
-        lengths = jnp.square(lengths)
-    return jax.nn.softmax(lengths) if dialect.softmax else lengths
-
-
-def _go(first: Switch, second: Switch) -> bool:
-    """Whether two switches can be made together; two epsilons are not worth the time."""
-    together = first.slots & second.slots
-    return not together and not (first.is_epsilon and second.is_epsilon)
-
-
-def _switch(
-    name: str,
-    *slots: str,
-    only_gradient: bool = False,
-    is_epsilon: bool = False,
-    **changes: Any,
-) -> Switch:
-    """A switch that changes fields of a `Dialect`."""
-
-    def apply(dialect: Dialect) -> Dialect:
-        return dataclasses.replace(dialect, **changes)
-
-    return Switch(name, frozenset(slots), apply, only_gradient, is_epsilon)
-
-
-def _routing_switches(base: Dialect) -> list[Switch]:
+def _switches(base: Dialect, what: str, *, is_square: bool) -> Iterator[Switch]:
+    """Every choice that a dialect has not made, for lengths or poses, whose axes may be equal."""
     now = base.routing
     other = {"in": "out", "out": "in"}[now.softmax_over]
-    found = [
-        _routing_switch(f"softmax over the {other}put capsules", softmax_over=other),
-        _routing_switch(
-            "logits of its own for every example"
-            if now.shared_logits
-            else "logits shared by the batch",
-            shared_logits=not now.shared_logits,
-        ),
-        dataclasses.replace(
-            _routing_switch(
-                "gradients through every iteration"
-                if now.detach
-                else "logits detached from the gradient",
-                detach=not now.detach,
-            ),
-            only_gradient=True,
-        ),
-    ]
+    yield _switch(f"softmax over the {other}put capsules", routing__softmax_over=other)
+    shared = ("logits shared by the batch", "logits of its own for every example")
+    yield _switch(shared[now.shared_logits], routing__shared_logits=not now.shared_logits)
+    detached = ("logits detached from the gradient", "gradients through every iteration")
+    yield _switch(detached[now.detach], routing__detach=not now.detach)
     for count in ITERATIONS:
         if count != now.iterations:
             name = f"{count} routing iteration{'s' * (count > 1)}"
-            found.append(_routing_switch(name, iterations=count))
-    return found
-
-
-def _routing_switch(name: str, **changes: Any) -> Switch:
-    def apply(dialect: Dialect) -> Dialect:
-        routing = dataclasses.replace(dialect.routing, **changes)
-        return dataclasses.replace(dialect, routing=routing)
-
-    return Switch(name, frozenset(changes), apply)
-
-
-def _squash_switches(base: Dialect) -> list[Switch]:
-    axes = {
-        "pose": "squashed over their pose",
-        "element": "squashed element by element",
-        "capsules": "squashed over all capsules of the layer",
-    }
-    now = {"class": base.routing.squash, "primary": base.primary_squash}
-    layers = [name for name, squash in now.items() if isinstance(squash, Squash)]
-    found = []
-    for layer, (axis, words) in itertools.product(layers, axes.items()):
-        squash = now[layer]
-        assert isinstance(squash, Squash)
-        if squash.axis != axis:
-            found.append(_squash_switch(f"{layer} capsules {words}", (layer,), axis=axis))
-    choices = [tuple(layers)] if len(layers) == 1 else [tuple(layers), *((x,) for x in layers)]
-    for chosen in choices if layers else ():
-        words = "" if len(chosen) > 1 else f" of {chosen[0]} capsules"
-        places = {"length": "the length that the squash", "square": "the square under the root of"}
-        names = {
-            (0.0, "length"): f"no epsilon in the squash{words}",
-            **{
-                (epsilon, place): f"{epsilon:g} added to {places[place]}"
-                + (f"{words} divides by" if place == "length" else f" the squash{words}")
-                for epsilon, place in EPSILONS
-            },
-        }
-        for (epsilon, place), name in names.items():
-            squashes = [now[layer] for layer in chosen]
-            is_new = all((s.epsilon, s.epsilon_in) != (epsilon, place) for s in squashes)  # type: ignore[attr-defined]
-            if is_new:
-                found.append(_squash_switch(name, chosen, epsilon=epsilon, epsilon_in=place))
-    return found
-
-
-def _squash_switch(name: str, layers: tuple[str, ...], **changes: Any) -> Switch:
-    def apply(dialect: Dialect) -> Dialect:
-        if "primary" in layers:
-            squash = dataclasses.replace(dialect.primary_squash, **changes)
-            dialect = dataclasses.replace(dialect, primary_squash=squash)
-        if "class" in layers:
-            now: Any = dialect.routing.squash
-            routing = dataclasses.replace(
-                dialect.routing, squash=dataclasses.replace(now, **changes)
-            )
-            dialect = dataclasses.replace(dialect, routing=routing)
-        return dialect
-
-    field = "epsilon" if "epsilon" in changes else "axis"
-    slots = frozenset(f"{field} of {layer}" for layer in layers)
-    return Switch(name, slots, apply, is_epsilon=field == "epsilon")
-
-
-def _primary_switches(base: Dialect) -> list[Switch]:
+            yield _switch(name, routing__iterations=count)
+    yield from _squash_switches(base)
     orders = {
         "position_major": "primary capsules numbered position by position",
         "type_major": "primary capsules numbered type by type",
         "flat": "primary capsules cut from the flattened feature maps",
     }
-    regrouped = {
-        False: "",
-        True: " (their channels in the order component, type)",
+    regrouped = {False: "", True: " (their channels in the order component, type)"}
+    for (order, words), (swapped, also) in itertools.product(orders.items(), regrouped.items()):
+        if (order, swapped) != (base.order, base.regrouped):
+            yield _switch(words + also, order=order, regrouped=swapped)
+    name = f"images normalised inside the module (mean {MNIST_MEAN}, deviation {MNIST_STD})"
+    yield _switch(name, normalised=True)
+    if what == "lengths":
+        yield _switch("a softmax over the lengths", output="softmax")
+        yield _switch("squared lengths", output="squared")
+        for epsilon in EPSILONS:
+            name = f"lengths with {epsilon:g} added to the square under the root"
+            yield _switch(name, output=epsilon)
+    elif is_square:
+        yield _switch("poses whose two axes of equal size are swapped", output="transposed")
+
+
+def _squash_switches(base: Dialect) -> Iterator[Switch]:
+    axes = {
+        "pose": "squashed over their pose",
+        "element": "squashed element by element",
+        "capsules": "squashed over all capsules of the layer",
     }
-    return [
-        _switch(f"{words}{also}", "order", order=order, regrouped=swapped)
-        for (order, words), (swapped, also) in itertools.product(orders.items(), regrouped.items())
-        if (order, swapped) != (base.order, base.regrouped)
-    ]
+    fields = {"class": "routing__squash", "primary": "primary_squash"}
+    both = {"class": base.routing.squash, "primary": base.primary_squash}
+    now = {layer: squash for layer, squash in both.items() if isinstance(squash, Squash)}
+    for layer, (axis, words) in itertools.product(now, axes.items()):
+        if now[layer].axis != axis:
+            yield _switch(f"{layer} capsules {words}", **{f"{fields[layer]}__axis": axis})
+    for layers in dict.fromkeys([tuple(now), *((layer,) for layer in now)]):
+        squash = "the squash" if len(layers) > 1 else f"the squash of {''.join(layers)} capsules"
+        places = {
+            "length": f"added to the length that {squash} divides by",
+            "square": f"added to the square under the root of {squash}",
+        }
+        names = {(0.0, "length"): f"no epsilon in {squash}"}
+        for (place, words), epsilon in itertools.product(places.items(), EPSILONS):
+            names[epsilon, place] = f"{epsilon:g} {words}"
+        for (epsilon, place), name in names.items():
+            is_made = any((now[x].epsilon, now[x].epsilon_in) == (epsilon, place) for x in layers)
+            if layers and not is_made:
+                changes: dict[str, Any] = {f"{fields[layer]}__epsilon": epsilon for layer in layers}
+                changes |= {f"{fields[layer]}__epsilon_in": place for layer in layers}
+                yield _switch(name, **changes)
+
+
+def _switch(name: str, **changes: Any) -> Switch:
+    """A switch that changes fields; two underscores stand for a dot."""
+    return Switch(name, tuple((field.replace("__", "."), new) for field, new in changes.items()))
 
 
 def _error(found: Finding) -> str:

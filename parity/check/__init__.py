@@ -1,1 +1,5 @@
-"""The comparison of capsjax with its references: what is compared, how exactly, what was found."""
+"""The comparison of capsjax with its references, stage by stage.
+
+`subjects` lists what is compared; `runner` compares it, in `batch` and `training`, and makes a
+`comparison.Result`, which `report` shows. `pairs` makes two networks with the same weights.
+"""

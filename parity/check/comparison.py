@@ -1,11 +1,14 @@
-"""The error of one array against another, and what is kept of it."""
+"""The error of one array against another, and the errors that a check has found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from parity.check.stages import Stage
+FORWARD, LOSS, GRADIENT = "forward", "loss", "gradient"
+ADAM, TRAINING = "Adam alone", "training"
+"""The groups of stages."""
 
 SMALLEST_EXPONENT = -64
 """Relative errors below 2**-64 fall into one bin of the histogram, the first."""
@@ -13,9 +16,21 @@ BINS = -SMALLEST_EXPONENT + 1
 SAMPLE = 2**20
 
 
+class Stage(NamedTuple):
+    """An array that both networks compute.
+
+    Attributes:
+        group: the part of the computation that it belongs to.
+        name: the intermediate, loss term or parameter.
+    """
+
+    group: str
+    name: str
+
+
 @dataclass(frozen=True, eq=False)
 class Error:
-    """How far an array is from the one that it should be.
+    """The distance of an array from the one that it should be.
 
     Attributes:
         shape: of the array.
@@ -39,18 +54,18 @@ class Comparison:
     """The error of a stage in one case, and its limit.
 
     Attributes:
-        network: the network's size.
-        case: iterations, batch and images.
-        stage: what was compared.
-        error: how far capsjax is from the reference.
+        stage: the array that was compared.
+        error: of capsjax from the reference.
         limit: the largest relative error that is accepted; None where the error is information.
+        size: the name of the networks' size.
+        case: iterations, batch and images.
     """
 
-    network: str
-    case: str
     stage: Stage
     error: Error
     limit: float | None
+    size: str = ""
+    case: str = ""
 
     @property
     def held(self) -> bool:
@@ -65,12 +80,89 @@ class Comparison:
         return self.error.relative / self.limit
 
 
+class Growth(NamedTuple):
+    """The errors of a training step after step.
+
+    Attributes:
+        case: what was trained.
+        steps: the numbers of the steps.
+        errors: by what is compared, the relative error after each step.
+        reference: the same for the reference in float32 against itself in float64; empty where the
+            check runs in float64.
+    """
+
+    case: str
+    steps: list[int]
+    errors: dict[str, list[float]]
+    reference: dict[str, list[float]]
+
+
+@dataclass
+class Result:
+    """The errors that a check has found.
+
+    Attributes:
+        name: of what was compared.
+        dtype: of the computation.
+        dataset: where ordinary images came from.
+        seed: of weights and images.
+        comparisons: one for each stage of each case.
+        growth: one for each training.
+        seconds: how long it took.
+    """
+
+    name: str
+    dtype: str
+    dataset: str
+    seed: int
+    comparisons: list[Comparison] = field(default_factory=list)
+    growth: list[Growth] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is within its limit."""
+        return all(comparison.held for comparison in self.comparisons)
+
+    @property
+    def first_difference(self) -> Comparison | None:
+        """Of the comparisons that failed, the one whose stage is computed first."""
+        places = self._places()
+        failed = [comparison for comparison in self.comparisons if not comparison.held]
+        return min(failed, key=lambda c: places[c.stage], default=None)
+
+    def worst(self) -> list[Comparison]:
+        """For each stage of each size its largest error, in order of computation."""
+        worst: dict[tuple[str, Stage], Comparison] = {}
+        for new in self.comparisons:
+            old = worst.setdefault((new.size, new.stage), new)
+            if (new.share, new.error.relative) > (old.share, old.error.relative):
+                worst[new.size, new.stage] = new
+        places = self._places()
+        sizes = list(dict.fromkeys(comparison.size for comparison in self.comparisons))
+        return sorted(worst.values(), key=lambda c: (sizes.index(c.size), places[c.stage]))
+
+    def _places(self) -> dict[Stage, int]:
+        """The place of each stage in the computation; every case has its own in their order."""
+        order: list[Stage] = []
+        case, place = ("", ""), 0
+        for comparison in self.comparisons:
+            if (comparison.size, comparison.case) != case:
+                case, place = (comparison.size, comparison.case), len(order)
+            if comparison.stage in order:
+                place = order.index(comparison.stage) + 1
+            else:
+                order.insert(place, comparison.stage)
+                place += 1
+        return {stage: place for place, stage in enumerate(order)}
+
+
 def error_between(actual: np.ndarray, expected: np.ndarray) -> Error:
     """The error of an array, by the rules of `parity.check.tolerance`.
 
     Args:
-        actual: what capsjax computed; any shape and floating dtype.
-        expected: what the reference computed.
+        actual: from capsjax; any shape and floating dtype.
+        expected: from the reference.
     """
     actual, expected = np.asarray(actual), np.asarray(expected)
     if actual.shape != expected.shape:

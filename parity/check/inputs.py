@@ -1,4 +1,4 @@
-"""What the networks are shown: real images cut to size, and inputs that break careless code."""
+"""The images of a check: real ones cut to size, and inputs that break careless code."""
 
 from pathlib import Path
 
@@ -12,11 +12,12 @@ KINDS = ("images", "zeros", "constants", "1e-20", "1e4")
 """Ordinary images; nothing; a constant for each image; and images of up to 1e-20 and 1e4."""
 
 
-def load_images(data_dir: Path | None) -> tuple[str, Split]:
+def load_images(data_dir: Path | None, seed: int) -> tuple[str, Split]:
     """The training images of MNIST where its files are, of the embedded digits otherwise.
 
     Args:
         data_dir: the folder of MNIST's official files, or None.
+        seed: of the order of the images.
 
     Returns:
         The name of the data set and its training split.
@@ -27,7 +28,9 @@ def load_images(data_dir: Path | None) -> tuple[str, Split]:
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"there is no folder {data_dir}: name the one with MNIST's official files.")
     name = "digits" if data_dir is None else "mnist"
-    return name, stored(load_dataset(name, data_dir=data_dir).train)
+    split = stored(load_dataset(name, data_dir=data_dir).train)
+    order = np.random.default_rng(seed).permutation(len(split))
+    return name, Split(split.images[order], split.labels[order])
 
 
 def cut_to_size(split: Split, image_shape: tuple[int, int, int]) -> Split:
@@ -39,15 +42,14 @@ def cut_to_size(split: Split, image_shape: tuple[int, int, int]) -> Split:
             `n + c`; the label is that of the first channel.
     """
     height, width, channels = image_shape
-    rows = _nearest(split.images.shape[1], height)
-    columns = _nearest(split.images.shape[2], width)
+    rows, columns = _nearest(split.images.shape[1], height), _nearest(split.images.shape[2], width)
     small = split.images[:, rows][:, :, columns, 0]
     layers = [np.roll(small, -channel, axis=0) for channel in range(channels)]
     return Split(np.stack(layers, axis=-1), split.labels)
 
 
 def of_kind(kind: str, images: np.ndarray, pair: Pair) -> np.ndarray:
-    """What the networks see.
+    """Images as the networks see them.
 
     Args:
         kind: one of `KINDS`. Only ordinary images are normalised as in training.

@@ -1,4 +1,4 @@
-"""Two networks with the same weights, one in PyTorch and one in capsjax, and what both minimise."""
+"""Two networks with the same weights, one in PyTorch and one in capsjax, and their objective."""
 
 import copy
 import dataclasses
@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from torch import nn
 
 import capsjax
-from parity.check import weights
-from parity.check.by_name import capsjax_names
-from parity.layouts import get_layout, match
+from parity.layouts import get_layout, match, weights
 from parity.reference import OTHERS, REFERENCES
 from parity.reference.models import MODELS
 from parity.reference.models._base import ModelReference
@@ -30,6 +29,7 @@ T = TypeVar("T")
 Arrays = dict[str, np.ndarray]
 DtypeName = Literal["float32", "float64"]
 Sizes = Mapping[str, Any]
+Reduction = Literal["sum", "mean"]
 
 SIZES: dict[str, Sizes] = {
     # No two sizes are equal that could be confused: 3 x 2 positions of 3 types, so 18 capsules.
@@ -58,7 +58,14 @@ SIZES: dict[str, Sizes] = {
         "decoder_hidden": (512, 1024),
     },
 }
-"""The sizes of the networks that are compared, as arguments of both constructors."""
+"""The sizes of `CapsNet` that are compared, as arguments of both constructors."""
+
+# The axes of a weight in capsjax, as those of PyTorch's.
+_KERNEL_AXES: Mapping[type[nn.Module], tuple[int, ...]] = {
+    nn.Conv2d: (2, 3, 1, 0),
+    nn.ConvTranspose2d: (2, 3, 0, 1),
+    nn.Linear: (1, 0),
+}
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,8 @@ class Pair:
     Attributes:
         reference: a `torch.nn.Module` that maps NCHW images and labels to its intermediates by
             name, and has `losses`; see `parity.reference`.
-        model: a `capsjax.CapsNet`.
-        objective: what `python -m train` would minimise, and how images are normalised.
+        model: a `capsjax.CapsNet`, or another model.
+        objective: of `python -m train`, with the normalisation of images.
         to_capsjax: turns arrays by the names of the reference's state dict (weights, gradients,
             moments) into arrays by the names of the model's parameters.
         reconstruction: whether the reference's reconstruction term is a `"sum"` or a `"mean"` over
@@ -84,7 +91,7 @@ class Pair:
     model: nnx.Module
     objective: Objective
     to_capsjax: Callable[[Arrays], Arrays]
-    reconstruction: Literal["sum", "mean"] = "sum"
+    reconstruction: Reduction = "sum"
     parts: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
 
@@ -97,16 +104,23 @@ class Pair:
         """The dtype of the reference's parameters."""
         return np.dtype(str(next(self.reference.parameters()).dtype).removeprefix("torch."))
 
-
-def in_float64(pair: Pair) -> Pair:
-    """The same pair with a copy of its reference in float64."""
-    return dataclasses.replace(pair, reference=copy.deepcopy(pair.reference).double())
+    def in_dtype(self, dtype: DtypeName) -> "Pair":
+        """The same pair with a copy of its reference in a dtype."""
+        reference = copy.deepcopy(self.reference).to(getattr(torch, dtype))
+        return dataclasses.replace(self, reference=reference)
 
 
 PairMaker = Callable[..., Pair]
+"""Makes a pair, given `sizes`, `iterations`, `dtype`, `seed`, `biases` and `compute`.
+
+These are arguments of both constructors, such as a value of `SIZES`; the iterations of the routing,
+if it iterates; the dtype of parameters and computation, of which float64 needs JAX's x64 mode; the
+seed of the weights, which are float32 numbers; whether there are biases, or all are zero; and the
+dtype in which capsjax computes, if it is another one.
+"""
 
 
-def build_pair(
+def capsnet_pair(
     reference: Any,
     to_capsjax: Callable[[Arrays], Arrays],
     sizes: Sizes,
@@ -116,52 +130,27 @@ def build_pair(
     biases: bool = True,
     compute: str | None = None,
     objective: Objective = Objective(),  # noqa: B008 (frozen, has no state)
-    reconstruction: Literal["sum", "mean"] = "sum",
-    **model_options: Any,
+    reconstruction: Reduction = "sum",
+    **options: Any,
 ) -> Pair:
-    """Draws the weights of a PyTorch network and gives them to a `capsjax.CapsNet`.
+    """Draws the weights of a PyTorch network, in place, and gives them to a `capsjax.CapsNet`.
 
-    Args:
-        reference: the PyTorch network; changed in place.
-        to_capsjax: see `Pair`.
-        sizes: arguments of the `CapsNet`; a value of `SIZES`.
-        dtype: of parameters and computation; float64 needs JAX's x64 mode.
-        seed: decides the weights, which are float32 numbers.
-        biases: whether there are any, or all are zero.
-        compute: dtype in which capsjax computes, if it is another one.
-        objective: see `Pair`.
-        reconstruction: see `Pair`.
-        **model_options: further arguments of the `CapsNet`.
+    The arguments are those of `Pair` and `PairMaker`, and further ones of the `CapsNet`.
     """
     reference.draw(torch.Generator().manual_seed(seed), biases=biases)
     reference.to(getattr(torch, dtype))
     # Without values, which come from the reference.
     model = nnx.eval_shape(
-        lambda: capsjax.CapsNet(
-            **sizes,
-            dtype=jnp.dtype(compute or dtype),
-            param_dtype=np.dtype(dtype),
-            rngs=nnx.Rngs(0),
-            **model_options,
-        )
+        lambda: capsjax.CapsNet(**sizes, **_dtypes(dtype, compute), rngs=nnx.Rngs(0), **options)
     )
-    state = {name: value.numpy() for name, value in reference.state_dict().items()}
-    weights.load(model, to_capsjax(state))
+    weights.load(model, to_capsjax(learned(reference)))
     return Pair(reference, model, objective, to_capsjax, reconstruction)
 
 
 def layout_pair(layout: str, sizes: Sizes, *, iterations: int, **options: Any) -> Pair:
-    """The PyTorch reference of a weight layout, and capsjax set to compute the same.
-
-    Args:
-        layout: a name of `REFERENCES`.
-        sizes: arguments that both constructors have; a value of `SIZES`.
-        iterations: of the routing.
-        **options: of `build_pair`.
-    """
+    """The PyTorch reference of a weight layout of `REFERENCES`, and capsjax set to do the same."""
     table = get_layout(layout)
     reference = REFERENCES[layout](**sizes, iterations=iterations)
-    shapes = {name: tuple(tensor.shape) for name, tensor in reference.state_dict().items()}
     config = table.config(tuple(sizes["image_shape"]), sizes["num_classes"])
     routing = capsjax.create_routing(
         config.model.routing, iterations=iterations, **config.model.routing_options
@@ -172,41 +161,22 @@ def layout_pair(layout: str, sizes: Sizes, *, iterations: int, **options: Any) -
         "routing": routing,
         **config.model.options,
     }
-    return build_pair(reference, match(table, shapes).to_capsjax, sizes, **settings, **options)
-
-
-reference_pair = functools.partial(layout_pair, "reference")
-
-
-def _seeded(seed: int, make: Callable[[], T]) -> T:
-    """Makes a module of which a seed decides the initial values, too."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
+    to_capsjax = match(table, shapes_of(reference)).to_capsjax
+    return capsnet_pair(reference, to_capsjax, sizes, **settings, **options)
 
 
 def routing_pair(
     routing: str, sizes: Sizes, *, iterations: int, seed: int = 0, **options: Any
 ) -> Pair:
-    """The paper's CapsNet with another routing, in PyTorch and in capsjax.
-
-    Args:
-        routing: a name of `ROUTINGS`.
-        sizes: arguments that both constructors have; a value of `SIZES`.
-        iterations: of the routing, if it iterates.
-        seed: of the weights.
-        **options: of `build_pair`.
-    """
+    """The paper's CapsNet with another routing of `ROUTINGS`, in PyTorch and in capsjax."""
     iterated = {"iterations": iterations} if iterates(routing) else {}
     reference = _seeded(
         seed, lambda: RoutedCapsNet(functools.partial(ROUTINGS[routing], **iterated), **sizes)
     )
-    of_network = {
-        name: tuple(tensor.shape)
-        for name, tensor in reference.state_dict().items()
-        if not name.startswith("routing.")
-    }
-    matched = match(get_layout("reference"), of_network)
+    shapes = shapes_of(reference)
+    matched = match(
+        get_layout("reference"), {n: s for n, s in shapes.items() if not n.startswith("routing.")}
+    )
 
     def to_capsjax(arrays: Arrays) -> Arrays:
         of_routing = {n: a for n, a in arrays.items() if n.startswith("routing.")}
@@ -214,103 +184,46 @@ def routing_pair(
         return rest | {f"class_caps.{name}": array for name, array in of_routing.items()}
 
     made = capsjax.create_routing(routing, **iterated)
-    return build_pair(reference, to_capsjax, sizes, routing=made, seed=seed, **options)
+    return capsnet_pair(reference, to_capsjax, sizes, routing=made, seed=seed, **options)
 
 
-def _drawn(
-    kind: type[ModelReference],
-    sizes: Sizes,
-    *,
-    iterations: int,
-    dtype: DtypeName,
-    seed: int,
-    biases: bool,
-) -> ModelReference:
-    """A reference of a network, all of its weights drawn from a seed."""
-    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
-    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
-    return reference.to(getattr(torch, dtype))
-
-
-def model_pair(
-    model: str,
-    sizes: Sizes,
-    *,
-    iterations: int,
-    dtype: DtypeName,
-    seed: int = 0,
-    biases: bool = True,
-    compute: str | None = None,
-) -> Pair:
-    """A published network in PyTorch and in capsjax, with the same weights.
-
-    Args:
-        model: a name of `MODELS`.
-        sizes: arguments of both.
-        iterations: of the routing, if the model has one that iterates.
-        dtype: as of `build_pair`, and so are the others.
-        seed: see there.
-        biases: see there.
-        compute: see there.
-    """
+def model_pair(model: str, sizes: Sizes, *, compute: str | None = None, **options: Any) -> Pair:
+    """A published network of `MODELS` in PyTorch and in capsjax."""
     kind = MODELS[model]
-    reference = _drawn(kind, sizes, iterations=iterations, dtype=dtype, seed=seed, biases=biases)
+    reference = _drawn(kind, sizes, **options)
     routings: dict[str, Any] = {
-        argument: capsjax.create_routing(name, iterations=iterations)
+        argument: capsjax.create_routing(name, iterations=options["iterations"])
         for argument, name in kind.routings.items()
     }
     made = capsjax.create_model(
         model,
         **sizes,
         **routings,
-        dtype=jnp.dtype(compute or dtype),
-        param_dtype=np.dtype(dtype),
+        **_dtypes(options["dtype"], compute),
         rngs=nnx.Rngs(0),
     )
-    to_capsjax = capsjax_names(reference)
-    state = {name: value.detach().numpy() for name, value in reference.named_parameters()}
-    weights.load(made, to_capsjax(state))
-    return Pair(
-        reference, made, Objective(ObjectiveConfig(loss=kind.loss)), to_capsjax, parts=kind.parts
-    )
+    to_capsjax = same_names(reference)
+    weights.load(made, to_capsjax(learned(reference)))
+    objective = Objective(ObjectiveConfig(loss=kind.loss))
+    return Pair(reference, made, objective, to_capsjax, parts=kind.parts)
 
 
-def other_pair(
-    layout: str,
-    sizes: Sizes,
-    *,
-    iterations: int,
-    dtype: DtypeName,
-    seed: int = 0,
-    biases: bool = True,
-    compute: str | None = None,
-) -> Pair:
-    """A public implementation of another network, and capsjax set to compute the same.
-
-    Args:
-        layout: a name of `OTHERS`.
-        sizes: arguments of both.
-        iterations: as of `model_pair`, and so are the others.
-        dtype: see there.
-        seed: see there.
-        biases: see there.
-        compute: see there.
-    """
+def other_pair(layout: str, sizes: Sizes, *, compute: str | None = None, **options: Any) -> Pair:
+    """A public implementation of another network, of `OTHERS`, and capsjax set to do the same."""
     kind, table = OTHERS[layout], get_layout(layout)
-    reference = _drawn(kind, sizes, iterations=iterations, dtype=dtype, seed=seed, biases=biases)
+    reference = _drawn(kind, sizes, **options)
     image_shape, classes = tuple(sizes["image_shape"]), sizes["num_classes"]
     config = table.config(image_shape, classes)
     further = {name: sizes[name] for name in sizes.keys() - {"image_shape", "num_classes"}}
     config = config.changed(
         model_options={**config.model.options, **further},
-        routing_iterations=iterations,
-        dtype=compute or dtype,
-        param_dtype=dtype,
+        routing_iterations=options["iterations"],
+        dtype=compute or options["dtype"],
+        param_dtype=options["dtype"],
     )
     made = build_model(config, image_shape, classes)
-    state = learned(reference)
-    to_capsjax = match(table, {name: array.shape for name, array in state.items()}).to_capsjax
-    weights.load(made, to_capsjax(state), weights.LEARNED)
+    to_capsjax = match(table, shapes_of(reference)).to_capsjax
+    weights.load(made, to_capsjax(learned(reference)), weights.LEARNED)
     return Pair(
         reference,
         made,
@@ -322,10 +235,47 @@ def other_pair(
     )
 
 
-def learned(reference: torch.nn.Module) -> Arrays:
+def same_names(reference: nn.Module) -> Callable[[Arrays], Arrays]:
+    """Turns arrays by the names of a reference's parameters into those of a model with its names.
+
+    The weight of a convolution or a dense layer becomes its `kernel`, that of a normalisation its
+    `scale`; everything else keeps its name and its axes. A transposed convolution is in capsjax one
+    of an image that is spread, so its kernel is turned by 180 degrees. Buffers, which are no
+    parameters, are left out.
+    """
+
+    def to_capsjax(arrays: Arrays) -> Arrays:
+        turned = {}
+        for path, module in reference.named_modules():
+            for name, _ in module.named_parameters(recurse=False):
+                prefix = f"{path}." if path else ""
+                if prefix + name in arrays:
+                    target, array = _in_capsjax(module, name, arrays[prefix + name])
+                    turned[prefix + target] = array
+        return turned
+
+    return to_capsjax
+
+
+def _in_capsjax(module: nn.Module, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    if name == "weight" and type(module) in _KERNEL_AXES:
+        kernel = array.transpose(_KERNEL_AXES[type(module)])
+        return "kernel", kernel[::-1, ::-1] if isinstance(module, nn.ConvTranspose2d) else kernel
+    if name == "weight" and isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+        return "scale", array
+    return name, array
+
+
+def learned(reference: nn.Module) -> Arrays:
     """The parameters of a PyTorch module and its statistics of batches, by name."""
     state = reference.state_dict()
     return {name: value.numpy() for name, value in state.items() if value.is_floating_point()}
+
+
+def shapes_of(reference: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of the parameters of a PyTorch module and of its statistics of batches."""
+    state = reference.state_dict()
+    return {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
 
 
 def iterates(routing: str) -> bool:
@@ -333,9 +283,26 @@ def iterates(routing: str) -> bool:
     return "iterations" in capsjax.routing_options(routing)
 
 
-PAIRS: dict[str, PairMaker] = {name: functools.partial(layout_pair, name) for name in REFERENCES}
-"""By the name of its weight layout, what makes a pair.
+def _drawn(
+    kind: type[ModelReference],
+    sizes: Sizes,
+    *,
+    iterations: int,
+    dtype: DtypeName,
+    seed: int = 0,
+    biases: bool = True,
+) -> ModelReference:
+    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
+    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
+    return reference.to(getattr(torch, dtype))
 
-Each takes `sizes`, `iterations`, and of the options of `build_pair` at least `dtype`, `seed`,
-`biases` and `compute`.
-"""
+
+def _seeded(seed: int, make: Callable[[], T]) -> T:
+    """Makes a module of which a seed decides the initial values, too."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def _dtypes(dtype: DtypeName, compute: str | None) -> dict[str, Any]:
+    return {"dtype": jnp.dtype(compute or dtype), "param_dtype": np.dtype(dtype)}

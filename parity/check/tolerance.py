@@ -1,14 +1,15 @@
-"""How far two implementations of the same mathematics may differ: one table, for every stage.
+"""How far two computations of the same numbers may differ: one table, for tests and for parity.
 
 An operation rounds by half a machine epsilon at most. A sum of n terms gathers n such errors, which
-grow like sqrt(n) because their signs vary. So the limit of a stage is some epsilons times the
-square root of the longest sum on the way to it, and never more than the ceiling of its dtype. The
-table is not a knob: a stage that misses its limit has a defect, or an input that no implementation
-can be expected to agree on, and that is shown, not assumed.
+grow like sqrt(n) because their signs vary. So a limit is some epsilons, for the few operations
+beside the longest sum, times the square root of its terms, and never more than the ceiling of its
+dtype. The table is not a knob: what misses its limit has a defect, names the wrong reduction
+length, or has an input that no implementation can be expected to agree on, and that is shown, not
+assumed.
 
-An error is the largest difference in a stage divided by the largest magnitude in it: the elements
-of a stage are added to one another further on, so an error counts by the size of what it is added
-to. Two further rules follow from the numbers themselves:
+In `parity check` an error is the largest difference in a stage divided by the largest magnitude in
+it: the elements of a stage are added to one another further on, so an error counts by the size of
+what it is added to. Two further rules follow from the numbers themselves:
 
 - A difference below the smallest normal number of the dtype (1e-38 in float32) is none. Processors
   may take smaller numbers for zero, and XLA lets them.
@@ -25,34 +26,42 @@ and rectifiers that are on in the one are off in the other from then on. Whether
 measured: the reference is trained in float64 too. From where its float32 training is further from
 that than the ceiling (at the paper's sizes after a step, in the tiny network never), the difference
 from capsjax is information. What proves the training of large networks is the optimiser by itself,
-told the same gradients for 20 steps and held to the forward limits, and training in float64.
+given the same gradients for 20 steps and held to the forward limits, and training in float64.
 """
 
+import math
 from typing import Literal
 
-import numpy as np
+Kind = Literal["test", "forward", "gradient", "training"]
 
-Kind = Literal["forward", "gradient", "training"]
+MACHINE_EPSILONS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7}
 
-EPSILONS = {"forward": 4, "gradient": 16}
+EPSILONS = {"test": 8, "forward": 4, "gradient": 16}
 """Operations beside the longest sum; a gradient goes through all of them twice."""
 
 CEILINGS: dict[str, dict[Kind, float]] = {
     "float64": {"forward": 1e-12, "gradient": 1e-12, "training": 1e-9},
     "float32": {"forward": 2e-6, "gradient": 2e-5, "training": 2e-5},
 }
+"""The largest limits of `parity check`; the tests, which name their sums, have none."""
 
 
 def limit(kind: Kind, dtype: str, reduction_length: int = 1) -> float:
-    """The largest relative error with which a stage agrees.
+    """The largest relative difference that is accepted.
 
     Args:
-        kind: of the stage.
-        dtype: of the computation, `"float32"` or `"float64"`.
-        reduction_length: terms of the longest sum on the way.
+        kind: a `"test"`, or the kind of a stage.
+        dtype: the coarsest dtype of the computation; `"bfloat16"` for tests alone.
+        reduction_length: terms of the longest sum on the way; of no use for `"training"`.
+
+    Raises:
+        ValueError: the table has no such dtype, or the sum has no terms.
     """
-    ceiling = CEILINGS[dtype][kind]
+    if dtype not in MACHINE_EPSILONS:
+        raise ValueError(f"no tolerance for {dtype}: the table has {', '.join(MACHINE_EPSILONS)}")
+    if reduction_length < 1:
+        raise ValueError(f"a sum has at least one term, not reduction_length={reduction_length}")
     if kind == "training":
-        return ceiling
-    epsilon = float(np.finfo(dtype).eps)
-    return float(min(ceiling, EPSILONS[kind] * epsilon * np.sqrt(reduction_length)))
+        return CEILINGS[dtype][kind]
+    rounding = EPSILONS[kind] * MACHINE_EPSILONS[dtype] * math.sqrt(reduction_length)
+    return rounding if kind == "test" else min(CEILINGS[dtype][kind], rounding)

@@ -1,26 +1,39 @@
-"""The same training steps in PyTorch and in capsjax, one at a time."""
+"""The same training steps in PyTorch and in capsjax, one at a time, and their comparison."""
 
-import copy
-import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from flax import nnx
 
-from parity.check import weights
-from parity.check.pairs import Arrays, DtypeName, Pair
+from parity.check import tolerance
+from parity.check.comparison import (
+    ADAM,
+    TRAINING,
+    Comparison,
+    Growth,
+    Result,
+    Stage,
+    error_between,
+    worst_of,
+)
+from parity.check.pairs import Arrays, DtypeName, Pair, PairMaker, Sizes
 from parity.check.stages import gradients_of, nchw
+from parity.check.subjects import Case
+from parity.layouts import weights
 from train.config.fit_config import FitConfig
-from train.data import Batch
+from train.data import Batch, Split
 from train.learn.metrics import merge
 from train.learn.optimizer import learning_rate
 from train.learn.state import PyTree, initial_state
 from train.learn.step import data_mesh, make_dispatch, make_train_step, replicate
+
+STEPS = 20
+SNAPSHOTS = (1, STEPS)
+"""The steps after which parameters and moments are held to their limits."""
 
 DECAY_STEPS = 10
 SETTINGS = FitConfig.of(
@@ -28,50 +41,32 @@ SETTINGS = FitConfig.of(
 )
 """Adam as the paper has it. The learning rate falls to a quarter in 20 steps: enough to be seen."""
 
+Snapshot = dict[str, Arrays]
+"""Adam's means of the gradients ("first moment") and of their squares, and the "parameters"."""
+
 
 def adam(**options: Any) -> optax.GradientTransformation:
     """Adam as `python -m train` makes it, its learning rate computed in the widest dtype there is.
 
-    Told the step as an int32, optax's schedules answer in float32 even in x64 mode: a relative
-    error of 5e-8 that 20 steps in float64 would show.
-
-    Args:
-        **options: further arguments of `optax.adam`.
+    Given the step as an int32, optax's schedules answer in float32 even in x64 mode: a relative
+    error of 5e-8 that 20 steps in float64 would show. Options are those of `optax.adam`.
     """
     schedule = learning_rate(SETTINGS, training_examples=1)  # not used: steps are given
     return optax.adam(lambda step: schedule(jnp.asarray(step, float)), **options)
 
 
-class Snapshot(NamedTuple):
-    """What an optimiser holds, by the names of capsjax's parameters.
+class ReferenceTraining:
+    """Adam on the PyTorch network of a pair, a copy of which is trained in a dtype.
 
     Attributes:
-        parameters: after a step.
-        first_moment: Adam's mean of the gradients.
-        second_moment: Adam's mean of their squares.
-    """
-
-    parameters: Arrays
-    first_moment: Arrays
-    second_moment: Arrays
-
-
-class ReferenceTraining:
-    """Adam on the PyTorch network of a pair, a copy of which is trained.
-
-    Args:
-        pair: the networks.
-        dtype: of parameters and computation.
+        gradients: of the last step, by the names of capsjax's parameters.
     """
 
     def __init__(self, pair: Pair, dtype: DtypeName) -> None:
-        reference = copy.deepcopy(pair.reference).to(getattr(torch, dtype))
-        self._pair = dataclasses.replace(pair, reference=reference)
-        self._names = [name for name, _ in self._pair.reference.named_parameters()]
+        self._pair = pair.in_dtype(dtype)
+        self._parameters = dict(self._pair.reference.named_parameters())
         self._adam = torch.optim.Adam(
-            self._pair.reference.parameters(),
-            lr=SETTINGS.schedule.learning_rate,
-            betas=(0.9, 0.999),
+            list(self._parameters.values()), lr=SETTINGS.schedule.learning_rate, betas=(0.9, 0.999)
         )
         self._decay = torch.optim.lr_scheduler.LambdaLR(
             self._adam, lambda step: SETTINGS.schedule.decay_rate ** (step / DECAY_STEPS)
@@ -92,46 +87,34 @@ class ReferenceTraining:
 
     def snapshot(self) -> Snapshot:
         """The parameters and moments after the last step, as far as they are compared."""
-        state = self._adam.state_dict()["state"]
-        parameters = self._pair.reference.state_dict()
-        return Snapshot(
-            self._turned({name: parameters[name] for name in self._names}),
-            self._turned({n: state[i]["exp_avg"] for i, n in enumerate(self._names)}),
-            self._turned({n: state[i]["exp_avg_sq"] for i, n in enumerate(self._names)}),
-        )
+        moments = {name: self._adam.state[value] for name, value in self._parameters.items()}
+        return {
+            "first moment": self._turned({n: of_n["exp_avg"] for n, of_n in moments.items()}),
+            "second moment": self._turned({n: of_n["exp_avg_sq"] for n, of_n in moments.items()}),
+            "parameters": self._turned(self._parameters),
+        }
 
     def _turned(self, tensors: Mapping[str, torch.Tensor]) -> Arrays:
         # Copies: the optimiser changes its tensors in place.
-        return self._pair.compared(
-            self._pair.to_capsjax(
-                {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
-            )
-        )
+        arrays = {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
+        return self._pair.compared(self._pair.to_capsjax(arrays))
 
 
 class CapsjaxTraining:
-    """`python -m train`'s own step on the capsjax network of a pair, on one device.
-
-    Args:
-        pair: the networks; its objective is minimised.
-        batch_size: images in a step.
-        optimizer: by default `adam()`.
-    """
+    """`python -m train`'s own step on the capsjax network of a pair, on one device."""
 
     def __init__(
-        self,
-        pair: Pair,
-        batch_size: int,
-        optimizer: optax.GradientTransformation | None = None,
+        self, pair: Pair, batch_size: int, optimizer: optax.GradientTransformation
     ) -> None:
-        optimizer = adam() if optimizer is None else optimizer
         self._mesh = data_mesh(batch_size, devices=1)
         config = FitConfig(data=pair.objective.data, objective=pair.objective.settings)
         config = config.changed(param_dtype=str(pair.dtype))
         graphdef, state = initial_state(pair.model, optimizer, config)
         # A copy: the step takes over the memory of its state.
         self._state = replicate(jax.tree.map(lambda array: array.copy(), state), self._mesh)
-        self._step = make_train_step(graphdef, optimizer, _batch_itself, config, self._mesh)
+        # Where a feed selects images and labels, the batch holds them.
+        select = lambda constants, batch: Batch(*batch)  # noqa: E731
+        self._step = make_train_step(graphdef, optimizer, select, config, self._mesh)
 
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
@@ -144,18 +127,11 @@ class CapsjaxTraining:
         return _snapshot(self._state.params, self._state.optimizer)
 
 
-class DrivenAdam:
-    """capsjax's optimiser alone, told its gradients.
+class AdamAlone:
+    """capsjax's optimiser on the parameters of a pair's model, with gradients from elsewhere."""
 
-    Args:
-        pair: the networks; the optimiser starts from the parameters of the model.
-        optimizer: by default `adam()`.
-    """
-
-    def __init__(self, pair: Pair, optimizer: optax.GradientTransformation | None = None) -> None:
-        optimizer = adam() if optimizer is None else optimizer
-        pure = nnx.to_pure_dict(nnx.state(pair.model, nnx.Param))
-        self._params = weights.by_name(pure)
+    def __init__(self, pair: Pair, optimizer: optax.GradientTransformation) -> None:
+        self._params: PyTree = weights.variables(pair.model)
         self._state = optimizer.init(self._params)
 
         @jax.jit
@@ -174,8 +150,80 @@ class DrivenAdam:
         return _snapshot(self._params, self._state)
 
 
+def compare_training(
+    case: Case,
+    make_pair: PairMaker,
+    sizes: Sizes,
+    split: Split,
+    result: Result,
+    optimizer: optax.GradientTransformation | None = None,
+) -> None:
+    """Compares the training of a case step after step, and adds the comparisons to a result.
+
+    Args:
+        case: the case.
+        make_pair: makes its networks.
+        sizes: of the networks.
+        split: images of the networks' size.
+        result: knows dtype and seed; changed in place.
+        optimizer: capsjax's, instead of `adam()`.
+    """
+    dtype: DtypeName = "float64" if result.dtype == "float64" else "float32"
+    pair = make_pair(sizes, iterations=case.iterations, dtype=dtype, seed=result.seed)
+    optimizer = adam() if optimizer is None else optimizer
+    reference = ReferenceTraining(pair, dtype)
+    wide = ReferenceTraining(pair, "float64") if dtype == "float32" else None
+    trained, alone = CapsjaxTraining(pair, case.batch, optimizer), AdamAlone(pair, optimizer)
+    name = f"{case}, {STEPS} steps"
+    growth, losses = Growth(name, [], {}, {}), []
+    comparisons: dict[str, list[Comparison]] = {ADAM: [], TRAINING: []}
+    training_limit = tolerance.limit("training", dtype)
+    comparable = True  # until rounding alone takes the reference beyond the limit
+    for number in range(1, STEPS + 1):
+        chosen = np.arange((number - 1) * case.batch, number * case.batch) % len(split)
+        batch = split.images[chosen], split.labels[chosen]
+        losses.append((reference.step(*batch), trained.step(*batch)))
+        alone.step(reference.gradients)
+        if wide is not None:
+            wide.step(*batch)
+        if case.size != "tiny" and number not in SNAPSHOTS and number % 5:
+            continue  # snapshots of a large network take longer than its steps
+        truth = reference.snapshot()
+        found = {ADAM: alone.snapshot(), TRAINING: trained.snapshot()}
+        itself = None if wide is None else wide.snapshot()
+        growth.steps.append(number)
+        for what in truth:
+            if itself is not None:
+                rounding = worst_of(truth[what], itself[what]).relative
+                growth.reference.setdefault(what, []).append(rounding)
+                comparable = comparable and rounding <= training_limit
+            for group, snapshot in found.items():
+                error = worst_of(snapshot[what], truth[what])
+                growth.errors.setdefault(f"{what} ({group})", []).append(error.relative)
+                if number not in SNAPSHOTS:
+                    continue
+                limit: float | None = training_limit if comparable else None
+                if group == ADAM:
+                    limit = tolerance.limit("forward", dtype, number)
+                plural = "" if number == 1 else "s"
+                stage = Stage(group, f"{what} after {number} step{plural}")
+                comparisons[group].append(Comparison(stage, error, limit, case.size, name))
+    of_reference, of_capsjax = np.asarray(losses, np.dtype(dtype)).T
+    comparisons[TRAINING].append(
+        Comparison(
+            Stage(TRAINING, f"loss of {STEPS} steps"),
+            error_between(of_capsjax, of_reference),
+            training_limit if comparable else None,
+            case.size,
+            name,
+        )
+    )
+    result.comparisons += comparisons[ADAM] + comparisons[TRAINING]
+    result.growth.append(growth)
+
+
 def normalised(pair: Pair, images: np.ndarray, dtype: Any) -> np.ndarray:
-    """uint8 images as both networks see them: what `Objective.normalise` does, in NumPy."""
+    """uint8 images as both networks see them: as `Objective.normalise` makes them, in NumPy."""
     unit = images.astype(dtype) / np.asarray(255, dtype)
     mean, deviation = pair.objective.data.input_mean, pair.objective.data.input_std
     if mean == 0 and deviation == 1:
@@ -183,14 +231,9 @@ def normalised(pair: Pair, images: np.ndarray, dtype: Any) -> np.ndarray:
     return (unit - np.asarray(mean, dtype)) / np.asarray(deviation, dtype)
 
 
-def _batch_itself(constants: Any, batch: Any) -> Batch:
-    """Where a feed selects images and labels, the batch holds them."""
-    del constants
-    return Batch(*batch)
-
-
 def _snapshot(params: PyTree, optimizer_state: PyTree) -> Snapshot:
     is_adam = lambda state: isinstance(state, optax.ScaleByAdamState)  # noqa: E731
     states = jax.tree.leaves(optimizer_state, is_leaf=is_adam)
     adam = next(state for state in states if is_adam(state))
-    return Snapshot(*(weights.by_name(jax.device_get(tree)) for tree in (params, adam.mu, adam.nu)))
+    trees = {"first moment": adam.mu, "second moment": adam.nu, "parameters": params}
+    return {what: weights.by_name(jax.device_get(tree)) for what, tree in trees.items()}

@@ -1,7 +1,6 @@
 """`check`: compares every number of two networks with the same weights."""
 
 import operator
-from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from train.system.errors import UserError
 from train.system.progress import each
 
 if TYPE_CHECKING:
-    from parity.check.cases import Result
+    from parity.check.comparison import Result
 
 MODULE = "your own module"
 
@@ -104,16 +103,14 @@ class Check(Command):
         self._refuse_what_contradicts()
         report.require_writable(self.json, self.report)
         if self.against is not None:
-            from parity.against import comparing
-
-            return comparing.run(Namespace(**vars(self)))
+            return self._own_module(self.against)
         if self.all:
             return self._everything()
         result = self._result()
         print(report.table(result, verbose=self.verbose))
         print(report.verdict(result))
         if self.json is not None:
-            report.write_json(self.json, result)
+            report.write_json(self.json, report.as_json(result))
         if self.report is not None:
             report.write_report(self.report, result)
         return 0 if result.passed else 1
@@ -137,43 +134,56 @@ class Check(Command):
             given = "--x64" if self.x64 else "--report"
             raise UserError(f"--all compares everything in both precisions: leave {given} out.")
 
+    def _own_module(self, spec: str) -> int:
+        from parity.against.comparing import as_json, compare_module, text
+        from parity.check import report
+
+        if self.weights is None:
+            raise UserError("--against needs the module's weights: give --weights FILE.")
+        if self.report is not None:
+            raise UserError("--report is not made with --against: take --json.")
+        outcome = compare_module(
+            spec,
+            self.weights,
+            layout=self.layout or "auto",
+            output=self.output,
+            input_layout=self.input,
+            image_size=self.image_shape,
+            x64=self.x64,
+            data_dir=self.data_dir,
+            seed=self.seed,
+        )
+        print(text(outcome))
+        if self.json is not None:
+            report.write_json(self.json, as_json(outcome))
+        return 0 if outcome.passed else 1
+
     def _everything(self) -> int:
         from parity.check import report
-        from parity.check.family import check_all
+        from parity.check.runner import check_all
 
         results = check_all(data_dir=self.data_dir, seed=self.seed, progress=_progress)
         print(report.summary(results))
         if self.json is not None:
-            report.write_json(self.json, results)
-        return 0 if all(result.passed for of_name in results.values() for result in of_name) else 1
+            values = {name: [*map(report.as_json, both)] for name, both in results.items()}
+            report.write_json(self.json, values)
+        return 0 if all(result.passed for both in results.values() for result in both) else 1
 
     def _result(self) -> "Result":
-        """What a comparison with one PyTorch network finds."""
-        from parity.check import cases
-        from parity.check.family import check_subject, find_subject, layout_subject
-        from parity.check.pairs import PAIRS, SIZES
-        from parity.reference import OTHERS
+        """Compares with one PyTorch network."""
+        from parity.check.runner import check
+        from parity.check.subjects import layout_subject, model_subject, routing_subject
 
-        layout = self.layout or "reference"
-        if self.routing is not None or self.model is not None:
-            subject = find_subject(self.routing, self.model)
-        elif layout in PAIRS:
-            return cases.check(
-                layout=layout,
-                sizes=tuple(SIZES) if self.sizes is None else (self.sizes,),
-                x64=self.x64,
-                data_dir=self.data_dir,
-                seed=self.seed,
-                progress=_progress,
-            )
-        elif layout in OTHERS:
-            if self.sizes is not None:
-                raise UserError(f"--layout {layout} compares tiny networks: leave --sizes out.")
-            subject = layout_subject(layout)
+        if self.routing is not None:
+            subject = routing_subject(self.routing)
+        elif self.model is not None:
+            subject = model_subject(self.model)
         else:
-            known = ", ".join(sorted({*PAIRS, *OTHERS}))
-            raise UserError(f"there is no layout {layout!r}: choose one of {known}.")
-        return check_subject(subject, x64=self.x64, data_dir=self.data_dir, seed=self.seed)
+            sizes = None if self.sizes is None else (self.sizes,)
+            subject = layout_subject(self.layout or "reference", sizes)
+        return check(
+            subject, x64=self.x64, data_dir=self.data_dir, seed=self.seed, progress=_progress
+        )
 
 
 def _progress(jobs: Iterator, total: int) -> Iterator:

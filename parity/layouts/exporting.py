@@ -12,8 +12,7 @@ import numpy as np
 
 import capsjax
 from capsjax.capsules import squash_from
-from parity.check import weights
-from parity.layouts import Layout, Match, get_layout, match_parameters
+from parity.layouts import Layout, get_layout, match_parameters, weights
 from parity.layouts.state_files import require_suffix, with_counters, write_state
 from train.config.fit_config import FitConfig
 from train.learn.network import seen_shape
@@ -24,18 +23,29 @@ from train.run.folder import Run, load_run
 from train.system.errors import UserError
 
 _OF_THE_DECODER = ("reconstruction_weight", "mask_in_training", "mask_in_test")
+_COMPARED = (
+    "input_mean",
+    "input_std",
+    "loss",
+    "standardise",
+    "margin_of",
+    "margin_power",
+    "margin_weight",
+    *_OF_THE_DECODER,
+    "routing",
+)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What has been exported.
+    """The weights that were written.
 
     Attributes:
-        layout: the layout.
+        layout: of their names and axes.
         step: of the checkpoint.
         tensors: how many were written.
         parameters: number of their values, statistics of batches not among them.
-        differences: in what the run computes something else than the layout's network.
+        differences: of what the run and the layout's network compute.
     """
 
     layout: Layout
@@ -80,14 +90,9 @@ def export_run(
     different = differences(run, table)
     if different and not force:
         raise UserError(
-            "\n  ".join(
-                [
-                    f"{folder} computes something else than {table.name}, whose network would not "
-                    "give the same results; --force writes the weights all the same. They differ "
-                    "in:",
-                    *different,
-                ]
-            )
+            f"{folder} computes something else than {table.name}, whose network would not give the "
+            "same results; --force writes the weights all the same. They differ in:\n  "
+            + "\n  ".join(different)
         )
     _, state = load_state(run, which, devices=1)
     parameters = weights.by_name(state.weights)
@@ -96,7 +101,14 @@ def export_run(
         for name, array in {**parameters, **weights.by_name(state.model_state)}.items()
     }
     found = match_parameters(table, {name: array.shape for name, array in learned.items()})
-    _require_complete(run, found)
+    if not found.fits:
+        owners = {"run": found.missing, "layout": found.extra}
+        lines = [
+            f"parameters that the {owner} has not: {', '.join(which)}"
+            for owner, which in owners.items()
+            if which
+        ]
+        raise UserError("\n  ".join([f"{folder} cannot be written as {table.name}:", *lines]))
     tensors = with_counters(found.to_source(learned), int(state.step))
     write_state(out, tensors)
     return Exported(
@@ -109,9 +121,9 @@ def export_run(
 
 
 def differences(run: Run, layout: Layout) -> list[str]:
-    """In what a run computes something else than a layout's network of the same sizes.
+    """The fields in which a run and a layout's network of the same sizes compute something else.
 
-    Sizes are no difference, and neither is what else the PyTorch network has as an argument.
+    Sizes are no difference, and neither are other arguments of the PyTorch network.
 
     Returns:
         A text for each field, with the run's value and the layout's.
@@ -144,26 +156,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:
-    """What a configuration computes, apart from sizes, with every default written out.
-
-    Args:
-        config: the configuration.
-        compared: options of the model that matter.
-    """
-    values: dict[str, Any] = {
-        name: config.value(name)
-        for name in (
-            "input_mean",
-            "input_std",
-            "loss",
-            "standardise",
-            "margin_of",
-            "margin_power",
-            "margin_weight",
-            *_OF_THE_DECODER,
-            "routing",
-        )
-    }
+    """What a configuration and `compared` options of its model compute, with every default."""
+    values: dict[str, Any] = {name: config.value(name) for name in _COMPARED}
     options = _options(config)
     values |= {f"model_options {name}": _plain(name, options[name]) for name in compared}
     return values | _routing(config)
@@ -190,15 +184,3 @@ def _routing(config: FitConfig) -> dict[str, Any]:
     values = {f.name: getattr(routing, f.name) for f in dataclasses.fields(routing)}
     passes = {"routing_iterations": values.pop("iterations", None)}
     return {**passes, **{f"routing_options {name}": v for name, v in values.items()}}
-
-
-def _require_complete(run: Run, found: Match) -> None:
-    lines = []
-    if found.missing:
-        lines.append(f"parameters that the run has not: {', '.join(found.missing)}")
-    if found.extra:
-        lines.append(f"parameters that the layout has not: {', '.join(found.extra)}")
-    if lines:
-        raise UserError(
-            "\n  ".join([f"{run.folder} cannot be written as {found.layout.name}:", *lines])
-        )

@@ -3,18 +3,17 @@
 import dataclasses
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 import capsjax
-from parity.check import weights
-from parity.layouts import Layout, Match, builtin_layouts, get_layout, match
+from parity.layouts import Layout, Match, builtin_layouts, get_layout, match, weights
 from parity.layouts.state_files import State, read_state, require_suffix
 from train.config.fit_config import FitConfig
 from train.data import is_dataset, list_datasets, load_dataset
@@ -36,10 +35,10 @@ Change = Callable[[FitConfig], FitConfig]
 
 @dataclass(frozen=True)
 class Imported:
-    """What has been imported.
+    """The run that was made of a file of weights.
 
     Attributes:
-        run: the run that was made.
+        run: the run.
         layout: the layout that was taken.
         parameters: number of their values, statistics of batches not among them.
         casts: for each dtype that was converted, the number of its tensors.
@@ -51,23 +50,6 @@ class Imported:
     parameters: int
     casts: Mapping[str, int]
     others: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Images:
-    """What a network has to know of a data set.
-
-    Attributes:
-        shape: `(height, width, channels)`.
-        class_names: a name for each class.
-    """
-
-    shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """Their size and number of classes in words."""
-        return f"{'x'.join(map(str, self.shape))} in {len(self.class_names)} classes"
 
 
 def import_weights(
@@ -85,7 +67,7 @@ def import_weights(
         path: the file, see `read_state`.
         layout: the name of a layout, the path of a TOML file, or `"auto"`.
         out: the run's folder.
-        dataset: what the network was trained on; by default the first set that has such images.
+        dataset: the set that it was trained on; by default the first one that has such images.
         change: makes a configuration from that of the layout, where the network differs from the
             published one.
         overwrite: replace the run in `out`, if there is one.
@@ -94,99 +76,101 @@ def import_weights(
         UserError: on bad input; nothing is written then.
     """
     state = read_state(path)
-    table = recognise(path, state) if layout == AUTO else get_layout(layout)
-    require_suffix(path, table.formats)
-    found = match(table, _shapes(state))
+    found = match_state(path, state, layout)
+    require_suffix(path, found.layout.formats)
     _require_sound(path, found, state)
 
     name, others = choose_dataset(path, found, change, dataset)
-    images = describe_dataset(name)
-    config = configure(found, name, images, change)
-    model = build(config, images, found, state, path)
-    run = Run(out, config, images.shape, images.class_names)
+    run, model = _without_values(found, name, change, out)
+    weights.load(model, found.to_capsjax(state), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
-    casts: dict[str, int] = {}
-    for tensor in state.values():
-        if tensor.dtype != jnp.dtype(config.model.param_dtype):
-            casts[str(tensor.dtype)] = casts.get(str(tensor.dtype), 0) + 1
+    casts = Counter(
+        str(tensor.dtype)
+        for tensor in state.values()
+        if tensor.dtype != jnp.dtype(run.config.model.param_dtype)
+    )
     parameters = sum(array.size for array in weights.variables(model).values())
-    return Imported(run, table, parameters, casts, others)
+    return Imported(run, found.layout, parameters, casts, others)
 
 
-def recognise(path: Path, state: State, layouts: Sequence[Layout] | None = None) -> Layout:
-    """The layout whose names and shapes a state dict has.
+def match_state(path: Path, state: State, layout: str) -> Match:
+    """Lays a layout over a state dict.
 
     Args:
         path: the file that it comes from, for the messages.
         state: the tensors.
-        layouts: the candidates; by default those that come with the program.
+        layout: the name of a layout, the path of a TOML file, or `"auto"`.
+
+    Raises:
+        UserError: there is no such layout, or `"auto"` finds none, or more than one.
+    """
+    if layout == AUTO:
+        return recognise(path, state, builtin_layouts())
+    return match(get_layout(layout), _shapes(state))
+
+
+def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
+    """The layout, of several, whose names and shapes a state dict has.
 
     Raises:
         UserError: if none fits, or more than one.
     """
-    candidates = builtin_layouts() if layouts is None else layouts
-    matches = [match(layout, _shapes(state)) for layout in candidates]
+    matches = [match(layout, _shapes(state)) for layout in layouts]
     fitting = [found for found in matches if found.fits]
     if len(fitting) == 1:
-        return fitting[0].layout
+        return fitting[0]
     if fitting:
-        names = ", ".join(found.layout.name for found in fitting)
-        raise UserError(f"{path} fits more than one layout: choose with --layout one of {names}.")
+        raise UserError(
+            f"{path} fits more than one layout: choose with --layout one of {_names(fitting)}."
+        )
     most = max(found.found for found in matches)
     nearest = [found for found in matches if found.found == most]
     if not most:
-        known = ", ".join(layout.name for layout in candidates)
+        shown = ", ".join([*state][:4]) + (", ..." if len(state) > 4 else "")
         raise UserError(
-            f"{path} fits no layout; {_first(state, 4)} are names of none of {known}: describe it "
+            f"{path} fits no layout; {shown} are names of none of {_names(matches)}: describe it "
             "in a TOML file and give --layout FILE."
         )
     if len(nearest) > 1:
-        names = ", ".join(found.layout.name for found in nearest)
         raise UserError(
-            f"{path} fits no layout; equally near are {names}: choose one with --layout to see "
-            "what differs, or describe yours in a TOML file and give --layout FILE."
+            f"{path} fits no layout; equally near are {_names(nearest)}: choose one with --layout "
+            "to see what differs, or describe yours in a TOML file and give --layout FILE."
         )
     raise _misfit(path, nearest[0], "fits no layout; the nearest is {name}, from which it differs")
 
 
-def configure(found: Match, dataset: str, images: Images, change: Change) -> FitConfig:
-    """The configuration of a network: what its layout computes, with the sizes of its tensors.
+def configure(
+    found: Match,
+    dataset: str,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    change: Change = lambda config: config,
+) -> FitConfig:
+    """The configuration of a network: that of its layout, with the sizes of its tensors.
 
     Args:
         found: the layout, laid over the tensors.
-        dataset: what to train and test on.
-        images: the images of that set.
-        change: the last word on everything else.
+        dataset: to train and test on.
+        image_shape: `(height, width, channels)` of its images.
+        num_classes: of its classes.
+        change: has the last word on everything else.
 
     Raises:
         UserError: if `change` makes a value that is out of its range.
     """
-    config = found.layout.config(images.shape, len(images.class_names))
+    config = found.layout.config(image_shape, num_classes)
     options = {**config.model.options, **found.model_options()}
-    config = config.changed(dataset=dataset, model_options=options)
-    return change(config)
+    return change(config.changed(dataset=dataset, model_options=options))
 
 
-def build(config: FitConfig, images: Images, found: Match, state: State, path: Path) -> nnx.Module:
-    """Makes the network of a configuration with the tensors of a file.
-
-    Raises:
-        UserError: if the configuration is of another network.
-    """
-    model = _without_values(config, images)
-    try:
-        weights.load(model, found.to_capsjax(state), weights.LEARNED)
-    except ValueError as error:
-        raise UserError(
-            f"{path} does not fit the network of this configuration: {error}."
-        ) from error
-    return model
-
-
-def _without_values(config: FitConfig, images: Images) -> nnx.Module:
-    return nnx.eval_shape(
-        lambda: build_model(config, images.shape, len(images.class_names), axis=AXIS)
-    )
+def _without_values(
+    found: Match, dataset: str, change: Change, folder: Path
+) -> tuple[Run, nnx.Module]:
+    """The run of a network on a data set, and the network, which has shapes for parameters."""
+    image_shape, class_names = describe_dataset(dataset)
+    config = configure(found, dataset, image_shape, len(class_names), change)
+    run = Run(folder, config, image_shape, class_names)
+    return run, nnx.eval_shape(lambda: build_model(config, image_shape, run.num_classes, axis=AXIS))
 
 
 def choose_dataset(
@@ -197,7 +181,7 @@ def choose_dataset(
     Args:
         path: the file, for the messages.
         found: the layout, laid over the tensors.
-        change: what the user says of the configuration, such as strides, which no tensor tells.
+        change: the user's options, such as strides, which no tensor shows.
         wanted: the name of a set, or None for the first that fits.
 
     Returns:
@@ -210,19 +194,27 @@ def choose_dataset(
     if wanted is not None and not is_dataset(wanted):
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
     known = {name: describe_dataset(name) for name in names}
-    likely = [name for name in names if _could_be(found, known[name])]
-    misfits = {name: _misfit_of(found, name, known[name], change) for name in likely}
+    # Whatever the strides are, these sizes are those of the tensors.
+    likely = [
+        name
+        for name, (shape, classes) in known.items()
+        if (shape[2], len(classes)) == (found.sizes["c"], found.sizes["j"])
+        and found.pixels in (None, math.prod(shape))
+    ]
+    misfits = {name: _misfit_of(found, name, change) for name in likely}
     fitting = [name for name in likely if misfits[name] is None]
     if not fitting:
-        have = ", ".join(f"{name} {known[name]}" for name in names)
-        images = _images_of(found, change(found.layout.config()))
+        have = ", ".join(
+            f"{name} {'x'.join(map(str, shape))} in {len(classes)} classes"
+            for name, (shape, classes) in known.items()
+        )
         lines = [
-            f"{path} is of a network for {images}; {have} "
-            + ("has no such images." if len(names) == 1 else "have no such images.")
+            f"{path} is of a network for {_images_of(found, change(found.layout.config()))}; "
+            f"{have} {'has' if len(names) == 1 else 'have'} no such images."
         ]
         lines += [f"with {name}: {misfit}" for name, misfit in misfits.items()]
         raise UserError("\n  ".join(lines))
-    if len({known[name].shape for name in fitting}) > 1:
+    if len({known[name][0] for name in fitting}) > 1:
         raise UserError(
             f"{path} is of a network without decoder, which does not tell the size of its images: "
             f"say with --dataset which of {', '.join(fitting)} it is for."
@@ -230,27 +222,16 @@ def choose_dataset(
     return fitting[0], tuple(fitting[1:])
 
 
-def describe_dataset(name: str) -> Images:
-    """Shape and classes of a data set; of those that are files, without the files."""
-    if source := SOURCES.get(name):
-        return Images(source.image_shape, source.class_names)
-    dataset = load_dataset(name)
-    return Images(dataset.image_shape, dataset.class_names)
+def describe_dataset(name: str) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """Shape and class names of a data set; of those that are files, without the files."""
+    described = SOURCES.get(name) or load_dataset(name)
+    return described.image_shape, described.class_names
 
 
-def _could_be(found: Match, images: Images) -> bool:
-    """Whether a network, whatever its strides, can be for such images."""
-    return (
-        images.shape[2] == found.sizes["c"]
-        and len(images.class_names) == found.sizes["j"]
-        and found.pixels in (None, math.prod(images.shape))
-    )
-
-
-def _misfit_of(found: Match, name: str, images: Images, change: Change) -> str | None:
-    """Why a network for such images has other parameters than the file; None if it has not."""
+def _misfit_of(found: Match, dataset: str, change: Change) -> str | None:
+    """Why a network for a data set has other parameters than the file; None if it has not."""
     try:
-        model = _without_values(configure(found, name, images, change), images)
+        _, model = _without_values(found, dataset, change, Path())
         weights.require_shapes(model, found.shapes, weights.LEARNED)
     except (UserError, ValueError) as error:
         return str(error)
@@ -277,33 +258,25 @@ def _images_of(found: Match, config: FitConfig) -> str:
 
 
 def _require_sound(path: Path, found: Match, state: State) -> None:
-    """Tells everything that is wrong with the tensors at once.
+    """Refuses tensors, with everything that is wrong with them at once.
 
     Raises:
         UserError: if something is missing, left over, misshapen, no float, or not finite.
     """
-    not_floats = [
-        f"{name} ({tensor.dtype})"
-        for name, tensor in state.items()
-        if not jnp.issubdtype(tensor.dtype, jnp.floating)
-    ]
-    further = [f"no floating dtype: {', '.join(not_floats)}"] if not_floats else []
-    not_finite = [
-        f"{name} ({_strange(tensor)})" for name, tensor in state.items() if _strange(tensor)
-    ]
-    if not_finite:
-        further.append(f"not finite: {', '.join(not_finite)}")
-    if found.problems() or further:
+    not_floats, not_finite = [], []
+    for name, tensor in state.items():
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            not_floats.append(f"{name} ({tensor.dtype})")
+            continue
+        wide = tensor.astype(np.float64)
+        counts = {"NaN": int(np.isnan(wide).sum()), "infinite": int(np.isinf(wide).sum())}
+        if any(counts.values()):
+            shown = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+            not_finite.append(f"{name} ({shown})")
+    kinds = {"no floating dtype": not_floats, "not finite": not_finite}
+    further = [f"{kind}: {', '.join(which)}" for kind, which in kinds.items() if which]
+    if further or not found.fits:
         raise _misfit(path, found, "does not fit the layout {name}", further)
-
-
-def _strange(tensor: np.ndarray) -> str:
-    """How many values are not finite, in words; nothing if all are."""
-    if not jnp.issubdtype(tensor.dtype, jnp.floating):
-        return ""
-    wide = tensor.astype(np.float64)
-    counts = {"NaN": int(np.isnan(wide).sum()), "infinite": int(np.isinf(wide).sum())}
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _misfit(path: Path, found: Match, what: str, further: Sequence[str] = ()) -> UserError:
@@ -335,6 +308,5 @@ def _shapes(state: State) -> dict[str, tuple[int, ...]]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 
-def _first(names: Mapping[str, Any], count: int) -> str:
-    shown = list(names)[:count]
-    return ", ".join(shown) + (", ..." if len(names) > count else "")
+def _names(matches: Sequence[Match]) -> str:
+    return ", ".join(found.layout.name for found in matches)

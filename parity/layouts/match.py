@@ -1,26 +1,26 @@
-"""Which tensor is which parameter, and how large everything is: what a layout says of one network.
+"""A layout laid over one network: which tensor is which parameter, and the sizes of all axes.
 
-A network's sizes are not written down anywhere. Every axis of every tensor tells one, and where
+A network's sizes are not written down anywhere. Every axis of every tensor gives one, and where
 tensors disagree the majority is right and the others are misshapen.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from parity.layouts import axes as ax
-from parity.layouts import targets
-from parity.layouts.model_table import DECODER, ModelTable, Sizes
+from parity.layouts import names
+from parity.layouts.axes import Sizes
+from parity.layouts.model_table import DECODER, ModelTable
 from parity.layouts.table import Layout, Row
 
 Shapes = Mapping[str, tuple[int, ...]]
-Counts = Mapping[str, int]
 
-_LATENT = f"{DECODER} -1"  # what a decoder takes
+_LATENT = f"{DECODER} -1"  # the numbers that a decoder takes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Entry:
     sources: tuple[str, ...]
     target: str
     axes: ax.Axes
-    sizes: Mapping[str, int]
+    sizes: Sizes
 
     @property
     def source_shape(self) -> tuple[int, ...]:
@@ -59,15 +59,15 @@ class Match:
         sizes: of the network, by the letters of the table: `f`, `c`, `t`, `k`, `i`, `j`, `d`, those
             of kernels as `y features.conv`, and the outputs of modules in a list as
             `decoder.layers 0`.
-        entries: what is to be converted, as far as the sizes are known.
+        entries: the parameters and their tensors, as far as the sizes are known.
         missing: names that the layout has and the network has not.
         extra: the opposite.
-        misshapen: what is wrong with the shapes, a text for each tensor.
+        misshapen: why a shape is wrong, a text for each tensor.
         found: how many names both have.
     """
 
     layout: Layout
-    sizes: Mapping[str, int]
+    sizes: Sizes
     entries: tuple[Entry, ...]
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -86,14 +86,12 @@ class Match:
 
     def problems(self) -> list[str]:
         """What keeps the layout from fitting, a line for each kind."""
-        lines = []
-        if self.missing:
-            lines.append(f"missing: {', '.join(self.missing)}")
-        if self.extra:
-            lines.append(f"not in the layout: {', '.join(self.extra)}")
-        if self.misshapen:
-            lines.append(f"wrong shape: {'; '.join(self.misshapen)}")
-        return lines
+        kinds = {
+            "missing": ", ".join(self.missing),
+            "not in the layout": ", ".join(self.extra),
+            "wrong shape": "; ".join(self.misshapen),
+        }
+        return [f"{kind}: {which}" for kind, which in kinds.items() if which]
 
     def model_options(self) -> dict[str, Any]:
         """The sizes as arguments of the model, but for its classes and the shape of its images."""
@@ -112,17 +110,16 @@ class Match:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of capsjax's parameters by their names."""
-        shapes = {}
-        for name, parts in self._by_parameter().items():
-            *leading, _ = parts[0].target_shape
-            shapes[name] = (*leading, sum(part.target_shape[-1] for part in parts))
-        return shapes
+        return {
+            name: (*parts[0].target_shape[:-1], sum(part.target_shape[-1] for part in parts))
+            for name, parts in self._by_parameter().items()
+        }
 
     def to_capsjax(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Tensors (weights, gradients or moments) -> arrays by the names of capsjax's parameters.
 
-        Their shapes have to be those of the match. What no tensor is given of, such as the
-        statistics of batches where it is gradients, is left out.
+        Their shapes have to be those of the match. Parameters of which no tensor is given, such as
+        the statistics of batches where it is gradients, are left out.
         """
         return {
             name: np.concatenate(
@@ -151,52 +148,68 @@ class Match:
         """The parts of each parameter in their order."""
         parameters: dict[str, list[Entry]] = {}
         for entry in self.entries:
-            parameters.setdefault(targets.parameter(entry.target), []).append(entry)
+            parameters.setdefault(names.parameter(entry.target), []).append(entry)
         for parts in parameters.values():
-            parts.sort(key=lambda entry: targets.part(entry.target))
+            parts.sort(key=lambda entry: names.part(entry.target))
         return parameters
 
 
 def match(layout: Layout, shapes: Shapes) -> Match:
-    """Lays a layout over the tensors of a PyTorch network.
-
-    Args:
-        layout: the layout.
-        shapes: the shape of each tensor by its name.
-    """
+    """Lays a layout over the tensors of a PyTorch network, given the shape of each by its name."""
     found = _find(layout, shapes)
     evidence = _Evidence(layout.table)
-    for piece in found.values():
-        evidence.add([(piece.target, piece.row.axes.source)], shapes[piece.name])
-    for letter, count in _stacked(found.values()).items():
-        evidence.counts[letter] = count
-    counts = _counts(layout.table, (piece.target for piece in found.values()))
-    return _match(layout, evidence.solve(), counts, shapes, found)
+    for name, (row, target, index, _) in found.items():
+        evidence.add([(target, row.axes.source)], shapes[name])
+        if row.axes.stacked and index is not None:
+            count = evidence.stacked.get(row.axes.stacked, 0)
+            evidence.stacked[row.axes.stacked] = max(count, index + 1)
+    brackets = Counter(decoder for row, _, _, decoder in found.values() if "[" in row.source.text)
+    counts = _counts(layout.table, (target for _, target, _, _ in found.values()))
+    sizes = evidence.solve()
+
+    decoder = brackets[True] >= brackets[False]
+    entries, expected, misshapen = [], set(), []
+    for entry, is_known in _entries(layout, sizes, counts, decoder=decoder):
+        expected |= set(entry.sources)
+        wanted, why = None, "which does not go with the others"
+        if is_known:
+            entries.append(entry)
+            wanted, why = entry.source_shape, f"expected {list(entry.source_shape)}"
+        misshapen += [
+            f"{name} is {list(shapes[name])}, {why} ({entry.axes.source})"
+            for name in entry.sources
+            if name in shapes and tuple(shapes[name]) != wanted
+        ]
+    return Match(
+        layout,
+        sizes,
+        tuple(entries),
+        missing=tuple(sorted(expected - shapes.keys())),
+        extra=tuple(sorted(shapes.keys() - expected)),
+        misshapen=(*misshapen, *_disagreements(sizes, entries, layout)),
+        found=len(expected & shapes.keys()),
+    )
 
 
 def match_parameters(layout: Layout, shapes: Shapes) -> Match:
-    """Lays a layout over the parameters of a capsjax model.
-
-    Args:
-        layout: the layout.
-        shapes: the shape of each parameter by its name, such as `class_caps.kernel`. All of them
-            have the axes that capsjax gives them.
+    """Lays a layout over the parameters of a capsjax model, given the shape of each by its name.
 
     Returns:
         A match whose `missing` and `extra` are names of parameters.
     """
     counts = _counts(layout.table, shapes)
-    parts: dict[str, list[tuple[str, ax.Side]]] = {}
+    parts: dict[str, list[tuple[str, str]]] = {}
     for row, target in _instances(layout, counts):
-        parts.setdefault(targets.parameter(target), []).append((target, row.axes.target))
+        parts.setdefault(names.parameter(target), []).append((target, row.axes.target))
     evidence = _Evidence(layout.table)
     for name in parts.keys() & shapes.keys():
         evidence.add(parts[name], shapes[name])
     sizes = evidence.solve()
+    entries = _entries(layout, sizes, counts, decoder=DECODER in counts)
     return Match(
         layout,
         sizes,
-        _entries(layout, sizes, counts),
+        tuple(entry for entry, is_known in entries if is_known),
         missing=tuple(sorted(parts.keys() - shapes.keys())),
         extra=tuple(sorted(shapes.keys() - parts.keys())),
         misshapen=(),
@@ -204,66 +217,47 @@ def match_parameters(layout: Layout, shapes: Shapes) -> Match:
     )
 
 
-@dataclass(frozen=True)
-class _Found:
-    """A tensor whose name is in the table: its row, its number, and what is known from the name."""
-
-    name: str
-    row: Row
-    index: int | None
-    decoder: bool
-
-    @property
-    def target(self) -> str:
-        return self.row.target.replace("{n}", str(self.index))
-
-
 @dataclass
 class _Evidence:
-    """What shapes tell of sizes.
+    """What the shapes of arrays say about sizes.
 
     Attributes:
-        table: knows what the sizes are called.
-        votes: for each, what single axes say.
+        table: knows the names of the sizes.
+        votes: for each size the values of single axes.
         sums: axes that are a sum of products of sizes: several, where parts are joined.
-        counts: how many tensors are stacked along a letter.
+        stacked: how many tensors are stacked along a letter.
     """
 
     table: ModelTable
     votes: dict[str, list[int]] = field(default_factory=dict)
     sums: list[tuple[list[tuple[str, ...]], int]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    stacked: dict[str, int] = field(default_factory=dict)
 
-    def add(self, parts: Sequence[tuple[str, ax.Side]], shape: tuple[int, ...]) -> None:
-        """Takes in an array of parts, each with its name, if it has as many axes as it should."""
-        target, side = parts[0]
-        if len(shape) != len(side):
+    def add(self, parts: Sequence[tuple[str, str]], shape: tuple[int, ...]) -> None:
+        """Takes in an array of parts, each a name and axes, if it has as many axes as it should."""
+        groups = [ax.groups(axes) for _, axes in parts]
+        if len(shape) != len(groups[0]):
             return
-        for group, size in zip(side[:-1], shape[:-1], strict=True):
-            self._add_axis([self._keys(group, target)], size)
-        if shape:
-            self._add_axis([self._keys(side[-1], target) for target, side in parts], shape[-1])
-
-    def _keys(self, group: tuple[str, ...], target: str) -> tuple[str, ...]:
-        return tuple(self.table.key(letter, target) for letter in group)
-
-    def _add_axis(self, products: list[tuple[str, ...]], size: int) -> None:
-        if len(products) == len(products[0]) == 1:
-            self.votes.setdefault(products[0][0], []).append(size)
-        else:
-            self.sums.append((products, size))
+        for axis, size in enumerate(shape):
+            is_last = axis == len(shape) - 1
+            products = [
+                tuple(self.table.key(letter, target) for letter in of_part[axis])
+                for (target, _), of_part in zip(parts, groups, strict=True)
+            ][: None if is_last else 1]
+            if len(products) == len(products[0]) == 1:
+                self.votes.setdefault(products[0][0], []).append(size)
+            else:
+                self.sums.append((products, size))
 
     def solve(self) -> dict[str, int]:
         """The size of each axis; those of which nothing is known are left out."""
-        sizes = {key: _majority(votes) for key, votes in self.votes.items()}
-        for key, count in self.counts.items():
-            sizes.setdefault(key, count)
+        sizes = {**self.stacked, **{key: _majority(votes) for key, votes in self.votes.items()}}
         while votes := self._quotients(sizes) or self._sides(sizes):
             sizes |= {key: _majority(of_key) for key, of_key in votes.items()}
         return sizes
 
     def _quotients(self, sizes: Sizes) -> dict[str, list[int]]:
-        """Of a size that is the only unknown factor of an axis, in all of its products."""
+        """Values of a size that is the only unknown factor of an axis, in all of its products."""
         votes: dict[str, list[int]] = {}
         for products, total in self.sums:
             unknown = [[key for key in keys if key not in sizes] for keys in products]
@@ -274,7 +268,7 @@ class _Evidence:
         return votes
 
     def _sides(self, sizes: Sizes) -> dict[str, list[int]]:
-        """Of windows whose sides are not told apart, and so are squares."""
+        """Values of the sides of a window that are one axis, and so those of a square."""
         votes: dict[str, list[int]] = {}
         for products, total in self.sums:
             unknown = [key for key in products[0] if key not in sizes]
@@ -291,37 +285,29 @@ def _majority(votes: list[int]) -> int:
     return Counter(votes).most_common(1)[0][0]
 
 
-def _find(layout: Layout, shapes: Shapes) -> dict[str, _Found]:
+def _find(layout: Layout, shapes: Shapes) -> dict[str, tuple[Row, str, int | None, bool]]:
+    """For each name in the table its row, target and number, and whether it has the brackets."""
     found = {}
     for name in shapes:
         for row in layout.rows:
             if matched := row.source.matches(name):
-                found[name] = _Found(name, row, *matched)
+                target = row.target.replace("{n}", str(matched[0]))
+                found[name] = (row, target, *matched)
                 break
     return found
 
 
-def _stacked(found: Iterable[_Found]) -> dict[str, int]:
-    """How many tensors are stacked along each axis, by their largest number."""
-    counts: dict[str, int] = {}
-    for piece in found:
-        letter = piece.row.axes.stacked
-        if letter is not None and piece.index is not None:
-            counts[letter] = max(counts.get(letter, 0), piece.index + 1)
-    return counts
-
-
-def _counts(table: ModelTable, names: Iterable[str]) -> dict[str, int]:
+def _counts(table: ModelTable, targets: Iterable[str]) -> dict[str, int]:
     """How many modules there are in each list, by the names of their parameters."""
     counts: dict[str, int] = {}
-    for name in names:
-        of_list, number = table.list_of(name), targets.number(name)
-        if of_list is not None and number is not None:
-            counts[of_list] = max(counts.get(of_list, 0), number + 1)
+    for target in targets:
+        of_list, index = table.list_of(target), names.list_index(target)
+        if of_list is not None and index is not None:
+            counts[of_list] = max(counts.get(of_list, 0), index + 1)
     return counts
 
 
-def _instances(layout: Layout, counts: Counts) -> Iterable[tuple[Row, str]]:
+def _instances(layout: Layout, counts: Mapping[str, int]) -> Iterator[tuple[Row, str]]:
     """The rows that a network with so many modules in its lists has, and their parameters.
 
     There is one module at least in each list, but for a decoder, which may not be there.
@@ -334,75 +320,20 @@ def _instances(layout: Layout, counts: Counts) -> Iterable[tuple[Row, str]]:
             yield row, row.target
 
 
-def _match(
-    layout: Layout,
-    sizes: Sizes,
-    counts: Counts,
-    shapes: Shapes,
-    found: Mapping[str, _Found],
-) -> Match:
-    with_brackets = Counter(p.decoder for p in found.values() if "[" in p.row.source.text)
-    decoder = with_brackets[True] >= with_brackets[False]
-    entries, expected = [], set()
-    misshapen = []
+def _entries(
+    layout: Layout, sizes: Sizes, counts: Mapping[str, int], *, decoder: bool
+) -> Iterator[tuple[Entry, bool]]:
+    """Each parameter with its tensors, and whether all of its sizes are known."""
     for row, target in _instances(layout, counts):
-        names = _names(row, target, sizes, decoder=decoder)
-        expected |= set(names)
-        known = _known_sizes(layout.table, row, target, sizes)
-        if known is None:
-            misshapen += [
-                f"{name} is {list(shapes[name])}, which does not go with the others "
-                f"({ax.describe(row.axes.source)})"
-                for name in names
-                if name in shapes
-            ]
-            continue
-        entry = Entry(names, target, row.axes, known)
-        entries.append(entry)
-        for name in names:
-            if name in shapes and tuple(shapes[name]) != entry.source_shape:
-                misshapen.append(
-                    f"{name} is {list(shapes[name])}, expected {list(entry.source_shape)} "
-                    f"({ax.describe(row.axes.source)})"
-                )
-    misshapen += _disagreements(sizes, entries, layout)
-    return Match(
-        layout,
-        sizes,
-        tuple(entries),
-        missing=tuple(sorted(expected - shapes.keys())),
-        extra=tuple(sorted(shapes.keys() - expected)),
-        misshapen=tuple(misshapen),
-        found=len(expected & shapes.keys()),
-    )
-
-
-def _entries(layout: Layout, sizes: Sizes, counts: Counts) -> tuple[Entry, ...]:
-    entries = []
-    for row, target in _instances(layout, counts):
-        known = _known_sizes(layout.table, row, target, sizes)
-        if known is not None:
-            names = _names(row, target, sizes, decoder=DECODER in counts)
-            entries.append(Entry(names, target, row.axes, known))
-    return tuple(entries)
-
-
-def _names(row: Row, target: str, sizes: Sizes, *, decoder: bool) -> tuple[str, ...]:
-    """The tensors of a parameter."""
-    indices: Sequence[int | None] = [None]
-    if row.is_repeated:
-        indices = [targets.number(target)]
-    elif row.axes.stacked:
-        indices = range(sizes.get(row.axes.stacked, 1))
-    return tuple(row.source.name(index, decoder=decoder) for index in indices)
-
-
-def _known_sizes(table: ModelTable, row: Row, target: str, sizes: Sizes) -> dict[str, int] | None:
-    """The sizes of a row's letters, or None if one of them is not known."""
-    keys = {letter: table.key(letter, target) for group in row.axes.target for letter in group}
-    if any(key not in sizes for key in keys.values()):
-        return None
-    return {letter: sizes[key] for letter, key in keys.items()}
+        indices: Sequence[int | None] = [None]
+        if row.is_repeated:
+            indices = [names.list_index(target)]
+        elif row.axes.stacked:
+            indices = range(sizes.get(row.axes.stacked, 1))
+        sources = tuple(row.source.name(index, decoder=decoder) for index in indices)
+        keys = {x: layout.table.key(x, target) for x in ax.letters(row.axes.target)}
+        known = {letter: sizes[key] for letter, key in keys.items() if key in sizes}
+        yield Entry(sources, target, row.axes, known), len(known) == len(keys)
 
 
 def _disagreements(sizes: Sizes, entries: Sequence[Entry], layout: Layout) -> list[str]:
@@ -415,10 +346,10 @@ def _disagreements(sizes: Sizes, entries: Sequence[Entry], layout: Layout) -> li
     combine = layout.options.get("model_options", {}).get("decoder_combine", "concat")
     if all(key in sizes for key in (_LATENT, "d", "j")):
         expected = sizes["d"] * (1 if combine == "sum" else sizes["j"])
-        names = [e.sources[0] for e in entries if e.target == f"{DECODER}.0.kernel"]
-        if sizes[_LATENT] != expected and names:
+        first = [entry.sources[0] for entry in entries if entry.target == f"{DECODER}.0.kernel"]
+        if sizes[_LATENT] != expected and first:
             texts.append(
-                f"{names[0]} takes {sizes[_LATENT]} numbers, expected {expected}, which is "
+                f"{first[0]} takes {sizes[_LATENT]} numbers, expected {expected}, which is "
                 + ("d" if combine == "sum" else f"j x d = {sizes['j']} x {sizes['d']}")
             )
     return texts

@@ -1,4 +1,4 @@
-"""What a layout has to know of a model: its parameters' axes, and what its sizes are called.
+"""The axes of a model's parameters and the names of its sizes, for the layouts of that model.
 
 Each model that layouts can be of has a TOML file in `parity/layouts/models`:
 
@@ -24,9 +24,8 @@ from typing import Any
 
 from flax import nnx
 
-from parity.check import weights
-from parity.layouts import targets
-from parity.layouts.axes import parse_side
+from parity.layouts import names, weights
+from parity.layouts.axes import Sizes, letters
 from train.config.fit_config import FitConfig
 from train.learn.network import build_model
 
@@ -38,20 +37,10 @@ _FILES = {path.stem: path for path in sorted((Path(__file__).parent / "models").
 # Images on which any strides leave room for any kernels, and some number of classes.
 _IMAGE_SHAPE, _CLASSES = (512, 512, 1), 10
 
-Sizes = Mapping[str, int]
-
 
 @dataclass(frozen=True)
 class ModelTable:
-    """What the file of a model says, see above.
-
-    Attributes:
-        axes: by parameter.
-        sizes: by argument of the model.
-        lists: by list of modules.
-        same: by name.
-        compared: arguments of the model.
-    """
+    """The file of a model, see above."""
 
     axes: Mapping[str, tuple[str, ...]]
     sizes: Mapping[str, str]
@@ -66,18 +55,18 @@ class ModelTable:
 
     def list_of(self, target: str) -> str | None:
         """The list of modules that a parameter is in, or the one that is as long."""
-        name = targets.module_list(target)
+        name = names.module_list(target)
         return None if name is None else self.lists.get(name, name)
 
     def key(self, letter: str, target: str) -> str:
-        """What the size of a letter in the axes of a parameter is called."""
+        """The name of the size of a letter in the axes of a parameter."""
         if letter in ("y", "x"):
-            return f"{letter} {targets.module(target)}"
+            return f"{letter} {names.module(target)}"
         if letter not in ("in", "out"):
             return letter
-        number = targets.number(target)
-        assert number is not None
-        key = f"{self.list_of(target)} {number if letter == 'out' else number - 1}"
+        index = names.list_index(target)
+        assert index is not None
+        key = f"{self.list_of(target)} {index if letter == 'out' else index - 1}"
         return self.same.get(key, key)
 
     def arguments(self, sizes: Sizes) -> dict[str, Any]:
@@ -87,7 +76,7 @@ class ModelTable:
 
 def _value(key: str, sizes: Sizes) -> int | list[int]:
     if key.startswith("("):
-        return math.prod(sizes[letter] for letter in parse_side(key)[0])
+        return math.prod(sizes[letter] for letter in letters(key))
     if "{n}" in key:
         keys = (key.replace("{n}", str(n)) for n in itertools.count())
         return [sizes[key] for key in itertools.takewhile(sizes.__contains__, keys)]
@@ -122,4 +111,4 @@ def parameter_names(config: FitConfig) -> set[str]:
         UserError: there is no such network.
     """
     model = nnx.eval_shape(lambda: build_model(config, _IMAGE_SHAPE, _CLASSES))
-    return {targets.template(name) for name in weights.variables(model, weights.LEARNED)}
+    return {names.template(name) for name in weights.variables(model, weights.LEARNED)}

@@ -1,10 +1,16 @@
-"""Names of tensors with a place for a number: `decoder.{2n}.weight`."""
+"""Names of tensors with a place for a number, `decoder.{2n}.weight`, and of parameters.
+
+The name of a parameter, the target of a row, may have the number of a module in a list, and the
+number of a part of it: `conv_caps.0.kernel`, `primary_caps.pose.bias[1]`.
+"""
 
 import re
 from dataclasses import dataclass
 
 _NUMBER = re.compile(r"\{(\d*)([a-z]+)(?:\+(\d+))?\}")
 _OPTIONAL = re.compile(r"\[([^\[\]]*)\]")
+_IN_A_LIST = re.compile(r"(.+?)\.(\d+|\{n\})\.(.+)")
+_PART = re.compile(r"\[(\d+)\]$")
 
 
 @dataclass(frozen=True)
@@ -14,11 +20,8 @@ class Pattern:
     `{k}` counts 0, 1, 2...; `{2n}` counts 0, 2, 4...; `{n+1}` counts 1, 2, 3... What is in brackets
     is only there in networks with a decoder: `[capsnet.]conv1.weight`.
 
-    Attributes:
-        text: the pattern.
-
     Raises:
-        ValueError: it has more than one number, or braces that are no number.
+        ValueError: the text has more than one number, or braces that are no number.
     """
 
     text: str
@@ -35,16 +38,18 @@ class Pattern:
 
     @property
     def letter(self) -> str | None:
-        """What is counted, or None."""
+        """The letter of the number, or None."""
         found = _NUMBER.search(self.text)
         return found[2] if found else None
 
     def name(self, index: int | None, *, decoder: bool) -> str:
         """The name of the tensor with this index, in a network with or without a decoder."""
-        text = _OPTIONAL.sub(r"\1" if decoder else "", self.text)
-        return _NUMBER.sub(
-            lambda found: str(_line(found)[0] * (index or 0) + _line(found)[1]), text
-        )
+
+        def number(found: re.Match) -> str:
+            factor, offset = _line(found)
+            return str(factor * (index or 0) + offset)
+
+        return _NUMBER.sub(number, _OPTIONAL.sub(r"\1" if decoder else "", self.text))
 
     def matches(self, name: str) -> tuple[int | None, bool] | None:
         """The index that the name has, and whether it has what is in brackets; None for others."""
@@ -55,17 +60,48 @@ class Pattern:
                 if name == text:
                     return None, decoder
                 continue
-            before, after = text[: number.start()], text[number.end() :]
-            found = re.fullmatch(rf"{re.escape(before)}(0|[1-9]\d*){re.escape(after)}", name)
-            if found is None:
-                continue
-            factor, offset = _line(number)
-            index, rest = divmod(int(found[1]) - offset, factor)
-            if rest == 0 and index >= 0:
-                return index, decoder
+            before, after = map(re.escape, (text[: number.start()], text[number.end() :]))
+            if found := re.fullmatch(rf"{before}(0|[1-9]\d*){after}", name):
+                factor, offset = _line(number)
+                index, rest = divmod(int(found[1]) - offset, factor)
+                if rest == 0 and index >= 0:
+                    return index, decoder
         return None
 
 
 def _line(number: re.Match) -> tuple[int, int]:
     """Factor and offset of `{2n+1}`."""
     return max(1, int(number[1] or 1)), int(number[3] or 0)
+
+
+def template(target: str) -> str:
+    """The name with `{n}` in the place of the number in a list of modules."""
+    return _IN_A_LIST.sub(r"\1.{n}.\3", target)
+
+
+def module_list(target: str) -> str | None:
+    """The list of modules that it is in, such as `decoder.layers`; None for others."""
+    found = _IN_A_LIST.fullmatch(target)
+    return found[1] if found else None
+
+
+def list_index(target: str) -> int | None:
+    """The number in that list; None for others."""
+    found = _IN_A_LIST.fullmatch(target)
+    return int(found[2]) if found and found[2].isdecimal() else None
+
+
+def parameter(target: str) -> str:
+    """The name of the whole parameter."""
+    return _PART.sub("", target)
+
+
+def part(target: str) -> int:
+    """The number of the part of the parameter; 0 for all of it."""
+    found = _PART.search(target)
+    return int(found[1]) if found else 0
+
+
+def module(target: str) -> str:
+    """The module that has the parameter."""
+    return target.rpartition(".")[0]

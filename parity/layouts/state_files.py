@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from train.system.errors import UserError
+from train.system.errors import UserError, first_line
 
 State = dict[str, np.ndarray]
 
@@ -47,7 +47,9 @@ def read_state(path: Path) -> State:
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
-    state = _of_suffix(path, _READERS)(path)
+    require_suffix(path, tuple(_KINDS))
+    read, _ = _KINDS[path.suffix.lower()]
+    state = read(path)
     for wrapper in 2 * _WRAPPERS:
         if state and all(name.startswith(wrapper) for name in state):
             state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
@@ -55,12 +57,7 @@ def read_state(path: Path) -> State:
 
 
 def with_counters(state: Mapping[str, np.ndarray], batches: int) -> State:
-    """Tensors with the int64 counter that PyTorch wants beside the averages of a normalisation.
-
-    Args:
-        state: the tensors.
-        batches: what the counters say.
-    """
+    """Tensors, and beside the averages of a normalisation PyTorch's int64 counter of `batches`."""
     counters = {
         name.removesuffix(_AVERAGE) + _COUNTER: np.asarray(batches, np.int64)
         for name in state
@@ -70,51 +67,39 @@ def with_counters(state: Mapping[str, np.ndarray], batches: int) -> State:
 
 
 def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors by name, the file whole or not at all.
-
-    Args:
-        path: the file; its suffix says of which kind.
-        state: the tensors.
+    """Writes tensors by name to a file of the kind of its suffix, whole or not at all.
 
     Raises:
         UserError: if it cannot be written.
     """
-    write = _of_suffix(path, _WRITERS)
+    require_suffix(path, tuple(_KINDS))
+    _, write = _KINDS[path.suffix.lower()]
     staged = path.with_name(f".{path.name}.new")
     try:
         write(staged, state)
         with staged.open("rb") as file:
             os.fsync(file.fileno())
         staged.replace(path)
-    # PyTorch and safetensors tell a full disk and a missing folder in errors of their own.
+    # PyTorch and safetensors have errors of their own for a full disk and a missing folder.
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"{path} cannot be written ({reason}): make room or give permission there, or choose "
-            "another --out."
+            f"{path} cannot be written ({first_line(error)}): make room or give permission there, "
+            "or choose another --out."
         ) from error
     finally:
         staged.unlink(missing_ok=True)
 
 
 def require_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Refuses a file whose suffix is none of these.
+    """Passes if a file has one of these suffixes.
 
     Raises:
-        UserError: if it is not.
+        UserError: if it has none of them.
     """
     if path.suffix.lower() not in suffixes:
         raise UserError(
             f"{path} has the suffix {path.suffix!r}, but must have one of: {', '.join(suffixes)}."
         )
-
-
-def _of_suffix(path: Path, functions: Mapping[str, Callable]) -> Callable:
-    require_suffix(path, tuple(functions))
-    return functions[path.suffix.lower()]
-
-
-# --- PyTorch
 
 
 def _read_torch(path: Path) -> State:
@@ -208,9 +193,6 @@ def _write_torch(path: Path, state: Mapping[str, np.ndarray]) -> None:
     torch.save({name: _torch(array) for name, array in state.items()}, path)
 
 
-# --- safetensors
-
-
 def _read_safetensors(path: Path) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -226,9 +208,6 @@ def _write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> None:
     from safetensors.torch import save_file
 
     save_file({name: _torch(array) for name, array in state.items()}, path)
-
-
-# --- Keras
 
 
 def read_keras(path: Path) -> State:
@@ -247,8 +226,6 @@ def read_keras(path: Path) -> State:
     """
     import h5py
 
-    found: dict[tuple[str, ...], np.ndarray] = {}
-    promised = 0
     try:
         with h5py.File(path) as file:
             root = file.get("model_weights", file)
@@ -257,25 +234,22 @@ def read_keras(path: Path) -> State:
                     f"{path} has no layer_names and is no file of weights of Keras 2: save it "
                     "there with model.save_weights('weights.h5')."
                 )
-
-            def take(name: str, item: Any) -> None:
-                nonlocal promised
-                if isinstance(item, h5py.Dataset):
-                    promised += item.size * item.dtype.itemsize
-                    _require_room(path, promised)
-                    found[tuple(name.split("/"))] = item[()]
-
-            root.visititems(take)
+            items: list[tuple[str, Any]] = []
+            root.visititems(lambda *item: items.append(item))
+            datasets = {name: item for name, item in items if isinstance(item, h5py.Dataset)}
+            _require_room(path, sum(dataset.nbytes for dataset in datasets.values()))
+            found = {tuple(name.split("/")): dataset[()] for name, dataset in datasets.items()}
     except (OSError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} is damaged or no HDF5 file ({error}).") from error
-    numbers = sorted({_dense(parts)[1] for parts in found if _dense(parts)[0]})
+    dense = sorted({number for parts in found if (number := _dense_number(parts)) is not None})
     state = {}
     for parts, array in found.items():
-        layer, number = _dense(parts)
-        name = f"decoder.dense_{numbers.index(number) + 1}" if layer else parts[0]
+        number = _dense_number(parts)
+        name = parts[0] if number is None else f"decoder.dense_{dense.index(number) + 1}"
         kind = parts[-1].partition(":")[0]
         if kind == "kernel":
-            kind, array = "weight", _from_keras(array)
+            kind, axes = "weight", (3, 2, 0, 1) if array.ndim == 4 else None
+            array = np.ascontiguousarray(array.transpose(axes))
         state[f"{name}.{kind}"] = array
     return state
 
@@ -288,7 +262,8 @@ def _write_keras(path: Path, state: Mapping[str, np.ndarray]) -> None:
     for name, array in state.items():
         layer, *inner, kind = name.split(".")
         if kind == "weight":
-            kind, array = "kernel", _to_keras(array)
+            kind, axes = "kernel", (2, 3, 1, 0) if array.ndim == 4 else None
+            array = np.ascontiguousarray(array.transpose(axes))
         if array.dtype == _BFLOAT16:
             array = array.astype(np.float32)
         layers.setdefault(layer, {})["/".join([*(inner or [layer]), f"{kind}:0"])] = array
@@ -303,35 +278,19 @@ def _write_keras(path: Path, state: Mapping[str, np.ndarray]) -> None:
                 group.create_dataset(name, data=array)
 
 
-def _dense(parts: tuple[str, ...]) -> tuple[str, int]:
-    """The name and number of the unnamed dense layer that a weight is of; "" for other weights."""
-    for part in parts:
-        if found := re.fullmatch(r"dense(?:_(\d+))?", part):
-            return part, int(found[1] or 0)
-    return "", -1
+def _dense_number(parts: tuple[str, ...]) -> int | None:
+    """The number of the unnamed dense layer that a weight is of; None for other weights."""
+    found = next(filter(None, (re.fullmatch(r"dense(?:_(\d+))?", part) for part in parts)), None)
+    return found and int(found[1] or 0)
 
 
-def _from_keras(kernel: np.ndarray) -> np.ndarray:
-    """`[y, x, in, out]` -> `[out, in, y, x]`, or `[in, out]` -> `[out, in]`."""
-    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T)
-
-
-def _to_keras(weight: np.ndarray) -> np.ndarray:
-    """The inverse."""
-    return np.ascontiguousarray(weight.transpose(2, 3, 1, 0) if weight.ndim == 4 else weight.T)
-
-
-_READERS: dict[str, Callable[[Path], State]] = {
-    ".pt": _read_torch,
-    ".pth": _read_torch,
-    ".safetensors": _read_safetensors,
-    ".h5": read_keras,
-    ".hdf5": read_keras,
-}
-_WRITERS: dict[str, Callable[[Path, Mapping[str, np.ndarray]], None]] = {
-    ".pt": _write_torch,
-    ".pth": _write_torch,
-    ".safetensors": _write_safetensors,
-    ".h5": _write_keras,
-    ".hdf5": _write_keras,
+_TORCH = (_read_torch, _write_torch)
+_KERAS = (read_keras, _write_keras)
+_KINDS: dict[str, tuple[Callable[[Path], State], Callable[[Path, Mapping[str, np.ndarray]], None]]]
+_KINDS = {
+    ".pt": _TORCH,
+    ".pth": _TORCH,
+    ".safetensors": (_read_safetensors, _write_safetensors),
+    ".h5": _KERAS,
+    ".hdf5": _KERAS,
 }

@@ -1,4 +1,4 @@
-"""A layout: what a PyTorch network's tensors are called and mean, read from a TOML file."""
+"""A layout: the names and axes of a PyTorch network's tensors, read from a TOML file."""
 
 import math
 import tomllib
@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import capsjax
-from parity.layouts import targets
-from parity.layouts.axes import Axes, describe, parse_axes
+from parity.layouts import names
+from parity.layouts.axes import Axes, parse_axes
 from parity.layouts.model_table import (
     DECODER,
     ModelTable,
@@ -17,7 +17,6 @@ from parity.layouts.model_table import (
     model_table,
     parameter_names,
 )
-from parity.layouts.names import Pattern
 from train.config.fit_config import FitConfig
 from train.config.model import ModelConfig
 from train.config.saved import from_values
@@ -52,16 +51,9 @@ _NOT_OF_A_LAYOUT = {"routing", "batch_axis"}
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table.
+    """A tensor's name, its parameter or part of one (`{n}`: number in a list), and the axes."""
 
-    Attributes:
-        source: the name of the tensor or tensors.
-        target: the parameter of the model, or the part of one; `{n}` stands for the number of a
-            module in a list.
-        axes: how the one becomes the other.
-    """
-
-    source: Pattern
+    source: names.Pattern
     target: str
     axes: Axes
 
@@ -73,12 +65,12 @@ class Row:
     @property
     def is_decoder(self) -> bool:
         """Whether the row is of a decoder, which a network need not have."""
-        return targets.module_list(self.target) == DECODER
+        return names.module_list(self.target) == DECODER
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a PyTorch network calls its tensors, how their axes lie, and what it computes.
+    """The names and axes of a PyTorch network's tensors, and the options of what it computes.
 
     Attributes:
         name: of the layout.
@@ -101,17 +93,17 @@ class Layout:
 
     @property
     def table(self) -> ModelTable:
-        """What is known of the model."""
+        """The axes and sizes of the model."""
         return model_table(self.model)
 
     def config(
         self, image_shape: tuple[int, int, int] | None = None, num_classes: int | None = None
     ) -> FitConfig:
-        """What the network computes, its sizes left out.
+        """The configuration of a network, its sizes left out.
 
         Args:
-            image_shape: `(height, width, channels)`, which a mean over pixels is divided by.
-            num_classes: what a mean over classes is divided by.
+            image_shape: `(height, width, channels)`, by which a mean over pixels is divided.
+            num_classes: by which a mean over classes is divided.
         """
         fields = {name: value for name, value in self.options.items() if name not in REDUCTIONS}
         # A decay of its own, and not one that follows the length of a run, which then could not be
@@ -123,13 +115,12 @@ class Layout:
             decay_steps=2000,
             **fields,
         )
-        changes = {}
+        changes, weights = {}, config.objective
         if num_classes and self.options.get("margin_over_classes") == "mean":
-            changes["margin_weight"] = config.objective.margin_weight / num_classes
+            changes["margin_weight"] = weights.margin_weight / num_classes
         if image_shape and self.options.get("reconstruction_over_pixels") == "mean":
-            changes["reconstruction_weight"] = config.objective.reconstruction_weight / math.prod(
-                image_shape
-            )
+            pixels = math.prod(image_shape)
+            changes["reconstruction_weight"] = weights.reconstruction_weight / pixels
         return config.changed(**changes)
 
 
@@ -160,7 +151,7 @@ def read_layout(path: Path) -> Layout:
         options=_options(path, values.get("options", {}), model),
         model=model,
     )
-    _check_together(path, layout)
+    _check_rows(path, layout)
     return layout
 
 
@@ -178,12 +169,12 @@ def _row(path: Path, value: Any, table: ModelTable) -> Row:
     if not texts or len(value) != 3:
         raise UserError(f"{path}: the row {value!r} is not three texts [source, target, axes].")
     source, target, axes = value
-    choices = table.axes.get(targets.template(target))
+    choices = table.axes.get(names.template(target))
     if choices is None:
         known = ", ".join(table.axes)
         raise UserError(f"{path}: unknown target {target!r} of {source!r}, choose from: {known}.")
     try:
-        pattern = Pattern(source)
+        pattern = names.Pattern(source)
         repeated = "{n}" in target
         if repeated and pattern.letter != "n":
             raise ValueError(
@@ -193,11 +184,11 @@ def _row(path: Path, value: Any, table: ModelTable) -> Row:
         row = Row(pattern, target, parse_axes(axes, None if repeated else pattern.letter))
     except ValueError as error:
         raise UserError(f"{path}: {error}.") from error
-    if describe(row.axes.target) not in choices:
+    if row.axes.target not in choices:
         right = "' or '".join(choices)
         raise UserError(
-            f"{path}: the axes of {target} are '{right}', not '{describe(row.axes.target)}' "
-            f"(in the row of {source!r})."
+            f"{path}: the axes of {target} are '{right}', not '{row.axes.target}' (in the row of "
+            f"{source!r})."
         )
     return row
 
@@ -233,45 +224,37 @@ def _check_options(path: Path, fields: Mapping[str, Any], model: str) -> None:
         raise UserError(f"{path}: {error}.") from error
 
 
-def _check_together(path: Path, layout: Layout) -> None:
-    named = [row.target for row in layout.rows]
-    if twice := sorted({target for target in named if named.count(target) > 1}):
+def _check_rows(path: Path, layout: Layout) -> None:
+    """Demands one row for each parameter that the model has with the layout's options."""
+    all_targets = [row.target for row in layout.rows]
+    if twice := sorted({target for target in all_targets if all_targets.count(target) > 1}):
         raise UserError(f"{path} has more than one row for {', '.join(twice)}.")
-    _check_parameters(path, layout)
     is_flat = layout.options.get("model_options", {}).get("primary_order") == "flat"
     for row in layout.rows:
-        if ("k", "t") in row.axes.target and not is_flat:
+        if "(k t)" in row.axes.target and not is_flat:
             raise UserError(
                 f"{path}: channels in the order (k t) need the primary_order 'flat'; with the "
                 f"others they are (t k) (in the row of {row.source.text!r})."
             )
-
-
-def _check_parameters(path: Path, layout: Layout) -> None:
-    """Demands a row for each parameter that the model has with the layout's options."""
     try:
         needed = parameter_names(layout.config())
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     table = layout.table
-    if unknown := sorted(needed - {targets.parameter(target) for target in table.axes}):
+    if unknown := sorted(needed - {names.parameter(target) for target in table.axes}):
         raise UserError(
             f"{path}: with these options {layout.model} has {', '.join(unknown)}, of which a "
             "layout knows nothing."
         )
-    wanted = {target for target in table.axes if targets.parameter(target) in needed}
-    named = {targets.template(row.target) for row in layout.rows}
-    lacking = [
-        target
-        for target in table.axes
-        if target in wanted - named and targets.module_list(target) != DECODER
-    ]
-    if lacking:
+    wanted = [target for target in table.axes if names.parameter(target) in needed]
+    named = {names.template(target) for target in all_targets}
+    missing = [t for t in wanted if t not in named and names.module_list(t) != DECODER]
+    if missing:
         raise UserError(
-            f"{path} has no row for {', '.join(lacking)}: {layout.model} has that with these "
+            f"{path} has no row for {', '.join(missing)}: {layout.model} has that with these "
             "options, and rows and options (routing, model_options) belong together."
         )
-    if idle := sorted(named - wanted):
+    if idle := sorted(named - set(wanted)):
         raise UserError(
             f"{path} has a row for {', '.join(idle)}, which {layout.model} has not with these "
             "options: rows and options (routing, model_options) belong together."

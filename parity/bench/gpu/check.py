@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from parity.bench.gpu.task import Found, Task
-from parity.check.cases import check
+from parity.check.runner import check
+from parity.check.subjects import layout_subject
 from train.system.progress import each
 
 _SHARE = 0.6
@@ -33,7 +34,8 @@ def measure(task: Task) -> Iterator[Found]:
                 counted["cases"] += 1
                 yield job
 
-        result = check(sizes=(size,), data_dir=task.data_dir, progress=in_time)
+        subject = layout_subject("reference", (size,))
+        result = check(subject, data_dir=task.data_dir, progress=in_time)
         first = result.first_difference
         yield {
             size: {

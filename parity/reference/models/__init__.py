@@ -1,6 +1,6 @@
 """Published networks in plain PyTorch, one a file, each the reference of a model of capsjax.
 
-Modules and parameters have the names of capsjax's, as `parity.check.by_name` wants them. A
+Modules and parameters have the names of capsjax's, as `parity.check.pairs.same_names` wants them. A
 reference is called with images NCHW and labels, and returns everything by name, as
 `ModelReference` tells.
 """

@@ -28,7 +28,7 @@ class ModelReference(Reference):
       loss: the loss of the classes with which capsjax trains it, by its name in `--loss`.
       routings: arguments of the capsjax model that are routings which iterate: the names of them.
       published_iterations: of the routing, with which the network is compared.
-      normalises_batch: whether it has batch normalisation; see `parity.check.family`.
+      normalises_batch: whether it has batch normalisation; see `parity.check.subjects`.
       pools: whether the largest of several values is passed on; see there, too.
       shows_rounding: whether, on images that are alike, a normalisation makes the rounding of
         equal numbers as large as what they are compared by.

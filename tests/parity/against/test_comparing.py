@@ -78,17 +78,17 @@ def test_a_module_in_another_style_agrees(folder, name, options, what):
     outcome = compare(folder, name, **options)
     assert outcome.passed, text(outcome)
     assert outcome.diagnosis is None
-    assert [row.stage for row in outcome.rows] == [what, "gradient of the images"]
+    assert [row.stage.name for row in outcome.comparisons] == [what, "gradient of the images"]
     shape = (7, 5, 6)[: 3 if what == "poses" else 2]
-    assert [row.error.shape for row in outcome.rows] == [shape, (7, 8, 6, 2)]
-    assert all(0 < row.limit <= 2e-5 for row in outcome.rows)
+    assert [row.error.shape for row in outcome.comparisons] == [shape, (7, 8, 6, 2)]
+    assert all(0 < row.limit <= 2e-5 for row in outcome.comparisons)
     assert "PASS: the module and capsjax agree" in text(outcome)
 
 
 def test_a_module_without_gradient_is_compared_forwards(folder):
     outcome = compare(folder, "NoGradient")
     assert outcome.passed
-    assert [row.stage for row in outcome.rows] == ["poses"]
+    assert [row.stage.name for row in outcome.comparisons] == ["poses"]
     assert "not compared" in outcome.notes[0]
 
 
@@ -173,7 +173,7 @@ def test_a_difference_without_a_name_is_told_with_what_is_closest(folder, capsys
 
 def test_a_gradient_that_nothing_explains_is_told(folder):
     outcome = compare(folder, "HalfDetached")
-    assert [row.held for row in outcome.rows] == [True, False]
+    assert [row.held for row in outcome.comparisons] == [True, False]
     sentence = outcome.diagnosis.sentence()
     assert sentence.startswith("the outputs agree to ")
     assert "makes the gradients agree" in sentence

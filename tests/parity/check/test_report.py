@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from parity.__main__ import main
-from parity.check import cases, report
-from parity.check.cases import Case, Growth, Result
-from parity.check.comparison import Comparison, error_between
-from parity.check.stages import Stage
+from parity.check import report, runner
+from parity.check.comparison import Comparison, Growth, Result, Stage, error_between
+from parity.check.subjects import Case
 from train.system.errors import UserError
 
 
@@ -21,7 +20,7 @@ def result() -> Result:
 
     def comparison(case: str, group: str, name: str, value: float, limit: float) -> Comparison:
         error = error_between(np.float32([1, 2 + value]), np.float32([1, 2]))
-        return Comparison("tiny", case, Stage(group, name), error, limit)
+        return Comparison(Stage(group, name), error, limit, "tiny", case)
 
     return Result(
         "reference",
@@ -43,12 +42,12 @@ def result() -> Result:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One case and no training in the place of all of them."""
     case = Case("tiny", 1, 2, gradients=False, kinds=("images",), biases=(True,))
-    original = cases.check
-    monkeypatch.setattr(
-        cases,
-        "check",
-        lambda **options: original(**options, batch_cases={"tiny": [case]}, training_cases={}),
-    )
+    original = runner.check
+
+    def check(subject, **options):
+        return original(subject._replace(batch_cases=[case], training_cases=[]), **options)
+
+    monkeypatch.setattr(runner, "check", check)
 
 
 def test_table_shows_the_worst_case_of_each_stage(result: Result):
@@ -81,7 +80,7 @@ def test_verdict_of_a_check_that_passed(result: Result):
 
 
 def test_json(result: Result, tmp_path: Path):
-    report.write_json(tmp_path / "out.json", result)
+    report.write_json(tmp_path / "out.json", report.as_json(result))
     values = json.loads((tmp_path / "out.json").read_text())
     assert values["passed"] is False
     assert values["comparisons"] == 4
@@ -106,7 +105,7 @@ def test_json(result: Result, tmp_path: Path):
 
 def test_infinite_errors_are_null_in_json(result: Result):
     error = error_between(np.float32([1]), np.float32([np.nan]))
-    result.comparisons.append(Comparison("tiny", "case", Stage("loss", "total"), error, 2e-6))
+    result.comparisons.append(Comparison(Stage("loss", "total"), error, 2e-6, "tiny", "case"))
     values = report.as_json(result)
     assert values["failures"][-1]["relative"] is None
     json.dumps(values, allow_nan=False)
@@ -150,7 +149,7 @@ def test_failed_parity_exits_with_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ):
-    monkeypatch.setattr(cases, "check", lambda **options: result)
+    monkeypatch.setattr(runner, "check", lambda subject, **options: result)
     assert main(["check", "--json", str(tmp_path / "out.json")]) == 1
     assert "FAIL" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["passed"] is False

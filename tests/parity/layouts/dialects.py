@@ -74,12 +74,6 @@ def state_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
-def shapes_of(model: torch.nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of a state dict, but for what counts the batches of a normalisation."""
-    state = model.state_dict()
-    return {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point()}
-
-
 def saved(path: Path, state: object) -> Path:
     """The path, at which something now is saved."""
     torch.save(state, path)

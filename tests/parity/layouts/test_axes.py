@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parity.layouts.axes import describe, parse_axes, parse_side, shape
+from parity.layouts.axes import groups, letters, parse_axes, shape
 
 SIZES = {"a": 2, "b": 3, "c": 5, "k": 4}
 
@@ -63,14 +63,24 @@ def test_there_and_back_is_the_same(text, stacked):
         assert piece.flags.c_contiguous
 
 
-def test_axes_are_described_as_they_are_written():
-    assert describe(parse_side("1 y x (t k)")) == "1 y x (t k)"
+def test_names_of_several_letters_and_words_of_python_are_names_too():
+    x = numbers(2, 3, 5)
+    sizes = {"in": 2, "out": 3, "is": 5}
+    moved = parse_axes("in out is -> is (out in)", None).to_target([x], sizes)
+    np.testing.assert_array_equal(moved, x.transpose(2, 1, 0).reshape(5, 6))
+
+
+def test_axes_are_kept_as_they_are_written():
+    axes = parse_axes("  1 y x  t k -> 1 y x (t k)", None)
+    assert (axes.source, axes.target) == ("1 y x t k", "1 y x (t k)")
+    assert groups(axes.target) == [(), ("y",), ("x",), ("t", "k")]
+    assert letters(axes.target) == ["y", "x", "t", "k"]
 
 
 @pytest.mark.parametrize("text", ["", "a,b", "a (b", "a 2", "A b", "a (b (c))"])
 def test_what_is_no_list_of_axes(text):
     with pytest.raises(ValueError, match="is not a list of axes"):
-        parse_side(text)
+        parse_axes(f"{text} -> a", None)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from PIL import Image
 import capsjax
 import train.__main__
 from parity.__main__ import main
-from parity.check import weights
 from parity.check.arithmetic import exact
-from parity.layouts import Layout, get_layout, match
+from parity.check.pairs import shapes_of
+from parity.layouts import Layout, get_layout, match, weights
 from parity.layouts.importing import import_weights, recognise
 from parity.reference import OTHERS, REFERENCES
 from tests.parity.layouts.dialects import (
@@ -26,7 +26,6 @@ from tests.parity.layouts.dialects import (
     digits,
     saved,
     seen_by,
-    shapes_of,
     state_of,
 )
 from tests.tolerance import assert_close
@@ -195,9 +194,8 @@ OF_PARAMETERS = {"conv_norm", "primary_bias"}
 
 
 def test_on_784_pixels_xifengguo_has_the_weight_of_the_paper():
-    assert get_layout("xifengguo").config((28, 28, 1), 10).reconstruction_weight == pytest.approx(
-        0.0005, rel=1e-12
-    )
+    config = get_layout("xifengguo").config((28, 28, 1), 10)
+    assert_close(config.objective.reconstruction_weight, 0.0005)
 
 
 # --- What train makes of it
@@ -224,13 +222,13 @@ def test_evaluate_and_predict_take_the_run(run, capsys, tmp_path):
     with torch.no_grad():
         lengths = reference(seen_by(reference, images))["lengths"]
     right = (lengths.argmax(dim=1).numpy() == labels).mean()
-    assert result["accuracy"] == pytest.approx(right)
+    assert_close(result["accuracy"], right)
 
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "digit.png")
     assert train.__main__.main(["predict", str(run), str(tmp_path / "digit.png"), "--json"]) == 0
     (predicted,) = json.loads(capsys.readouterr().out)
     assert predicted["class"] == str(int(lengths[0].argmax()))
-    assert list(predicted["lengths"].values()) == pytest.approx(lengths[0].tolist(), rel=1e-5)
+    close(list(predicted["lengths"].values()), lengths[0], FORWARD)
 
 
 def test_the_folder_holds_nothing_but_a_run(run):

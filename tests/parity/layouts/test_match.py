@@ -6,12 +6,12 @@ import pytest
 import torch
 from flax import nnx
 
-from parity.check import weights
-from parity.check.pairs import learned
-from parity.layouts import builtin_layouts, get_layout, match, match_parameters
+from parity.check.pairs import learned, shapes_of
+from parity.layouts import builtin_layouts, get_layout, match, match_parameters, weights
 from parity.layouts.importing import configure, describe_dataset
 from parity.reference import OTHERS, REFERENCES
-from tests.parity.layouts.dialects import OTHER_SIZES, SIZES, build, shapes_of
+from tests.parity.layouts.dialects import OTHER_SIZES, SIZES, build
+from tests.tolerance import assert_close
 from train.learn.network import build_model, count_parameters
 
 IN_CAPSULES = {"efficient-capsnet": 16, "yl-1993": None}  # the latter's have matrices by type
@@ -80,9 +80,9 @@ def test_only_its_own_layout_fits_a_network(name):
 @every_layout
 def test_the_published_size_gives_the_published_shapes(name):
     found = match(get_layout(name), shapes_of(paper(name)))
-    images = describe_dataset("mnist")
-    config = configure(found, "mnist", images, lambda config: config)
-    model = nnx.eval_shape(lambda: build_model(config, images.shape, 10))
+    image_shape, _ = describe_dataset("mnist")
+    config = configure(found, "mnist", image_shape, 10)
+    model = nnx.eval_shape(lambda: build_model(config, image_shape, 10))
     weights.require_shapes(model, found.shapes, weights.LEARNED)
     params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
     assert count_parameters(params) == sum(p.numel() for p in paper(name).parameters())
@@ -114,7 +114,7 @@ def test_class_matrices_make_the_votes_of_the_reference(name):
     with torch.no_grad():
         stages = model(torch.rand(2, 1, 8, 8))
     votes = jnp.einsum("ijdk,bik->bijd", kernel, stages["primary_u"].numpy())
-    np.testing.assert_allclose(votes, stages["u_hat"].numpy(), rtol=1e-5, atol=1e-6)
+    assert_close(votes, stages["u_hat"].numpy(), reduction_length=4)
 
 
 def test_the_filters_of_activations_come_after_those_of_poses():

@@ -3,8 +3,8 @@
 import pytest
 
 import capsjax
-from parity.layouts import builtin_layouts, targets
-from parity.layouts.axes import describe, parse_side
+from parity.layouts import builtin_layouts, names
+from parity.layouts.axes import parse_axes
 from parity.layouts.model_table import DECODER, list_models, model_table, parameter_names
 
 every_model = pytest.mark.parametrize("name", list_models())
@@ -15,13 +15,13 @@ def test_it_names_parameters_that_the_model_has_with_some_layouts_options(name):
     layouts = [layout for layout in builtin_layouts() if layout.model == name]
     assert layouts
     of_model = set().union(*(parameter_names(layout.config()) for layout in layouts))
-    assert {targets.parameter(target) for target in model_table(name).axes} == of_model
+    assert {names.parameter(target) for target in model_table(name).axes} == of_model
 
 
 @every_model
-def test_axes_are_written_as_they_are_described(name):
-    for axes in model_table(name).axes.values():
-        assert [describe(parse_side(text)) for text in axes] == list(axes)
+def test_axes_are_written_as_those_of_a_row_are_kept(name):
+    for choices in model_table(name).axes.values():
+        assert [parse_axes(f"{axes} -> {axes}", None).target for axes in choices] == list(choices)
 
 
 @every_model

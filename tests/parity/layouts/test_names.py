@@ -1,12 +1,13 @@
-"""Names with a number in them."""
+"""Names with a number in them, and names of parameters and of their parts."""
 
 import pytest
 
+from parity.layouts import names
 from parity.layouts.names import Pattern
 
 
 @pytest.mark.parametrize(
-    ("text", "names"),
+    ("text", "named"),
     [
         ("caps.{k}.weight", ["caps.0.weight", "caps.1.weight", "caps.2.weight"]),
         ("decoder.{2n}.bias", ["decoder.0.bias", "decoder.2.bias", "decoder.4.bias"]),
@@ -14,10 +15,10 @@ from parity.layouts.names import Pattern
         ("l{3n+1}", ["l1", "l4", "l7"]),
     ],
 )
-def test_counting(text, names):
+def test_counting(text, named):
     pattern = Pattern(text)
-    assert [pattern.name(index, decoder=True) for index in range(3)] == names
-    assert [pattern.matches(name)[0] for name in names] == [0, 1, 2]
+    assert [pattern.name(index, decoder=True) for index in range(3)] == named
+    assert [pattern.matches(name)[0] for name in named] == [0, 1, 2]
 
 
 def test_other_names_do_not_match():
@@ -40,3 +41,22 @@ def test_a_part_that_only_a_network_with_decoder_has():
 def test_what_is_no_pattern(text):
     with pytest.raises(ValueError, match="is not a name with at most one number"):
         Pattern(text)
+
+
+@pytest.mark.parametrize(
+    ("target", "template", "module_list", "number", "parameter", "part", "module"),
+    [
+        ("conv.bias", "conv.bias", None, None, "conv.bias", 0, "conv"),
+        ("a.norms.12.var", "a.norms.{n}.var", "a.norms", 12, "a.norms.12.var", 0, "a.norms.12"),
+        ("a.{n}.b.k", "a.{n}.b.k", "a", None, "a.{n}.b.k", 0, "a.{n}.b"),
+        ("pose.bias[1]", "pose.bias[1]", None, None, "pose.bias", 1, "pose"),
+        ("l.0.k[2]", "l.{n}.k[2]", "l", 0, "l.0.k", 2, "l.0"),
+    ],
+)
+def test_what_a_name_tells(target, template, module_list, number, parameter, part, module):
+    assert names.template(target) == template
+    assert names.module_list(target) == module_list
+    assert names.list_index(target) == number
+    assert names.parameter(target) == parameter
+    assert names.part(target) == part
+    assert names.module(target) == module

@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 LEARNED = (nnx.Param, nnx.BatchStat)
-"""The kinds of variables that a network has learned: parameters, and statistics of batches."""
+"""The kinds of variables that a model has learned: parameters, and statistics of batches."""
 
 Kinds = Any  # a filter of Flax NNX: a type of variables, or several
 
@@ -20,12 +20,7 @@ def by_name(tree: Any) -> dict[str, Any]:
 
 
 def variables(model: nnx.Module, kinds: Kinds = nnx.Param) -> dict[str, Any]:
-    """The variables of a model by their names with dots.
-
-    Args:
-        model: the model.
-        kinds: which of them.
-    """
+    """The variables of a model that are of these kinds, by their names with dots."""
     return by_name(nnx.to_pure_dict(nnx.state(model, kinds)))
 
 
@@ -46,13 +41,13 @@ def require_shapes(
 
 
 def load(model: nnx.Module, values: Mapping[str, np.ndarray], kinds: Kinds = nnx.Param) -> None:
-    """Replaces every variable of a model that is of these kinds.
+    """Replaces every variable of a model that is of these kinds, in place.
 
     Args:
-        model: the model; changed in place.
+        model: the model.
         values: for each variable, by its name with dots, an array of its shape, which is cast to
             its dtype.
-        kinds: which variables; by default the parameters.
+        kinds: the kinds; by default the parameters.
 
     Raises:
         ValueError: one is missing, left over, or of another shape.

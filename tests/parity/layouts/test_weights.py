@@ -6,9 +6,8 @@ import pytest
 from flax import nnx
 
 import capsjax
-from parity.check import weights
 from parity.check.pairs import SIZES
-from parity.layouts import get_layout, match
+from parity.layouts import get_layout, match, weights
 from parity.reference import CapsNet as ReferenceCapsNet
 
 

@@ -3,25 +3,28 @@
 import functools
 from collections.abc import Callable
 
-import jax
 import numpy as np
 import optax
 import pytest
 
 import capsjax
-from parity.check.arithmetic import exact
-from parity.check.cases import Case, Result, check, coarser_precisions, reduction_lengths
-from parity.check.inputs import cut_to_size, load_images
-from parity.check.pairs import SIZES, Pair, build_pair, reference_pair
+from parity.check import report
+from parity.check.comparison import Result
+from parity.check.pairs import SIZES, Pair, capsnet_pair, layout_pair, shapes_of
+from parity.check.runner import check, check_all
+from parity.check.subjects import Case, Subject, layout_subject, model_subject, routing_subject
 from parity.check.training import SETTINGS, adam
 from parity.layouts import get_layout, match
+from parity.reference import OTHERS
 from parity.reference import CapsNet as ReferenceCapsNet
 from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
-FORWARD_ONLY = {"tiny": [Case("tiny", 3, 4, gradients=False, kinds=("images",), biases=(True,))]}
-WITH_GRADIENTS = {"tiny": [Case("tiny", 2, 4, kinds=("images",), biases=(True,))]}
-TRAINING = {"tiny": [Case("tiny", 1, 4)]}
+FORWARD_ONLY = Case("tiny", 3, 4, gradients=False, kinds=("images",), biases=(True,))
+WITH_GRADIENTS = Case("tiny", 2, 4, kinds=("images",), biases=(True,))
+TRAINING = Case("tiny", 1, 4)
+
+reference_pair = functools.partial(layout_pair, "reference")
 
 
 def faulty(
@@ -34,9 +37,8 @@ def faulty(
 
     def make_pair(sizes, *, iterations: int, **rest) -> Pair:
         reference = ReferenceCapsNet(**sizes, iterations=iterations)
-        shapes = {name: tuple(tensor.shape) for name, tensor in reference.state_dict().items()}
-        to_capsjax = match(get_layout("reference"), shapes).to_capsjax
-        return build_pair(
+        to_capsjax = match(get_layout("reference"), shapes_of(reference)).to_capsjax
+        return capsnet_pair(
             reference,
             lambda tensors: turn(to_capsjax(tensors)),
             sizes,
@@ -54,14 +56,11 @@ def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[
     return lambda parameters: {**parameters, name: change(parameters[name])}
 
 
-def run(make_pair=None, cases=FORWARD_ONLY, training=None, **options) -> Result:
-    return check(
-        sizes=("tiny",),
-        make_pair=make_pair,
-        batch_cases=cases,
-        training_cases=training or {},
-        **options,
-    )
+def run(
+    make_pair=reference_pair, batch: Case | None = FORWARD_ONLY, training=None, **options
+) -> Result:
+    cases = [[case] if case else [] for case in (batch, training)]
+    return check(Subject("mine", make_pair, *cases, {"tiny": SIZES["tiny"]}), **options)
 
 
 FAULTS = {
@@ -159,80 +158,37 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize(("make", "stage"), OPTIMISERS.values(), ids=OPTIMISERS.keys())
 def test_faulty_optimiser_is_named(make: Callable, stage: str):
-    result = run(cases={}, training=TRAINING, optimizer=make())
+    result = run(batch=None, training=TRAINING, optimizer=make())
     assert result.first_difference is not None
     assert result.first_difference.stage == ("Adam alone", stage)
 
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_networks_that_agree_pass(x64: bool):
-    result = run(cases=WITH_GRADIENTS, training=TRAINING, x64=x64)
+    result = run(batch=WITH_GRADIENTS, training=TRAINING, x64=x64)
     assert result.passed
     assert result.first_difference is None
     assert result.dtype == ("float64" if x64 else "float32")
-    groups = {c.stage.group for c in result.comparisons}
-    assert groups == {"forward", "loss", "gradient", "Adam alone", "training"}
+    groups = list(dict.fromkeys(c.stage.group for c in result.worst()))
+    assert groups == ["forward", "loss", "gradient", "Adam alone", "training"]
     (growth,) = result.growth
     assert growth.steps == list(range(1, 21))
     assert bool(growth.reference) is not x64
     worst = max(c.error.relative for c in result.comparisons)
     assert worst < (1e-9 if x64 else 2e-5)
+    gradients = [c.stage.name for c in result.worst() if c.stage.group == "gradient"]
+    assert gradients[0].startswith("decoder.layers.2")
+    assert gradients[-1] == "images"
+    named = [c.stage.name for c in result.worst() if c.stage.group == "Adam alone"]
+    assert [name.split()[0] for name in named] == ["first", "second", "parameters"] * 2
 
 
 def test_extreme_inputs_and_exact_zeros():
-    cases = {"tiny": [Case("tiny", 2, 3, gradients=True)]}
-    result = run(cases=cases)
+    result = run(batch=Case("tiny", 2, 3))
     assert result.passed
     zeros = [c for c in result.comparisons if c.case.endswith("zeros, no biases")]
     untouched = {c.stage.name: c.error for c in zeros if c.stage.group == "forward"}
     assert untouched["primary_u"].absolute == untouched["v2"].absolute == 0
-
-
-def test_learning_rate_is_computed_in_the_dtype_of_the_check():
-    with jax.enable_x64(True):
-        optimizer = adam()
-        state = optimizer.init({"w": np.zeros(1)})
-        updates, _ = optimizer.update({"w": np.ones(1)}, state)
-    assert abs(float(updates["w"][0]) + 0.001 / (1 + 1e-8)) < 1e-15
-
-
-def test_gradients_follow_the_computation_backwards():
-    result = run(cases=WITH_GRADIENTS)
-    names = [c.stage.name for c in result.worst() if c.stage.group == "gradient"]
-    assert names[0].startswith("decoder.layers.2")
-    assert names[-1] == "images"
-
-
-def test_reduction_lengths_of_the_tiny_network():
-    with exact(x64=False):
-        pair = reference_pair(SIZES["tiny"], iterations=1, dtype="float32")
-    assert reduction_lengths(pair, batch=32) == (18, 32, 96, 32 * 24)
-
-
-def test_coarser_precisions_have_errors_but_no_limit():
-    _, split = load_images(None)
-    images = cut_to_size(split, SIZES["tiny"]["image_shape"])
-
-    def make_pair(network, **options):
-        return reference_pair(SIZES[network], **options)
-
-    with exact(x64=False):
-        comparisons = coarser_precisions("tiny", make_pair, images, 0, batch=2)
-    assert all(c.limit is None and c.held for c in comparisons)
-    by_stage = {(c.network, c.stage): c.error.relative for c in comparisons}
-    assert by_stage["tiny in bfloat16", ("forward", "u_hat")] > 1e-4
-    assert by_stage["tiny in TF32", ("forward", "u_hat")] < 1e-2
-
-
-def test_weights_do_not_depend_on_the_dtype():
-    with exact(x64=False):
-        narrow = reference_pair(SIZES["tiny"], iterations=1, dtype="float32", seed=3)
-    with exact(x64=True):
-        wide = reference_pair(SIZES["tiny"], iterations=1, dtype="float64", seed=3)
-    for name, value in narrow.reference.state_dict().items():
-        np.testing.assert_allclose(
-            value.numpy(), wide.reference.state_dict()[name].numpy(), rtol=1e-7
-        )
 
 
 def ill_conditioned(make_pair):
@@ -252,13 +208,48 @@ def ill_conditioned(make_pair):
     return make
 
 
-def test_what_the_reference_cannot_tell_itself_is_information_and_nothing_else_is():
+def test_only_an_error_of_the_reference_itself_is_information():
     result = run(ill_conditioned(reference_pair))
     assert result.passed
-    told = [c for c in result.comparisons if "from itself in float64" in c.error.note]
-    assert {"c2", "capsules"} <= {c.stage.name for c in told}
-    assert all(c.limit is None for c in told)
-    assert "u_hat" not in {c.stage.name for c in told}
-    # Another routing is a defect, whatever the reference's rounding: its first stage differs.
-    faults = run(faulty(routing={"softmax_over": "in"}))
-    assert not faults.passed
+    noted = [c for c in result.comparisons if "from itself in float64" in c.error.note]
+    assert {"c2", "capsules"} <= {c.stage.name for c in noted}
+    assert all(c.limit is None for c in noted)
+    assert "u_hat" not in {c.stage.name for c in noted}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_public_implementation_of_another_network_agrees_in_both_precisions(name):
+    subject = layout_subject(name)
+    case = subject.batch_cases[-1]._replace(batch=3, kinds=("images",), biases=(True,))
+    for x64, worst in ((False, 2e-5), (True, 5e-13)):
+        result = check(subject._replace(batch_cases=[case], training_cases=[]), x64=x64)
+        assert result.passed, result.first_difference
+        assert max(c.error.relative for c in result.comparisons) < worst
+        stages = {c.stage.name for c in result.comparisons}
+        assert {"lengths", "coupling", "total"} <= stages
+
+
+def test_of_all_that_is_checked_the_faulty_is_named():
+    case = Case("tiny", 2, 3, kinds=("images",), biases=(True,))
+    routing = routing_subject("uniform")._replace(batch_cases=[case], training_cases=[])
+    model = model_subject("aff_capsnet")._replace(batch_cases=[case])
+
+    def make_pair(*arguments, **options):
+        pair = routing.make_pair(*arguments, **options)
+        half = changed("class_caps.kernel", lambda kernel: kernel / 2)
+        return pair.__class__(
+            pair.reference, pair.model, pair.objective, lambda arrays: half(pair.to_capsjax(arrays))
+        )
+
+    faulty = routing._replace(name="routing uniform, faulty", make_pair=make_pair)
+    results = check_all([routing, model, faulty], workers=0)
+    assert {name: [r.passed for r in both] for name, both in results.items()} == {
+        "routing uniform": [True, True],
+        "model aff_capsnet": [True, True],
+        "routing uniform, faulty": [False, False],
+    }
+    text = report.summary(results)
+    assert "FAIL: 2 of 6 checks part." in text
+    assert "routing uniform, faulty, float32: " in text
+    del results["routing uniform, faulty"]
+    assert "PASS: 2 routings and models" in report.summary(results)

@@ -1,0 +1,181 @@
+"""The comparison of all stages of two networks for one batch."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from parity.check import tolerance
+from parity.check.comparison import (
+    FORWARD,
+    GRADIENT,
+    Comparison,
+    Result,
+    Stage,
+    error_between,
+    missing,
+)
+from parity.check.inputs import of_kind
+from parity.check.pairs import Pair, PairMaker, Sizes
+from parity.check.stages import Values, of_capsjax, of_reference
+from parity.check.subjects import Case
+from train.data import Split
+
+
+class ReductionLengths(NamedTuple):
+    """Terms of the longest sum on the way to a stage.
+
+    Attributes:
+        conv1: to the features.
+        primary: to the primary capsules, features included.
+        routed: to all that follows.
+        gradient: to the gradients, which sum over the batch and the positions as well.
+    """
+
+    conv1: int
+    primary: int
+    routed: int
+    gradient: int
+
+    def of(self, stage: Stage) -> int:
+        """That of a stage."""
+        if stage.group == GRADIENT:
+            return self.gradient
+        if stage == (FORWARD, "conv1"):
+            return self.conv1
+        if stage in ((FORWARD, "primary_s"), (FORWARD, "primary_u")):
+            return self.primary
+        return self.routed
+
+
+def reduction_lengths(pair: Pair, batch: int) -> ReductionLengths:
+    """The longest sums of a pair's networks on a batch."""
+    model: Any = pair.model
+    if pair.parts:
+        forward, backward = pair.reference.longest_sums
+        return ReductionLengths(forward, forward, forward, max(forward, batch * backward))
+    terms = [
+        int(np.prod(conv.kernel.shape[:3]))
+        for conv in (model.features.conv, model.primary_caps.conv)
+    ]
+    in_capsules, classes, class_dim, primary_dim = model.class_caps.kernel.shape
+    later = [primary_dim, in_capsules, classes, class_dim]
+    if model.decoder is not None:
+        later += [layer.kernel.shape[0] for layer in model.decoder.layers]
+        later.append(int(np.prod(model.decoder.image_shape)))
+    conv1, primary = terms[0], max(terms)
+    routed = max(primary, *later)
+    height, width, _ = model.features.output_shape
+    return ReductionLengths(conv1, primary, routed, max(routed, batch * height * width))
+
+
+def compare_batch(
+    case: Case, make_pair: PairMaker, sizes: Sizes, split: Split, result: Result
+) -> None:
+    """Compares all kinds of inputs of a case, and adds the comparisons to a result.
+
+    Args:
+        case: the case.
+        make_pair: makes its networks.
+        sizes: of the networks.
+        split: images of the networks' size.
+        result: knows dtype and seed; changed in place.
+    """
+    images, labels = split.images[: case.batch], split.labels[: case.batch]
+    for biases in case.biases:
+        pair = make_pair(
+            sizes, iterations=case.iterations, dtype=result.dtype, seed=result.seed, biases=biases
+        )
+        lengths = reduction_lengths(pair, case.batch)
+        for kind in case.kinds:
+            seen = of_kind(kind, images, pair)
+            expected = of_reference(pair, seen, labels, gradients=case.gradients)
+            actual = of_capsjax(pair, seen, labels, gradients=case.gradients)
+            shown = result.dataset if kind == "images" else kind
+            name = f"{case}, {shown}{'' if biases else ', no biases'}"
+            compared = compare(actual, expected, lengths, size=case.size, case=name)
+            if result.dtype == "float32" and not all(comparison.held for comparison in compared):
+                wide = seen.astype(np.float64)
+                truth = of_reference(
+                    pair.in_dtype("float64"), wide, labels, gradients=case.gradients
+                )
+                compared = [_unless_impossible(c, expected, truth) for c in compared]
+            result.comparisons += compared
+
+
+def compare(
+    actual: Values, expected: Values, lengths: ReductionLengths, *, size: str, case: str
+) -> list[Comparison]:
+    """Compares every stage that either network has, in the order of the reference.
+
+    Args:
+        actual: from capsjax.
+        expected: from the reference, whose dtype decides the limits.
+        lengths: terms of the longest sums.
+        size: the name of the networks' size.
+        case: iterations, batch and images.
+    """
+    dtype = next(iter(expected.values())).dtype.name
+    comparisons = []
+    for stage in dict.fromkeys([*expected, *actual]):
+        if stage not in actual:
+            error = missing("capsjax")
+        elif stage not in expected:
+            error = missing("the reference")
+        else:
+            error = error_between(actual[stage], expected[stage])
+        kind: tolerance.Kind = "gradient" if stage.group == GRADIENT else "forward"
+        limit = tolerance.limit(kind, dtype, lengths.of(stage))
+        comparisons.append(Comparison(stage, error, limit, size, case))
+    return comparisons
+
+
+def _unless_impossible(comparison: Comparison, expected: Values, truth: Values) -> Comparison:
+    """A comparison without a limit, if the reference misses it against itself in float64."""
+    if comparison.held or comparison.stage not in expected:
+        return comparison
+    assert comparison.limit is not None
+    itself = error_between(expected[comparison.stage], truth[comparison.stage]).relative
+    if itself <= comparison.limit:
+        return comparison
+    note = f"the reference is {itself:.1e} from itself in float64"
+    error = dataclasses.replace(comparison.error, note=note)
+    return dataclasses.replace(comparison, limit=None, error=error)
+
+
+def coarser_precisions(
+    size: str, make_pair: PairMaker, sizes: Sizes, split: Split, *, seed: int, batch: int = 7
+) -> list[Comparison]:
+    """The errors of capsjax in bfloat16 and with TF32 products, which have no limit.
+
+    Args:
+        size: the name of the networks' size.
+        make_pair: makes the networks.
+        sizes: of the networks.
+        split: images of the networks' size.
+        seed: of the weights.
+        batch: images.
+    """
+    comparisons = []
+    images, labels = split.images[:batch], split.labels[:batch]
+    for name, dtype, precision in (
+        ("bfloat16", "bfloat16", "highest"),
+        ("TF32", None, "tensorfloat32"),
+    ):
+        pair = make_pair(sizes, iterations=3, dtype="float32", seed=seed, compute=dtype)
+        seen = of_kind("images", images, pair)
+        expected = of_reference(pair, seen, labels)
+        with jax.default_matmul_precision(precision):
+            actual = of_capsjax(pair, seen, labels)
+        comparisons += [
+            Comparison(
+                stage,
+                error_between(actual[stage], truth),
+                None,
+                f"{size} in {name}",
+                f"{name}, batch {batch}",
+            )
+            for stage, truth in expected.items()
+        ]
+    return comparisons

@@ -1,0 +1,134 @@
+"""Checks of one subject, and of all of them."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import jax
+import optax
+import torch
+
+from parity.check.arithmetic import exact
+from parity.check.batch import coarser_precisions, compare_batch
+from parity.check.comparison import Result
+from parity.check.inputs import cut_to_size, load_images
+from parity.check.subjects import Subject, all_subjects
+from parity.check.training import STEPS, compare_training
+from train.system.caches import keep_compiled_programs
+
+Progress = Callable[[Iterator, int], Iterator]
+"""Wraps an iterator over pairs of a name and a job, given their number, and shows how far it is."""
+
+
+def check(
+    subject: Subject,
+    *,
+    x64: bool = False,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    progress: Progress = lambda jobs, total: jobs,
+    optimizer: optax.GradientTransformation | None = None,
+) -> Result:
+    """Compares a PyTorch network with the capsjax network that has its weights.
+
+    Args:
+        subject: the networks and what is compared.
+        x64: compute in float64.
+        data_dir: a folder with MNIST's official files; without, the embedded digits are taken.
+        seed: of the weights, and of which images are taken.
+        progress: wraps the iterator over the cases.
+        optimizer: capsjax's, instead of `adam()`.
+
+    Raises:
+        UserError: the data cannot be read.
+    """
+    start = time.monotonic()
+    dataset, split = load_images(data_dir, seed)
+    result = Result(subject.name, "float64" if x64 else "float32", dataset, seed)
+    jobs: list[tuple[str, Callable[[], None]]] = []
+    coarser = []
+    for size, sizes in subject.sizes.items():
+        arguments = subject.make_pair, sizes, cut_to_size(split, sizes["image_shape"])
+        jobs += [
+            (str(case), functools.partial(compare_batch, case, *arguments, result))
+            for case in subject.batch_cases
+            if case.size == size
+        ]
+        jobs += [
+            (
+                f"{case}, {STEPS} steps",
+                functools.partial(compare_training, case, *arguments, result, optimizer),
+            )
+            for case in subject.training_cases
+            if case.size == size
+        ]
+        coarser.append(functools.partial(coarser_precisions, size, *arguments, seed=seed))
+    with exact(x64=x64):
+        for _, run in progress(iter(jobs), len(jobs)):
+            run()
+        if jax.default_backend() == "gpu" and not x64:
+            for compare in coarser:
+                result.comparisons += compare()
+    result.seconds = time.monotonic() - start
+    return result
+
+
+def check_all(
+    subjects: Sequence[Subject] | None = None,
+    *,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    progress: Progress = lambda jobs, total: jobs,
+    workers: int | None = None,
+) -> Mapping[str, Sequence[Result]]:
+    """Checks subjects in float32 and in float64.
+
+    Args:
+        subjects: the subjects, by default all.
+        data_dir: as of `check`.
+        seed: as of `check`.
+        progress: wraps the iterator over the checks.
+        workers: processes that share the work; by default one for each core of a CPU, since most of
+            it is compiling, and none beside this one where there is an accelerator.
+
+    Returns:
+        By the subject's name both results, that in float32 first.
+    """
+    jobs = [
+        (subject, x64)
+        for subject in (all_subjects() if subjects is None else subjects)
+        for x64 in (False, True)
+    ]
+    check_one = functools.partial(_check_one, data_dir=data_dir, seed=seed)
+    if workers is None:
+        workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 0
+    results: dict[str, list[Result]] = {}
+    with contextlib.ExitStack() as stack:
+        if workers:
+            pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            found: Iterator[Result] = pool.map(check_one, jobs)
+        else:
+            found = map(check_one, jobs)
+        names = [f"{subject.name}, {'float64' if x64 else 'float32'}" for subject, x64 in jobs]
+        for _, (subject, _x64) in progress(iter(zip(names, jobs, strict=True)), len(jobs)):
+            results.setdefault(subject.name, []).append(next(found))
+    return results
+
+
+def _prepare() -> None:
+    """Prepares a process that shares the work with others."""
+    torch.set_num_threads(1)
+    keep_compiled_programs()
+
+
+def _check_one(job: tuple[Subject, bool], *, data_dir: Path | None, seed: int) -> Result:
+    subject, x64 = job
+    result = check(subject, x64=x64, data_dir=data_dir, seed=seed)
+    jax.clear_caches()  # of programs that no other subject has
+    return result

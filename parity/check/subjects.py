@@ -1,0 +1,174 @@
+"""The subjects of a check: weight layouts, routings and models, each with its cases."""
+
+import functools
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from parity.check.inputs import KINDS
+from parity.check.pairs import (
+    SIZES,
+    PairMaker,
+    Sizes,
+    iterates,
+    layout_pair,
+    model_pair,
+    other_pair,
+    routing_pair,
+)
+from parity.reference import OTHERS, REFERENCES
+from parity.reference.models import MODELS, ModelReference
+from parity.reference.routing import ROUTINGS
+from train.system.errors import UserError
+
+
+class Case(NamedTuple):
+    """One shape of the computation, for which several inputs are compared.
+
+    Attributes:
+        size: the name of the networks' size.
+        iterations: of the routing.
+        batch: images.
+        gradients: whether gradients are compared, too.
+        kinds: inputs, of `parity.check.inputs.KINDS`.
+        biases: with which networks: with biases, or without, in which zeros stay exactly zero.
+    """
+
+    size: str
+    iterations: int
+    batch: int
+    gradients: bool = True
+    kinds: Sequence[str] = KINDS
+    biases: Sequence[bool] = (True, False)
+
+    def __str__(self) -> str:
+        """`tiny, 3 iterations, batch 7`."""
+        plural = "" if self.iterations == 1 else "s"
+        return f"{self.size}, {self.iterations} iteration{plural}, batch {self.batch}"
+
+
+class Subject(NamedTuple):
+    """A PyTorch implementation and the capsjax model that should compute the same.
+
+    Attributes:
+        name: of the subject in the result.
+        make_pair: makes its pairs.
+        batch_cases: what is compared for one batch.
+        training_cases: what is trained, on ordinary images.
+        sizes: arguments of the networks, by the names of their sizes.
+    """
+
+    name: str
+    make_pair: PairMaker
+    batch_cases: Sequence[Case]
+    training_cases: Sequence[Case]
+    sizes: Mapping[str, Sizes]
+
+
+# Compiling takes time, so of tiny networks only these gradients are compared: iterations, batch.
+_WITH_GRADIENTS = {(1, 1), (2, 7), (3, 1), (3, 7), (3, 32), (5, 32)}
+
+_CAPSNET_BATCHES = [
+    *(
+        Case("tiny", iterations, batch, gradients=(iterations, batch) in _WITH_GRADIENTS)
+        for iterations in (1, 2, 3, 5)
+        for batch in (1, 7, 32)
+    ),
+    Case("paper", 3, 7, biases=(True,)),
+    Case("paper", 3, 1, gradients=False, biases=(True,)),
+    Case("paper", 3, 32, gradients=False, biases=(True,)),
+    *(
+        Case("paper", iterations, 1, gradients=False, kinds=("images",), biases=(True,))
+        for iterations in (1, 2, 5)
+    ),
+]
+_CAPSNET_TRAINING = [
+    *(Case("tiny", iterations, batch) for iterations, batch in ((1, 7), (2, 1), (3, 32), (5, 7))),
+    Case("paper", 3, 2),
+]
+
+_ONE_ITERATION = Case("tiny", 1, 7, gradients=False, biases=(True,))
+_THREE_ITERATIONS = Case("tiny", 3, 7)
+
+# Batch normalisation divides by the deviation of a feature over the batch, and by almost nothing
+# where all images are alike or each is a constant: what it then sends back are rounding errors, a
+# few hundred times enlarged, of gradients that are zero. So there it is compared forwards alone,
+# on images that are exactly alike. Not even that, where activations are normalised that a routing
+# makes of equal votes: its logarithms round one capsule otherwise than the next. Nor where less is
+# added to a variance than 0.001. It is alike with the largest of several values: where they are the
+# same, rounding decides which gets the gradient.
+_VARIED = ("images", "1e4")
+_ALIKE = ("zeros", "1e-20")
+
+
+def layout_subject(layout: str, sizes: Collection[str] | None = None) -> Subject:
+    """A public implementation by the name of its weight layout, of `REFERENCES` or `OTHERS`.
+
+    Args:
+        layout: the name.
+        sizes: of `SIZES`, by default all; networks of `OTHERS` are tiny.
+
+    Raises:
+        UserError: there is no such layout, or it cannot have these sizes.
+    """
+    _require("layout", layout, {*REFERENCES, *OTHERS})
+    if layout not in OTHERS:
+        of_size = {name: SIZES[name] for name in sizes or SIZES}
+        batches = [case for case in _CAPSNET_BATCHES if case.size in of_size]
+        trainings = [case for case in _CAPSNET_TRAINING if case.size in of_size]
+        make_pair = functools.partial(layout_pair, layout)
+        return Subject(layout, make_pair, batches, trainings, of_size)
+    if sizes is not None:
+        raise UserError(f"--layout {layout} compares tiny networks: leave --sizes out.")
+    kind = OTHERS[layout]
+    trained = _THREE_ITERATIONS._replace(iterations=kind.published_iterations)
+    make_pair = functools.partial(other_pair, layout)
+    return Subject(layout, make_pair, _model_cases(kind), [trained], {"tiny": kind.tiny})
+
+
+def routing_subject(name: str) -> Subject:
+    """CapsNet with a routing by its name, of `ROUTINGS`.
+
+    Raises:
+        UserError: there is no such routing.
+    """
+    _require("routing", name, ROUTINGS)
+    cases = [_ONE_ITERATION, _THREE_ITERATIONS] if iterates(name) else [_THREE_ITERATIONS]
+    make_pair = functools.partial(routing_pair, name)
+    return Subject(
+        f"routing {name}", make_pair, cases, [_THREE_ITERATIONS], {"tiny": SIZES["tiny"]}
+    )
+
+
+def model_subject(name: str) -> Subject:
+    """A published network by its name, of `MODELS`.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    _require("model", name, MODELS)
+    kind = MODELS[name]
+    make_pair = functools.partial(model_pair, name)
+    return Subject(
+        f"model {name}", make_pair, _model_cases(kind), [_THREE_ITERATIONS], {"tiny": kind.tiny}
+    )
+
+
+def all_subjects() -> list[Subject]:
+    """Every routing and every model."""
+    routings = [routing_subject(name) for name in sorted(ROUTINGS)]
+    return routings + [model_subject(name) for name in sorted(MODELS)]
+
+
+def _model_cases(kind: type[ModelReference]) -> list[Case]:
+    published = _THREE_ITERATIONS._replace(iterations=kind.published_iterations)
+    cases = [_ONE_ITERATION, published] if kind.with_iterations(1) else [published]
+    if kind.normalises_batch or kind.pools:
+        cases = [case._replace(kinds=_VARIED) for case in cases]
+        if not kind.shows_rounding:
+            cases.append(published._replace(gradients=False, kinds=_ALIKE))
+    return cases
+
+
+def _require(what: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise UserError(f"there is no {what} {name!r}: choose one of {', '.join(sorted(known))}.")
