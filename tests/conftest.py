@@ -20,10 +20,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # busy, they take a fifth less time. `XLA_FLAGS= make test` compiles as for users.
 # And without its fusion emitters, which take most of the compiler's time (seen in jaxlib 0.10.2,
 # which compiles in a quarter of it without them; 0.12 no longer knows the flag, and ends).
-FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    FLAGS += " --xla_cpu_use_fusion_emitters=false"
-os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    + " --xla_cpu_use_fusion_emitters=false"
+    * importlib.metadata.version("jaxlib").startswith("0.10."),
+)
 
 # What is compiled is kept for all processes of this session, those that share the tests out and
 # those that the tests start, and never goes to the user's own cache.
