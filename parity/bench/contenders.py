@@ -4,8 +4,10 @@ A contender runs in a process of its own, so that its memory is its own, and imp
 there.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,8 @@ class Contender:
 
     Attributes:
         device: what it runs on.
-        train: takes a number of training steps and waits for the last; returns the last loss.
+        train: takes a number of training steps and waits for the last; returns the loss, of one
+            step or of its last ones.
         forward: runs the network on the batch a number of times and waits.
         peak_bytes: the most memory of an accelerator that was in use, or None for a CPU, where it
             is the process that counts.
@@ -62,7 +65,9 @@ def capsjax(work: Work) -> Contender:
     import jax.numpy as jnp
     from flax import nnx
 
+    from train.bench.training import steps_of
     from train.data import Dataset, Split
+    from train.learn.metrics import merge
     from train.learn.program import assemble
     from train.presets import get_preset
 
@@ -79,19 +84,13 @@ def capsjax(work: Work) -> Contender:
     names = tuple(map(str, range(work.num_classes)))
     program = assemble(config, Dataset("bench", split, split, names), devices=1)
     batch = {"indices": np.arange(work.batch_size, dtype=np.int32)}
+    take = steps_of(program, itertools.repeat(batch))
     images = jnp.asarray(work.images, jnp.float32) / 255
 
     @nnx.jit
     def apply(model: Any, images: Any) -> Any:
         output = model(images)
         return output.lengths, output.reconstruction
-
-    def train(steps: int) -> float:
-        while steps:
-            count = program.steps_until_due(0, steps)
-            metrics = program.train([batch] * count)
-            steps -= count
-        return float(metrics["loss"].total[count - 1]) / work.batch_size
 
     def forward(times: int) -> None:
         model = program.model()
@@ -100,51 +99,34 @@ def capsjax(work: Work) -> Contender:
         jax.block_until_ready(result)
 
     device = jax.local_devices()[0]
-
-    def peak_bytes() -> int | None:
-        statistics = device.memory_stats()
-        return None if not statistics else statistics.get("peak_bytes_in_use")
-
-    return Contender(device.device_kind, train, forward, peak_bytes)
+    return Contender(
+        device.device_kind,
+        lambda steps: merge([take(steps)])["loss"],
+        forward,
+        lambda: (device.memory_stats() or {}).get("peak_bytes_in_use"),
+    )
 
 
 def torch_reference(work: Work) -> Contender:
     """`parity.reference.CapsNet`: plain PyTorch, which keeps every intermediate."""
     from parity.reference import CapsNet
 
-    def build() -> Any:
-        return CapsNet(work.image_shape, work.num_classes, iterations=work.iterations, **work.sizes)
-
     def forward(model: Any, images: Any, labels: Any) -> Any:
         outputs = model(images, labels)
         return outputs["lengths"], outputs["reconstruction"]
 
-    return _torch(work, build, forward, compiled=False)
+    return _torch(work, CapsNet, forward)
 
 
-def torch_fast(work: Work) -> Contender:
-    """`FastCapsNet`: PyTorch in products of matrices."""
-    return _torch_fast(work, compiled=False)
-
-
-def torch_compiled(work: Work) -> Contender:
-    """`FastCapsNet` under `torch.compile`."""
-    return _torch_fast(work, compiled=True)
-
-
-def _torch_fast(work: Work, *, compiled: bool) -> Contender:
+def torch_fast(work: Work, *, compiled: bool = False) -> Contender:
+    """`FastCapsNet`: PyTorch in products of matrices, under `torch.compile` if wanted."""
     from parity.bench.fast import FastCapsNet
 
-    def build() -> Any:
-        return FastCapsNet(
-            work.image_shape, work.num_classes, iterations=work.iterations, **work.sizes
-        )
-
-    return _torch(work, build, lambda model, *inputs: model(*inputs), compiled=compiled)
+    return _torch(work, FastCapsNet, lambda model, *inputs: model(*inputs), compiled=compiled)
 
 
 def _torch(
-    work: Work, build: Callable[[], Any], apply: Callable[..., Any], *, compiled: bool
+    work: Work, network: Any, apply: Callable[..., Any], *, compiled: bool = False
 ) -> Contender:
     import os
 
@@ -155,17 +137,16 @@ def _torch(
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # XLA tries several algorithms, too
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    memory_format = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    model = build().to(device=device, memory_format=memory_format)
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=work.learning_rate, fused=device.type == "cuda"
-    )
+    on_gpu = device.type == "cuda"
+    memory_format = torch.channels_last if on_gpu else torch.contiguous_format
+    model = network(work.image_shape, work.num_classes, iterations=work.iterations, **work.sizes)
+    model = model.to(device=device, memory_format=memory_format)
+    optimizer = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=on_gpu)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
     labels = torch.from_numpy(work.labels).long().to(device)
-    half = work.dtype == "bfloat16"
 
     def autocast() -> Any:
-        return torch.autocast(device.type, torch.bfloat16, enabled=half)
+        return torch.autocast(device.type, torch.bfloat16, enabled=work.dtype == "bfloat16")
 
     def normalised() -> Any:
         return (pixels.float() / 255).contiguous(memory_format=memory_format)
@@ -187,10 +168,6 @@ def _torch(
 
     infer_once = torch.compile(infer) if compiled else infer
 
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
     def train(steps: int) -> float:
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
@@ -201,19 +178,21 @@ def _torch(
     def forward(times: int) -> None:
         for _ in range(times):
             infer_once()
-        wait()
+        if on_gpu:
+            torch.cuda.synchronize()
 
-    def peak_bytes() -> int | None:
-        return torch.cuda.max_memory_allocated() if device.type == "cuda" else None
-
-    name = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
-    return Contender(name, train, forward, peak_bytes)
+    return Contender(
+        torch.cuda.get_device_name() if on_gpu else "cpu",
+        train,
+        forward,
+        lambda: torch.cuda.max_memory_allocated() if on_gpu else None,
+    )
 
 
 CONTENDERS: dict[str, Callable[[Work], Contender]] = {
     "capsjax": capsjax,
     "torch-reference": torch_reference,
     "torch-fast": torch_fast,
-    "torch-compile": torch_compiled,
+    "torch-compile": partial(torch_fast, compiled=True),
 }
 """By name, what makes each contender; to be called in a process of its own."""

@@ -16,18 +16,8 @@ class FastCapsNet(nn.Module):
     that the backward pass does not need. It computes what `parity.reference.CapsNet` computes, with
     the same state dict.
 
-    Args:
-        image_shape: `(height, width, channels)`.
-        num_classes: number of class capsules, J.
-        conv_features: filters of the first convolution.
-        conv_kernel: side of its kernel.
-        primary_types: types of primary capsules.
-        primary_dim: their dimension, K.
-        primary_kernel: side of the kernel they are made with.
-        primary_stride: its stride.
-        class_dim: dimension of the class capsules, D.
-        iterations: of the routing.
-        decoder_hidden: sizes of the decoder's hidden layers.
+    The arguments are those of `parity.reference.CapsNet`. Names of sizes: B examples, I primary
+    capsules of K dimensions and T types, J class capsules of D.
     """
 
     def __init__(

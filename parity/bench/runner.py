@@ -1,72 +1,113 @@
-"""What `python -m parity bench` does with its options: it measures, prints and writes."""
+"""What `python -m parity bench` measures, as a table for people and as a bar chart."""
 
-import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from parity.bench.measure import machine, make_work, measure, summarise
-from parity.bench.tables import draw, table
-from parity.cli.bench import CONTENDER_NAMES, available_cores
-from train.system.errors import UserError
-from train.system.files import write_json
+from matplotlib.figure import Figure
+
+from parity.bench.side_by_side import make_work, measure, summarise
+from train.bench.report import Report, rate_cell
+from train.bench.timing import Rounds
+from train.system.machine import describe_machine
+from train.system.tables import markdown_lines
+
+Row = Mapping[str, Any]
+
+TITLES = {"train": "training step", "forward": "forward pass"}
+_COLOURS = ("#c2571a", "#9aa7b8", "#4f6d94", "#2a3f5f", "#7a9e7e")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Measures, prints a table, and writes what was asked for.
+def bench(
+    contenders: Sequence[str],
+    batch_sizes: Sequence[int],
+    *,
+    baseline: str,
+    dtype: str,
+    iterations: int,
+    rounds: Rounds,
+    cores: int,
+    chart: str = "bench.png",
+) -> Report:
+    """Measures contenders side by side.
 
-    Raises:
-        UserError: on bad input.
+    Args:
+        contenders: their names.
+        batch_sizes: images in a step.
+        baseline: the contender that ratios are to.
+        dtype: of the computation.
+        iterations: of the routing.
+        rounds: how many, and how long a turn is.
+        cores: for each contender.
+        chart: name of the report's figure.
     """
-    _check(options)
-    works = [
-        make_work(size, dtype=options.dtype, iterations=options.routing_iterations)
-        for size in options.batch_size
+    works = [make_work(size, dtype=dtype, iterations=iterations) for size in batch_sizes]
+    results = [measure(contenders, work, rounds=rounds, cores=cores) for work in works]
+    rows = summarise([measured for of_work in results for measured in of_work], baseline)
+    machine = {"cores": cores, **describe_machine(("jax", "jaxlib", "flax", "torch"))}
+    devices = sorted({row["device"] for row in rows if not row["failure"]}) or ["no device"]
+    title = f"CapsNet, {dtype}, {cores} cores, {', '.join(devices)}"
+    values = {"machine": machine, "dtype": dtype, "rows": rows}
+    return Report(table(rows, baseline), values, {chart: draw(rows, title)})
+
+
+def table(rows: Sequence[Row], baseline: str) -> str:
+    """The rows of `summarise` as a Markdown table.
+
+    Args:
+        rows: of `summarise`.
+        baseline: the contender that ratios are to.
+    """
+    head = f"batch|work|contender|images/s (slowest to fastest)|times {baseline}|peak memory"
+    return "\n".join(markdown_lines([[*head.split("|"), "first step"], *map(_cells, rows)]))
+
+
+def _cells(row: Row) -> list[str]:
+    start = [f"{row['batch_size']}", TITLES[row["work"]], row["contender"]]
+    if row["failure"]:
+        return [*start, f"cannot run: {row['failure']}", "", "", ""]
+    ratio = "{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})"
+    return [
+        *start,
+        rate_cell(row, 1),
+        "-" if row["ratio"] is None else ratio.format(**row),
+        f"{row['peak_bytes'] / 1e9:.2f} GB",
+        f"{row['first_step_seconds']:.1f} s",
     ]
-    results = measure(
-        options.contenders,
-        works,
-        repetitions=options.repetitions,
-        seconds=options.seconds,
-        cores=options.cores,
-        note=lambda text: print(text, file=sys.stderr, flush=True),
-    )
-    rows = summarise(results, options.baseline)
-    here = machine(options.cores)
-    print(table(rows, options.baseline))
-    try:
-        if options.json:
-            write_json(options.json, {"machine": here, "dtype": options.dtype, "rows": rows})
-        if options.plot:
-            title = f"CapsNet, {options.dtype}, {options.cores} cores, {_devices(rows)}"
-            draw(options.plot, rows, title)
-    except OSError as error:
-        raise UserError(
-            f"{error.filename or options.json} cannot be written ({error.strerror})."
-        ) from error
 
 
-def _devices(rows: Sequence[dict]) -> str:
-    return ", ".join(sorted({row["device"] for row in rows if not row["failure"]})) or "no device"
+def draw(rows: Sequence[Row], title: str) -> Figure:
+    """Draws a group of bars for each batch size, with the slowest and the fastest round.
 
-
-def _check(options: argparse.Namespace) -> None:
-    for name in (*options.contenders, options.baseline):
-        if name not in CONTENDER_NAMES:
-            raise UserError(
-                f"there is no contender {name!r}, choose from: {', '.join(CONTENDER_NAMES)}."
+    Args:
+        rows: of `summarise`.
+        title: what was measured on.
+    """
+    ran = [row for row in rows if not row["failure"]]
+    contenders = list(dict.fromkeys(row["contender"] for row in ran))
+    batches = sorted({row["batch_size"] for row in ran})
+    width = 0.8 / max(len(contenders), 1)
+    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    for axes, (work, name) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
+        for i, contender in enumerate(contenders):
+            chosen = [row for row in ran if (row["contender"], row["work"]) == (contender, work)]
+            shift = (i - (len(contenders) - 1) / 2) * width
+            axes.bar(
+                [batches.index(row["batch_size"]) + shift for row in chosen],
+                [row["images_per_second"] for row in chosen],
+                width * 0.92,
+                yerr=[
+                    [row["images_per_second"] - row["slowest"] for row in chosen],
+                    [row["fastest"] - row["images_per_second"] for row in chosen],
+                ],
+                capsize=3,
+                label=contender,
+                color=_COLOURS[i % len(_COLOURS)],
+                error_kw={"elinewidth": 1, "ecolor": "#333333"},
             )
-    positive = {
-        "--batch-size": min(options.batch_size),
-        "--routing-iterations": options.routing_iterations,
-        "--repetitions": options.repetitions,
-        "--seconds": options.seconds,
-        "--cores": options.cores,
-    }
-    for name, value in positive.items():
-        if value <= 0:
-            raise UserError(f"{name} is {value}, but must be more than 0.")
-    if options.cores > available_cores():
-        raise UserError(f"--cores is {options.cores}, but there are {available_cores()}.")
-    for path in (options.json, options.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UserError(f"{path} cannot be written: {path.parent} is no folder.")
+        axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
+        axes.set(title=name, ylabel="images a second")
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    return figure

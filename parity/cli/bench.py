@@ -1,20 +1,16 @@
 """`bench`: times capsjax and PyTorch at the same work."""
 
-import os
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from train.cli.command_line import Command, option
+from train.cli.words import positive, seconds
+from train.system.errors import UserError
+from train.system.machine import available_cores
 
-CONTENDER_NAMES = ("capsjax", "torch-reference", "torch-fast", "torch-compile")
-DEFAULT = ("capsjax", "torch-reference", "torch-fast")
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+Name = Literal["capsjax", "torch-reference", "torch-fast", "torch-compile"]
+DEFAULT: list[Name] = ["capsjax", "torch-reference", "torch-fast"]
 
 
 @dataclass(kw_only=True)
@@ -26,21 +22,41 @@ class Bench(Command):
     """
 
     batch_size: list[int] = option([32, 128], "images in a step", metavar="N")
-    contenders: list[str] = option(
-        list(DEFAULT), f"who takes part, of {', '.join(CONTENDER_NAMES)}", metavar="NAME"
+    contenders: list[Name] = option(
+        DEFAULT, f"who takes part, of {', '.join(get_args(Name))}", metavar="NAME"
     )
-    baseline: str = option("torch-fast", "who ratios are to", metavar="NAME")
+    baseline: Name = option("torch-fast", "who ratios are to")
     dtype: Literal["float32", "bfloat16"] = option("float32", "of the computation")
-    routing_iterations: int = option(3, "routing iterations", metavar="N")
-    repetitions: int = option(7, "rounds", metavar="N")
-    seconds: float = option(2.0, "about how long a turn is", metavar="S")
-    cores: int = option(available_cores(), "cores for each contender (default: all)", metavar="N")
+    routing_iterations: int = option(3, "routing iterations", metavar="N", parse=positive)
+    repetitions: int = option(7, "rounds", metavar="N", parse=positive)
+    seconds: float = option(2.0, "about how long a turn is", metavar="S", parse=seconds)
+    cores: int = option(
+        available_cores(), "cores for each contender (default: all)", metavar="N", parse=positive
+    )
     json: Path | None = option(None, "write the figures there", metavar="FILE")
     plot: Path | None = option(None, "draw a bar chart (PNG) there", metavar="FILE")
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
-        from parity.bench.runner import run
+        from parity.bench.runner import bench
+        from train.bench.report import require_folder
+        from train.bench.timing import Rounds
 
-        run(Namespace(**vars(self)))
+        if min(self.batch_size) < 1:
+            raise UserError(f"--batch-size is {min(self.batch_size)}, but must be more than 0.")
+        if self.cores > available_cores():
+            raise UserError(f"--cores is {self.cores}, but there are {available_cores()}.")
+        require_folder(self.json)
+        require_folder(self.plot)
+        report = bench(
+            self.contenders,
+            self.batch_size,
+            baseline=self.baseline,
+            dtype=self.dtype,
+            iterations=self.routing_iterations,
+            rounds=Rounds(self.repetitions, self.seconds),
+            cores=self.cores,
+            chart="" if self.plot is None else self.plot.name,
+        )
+        report.deliver(json=self.json, plot=None if self.plot is None else self.plot.parent)
         return 0

@@ -1,10 +1,11 @@
 """`gpu-report`: measures all that needs an accelerator, and writes one report."""
 
-from argparse import Namespace
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from train.cli.command_line import Command, option
+from train.system.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -31,6 +32,19 @@ class GpuReport(Command):
 
     def run(self) -> int:
         """Measures, and writes the report."""
-        from parity.bench.gpu.runner import run
+        from parity.bench.gpu.plan import FULL, TINY
+        from parity.bench.gpu.runner import report
 
-        return run(Namespace(**vars(self)), self.arguments)
+        if not 0 < self.minutes < math.inf:
+            raise UserError(f"--minutes is {self.minutes}, but must be more than 0.")
+        if self.data_dir is not None and not self.data_dir.is_dir():
+            raise UserError(
+                f"--data-dir {self.data_dir} is no folder: name the one with the files."
+            )
+        return report(
+            TINY if self.tiny else FULL,
+            out=self.out,
+            data_dir=self.data_dir,
+            minutes=self.minutes,
+            arguments=self.arguments,
+        )

@@ -1,20 +1,18 @@
-"""The benchmark's pictures."""
+"""The benchmark's figures."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.bench.growth import Growth
-from train.bench.split import NAMES
-from train.bench.tables import describe
+from train.bench.parts import NAMES
+from train.bench.sweep import COLUMNS, POINT, Growth, Row, describe
 
 _COLOURS = ("#4f6d94", "#7a9e7e", "#c2571a", "#d9a441", "#8a6fa8")
-_REST = "#c9ced6"
-_PART_COLOURS = dict(zip((*NAMES, "not covered"), (*_COLOURS, _REST), strict=True))
+_REST = "not covered"
+_PART_COLOURS = dict(zip((*NAMES, _REST), (*_COLOURS, "#c9ced6"), strict=True))
 _LABELS = {
     "batch": "images in a step",
     "iterations": "routing iterations",
@@ -24,43 +22,29 @@ _LEAST_LABELLED = 0.06
 """Share of a bar that a number fits into."""
 
 
-def draw_all(
-    folder: Path, rows: Sequence[dict[str, Any]], grown: Sequence[Growth], title: str
-) -> list[Path]:
-    """Draws `parts.png`, and `batch.png`, `iterations.png` and `capsules.png` where they grow.
+def draw_all(rows: Sequence[Row], grown: Sequence[Growth], title: str) -> dict[str, Figure]:
+    """`parts.png`, and `batch.png`, `iterations.png` and `capsules.png` where they grow.
 
     Args:
-        folder: where to; made if it is not there.
         rows: of the benchmark.
         grown: `growths(rows)`.
         title: what was measured.
-
-    Returns:
-        The files.
-
-    Raises:
-        OSError: if one cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
     split = [row for row in rows if row["failure"] is None and row["parts"]]
-    if split:
-        written.append(folder / "parts.png")
-        draw_parts(written[-1], split, title)
-    for axis in _LABELS:
+    drawn = {"parts.png": draw_parts(split, title)} if split else {}
+    for axis in COLUMNS:
         chosen = [growth for growth in grown if growth.axis == axis]
         if chosen:
-            written.append(folder / f"{axis}.png")
-            draw_growth(written[-1], chosen, title)
-    return written
+            drawn[f"{axis}.png"] = draw_growth(chosen, title)
+    return drawn
 
 
-def draw_parts(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
+def draw_parts(rows: Sequence[Row], title: str) -> Figure:
     """Draws each configuration's parts: their times as a bar, their memory as points."""
     figure = Figure(figsize=(11, 2.2 + 0.5 * len(rows)), layout="constrained")
     time, memory = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
-    _stack(time, places, [_milliseconds(row) for row in rows], across=True)
+    _stack(time, [_milliseconds(row) for row in rows], across=True)
     # The parts of a step share their memory, so that a sum would mean nothing.
     for name in NAMES:
         sizes = [_megabytes(row).get(name, math.nan) for row in rows]
@@ -71,28 +55,31 @@ def draw_parts(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     for axes in (time, memory):
         axes.grid(axis="x", alpha=0.3)
         axes.set_axisbelow(True)
-    names = [describe({k: row.get(k) for k in _differing(rows)}) for row in rows]
+    differing = [name for name in POINT if len({row.get(name) for row in rows}) > 1]
+    names = [describe({k: row.get(k) for k in differing or ["batch_size"]}) for row in rows]
     time.set_yticks(places, names, fontsize=9)
     time.invert_yaxis()
     time.set(title="time", xlabel="ms a step")
     memory.set(title="memory, each part as a program of its own", xlabel="MB")
-    handles, labels = (
-        [*ours, *theirs]
-        for ours, theirs in zip(
-            time.get_legend_handles_labels(), memory.get_legend_handles_labels(), strict=True
-        )
+    handles, labels = map(list, time.get_legend_handles_labels())
+    more_handles, more_labels = memory.get_legend_handles_labels()
+    figure.legend(
+        handles + more_handles,
+        labels + more_labels,
+        loc="outside lower center",
+        ncols=len(labels) + 1,
+        frameon=False,
     )
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def draw_growth(path: Path, grown: Sequence[Growth], title: str) -> None:
+def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     """Draws how speed, time and memory grow with one quantity.
 
     Speed and memory have a line for each group of configurations, the parts are the first group's.
     """
-    axis = grown[0].axis
+    axis, first = grown[0].axis, grown[0]
     figure = Figure(figsize=(14, 4.4), layout="constrained")
     speed, time, memory = figure.subplots(1, 3)
     for growth, colour in zip(grown, _cycle(len(grown)), strict=True):
@@ -106,121 +93,96 @@ def draw_growth(path: Path, grown: Sequence[Growth], title: str) -> None:
         peaks = [row["peak_bytes"] / 1e6 for row in growth.rows]
         memory.plot(growth.values, plans, label=f"planned, {name}", **line)
         memory.plot(growth.values, peaks, linestyle=":", label=f"peak in use, {name}", **line)
+    values = {value for growth in grown for value in growth.values}
     for axes in (speed, memory):
-        if axis != "iterations":
-            axes.set_xscale("log", base=2)
-        ticks = sorted({value for growth in grown for value in growth.values})
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
-        axes.minorticks_off()
-        axes.set_xlabel(_LABELS[axis])
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        _mark(axes, _LABELS[axis], values, doubling=axis != "iterations")
     speed.set(title="speed", ylabel="images a second", ylim=(0, None))
     # On a CPU the peak is that of the whole process, far above what a small step takes.
     memory.set(title="memory", ylabel="MB", yscale="log")
 
-    first = grown[0]
-    costs = [_milliseconds(row) for row in first.rows]
-    unit = "ms a step"
-    if axis == "batch":  # a step costs more with every image; what does an image cost?
-        unit = "ms an image"
-        costs = [
-            {name: value / row["batch_size"] for name, value in cost.items()}
-            for cost, row in zip(costs, first.rows, strict=True)
-        ]
-    _stack(time, range(len(costs)), costs, across=False)
+    # A step costs more with every image; what does an image cost?
+    shares = [row["batch_size"] if axis == "batch" else 1 for row in first.rows]
+    costs = [
+        {name: value / share for name, value in _milliseconds(row).items()}
+        for row, share in zip(first.rows, shares, strict=True)
+    ]
+    _stack(time, costs, across=False)
     time.set_xticks(range(len(costs)), [f"{value:,}" for value in first.values], fontsize=8)
+    unit = "ms an image" if axis == "batch" else "ms a step"
     time.set(title=f"time, {describe(first.same)}", xlabel=_LABELS[axis], ylabel=unit)
     time.title.set_fontsize(10)
     time.grid(axis="y", alpha=0.3)
     time.set_axisbelow(True)
     time.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=11)
-    figure.savefig(path, dpi=120)
+    return figure
 
 
-def draw_scaling(
-    path: Path, rows: Sequence[dict[str, Any]], predicted: Sequence[dict[str, Any]], title: str
-) -> Path:
-    """Draws speed and efficiency by the number of devices, measured and predicted.
+def draw_scaling(rows: Sequence[Row], title: str) -> Figure:
+    """Draws speed and efficiency by the number of devices.
 
     Args:
-        path: the file.
-        rows: what was measured, see `train.bench.scaling`.
-        predicted: what is predicted; none where the bandwidth is not known.
+        rows: of `train.bench.sweep.scaling_rows`.
         title: what was measured.
-
-    Raises:
-        OSError: if it cannot be written.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     speed, share = figure.subplots(1, 2)
     kinds = list(dict.fromkeys(row["kind"] for row in rows))
     for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
-        for some, name, style in (
-            (rows, "measured", {"marker": "o", "linestyle": "-"}),
-            (predicted, "predicted", {"marker": "o", "linestyle": ":", "fillstyle": "none"}),
-        ):
-            chosen = [row for row in some if row["kind"] == kind]
-            if not chosen:
-                continue
-            counts = [row["devices"] for row in chosen]
-            line = {"color": colour, "markersize": 5, "label": f"{kind}, {name}", **style}
-            speed.plot(counts, [row["images_per_second"] for row in chosen], **line)
-            share.plot(counts, [100 * row["efficiency"] for row in chosen], **line)
-    ticks = sorted({row["devices"] for row in [*rows, *predicted]})
+        chosen = [row for row in rows if row["kind"] == kind]
+        counts = [row["devices"] for row in chosen]
+        line = {"color": colour, "marker": "o", "markersize": 5, "label": kind}
+        speed.plot(counts, [row["images_per_second"] for row in chosen], **line)
+        share.plot(counts, [100 * row["efficiency"] for row in chosen], **line)
     for axes in (speed, share):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
-        axes.minorticks_off()
-        axes.set_xlabel("devices")
-        axes.grid(alpha=0.3)
-        axes.legend(frameon=False, fontsize=8)
+        _mark(axes, "devices", {row["devices"] for row in rows}, doubling=True)
     speed.set(title="speed", ylabel="images a second", yscale="log")
     share.set(title="efficiency", ylabel="percent of the ideal", ylim=(0, None))
     figure.suptitle(f"{title}: scaling", fontsize=11)
-    figure.savefig(path, dpi=120)
-    return path
+    return figure
 
 
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+def _mark(axes: Axes, label: str, values: Iterable[int], *, doubling: bool) -> None:
+    """Marks the values along x that were measured, and adds grid and legend."""
+    if doubling:
+        axes.set_xscale("log", base=2)
+    ticks = sorted(values)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
+    axes.minorticks_off()
+    axes.set_xlabel(label)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
 
 
-def _milliseconds(row: dict[str, Any]) -> dict[str, float]:
+def _milliseconds(row: Row) -> dict[str, float]:
     """The parts of a step in milliseconds, and what is left of the whole step."""
     parts = {part["name"]: 1e3 * part["seconds"] for part in row["parts"]}
-    return {**parts, "not covered": max(0.0, 1e3 * row["step_seconds"] - sum(parts.values()))}
+    return {**parts, _REST: max(0.0, 1e3 * row["step_seconds"] - sum(parts.values()))}
 
 
-def _megabytes(row: dict[str, Any]) -> dict[str, float]:
+def _megabytes(row: Row) -> dict[str, float]:
     return {part["name"]: part["memory"]["total"] / 1e6 for part in row["parts"]}
 
 
-def _stack(
-    axes: Axes, places: Sequence[int], costs: Sequence[dict[str, float]], *, across: bool
-) -> None:
-    """Draws a stacked bar at each place, along x if `across`, with numbers where they fit."""
+def _stack(axes: Axes, costs: Sequence[Mapping[str, float]], *, across: bool) -> None:
+    """Draws a stacked bar for each cost, along x if `across`, with numbers where they fit."""
     ends = [0.0] * len(costs)
+    largest = max(sum(cost.values()) for cost in costs)
     for name in dict.fromkeys(name for cost in costs for name in cost):
         values = [cost.get(name, 0.0) for cost in costs]
         style: dict[str, Any] = {"color": _PART_COLOURS[name], "label": name}
         if across:
-            bars = axes.barh(places, values, 0.7, left=ends, **style)
+            bars = axes.barh(range(len(costs)), values, 0.7, left=ends, **style)
         else:
-            bars = axes.bar(places, values, 0.7, bottom=ends, **style)
-        total = [sum(cost.values()) for cost in costs]
-        largest = max(total)
+            bars = axes.bar(range(len(costs)), values, 0.7, bottom=ends, **style)
         texts = [_short(value) if value > _LEAST_LABELLED * largest else "" for value in values]
-        colour = "black" if name == "not covered" else "white"
+        colour = "black" if name == _REST else "white"
         axes.bar_label(bars, texts, label_type="center", fontsize=7, color=colour)
         ends = [end + value for end, value in zip(ends, values, strict=True)]
 
 
-def _differing(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The columns that tell the rows apart; the batch at least."""
-    names = ("batch_size", "dtype", "iterations", "implementation", "primary_capsules")
-    return [name for name in names if len({row.get(name) for row in rows}) > 1] or ["batch_size"]
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _cycle(count: int) -> list[str]:

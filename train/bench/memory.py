@@ -1,64 +1,14 @@
-"""The memory of a training step: what the compiler plans, what was used, and what would fit."""
+"""The largest batch whose training step fits into so much memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import jax
-
-from train.system.errors import UserError
-from train.system.machine import physical_bytes, process_peak_bytes
-
-
-class DoesNotFitError(UserError):
-    """Something needs more memory than there is."""
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Bytes that a compiled program takes on each device.
-
-    Attributes:
-        arguments: its arguments.
-        outputs: its results.
-        temporaries: what it needs in between.
-        aliased: the part of the results that takes the place of donated arguments.
-    """
-
-    arguments: int
-    outputs: int
-    temporaries: int
-    aliased: int
-
-    @property
-    def total(self) -> int:
-        """All of it at once."""
-        return self.arguments + self.outputs + self.temporaries - self.aliased
-
-
-def footprint(compiled: jax.stages.Compiled) -> Footprint:
-    """Reads the compiler's memory analysis."""
-    analysis: Any = compiled.memory_analysis()
-    return Footprint(
-        arguments=analysis.argument_size_in_bytes,
-        outputs=analysis.output_size_in_bytes,
-        temporaries=analysis.temp_size_in_bytes,
-        aliased=analysis.alias_size_in_bytes,
-    )
-
-
-def room(devices: Sequence[Any]) -> int:
-    """Bytes that a program may take on each device; CPU devices share the machine's."""
-    statistics = [device.memory_stats() for device in devices]
-    limits = [s["bytes_limit"] for s in statistics if s and "bytes_limit" in s]
-    return min(limits, default=physical_bytes() // len(devices))
-
-
-def peak_bytes(devices: Sequence[Any]) -> int:
-    """The most memory in use so far on the fullest device; on a CPU, by this process."""
-    statistics = [device.memory_stats() for device in devices]
-    peaks = [s["peak_bytes_in_use"] for s in statistics if s and "peak_bytes_in_use" in s]
-    return max(peaks, default=process_peak_bytes())
+from train.bench.timing import fit_line
+from train.bench.training import planned_memory, smallest_program
+from train.bench.worker import DoesNotFitError
+from train.config.fit_config import FitConfig
+from train.data import Dataset
+from train.system.machine import process_bytes
 
 
 @dataclass(frozen=True)
@@ -82,6 +32,46 @@ class Prediction:
     compiled: dict[int, int]
 
 
+def predict_memory(
+    config: FitConfig,
+    dataset: Dataset,
+    devices: int | None,
+    budget: int,
+    *,
+    with_program: bool = False,
+) -> Prediction:
+    """The largest batch whose training step fits into so many bytes of each device.
+
+    Args:
+        config: what to train.
+        dataset: on what.
+        devices: how many to use, all if None.
+        budget: bytes.
+        with_program: count what this process takes apart from the step too, as on a CPU, whose
+            memory they share.
+
+    Raises:
+        DoesNotFitError: if not even the smallest does.
+        UserError: if the program cannot be put together.
+    """
+    program = smallest_program(config, dataset, devices)
+    count = program.mesh.devices.size
+    start = max(count, config.schedule.batch_size // 2 // count * count)
+    besides: int | None = None
+
+    def needed(size: int) -> int:
+        nonlocal besides
+        plan = planned_memory(program, size)
+        if not with_program:
+            return plan["total"]
+        if besides is None:  # now that the compiler has had its share, too
+            besides = process_bytes()
+        # The arguments are there already.
+        return besides + count * (plan["total"] - plan["arguments"])
+
+    return largest_batch(needed, budget, multiple=count, start=start)
+
+
 def largest_batch(
     bytes_of: Callable[[int], int], budget: int, *, multiple: int, start: int
 ) -> Prediction:
@@ -103,33 +93,25 @@ def largest_batch(
     known = {size: bytes_of(size) for size in (start, 2 * start)}
     predicted = dict(known)
     while True:
-        fixed, per_image = _line(known, budget)
-        fitting = [size for size, needed in known.items() if needed <= budget]
-        below = max(fitting, default=0)
-        above = min((s for s, needed in known.items() if needed > budget), default=None)
-        if below and (
-            above == below + multiple
-            or (len(known) > 2 and known[below] + per_image * multiple > budget)
-        ):
+        nearest = sorted(known.items(), key=lambda item: abs(item[1] - budget))[:2]
+        line = fit_line(*zip(*nearest, strict=True))
+        below = max((size for size, needed in known.items() if needed <= budget), default=0)
+        above = min((size for size, needed in known.items() if needed > budget), default=None)
+        next_one = known.get(below, 0) + line.each * multiple
+        if below and (above == below + multiple or (len(known) > 2 and next_one > budget)):
+            compiled = dict(sorted(known.items()))
             return Prediction(
-                below, predicted[below], known[below], per_image, fixed, dict(sorted(known.items()))
+                below, predicted[below], known[below], line.each, line.fixed, compiled
             )
         if above == multiple:
             raise DoesNotFitError(
                 f"a batch of {multiple} takes {known[multiple]:,} bytes, more than the "
                 f"{budget:,} there are: give more memory, or make the network smaller."
             )
-        guess = int((budget - fixed) / max(per_image, 1e-9)) // multiple * multiple
+        guess = int((budget - line.fixed) / max(line.each, 1e-9)) // multiple * multiple
         guess = max(guess, below + multiple)
         if above is not None:
             middle = (below + above) // 2 // multiple * multiple
             guess = middle if len(known) % 2 else min(guess, above - multiple)
-        predicted[guess] = round(fixed + per_image * guess)
+        predicted[guess] = round(line.fixed + line.each * guess)
         known[guess] = bytes_of(guess)
-
-
-def _line(known: dict[int, int], budget: int) -> tuple[float, float]:
-    """Value at zero and slope of the line through the two sizes nearest to the budget."""
-    (a, at_a), (b, at_b) = sorted(known.items(), key=lambda item: abs(item[1] - budget))[:2]
-    slope = (at_b - at_a) / (b - a)
-    return at_a - slope * a, slope

@@ -1,217 +1,179 @@
-"""What `python -m train bench` does with its options: it measures, prints and writes."""
+"""What `python -m train bench` measures: training, the feeds, the memory, or scaling."""
 
-import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from train.bench import scaling
-from train.bench.data import load_or_imitate
-from train.bench.feed import measure_feeds
-from train.bench.figures import draw_all, draw_scaling
-from train.bench.growth import growths
-from train.bench.measure import measure_machine, measure_training, predict_memory
-from train.bench.memory import DoesNotFitError
-from train.bench.points import Point, sweep
-from train.bench.process import in_own_process
-from train.bench.tables import (
+from train.bench import figures
+from train.bench.data import load_or_imitate, measure_feeds
+from train.bench.machine import measure_machine
+from train.bench.memory import predict_memory
+from train.bench.report import (
+    Report,
     feed_table,
     growth_sentence,
     machine_lines,
     prediction_lines,
     scaling_lines,
-    tables,
+    training_tables,
 )
+from train.bench.sweep import Row, Sweep, describe, growths, scaling_layouts, scaling_rows
+from train.bench.timing import Rounds
+from train.bench.training import measure_speed, measure_training
+from train.bench.worker import DoesNotFitError, in_own_process
 from train.config.fit_config import FitConfig
 from train.config.saved import to_values
-from train.data import Dataset
 from train.learn.network import require_precision
 from train.learn.step import data_mesh
 from train.system.errors import UserError
-from train.system.files import write_json
 from train.system.machine import describe_machine
 from train.system.progress import each
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax")
+_CEILING_SHARE = 0.25
+"""A round of a ceiling is so much shorter: the fastest counts."""
 
 
-def run(config: FitConfig, options: argparse.Namespace) -> None:
-    """Measures, prints what was found, and writes what was asked for.
+class Benchmark:
+    """What is measured, of one configuration on one data set; each method makes a `Report`.
 
     Args:
         config: what to measure.
-        options: those of `add_bench_options`, `--devices` and `--data-dir`.
+        data_dir: a folder with the official files of its data set.
+        devices: how many to use, all if None.
+        rounds: how often and how long.
 
     Raises:
-        UserError: on bad input, or if nothing of it can run.
+        UserError: here and from each method, on bad input, or if nothing of it can run.
     """
-    _require_folder(options.json)
-    if options.link_bandwidth and not options.scaling:
-        raise UserError("--link-bandwidth is for --scaling: give that too, or leave it out.")
-    dataset, synthetic = load_or_imitate(config.data.dataset, data_dir=options.data_dir)
-    about = {
-        "preset": config.preset,
-        "config": to_values(config),
-        "data": {"name": dataset.name, "synthetic": synthetic},
-    }
-    if options.feed:
-        found = _feed(config, dataset, options)
-    elif options.predict_memory:
-        found = _predict(config, dataset, options)
-    elif options.scaling:
-        found = _scaling(config, dataset, options)
-    else:
-        found = _train(config, dataset, options, synthetic)
-    if options.json:
-        try:
-            write_json(options.json, {**about, **found})
-        except OSError as error:
-            raise _unwritable(options.json, error) from error
 
+    def __init__(
+        self, config: FitConfig, *, data_dir: Path | None, devices: int | None, rounds: Rounds
+    ) -> None:
+        self.config, self.devices, self.rounds = config, devices, rounds
+        self.dataset, self.synthetic = load_or_imitate(config.data.dataset, data_dir=data_dir)
 
-def _feed(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
-    rows = measure_feeds(
-        dataset,
-        batch_size=config.schedule.batch_size,
-        seed=config.seed,
-        mesh=data_mesh(config.schedule.batch_size, options.devices),
-        repetitions=options.repetitions,
-        seconds=options.seconds,
-    )
-    print(feed_table(rows, config.schedule.batch_size))
-    return {"machine": describe_machine(_PACKAGES), "feeds": rows}
-
-
-def _predict(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
-    on_cpu = jax.default_backend() == "cpu"
-    prediction = predict_memory(
-        config, dataset, options.devices, options.predict_memory, with_program=on_cpu
-    )
-    print(prediction_lines(prediction, options.predict_memory))
-    if on_cpu:
-        print("on a CPU that is the memory of the whole process, the program itself included")
-    return {
-        "machine": describe_machine(_PACKAGES),
-        "budget_bytes": options.predict_memory,
-        "prediction": dataclasses.asdict(prediction),
-    }
-
-
-def _scaling(config: FitConfig, dataset: Dataset, options: argparse.Namespace) -> dict[str, Any]:
-    require_precision(config)
-    rounds = {"repetitions": options.repetitions, "seconds": options.seconds}
-    machine = describe_machine(_PACKAGES) | in_own_process(
-        measure_machine, [config.model.dtype], options.devices, **_shorter(rounds)
-    )
-    measured = scaling.measure(config, dataset, machine["devices"], rounds)
-    rows = scaling.measured_rows(measured, config.schedule.batch_size, machine["devices"])
-    predicted = (
-        scaling.predicted_rows(
-            measured, config.schedule.batch_size, options.predict_devices, options.link_bandwidth
+    def training(self, sweep: Sweep) -> Report:
+        """What a step costs at each point of a sweep, and how that grows."""
+        dtypes = sweep.dtypes or [self.config.model.dtype]
+        machine = self._machine(dtypes)
+        configs = sweep.configs(
+            self.config, largest_batch=len(self.dataset.train), devices=machine["devices"]
         )
-        if options.link_bandwidth
-        else []
-    )
-    print(scaling_lines(rows, predicted, machine, options.link_bandwidth))
-    _draw(
-        options.plot,
-        lambda folder: [draw_scaling(folder / "scaling.png", rows, predicted, config.preset)],
-    )
-    return {"machine": machine, "rows": rows, "predicted": predicted}
+        rows = self._measure(configs)
+        if all(row["failure"] for row in rows):
+            raise UserError(rows[0]["failure"])
+        grown = growths(rows)
+        images = len(self.dataset.train)
+        text = [
+            machine_lines(machine, self.dataset.name, images, self.synthetic),
+            training_tables(rows, machine),
+            *(["\n".join(map(growth_sentence, grown))] if grown else []),
+        ]
+        kind, count = machine["device_kind"], machine["devices"]
+        title = f"{self.config.preset}: {self.config.model.name} on {count} x {kind}"
+        return self._report(
+            "\n\n".join(text),
+            {
+                "rows": rows,
+                "growth": [
+                    dataclasses.asdict(growth) | {"rows": growth.values} for growth in grown
+                ],
+            },
+            machine,
+            figures.draw_all(rows, grown, title),
+        )
 
+    def _measure(self, configs: Sequence[tuple[Row, FitConfig]]) -> list[dict[str, Any]]:
+        """A row for each configuration; where a batch does not fit, larger ones are not tried."""
+        rows = []
+        too_large: dict[str, int] = {}  # a row without its batch -> the batch that did not fit
+        for varied, config in each(configs, len(configs), lambda pair: describe(pair[0])):
+            row: dict[str, Any] = {**varied, "failure": None}
+            others = describe({**varied, "batch_size": None})
+            if row["batch_size"] >= too_large.get(others, row["batch_size"] + 1):
+                continue
+            try:
+                row |= in_own_process(
+                    measure_training, config, self.dataset, self.devices, self.rounds
+                )
+            except UserError as error:
+                row["failure"] = str(error)
+                if isinstance(error, DoesNotFitError):
+                    too_large[others] = row["batch_size"]
+            rows.append(row)
+        return rows
 
-def _train(
-    config: FitConfig, dataset: Dataset, options: argparse.Namespace, synthetic: bool
-) -> dict[str, Any]:
-    dtypes = options.dtypes or [config.model.dtype]
-    for dtype in dtypes:
-        require_precision(config.changed(dtype=dtype))
-    rounds = {"repetitions": options.repetitions, "seconds": options.seconds}
-    # This process leaves the devices alone, so that the others find them free.
-    machine = describe_machine(_PACKAGES) | in_own_process(
-        measure_machine, dtypes, options.devices, **_shorter(rounds)
-    )
-    points = sweep(
-        config,
-        batch_sizes=options.batch_sizes,
-        dtypes=options.dtypes,
-        iterations=options.iterations,
-        implementations=options.implementations,
-        primary_types=options.primary_types,
-        grow=options.grow,
-        largest_batch=len(dataset.train),
-        devices=machine["devices"],
-    )
-    rows = _measure(config, dataset, points, options.devices, rounds)
-    if all(row["failure"] for row in rows):
-        raise UserError(rows[0]["failure"])
-    grown = growths(rows)
-    print(machine_lines(machine, dataset.name, len(dataset.train), synthetic), end="\n\n")
-    print(tables(rows, machine))
-    if grown:
-        print("", *map(growth_sentence, grown), sep="\n")
-    title = (
-        f"{config.preset}: {config.model.name} on {machine['devices']} x {machine['device_kind']}"
-    )
-    _draw(options.plot, lambda folder: draw_all(folder, rows, grown, title))
-    return {
-        "machine": machine,
-        "rows": rows,
-        "growth": [{**dataclasses.asdict(growth), "rows": growth.values} for growth in grown],
-    }
+    def feeds(self) -> Report:
+        """How many images a second the feeds bring onto the devices, without any training."""
+        batch_size = self.config.schedule.batch_size
+        rows = measure_feeds(
+            self.dataset,
+            batch_size=batch_size,
+            seed=self.config.seed,
+            mesh=data_mesh(batch_size, self.devices),
+            rounds=self.rounds,
+        )
+        return self._report(feed_table(rows, batch_size), {"feeds": rows})
 
+    def memory(self, budget: int) -> Report:
+        """The largest batch whose step fits into so many bytes of a device."""
+        on_cpu = jax.default_backend() == "cpu"
+        prediction = predict_memory(
+            self.config, self.dataset, self.devices, budget, with_program=on_cpu
+        )
+        text = prediction_lines(prediction, budget)
+        if on_cpu:
+            text += "\non a CPU that is the memory of the whole process, the program included"
+        found = {"budget_bytes": budget, "prediction": dataclasses.asdict(prediction)}
+        return self._report(text, found)
 
-def _measure(
-    config: FitConfig,
-    dataset: Dataset,
-    points: Sequence[Point],
-    devices: int | None,
-    rounds: dict[str, Any],
-) -> list[dict[str, Any]]:
-    """A row for each point; where a batch does not fit, larger ones are not tried."""
-    configs = [point.apply(config) for point in points]  # told before anything is measured
-    rows = []
-    too_large: dict[Point, int] = {}  # a point without its batch -> the batch that did not fit
-    for point, changed in each(
-        zip(points, configs, strict=True), len(points), lambda pair: str(pair[0])
-    ):
-        family = dataclasses.replace(point, batch_size=0)
-        if point.batch_size >= too_large.get(family, point.batch_size + 1):
-            continue
-        row: dict[str, Any] = {**dataclasses.asdict(point), "failure": None}
-        try:
-            row |= in_own_process(measure_training, changed, dataset, devices, **rounds)
-        except UserError as error:
-            row["failure"] = str(error)
-            if isinstance(error, DoesNotFitError):
-                too_large[family] = point.batch_size
-        rows.append(row)
-    return rows
+    def scaling(self) -> Report:
+        """Weak and strong scaling over the devices present."""
+        machine = self._machine([self.config.model.dtype])
+        layouts = scaling_layouts(self.config.schedule.batch_size, machine["devices"])
+        wanted = list(dict.fromkeys(layout for chosen in layouts.values() for layout in chosen))
+        timed = {
+            layout: in_own_process(
+                measure_speed,
+                self.config.changed(batch_size=layout.batch_size),
+                self.dataset,
+                layout.devices,
+                self.rounds,
+            )
+            for layout in each(wanted, len(wanted), str)
+        }
+        rows = scaling_rows(layouts, timed)
+        drawn = {"scaling.png": figures.draw_scaling(rows, self.config.preset)}
+        return self._report(scaling_lines(rows, machine), {"rows": rows}, machine, drawn)
 
+    def _machine(self, dtypes: Sequence[str]) -> dict[str, Any]:
+        """The devices and their ceilings.
 
-def _draw(folder: Path | None, draw: Callable[[Path], Sequence[Path]]) -> None:
-    """Draws into a folder, if there is to be one, and tells which files came of it."""
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        print("", *draw(folder), sep="\n")
-    except OSError as error:
-        raise _unwritable(folder, error) from error
+        They are measured in a process of their own: this one leaves the devices alone, so that the
+        others find them free.
+        """
+        for dtype in dtypes:
+            require_precision(self.config.changed(dtype=dtype))
+        found = in_own_process(
+            measure_machine, dtypes, self.devices, self.rounds.shorter(_CEILING_SHARE)
+        )
+        return describe_machine(_PACKAGES) | found
 
-
-def _shorter(rounds: dict[str, Any]) -> dict[str, Any]:
-    """Ceilings are the fastest of their rounds, which need not be long."""
-    return {**rounds, "seconds": rounds["seconds"] / 4}
-
-
-def _require_folder(path: Path | None) -> None:
-    if path is not None and not path.absolute().parent.is_dir():
-        raise UserError(f"{path} cannot be written: {path.parent} is no folder.")
-
-
-def _unwritable(path: Path, error: OSError) -> UserError:
-    return UserError(f"{error.filename or path} cannot be written ({error.strerror or error}).")
+    def _report(
+        self,
+        text: str,
+        found: dict[str, Any],
+        machine: dict[str, Any] | None = None,
+        drawn: dict[str, Any] | None = None,
+    ) -> Report:
+        values = {
+            "preset": self.config.preset,
+            "config": to_values(self.config),
+            "data": {"name": self.dataset.name, "synthetic": self.synthetic},
+            "machine": machine or describe_machine(_PACKAGES),
+        }
+        return Report(text, values | found, drawn or {})

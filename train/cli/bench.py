@@ -1,7 +1,6 @@
 """`bench`: measures what training costs."""
 
-from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,6 @@ from train.cli.words import list_of, positive, seconds, size_in_bytes
 
 SWEEP = "what to compare (lists; all combinations are measured)"
 INSTEAD = "what to measure instead"
-PREDICTION = "with --scaling, a prediction for more devices"
 
 
 @dataclass(kw_only=True)
@@ -74,20 +72,6 @@ class Bench(DataDir, Devices):
         group=INSTEAD,
         instead="measured",
     )
-    link_bandwidth: int | None = option(
-        None,
-        "what a device sends in a second over its slowest link, such as 25GB",
-        metavar="BYTES",
-        parse=size_in_bytes,
-        group=PREDICTION,
-    )
-    predict_devices: list[int] = option(
-        [8, 64, 512],
-        "for how many (default: 8,64,512)",
-        metavar="N,N,...",
-        parse=list_of(positive),
-        group=PREDICTION,
-    )
     repetitions: int = option(5, "rounds", metavar="N", parse=positive)
     seconds: float = option(0.5, "about how long a round is", metavar="S", parse=seconds)
     json: Path | None = option(None, "write the figures there", metavar="FILE")
@@ -96,11 +80,27 @@ class Bench(DataDir, Devices):
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
-        from train.bench.runner import run
+        from train.bench.report import require_folder
+        from train.bench.runner import Benchmark
+        from train.bench.sweep import Sweep
+        from train.bench.timing import Rounds
         from train.cli.settings import with_settings
         from train.learn.own_routing import trust
         from train.presets import get_preset
 
         trust(self.settings.get("routing"))
-        run(with_settings(get_preset(self.preset), self.settings), Namespace(**vars(self)))
+        config = with_settings(get_preset(self.preset), self.settings)
+        require_folder(self.json)
+        rounds = Rounds(self.repetitions, self.seconds)
+        benchmark = Benchmark(config, data_dir=self.data_dir, devices=self.devices, rounds=rounds)
+        if self.feed:
+            report = benchmark.feeds()
+        elif self.predict_memory is not None:
+            report = benchmark.memory(self.predict_memory)
+        elif self.scaling:
+            report = benchmark.scaling()
+        else:
+            lists = {field.name: getattr(self, field.name) for field in fields(Sweep)}
+            report = benchmark.training(Sweep(**lists))
+        report.deliver(json=self.json, plot=self.plot)
         return 0

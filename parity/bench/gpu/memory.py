@@ -2,18 +2,17 @@
 
 import os
 from collections.abc import Iterator
-from functools import partial
 
 import jax
 import numpy as np
 
 from capsjax.routing.dense import IMPLEMENTATIONS
+from parity.bench.gpu.part import Found, Task, attempt
 from parity.bench.gpu.plan import Plan
-from parity.bench.gpu.task import Found, Task, attempt
+from train.bench.costs import peak_bytes, room
 from train.bench.data import load_or_imitate
-from train.bench.measure import smallest_program
-from train.bench.memory import footprint, peak_bytes, room
-from train.bench.stepping import endless_batches, lower_step, train
+from train.bench.timing import fit_line
+from train.bench.training import planned_memory, smallest_program, steps_of
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Split
 from train.learn.program import assemble
@@ -38,7 +37,7 @@ def measure(task: Task) -> Iterator[Found]:
     dataset, _ = load_or_imitate(plan.config.data.dataset, data_dir=task.data_dir)
     found: Found = {}
     for name in IMPLEMENTATIONS:
-        found[name] = attempt(partial(_line, plan, name, dataset, room(devices)))
+        found[name] = attempt(_line, plan, name, dataset, room(devices))
         yield {"implementations": found}
     ran = [name for name in found if found[name]["failure"] is None]
     if not ran:
@@ -48,28 +47,24 @@ def measure(task: Task) -> Iterator[Found]:
     failed: list[int] = []
     for size in [size // len(devices) * len(devices) for size in sizes]:
         config = plan.training(size, smallest)
-        result = attempt(partial(_train, config, _enlarged(dataset, size)))
-        if result["failure"] is None:
-            yield {"largest": {"implementation": smallest, "failed": failed, **result}}
-            return
-        failed.append(size)
+        result = attempt(_train, config, _enlarged(dataset, size))
+        if result["failure"] is not None:
+            failed.append(size)
         yield {"largest": {"implementation": smallest, "failed": failed, **result}}
+        if result["failure"] is None:
+            return
 
 
 def _line(plan: Plan, implementation: str, dataset: Dataset, budget: int) -> Found:
     """The straight line through what the compiler plans for two batch sizes."""
     program = smallest_program(plan.training(1, implementation), dataset, None)
     devices = program.mesh.devices.size
-    small, large = plan.memory_batches
-    needs = [
-        devices * footprint(lower_step(program, size).compile()).total for size in (small, large)
-    ]
-    per_image = (needs[1] - needs[0]) / (large - small)
-    fixed = needs[0] - per_image * small
-    fitting = int((devices * budget - fixed) / max(per_image, 1.0))
+    needs = [devices * planned_memory(program, size)["total"] for size in plan.memory_batches]
+    line = fit_line(plan.memory_batches, needs)
+    fitting = int((devices * budget - line.fixed) / max(line.each, 1.0))
     return {
-        "bytes_per_image": per_image,
-        "fixed_bytes": fixed,
+        "bytes_per_image": line.each,
+        "fixed_bytes": line.fixed,
         "batch_size": max(devices, min(fitting, plan.most_images)),
     }
 
@@ -86,7 +81,7 @@ def _enlarged(dataset: Dataset, size: int) -> Dataset:
 
 def _train(config: FitConfig, dataset: Dataset) -> Found:
     program = assemble(config, dataset)
-    train(program, endless_batches(program), 2)
+    steps_of(program)(2)
     return {
         "batch_size": config.schedule.batch_size,
         "peak_bytes": peak_bytes(list(program.mesh.devices.flat)),

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from train.bench.timing import Rounds
 from train.config.fit_config import FitConfig
 from train.presets import get_preset
 
@@ -19,8 +20,7 @@ class Plan:
         contenders: who is timed beside capsjax at once; each group is a run of its own.
         contender_parts: they are timed at the fastest batch size divided by each.
         contender_sizes: arguments of the contenders' networks that differ from the paper's.
-        repetitions: rounds of every timing.
-        seconds: about how long a round is.
+        rounds: of every timing.
         routing: input capsules, their dimension, output capsules, and their dimension.
         routing_batch: examples that are routed.
         memory_batches: the two batch sizes between which a step's memory is taken to be linear.
@@ -37,8 +37,7 @@ class Plan:
     contenders: Sequence[Sequence[str]]
     contender_parts: Sequence[int]
     contender_sizes: Mapping[str, Any]
-    repetitions: int
-    seconds: float
+    rounds: Rounds
     routing: tuple[int, int, int, int]
     routing_batch: int
     memory_batches: tuple[int, int]
@@ -72,8 +71,7 @@ FULL = Plan(
     contenders=(("torch-fast", "torch-reference"), ("torch-compile",)),
     contender_parts=(1, 4),
     contender_sizes={},
-    repetitions=5,
-    seconds=0.5,
+    rounds=Rounds(5, 0.5),
     routing=(1152, 8, 10, 16),
     routing_batch=2048,
     memory_batches=(1024, 2048),
@@ -98,8 +96,7 @@ TINY = Plan(
     contenders=(("torch-fast", "torch-reference"),),
     contender_parts=(1,),
     contender_sizes=_SMALL,
-    repetitions=2,
-    seconds=0.01,
+    rounds=Rounds(2, 0.01),
     routing=(6, 4, 3, 4),
     routing_batch=2,
     memory_batches=(8, 16),

@@ -1,24 +1,22 @@
 """What `python -m parity gpu-report` does: part after part, each within its share of the time."""
 
-import argparse
 import dataclasses
 import datetime
-import math
 import shlex
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from parity.bench.gpu.parts import PARTS, Part
-from parity.bench.gpu.plan import FULL, TINY
-from parity.bench.gpu.process import PartError, run_within
+from parity.bench.gpu import check, fitting, memory, speed
+from parity.bench.gpu.part import Measure, Task, with_compiled_programs
+from parity.bench.gpu.plan import Plan
 from parity.bench.gpu.table import markdown
-from parity.bench.gpu.task import Task, with_compiled_programs
+from train.bench.worker import WorkerError, within, worker
 from train.system.errors import UserError
-from train.system.files import finite_or_none, write_json, writing
+from train.system.files import finite_or_none, write_json, write_whole, writing
 from train.system.machine import describe_machine
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
@@ -27,67 +25,107 @@ RESERVE = 5.0
 """Seconds that are kept back for ending processes and writing."""
 
 
-def run(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+class Part(NamedTuple):
+    """A part of the report.
+
+    Attributes:
+        name: what its findings are kept under.
+        measure: does it, in a process of its own.
+        weight: its share of the time that is left, beside those of the parts after it.
+        alone: the command that does the same, or much the same, outside of the report, if any.
+    """
+
+    name: str
+    measure: Measure
+    weight: float
+    alone: str | None = None
+
+
+PARTS = (
+    Part("machine", speed.measure_device, 25),
+    Part("training", speed.measure_training, 120, "python -m train bench mnist --dtypes bfloat16"),
+    Part("contenders", speed.measure_side_by_side, 120, "python -m parity bench --dtype bfloat16"),
+    Part("epoch", fitting.measure_epoch, 35, "python -m train fit mnist --dtype bfloat16"),
+    Part("routing", speed.measure_routing, 30),
+    Part("memory", memory.measure, 60, "python -m train bench mnist --predict-memory BYTES"),
+    Part("parity", check.measure, 50, "python -m parity check"),
+    Part("recipe", fitting.measure_recipe, 100, "python -m train fit mnist"),
+)
+"""What matters most comes first, what can wait last."""
+
+
+def report(
+    plan: Plan,
+    *,
+    out: Path,
+    data_dir: Path | None,
+    minutes: float,
+    arguments: Sequence[str],
+    parts: Sequence[Part] = PARTS,
+) -> int:
     """Measures, and writes `report.json` and `report.md` after every part.
 
     Args:
-        options: those of `add_report_options`.
-        arguments: how they were given, for the report.
+        plan: what to measure.
+        out: the report's folder; made if it is not there.
+        data_dir: a folder with the official files of the data set.
+        minutes: the time there is.
+        arguments: how the command was given, for the report.
+        parts: what is done.
 
     Returns:
         The exit code: 0, or 1 if a part did not come to its end.
 
     Raises:
-        UserError: on bad input, or if the folder cannot be written.
+        UserError: if the folder cannot be written.
     """
-    until = time.monotonic() + 60 * options.minutes
-    _check(options)
-    plan = TINY if options.tiny else FULL
-    report: dict[str, Any] = {
+    until = time.monotonic() + 60 * minutes
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(("python", "-m", "parity", *arguments)),
         "versions": describe_machine(PACKAGES),
         "plan": dataclasses.asdict(plan),
+        "alone": {part.name: part.alone for part in parts if part.alone},
         "parts": {},
     }
     with tempfile.TemporaryDirectory() as scratch:
-        for number, part in enumerate(PARTS):
+        for number, part in enumerate(parts):
             left = until - RESERVE - time.monotonic()
-            seconds = left * part.weight / sum(later.weight for later in PARTS[number:])
+            seconds = left * part.weight / sum(later.weight for later in parts[number:])
             print(f"{part.name}: up to {seconds:.0f} s", file=sys.stderr, flush=True)
-            task = Task(
-                plan=plan,
-                data_dir=options.data_dir,
-                out=options.out,
-                scratch=Path(scratch),
-                found={name: done["found"] for name, done in report["parts"].items()},
-                until=time.monotonic() + seconds,
-            )
-            _do(part, task, report, seconds)
-    print(markdown(report), end="")
-    return int(any(done["failure"] for done in report["parts"].values()))
+            before = {name: done["found"] for name, done in found["parts"].items()}
+            end = time.monotonic() + seconds
+            task = Task(plan, data_dir, out, Path(scratch), before, end)
+            _measure(part, task, found, seconds)
+    print(markdown(found), end="")
+    return int(any(done["failure"] for done in found["parts"].values()))
 
 
-def _do(part: Part, task: Task, report: dict[str, Any], seconds: float) -> None:
+def _measure(part: Part, task: Task, found: dict[str, Any], seconds: float) -> None:
+    """Puts what a part finds under its name, and writes the report whenever there is more."""
     done: dict[str, Any] = {"failure": None, "found": {}, "seconds": 0.0}
-    report["parts"][part.name] = done
+    found["parts"][part.name] = done
     begun = time.monotonic()
     try:
-        for found in run_within(seconds, with_compiled_programs, part.measure, task):
-            done["found"] |= _finite(found)
-            done["seconds"] = time.monotonic() - begun
-            _write(task.out, report)
-    except PartError as error:
+        with worker(with_compiled_programs, part.measure, task) as ask:
+            for more in within(seconds, ask):
+                done["found"] |= _finite(more)
+                done["seconds"] = time.monotonic() - begun
+                _write(task.out, found)
+    except (UserError, WorkerError) as error:
         done["failure"] = str(error)
-        print(f"{part.name} failed: {error}", file=sys.stderr, flush=True)
+        notes = getattr(error, "__notes__", [])
+        print(*notes, f"{part.name} failed: {error}", sep="\n", file=sys.stderr, flush=True)
     done["seconds"] = time.monotonic() - begun
-    _write(task.out, report)
+    _write(task.out, found)
 
 
-def _write(out: Path, report: Mapping[str, Any]) -> None:
+def _write(out: Path, found: Mapping[str, Any]) -> None:
     with writing(out):
-        write_json(out / "report.json", report)
-        (out / "report.md").write_text(markdown(report), encoding="utf-8")
+        write_json(out / "report.json", found)
+        write_whole(out / "report.md", markdown(found).encode())
 
 
 def _finite(value: Any) -> Any:
@@ -97,12 +135,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(member) for member in value]
     return finite_or_none(value) if isinstance(value, float) else value
-
-
-def _check(options: argparse.Namespace) -> None:
-    if not (math.isfinite(options.minutes) and options.minutes > 0):
-        raise UserError(f"--minutes is {options.minutes}, but must be more than 0.")
-    if options.data_dir is not None and not options.data_dir.is_dir():
-        raise UserError(f"--data-dir {options.data_dir} is no folder: name the one with the files.")
-    with writing(options.out):
-        options.out.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from parity.bench.gpu.parts import PARTS
-from parity.bench.gpu.task import Found, fastest
+from parity.bench.gpu.part import Found, fastest
+from train.bench.report import rate_cell
+from train.system.tables import markdown_lines
 
 FASTEST_PYTORCH = ("torch-fast", "torch-compile")
 """The contenders that are PyTorch as fast as it gets; the other one is PyTorch as it is plain."""
@@ -20,9 +21,8 @@ class Row(NamedTuple):
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report that `command.run` puts together, for people."""
-    parts = report["parts"]
-    machine = parts.get("machine", {}).get("found", {})
+    """The report that `runner.report` puts together, for people."""
+    machine = report["parts"].get("machine", {}).get("found", {})
     kind = f"{machine['devices']} x {machine['device_kind']}" if machine else "unknown"
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     lines = [
@@ -32,34 +32,27 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"- device: {kind}",
         f"- versions: {versions}",
         f"- command: `{report['command']}`",
-        *(f"- {part.name} alone: `{part.alone}`" for part in PARTS if part.alone),
+        *(f"- {name} alone: `{command}`" for name, command in report["alone"].items()),
         "",
-        "| figure | reached | aim |",
-        "|---|---|---|",
-        *("| " + " | ".join(row) + " |" for row in rows(report)),
+        *markdown_lines([Row._fields, *rows(report)]),
     ]
     return "\n".join(lines) + "\n"
 
 
 def rows(report: Mapping[str, Any]) -> list[Row]:
     """The table's lines, in the order of the parts: what was found, then what failed."""
-    makers = {
-        "training": _training,
-        "contenders": _contenders,
-        "epoch": _epoch,
-        "routing": _routing,
-        "memory": _memory,
-        "parity": _parity,
-        "recipe": _recipe,
-    }
     found = {name: part["found"] for name, part in report["parts"].items()}
     table: list[Row] = []
     for name, part in report["parts"].items():
-        if name in makers:
-            table += makers[name](part["found"], found, report["plan"])
+        if name in _MAKERS:
+            table += _MAKERS[name](part["found"], found, report["plan"])
         if part["failure"]:
-            table.append(Row(name, f"failed: {part['failure']}"))
+            table.append(_failed(name, part["failure"]))
     return [Row(*(cell.replace("|", "\\|") for cell in row)) for row in table]
+
+
+def _failed(figure: str, failure: str) -> Row:
+    return Row(figure, f"failed: {failure}")
 
 
 def _training(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
@@ -75,16 +68,11 @@ def _training(found: Found, others: Mapping[str, Found], plan: Found) -> Iterato
             share = rate / ceilings["matrix_flops"][plan["dtype"]]
             yield Row(f"{name}, share of the rate of matrix products", f"{share:.1%}", "30 %")
     for row in speeds:
-        reached = row["failure"] or (
-            f"{row['images_per_second']:,.0f} ({row['slowest']:,.0f} to {row['fastest']:,.0f}) "
-            "images/s"
-        )
-        yield Row(f"{name}, {_point(row)}", reached)
+        yield Row(f"{name}, {_point(row)}", row["failure"] or f"{rate_cell(row)} images/s")
 
 
 def _point(row: Found) -> str:
-    routing = row["implementation"] or "by default"
-    return f"batch {row['batch_size']:,}, routing {routing}"
+    return f"batch {row['batch_size']:,}, routing {row['implementation'] or 'by default'}"
 
 
 def _contenders(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
@@ -100,18 +88,16 @@ def _contenders(found: Found, others: Mapping[str, Found], plan: Found) -> Itera
             "1.5",
         )
     for row in training:
-        if row["contender"] == "capsjax" and not row["failure"]:
-            continue  # whom the others are compared with
-        figure = f"training, {plan['dtype']}, batch {row['batch_size']:,}"
+        name, figure = row["contender"], f"training, {plan['dtype']}, batch {row['batch_size']:,}"
         if row["failure"]:
-            yield Row(f"{figure}, {row['contender']}", f"failed: {row['failure']}")
-            continue
-        times = "-" if row["ratio"] is None else f"{1 / row['ratio']:.2f}"
-        yield Row(
-            f"{figure}, capsjax / {row['contender']}",
-            f"{times} ({row['contender']}: {row['images_per_second']:,.0f} images/s)",
-            "1.5" if row["contender"] in FASTEST_PYTORCH else "10",
-        )
+            yield _failed(f"{figure}, {name}", row["failure"])
+        elif name != "capsjax":  # whom the others are compared with
+            times = "-" if row["ratio"] is None else f"{1 / row['ratio']:.2f}"
+            yield Row(
+                f"{figure}, capsjax / {name}",
+                f"{times} ({name}: {row['images_per_second']:,.0f} images/s)",
+                "1.5" if name in FASTEST_PYTORCH else "10",
+            )
 
 
 def _epoch(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
@@ -119,7 +105,7 @@ def _epoch(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[R
         yield _an_epoch(found["run"], "0.5 s")
 
 
-def _an_epoch(run: Found, aim: str) -> Row:
+def _an_epoch(run: Found, aim: str = "") -> Row:
     return Row(
         f"an epoch of {run['summary']['dataset']} in fit, {run['dtype']}, batch "
         f"{run['batch_size']:,}, evaluation apart",
@@ -129,13 +115,12 @@ def _an_epoch(run: Found, aim: str) -> Row:
 
 
 def _routing(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
-    titles = {"forward": "forward", "both": "forward and backward"}
     for implementation, cost in found.items():
         figure = f"routing, {plan['dtype']}, batch {plan['routing_batch']:,}, {implementation}"
         if cost["failure"]:
-            yield Row(figure, f"failed: {cost['failure']}")
+            yield _failed(figure, cost["failure"])
             continue
-        for key, title in titles.items():
+        for key, title in (("forward", "forward"), ("both", "forward and backward")):
             took = cost[key]
             reached = f"{1000 * took['seconds']:.3f} ms, {_size(took['bytes'])}"
             yield Row(f"{figure}, {title}", reached)
@@ -151,17 +136,17 @@ def _memory(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[
         else:
             beyond = f"; not {above}" if above else ""
             yield Row(figure, f"{largest['batch_size']:,} ({_size(largest['peak_bytes'])}{beyond})")
-    for implementation, line in found.get("implementations", {}).items():
-        yield Row(
-            f"memory of a training step for an image, {plan['dtype']}, routing {implementation}",
-            f"failed: {line['failure']}" if line["failure"] else _size(line["bytes_per_image"]),
-        )
+    figure = f"memory of a training step for an image, {plan['dtype']}, routing"
+    for name, line in found.get("implementations", {}).items():
+        if line["failure"]:
+            yield _failed(f"{figure} {name}", line["failure"])
+        else:
+            yield Row(f"{figure} {name}", _size(line["bytes_per_image"]))
 
 
 def _parity(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
     for size, result in found.items():
-        count = result["comparisons"]
-        first = result["first_difference"]
+        count, first = result["comparisons"], result["first_difference"]
         yield Row(
             f"parity check, {size} network, float32: comparisons within their limits",
             f"{count - result['beyond']:,} of {count:,} in {result['cases']} of "
@@ -171,19 +156,28 @@ def _parity(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[
 
 
 def _recipe(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
+    epochs = plan["config"]["schedule"]["epochs"]
     for dtype, runs in found.items():
         figure = f"test error of fit {plan['config']['preset']}, {dtype}"
         run = runs.get("run")
         if run is None:
             yield Row(figure, "no time was left for an epoch")
-            yield _an_epoch(runs["probe"], "")
+            yield _an_epoch(runs["probe"])
             continue
-        epochs = plan["config"]["schedule"]["epochs"]
-        yield Row(
-            f"{figure}, {run['epochs']:g} of the recipe's {epochs:g} epochs",
-            f"{run['summary']['test.error_percent']:.2f} %",
-        )
-        yield _an_epoch(run, "")
+        figure += f", {run['epochs']:g} of the recipe's {epochs:g} epochs"
+        yield Row(figure, f"{run['summary']['test.error_percent']:.2f} %")
+        yield _an_epoch(run)
+
+
+_MAKERS = {
+    "training": _training,
+    "contenders": _contenders,
+    "epoch": _epoch,
+    "routing": _routing,
+    "memory": _memory,
+    "parity": _parity,
+    "recipe": _recipe,
+}
 
 
 def _size(count: float) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from train.bench.split import NAMES
+from train.bench.parts import NAMES
 
 
 def make_row(**changes: Any) -> dict[str, Any]:

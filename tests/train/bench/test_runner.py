@@ -1,14 +1,19 @@
-"""The command end to end, and what it says where it cannot."""
+"""The command from its options to its files, and what it says where it cannot."""
 
 import json
 import re
 
 import pytest
 
+from tests.train.bench.conftest import make_row
 from train.__main__ import main
 from train.bench import runner
-from train.bench.memory import DoesNotFitError
-from train.bench.points import Point
+from train.bench.machine import measure_machine
+from train.bench.runner import Benchmark
+from train.bench.sweep import Sweep
+from train.bench.timing import Rounds
+from train.bench.training import measure_speed, measure_training
+from train.bench.worker import DoesNotFitError
 from train.system.errors import UserError
 
 TINY = (
@@ -19,7 +24,7 @@ TINY = (
 
 
 @pytest.mark.slow
-def test_a_benchmark_end_to_end(python_m_train, tmp_path):
+def test_a_benchmark_in_its_processes(python_m_train, tmp_path):
     ended = python_m_train(
         *("bench", "--batch-sizes", "4", "--iterations", "2", *TINY),
         *("--json", tmp_path / "b.json", "--plot", tmp_path / "figures"),
@@ -27,52 +32,109 @@ def test_a_benchmark_end_to_end(python_m_train, tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     found = json.loads((tmp_path / "b.json").read_text())
-    rows = found["rows"]
-    assert [(row["batch_size"], row["iterations"]) for row in rows] == [(4, 2)]
-    for row in rows:
-        assert row["failure"] is None
-        assert row["images_per_second"] == pytest.approx(4 / row["step_seconds"])
-        assert row["slowest"] <= row["images_per_second"] <= row["fastest"]
-        assert row["peak_bytes"] > 10**8
-        assert [part["seconds"] > 0 for part in row["parts"]] == [True] * 5
-    assert rows[0]["memory"]["temporaries"] > 0
+    (row,) = found["rows"]
+    assert (row["batch_size"], row["iterations"], row["failure"]) == (4, 2, None)
+    assert row["images_per_second"] == 4 / row["step_seconds"]
+    assert row["slowest"] <= row["images_per_second"] <= row["fastest"]
+    assert row["peak_bytes"] > 10**8
+    assert [part["seconds"] > 0 for part in row["parts"]] == [True] * 5
+    assert row["memory"]["temporaries"] > 0
     assert found["machine"]["devices"] == 2
     assert found["machine"]["ceilings"]["memory_bytes"] > 0
     assert found["data"] == {"name": "digits", "synthetic": False}
     assert found["growth"] == []
-
     assert ended.stdout.count("| 4 | float32 |") == 4
     assert "[1/1] batch 4, float32, 2 iterations" in ended.stderr
-    figures = {path.name for path in (tmp_path / "figures").iterdir()}
-    assert figures == {"parts.png"}
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["parts.png"]
 
 
 @pytest.fixture
-def memory_for(monkeypatch):
-    """Measures nothing; batches above the largest have no memory, odd ones are bad input."""
-    tried = []
+def measured(monkeypatch):
+    """Measures nothing, on a machine of 4 devices; the calls, with what they were given.
 
-    def limit(largest):
-        def measure(function, config, *_, **__):
-            tried.append((config.schedule.batch_size, config.model.dtype))
-            if config.schedule.batch_size % 2:
-                raise UserError("odd")
-            if config.schedule.batch_size > largest:
-                raise DoesNotFitError("no room")
-            return {"step_seconds": 1.0}
+    An image takes a millisecond, and each further device costs two. Batches of more than 8 do not
+    fit, odd ones are bad input.
+    """
+    calls = []
 
-        monkeypatch.setattr(runner, "in_own_process", measure)
-        return tried
+    def in_own_process(function, *arguments):
+        calls.append((function, *arguments))
+        if function is measure_machine:
+            ceilings = {"matrix_flops": {"float32": 1e9, "bfloat16": 2e9}, "memory_bytes": 1e9}
+            about = {"devices": 4, "device_kind": "made up", "platform": "cpu"}
+            return {**about, "ceilings": ceilings}
+        config, _, devices, _ = arguments
+        batch = config.schedule.batch_size
+        if function is measure_speed:
+            seconds = (batch / devices + 2 * (devices - 1)) / 1e3
+            rate = batch / seconds
+            return {"step_seconds": seconds, "images_per_second": rate, "gradient_bytes": 10**6}
+        if batch % 2:
+            raise UserError("odd")
+        if batch > 8:
+            raise DoesNotFitError("no room")
+        point = ("batch_size", "dtype", "iterations", "implementation", "primary_types")
+        return {k: v for k, v in make_row().items() if k not in point}
 
-    return limit
+    monkeypatch.setattr(runner, "in_own_process", in_own_process)
+    return calls
 
 
-def test_what_cannot_run_is_told_and_larger_batches_are_not_tried(memory_for, config, dataset):
-    tried = memory_for(4)
-    points = [Point(b, d, 3) for d in ("float32", "bfloat16") for b in (1, 2, 4, 8, 16, 32)]
-    rows = runner._measure(config, dataset, points, None, {})
-    assert tried == [(b, d) for d in ("float32", "bfloat16") for b in (1, 2, 4, 8)]
-    assert [row["failure"] for row in rows[:4]] == ["odd", None, None, "no room"]
+def test_what_cannot_run_is_told_and_larger_batches_are_not_tried(measured, config):
+    benchmark = Benchmark(
+        config.changed(dataset="digits"), data_dir=None, devices=None, rounds=Rounds(2, 1.0)
+    )
+    dtypes = ["float32", "bfloat16"]
+    found = benchmark.training(Sweep(batch_sizes=[1, 2, 4, 8, 16, 32], dtypes=dtypes))
+    (_, named, devices, rounds), *others = measured
+    assert (named, devices, rounds) == (dtypes, None, Rounds(2, 0.25))
+    tried = [(c.model.dtype, c.schedule.batch_size) for f, c, *_ in others]
+    assert sorted(tried) == sorted((d, b) for d in dtypes for b in (1, 2, 4, 8, 16))
+    assert {function for function, *_ in others} == {measure_training}
+    failures = {row["batch_size"]: row["failure"] for row in found.values["rows"]}
+    assert failures == {1: "odd", 2: None, 4: None, 8: None, 16: "no room"}
+    assert [growth["rows"] for growth in found.values["growth"]] == [[2, 4, 8]] * 2
+    assert "a step takes" in found.text
+    assert list(found.figures) == ["parts.png", "batch.png"]
+
+
+def test_where_nothing_can_run_there_is_no_report(measured, config):
+    benchmark = Benchmark(
+        config.changed(dataset="digits"), data_dir=None, devices=None, rounds=Rounds()
+    )
+    with pytest.raises(UserError, match="^odd$"):
+        benchmark.training(Sweep(batch_sizes=[1, 3]))
+
+
+def test_scaling_over_the_devices_present(measured, tmp_path, capsys):
+    out = tmp_path / "found.json"
+    arguments = ["bench", "digits", "--scaling", "--batch-size", "8"]
+    assert main([*arguments, "--json", str(out), "--plot", str(tmp_path)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    found = {(row["kind"], row["devices"]): row["efficiency"] for row in rows}
+    assert found["weak", 1] == found["strong", 1] == 1
+    assert found["weak", 4] == pytest.approx(8 / 14)
+    assert found["strong", 4] == pytest.approx(2 / 8)
+    said = capsys.readouterr().out
+    assert "| weak | 4 | 32 | 14.00 | 2,286 | 57% |" in said
+    assert "gradients of 1.0 MB" in said
+    assert (tmp_path / "scaling.png").exists()
+    # What both kinds of scaling ask for is measured once.
+    assert len(measured) == 1 + 3 + 2
+
+
+def test_the_largest_batch_and_the_feeds_as_reports(monkeypatch, capsys):
+    from train.bench.memory import Prediction
+
+    found = Prediction(4900, 50_000_000, 50_100_000, 10_000.0, 1e6, {16: 1_160_000})
+    monkeypatch.setattr(runner, "predict_memory", lambda *_, **__: found)
+    assert main(["bench", "digits", "--predict-memory", "60MB"]) == 0
+    said = capsys.readouterr().out
+    assert "the largest batch that fits in 60.0 MB a device is 4,900" in said
+    assert "the program included" in said
+    monkeypatch.setattr(runner, "measure_feeds", lambda *_, **__: [])
+    assert main(["bench", "digits", "--feed", "--devices", "1"]) == 0
+    assert "Batches of 64, brought onto the device" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -88,6 +150,7 @@ def test_what_cannot_run_is_told_and_larger_batches_are_not_tried(memory_for, co
             ["--predict-memory", "1GB", "--model-options", "colour=red"],
             "this network cannot be made: .*colour",
         ),
+        (["--feed", "--predict-memory", "1GB"], "not allowed with argument --feed"),
     ],
 )
 def test_bad_input_ends_with_a_sentence(arguments, message, capsys):

@@ -286,7 +286,6 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
             ["fit", "digits", "--max-shift", "8"],
             "--max-shift is 8, but the images of digits",
         ),
-        (["bench", "digits", "--link-bandwidth", "1GB"], "--link-bandwidth is for --scaling"),
         (
             ["launch", "--processes", "2", "--", "fit", "digits", "--stepz", "5"],
             "did you mean --",

@@ -1,9 +1,9 @@
 import pytest
-
-from parity.bench.contenders import CONTENDERS
 from parity.bench.measure import Measured, make_work, summarise
 from parity.bench.tables import draw, table
 from parity.bench.worker import Ready
+
+from parity.bench.contenders import CONTENDERS
 from parity.cli.bench import CONTENDER_NAMES
 
 

@@ -1,21 +1,21 @@
-"""What a part of the report is given, and what all parts share."""
+"""A part of the report: what it is given, and how it tells what it finds."""
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from parity.bench.gpu.plan import Plan
-from parity.bench.gpu.process import in_one_line
+from train.bench.worker import in_one_line
 from train.system.caches import VARIABLE, keep_compiled_programs
 
 Found = dict[str, Any]
 """Plain values, for JSON."""
 
 Measure = Callable[["Task"], Iterator[Found]]
-"""A part of the report: yields what it has found so far, which replaces what it found before."""
+"""Yields what it has found so far, which replaces what it found before."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class Task:
     @property
     def best_batch(self) -> int:
         """Of the batch sizes whose training was measured the fastest; the first if none was."""
-        rows = self.found.get("training", {}).get("rows", [])
-        best = fastest(rows)
+        best = fastest(self.found.get("training", {}).get("rows", []))
         return self.plan.batch_sizes[0] if best is None else best["batch_size"]
 
 
@@ -56,16 +55,16 @@ def fastest(rows: list[Found]) -> Found | None:
     return max(ran, key=lambda row: row["images_per_second"], default=None)
 
 
-def with_compiled_programs(measure: Measure, task: Task) -> Iterator[Found]:
+def with_compiled_programs(measure: Measure, task: Task) -> Generator[Found, None, None]:
     """Does a part, with JAX's persistent compilation cache for it and all that it starts."""
     folder = keep_compiled_programs()
     os.environ[VARIABLE] = "" if folder is None else str(folder)
     yield from measure(task)
 
 
-def attempt(measure: Callable[[], Found]) -> Found:
+def attempt(measure: Callable[..., Found], *arguments: Any) -> Found:
     """What is measured with `failure` None, or why it could not be, under `failure`."""
     try:
-        return {"failure": None, **measure()}
+        return {"failure": None, **measure(*arguments)}
     except Exception as error:  # whatever a framework raises where it cannot: the others go on
         return {"failure": in_one_line(error)}

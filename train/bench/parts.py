@@ -6,8 +6,9 @@ between them in the step (gathering and shifting images, adding up gradients ove
 belongs to no part, and neither does what the compiler saves by seeing them together.
 """
 
+import functools
+import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,9 +18,8 @@ import optax
 from flax import nnx
 
 import capsjax
-from train.bench.memory import Footprint, footprint
-from train.bench.timing import time_rounds
-from train.bench.work import compiled_bytes, nominal_flops
+from train.bench.costs import compiled_count, flops, footprint
+from train.bench.timing import Rounds, time_rounds
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
 from train.learn.program import Program
@@ -28,53 +28,25 @@ NAMES = ("convolutions", "votes", "routing", "decoder", "optimiser")
 _NEEDED = ("features", "primary_caps", "class_caps", "decoder")
 
 
-@dataclass(frozen=True)
-class Part:
-    """What a part of the step costs.
-
-    Attributes:
-        name: one of `NAMES`; "decoder" takes in the losses, and "routing" the votes where the
-            implementation of the routing has no votes of its own.
-        seconds: of each round, for one step.
-        memory: of its program.
-        flops: nominal operations.
-        bytes_accessed: read and written, by the compiler's count; None if it gives none.
-    """
-
-    name: str
-    seconds: list[float]
-    memory: Footprint
-    flops: int
-    bytes_accessed: float | None
-
-
-def has_parts(model: nnx.Module) -> bool:
-    """Whether a model consists of the modules that are timed here."""
-    return all(hasattr(model, name) for name in _NEEDED)
-
-
-def measure_parts(program: Program, *, repetitions: int, seconds: float) -> list[Part]:
+def measure_parts(program: Program, rounds: Rounds) -> list[dict[str, Any]]:
     """Times every part of a program's training step, on the first examples of its data.
 
-    Args:
-        program: its model has to have the parts (`has_parts`).
-        repetitions: number of rounds.
-        seconds: about how long a round is.
+    Returns:
+        For each part its `name`, one of `NAMES` ("decoder" takes in the losses, and "routing" the
+        votes where the implementation of the routing has no votes of its own); median, slowest and
+        fastest `seconds` of one step; the `memory` of its program; its `flops`, and
+        `bytes_accessed`, read and written by the compiler's count, None if it gives none. Nothing
+        of a model that does not consist of these parts.
     """
-    return [
-        _measure(name, function, arguments, repetitions=repetitions, seconds=seconds)
-        for name, function, arguments in _parts(program)
-    ]
+    model = program.model()
+    if not all(hasattr(model, name) for name in _NEEDED):
+        return []
+    return [_measure(*part, rounds) for part in _parts(program)]
 
 
 def _measure(
-    name: str,
-    function: Callable[..., Any],
-    arguments: tuple[Any, ...],
-    *,
-    repetitions: int,
-    seconds: float,
-) -> Part:
+    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], rounds: Rounds
+) -> dict[str, Any]:
     # The optimiser's state is replaced by the new one, in the step as here.
     carries = name == "optimiser"
     compiled = jax.jit(function, donate_argnums=0 if carries else ()).lower(*arguments).compile()
@@ -89,34 +61,26 @@ def _measure(
             carried = result if carries else carried
         jax.block_until_ready(result)
 
-    return Part(
-        name=name,
-        seconds=time_rounds(run, repetitions=repetitions, seconds=seconds),
-        memory=footprint(compiled),
-        flops=nominal_flops(function, *arguments),
-        bytes_accessed=compiled_bytes(compiled),
-    )
+    seconds = time_rounds(run, rounds)
+    return {
+        "name": name,
+        "seconds": statistics.median(seconds),
+        "slowest_seconds": max(seconds),
+        "fastest_seconds": min(seconds),
+        "memory": footprint(compiled),
+        "flops": flops(function, *arguments),
+        "bytes_accessed": compiled_count(compiled, "bytes accessed"),
+    }
 
 
 def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
     """Name, function and arguments of each part, in the order of the step."""
     config, device = program.config, program.mesh.local_devices[0]
     model: Any = program.model()
-    objective = Objective.of(config)
+    objective, train = Objective.of(config), program.dataset.train
     share = config.schedule.batch_size // program.mesh.devices.size
-    train = program.dataset.train
     examples = jax.device_put(train.gather(np.arange(share)), device)
     batch = objective.normalise_batch(examples, jnp.dtype(config.model.param_dtype))
-
-    def convolve(modules: Any, inputs: tuple, images: jax.Array) -> capsjax.Capsules:
-        features, primary_caps = modules
-        return primary_caps(features(images))
-
-    def vote(class_caps: Any, inputs: tuple, constants: None) -> jax.Array:
-        return class_caps.votes(*inputs)
-
-    def route_votes(routing: Any, inputs: tuple, constants: None) -> capsjax.Routed:
-        return capsjax.route(routing, *inputs)
 
     def route(class_caps: Any, inputs: tuple, constants: None) -> capsjax.Routed:
         capsules, coupling = class_caps(capsjax.Capsules(*inputs))
@@ -133,58 +97,62 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
         output = capsjax.CapsNetOutput(capsules, lengths, coupling, reconstruction)
         return jnp.mean(objective.losses(output, targets, labels)["loss"])
 
-    modules = (model.features, model.primary_caps)
-    function, arguments = _with_gradient(convolve, modules, (), batch.images, device)
-    yield "convolutions", function, arguments
-    capsules, _ = jax.jit(function)(*arguments)
-
-    class_caps, inputs = model.class_caps, (capsules.pose, capsules.activation)
-    chosen = class_caps.implementation or capsjax.implementation_on(
-        device.platform, class_caps.routing, share
-    )
-    if chosen == "xla":
-        function, arguments = _with_gradient(vote, class_caps, inputs[:1], None, device)
-        yield "votes", function, arguments
-        votes, _ = jax.jit(function)(*arguments)
-        inputs = (votes, capsules.activation)
-        function, arguments = _with_gradient(route_votes, class_caps.routing, inputs, None, device)
-    else:
-        function, arguments = _with_gradient(route, class_caps, inputs, None, device)
-    yield "routing", function, arguments
-    routed, _ = jax.jit(function)(*arguments)
-
-    inputs = (routed.pose, routed.activation)
-    constants = (batch.targets, batch.labels, routed.coupling)
-    yield "decoder", *_with_gradient(decode, model.decoder, inputs, constants, device)
-
     optimizer = build_optimizer(config, len(train))
-    params, state = jax.device_put((program.state.params, program.state.optimizer), device)
 
     def update(carried: tuple[Any, Any], gradient: Any) -> tuple[Any, Any]:
         params, state = carried
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
+    part = functools.partial(_with_gradient, device)
+    modules = (model.features, model.primary_caps)
+    function, arguments = part(lambda m, _, images: m[1](m[0](images)), modules, (), batch.images)
+    yield "convolutions", function, arguments
+    capsules = jax.jit(function)(*arguments)[0]
+
+    class_caps, inputs = model.class_caps, (capsules.pose, capsules.activation)
+    chosen = class_caps.implementation or capsjax.implementation_on(
+        device.platform, class_caps.routing, share
+    )
+    if chosen == "xla":
+        function, arguments = part(
+            lambda layer, pose, _: layer.votes(*pose), class_caps, inputs[:1]
+        )
+        yield "votes", function, arguments
+        inputs = (jax.jit(function)(*arguments)[0], capsules.activation)
+        function, arguments = part(
+            lambda routing, inputs, _: capsjax.route(routing, *inputs), class_caps.routing, inputs
+        )
+    else:
+        function, arguments = part(route, class_caps, inputs)
+    yield "routing", function, arguments
+    routed = jax.jit(function)(*arguments)[0]
+
+    inputs = (routed.pose, routed.activation)
+    constants = (batch.targets, batch.labels, routed.coupling)
+    yield "decoder", *part(decode, model.decoder, inputs, constants)
+
+    params, state = jax.device_put((program.state.params, program.state.optimizer), device)
     yield "optimiser", update, ((params, state), jax.tree.map(jnp.ones_like, params))
 
 
 def _with_gradient(
+    device: jax.Device,
     function: Callable[[Any, tuple, Any], Any],
     modules: Any,
     inputs: tuple[jax.Array, ...],
-    constants: Any,
-    device: jax.Device,
+    constants: Any = None,
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """A part with its gradients, and what it is called with.
 
     Whatever is an array is an argument: the compiler would compute with constants beforehand.
 
     Args:
+        device: where the parameters are put.
         function: `(modules, inputs, constants)` -> what the part hands on.
         modules: a module, several, or what has no parameters.
         inputs: what is differentiated beside the parameters.
         constants: what is not.
-        device: where the parameters are put.
     """
     params: Any = {}
     rest: Any = {}

@@ -1,0 +1,83 @@
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from train.bench import training
+from train.bench.timing import Rounds
+from train.bench.training import (
+    lower_step,
+    measure_speed,
+    measure_training,
+    smallest_program,
+    steps_of,
+)
+from train.bench.worker import DoesNotFitError
+from train.learn.program import assemble
+from train.system.errors import UserError
+
+
+def test_steps_are_those_of_training(config, dataset):
+    feed = assemble(config, dataset, devices=2).feed
+    seen = []
+    program = SimpleNamespace(feed=feed, train=seen.append, capacity=2)
+    take = steps_of(program)
+    take(3)
+    take(1)
+    assert [len(dispatch) for dispatch in seen] == [2, 1, 1]
+    taken = [batch for dispatch in seen for batch in dispatch]
+    jax.tree.map(np.testing.assert_array_equal, taken, list(feed.batches(0, 4)))
+
+
+def test_a_program_is_lowered_for_any_batch(config, dataset):
+    program = smallest_program(config, dataset, devices=2)
+    assert program.config.schedule.batch_size == 2
+    lowered = lower_step(program, 4096)  # more than there are examples
+    indices = lowered.in_avals[0][2]["indices"]
+    assert indices.shape == (2, program.capacity, 2048)
+
+
+def test_no_device_is_told(config, dataset):
+    with pytest.raises(UserError, match="--devices is 0"):
+        smallest_program(config, dataset, devices=0)
+
+
+def test_all_that_a_configuration_costs(config, dataset, monkeypatch):
+    """The rates by a clock on which a step takes 2 seconds, the rest as it is."""
+
+    def take(run, rounds):
+        run(1)
+        return [4.0, 1.0, 2.0]
+
+    monkeypatch.setattr(training, "time_rounds", take)
+    monkeypatch.setattr(training, "measure_parts", lambda program, rounds: [rounds])
+    quick = {"conv_kernel": 1, "primary_kernel": 1}
+    config = config.changed(model_options=config.model.options | quick)
+    with jax.debug_nans(False):  # which keeps what was donated
+        found = measure_training(config, dataset, 2, Rounds(3, 1.0))
+    assert (found["step_seconds"], found["images_per_second"]) == (2, 4)
+    assert (found["slowest"], found["fastest"], found["rounds"]) == (2, 8, 3)
+    assert found["parts"] == [Rounds(3, 0.25)]
+    assert found["gradient_bytes"] == 4 * found["parameters"]
+    memory = found["memory"]
+    # The state of Adam is three times the parameters, and it is replaced.
+    assert memory["arguments"] > memory["aliased"] > 3 * found["gradient_bytes"]
+    work = found["flops_per_image"]
+    assert 2 * work["forward"] < work["training"] < 4 * work["forward"]
+    assert work["training_compiled"] > work["forward_compiled"] > work["forward"] / 10
+
+
+def test_what_is_larger_than_the_memory_is_not_run(config, dataset, monkeypatch):
+    monkeypatch.setattr(training, "room", lambda devices: 1000)
+    with pytest.raises(DoesNotFitError, match="takes .* more than the 1,000 there are"):
+        measure_training(config, dataset, 1, Rounds())
+
+
+def test_memory_that_runs_out_is_told(config, dataset, monkeypatch):
+    def assemble_nothing(*_, **__):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(training, "assemble", assemble_nothing)
+    with pytest.raises(DoesNotFitError, match="a batch of 8 does not fit"):
+        measure_speed(config, dataset, 1, Rounds())

@@ -1,0 +1,193 @@
+"""What is measured, and how cost grows: with one quantity of a sweep, and with the devices.
+
+**Weak** scaling gives each device the same share of a batch that grows with them, **strong**
+scaling shares one batch out among them. Ideally a step takes the same time in the one, and the time
+of one device divided by their number in the other; the efficiency is the ideal time over the real.
+"""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from train.bench.timing import Line, fit_line
+from train.config.fit_config import FitConfig
+
+GROWING_ITERATIONS = (1, 2, 3, 4, 5)
+GROWING_TYPES = (8, 16, 32, 64, 128)
+"""On the paper's network, 36 positions each: 288 to 4,608 primary capsules."""
+
+COLUMNS = {"batch": "batch_size", "iterations": "iterations", "capsules": "primary_capsules"}
+"""What can grow, and the column of a table that holds it."""
+
+_WORDS = {
+    "batch_size": "batch {}",
+    "dtype": "{}",
+    "iterations": "{} iterations",
+    "implementation": "routing {}",
+    "primary_types": "{} types",
+    "primary_capsules": "{} capsules",
+}
+POINT = tuple(name for name in _WORDS if name != "primary_types")
+"""The columns that tell the rows of a table apart."""
+
+Growing = Literal["batch", "iterations", "capsules"]
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is varied: all combinations of the lists, and for each of them what is to grow.
+
+    Attributes:
+        batch_sizes: images in a step; of this and the other lists, None for the configuration's.
+        dtypes: of the computation.
+        iterations: of the routing.
+        implementations: the model's option `routing_implementation`, `"none"` for None.
+        primary_types: the model's option of that name.
+        grow: what grows, one quantity at a time.
+    """
+
+    batch_sizes: Sequence[int] | None = None
+    dtypes: Sequence[str] | None = None
+    iterations: Sequence[int] | None = None
+    implementations: Sequence[str] | None = None
+    primary_types: Sequence[int] | None = None
+    grow: Sequence[Growing] = ()
+
+    def configs(
+        self, config: FitConfig, *, largest_batch: int, devices: int
+    ) -> list[tuple[Row, FitConfig]]:
+        """What is measured, each once: the varied columns of its row, and the configuration.
+
+        Args:
+            config: gives what has no list.
+            largest_batch: where a growing batch ends, at the latest.
+            devices: how many share a batch.
+
+        Raises:
+            UserError: if a value is out of its range.
+        """
+        lists: dict[str, Sequence[Any]] = {
+            "batch_size": self.batch_sizes or [config.schedule.batch_size],
+            "dtype": self.dtypes or [config.model.dtype],
+            "iterations": self.iterations or [config.model.routing_iterations],
+            "implementation": self.implementations or [None],
+            "primary_types": self.primary_types or [None],
+        }
+        growing: dict[str, dict[str, Sequence[Any]]] = {
+            "batch": {"batch_size": doubled(devices, largest_batch)},
+            "iterations": {"iterations": GROWING_ITERATIONS},
+            "capsules": {"primary_types": GROWING_TYPES},
+        }
+        sweeps = [lists | growing[name] for name in self.grow] or [lists]
+        points = [point for chosen in sweeps for point in itertools.product(*chosen.values())]
+        rows = [dict(zip(lists, point, strict=True)) for point in dict.fromkeys(points)]
+        return [(row, _changed(config, row)) for row in rows]
+
+
+def _changed(config: FitConfig, row: Row) -> FitConfig:
+    implementation, types = row["implementation"], row["primary_types"]
+    named = {"routing_implementation": None if implementation == "none" else implementation}
+    return config.changed(
+        batch_size=row["batch_size"],
+        dtype=row["dtype"],
+        routing_iterations=row["iterations"],
+        model_options={
+            **config.model.options,
+            **(named if implementation else {}),
+            **({"primary_types": types} if types else {}),
+        },
+    )
+
+
+def describe(row: Row) -> str:
+    """The columns of a row that tell it apart, as far as it has them, in words."""
+    known = ((words, row.get(name)) for name, words in _WORDS.items())
+    return ", ".join(words.format(value) for words, value in known if value is not None)
+
+
+def doubled(first: int, last: int) -> list[int]:
+    """`first`, twice that, and so on up to `last`."""
+    sizes = [first]
+    while 2 * sizes[-1] <= last:
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
+@dataclass(frozen=True)
+class Growth:
+    """The rows of a table that differ in one quantity alone.
+
+    Attributes:
+        axis: what grows, of `COLUMNS`.
+        same: the columns that stay, with their values.
+        values: the quantity in each row.
+        rows: in ascending order, two at least.
+        line: the seconds of a step by that quantity.
+    """
+
+    axis: str
+    same: Row
+    values: list[int]
+    rows: list[Row]
+    line: Line
+
+
+def growths(rows: Iterable[Row]) -> list[Growth]:
+    """Finds everything that grows in a table; rows with a failure do not count."""
+    found = []
+    ran = [row for row in rows if row["failure"] is None]
+    for axis, column in COLUMNS.items():
+        groups: dict[tuple, dict[int, Row]] = {}
+        for row in ran:
+            if row[column] is not None:
+                same = tuple((name, row[name]) for name in POINT if name != column)
+                groups.setdefault(same, {})[row[column]] = row
+        for same, members in groups.items():
+            if len(members) > 1:
+                values, ascending = map(list, zip(*sorted(members.items()), strict=True))
+                line = fit_line(values, [row["step_seconds"] for row in ascending])
+                found.append(Growth(axis, dict(same), values, ascending, line))
+    return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A batch and the devices that share it."""
+
+    devices: int
+    batch_size: int
+
+    def __str__(self) -> str:
+        """In words."""
+        return f"batch {self.batch_size} on {self.devices} device{'s' * (self.devices > 1)}"
+
+
+def scaling_layouts(batch_size: int, devices: int) -> dict[str, list[Layout]]:
+    """What is run for "weak" and for "strong" scaling, on 1, 2, 4, ... and all devices.
+
+    Args:
+        batch_size: images on each device for weak scaling, and on all of them for strong, where a
+            number of devices that cannot share them equally is left out.
+        devices: how many there are.
+    """
+    counts = list(dict.fromkeys([*doubled(1, devices), devices]))
+    return {
+        "weak": [Layout(count, batch_size * count) for count in counts],
+        "strong": [Layout(count, batch_size) for count in counts if batch_size % count == 0],
+    }
+
+
+def scaling_rows(
+    layouts: Mapping[str, Sequence[Layout]], timed: Mapping[Layout, Row]
+) -> list[dict[str, Any]]:
+    """A row for each of `scaling_layouts`, with what was timed of it, and its `efficiency`."""
+    rows = []
+    for kind, chosen in layouts.items():
+        alone = timed[chosen[0]]["step_seconds"]
+        for layout in chosen:
+            ideal = alone if kind == "weak" else alone / layout.devices
+            efficiency = ideal / timed[layout]["step_seconds"]
+            rows.append({"kind": kind, **asdict(layout), "efficiency": efficiency, **timed[layout]})
+    return rows

@@ -1,0 +1,179 @@
+"""The training step as `fit` takes it: timed, compiled for any batch, and all that it costs."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.bench.costs import (
+    compiled_count,
+    footprint,
+    network_flops,
+    passes,
+    peak_bytes,
+    room,
+)
+from train.bench.parts import measure_parts
+from train.bench.timing import Rounds, rates, seconds_of, time_rounds
+from train.bench.worker import DoesNotFitError
+from train.config.fit_config import FitConfig
+from train.data import Dataset
+from train.learn.metrics import Mean
+from train.learn.network import count_parameters, out_of_memory_is_bad_input
+from train.learn.program import Program, assemble
+from train.learn.step import data_mesh, make_dispatch
+from train.system.errors import UserError
+
+PART_SHARE = 0.25
+"""A round of a part is so much shorter than one of the whole step."""
+
+NO_END = 10**9
+"""More steps than are ever taken."""
+
+
+def steps_of(
+    program: Program, batches: Iterator[Any] | None = None
+) -> Callable[[int], dict[str, Mean]]:
+    """What takes a number of steps as `fit` does, and waits for the last.
+
+    Args:
+        program: what trains.
+        batches: its batches; those of its feed from the first on if not given.
+
+    Returns:
+        Takes the number of steps, one at least; returns the metrics of the last dispatch.
+    """
+    coming = program.feed.batches(0, NO_END) if batches is None else batches
+
+    def take(steps: int) -> dict[str, Mean]:
+        while steps > 0:
+            dispatch = list(itertools.islice(coming, min(steps, program.capacity)))
+            metrics = program.train(dispatch)
+            steps -= len(dispatch)
+        return jax.block_until_ready(metrics)
+
+    return take
+
+
+def measure_speed(
+    config: FitConfig, dataset: Dataset, devices: int | None, rounds: Rounds
+) -> dict[str, Any]:
+    """How fast a configuration trains: see `_timed`; arguments and errors as `measure_training`."""
+    with _memory_is_missing(config.schedule.batch_size):
+        return _timed(assemble(config, dataset, devices=devices), rounds)
+
+
+def _timed(program: Program, rounds: Rounds) -> dict[str, Any]:
+    """Median `step_seconds` and the `rates`; `first_step_seconds`, compilation included.
+
+    And the `gradient_bytes` that its devices have to sum.
+    """
+    take = steps_of(program)
+    first = seconds_of(take, 1)
+    seconds = time_rounds(take, rounds)
+    return {
+        "first_step_seconds": first,
+        "step_seconds": statistics.median(seconds),
+        **rates(program.config.schedule.batch_size, seconds),
+        "gradient_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(program.state.params)),
+    }
+
+
+def measure_training(
+    config: FitConfig, dataset: Dataset, devices: int | None, rounds: Rounds
+) -> dict[str, Any]:
+    """Everything that is measured of one configuration, as plain values.
+
+    Args:
+        config: what to measure.
+        dataset: what it trains on.
+        devices: how many to use, all if None.
+        rounds: how often and how long.
+
+    Raises:
+        DoesNotFitError: if it needs more memory than there is.
+        UserError: if it cannot be put together.
+    """
+    batch = config.schedule.batch_size
+    with _memory_is_missing(batch):
+        program = assemble(config, dataset, devices=devices)
+        used = list(program.mesh.devices.flat)
+        lowered, compiled = lower_step(program, batch), []
+        compile_seconds = seconds_of(lambda _: compiled.append(lowered.compile()), 1)
+        plan = footprint(compiled[0])
+        if plan["total"] > room(used):
+            raise DoesNotFitError(
+                f"a batch of {batch} takes {plan['total']:,} bytes on each device, more than the "
+                f"{room(used):,} there are: choose smaller batches."
+            )
+        timed, peak = _timed(program, rounds), peak_bytes(used)
+        parts = measure_parts(program, rounds.shorter(PART_SHARE))
+        forward, _, arguments = passes(config, dataset, batch // len(used))
+        whole = [jax.jit(forward).lower(*arguments).compile(), *compiled]
+    model: Any = program.model()
+    counts = [count and count * len(used) / batch for count in map(compiled_count, whole)]
+    names = ("forward", "training", "forward_compiled", "training_compiled")
+    return {
+        **timed,
+        "parameters": count_parameters(program.state.params),
+        "primary_capsules": getattr(getattr(model, "primary_caps", None), "num_capsules", None),
+        "rounds": rounds.repetitions,
+        "compile_seconds": compile_seconds,
+        "peak_bytes": peak,
+        "memory": plan,
+        "flops_per_image": dict(
+            zip(names, [*network_flops(config, dataset), *counts], strict=True)
+        ),
+        "parts": parts,
+    }
+
+
+def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
+    """The program's training step, lowered for any batch size: nothing is computed.
+
+    Args:
+        program: it may have been assembled for another batch size.
+        batch_size: a multiple of the number of devices.
+    """
+    example = next(iter(program.feed.batches(0, 1)))
+    batch = {
+        name: np.zeros((batch_size, *array.shape[1:]), array.dtype)
+        for name, array in example.items()
+    }
+    dispatch = jax.eval_shape(lambda: make_dispatch([batch], program.capacity, program.mesh))
+    return program.train_step.lower(  # type: ignore[attr-defined]
+        program.state, program.feed.constants, *dispatch
+    )
+
+
+def planned_memory(program: Program, batch_size: int) -> dict[str, int]:
+    """The `footprint` of a step; arguments as of `lower_step`."""
+    return footprint(lower_step(program, batch_size).compile())
+
+
+def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -> Program:
+    """The program for one image a device: `lower_step` takes it to any batch size.
+
+    Raises:
+        UserError: if it cannot be put together.
+    """
+    count = jax.local_device_count() if devices is None else devices
+    if count < 1:  # which `assemble` would take for a bad batch size
+        data_mesh(config.schedule.batch_size, devices)
+    return assemble(config.changed(batch_size=count), dataset, devices=devices)
+
+
+@contextmanager
+def _memory_is_missing(batch_size: int) -> Iterator[None]:
+    """Raises `DoesNotFitError` where the body runs out of a device's memory."""
+    try:
+        with out_of_memory_is_bad_input(batch_size):
+            yield
+    except UserError as error:
+        if isinstance(error.__cause__, jax.errors.JaxRuntimeError):
+            raise DoesNotFitError(str(error)) from error
+        raise
