@@ -5,6 +5,7 @@ package and the reason; never in a test.
 """
 
 import atexit
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -17,10 +18,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Programs of tests are compiled more often than they are run: without the optimiser of the machine
 # code, which comes after all of XLA's own passes, and in one piece, since the tests keep all cores
 # busy, they take a fifth less time. `XLA_FLAGS= make test` compiles as for users.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1",
-)
+# And without its fusion emitters, which take most of the compiler's time (seen in jaxlib 0.10.2,
+# which compiles in a quarter of it without them; 0.12 no longer knows the flag, and ends).
+FLAGS = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 # What is compiled is kept for all processes of this session, those that share the tests out and
 # those that the tests start, and never goes to the user's own cache.
