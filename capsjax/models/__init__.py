@@ -37,19 +37,18 @@ def list_models() -> list[str]:
     return sorted(_MODELS)
 
 
-def model_options(name: str) -> list[str]:
-    """The options that `create_model` takes for a name of `list_models()`."""
-    _checks.one_of("model", name, list_models())
-    return _checks.option_names(_MODELS[name], without=("image_shape", "num_classes", "rngs"))
-
-
 def published_options(name: str) -> dict[str, Any]:
     """The options of a model of `list_models()`, with their published values."""
-    options = model_options(name)
-    model = _MODELS[name]
+    model = _MODELS[_checks.one_of("model", name, list_models())]
     fixed = model.keywords if isinstance(model, functools.partial) else {}
     arguments = inspect.signature(getattr(model, "func", model).__init__).parameters
-    return {option: fixed.get(option, arguments[option].default) for option in options}
+    options = arguments.keys() - {"self", "image_shape", "num_classes", "rngs"}
+    return {o: fixed.get(o, a.default) for o, a in arguments.items() if o in options}
+
+
+def model_options(name: str) -> list[str]:
+    """The options that `create_model` takes for a name of `list_models()`."""
+    return list(published_options(name))
 
 
 def published_routing(name: str) -> str | None:
@@ -70,11 +69,15 @@ def create_model(
     Args:
         name: one of `list_models()`.
         image_shape: `(height, width, channels)` of one image.
-        num_classes: number of classes.
+        num_classes: number of classes, a class capsule each.
         rngs: source of the initial values.
         **options: arguments of that model that differ from the published ones, as Python has them
             or as JSON has: a list for a tuple, the name of a dtype, a dict of the fields of
-            `Squash` for a squash.
+            `Squash` for a squash. All models have `dtype`, that of convolutions, votes and decoder,
+            and `param_dtype`, that of the parameters, both float32 if not given; statistics of a
+            batch, norms, what routing makes of votes, and what the model returns are float32 at
+            least. Those that normalise a batch have `batch_axis`, the name of the mapped axis over
+            which it is spread, so that it is normalised as a whole; None where it is in one piece.
 
     Raises:
         ValueError: there is no model or option of that name, an option has a wrong value, or the

@@ -12,15 +12,15 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
-from capsjax.layers import ConvCaps, ConvPrimaryCaps, DenseCaps, ResidualFeatures
-from capsjax.models._sizes import square, together
-from capsjax.models.output import CapsNetOutput
+from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
+from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
+from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.routing import InvertedAttention, Routing, UnsizedRouting, as_routing
 from capsjax.routing._base import name_of
 from capsjax.routing.stepwise import is_stepwise
 
 
-class AttentionCapsNet(nnx.Module):
+class AttentionCapsNet(CapsuleNetwork):
     """A residual network, and capsules whose poses are matrices, above which route by attention.
 
     Tsai, Srivastava, Goh and Salakhutdinov 2020, "Capsules with inverted dot-product attention
@@ -36,28 +36,16 @@ class AttentionCapsNet(nnx.Module):
     `sequential`, where each layer is done before the next begins, any will do.
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of class capsules.
-        backbone_features: filters of each stage of the residual network.
-        backbone_blocks: blocks of each stage.
-        backbone_strides: stride of the first block of each stage.
+        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        backbone_features, backbone_blocks, backbone_strides: of each stage of the residual network,
+            its filters, its blocks, and the stride of the first of these.
         primary_types: types of primary capsules.
-        caps_types: types of capsules of each convolutional capsule layer.
-        caps_kernels: the side of each one's windows.
-        caps_strides: the stride between them.
+        caps_types, caps_kernels, caps_strides: of each convolutional capsule layer, its types, the
+            side of its windows, and the stride between them.
         pose_dim: numbers of a pose, a square: 16 for 4x4.
         routing: how capsules come about; a name, or an object. Inverted attention is built without
             `presence` below the class capsules, and with it for them.
         sequential: whether a layer routes until it is done before the next one begins.
-        batch_axis: name of the mapped axis over which a batch is spread, see `BatchNorm`.
-        dtype: dtype of convolutions and votes; what routing makes of them, and what the model
-            returns, are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: the image is too small for the kernels, a size is not a positive integer, the
-            routing does not take one iteration at a time, or another argument has a wrong value.
     """
 
     def __init__(
@@ -84,25 +72,18 @@ class AttentionCapsNet(nnx.Module):
         self.sequential = _checks.boolean("sequential", sequential)
         _checks.positive_integer("primary_types", primary_types)
         pose_dim = square("pose_dim", pose_dim)
-        stages = together(
+        stages = sizes_by_layer(
             "stage of the backbone",
             backbone_features=backbone_features,
             backbone_blocks=backbone_blocks,
             backbone_strides=backbone_strides,
         )
-        layers = together(
-            "capsule layer",
-            caps_types=caps_types,
-            caps_kernels=caps_kernels,
-            caps_strides=caps_strides,
+        layers = sizes_by_layer(
+            caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides
         )
         if not stages:
             raise ValueError("backbone_features must have a value for each stage, but has none")
-        options: dict[str, Any] = {
-            "dtype": _checks.floating_dtype("dtype", dtype),
-            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
-            "rngs": rngs,
-        }
+        options = layer_options(dtype, param_dtype, rngs)
         features, blocks, strides = zip(*stages, strict=True)
         self.backbone = ResidualFeatures(
             _checks.image_shape(image_shape),
@@ -125,29 +106,28 @@ class AttentionCapsNet(nnx.Module):
             pose_dim,
             epsilon=1e-5,
             use_fast_variance=False,
-            **{**options, "dtype": accumulation_dtype(dtype)},
+            **options | {"dtype": accumulation_dtype(dtype)},
         )
-        below, of_classes = _routings(as_routing(routing))
-        side = math.isqrt(pose_dim)
-        conv_caps, grid = [], self.primary_caps.output_shape
-        for types, kernel_size, stride in layers:
-            terms = kernel_size**2 * grid.types * side
-            layer = ConvCaps(
-                grid,
-                types,
-                pose_dim,
-                kernel_size=kernel_size,
-                stride=stride,
-                routing=below,
-                competition="patch",
-                transform="matrix",
-                kernel_init=nnx.initializers.normal(math.sqrt(types / terms)),
-                **options,
+        below = of_classes = as_routing(routing)
+        if isinstance(below, InvertedAttention):
+            below, of_classes = (
+                dataclasses.replace(below, presence=presence) for presence in (False, True)
             )
-            conv_caps.append(layer)
-            grid = layer.output_shape
-        self.conv_caps = nnx.List(conv_caps)
-        in_capsules = grid.height * grid.width * grid.types
+        side = math.isqrt(pose_dim)
+
+        def deviation(terms: int, types: int) -> nnx.Initializer:
+            return nnx.initializers.normal(math.sqrt(types / (terms * side)))
+
+        self.conv_caps, grid = conv_caps_stack(
+            self.primary_caps.output_shape,
+            layers,
+            lambda in_types, types, kernel_size: deviation(kernel_size**2 * in_types, types),
+            routing=below,
+            competition="patch",
+            transform="matrix",
+            **options,
+        )
+        in_capsules = math.prod(grid[:3])
         self.class_caps = DenseCaps(
             in_capsules,
             pose_dim,
@@ -155,33 +135,26 @@ class AttentionCapsNet(nnx.Module):
             pose_dim,
             routing=of_classes,
             transform="matrix",
-            kernel_init=nnx.initializers.normal(math.sqrt(num_classes / (in_capsules * side))),
+            kernel_init=deviation(in_capsules, num_classes),
             **options,
         )
-        if not sequential:
-            for made in (*(layer.routing for layer in conv_caps), self.class_caps.routing):
-                _require_stepwise(made)
+        for made in (*(layer.routing for layer in self.conv_caps), self.class_caps.routing):
+            if not sequential and not is_stepwise(made):
+                raise ValueError(
+                    "layers can only route at once with a routing that takes one iteration at a "
+                    f"time, such as inverted-attention, not with {name_of(made)}: choose "
+                    "sequential=True"
+                )
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
-        """Runs the network on a batch of images.
-
-        Args:
-            images: `[batch, height, width, channels]`.
-            labels: not used; for other networks a decoder's.
-
-        Returns:
-            Class capsules, their activations as lengths, the coupling of the class layer and, if
-            the routing has such, the logits of the classes; in float32 at least.
-        """
-        del labels
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         pose, ones = self.primary_caps(self.backbone(images))
         pose = self.primary_norm(pose.astype(accumulation_dtype(pose.dtype)))
-        primary = Capsules(pose, ones)
         route = self._one_after_the_other if self.sequential else self._all_at_once
-        capsules, coupling = route(primary)
-        to_logits = getattr(self.class_caps.routing, "logits", None)
-        logits = None if to_logits is None else jax.vmap(to_logits)(capsules.pose)
-        return CapsNetOutput(capsules, capsules.activation, coupling, None, logits)
+        return route(Capsules(pose, ones))
+
+    def logits(self, capsules: Capsules) -> jax.Array | None:
+        of_routing = getattr(self.class_caps.routing, "logits", None)
+        return None if of_routing is None else jax.vmap(of_routing)(capsules.pose)
 
     def _one_after_the_other(self, primary: Capsules) -> tuple[Capsules, jax.Array]:
         capsules = primary
@@ -204,23 +177,3 @@ class AttentionCapsNet(nnx.Module):
                 for layer, capsules, step in zip(layers, below, steps, strict=True)
             ]
         return steps[-1].capsules, steps[-1].coupling
-
-
-def _routings(
-    routing: Routing | UnsizedRouting,
-) -> tuple[Routing | UnsizedRouting, Routing | UnsizedRouting]:
-    """That of the layers below the classes, and that of the classes."""
-    if not isinstance(routing, InvertedAttention):
-        return routing, routing
-    return (
-        dataclasses.replace(routing, presence=False),
-        dataclasses.replace(routing, presence=True),
-    )
-
-
-def _require_stepwise(routing: Any) -> None:
-    if not is_stepwise(routing):
-        raise ValueError(
-            f"layers can only route at once with a routing that takes one iteration at a time, "
-            f"such as inverted-attention, not with {name_of(routing)}: choose sequential=True"
-        )

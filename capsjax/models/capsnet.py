@@ -1,6 +1,5 @@
 """CapsNet, the capsule network of Sabour, Frosst and Hinton 2017."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -10,28 +9,24 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Squash, SquashFunction
+from capsjax.capsules import Capsules, Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
-from capsjax.models.output import CapsNetOutput, decoded
+from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.routing import Implementation, Routing, UnsizedRouting, as_routing
 
 
-class CapsNet(nnx.Module):
+class CapsNet(CapsuleNetwork):
     """A convolution, primary capsules, class capsules by routing, and a decoder.
 
     The defaults are the paper's (arXiv:1710.09829, section 4): on 28x28x1 images and 10 classes it
     has 8,215,568 parameters, 6,804,224 of them outside the decoder.
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of class capsules.
-        conv_features: filters of the first convolution.
-        conv_kernel: side of its kernel.
-        conv_stride: its stride.
-        primary_types: types of primary capsules.
-        primary_dim: dimension of their poses.
-        primary_kernel: side of the kernel they are made with.
-        primary_stride: its stride.
+        image_shape, num_classes, dtype, param_dtype, rngs: see `create_model`.
+        conv_features, conv_kernel, conv_stride: filters of the first convolution, the side of its
+            kernel, and its stride.
+        primary_types, primary_dim: types of primary capsules, and the dimension of their poses.
+        primary_kernel, primary_stride: side of the kernel they are made with, and its stride.
         primary_order: how they are numbered, see `PrimaryCaps`.
         primary_squash: how they are squashed; a function, or the fields of a `Squash` by name.
         class_dim: dimension of the class capsules' poses.
@@ -46,14 +41,6 @@ class CapsNet(nnx.Module):
             `"concat"`, or their `"sum"`.
         remat: compute what is inside convolution, primary capsules, class capsules and decoder
             anew for the gradient, instead of keeping it: more work for less memory.
-        dtype: dtype of convolutions, votes and decoder. Norms, softmax and what the model returns
-            are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: the image is too small for the kernels, a size is not a positive integer, or
-            another argument has a wrong value.
     """
 
     def __init__(
@@ -93,18 +80,11 @@ class CapsNet(nnx.Module):
             class_dim=class_dim,
         )
         image_shape = _checks.image_shape(image_shape)
-        dtype = _checks.floating_dtype("dtype", dtype)
-        param_dtype = _checks.floating_dtype("param_dtype", param_dtype)
+        options = layer_options(dtype, param_dtype, rngs)
         self.num_classes = num_classes
         self.remat = remat
         self.features = ConvFeatures(
-            image_shape,
-            conv_features,
-            kernel_size=conv_kernel,
-            stride=conv_stride,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            image_shape, conv_features, kernel_size=conv_kernel, stride=conv_stride, **options
         )
         self.primary_caps = PrimaryCaps(
             self.features.output_shape,
@@ -114,9 +94,7 @@ class CapsNet(nnx.Module):
             stride=primary_stride,
             order=primary_order,
             squash=primary_squash,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            **options,
         )
         self.class_caps = DenseCaps(
             self.primary_caps.num_capsules,
@@ -126,43 +104,29 @@ class CapsNet(nnx.Module):
             shared=shared_transform,
             routing=as_routing(routing),
             implementation=routing_implementation,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            **options,
         )
-        self.decoder = nnx.data(
-            None
-            if decoder_hidden is None
-            else Decoder(
+        if decoder_hidden is not None:
+            self.decoder = Decoder(
                 num_classes,
                 class_dim,
                 image_shape,
                 hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
                 combine=decoder_combine,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
+                **options,
             )
-        )
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
-        """Runs the network on a batch of images.
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+        maps = self._run(self.features, images)
+        return self._run(self.class_caps, self._run(self.primary_caps, maps))
 
-        Args:
-            images: `[batch, height, width, channels]`, values from 0 to 1.
-            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
-                or `[batch, k]`, for a reconstruction of each. Without them it sees the longest.
+    def decode(self, pose: jax.Array, mask: jax.Array) -> jax.Array:
+        return self._run(self.decoder, pose, mask)
 
-        Returns:
-            Capsules, lengths, coupling and reconstruction, in float32 at least.
-        """
-        block = nnx.remat(_run) if self.remat else _run
-        capsules, coupling = block(
-            self.class_caps, block(self.primary_caps, block(self.features, images))
-        )
-        decoder = None if self.decoder is None else functools.partial(block, self.decoder)
-        return decoded(capsules, coupling, labels, decoder)
+    def _run(self, layer: Callable[..., Any], *inputs: Any) -> Any:
+        call = nnx.remat(_call) if self.remat else _call
+        return call(layer, *inputs)
 
 
-def _run(layer: Callable[..., Any], *inputs: Any) -> Any:
+def _call(layer: Callable[..., Any], *inputs: Any) -> Any:
     return layer(*inputs)

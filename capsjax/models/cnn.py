@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,8 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
-from capsjax.models.output import CapsNetOutput
+from capsjax.models._stack import sizes_by_layer
+from capsjax.models.output import CapsNetOutput, layer_options
 from capsjax.ops import conv_general_dilated
 
 
@@ -26,8 +26,7 @@ class CNN(nnx.Module):
     parameters; the paper has 24.56 million.
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of classes.
+        image_shape, num_classes, dtype, param_dtype, rngs: see `create_model`.
         features: filters of each convolution.
         kernel_size: side of their kernels, or one for each; the stride is 1, and images are padded
             with zeros.
@@ -35,12 +34,6 @@ class CNN(nnx.Module):
         hidden: sizes of the dense layers.
         dropout: share of the last dense layer that is dropped in training. The paper does not tell;
             a half is the common one.
-        dtype: dtype of the computation; class probabilities are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: a size is not a positive integer, or dropout not a fraction below 1.
     """
 
     draws = True
@@ -61,17 +54,14 @@ class CNN(nnx.Module):
     ) -> None:
         height, width, channels = _checks.image_shape(image_shape)
         self.num_classes = _checks.positive_integer("num_classes", num_classes)
-        features = _checks.positive_integers("features", features)
+        sides = kernel_size if isinstance(kernel_size, Sequence) else [kernel_size] * len(features)
+        layers = sizes_by_layer("convolution", features=features, kernel_size=sides)
         hidden = _checks.positive_integers("hidden", hidden)
-        sides = _kernel_sizes(kernel_size, len(features))
         self.pool = _checks.positive_integer("pool", pool)
         self.dropout = _checks.fraction("dropout", dropout)
         if self.dropout == 1:
             raise ValueError("dropout must be less than 1: with 1 nothing is left")
-        dtypes: dict[str, Any] = {
-            "dtype": _checks.floating_dtype("dtype", dtype),
-            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
-        }
+        options = layer_options(dtype, param_dtype, rngs)
         self.convolutions = nnx.List(
             nnx.Conv(
                 n_in,
@@ -80,12 +70,9 @@ class CNN(nnx.Module):
                 padding="SAME",
                 conv_general_dilated=conv_general_dilated,
                 kernel_init=nnx.initializers.he_normal(),
-                rngs=rngs,
-                **dtypes,
+                **options,
             )
-            for (n_in, n_out), side in zip(
-                itertools.pairwise((channels, *features)), sides, strict=True
-            )
+            for n_in, (n_out, side) in zip((channels, *features), layers, strict=False)
         )
         shrunk = self.pool ** len(features)
         positions = (height // shrunk) * (width // shrunk)
@@ -96,10 +83,10 @@ class CNN(nnx.Module):
             )
         flat = positions * (features[-1] if features else channels)
         self.hidden = nnx.List(
-            nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.he_normal(), rngs=rngs, **dtypes)
+            nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.he_normal(), **options)
             for n_in, n_out in itertools.pairwise((flat, *hidden))
         )
-        self.classes = nnx.Linear((flat, *hidden)[-1], self.num_classes, rngs=rngs, **dtypes)
+        self.classes = nnx.Linear((flat, *hidden)[-1], self.num_classes, **options)
 
     def __call__(
         self,
@@ -137,12 +124,3 @@ class CNN(nnx.Module):
     def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
         kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
         return jnp.where(kept, x / (1 - self.dropout), jnp.zeros_like(x))
-
-
-def _kernel_sizes(kernel_size: int | Sequence[int], convolutions: int) -> tuple[int, ...]:
-    if not isinstance(kernel_size, Sequence):
-        return (_checks.positive_integer("kernel_size", kernel_size),) * convolutions
-    sides = _checks.positive_integers("kernel_size", kernel_size)
-    if len(sides) != convolutions:
-        raise ValueError(f"there are {convolutions} convolutions, but kernel_size is {sides}")
-    return sides

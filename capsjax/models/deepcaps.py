@@ -1,6 +1,5 @@
 """DeepCaps (Rajasegaran et al. 2019)."""
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from capsjax import _checks
 from capsjax.capsules import Capsules, norm, squash
 from capsjax.layers import Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
 from capsjax.layers.normalization import BatchNorm
-from capsjax.models.output import CapsNetOutput, decoded
+from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops import conv_general_dilated
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
@@ -28,14 +27,7 @@ _of_length = nnx.initializers.variance_scaling(16.0, "fan_in", "truncated_normal
 class Cell(nnx.Module):
     """Four layers of capsules: one that halves the grid, two above it, and a shortcut past them.
 
-    Args:
-        input_shape: `(height, width, channels)` of the maps below.
-        types: types of capsules in each layer.
-        dim: dimension of their poses.
-        routing: of the shortcut, which then is `Conv3dCaps`; without, it is not routed.
-        dtype: dtype of the computation; norms are computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+    With a routing, the shortcut is `Conv3dCaps`; without, it is not routed.
     """
 
     def __init__(
@@ -45,24 +37,23 @@ class Cell(nnx.Module):
         dim: int,
         *,
         routing: Routing | UnsizedRouting | None,
-        dtype: DTypeLike,
-        param_dtype: DTypeLike,
-        rngs: nnx.Rngs,
+        **options: Any,
     ) -> None:
-        convolve = functools.partial(
-            ConvPrimaryCaps,
-            types=types,
-            dim=dim,
-            kernel_size=3,
-            padding="SAME",
-            activation="length",
-            squash=squash,
-            use_bias=False,
-            kernel_init=_of_length,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        def convolve(below: tuple[int, ...], stride: int = 1) -> ConvPrimaryCaps:
+            return ConvPrimaryCaps(
+                below,
+                types,
+                dim,
+                kernel_size=3,
+                stride=stride,
+                padding="SAME",
+                activation="length",
+                squash=squash,
+                use_bias=False,
+                kernel_init=_of_length,
+                **options,
+            )
+
         self.enter = convolve(input_shape, stride=2)
         self.output_shape = self.enter.output_shape
         inside = (*self.output_shape[:2], types * dim)
@@ -78,9 +69,7 @@ class Cell(nnx.Module):
                 kernel_size=3,
                 padding="SAME",
                 routing=routing,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
+                **options,
             )
         )
 
@@ -98,15 +87,15 @@ def _as_maps(pose: jax.Array) -> jax.Array:
     return pose.reshape(*pose.shape[:3], -1)
 
 
-class DeepCaps(nnx.Module):
+class DeepCaps(CapsuleNetwork):
     """Cells of convolutional capsules with a shortcut each, the last of which is routed.
 
     Rajasegaran, Jayasundara, Jayasekara, Jayasekara, Seneviratne and Rodrigo 2019, "DeepCaps: going
     deeper with capsule networks", arXiv:1904.09546. A convolution; cells, in which one layer of
     capsules halves the grid, two more follow, and what a fourth makes of the first is added; in the
-    last cell that fourth layer is `Conv3dCaps`. The capsules of the last two cells vote for the
-    classes. The other layers are not routed: they are convolutions, the sums of which are squashed.
-    The decoder is `ConvDecoder`.
+    last cell that fourth layer is `Conv3dCaps`. The capsules of the last two cells, those of the
+    last first, vote for the classes. The other layers are not routed: they are convolutions, the
+    sums of which are squashed. The decoder is `ConvDecoder`.
 
     The defaults are those of the authors' code for images of 28x28. On 28x28x1 images and 10
     classes it has 8,499,761 parameters, 8,441,344 of them outside the decoder. For CIFAR-10 and
@@ -121,8 +110,7 @@ class DeepCaps(nnx.Module):
     which is 0.0005 times its sum for 28x28x1 images.
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of class capsules.
+        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         conv_features: filters of the convolution.
         types: types of capsules in every cell.
         dims: dimension of the poses in each cell; at least two cells.
@@ -131,18 +119,8 @@ class DeepCaps(nnx.Module):
             given as an `UnsizedRouting`.
         grid_routing: the same of `Conv3dCaps`.
         decoder_channels: of the small image that a reconstruction begins as.
-        decoder_features: filters of the decoder's convolutions but the last; None for no decoder.
-        decoder_strides: how many times as large they make the image.
-        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
-            as a whole; None where a batch is in one piece.
-        dtype: dtype of convolutions, votes and decoder. Statistics of a batch, norms, softmax and
-            what the model returns are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: there are fewer than two cells, a size is not a positive integer, or another
-            argument has a wrong value.
+        decoder_features, decoder_strides: filters of the decoder's convolutions but the last, None
+            for no decoder; and how many times as large they make the image.
     """
 
     def __init__(
@@ -169,8 +147,8 @@ class DeepCaps(nnx.Module):
         conv_features = _checks.positive_integer("conv_features", conv_features)
         types = _checks.positive_integer("types", types)
         dims = _checks.positive_integers("dims", dims)
-        dtype = _checks.floating_dtype("dtype", dtype)
-        param_dtype = _checks.floating_dtype("param_dtype", param_dtype)
+        options = layer_options(dtype, param_dtype, rngs)
+        normalized = {"batch_axis": batch_axis, **options}
         if len(dims) < 2 or dims[-2] != dims[-1]:
             raise ValueError(
                 "dims are of two cells at least, of which the last two have the same, since their "
@@ -183,30 +161,14 @@ class DeepCaps(nnx.Module):
             padding="SAME",
             conv_general_dilated=conv_general_dilated,
             kernel_init=nnx.initializers.glorot_uniform(),
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            **options,
         )
-        self.norm = BatchNorm(
-            conv_features,
-            batch_axis=batch_axis,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        self.norm = BatchNorm(conv_features, **normalized)
         below, cells = (height, width, conv_features), list[Cell]()
         for number, dim in enumerate(dims, start=1):
-            cell = Cell(
-                below,
-                types,
-                dim,
-                routing=as_routing(grid_routing) if number == len(dims) else None,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
-            cells.append(cell)
-            below = (*cell.output_shape[:2], types * dim)
+            of_cell = as_routing(grid_routing) if number == len(dims) else None
+            cells.append(Cell(below, types, dim, routing=of_cell, **options))
+            below = (*cells[-1].output_shape[:2], types * dim)
         self.cells = nnx.List(cells)
         self.class_caps = DenseCaps(
             sum(math.prod(cell.output_shape[:3]) for cell in cells[-2:]),
@@ -214,38 +176,19 @@ class DeepCaps(nnx.Module):
             num_classes,
             class_dim,
             routing=as_routing(routing),
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            **options,
         )
-        self.decoder = nnx.data(
-            None
-            if decoder_features is None
-            else ConvDecoder(
+        if decoder_features is not None:
+            self.decoder = ConvDecoder(
                 class_dim,
                 image_shape,
                 channels=decoder_channels,
                 features=decoder_features,
                 strides=decoder_strides,
-                batch_axis=batch_axis,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
+                **normalized,
             )
-        )
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
-        """Runs the network on a batch of images.
-
-        Args:
-            images: `[batch, height, width, channels]`, values from 0 to 1.
-            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
-                or `[batch, k]`, for a reconstruction of each. Without them it sees the longest.
-
-        Returns:
-            Capsules, lengths, coupling and reconstruction, in float32 at least. Of the capsules
-            that vote for the classes, those of the last cell come first.
-        """
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         x = self.norm(nnx.relu(self.convolution(images)))
         poses = []
         for cell in self.cells:
@@ -253,5 +196,4 @@ class DeepCaps(nnx.Module):
             poses.append(pose.reshape(len(pose), -1, cell.output_shape.dim))
             x = _as_maps(pose)
         pose = jnp.concatenate([poses[-1], poses[-2]], axis=1)
-        capsules, coupling = self.class_caps(Capsules(pose, norm(pose)))
-        return decoded(capsules, coupling, labels, self.decoder)
+        return self.class_caps(Capsules(pose, norm(pose)))

@@ -12,7 +12,8 @@ from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers._windows import window_counts
 from capsjax.layers.normalization import BatchNorm
-from capsjax.models.output import CapsNetOutput, decoded
+from capsjax.models._stack import sizes_by_layer
+from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops import conv_general_dilated
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
@@ -23,7 +24,7 @@ _he_of_capsules = nnx.initializers.variance_scaling(
 )
 
 
-class EfficientCapsNet(nnx.Module):
+class EfficientCapsNet(CapsuleNetwork):
     """Four convolutions, a few primary capsules of whole maps, self-attention, and a decoder.
 
     Mazzia, Salvetti and Chiaberge 2021, "Efficient-CapsNet: capsule network with self-attention
@@ -40,14 +41,10 @@ class EfficientCapsNet(nnx.Module):
     have other convolutions. What a port of it to PyTorch has otherwise are arguments.
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of class capsules.
-        features: filters of each convolution.
-        kernel_sizes: sides of their kernels.
-        strides: their strides.
+        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        features, kernel_sizes, strides: of each convolution.
         norm_first: whether a batch is normalised before the rectifier, instead of after it.
-        norm_momentum: share that the moving averages of a batch normalisation keep in a step.
-        norm_epsilon: what it adds to a variance.
+        norm_momentum, norm_epsilon: of `BatchNorm`.
         primary_dim: dimension of the primary capsules' poses; it divides the last of `features`.
         primary_kernel: side of the kernel of the primary capsules; if not given, the shorter side
             of the maps below, so that on square images a filter sees all of a map, as published.
@@ -59,16 +56,6 @@ class EfficientCapsNet(nnx.Module):
         routing: how the class capsules come about; a name, or an object. One with parameters is
             given as an `UnsizedRouting`, such as `SelfAttention()`, the published one.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
-        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
-            as a whole; None where a batch is in one piece.
-        dtype: dtype of convolutions, votes and decoder. Statistics of a batch, norms, softmax and
-            what the model returns are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: the image is too small for the kernels, the sequences are not of one length, a
-            size is not a positive integer, or another argument has a wrong value.
     """
 
     def __init__(
@@ -97,27 +84,22 @@ class EfficientCapsNet(nnx.Module):
     ) -> None:
         image_shape = _checks.image_shape(image_shape)
         self.num_classes = _checks.positive_integer("num_classes", num_classes)
-        dtype = _checks.floating_dtype("dtype", dtype)
-        param_dtype = _checks.floating_dtype("param_dtype", param_dtype)
-        features = _checks.positive_integers("features", features)
-        kernel_sizes = _checks.positive_integers("kernel_sizes", kernel_sizes)
-        strides = _checks.positive_integers("strides", strides)
+        options = layer_options(dtype, param_dtype, rngs)
+        layers = sizes_by_layer(
+            "convolution", features=features, kernel_sizes=kernel_sizes, strides=strides
+        )
         primary_dim = _checks.positive_integer("primary_dim", primary_dim)
         self.norm_first = _checks.boolean("norm_first", norm_first)
         self.length_epsilon = _checks.fraction("length_epsilon", length_epsilon)
-        if not len(features) == len(kernel_sizes) == len(strides) > 0:
-            raise ValueError(
-                "features, kernel_sizes and strides are of the same convolutions, one at least, "
-                f"but there are {len(features)}, {len(kernel_sizes)} and {len(strides)}"
-            )
+        if not layers:
+            raise ValueError("features must have a value for each convolution, one at least")
         if features[-1] % primary_dim:
             raise ValueError(
                 f"primary_dim is {primary_dim}, but must divide the last of features, "
                 f"{features[-1]}: capsules are made of so many of them"
             )
-        convolutions, norms = [], []
-        below = image_shape
-        for filters, kernel_size, stride in zip(features, kernel_sizes, strides, strict=True):
+        convolutions, below = [], image_shape
+        for filters, kernel_size, stride in layers:
             convolutions.append(
                 nnx.Conv(
                     below[-1],
@@ -127,25 +109,21 @@ class EfficientCapsNet(nnx.Module):
                     padding="VALID",
                     conv_general_dilated=conv_general_dilated,
                     kernel_init=nnx.initializers.he_normal(),
-                    dtype=dtype,
-                    param_dtype=param_dtype,
-                    rngs=rngs,
-                )
-            )
-            norms.append(
-                BatchNorm(
-                    filters,
-                    momentum=norm_momentum,
-                    epsilon=norm_epsilon,
-                    batch_axis=batch_axis,
-                    dtype=dtype,
-                    param_dtype=param_dtype,
-                    rngs=rngs,
+                    **options,
                 )
             )
             below = (*window_counts(below, kernel_size, stride, "a convolution"), filters)
         self.convolutions = nnx.List(convolutions)
-        self.norms = nnx.List(norms)
+        self.norms = nnx.List(
+            BatchNorm(
+                filters,
+                momentum=norm_momentum,
+                epsilon=norm_epsilon,
+                batch_axis=batch_axis,
+                **options,
+            )
+            for filters in features
+        )
         self.primary_caps = PrimaryCaps(
             below,
             features[-1] // primary_dim,
@@ -154,9 +132,7 @@ class EfficientCapsNet(nnx.Module):
             stride=primary_stride,
             squash=primary_squash,
             depthwise=True,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            **options,
         )
         self.class_caps = DenseCaps(
             self.primary_caps.num_capsules,
@@ -165,36 +141,19 @@ class EfficientCapsNet(nnx.Module):
             class_dim,
             routing=as_routing(routing),
             kernel_init=_he_of_capsules,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            **options,
         )
-        self.decoder = nnx.data(
-            None
-            if decoder_hidden is None
-            else Decoder(
+        if decoder_hidden is not None:
+            self.decoder = Decoder(
                 num_classes,
                 class_dim,
                 image_shape,
                 hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
                 hidden_init=nnx.initializers.he_normal(),
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
+                **options,
             )
-        )
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
-        """Runs the network on a batch of images.
-
-        Args:
-            images: `[batch, height, width, channels]`, values from 0 to 1.
-            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
-                or `[batch, k]`, for a reconstruction of each. Without them it sees the longest.
-
-        Returns:
-            Capsules, lengths, coupling and reconstruction, in float32 at least.
-        """
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             maps = convolution(x)
@@ -202,4 +161,4 @@ class EfficientCapsNet(nnx.Module):
         (pose, length), coupling = self.class_caps(self.primary_caps(x))
         if self.length_epsilon:
             length = jnp.sqrt(jnp.square(length) + self.length_epsilon)
-        return decoded(Capsules(pose, length), coupling, labels, self.decoder)
+        return Capsules(pose, length), coupling

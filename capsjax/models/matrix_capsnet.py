@@ -10,15 +10,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.layers import ClassCaps, ConvCaps, ConvFeatures, ConvPrimaryCaps
+from capsjax.capsules import Capsules
+from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps
 from capsjax.layers.convolutional import Coordinates
-from capsjax.models._sizes import square, together
-from capsjax.models.output import CapsNetOutput
+from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
+from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.routing import ExpectationMaximization, Routing, UnsizedRouting, as_routing
 from capsjax.routing.patches import Competition
 
 
-class MatrixCapsNet(nnx.Module):
+class MatrixCapsNet(CapsuleNetwork):
     """A convolution, and layers of capsules whose poses are matrices, up to the classes.
 
     Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing" (ICLR 2018,
@@ -39,22 +40,16 @@ class MatrixCapsNet(nnx.Module):
     that are equal over all parents of a capsule; in the code, over those at each position.
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of class capsules.
-        conv_features: filters of the convolution, `A`.
-        conv_kernel: side of its kernel.
-        conv_stride: its stride.
-        conv_padding: zeros on each side of the image.
-        conv_norm: whether a batch is normalised between the convolution and its rectifier, see
-            `BatchNorm`.
-        norm_momentum: share that the moving averages keep in a step.
-        norm_epsilon: added to the variance.
+        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        conv_features, conv_kernel, conv_stride, conv_padding: filters of the convolution (`A`), the
+            side of its kernel, its stride, and the zeros on each side of the image.
+        conv_norm: whether a batch is normalised between the convolution and its rectifier.
+        norm_momentum, norm_epsilon: of `BatchNorm`.
         primary_types: types of primary capsules, `B`.
         primary_bias: whether primary capsules have biases.
         primary_offset: added to what the sigmoid of their activations is taken of.
-        caps_types: types of capsules of each convolutional capsule layer, `C` and `D`.
-        caps_kernels: the side of each one's windows.
-        caps_strides: the stride between them.
+        caps_types, caps_kernels, caps_strides: of each convolutional capsule layer, its types (`C`
+            and `D`), the side of its windows, and the stride between them.
         pose_dim: numbers of a pose, a square: 16 for 4x4.
         competition: whether a capsule's assignments are shared out over its parents at `"all"`
             positions, or in each `"patch"` apart, as most re-implementations have it.
@@ -64,16 +59,6 @@ class MatrixCapsNet(nnx.Module):
             class layer: a quarter of `inverse_temperature`, `initial_beta_u=2` and
             `initial_beta_a=1`.
         class_coordinates: which position is added to votes for classes, see `ClassCaps`.
-        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
-            as a whole; None where a batch is in one piece.
-        dtype: dtype of convolutions and votes; what routing makes of them, and what the model
-            returns, are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: the image is too small for the kernels, a size is not a positive integer, or
-            another argument has a wrong value.
     """
 
     def __init__(
@@ -112,16 +97,10 @@ class MatrixCapsNet(nnx.Module):
             primary_types=primary_types,
         )
         pose_dim = square("pose_dim", pose_dim)
-        layers = together(
-            "capsule layer",
-            caps_types=caps_types,
-            caps_kernels=caps_kernels,
-            caps_strides=caps_strides,
+        layers = sizes_by_layer(
+            caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides
         )
-        dtypes: dict[str, Any] = {
-            "dtype": _checks.floating_dtype("dtype", dtype),
-            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
-        }
+        options = layer_options(dtype, param_dtype, rngs)
         routing = as_routing(routing)
         self.num_classes = num_classes
         self.features = ConvFeatures(
@@ -134,8 +113,7 @@ class MatrixCapsNet(nnx.Module):
             norm_momentum=norm_momentum,
             norm_epsilon=norm_epsilon,
             batch_axis=batch_axis,
-            rngs=rngs,
-            **dtypes,
+            **options,
         )
         self.primary_caps = ConvPrimaryCaps(
             self.features.output_shape,
@@ -144,27 +122,17 @@ class MatrixCapsNet(nnx.Module):
             activation_offset=primary_offset,
             use_bias=primary_bias,
             kernel_init=_primary_init(primary_types),
-            rngs=rngs,
-            **dtypes,
+            **options,
         )
-        conv_caps, grid = [], self.primary_caps.output_shape
-        for types, kernel_size, stride in layers:
-            layer = ConvCaps(
-                grid,
-                types,
-                pose_dim,
-                kernel_size=kernel_size,
-                stride=stride,
-                routing=routing,
-                competition=competition,
-                transform="matrix",
-                kernel_init=nnx.initializers.truncated_normal(0.3),
-                rngs=rngs,
-                **dtypes,
-            )
-            conv_caps.append(layer)
-            grid = layer.output_shape
-        self.conv_caps = nnx.List(conv_caps)
+        self.conv_caps, grid = conv_caps_stack(
+            self.primary_caps.output_shape,
+            layers,
+            lambda *_: nnx.initializers.truncated_normal(0.3),
+            routing=routing,
+            competition=competition,
+            transform="matrix",
+            **options,
+        )
         self.class_caps = ClassCaps(
             grid,
             num_classes,
@@ -172,27 +140,14 @@ class MatrixCapsNet(nnx.Module):
             routing=_of_classes(routing) if class_routing is None else as_routing(class_routing),
             coordinates_of=class_coordinates,
             kernel_init=nnx.initializers.truncated_normal(0.01),
-            rngs=rngs,
-            **dtypes,
+            **options,
         )
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
-        """Runs the network on a batch of images.
-
-        Args:
-            images: `[batch, height, width, channels]`.
-            labels: not used; for other networks a decoder's.
-
-        Returns:
-            Class capsules, their activations as lengths, and the coupling of the class layer, in
-            float32 at least.
-        """
-        del labels
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         capsules = self.primary_caps(self.features(images))
         for layer in self.conv_caps:
             capsules, _ = layer(capsules)
-        capsules, coupling = self.class_caps(capsules)
-        return CapsNetOutput(capsules, capsules.activation, coupling, None)
+        return self.class_caps(capsules)
 
 
 def _of_classes(routing: Routing | UnsizedRouting) -> Routing | UnsizedRouting:
@@ -211,16 +166,11 @@ def _primary_init(types: int) -> nnx.Initializer:
     """Of the filters of `types` primary capsules, those of their poses before their activations."""
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
-        of_poses, of_activations = jax.random.split(key)
-        *inputs, outputs = shape
-        poses = nnx.initializers.truncated_normal(0.5)
-        activations = nnx.initializers.truncated_normal(3.0)
-        return jnp.concatenate(
-            [
-                poses(of_poses, (*inputs, outputs - types), dtype),
-                activations(of_activations, (*inputs, types), dtype),
-            ],
-            axis=-1,
-        )
+        parts = zip(jax.random.split(key), (shape[-1] - types, types), (0.5, 3.0), strict=True)
+        filters = [
+            nnx.initializers.truncated_normal(deviation)(key, (*shape[:-1], count), dtype)
+            for key, count, deviation in parts
+        ]
+        return jnp.concatenate(filters, axis=-1)
 
     return init

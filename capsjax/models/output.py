@@ -1,16 +1,19 @@
-"""What networks return, whatever they are made of."""
+"""The output of a network, and how a network of capsules comes to it."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
 
+from capsjax import _checks
 from capsjax.capsules import Capsules
 
 
 class CapsNetOutput(NamedTuple):
-    """What a network returns for a batch of images.
+    """The output of a network for a batch of images, in float32 at least.
 
     Attributes:
         capsules: the class capsules, poses `[batch, classes, dim]`, activations `[batch, classes]`;
@@ -37,7 +40,7 @@ Decode = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def reconstruct(decoder: Decode, pose: jax.Array, classes: jax.Array) -> jax.Array:
-    """What a decoder makes of the capsules of given classes, each by itself.
+    """Decodes the capsules of given classes, each by itself.
 
     Where an image shows several objects, one at a time is decoded (Sabour, Frosst and Hinton 2017,
     arXiv:1710.09829, section 6.2).
@@ -58,20 +61,57 @@ def reconstruct(decoder: Decode, pose: jax.Array, classes: jax.Array) -> jax.Arr
     return images.reshape(-1, count, *images.shape[1:])
 
 
-def decoded(
-    capsules: Capsules, coupling: jax.Array, labels: jax.Array | None, decoder: Decode | None
-) -> CapsNetOutput:
-    """The output of a network whose class capsules' lengths are the presence of the classes.
+class CapsuleNetwork(nnx.Module):
+    """A network from images to the capsules of the classes, and back if it has a decoder.
 
-    Args:
-        capsules: the class capsules.
-        coupling: what they were made with.
-        labels: `[batch]` or `[batch, k]`, the classes whose capsules the decoder sees, one at a
-            time; without them it sees the longest one.
-        decoder: None for none.
+    Attributes:
+        decoder: a `Decode`; None for none.
     """
-    lengths = capsules.activation
-    if decoder is None:
-        return CapsNetOutput(capsules, lengths, coupling, None)
-    shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
-    return CapsNetOutput(capsules, lengths, coupling, reconstruct(decoder, capsules.pose, shown))
+
+    decoder: Any = None
+
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+        """Images `[batch, height, width, channels]` -> class capsules and their coupling."""
+        raise NotImplementedError
+
+    def logits(self, capsules: Capsules) -> jax.Array | None:
+        """The logits `[batch, classes]` of the class capsules, if there are such."""
+        del capsules
+        return None
+
+    def decode(self, pose: jax.Array, mask: jax.Array) -> jax.Array:
+        """Poses `[batch, classes, dim]` and a mask `[batch, classes]` -> images."""
+        return self.decoder(pose, mask)
+
+    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
+        """Runs the network on a batch of images.
+
+        Args:
+            images: `[batch, height, width, channels]`, values from 0 to 1 where they are to be
+                reconstructed.
+            labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
+                or `[batch, k]`, for a reconstruction of each. Without them it sees the longest.
+
+        Returns:
+            Capsules, lengths, coupling, and reconstruction and logits if the network has such, in
+            float32 at least.
+        """
+        capsules, coupling = self.encode(images)
+        lengths, reconstruction = capsules.activation, None
+        if self.decoder is not None:
+            shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
+            reconstruction = reconstruct(self.decode, capsules.pose, shown)
+        return CapsNetOutput(capsules, lengths, coupling, reconstruction, self.logits(capsules))
+
+
+def layer_options(dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> dict[str, Any]:
+    """The options of every layer of a network, by name.
+
+    Raises:
+        ValueError: one of the dtypes is not floating.
+    """
+    return {
+        "dtype": _checks.floating_dtype("dtype", dtype),
+        "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
+        "rngs": rngs,
+    }

@@ -10,11 +10,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import in_a_list
-from capsjax.layers import ConvCaps, ConvPrimaryCaps, DenseCaps, ResidualFeatures
+from capsjax.capsules import Capsules, in_a_list
+from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.normalized import NormalizedConv
-from capsjax.models.output import CapsNetOutput
+from capsjax.models._stack import conv_caps_stack
+from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops.patches import Padding
 from capsjax.routing import Routing, SelfRouter, SelfRouting, UnsizedRouting, as_routing
 from capsjax.routing.patches import Competition
@@ -29,7 +30,7 @@ _caps_init = nnx.initializers.variance_scaling(
 )
 
 
-class SRCapsNet(nnx.Module):
+class SRCapsNet(CapsuleNetwork):
     """A convolutional network, primary capsules, and class capsules by self-routing.
 
     Hahn, Pyeon and Kim 2019, "Self-Routing Capsule Networks", NeurIPS, section 4; what the paper
@@ -45,15 +46,14 @@ class SRCapsNet(nnx.Module):
     shares of the activations of any other routing, as the authors do in comparisons).
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of class capsules.
+        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         backbone: `"resnet"`, a residual network of three widths, each twice the one before on half
             as many rows and columns; or `"convnet"`, six convolutions up to eight times the width,
             on an eighth of the rows and columns.
         width: filters of the first convolution.
         blocks: residual blocks of each width, 3 for ResNet-20; of `"resnet"` alone.
-        caps_types: types of primary capsules, and of each layer above.
-        caps_dim: dimension of their poses.
+        caps_types, caps_dim: types of capsules in each layer below the classes, and the dimension
+            of their poses. In the coupling, they are ordered as `in_a_list` has them.
         conv_caps: layers of convolutional capsules between primary and class capsules, of 3x3
             windows; the first one above a `"resnet"` has a stride of 2.
         class_dim: dimension of the class capsules' poses. If not given, with self-routing, which
@@ -62,15 +62,6 @@ class SRCapsNet(nnx.Module):
         competition: whether an input capsule of a convolutional layer shares itself out over the
             capsules of each `"patch"` for itself, as published, or of `"all"` positions.
         routing: how capsules come about; a name, or an object.
-        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
-            as a whole; None where a batch is in one piece.
-        dtype: dtype of convolutions and votes; statistics of a batch, what routing makes of votes,
-            and what the model returns, are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: a size is not a positive integer, or another argument has a wrong value.
     """
 
     def __init__(
@@ -102,17 +93,14 @@ class SRCapsNet(nnx.Module):
         _checks.one_of("backbone", backbone, BACKBONES)
         if conv_caps != 0:
             _checks.positive_integer("conv_caps, if not 0,", conv_caps)
-        dtypes: dict[str, Any] = {
-            "dtype": _checks.floating_dtype("dtype", dtype),
-            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
-        }
+        options = layer_options(dtype, param_dtype, rngs)
+        normalized = {"batch_axis": batch_axis, **options}
         self.num_classes = num_classes
         routing = as_routing(routing)
-        normalized: dict[str, Any] = {"batch_axis": batch_axis, "rngs": rngs, **dtypes}
         image_shape = _checks.image_shape(image_shape)
-        self.features: ResidualFeatures | _ConvNet
+        self.features: ResidualFeatures | nnx.Sequential
         if backbone == "convnet":
-            self.features = _ConvNet(image_shape, width, **normalized)
+            self.features, shape = _convnet(image_shape, width, **normalized)
         else:
             self.features = ResidualFeatures(
                 image_shape,
@@ -123,8 +111,9 @@ class SRCapsNet(nnx.Module):
                 kernel_init=nnx.initializers.he_uniform(),
                 **normalized,
             )
+            shape = self.features.output_shape
         self.primary_caps = ConvPrimaryCaps(
-            self.features.output_shape,
+            shape,
             caps_types,
             caps_dim,
             kernel_size=3,
@@ -132,33 +121,24 @@ class SRCapsNet(nnx.Module):
             activation="logit",
             use_bias=False,
             kernel_init=nnx.initializers.he_uniform(),
-            rngs=rngs,
-            **dtypes,
+            **options,
         )
         self.primary_norm = CapsuleNorm(
             caps_types, caps_dim, over="element", logits=True, **normalized
         )
-        layers: list[ConvCaps] = []
-        norms: list[CapsuleNorm] = []
-        grid = self.primary_caps.output_shape
-        for index in range(conv_caps):
-            layer = ConvCaps(
-                grid,
-                caps_types,
-                caps_dim,
-                kernel_size=3,
-                stride=2 if backbone == "resnet" and index == 0 else 1,
-                padding=_PADDED,
-                routing=routing,
-                competition=competition,
-                kernel_init=_caps_init,
-                rngs=rngs,
-                **dtypes,
-            )
-            layers.append(layer)
-            norms.append(CapsuleNorm(caps_types, caps_dim, over="element", **normalized))
-            grid = layer.output_shape
-        self.conv_caps, self.conv_norms = nnx.List(layers), nnx.List(norms)
+        strides = [2 if backbone == "resnet" and not index else 1 for index in range(conv_caps)]
+        self.conv_caps, grid = conv_caps_stack(
+            self.primary_caps.output_shape,
+            [(caps_types, 3, stride) for stride in strides],
+            lambda *_: _caps_init,
+            padding=_PADDED,
+            routing=routing,
+            competition=competition,
+            **options,
+        )
+        self.conv_norms = nnx.List(
+            CapsuleNorm(caps_types, caps_dim, over="element", **normalized) for _ in strides
+        )
         votes_with_poses = class_dim is None and isinstance(routing, SelfRouter | SelfRouting)
         self.class_caps = DenseCaps(
             math.prod(grid[:3]),
@@ -167,45 +147,25 @@ class SRCapsNet(nnx.Module):
             caps_dim if class_dim is None else _checks.positive_integer("class_dim", class_dim),
             transform=None if votes_with_poses else "linear",
             routing=routing,
-            rngs=rngs,
-            **dtypes,
+            **options,
         )
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
-        """Runs the network on a batch of images.
-
-        Args:
-            images: `[batch, height, width, channels]`.
-            labels: not used; for other networks a decoder's.
-
-        Returns:
-            Class capsules, their activations as lengths, and the coupling of the class layer, in
-            float32 at least. Capsule `B p + b` of those below is the one of type `b` of `B` at
-            position `p = y * width + x`.
-        """
-        del labels
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         capsules = self.primary_norm(self.primary_caps(self.features(images)))
         for layer, norm in zip(self.conv_caps, self.conv_norms, strict=True):
             capsules = norm(layer(capsules)[0])
-        capsules, coupling = self.class_caps(in_a_list(capsules))
-        return CapsNetOutput(capsules, capsules.activation, coupling, None)
+        return self.class_caps(in_a_list(capsules))
 
 
-class _ConvNet(nnx.Module):
-    """The network that the authors have for smallNORB, up to its primary capsules."""
-
-    def __init__(self, image_shape: tuple[int, int, int], width: int, **options: Any) -> None:
-        layers, shape = [], image_shape
-        for factor, stride in ((1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2)):
-            layer = NormalizedConv(
-                shape, factor * width, kernel_size=3, stride=stride, padding=_PADDED, **options
-            )
-            layers.append(layer)
-            shape = layer.output_shape
-        self.layers = nnx.List(layers)
-        self.output_shape = shape
-
-    def __call__(self, maps: jax.Array) -> jax.Array:
-        for layer in self.layers:
-            maps = layer(maps)
-        return maps
+def _convnet(
+    shape: tuple[int, int, int], width: int, **options: Any
+) -> tuple[nnx.Sequential, tuple[int, int, int]]:
+    """The network that the authors have for smallNORB up to its primary capsules, and its shape."""
+    layers = []
+    for factor, stride in ((1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2)):
+        layer = NormalizedConv(
+            shape, factor * width, kernel_size=3, stride=stride, padding=_PADDED, **options
+        )
+        layers.append(layer)
+        shape = layer.output_shape
+    return nnx.Sequential(*layers), shape

@@ -10,17 +10,17 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import accumulation_dtype
-from capsjax.layers import ClassCaps, ConvCaps, ConvPrimaryCaps
+from capsjax.capsules import Capsules, accumulation_dtype
+from capsjax.layers import ClassCaps, ConvPrimaryCaps
 from capsjax.layers.capsule_norm import CapsuleNorm
 from capsjax.layers.normalized import NormalizedConv
-from capsjax.models._sizes import square, together
-from capsjax.models.output import CapsNetOutput
+from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
+from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.routing import Routing, UnsizedRouting, VariationalBayes, as_routing
 from capsjax.routing.patches import Competition
 
 
-class VBCapsNet(nnx.Module):
+class VBCapsNet(CapsuleNetwork):
     """A convolution, and layers of matrix capsules by variational Bayes, all of them normalised.
 
     Ribeiro, Leontidis and Kollias 2020, "Capsule Routing via Variational Bayes", AAAI,
@@ -44,31 +44,18 @@ class VBCapsNet(nnx.Module):
     parents of a capsule; in the code, over those at each position.
 
     Args:
-        image_shape: `(height, width, channels)` of one image.
-        num_classes: number of class capsules.
-        conv_features: filters of the convolution, `A`.
-        conv_kernel: side of its kernel.
-        conv_stride: its stride.
+        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        conv_features, conv_kernel, conv_stride: filters of the convolution (`A`), the side of its
+            kernel, and its stride.
         primary_types: types of primary capsules, `B`.
-        caps_types: types of capsules of each convolutional capsule layer, `C` and `D`.
-        caps_kernels: the side of each one's windows.
-        caps_strides: the stride between them.
+        caps_types, caps_kernels, caps_strides: of each convolutional capsule layer, its types (`C`
+            and `D`), the side of its windows, and the stride between them.
         pose_dim: numbers of a pose, a square: 16 for 4x4.
         competition: whether a capsule's responsibilities are shared out over its parents at `"all"`
             positions, or in each `"patch"` apart.
         routing: how capsules come about; a name, or an object. Of variational Bayes that is still
             to be built, activations are normalised before their sigmoid; of another routing, they
             stay as they are.
-        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
-            as a whole; None where a batch is in one piece.
-        dtype: dtype of convolutions and votes; statistics of a batch, what routing makes of votes,
-            and what the model returns, are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: the image is too small for the kernels, a size is not a positive integer, or
-            another argument has a wrong value.
     """
 
     def __init__(
@@ -99,17 +86,11 @@ class VBCapsNet(nnx.Module):
             primary_types=primary_types,
         )
         pose_dim = square("pose_dim", pose_dim)
-        sizes_of_layers = together(
-            "capsule layer",
-            caps_types=caps_types,
-            caps_kernels=caps_kernels,
-            caps_strides=caps_strides,
+        layers = sizes_by_layer(
+            caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides
         )
-        dtypes: dict[str, Any] = {
-            "dtype": _checks.floating_dtype("dtype", dtype),
-            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
-        }
-        normalized: dict[str, Any] = {"batch_axis": batch_axis, "rngs": rngs, **dtypes}
+        options = layer_options(dtype, param_dtype, rngs)
+        normalized = {"batch_axis": batch_axis, **options}
         self.num_classes = num_classes
         routing = as_routing(routing)
         is_normalized = isinstance(routing, VariationalBayes)
@@ -134,65 +115,46 @@ class VBCapsNet(nnx.Module):
             pose_dim,
             activation="logit",
             use_bias=False,
-            rngs=rngs,
-            **dtypes,
+            **options,
         )
         self.primary_norm = CapsuleNorm(
             primary_types, pose_dim, over="type", logits=True, **normalized
         )
-        layers, norms, grid = [], [], self.primary_caps.output_shape
-        for types, kernel_size, stride in sizes_of_layers:
-            layer = ConvCaps(
-                grid,
-                types,
-                pose_dim,
-                kernel_size=kernel_size,
-                stride=stride,
-                routing=routing,
-                competition=competition,
-                transform="matrix",
-                kernel_init=_glorot(grid.types, types),
-                rngs=rngs,
-                **dtypes,
-            )
-            layers.append(layer)
-            norms.append(CapsuleNorm(types, pose_dim, **of_routed))
-            grid = layer.output_shape
-        self.conv_caps, self.conv_norms = nnx.List(layers), nnx.List(norms)
+        self.conv_caps, grid = conv_caps_stack(
+            self.primary_caps.output_shape,
+            layers,
+            _glorot,
+            routing=routing,
+            competition=competition,
+            transform="matrix",
+            **options,
+        )
+        self.conv_norms = nnx.List(
+            CapsuleNorm(layer.output_shape.types, pose_dim, **of_routed) for layer in self.conv_caps
+        )
         self.class_caps = ClassCaps(
             grid,
             num_classes,
             pose_dim,
             routing=routing,
             kernel_init=_glorot(grid.types, num_classes),
-            rngs=rngs,
-            **dtypes,
+            **options,
         )
-        exact = {"dtype": accumulation_dtype(dtypes["dtype"])}
+        exact = {"dtype": accumulation_dtype(options["dtype"])}
         self.class_norm = CapsuleNorm(num_classes, pose_dim, **of_routed | exact)
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
-        """Runs the network on a batch of images.
-
-        Args:
-            images: `[batch, height, width, channels]`.
-            labels: not used; for other networks a decoder's.
-
-        Returns:
-            Class capsules, their activations as lengths and as logits, and the coupling of the
-            class layer, in float32 at least.
-        """
-        del labels
+    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         capsules = self.primary_norm(self.primary_caps(self.features(images)))
         for layer, norm in zip(self.conv_caps, self.conv_norms, strict=True):
             capsules = norm(layer(capsules)[0])
         routed, coupling = self.class_caps(capsules)
-        capsules = self.class_norm(routed)
-        lengths = capsules.activation
-        return CapsNetOutput(capsules, lengths, coupling, None, logits=lengths)
+        return self.class_norm(routed), coupling
+
+    def logits(self, capsules: Capsules) -> jax.Array:
+        return capsules.activation
 
 
-def _glorot(in_types: int, out_types: int) -> nnx.Initializer:
+def _glorot(in_types: int, out_types: int, *_: int) -> nnx.Initializer:
     """Glorot and Bengio 2010, of matrices of capsules of so many types below and above.
 
     A window has as many elements for what is below as for what is above.

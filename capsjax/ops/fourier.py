@@ -17,6 +17,7 @@ points of the grid, I x J taps of a phase of the kernel, R pairs of rows.
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,61 +26,33 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import pad, product
 
 Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """The sizes of an unpadded convolution of `images [N, H, W, channels]`.
+    """Sizes of an unpadded convolution that is made of phases.
 
     Attributes:
-        images: N.
-        size: (H, W).
-        channels: input features.
-        features: output features.
-        kernel: its height and width.
         strides: in both directions.
+        outputs: height and width of the result.
+        taps: height and width of the kernel's phases.
+        grid: height and width of the phases of an image, as far as they are seen.
     """
 
-    images: int
-    size: Pair
-    channels: int
-    features: int
-    kernel: Pair
     strides: Pair
+    outputs: Pair
+    taps: Pair
+    grid: Pair
 
     @classmethod
-    def of(
-        cls, x_shape: tuple[int, ...], kernel_shape: tuple[int, ...], strides: Pair
-    ) -> "Geometry":
+    def of(cls, x_shape: Sequence[int], kernel_shape: Sequence[int], strides: Pair) -> "Geometry":
         """The geometry of images `[N, H, W, C]` and a kernel `[height, width, C, F]`."""
-        n, height, width, channels = x_shape
-        rows, columns, _, features = kernel_shape
-        return cls(n, (height, width), channels, features, (rows, columns), strides)
-
-    @property
-    def outputs(self) -> Pair:
-        """Height and width of the result."""
-        sides = zip(self.size, self.kernel, self.strides, strict=True)
-        height, width = ((side - taps) // stride + 1 for side, taps, stride in sides)
-        return height, width
-
-    @property
-    def taps(self) -> Pair:
-        """Height and width of the kernel's phases."""
-        height, width = (-(-k // s) for k, s in zip(self.kernel, self.strides, strict=True))
-        return height, width
-
-    @property
-    def grid(self) -> Pair:
-        """Height and width of the phases of an image, as far as they are seen."""
-        height, width = (p + t - 1 for p, t in zip(self.outputs, self.taps, strict=True))
-        return height, width
-
-    @property
-    def phase_channels(self) -> int:
-        """Input features of all phases together."""
-        return math.prod(self.strides) * self.channels
+        sides = list(zip(x_shape[1:3], kernel_shape, strides, strict=False))
+        p, q = ((size - kernel) // stride + 1 for size, kernel, stride in sides)
+        i, j = (-(-kernel // stride) for _, kernel, stride in sides)
+        return cls(strides, (p, q), (i, j), (p + i - 1, q + j - 1))
 
 
 LARGEST_GRID = 512
@@ -89,20 +62,20 @@ SAVING = 0.7
 """Share of the direct form's multiplications below which the transforms pay for themselves."""
 
 
-def is_worthwhile(geometry: Geometry, dtype: DTypeLike) -> bool:
+def is_worthwhile(
+    x_shape: Sequence[int], kernel_shape: Sequence[int], strides: Pair, dtype: DTypeLike
+) -> bool:
     """Whether a convolution is faster in the Fourier domain than as products of windows."""
     if dtype == jnp.float16:  # a sum over the grid would leave its range
         return False
-    outputs, points, taps, window = (
-        math.prod(sizes)
-        for sizes in (geometry.outputs, geometry.grid, geometry.taps, geometry.kernel)
-    )
-    images, inputs, features = geometry.images, geometry.phase_channels, geometry.features
+    phases, outputs, taps, points = map(math.prod, Geometry.of(x_shape, kernel_shape, strides))
+    images, (*window, channels, features) = x_shape[0], kernel_shape
+    inputs = phases * channels
     image = images * inputs * points
     products = 2 * images * inputs * features
     result = 2 * images * features * outputs
     kernel = inputs * features * taps
-    direct = images * outputs * window * geometry.channels * features
+    direct = images * outputs * math.prod(window) * channels * features
     fourier = points * (image + products + result + kernel)
     return points <= LARGEST_GRID and fourier < SAVING * direct
 
@@ -110,16 +83,16 @@ def is_worthwhile(geometry: Geometry, dtype: DTypeLike) -> bool:
 def forward(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     """Images `[N, H, W, C]` and kernel `[height, width, C, F]` -> `[N, P, Q, F]`."""
     geometry = Geometry.of(x.shape, kernel.shape, strides)
-    a, _, _ = _matrices(geometry)
+    *window, channels, features = kernel.shape
     mean, centred = _centred(x)
     image, filters = _image_spectrum(centred, geometry), _kernel_spectrum(kernel, geometry)
     products = _multiply("rnc,rfc->rnf", image, filters, x.dtype)
-    products = products.reshape(-1, 2, len(x), 2, geometry.features).transpose(0, 1, 3, 2, 4)
-    y = _apply(a, products.reshape(-1, *products.shape[3:]))
+    products = products.reshape(-1, 2, len(x), 2, features).transpose(0, 1, 3, 2, 4)
+    y = _apply(matrices(geometry).result, products.reshape(-1, *products.shape[3:]))
     y = y.reshape(*geometry.outputs, *y.shape[1:]).transpose(2, 0, 1, 3)
     # As a product: XLA sums over leading axes slowly.
-    taps = math.prod(geometry.kernel)
-    sum_of_kernel = _apply(np.ones((1, taps)), kernel.reshape(taps, *kernel.shape[2:]))[0]
+    taps = math.prod(window)
+    sum_of_kernel = _apply(np.ones((1, taps)), kernel.reshape(taps, channels, features))[0]
     of_mean = jnp.einsum("nhwc,cf->nhwf", mean, sum_of_kernel)
     return (y + of_mean).astype(x.dtype)
 
@@ -129,13 +102,15 @@ def input_gradient(
 ) -> jax.Array:
     """Kernel and the gradient `g [N, P, Q, F]` of the result -> that of the images."""
     geometry = Geometry.of(x_shape, kernel.shape, strides)
-    _, b, _ = _matrices(geometry)
     filters = _kernel_spectrum(kernel, geometry)
     result = _product_gradients(g, geometry).transpose(0, 1, 3, 2, 4)
     result = result.reshape(len(result), 2 * len(g), -1)
     spectrum = _multiply("rnf,rfc->rnc", result, filters, g.dtype)
-    phases = _apply(b.T, spectrum.reshape(len(b), len(g), -1))
-    return _from_phases(phases, x_shape, geometry).astype(g.dtype)
+    phases = _apply_transposed(matrices(geometry).image, spectrum, len(g))
+    (rows, columns), (down, right) = geometry.grid, strides
+    x = phases.reshape(rows, columns, len(g), down, right, -1).transpose(2, 0, 3, 1, 4, 5)
+    x = x.reshape(len(g), rows * down, columns * right, -1)
+    return _resize(x, (1, 2), x_shape[1:3]).astype(g.dtype)  # what no window sees becomes zero
 
 
 def kernel_gradient(
@@ -143,17 +118,19 @@ def kernel_gradient(
 ) -> jax.Array:
     """Images and the gradient `g [N, P, Q, F]` of the result -> that of the kernel."""
     geometry = Geometry.of(x.shape, kernel_shape, strides)
-    _, _, c = _matrices(geometry)
     mean, centred = _centred(x)
     image = _image_spectrum(centred, geometry)
     # A product that sums over the first axis of both factors is slow: the small one is turned.
     result = _product_gradients(g, geometry).transpose(0, 2, 4, 1, 3)
     result = result.reshape(len(result), -1, 2 * len(g))
     spectrum = _multiply("rfn,rnc->rfc", result, image, g.dtype)
-    phases = _apply(c.T, spectrum.reshape(len(c), geometry.features, -1)).transpose(0, 2, 1)
+    phases = _apply_transposed(matrices(geometry).kernel, spectrum, kernel_shape[-1])
+    (rows, columns), (down, right) = geometry.taps, strides
+    k = phases.transpose(0, 2, 1).reshape(rows, columns, down, right, *kernel_shape[2:])
+    k = k.transpose(0, 2, 1, 3, 4, 5).reshape(rows * down, columns * right, *kernel_shape[2:])
     sum_of_g = jnp.sum(g, axis=(1, 2), keepdims=True, dtype=mean.dtype)
     of_mean = jnp.einsum("nhwc,nhwf->hwcf", mean, sum_of_g)
-    return (_kernel_from_phases(phases, kernel_shape, geometry) + of_mean).astype(g.dtype)
+    return (_resize(k, (0, 1), kernel_shape[:2]) + of_mean).astype(g.dtype)
 
 
 def _centred(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -168,17 +145,13 @@ def _centred(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return mean, x - mean
 
 
-# --- What is multiplied in the Fourier domain, in float32 at least.
-
-
 def _image_spectrum(x: jax.Array, geometry: Geometry) -> jax.Array:
     """`B x`: `[N, H, W, C]` -> `[R, 2 * N, phases * C]`."""
     (rows, columns), (down, right) = geometry.grid, geometry.strides
     x = _resize(x, (1, 2), (rows * down, columns * right))
     x = x.reshape(len(x), rows, down, columns, right, -1).transpose(1, 3, 0, 2, 4, 5)
-    _, b, _ = _matrices(geometry)
-    spectrum = _apply(b, x.reshape(rows * columns, x.shape[2], -1))
-    return spectrum.reshape(len(b) // 2, -1, spectrum.shape[-1])
+    spectrum = _apply(matrices(geometry).image, x.reshape(rows * columns, x.shape[2], -1))
+    return spectrum.reshape(len(spectrum) // 2, -1, spectrum.shape[-1])
 
 
 def _kernel_spectrum(kernel: jax.Array, geometry: Geometry) -> jax.Array:
@@ -188,43 +161,20 @@ def _kernel_spectrum(kernel: jax.Array, geometry: Geometry) -> jax.Array:
     k = _resize(kernel, (0, 1), (rows * down, columns * right))
     # The kernel is turned, and not its spectrum, which is larger.
     k = k.reshape(rows, down, columns, right, -1, features).transpose(0, 2, 5, 1, 3, 4)
-    _, _, c = _matrices(geometry)
-    spectrum = _apply(c, k.reshape(rows * columns, features, -1))
-    return spectrum.reshape(len(c) // 2, 2 * features, -1)
+    spectrum = _apply(matrices(geometry).kernel, k.reshape(rows * columns, features, -1))
+    return spectrum.reshape(len(spectrum) // 2, 2 * features, -1)
 
 
 def _product_gradients(g: jax.Array, geometry: Geometry) -> jax.Array:
     """The transpose of `A`: `[N, P, Q, F]` -> `[R, 2, 2, N, F]`, by row of image and of kernel."""
-    a, _, _ = _matrices(geometry)
-    points = g.transpose(1, 2, 0, 3).reshape(-1, len(g), geometry.features)
-    products = _apply(a.T, points)
+    points = g.transpose(1, 2, 0, 3).reshape(-1, len(g), g.shape[-1])
+    products = _apply(matrices(geometry).result.T, points)
     return products.reshape(-1, 2, 2, *products.shape[1:])
 
 
-def _from_phases(phases: jax.Array, x_shape: tuple[int, ...], geometry: Geometry) -> jax.Array:
-    """`[L * M, N, phases * C]` -> `[N, H, W, C]`; what no window sees becomes zero."""
-    (rows, columns), (down, right) = geometry.grid, geometry.strides
-    x = phases.reshape(rows, columns, x_shape[0], down, right, x_shape[-1])
-    x = x.transpose(2, 0, 3, 1, 4, 5).reshape(x_shape[0], rows * down, columns * right, -1)
-    return _resize(x, (1, 2), geometry.size)
-
-
-def _kernel_from_phases(
-    phases: jax.Array, kernel_shape: tuple[int, ...], geometry: Geometry
-) -> jax.Array:
-    """`[I * J, phases * C, F]` -> `[height, width, C, F]`."""
-    (rows, columns), (down, right) = geometry.taps, geometry.strides
-    k = phases.reshape(rows, columns, down, right, *kernel_shape[2:]).transpose(0, 2, 1, 3, 4, 5)
-    k = k.reshape(rows * down, columns * right, *kernel_shape[2:])
-    return _resize(k, (0, 1), geometry.kernel)
-
-
-def _resize(x: jax.Array, axes: Pair, sizes: Pair) -> jax.Array:
+def _resize(x: jax.Array, axes: Pair, sizes: Sequence[int]) -> jax.Array:
     """Adds zeros to, or cuts off, the ends of two axes."""
-    padding = [(0, 0, 0)] * x.ndim
-    for axis, size in zip(axes, sizes, strict=True):
-        padding[axis] = (0, size - x.shape[axis], 0)
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), padding)
+    return pad(x, {a: (0, size - x.shape[a], 0) for a, size in zip(axes, sizes, strict=True)})
 
 
 def _apply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
@@ -234,28 +184,34 @@ def _apply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
     return (jnp.asarray(matrix, dtype) @ flat).reshape(len(matrix), *x.shape[1:])
 
 
+def _apply_transposed(matrix: np.ndarray, spectrum: jax.Array, count: int) -> jax.Array:
+    """A spectrum `[R, 2 * count, C]` back to `[p, count, C]`."""
+    return _apply(matrix.T, spectrum.reshape(len(matrix), count, -1))
+
+
 def _multiply(subscripts: str, a: jax.Array, b: jax.Array, dtype: DTypeLike) -> jax.Array:
     """Products of numbers of a dtype, summed up in float32 at least."""
-    a, b = a.astype(dtype), b.astype(dtype)
-    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(dtype))
+    return product(subscripts, a.astype(dtype), b.astype(dtype))
 
 
-# --- The three matrices
+class Matrices(NamedTuple):
+    """The matrices `A [P * Q, R * 2 * 2]`, `B [R * 2, L * M]` and `C [R * 2, I * J]`, float64."""
 
-
-def _matrices(geometry: Geometry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return _bilinear(geometry.grid, geometry.outputs, geometry.taps)
+    result: np.ndarray
+    image: np.ndarray
+    kernel: np.ndarray
 
 
 @functools.lru_cache(maxsize=32)
-def _bilinear(grid: Pair, outputs: Pair, taps: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`A [P * Q, R * 2 * 2]`, `B [R * 2, L * M]` and `C [R * 2, I * J]`, float64.
+def matrices(geometry: Geometry) -> Matrices:
+    """The three matrices.
 
     The four products of a pair follow one another by row of the image, then of the kernel. Of two
     conjugate frequencies one is enough. With `x` and `k` the transforms of image and kernel at one
     of them, `k` with the other sign since a convolutional layer correlates, the result is the sum
     of the real parts of `w x k`.
     """
+    _, outputs, taps, grid = geometry
     points = math.prod(grid)
     of_image, of_kernel, to_result = [], [], []
     real: list[tuple[np.ndarray, ...]] = []
@@ -278,7 +234,7 @@ def _bilinear(grid: Pair, outputs: Pair, taps: Pair) -> tuple[np.ndarray, np.nda
         of_image += [x1, x2]
         of_kernel += [k1, k2]
         to_result += [w1, np.zeros_like(w1), np.zeros_like(w1), w2]
-    return np.stack(to_result, axis=1), np.stack(of_image), np.stack(of_kernel)
+    return Matrices(np.stack(to_result, axis=1), np.stack(of_image), np.stack(of_kernel))
 
 
 def _waves(frequency: tuple[int, ...], grid: Pair, size: Pair) -> np.ndarray:

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -34,7 +35,7 @@ def route_fused(
 
     def on(platform: str) -> Any:
         form = FORMS[platform]
-        missing = form.lack(kernel.shape)
+        missing = form.unsupported(kernel.shape)
         if missing is None:
             return functools.partial(form.route, iterations=iterations)
         return lambda kernel, pose: _refuse(kernel, pose, f"{missing} on {platform}")
@@ -51,25 +52,19 @@ def route_fused(
 # What stands in for the kernels in a program for a platform without one. Which one it is for is not
 # known before it is lowered.
 
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _refuse(kernel: jax.Array, pose: jax.Array, reason: str) -> tuple[jax.Array, ...]:
-    stand_in = jax.jit(functools.partial(_no_kernel.bind, reason=reason))
-    return tuple(stand_in(kernel, pose))
-
-
-def _refuse_forward(kernel: jax.Array, pose: jax.Array, reason: str) -> Any:
-    return _refuse(kernel, pose, reason), (kernel, pose)
-
-
-def _refuse_backward(_reason: str, inputs: Any, _gradients: Any) -> Any:
-    return inputs  # of the right shapes: no program that holds them is ever compiled
-
-
-_refuse.defvjp(_refuse_forward, _refuse_backward)
-
 _no_kernel = Primitive("dense_routing_without_a_kernel")
 _no_kernel.multiple_results = True
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _refuse(kernel: jax.Array, pose: jax.Array, reason: str) -> tuple[jax.Array, ...]:
+    return tuple(jax.jit(functools.partial(_no_kernel.bind, reason=reason))(kernel, pose))
+
+
+@_refuse.defjvp
+def _(reason: str, inputs: Any, _tangents: Any) -> tuple[Any, Any]:
+    values = _refuse(*inputs, reason)
+    return values, tuple(map(jnp.zeros_like, values))  # never computed
 
 
 @_no_kernel.def_abstract_eval

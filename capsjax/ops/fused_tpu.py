@@ -3,10 +3,11 @@
 The kernels hold a tile of poses and matrices in on-chip memory, and what is made of them never
 leaves it. What they write are the output capsules before squash of every iteration, all that the
 backward pass needs besides the inputs. The arithmetic of a tile, and through `jax.vjp` that of its
-gradient, is that of `capsjax.ops.agreement`.
+gradient, is that of `capsjax.ops.tiles`.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from capsjax.capsules import accumulation_dtype, squash
-from capsjax.ops import agreement
+from capsjax.ops import tiles
+from capsjax.ops.fused_gradient import differentiable
 
 EXAMPLES = 128  # of a tile: a register of a TPU has as many lanes
 CAPSULES = 16  # of a tile: with poses of 8, the rows of a product are as many, too
@@ -23,32 +25,8 @@ ON_CHIP_BYTES = 64 * 2**20
 """What a kernel may ask for: every TPU since the fifth generation has as much."""
 
 
-def route(
-    kernel: jax.Array, pose: jax.Array, *, iterations: int, interpret: bool = False
-) -> tuple[jax.Array, jax.Array]:
-    """What `fused.route_fused` describes.
-
-    Args:
-        kernel: `[I, J, D, K]`.
-        pose: `[B, I, K]`.
-        iterations: at least 1.
-        interpret: whether the kernels run as ordinary JAX, on any platform and slowly.
-    """
-    batch, n_in, in_dim = pose.shape
-    # Zeros change nothing: poses of 8, whose rows a TPU can regroup, and whole tiles of examples.
-    rows = [(0, 0), (0, 0), (0, -in_dim % 8)]
-    examples = (0, -batch % EXAMPLES if batch > EXAMPLES else 0)
-    tiles = agreement.cut(
-        jnp.pad(kernel, [(0, 0), *rows]), jnp.pad(pose, [examples, *rows[1:]]), CAPSULES
-    )
-    s = _iterate(*tiles, iterations, interpret)
-    total = jnp.sum(squash(s[:-1], axis=2), axis=0)
-    c = agreement.couplings(tiles, total, n_in)
-    return squash(s[-1], axis=1).transpose(2, 0, 1)[:batch], c[:batch]
-
-
-def lack(kernel_shape: tuple[int, ...]) -> str | None:
-    """Why there is no kernel for matrices `[I, J, D, K]`; None where there is one."""
+def unsupported(kernel_shape: tuple[int, ...]) -> str | None:
+    """The reason why there is no kernel for matrices `[I, J, D, K]`; None where there is one."""
     _, n_out, dim, in_dim = kernel_shape
     # About six arrays [J, T * K, B] of a tile are alive at once, and four [J, D, B], in float32.
     needed = 4 * n_out * EXAMPLES * (6 * CAPSULES * in_dim + 4 * dim)
@@ -60,20 +38,96 @@ def lack(kernel_shape: tuple[int, ...]) -> str | None:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _iterate(w: jax.Array, u: jax.Array, iterations: int, interpret: bool) -> jax.Array:
-    """The output capsules before squash of every iteration, `[R, J, D, B]`."""
-    shapes = _Blocks(w, u, iterations)
-    return pl.pallas_call(
-        _forward_kernel,
-        grid=shapes.grid,
-        in_specs=[shapes.w, shapes.u],
-        out_specs=shapes.state(lambda r: r),
-        out_shape=shapes.states,
-        scratch_shapes=[shapes.scratch],
-        compiler_params=_compiler_params("parallel", "arbitrary", "arbitrary"),
-        interpret=interpret,
-    )(w, u)
+def route(
+    kernel: jax.Array, pose: jax.Array, *, iterations: int, interpret: bool = False
+) -> tuple[jax.Array, jax.Array]:
+    """Computes `fused.route_fused`; if to `interpret`, as ordinary JAX anywhere, and slowly."""
+    batch, n_in, in_dim = pose.shape
+    # Zeros change nothing: poses of 8, whose rows a TPU can regroup, and whole tiles of examples.
+    rows = [(0, 0), (0, 0), (0, -in_dim % 8)]
+    examples = (0, -batch % EXAMPLES if batch > EXAMPLES else 0)
+    of_batch = tiles.cut(
+        jnp.pad(kernel, [(0, 0), *rows]), jnp.pad(pose, [examples, *rows[1:]]), CAPSULES
+    )
+    s = differentiable(_Kernels(of_batch, iterations, interpret))(*of_batch)
+    total = jnp.sum(squash(s[:-1], axis=2), axis=0)
+    c = tiles.couplings(of_batch, total, n_in)
+    return squash(s[-1], axis=1).transpose(2, 0, 1)[:batch], c[:batch]
+
+
+class _Kernels:
+    """The kernels for tiles and states `[R, J, D, B]`, on a grid of all three."""
+
+    def __init__(self, of_batch: tiles.Tiles, iterations: int, interpret: bool) -> None:
+        w, u = of_batch
+        self.n_tiles, *self.outputs, _ = w.shape  # J and D
+        batch = u.shape[-1]
+        self.examples, self.iterations = min(batch, EXAMPLES), iterations
+        self.states = jax.ShapeDtypeStruct(
+            (iterations, *self.outputs, batch), accumulation_dtype(u.dtype)
+        )
+        self.batch_tiles = batch // self.examples
+        self.w, self.u = (1, *w.shape[1:]), (1, *u.shape[1:3], self.examples)
+        self.interpret = interpret
+
+    def forward(self, w: jax.Array, u: jax.Array) -> jax.Array:
+        return self._over_iterations(_forward_kernel, lambda r: r, w, u)
+
+    def squash(self, s: jax.Array) -> jax.Array:
+        return squash(s, axis=2)
+
+    def cotangent(
+        self, w: jax.Array, u: jax.Array, s: jax.Array, totals: jax.Array, ds: jax.Array
+    ) -> jax.Array:
+        backwards = self.iterations - 1
+        return self._over_iterations(
+            _cotangent_kernel, lambda r: backwards - r, w, u, s, totals, ds
+        )
+
+    def _over_iterations(
+        self, kernel: Any, order: Callable[[Any], Any], w: jax.Array, u: jax.Array, *states: Any
+    ) -> jax.Array:
+        """Calls a kernel that writes one state after the other, in an order."""
+        state = pl.BlockSpec((1, *self.outputs, self.examples), lambda b, r, i: (order(r), 0, 0, b))
+        return pl.pallas_call(
+            kernel,
+            grid=(self.batch_tiles, self.iterations, self.n_tiles),
+            in_specs=[
+                pl.BlockSpec(self.w, lambda b, r, i: (i, 0, 0, 0)),
+                pl.BlockSpec(self.u, lambda b, r, i: (i, 0, 0, b)),
+                *[state] * len(states),
+            ],
+            out_specs=state,
+            out_shape=self.states,
+            scratch_shapes=[pltpu.VMEM((*self.outputs, self.examples), self.states.dtype)],
+            compiler_params=_compiler_params("parallel", "arbitrary", "arbitrary"),
+            interpret=self.interpret,
+        )(w, u, *states)
+
+    def gradients(
+        self, w: jax.Array, u: jax.Array, totals: jax.Array, ds: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        by_tile = pl.BlockSpec(self.w, lambda i, b: (i, 0, 0, 0))
+        by_both = pl.BlockSpec(self.u, lambda i, b: (i, 0, 0, b))
+        states = pl.BlockSpec((*ds.shape[:3], self.examples), lambda i, b: (0, 0, 0, b))
+        dw, du = pl.pallas_call(
+            _gradient_kernel,
+            grid=(self.n_tiles, self.batch_tiles),
+            in_specs=[by_tile, by_both, states, states],
+            out_specs=[by_tile, by_both],
+            out_shape=[jax.ShapeDtypeStruct(x.shape, ds.dtype) for x in (w, u)],
+            compiler_params=_compiler_params("parallel", "arbitrary"),
+            interpret=self.interpret,
+        )(w, u, totals, ds)
+        return dw.astype(w.dtype), du.astype(u.dtype)
+
+
+def _compiler_params(*semantics: Any) -> Any:
+    return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=ON_CHIP_BYTES)
+
+
+def _tile_outputs(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
+    return tiles.outputs(w, u, tiles.coupling(w, u, total))
 
 
 def _forward_kernel(w_ref: Any, u_ref: Any, s_ref: Any, total_ref: Any) -> None:
@@ -92,55 +146,6 @@ def _forward_kernel(w_ref: Any, u_ref: Any, s_ref: Any, total_ref: Any) -> None:
     @pl.when(tile == pl.num_programs(2) - 1)
     def _() -> None:
         total_ref[...] += squash(s_ref[0], axis=1)
-
-
-def _tile_outputs(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
-    return agreement.outputs(w, u, agreement.coupling(w, u, total))
-
-
-def _iterate_forward(
-    w: jax.Array, u: jax.Array, iterations: int, interpret: bool
-) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-    s = _iterate(w, u, iterations, interpret)
-    return s, (w, u, s)
-
-
-def _iterate_backward(
-    iterations: int, interpret: bool, residuals: tuple[jax.Array, ...], ds: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    w, u, s = residuals
-    shapes = _Blocks(w, u, iterations)
-    v = squash(s, axis=2)
-    totals = jnp.cumsum(v, axis=0) - v  # of the iterations before each
-    backwards = shapes.state(lambda r: iterations - 1 - r)
-    ds = pl.pallas_call(
-        _cotangent_kernel,
-        grid=shapes.grid,
-        in_specs=[shapes.w, shapes.u, backwards, backwards, backwards],
-        out_specs=backwards,
-        out_shape=shapes.states,
-        scratch_shapes=[shapes.scratch],
-        compiler_params=_compiler_params("parallel", "arbitrary", "arbitrary"),
-        interpret=interpret,
-    )(w, u, s, totals, ds)
-
-    n_tiles, batch_tiles = shapes.grid[2], shapes.grid[0]
-    by_tile = pl.BlockSpec((1, *w.shape[1:]), lambda i, b: (i, 0, 0, 0))
-    by_both = pl.BlockSpec((1, *u.shape[1:3], shapes.examples), lambda i, b: (i, 0, 0, b))
-    states = pl.BlockSpec((*s.shape[:3], shapes.examples), lambda i, b: (0, 0, 0, b))
-    dw, du = pl.pallas_call(
-        _gradient_kernel,
-        grid=(n_tiles, batch_tiles),
-        in_specs=[by_tile, by_both, states, states],
-        out_specs=[by_tile, by_both],
-        out_shape=[jax.ShapeDtypeStruct(x.shape, s.dtype) for x in (w, u)],
-        compiler_params=_compiler_params("parallel", "arbitrary"),
-        interpret=interpret,
-    )(w, u, totals, ds)
-    return dw.astype(w.dtype), du.astype(u.dtype)
-
-
-_iterate.defvjp(_iterate_forward, _iterate_backward)
 
 
 def _cotangent_kernel(
@@ -180,27 +185,3 @@ def _gradient_kernel(
         dw, du = of_inputs(ds_ref[iteration])
         dw_ref[0] += dw.astype(dw_ref.dtype)
         du_ref[0] += du.astype(du_ref.dtype)
-
-
-class _Blocks:
-    """How the arrays are cut for a grid of (examples, iterations, input capsules)."""
-
-    def __init__(self, w: jax.Array, u: jax.Array, iterations: int) -> None:
-        n_tiles, n_out, dim, _ = w.shape
-        batch = u.shape[-1]
-        dtype = accumulation_dtype(u.dtype)
-        self.examples = min(batch, EXAMPLES)
-        self.grid = (batch // self.examples, iterations, n_tiles)
-        self.w = pl.BlockSpec((1, *w.shape[1:]), lambda b, r, i: (i, 0, 0, 0))
-        self.u = pl.BlockSpec((1, *u.shape[1:3], self.examples), lambda b, r, i: (i, 0, 0, b))
-        self.states = jax.ShapeDtypeStruct((iterations, n_out, dim, batch), dtype)
-        self.scratch = pltpu.VMEM((n_out, dim, self.examples), dtype)
-
-    def state(self, of: Any) -> pl.BlockSpec:
-        """The output capsules of iteration `of(r)`."""
-        _, n_out, dim, _ = self.states.shape
-        return pl.BlockSpec((1, n_out, dim, self.examples), lambda b, r, i: (of(r), 0, 0, b))
-
-
-def _compiler_params(*semantics: Any) -> Any:
-    return pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=ON_CHIP_BYTES)

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from capsjax import _checks
+from capsjax.ops._arrays import spread
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -86,11 +87,7 @@ class Windows:
 
     def _seen(self, padded: jax.Array) -> jax.Array:
         """`gather` of a grid that has its padding already."""
-        p, q = (
-            self.stride * np.arange(n, dtype=np.int32)[:, None]
-            + np.arange(self.size, dtype=np.int32)
-            for n in self.counts
-        )
+        p, q = (positions(n, self.size, self.stride) for n in padded.shape[1:3])
         seen = padded[:, p[:, None, :, None], q[None, :, None, :]]
         return seen.reshape(len(padded), *self.counts, self.size**2, *padded.shape[3:])
 
@@ -98,14 +95,16 @@ class Windows:
         self, x: jax.Array, combine: Callable[..., jax.Array], nothing: float
     ) -> jax.Array:
         """`[P, Q, size * size, B]` -> the padded grid `[H', W', B]`, windows combined."""
-        padded = [n + low + high for n, (low, high) in zip(self.grid, self.padding, strict=True)]
-        empty = jnp.asarray(nothing, x.dtype)
-        combined = jnp.full((*padded, x.shape[-1]), empty)
+        sides = [n + low + high for n, (low, high) in zip(self.grid, self.padding, strict=True)]
+        combined = jnp.full((*sides, x.shape[-1]), jnp.asarray(nothing, x.dtype))
         for tap in range(self.size**2):
-            starts = divmod(tap, self.size)
-            spread = [
-                (start, total - start - (count - 1) * self.stride - 1, self.stride - 1)
-                for start, total, count in zip(starts, padded, self.counts, strict=True)
-            ]
-            combined = combine(combined, lax.pad(x[:, :, tap], empty, [*spread, (0, 0, 0)]))
+            places = zip(divmod(tap, self.size), sides, strict=True)
+            by_axis = {axis: (*place, self.stride) for axis, place in enumerate(places)}
+            combined = combine(combined, spread(x[:, :, tap], by_axis, nothing))
         return combined
+
+
+def positions(size: int, taps: int, stride: int) -> np.ndarray:
+    """`[windows, taps]`: where along an axis of a padded size each window looks."""
+    first = stride * np.arange((size - taps) // stride + 1, dtype=np.int32)
+    return first[:, None] + np.arange(taps, dtype=np.int32)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from capsjax.capsules import SquashFunction, accumulation_dtype
-from capsjax.ops import agreement
+from capsjax.ops import tiles
+from capsjax.ops._arrays import product
 
 # Bytes of the largest array of a tile, a few of which are alive at once. On a CPU they should stay
 # in the second-level cache (measured where two cores have 2 MiB of it); an accelerator wants few
@@ -41,66 +42,48 @@ def route_recomputing(
         The output capsules `[B, J, D]` and the coupling `[B, I, J]` they were made with, in
         `accumulation_dtype` of the inputs. A coupling that is not used is not computed.
     """
-    function = functools.partial(_route, iterations=iterations, squash=squash, detach=detach)
+    dtype = accumulation_dtype(pose.dtype)
+    squash_each = jax.vmap(squash, in_axes=-1, out_axes=-1)
+
+    def route(kernel: jax.Array, pose: jax.Array, tile_bytes: int) -> tuple[jax.Array, jax.Array]:
+        n_in, n_out, dim, in_dim = kernel.shape
+        batch = len(pose)
+        bytes_of_one = n_out * in_dim * batch * dtype.itemsize
+        of_batch = tiles.cut(kernel, pose, max(1, tile_bytes // bytes_of_one))
+        total = jnp.zeros((n_out, dim, batch), dtype)
+        s = _uniform_outputs(of_batch)
+        for _ in range(iterations - 1):
+            total = total + squash_each(s)
+            s = _attend(of_batch, total, detach=detach)
+        c = tiles.couplings(of_batch, total, n_in)
+        c = lax.stop_gradient(c) if detach else c
+        return squash_each(s).transpose(2, 0, 1), c
 
     def on_cpu(kernel: jax.Array, pose: jax.Array) -> tuple[jax.Array, jax.Array]:
         # What a CPU does element by element it does in float32 anyway: once is cheaper.
-        dtype = accumulation_dtype(pose.dtype)
-        return function(kernel.astype(dtype), pose.astype(dtype), tile_bytes=CPU_TILE_BYTES)
+        return route(kernel.astype(dtype), pose.astype(dtype), CPU_TILE_BYTES)
 
-    return lax.platform_dependent(
-        kernel,
-        pose,
-        cpu=on_cpu,
-        default=functools.partial(function, tile_bytes=ACCELERATOR_TILE_BYTES),
-    )
+    elsewhere = functools.partial(route, tile_bytes=ACCELERATOR_TILE_BYTES)
+    return lax.platform_dependent(kernel, pose, cpu=on_cpu, default=elsewhere)
 
 
-def _route(
-    kernel: jax.Array,
-    pose: jax.Array,
-    *,
-    iterations: int,
-    squash: SquashFunction,
-    detach: bool,
-    tile_bytes: int,
-) -> tuple[jax.Array, jax.Array]:
-    n_in, n_out, dim, in_dim = kernel.shape
-    batch = len(pose)
-    dtype = accumulation_dtype(pose.dtype)
-    bytes_of_one = n_out * in_dim * batch * dtype.itemsize
-    tiles = agreement.cut(kernel, pose, max(1, tile_bytes // bytes_of_one))
-    squash_each = jax.vmap(squash, in_axes=-1, out_axes=-1)
-
-    total = jnp.zeros((n_out, dim, batch), dtype)
-    s = _uniform_outputs(tiles)
-    for _ in range(iterations - 1):
-        total = total + squash_each(s)
-        s = _attend(tiles, total, detach=detach)
-    c = agreement.couplings(tiles, total, n_in)
-    c = lax.stop_gradient(c) if detach else c
-    return squash_each(s).transpose(2, 0, 1), c
-
-
-def _uniform_outputs(tiles: agreement.Tiles) -> jax.Array:
+def _uniform_outputs(of_batch: tiles.Tiles) -> jax.Array:
     """`s` of the first iteration, whose coupling coefficients are all equal: one product."""
-    count, n_out, _, rows = tiles.w.shape
-    u = tiles.u.reshape(count, rows, -1)
-    dtype = accumulation_dtype(u.dtype)
-    return jnp.einsum("njdr,nrb->jdb", tiles.w, u, preferred_element_type=dtype) / n_out
+    count, n_out, _, rows = of_batch.w.shape
+    return product("njdr,nrb->jdb", of_batch.w, of_batch.u.reshape(count, rows, -1)) / n_out
 
 
-def _attend(tiles: agreement.Tiles, total: jax.Array, *, detach: bool) -> jax.Array:
+def _attend(of_batch: tiles.Tiles, total: jax.Array, *, detach: bool) -> jax.Array:
     """`s` of a later iteration, before which the outputs have summed up to `total`."""
 
     # What a tile computes is computed again in the backward pass, so that nothing of it is stored.
     @functools.partial(jax.checkpoint, prevent_cse=False)  # a loop keeps the two apart already
-    def of_tile(tile: agreement.Tiles, total: jax.Array) -> jax.Array:
-        c = agreement.coupling(tile.w, tile.u, total)
-        return agreement.outputs(tile.w, tile.u, lax.stop_gradient(c) if detach else c)
+    def of_tile(tile: tiles.Tiles, total: jax.Array) -> jax.Array:
+        c = tiles.coupling(*tile, total)
+        return tiles.outputs(*tile, lax.stop_gradient(c) if detach else c)
 
-    def add(s: jax.Array, tile: agreement.Tiles) -> tuple[jax.Array, None]:
+    def add(s: jax.Array, tile: tiles.Tiles) -> tuple[jax.Array, None]:
         return s + of_tile(tile, total), None
 
-    s, _ = lax.scan(add, jnp.zeros_like(total), tiles)
+    s, _ = lax.scan(add, jnp.zeros_like(total), of_batch)
     return s

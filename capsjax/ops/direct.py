@@ -8,10 +8,11 @@ Names of sizes: N images, P x Q outputs, C input features, F output features.
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import product, spread
+from capsjax.ops.patches import positions
 
 TERMS = 256
 """Terms of a sum that make a good matrix product; longer ones only round more."""
@@ -25,7 +26,7 @@ def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Ar
     def add(out: jax.Array, group: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
         taps, matrix = group
         windows = _windows(x, kernel.shape, strides, taps)
-        return out + _matmul(windows, matrix, "npqk,kf->npqf"), None
+        return out + product("npqk,kf->npqf", windows, matrix), None
 
     first = add(jnp.zeros((), accumulation_dtype(x.dtype)), (groups[0], matrices[0]))[0]
     out, _ = lax.scan(add, first, (groups[1:], matrices[1:]))
@@ -38,7 +39,7 @@ def kernel_gradient(
     """Images and the gradient `g [N, P, Q, F]` of the result -> that of the kernel."""
 
     def of_group(taps: jax.Array) -> jax.Array:
-        return _matmul(_windows(x, kernel_shape, strides, taps), g, "npqk,npqf->kf")
+        return product("npqk,npqf->kf", _windows(x, kernel_shape, strides, taps), g)
 
     return lax.map(of_group, _tap_groups(kernel_shape)).reshape(kernel_shape).astype(x.dtype)
 
@@ -47,24 +48,24 @@ def input_gradient(
     kernel: jax.Array, g: jax.Array, x_shape: tuple[int, ...], strides: tuple[int, int]
 ) -> jax.Array:
     """Kernel and the gradient `g [N, P, Q, F]` of the result -> that of the images."""
-    rows, width, channels, _ = kernel.shape
+    rows, width, channels, features = kernel.shape
     n, height, size, _ = x_shape
-    windows = sum(
-        _spread(_matmul(g, _flat(kernel[row]), "npqf,kf->npqk"), row, height, strides[0], axis=1)
-        for row in range(rows)
-    )
-    windows = jnp.asarray(windows).reshape(n, height, g.shape[2], width, channels)
-    columns = [_spread(windows[:, :, :, k], k, size, strides[1], axis=2) for k in range(width)]
+    windows = jnp.zeros((), accumulation_dtype(g.dtype))
+    for row in range(rows):
+        of_row = product("npqf,kf->npqk", g, kernel[row].reshape(-1, features))
+        windows = windows + spread(of_row, {1: (row, height, strides[0])})
+    windows = windows.reshape(n, height, g.shape[2], width, channels)
+    columns = [spread(windows[:, :, :, k], {2: (k, size, strides[1])}) for k in range(width)]
     return sum(columns[1:], columns[0]).astype(kernel.dtype)
 
 
 def _tap_groups(kernel_shape: tuple[int, ...]) -> jax.Array:
-    """`[groups, taps]`: the elements of the kernel, row by row, that are multiplied together."""
+    """`[groups, taps]`: the elements of the kernel, row by row, that are multiplied at once."""
     height, width, channels, _ = kernel_shape
     taps = height * width
     most = max(1, TERMS // max(1, channels))
-    together = max(t for t in range(1, taps + 1) if taps % t == 0 and t <= most)
-    return jnp.arange(taps, dtype=jnp.int32).reshape(-1, together)
+    at_once = max(t for t in range(1, taps + 1) if taps % t == 0 and t <= most)
+    return jnp.arange(taps, dtype=jnp.int32).reshape(-1, at_once)
 
 
 def _windows(
@@ -72,30 +73,7 @@ def _windows(
 ) -> jax.Array:
     """`[N, H, W, C]` -> `[N, P, Q, taps * C]`: what each output sees through these taps."""
     height, width = kernel_shape[:2]
-    down = jnp.asarray(_positions(x.shape[1], height, strides[0]))[:, taps // width]
-    right = jnp.asarray(_positions(x.shape[2], width, strides[1]))[:, taps % width]
+    down = jnp.asarray(positions(x.shape[1], height, strides[0]))[:, taps // width]
+    right = jnp.asarray(positions(x.shape[2], width, strides[1]))[:, taps % width]
     windows = x.at[:, down[:, None], right[None]].get(mode="promise_in_bounds")
     return windows.reshape(len(x), len(down), len(right), -1)
-
-
-def _positions(size: int, taps: int, stride: int) -> np.ndarray:
-    """`[outputs, taps]`: where along an axis each output looks."""
-    first = stride * np.arange((size - taps) // stride + 1, dtype=np.int32)
-    return first[:, None] + np.arange(taps, dtype=np.int32)
-
-
-def _flat(kernel: jax.Array) -> jax.Array:
-    return kernel.reshape(-1, kernel.shape[-1])
-
-
-def _spread(x: jax.Array, start: int, size: int, stride: int, axis: int) -> jax.Array:
-    """Puts the elements of an axis `stride` apart into zeros of length `size`."""
-    used = start + (x.shape[axis] - 1) * stride + 1
-    config = [(0, 0, 0)] * x.ndim
-    config[axis] = (start, size - used, stride - 1)
-    return lax.pad(x, jnp.zeros((), x.dtype), config)
-
-
-def _matmul(a: jax.Array, b: jax.Array, subscripts: str) -> jax.Array:
-    """A matrix product that is summed up in float32 at least."""
-    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))

@@ -1,4 +1,4 @@
-"""The two sums of a routing iteration, straight from matrices and poses: no votes in between.
+"""The two sums of an iteration of dynamic routing on tiles of input capsules, without votes.
 
 The logits of dynamic routing are linear in the outputs so far. With `V`, the sum of the outputs of
 all iterations before this one, `b_ij = u_hat_ij . V_j`, and with `u_hat_ij = W_ij u_i`,
@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import product
 
 
 class Tiles(NamedTuple):
@@ -52,14 +52,13 @@ def cut(kernel: jax.Array, pose: jax.Array, size: int) -> Tiles:
 
 def couplings(tiles: Tiles, total: jax.Array, n_in: int) -> jax.Array:
     """Coupling coefficients of all `n_in` input capsules, `[B, I, J]`, a tile at a time."""
-    of_tile = jax.checkpoint(lambda tile: coupling(tile.w, tile.u, total))
-    c = lax.map(of_tile, tiles)
+    c = lax.map(jax.checkpoint(lambda tile: coupling(tile.w, tile.u, total)), tiles)
     return c.transpose(3, 0, 2, 1).reshape(total.shape[-1], -1, total.shape[0])[:, :n_in]
 
 
 def coupling(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
     """Coupling coefficients `[J, T, B]`, a softmax over the output capsules."""
-    projected = _product("jdn,jdb->jnb", w, total.astype(w.dtype))
+    projected = product("jdn,jdb->jnb", w, total.astype(w.dtype))
     projected = projected.reshape(w.shape[0], *u.shape)
     b = jnp.sum(projected * u[None].astype(projected.dtype), axis=2)
     return jax.nn.softmax(b, axis=0)
@@ -68,8 +67,4 @@ def coupling(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
 def outputs(w: jax.Array, u: jax.Array, c: jax.Array) -> jax.Array:
     """What this tile adds to the output capsules before squash, `[J, D, B]`."""
     weighted = c.astype(u.dtype)[:, :, None] * u[None]
-    return _product("jdn,jnb->jdb", w, weighted.reshape(w.shape[0], -1, u.shape[-1]))
-
-
-def _product(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))
+    return product("jdn,jnb->jdb", w, weighted.reshape(w.shape[0], -1, u.shape[-1]))
