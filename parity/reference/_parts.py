@@ -18,7 +18,7 @@ Stages = dict[str, Tensor]
 
 
 class Sizes(NamedTuple):
-    """Sizes that a routing connects: `I` capsules of `K` numbers below, `J` of `D` numbers above."""
+    """Sizes of a routing: `I` capsules of `K` numbers below, `J` of `D` numbers above."""
 
     in_capsules: int
     in_dim: int
@@ -136,7 +136,7 @@ class NamedDecoder(nn.Module):
 
 
 def sequential_decoder(layers: Sequence[nn.Linear]) -> nn.Sequential:
-    """Dense layers as in `NamedDecoder`, called `0`, `2`, `4`, ...: the numbers of a `Sequential`."""
+    """Dense layers as in `NamedDecoder`, called `0`, `2`, `4`, ... as in a `Sequential`."""
     *hidden, last = layers
     rectified = [module for layer in hidden for module in (layer, nn.ReLU())]
     return nn.Sequential(*rectified, last, nn.Sigmoid())

@@ -141,7 +141,7 @@ class CapsNet(Reference):
         return nn.ModuleList(self.primary_conv(filters) for _ in range(number))
 
     def matrices(self, axes: str) -> nn.Parameter:
-        """Matrices that make votes of primary capsules, with the axes `i`, `j`, `k`, `d` and `1`."""
+        """Matrices from primary capsules to votes, with the axes `i`, `j`, `k`, `d` and `1`."""
         sizes = {"i": self.in_capsules, "j": self.num_classes, "k": self.primary_dim, "1": 1}
         shape = [sizes.get(axis, self.class_dim) for axis in axes]
         return nn.Parameter(0.1 * torch.randn(shape))
