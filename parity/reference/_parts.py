@@ -1,4 +1,4 @@
-"""What the PyTorch references share: losses, weights, sizes, names, lengths, masks and decoders.
+"""Shared parts of the PyTorch references: losses, weights, sizes, names, masks and decoders.
 
 Everything in which public implementations differ (capsule order, squash, routing, further losses)
 is written out in the file of each.
@@ -18,7 +18,7 @@ Stages = dict[str, Tensor]
 
 
 class Sizes(NamedTuple):
-    """What a routing connects: `I` capsules of `K` numbers below, `J` of `D` numbers above."""
+    """Sizes of a routing: `I` capsules of `K` numbers below, `J` of `D` numbers above."""
 
     in_capsules: int
     in_dim: int
@@ -115,7 +115,7 @@ def margins(lengths: Tensor, labels: Tensor) -> Tensor:
 
 
 def numbered(iteration: int, **symbols: Tensor) -> Stages:
-    """What a routing computes in an iteration: `b` of the second one is called `b2`."""
+    """Stages of one iteration of a routing: `b` of the second one is called `b2`."""
     return {f"{symbol}{iteration}": value for symbol, value in symbols.items()}
 
 
@@ -136,7 +136,7 @@ class NamedDecoder(nn.Module):
 
 
 def sequential_decoder(layers: Sequence[nn.Linear]) -> nn.Sequential:
-    """The same dense layers called `0`, `2`, `4`, ...: the numbers of a `Sequential`."""
+    """Dense layers as in `NamedDecoder`, called `0`, `2`, `4`, ... as in a `Sequential`."""
     *hidden, last = layers
     rectified = [module for layer in hidden for module in (layer, nn.ReLU())]
     return nn.Sequential(*rectified, last, nn.Sigmoid())
@@ -169,7 +169,7 @@ def length(v: Tensor) -> Tensor:
 
 
 def batch_norm(x: Tensor, norm: Any) -> Tensor:
-    """What a `BatchNorm2d` computes of NCHW maps, in training with an exact mean.
+    """Normalises NCHW maps as a `BatchNorm2d` does, in training with an exact mean.
 
     PyTorch's own mean of equal numbers differs from them by its rounding, also in float64, and the
     division by a deviation near zero makes that visible.

@@ -1,4 +1,4 @@
-"""What each position of a capsule convolution sees, and a softmax over all parents of a capsule.
+"""Windows of a capsule convolution, votes by matrices, and a softmax over all parents.
 
 Everything is written out with loops over positions, for windows without padding.
 """

@@ -52,7 +52,7 @@ class AdamBielski(CapsNet):
 
     @property
     def without_decoder(self) -> Any:
-        """What holds the parameters of the convolutions and capsules."""
+        """The module with the parameters of the convolutions and capsules."""
         return self.capsnet if self.has_decoder else self
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:

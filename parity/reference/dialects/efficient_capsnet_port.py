@@ -92,7 +92,7 @@ class EfficientCapsNet(ModelReference):
 
     @property
     def without_decoder(self) -> Any:
-        """What holds the parameters of the convolutions and capsules."""
+        """The module with the parameters of the convolutions and capsules."""
         return self.efficient_capsnet if self.has_decoder else self
 
     def deviation(self, name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""What the references of models have in common: a tiny size, layers, and names of stages."""
+"""The base of the models' references, two layers that several have, and names of stages."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -106,7 +106,7 @@ def capsule_stages(
 
 
 def class_stages(routed: Stages) -> Stages:
-    """What a routing returned, as the part `class_caps` and as the network's result."""
+    """The result of a routing, as the part `class_caps` and as the network's result."""
     result = {name: routed[name] for name in ("capsules", "coupling", "lengths")}
     part = capsule_stages("class_caps", result["capsules"], result["lengths"], result["coupling"])
     return part | result

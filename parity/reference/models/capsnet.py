@@ -137,11 +137,11 @@ class CapsNet(Reference):
         )
 
     def primary_convs(self, number: int, filters: int) -> nn.ModuleList:
-        """So many of them side by side."""
+        """Several such convolutions side by side."""
         return nn.ModuleList(self.primary_conv(filters) for _ in range(number))
 
     def matrices(self, axes: str) -> nn.Parameter:
-        """What makes votes of primary capsules, with the axes `i`, `j`, `k`, `d` and `1`."""
+        """Matrices from primary capsules to votes, with the axes `i`, `j`, `k`, `d` and `1`."""
         sizes = {"i": self.in_capsules, "j": self.num_classes, "k": self.primary_dim, "1": 1}
         shape = [sizes.get(axis, self.class_dim) for axis in axes]
         return nn.Parameter(0.1 * torch.randn(shape))
@@ -199,7 +199,7 @@ class CapsNet(Reference):
         u_hat: Tensor,
         labels: Tensor | None,
     ) -> Stages:
-        """These stages, and what comes of the votes: class capsules, mask and reconstruction."""
+        """Adds to these stages those of the class capsules, the mask and the reconstruction."""
         stages = {"conv1": conv1, "primary_s": primary_s, "primary_u": primary_u, "u_hat": u_hat}
         stages |= self.class_capsules(u_hat, primary_u)
         decoded = labels if self.mask_in_training == "label" else None
@@ -209,7 +209,7 @@ class CapsNet(Reference):
         return stages
 
     def class_capsules(self, u_hat: Tensor, primary_u: Tensor) -> Stages:
-        """What comes of votes `[B, I, J, D]` and primary capsules `[B, I, K]`: by routing."""
+        """Routes votes `[B, I, J, D]` of primary capsules `[B, I, K]`; the stages of doing so."""
         stages = self.route(u_hat)
         v, c = stages[f"v{self.iterations}"], stages[f"c{self.iterations}"]
         return stages | {"capsules": v, "coupling": c, "lengths": length(v)}

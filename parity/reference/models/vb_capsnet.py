@@ -70,7 +70,7 @@ class VBCapsNet(ModelReference):
     def deviation(self, name: str) -> float | None:
         """Votes of a length, and activations from none to all, by which images differ.
 
-        Classes are told apart by the small differences of an image from the rest of its batch.
+        Classes differ by the small differences of an image from the rest of its batch.
         """
         if name == "primary_norm.activation.weight":
             return 6.0

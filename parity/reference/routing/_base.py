@@ -1,4 +1,4 @@
-"""What the routings have in common."""
+"""The base of routings that iterate, and the usual softmax."""
 
 import torch
 from torch import Tensor, nn

@@ -42,7 +42,7 @@ class InvertedAttention(Routing):
         return {"a": a, "r": r, "s": s, "p": p, "presence": presence}
 
     def logits(self, p: Tensor) -> Tensor:
-        """What class probabilities are made of: poses `[B, J, D]` -> `[B, J]`."""
+        """Logits of the class probabilities: poses `[B, J, D]` -> `[B, J]`."""
         return p @ self.presence_weight + self.presence_bias
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:

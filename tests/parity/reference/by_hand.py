@@ -1,4 +1,4 @@
-"""What the tests of the PyTorch references share: tiny sizes, and routing done by hand."""
+"""Tiny sizes for the tests of the PyTorch references, and routing done by hand."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the positions of a capsule convolution see."""
+"""Windows of a capsule convolution, and the votes of what they see."""
 
 import torch
 

@@ -15,7 +15,7 @@ from tests.parity.reference.by_hand import TINY, TWO_BY_TWO, close, float64
 
 
 class Rules(NamedTuple):
-    """What a dialect does, as a row of a table.
+    """The choices of a dialect, as a row of a table.
 
     Attributes:
       order: of the primary capsules. A: the flat NCHW output cut in pieces; B: capsule P t + p of

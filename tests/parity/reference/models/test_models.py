@@ -1,4 +1,4 @@
-"""What all PyTorch models keep to; `parity check` compares their numbers with capsjax's."""
+"""The contract of the PyTorch models; `parity check` compares their numbers with capsjax's."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What all PyTorch routings keep to; `parity check` compares their numbers with capsjax's."""
+"""The contract of the PyTorch routings; `parity check` compares their numbers with capsjax's."""
 
 import inspect
 
