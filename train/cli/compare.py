@@ -58,15 +58,13 @@ class Compare(DataDir):
 
     def run(self) -> int:
         """Trains what is missing, and writes and prints the tables."""
+        from train.study.compare.cells import list_cells
         from train.study.compare.runner import compare
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()
         compare(
-            self.models,
-            self.routings,
-            self.datasets,
-            self.settings,
+            list_cells(self.models, self.routings, self.datasets, self.settings),
             out=self.out,
             command=shlex.join(["python", "-m", "train", *self.arguments]),
             seeds=self.seeds,

@@ -24,7 +24,7 @@ def write_contact_sheet(
     count: int = 60,
     data_dir: Path | None = None,
 ) -> None:
-    """Draws the first images of a data set into a file.
+    """Draws the first images of a data set into a PNG, at most `MOST`.
 
     Args:
         name: of the data set.

@@ -19,7 +19,7 @@ from train.run.folder import Run
 from train.system.files import write_figure
 
 OFFSETS = np.linspace(-0.25, 0.25, 11)
-"""What is added to a dimension of a class capsule in the paper's Figure 4."""
+"""Added to a dimension of a class capsule in the paper's Figure 4."""
 
 COLUMNS = 16
 """Images in a row of reconstructions, at most."""

@@ -80,7 +80,7 @@ def load_test_split(run: Run, name: str, data_dir: Path | None, count: int | Non
 
 
 def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
-    """How present a network finds each class in images.
+    """Measures how present a network finds each class in images.
 
     Args:
         model: the network, set to normalise as it has learned to.

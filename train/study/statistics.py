@@ -41,7 +41,7 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Interval:
-    """How much more ours are than theirs, value by value: what both owe to the seed falls out."""
+    """The mean of `ours - theirs`, value by value, which leaves out what both owe to the seed."""
     return mean_interval([a - b for a, b in zip(ours, theirs, strict=True)])
 
 

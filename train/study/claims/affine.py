@@ -17,7 +17,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     """The baseline and CapsNet, both stopped at the same accuracy on digits as in training."""
     if budget == "paper":
         base = get_preset("affnist")
-        # The paper tells of pooling and dropout, and of about as many parameters as CapsNet has.
+        # The paper has pooling and dropout, and of about as many parameters as CapsNet has.
         network: Mapping[str, Any] = {"pool": 2, "hidden": [2560, 1024]}
     else:
         base = get_preset("affnist-small").changed(

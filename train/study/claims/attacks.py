@@ -23,7 +23,7 @@ from train.study.trial.parts import PUBLISHED, SMALL, baseline
 EXAMPLES = 1000
 """Images that are attacked, the first of the test split."""
 EPSILON = 0.1
-"""How far each pixel, from 0 to 1, may be moved."""
+"""The most by which a pixel, from 0 to 1, is moved."""
 PGD_STEPS = 20
 SUSPICIOUS = 0.95
 """Share of unchanged images whose reconstruction is closer than one that is called an attack."""

@@ -9,7 +9,7 @@ from train.config.fit_config import FitConfig
 from train.config.setting import flag
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
-from train.learn.own_routing import is_own
+from train.learn.own_routing import is_own, trust
 from train.presets import get_preset, list_presets
 from train.system.errors import UserError
 
@@ -49,7 +49,7 @@ class Cell:
         return self.model if self.routing == NONE else f"{self.model}, {routing}"
 
     def identity(self, seeds: int, robustness_examples: int) -> dict[str, Any]:
-        """All that decides the numbers of the cell, as plain values; they tell whose a result is.
+        """All that decides the numbers of the cell, as plain values: a kept result must agree in it.
 
         Args:
             seeds: how many, from 0 on.
@@ -72,13 +72,20 @@ def list_cells(
 
     Args:
         models: names.
-        routings: names, or `PUBLISHED`.
+        routings: names, `FILE.py:NAME` of one's own, whose code is run, or `PUBLISHED`.
         datasets: names.
         settings: of training, that all have in common, by the flat names of `FitConfig`.
 
     Raises:
-        UserError: a name does not exist, or a value is out of its range.
+        UserError: a name does not exist, a value is out of its range, or steps and epochs are both
+            given.
     """
+    if "steps" in settings and "epochs" in settings:
+        raise UserError("--steps and --epochs both say how long to train: give one of them.")
+    if "epochs" in settings:
+        settings = {**settings, "steps": None}
+    for routing in routings:
+        trust(routing)
     _require("model", models, capsjax.list_models())
     known = [PUBLISHED, *capsjax.list_routings()]
     _require("routing", [name for name in routings if not is_own(name)], known)

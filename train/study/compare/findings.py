@@ -54,7 +54,7 @@ def table(results: Sequence[Result], columns: Sequence[str] = COLUMNS) -> list[l
 
 
 def difference(ours: Result, theirs: Result) -> str:
-    """How much more accurate, in points, with the interval: `+0.12 ± 0.30`."""
+    """The difference of accuracy in points, with its interval: `+0.12 ± 0.30`."""
     interval = paired_difference(ours["accuracy"], theirs["accuracy"])
     points = f"{100 * interval.mean:+.2f}"
     if math.isinf(interval.half_width):

@@ -10,9 +10,8 @@ import numpy as np
 
 from train.data import Dataset, load_dataset
 from train.learn.network import out_of_memory_is_bad_input, require_fitting_routing
-from train.learn.own_routing import trust
 from train.run.folder import CONFIG
-from train.study.compare.cells import Cell, difference, list_cells
+from train.study.compare.cells import Cell, difference
 from train.study.compare.findings import (
     csv_text,
     draw_accuracy,
@@ -35,10 +34,7 @@ SHOWN = ("model", "routing", "dataset", "accuracy", "spread", "against first", "
 
 
 def compare(
-    models: Sequence[str],
-    routings: Sequence[str],
-    datasets: Sequence[str],
-    settings: Mapping[str, Any],
+    cells: Sequence[Cell],
     *,
     out: Path,
     command: str,
@@ -50,10 +46,7 @@ def compare(
     """Compares networks and prints a table; goes on where it was interrupted.
 
     Args:
-        models: see `list_cells`, and so are the next three.
-        routings: see there; the code of those of one's own is run.
-        datasets: see there.
-        settings: see there.
+        cells: what is compared, see `list_cells`.
         out: the folder where everything is left.
         command: that asked for it, for the files.
         seeds: networks of each cell, with the seeds from 0 on.
@@ -64,14 +57,7 @@ def compare(
     Raises:
         UserError: on bad input, or if the folder cannot be written.
     """
-    for routing in routings:
-        trust(routing)
-    if "steps" in settings and "epochs" in settings:
-        raise UserError("--steps and --epochs both say how long to train: give one of them.")
-    if "epochs" in settings:
-        settings = {**settings, "steps": None}
-    cells = list_cells(models, routings, datasets, settings)
-    loaded = {name: _load(name, data_dir) for name in datasets}
+    loaded = {name: _load(name, data_dir) for name in dict.fromkeys(c.dataset for c in cells)}
     for cell in cells:
         dataset = loaded[cell.dataset]
         require_fitting_routing(cell.config, dataset.image_shape, dataset.num_classes)

@@ -8,7 +8,6 @@ from typing import Literal
 from train.config.fit_config import FitConfig
 
 Budget = Literal["small", "paper"]
-BUDGETS: tuple[Budget, ...] = ("small", "paper")
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is measured of every network, one column of a claim's table.
+    """A measure of every network, one column of a claim's table.
 
     Attributes:
         name: of the column.
@@ -47,7 +46,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Contrast:
-    """What is claimed: a quantity is less for one arm than for another.
+    """The statement that a quantity is less for one arm than for another.
 
     Attributes:
         less: the name of the arm of which it is less.

@@ -1,4 +1,4 @@
-"""What claims have in common: the networks that capsules are compared with, and their errors."""
+"""Parts of several claims: the networks that capsules are compared with, and errors."""
 
 import json
 from collections.abc import Mapping

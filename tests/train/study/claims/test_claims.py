@@ -1,14 +1,16 @@
 """Every claim that there is."""
 
+from typing import get_args
+
 import pytest
 
 from train.config.fit_config import FitConfig
 from train.study.claims import get_claim, list_claims
-from train.study.trial.definition import BUDGETS, Arm
+from train.study.trial.definition import Arm, Budget
 from train.system.errors import UserError
 
 
-@pytest.mark.parametrize("budget", BUDGETS)
+@pytest.mark.parametrize("budget", get_args(Budget))
 @pytest.mark.parametrize("name", list_claims())
 def test_what_is_compared_is_there_and_trained_with_equal_care(name, budget):
     claim = get_claim(name)
