@@ -49,7 +49,7 @@ class Cell:
         return self.model if self.routing == NONE else f"{self.model}, {routing}"
 
     def identity(self, seeds: int, robustness_examples: int) -> dict[str, Any]:
-        """All that decides the numbers of the cell, as plain values: a kept result must agree in it.
+        """All that decides the numbers of the cell, as plain values, to compare a kept result by.
 
         Args:
             seeds: how many, from 0 on.
