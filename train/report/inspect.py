@@ -116,7 +116,7 @@ def look_inside(
 
     calls, output = run(state, images)
     try:
-        inspected = {name: _inspected(member(model, name), *call) for name, call in calls.items()}
+        inspected = {name: _inspected(member(model, name), *calls[name]) for name in names}
     except ValueError as error:
         raise UserError(f"{error}.") from error
     return inspected, calls, output
