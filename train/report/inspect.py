@@ -52,7 +52,7 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
     model, objective = tested.model, tested.objective
     some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
     inspected, calls, output = look_inside(model, objective, jnp.asarray(some.images))
-    inspected = jax.device_get(inspected)
+    inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.evaluation.metrics["accuracy"]
     title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
     run.figures.mkdir(exist_ok=True)
