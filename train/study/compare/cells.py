@@ -129,14 +129,12 @@ def recipe(model: str, dataset: str) -> FitConfig:
         return of_dataset.changed(dataset=dataset)
     if digits not in presets:
         raise UserError(f"there is no recipe to train {model} on {dataset} by.")
-    config = get_preset(digits).changed(preset=f"{dataset}-{model}", dataset=dataset)
-    if dataset == "digits":
-        return config
+    config = get_preset(digits)
     if of_dataset is not None:
         epochs, batch_size = of_dataset.schedule.epochs, of_dataset.schedule.batch_size
         config = config.changed(epochs=epochs, steps=None, batch_size=batch_size)
         config = dataclasses.replace(config, data=of_dataset.data)
-    return config.changed(model_options={}, dataset=dataset)
+    return config.changed(preset=f"{dataset}-{model}", dataset=dataset, model_options={})
 
 
 def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:

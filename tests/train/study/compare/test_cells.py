@@ -14,6 +14,8 @@ def test_cells_are_all_combinations_each_once():
         ("capsnet", "uniform"),
         ("cnn", "none"),
     ]
+    (cell,) = list_cells(["cnn"], ["published"], ["digits"], {"epochs": 2})
+    assert (cell.config.schedule.epochs, cell.config.schedule.steps) == (2, None)
     with pytest.raises(UserError, match="unknown data set"):
         list_cells(["capsnet"], ["published"], ["mnists"], {})
 
