@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -342,7 +342,10 @@ def _compare(pair: Pair, call: Call, view: View, *, spec: str, layout: str, seed
         tolerance.limit("forward", dtype, lengths.routed),
         tolerance.limit("gradient", dtype, lengths.gradient),
     )
-    ours, our_gradient = _capsjax(pair.model, images, target)
+    graphdef, state = nnx.split(pair.model)
+    ours, our_gradient = jax.device_get(
+        _capsjax(state, images, cotangent, graphdef=graphdef, what=view.what)
+    )
     stage, error = Stage(FORWARD, view.what), error_between(ours, output)
     comparisons = [Comparison(stage, error, target.forward_limit)]
     if gradient is not None:
@@ -382,24 +385,16 @@ def _module_gradient(
     return gradient.numpy(), ""
 
 
-def _capsjax(model: Any, images: np.ndarray, target: Target) -> tuple[np.ndarray, np.ndarray]:
+@functools.partial(jax.jit, static_argnames=("graphdef", "what"))
+def _capsjax(
+    state: Any, images: jax.Array, cotangent: jax.Array, *, graphdef: nnx.GraphDef, what: What
+) -> tuple[jax.Array, jax.Array]:
     """The output of a `CapsNet` that is compared, and its gradient."""
-    graphdef, state = nnx.split(model)
-    compute = _compiled(graphdef, target.what)
-    output, gradient = jax.device_get(compute(state, jnp.asarray(images), target.cotangent))
+
+    def weighted(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        returned = nnx.merge(graphdef, state)(images)
+        output = returned.lengths if what == "lengths" else returned.capsules.pose
+        return jnp.sum(output * cotangent), output
+
+    gradient, output = jax.grad(weighted, has_aux=True)(images)
     return output, gradient
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(graphdef: nnx.GraphDef, what: What) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    @jax.jit
-    def compute(state: Any, images: jax.Array, cotangent: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def weighted(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-            returned = nnx.merge(graphdef, state)(images)
-            output = returned.lengths if what == "lengths" else returned.capsules.pose
-            return jnp.sum(output * cotangent), output
-
-        gradient, output = jax.grad(weighted, has_aux=True)(images)
-        return output, gradient
-
-    return compute

@@ -24,6 +24,10 @@ MOST_GRADIENTS = 100
 """Of how many combinations that agree forwards the gradient is taken."""
 
 
+Layer = tuple[str, bool, bool]
+Capsules = tuple[jax.Array, jax.Array]
+
+
 @dataclass(frozen=True)
 class Dialect:
     """The computation of a `CapsNet` beside its weights.
@@ -46,6 +50,11 @@ class Dialect:
     regrouped: bool = False
     normalised: bool = False
     output: str | float = ""
+
+    @property
+    def layer(self) -> Layer:
+        """The fields that decide the primary capsules before squash."""
+        return self.order, self.regrouped, self.normalised
 
 
 @dataclass(frozen=True)
@@ -188,10 +197,21 @@ class _Search:
         self.switches = list(_switches(self.base, target.what, is_square=is_square))
         self.errors: dict[tuple[Switch, ...], float] = {}
         self._gradients_left = MOST_GRADIENTS
+
         # Of the dialects, hundreds, which are run once each, many have the same first layers.
-        self._kept_primary = functools.cache(functools.partial(self._primary, images))
-        self._kept_votes = functools.lru_cache(maxsize=32)(self._votes_of)
-        self._kept_capsules = functools.cache(self._capsules_of)
+        @functools.cache
+        def primary(layer: Layer) -> jax.Array:
+            return self._primary(images, layer)
+
+        @functools.lru_cache(maxsize=32)
+        def votes(layer: Layer, squash: Squash) -> jax.Array:
+            return self._votes(primary(layer), squash)
+
+        @functools.cache
+        def capsules(layer: Layer, squash: Squash, routing: DynamicRouting) -> Capsules:
+            return self._capsules(votes(layer, squash), routing)
+
+        self._kept_capsules = capsules
 
     def run(self) -> list[Finding]:
         """The smallest combinations that agree."""
@@ -224,7 +244,7 @@ class _Search:
     def _try(self, chosen: tuple[Switch, ...]) -> np.ndarray:
         """The output with some switches; notes its error."""
         dialect = self._dialect(chosen)
-        capsules = self._kept_capsules(_layer(dialect), dialect.primary_squash, dialect.routing)
+        capsules = self._kept_capsules(dialect.layer, dialect.primary_squash, dialect.routing)
         # To compile them all would take ten times longer.
         output = np.asarray(_output(dialect, *capsules, self.target.what))
         self.errors[chosen] = error_between(output, self.target.output).relative
@@ -252,7 +272,7 @@ class _Search:
         dialect = self._dialect(chosen)
 
         def weighted(images: jax.Array) -> jax.Array:
-            votes = self._votes(self._primary(images, _layer(dialect)), dialect.primary_squash)
+            votes = self._votes(self._primary(images, dialect.layer), dialect.primary_squash)
             output = _output(dialect, *self._capsules(votes, dialect.routing), self.target.what)
             return jnp.sum(output * self.target.cotangent)
 
@@ -264,7 +284,7 @@ class _Search:
             dialect = _replaced(dialect, path, value)
         return dialect
 
-    def _primary(self, images: jax.Array, layer: tuple[str, bool, bool]) -> jax.Array:
+    def _primary(self, images: jax.Array, layer: Layer) -> jax.Array:
         """Primary capsules of images before squash, `[B, I, K]`."""
         order, regrouped, normalised = layer
         if normalised:
@@ -282,7 +302,7 @@ class _Search:
     def _votes(self, s: jax.Array, squash: Squash) -> jax.Array:
         return self.model.class_caps.votes(squash(s).astype(s.dtype))
 
-    def _capsules(self, votes: jax.Array, routing: DynamicRouting) -> tuple[jax.Array, jax.Array]:
+    def _capsules(self, votes: jax.Array, routing: DynamicRouting) -> Capsules:
         """Class capsules `[B, J, D]` and their lengths `[B, J]`."""
 
         def routed(votes: jax.Array, activation: jax.Array) -> Routed:
@@ -293,18 +313,6 @@ class _Search:
             return Routed(trace.v[-1], norm(trace.v[-1]), trace.c[-1])
 
         return route(routed, votes, votes[..., 0, 0])[:2]
-
-    def _votes_of(self, layer: tuple[str, bool, bool], squash: Squash) -> jax.Array:
-        return self._votes(self._kept_primary(layer), squash)
-
-    def _capsules_of(
-        self, layer: tuple[str, bool, bool], squash: Squash, routing: DynamicRouting
-    ) -> tuple[jax.Array, jax.Array]:
-        return self._capsules(self._kept_votes(layer, squash), routing)
-
-
-def _layer(dialect: Dialect) -> tuple[str, bool, bool]:
-    return dialect.order, dialect.regrouped, dialect.normalised
 
 
 def _output(dialect: Dialect, pose: jax.Array, lengths: jax.Array, what: str) -> jax.Array:

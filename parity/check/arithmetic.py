@@ -15,22 +15,13 @@ import torch
 
 @contextlib.contextmanager
 def exact(*, x64: bool) -> Iterator[None]:
-    """Full precision in JAX and PyTorch while the body runs.
-
-    Args:
-        x64: whether JAX has float64.
-    """
-    before = (
-        torch.get_float32_matmul_precision(),
-        torch.backends.cuda.matmul.allow_tf32,
-        torch.backends.cudnn.allow_tf32,
-        torch.backends.mkldnn.enabled,
-    )
+    """Full precision in JAX, with float64 or without, and in PyTorch while the body runs."""
+    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, mkldnn.enabled
     try:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+        torch.set_float32_matmul_precision("highest")  # no TF32 in the products of a GPU
+        cudnn.allow_tf32 = False
+        mkldnn.enabled = False  # type: ignore[assignment]
         with (
             torch.backends.nnpack.flags(enabled=False),
             jax.default_matmul_precision("highest"),
@@ -39,6 +30,4 @@ def exact(*, x64: bool) -> Iterator[None]:
             yield
     finally:
         torch.set_float32_matmul_precision(before[0])
-        torch.backends.cuda.matmul.allow_tf32 = before[1]
-        torch.backends.cudnn.allow_tf32 = before[2]
-        torch.backends.mkldnn.enabled = before[3]
+        cudnn.allow_tf32, mkldnn.enabled = before[1:]

@@ -5,7 +5,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,15 +16,13 @@ from torch import nn
 import capsjax
 from parity.layouts import get_layout, match, weights
 from parity.reference import OTHERS, REFERENCES
+from parity.reference._parts import Reference
 from parity.reference.models import MODELS
-from parity.reference.models._base import ModelReference
 from parity.reference.models.capsnet import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
 from train.config.objective import ObjectiveConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
-
-T = TypeVar("T")
 
 Arrays = dict[str, np.ndarray]
 DtypeName = Literal["float32", "float64"]
@@ -45,18 +43,8 @@ SIZES: dict[str, Sizes] = {
         "class_dim": 6,
         "decoder_hidden": (12, 20),
     },
-    "paper": {
-        "image_shape": (28, 28, 1),
-        "num_classes": 10,
-        "conv_features": 256,
-        "conv_kernel": 9,
-        "primary_types": 32,
-        "primary_dim": 8,
-        "primary_kernel": 9,
-        "primary_stride": 2,
-        "class_dim": 16,
-        "decoder_hidden": (512, 1024),
-    },
+    # The defaults of both constructors are the paper's.
+    "paper": {"image_shape": (28, 28, 1), "num_classes": 10},
 }
 """The sizes of `CapsNet` that are compared, as arguments of both constructors."""
 
@@ -102,7 +90,7 @@ class Pair:
     @property
     def dtype(self) -> np.dtype:
         """The dtype of the reference's parameters."""
-        return np.dtype(str(next(self.reference.parameters()).dtype).removeprefix("torch."))
+        return dtype_of(self.reference)
 
     def in_dtype(self, dtype: DtypeName) -> "Pair":
         """The same pair with a copy of its reference in a dtype."""
@@ -125,58 +113,53 @@ def capsnet_pair(
     to_capsjax: Callable[[Arrays], Arrays],
     sizes: Sizes,
     *,
-    dtype: DtypeName,
-    seed: int = 0,
-    biases: bool = True,
     compute: str | None = None,
     objective: Objective = Objective(),  # noqa: B008 (frozen, has no state)
     reconstruction: Reduction = "sum",
     **options: Any,
 ) -> Pair:
-    """Draws the weights of a PyTorch network, in place, and gives them to a `capsjax.CapsNet`.
+    """Gives the weights of a PyTorch network to a `capsjax.CapsNet`.
 
     The arguments are those of `Pair` and `PairMaker`, and further ones of the `CapsNet`.
     """
-    reference.draw(torch.Generator().manual_seed(seed), biases=biases)
-    reference.to(getattr(torch, dtype))
     # Without values, which come from the reference.
     model = nnx.eval_shape(
-        lambda: capsjax.CapsNet(**sizes, **_dtypes(dtype, compute), rngs=nnx.Rngs(0), **options)
+        lambda: capsjax.CapsNet(**sizes, **_dtypes(reference, compute), **options)
     )
     weights.load(model, to_capsjax(learned(reference)))
     return Pair(reference, model, objective, to_capsjax, reconstruction)
 
 
-def layout_pair(layout: str, sizes: Sizes, *, iterations: int, **options: Any) -> Pair:
+def layout_pair(
+    layout: str, sizes: Sizes, *, iterations: int, compute: str | None = None, **drawn: Any
+) -> Pair:
     """The PyTorch reference of a weight layout of `REFERENCES`, and capsjax set to do the same."""
     table = get_layout(layout)
-    reference = REFERENCES[layout](**sizes, iterations=iterations)
+    reference = _drawn(lambda: REFERENCES[layout](**sizes, iterations=iterations), **drawn)
     config = table.config(tuple(sizes["image_shape"]), sizes["num_classes"])
-    routing = capsjax.create_routing(
-        config.model.routing, iterations=iterations, **config.model.routing_options
-    )
-    settings = {
-        "objective": Objective.of(config),
-        "reconstruction": table.options.get("reconstruction_over_pixels", "sum"),
-        "routing": routing,
+    return capsnet_pair(
+        reference,
+        match(table, shapes_of(reference)).to_capsjax,
+        sizes,
+        compute=compute,
+        objective=Objective.of(config),
+        reconstruction=table.options.get("reconstruction_over_pixels", "sum"),
+        routing=capsjax.create_routing(
+            config.model.routing, iterations=iterations, **config.model.routing_options
+        ),
         **config.model.options,
-    }
-    to_capsjax = match(table, shapes_of(reference)).to_capsjax
-    return capsnet_pair(reference, to_capsjax, sizes, **settings, **options)
+    )
 
 
 def routing_pair(
-    routing: str, sizes: Sizes, *, iterations: int, seed: int = 0, **options: Any
+    routing: str, sizes: Sizes, *, iterations: int, compute: str | None = None, **drawn: Any
 ) -> Pair:
     """The paper's CapsNet with another routing of `ROUTINGS`, in PyTorch and in capsjax."""
     iterated = {"iterations": iterations} if iterates(routing) else {}
-    reference = _seeded(
-        seed, lambda: RoutedCapsNet(functools.partial(ROUTINGS[routing], **iterated), **sizes)
-    )
-    shapes = shapes_of(reference)
-    matched = match(
-        get_layout("reference"), {n: s for n, s in shapes.items() if not n.startswith("routing.")}
-    )
+    make_routing = functools.partial(ROUTINGS[routing], **iterated)
+    reference = _drawn(lambda: RoutedCapsNet(make_routing, **sizes), **drawn)
+    shapes = {n: s for n, s in shapes_of(reference).items() if not n.startswith("routing.")}
+    matched = match(get_layout("reference"), shapes)
 
     def to_capsjax(arrays: Arrays) -> Arrays:
         of_routing = {n: a for n, a in arrays.items() if n.startswith("routing.")}
@@ -184,42 +167,40 @@ def routing_pair(
         return rest | {f"class_caps.{name}": array for name, array in of_routing.items()}
 
     made = capsjax.create_routing(routing, **iterated)
-    return capsnet_pair(reference, to_capsjax, sizes, routing=made, seed=seed, **options)
+    return capsnet_pair(reference, to_capsjax, sizes, compute=compute, routing=made)
 
 
-def model_pair(model: str, sizes: Sizes, *, compute: str | None = None, **options: Any) -> Pair:
+def model_pair(
+    model: str, sizes: Sizes, *, iterations: int, compute: str | None = None, **drawn: Any
+) -> Pair:
     """A published network of `MODELS` in PyTorch and in capsjax."""
     kind = MODELS[model]
-    reference = _drawn(kind, sizes, **options)
+    reference = _drawn(lambda: kind(**sizes, **kind.with_iterations(iterations)), **drawn)
     routings: dict[str, Any] = {
-        argument: capsjax.create_routing(name, iterations=options["iterations"])
+        argument: capsjax.create_routing(name, iterations=iterations)
         for argument, name in kind.routings.items()
     }
-    made = capsjax.create_model(
-        model,
-        **sizes,
-        **routings,
-        **_dtypes(options["dtype"], compute),
-        rngs=nnx.Rngs(0),
-    )
+    made = capsjax.create_model(model, **sizes, **routings, **_dtypes(reference, compute))
     to_capsjax = same_names(reference)
     weights.load(made, to_capsjax(learned(reference)))
     objective = Objective(ObjectiveConfig(loss=kind.loss))
     return Pair(reference, made, objective, to_capsjax, parts=kind.parts)
 
 
-def other_pair(layout: str, sizes: Sizes, *, compute: str | None = None, **options: Any) -> Pair:
+def other_pair(
+    layout: str, sizes: Sizes, *, iterations: int, compute: str | None = None, **drawn: Any
+) -> Pair:
     """A public implementation of another network, of `OTHERS`, and capsjax set to do the same."""
     kind, table = OTHERS[layout], get_layout(layout)
-    reference = _drawn(kind, sizes, **options)
+    reference = _drawn(lambda: kind(**sizes, **kind.with_iterations(iterations)), **drawn)
     image_shape, classes = tuple(sizes["image_shape"]), sizes["num_classes"]
     config = table.config(image_shape, classes)
     further = {name: sizes[name] for name in sizes.keys() - {"image_shape", "num_classes"}}
     config = config.changed(
         model_options={**config.model.options, **further},
-        routing_iterations=options["iterations"],
-        dtype=compute or options["dtype"],
-        param_dtype=options["dtype"],
+        routing_iterations=iterations,
+        dtype=compute or drawn["dtype"],
+        param_dtype=drawn["dtype"],
     )
     made = build_model(config, image_shape, classes)
     to_capsjax = match(table, shapes_of(reference)).to_capsjax
@@ -278,31 +259,28 @@ def shapes_of(reference: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
 
 
+def dtype_of(reference: nn.Module) -> np.dtype:
+    """The dtype of the parameters of a PyTorch module."""
+    return np.dtype(str(next(reference.parameters()).dtype).removeprefix("torch."))
+
+
 def iterates(routing: str) -> bool:
     """Whether a routing, by its name, has iterations."""
     return "iterations" in capsjax.routing_options(routing)
 
 
 def _drawn(
-    kind: type[ModelReference],
-    sizes: Sizes,
-    *,
-    iterations: int,
-    dtype: DtypeName,
-    seed: int = 0,
-    biases: bool = True,
-) -> ModelReference:
-    reference = _seeded(seed, lambda: kind(**sizes, **kind.with_iterations(iterations)))
+    make: Callable[[], Reference], *, dtype: DtypeName, seed: int = 0, biases: bool = True
+) -> Reference:
+    """Makes a reference, of which a seed decides the initial values and the weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reference = make()
     reference.draw(torch.Generator().manual_seed(seed), biases=biases)
     return reference.to(getattr(torch, dtype))
 
 
-def _seeded(seed: int, make: Callable[[], T]) -> T:
-    """Makes a module of which a seed decides the initial values, too."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
-
-
-def _dtypes(dtype: DtypeName, compute: str | None) -> dict[str, Any]:
-    return {"dtype": jnp.dtype(compute or dtype), "param_dtype": np.dtype(dtype)}
+def _dtypes(reference: Reference, compute: str | None) -> dict[str, Any]:
+    """The arguments of a model with the dtype of a reference."""
+    dtype = dtype_of(reference)
+    return {"dtype": jnp.dtype(compute or dtype), "param_dtype": dtype, "rngs": nnx.Rngs(0)}

@@ -1,7 +1,7 @@
 """The stages of a computation: all that the two networks of a pair compute for one batch."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -91,28 +91,41 @@ def of_capsjax(
     while the model was called; those of a routing are traced again from the votes.
     """
     graphdef, params, rest = nnx.split(pair.model, nnx.Param, ...)  # type: ignore[misc]
-    scale = 1.0 if pair.reconstruction == "sum" else 1 / images[0].size
-    compute = _compiled(graphdef, pair.objective, scale, gradients, pair.parts)
     stages, losses, arrays = jax.device_get(
-        compute(nnx.to_pure_dict(params), nnx.to_pure_dict(rest), images, labels)
+        _compute(
+            nnx.to_pure_dict(params),
+            nnx.to_pure_dict(rest),
+            images,
+            labels,
+            graphdef=graphdef,
+            objective=pair.objective,
+            scale=1.0 if pair.reconstruction == "sum" else 1 / images[0].size,
+            gradients=gradients,
+            parts=pair.parts,
+        )
     )
     groups = {FORWARD: stages, LOSS: losses, GRADIENT: pair.compared(arrays)}
-    return {
-        Stage(g, name): array for g, of_group in groups.items() for name, array in of_group.items()
-    }
+    return {Stage(group, name): groups[group][name] for group in groups for name in groups[group]}
 
 
-@functools.lru_cache(maxsize=32)
-def _compiled(
+@functools.partial(
+    jax.jit, static_argnames=("graphdef", "objective", "scale", "gradients", "parts")
+)
+def _compute(
+    params: Any,
+    rest: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    *,
     graphdef: nnx.GraphDef,
     objective: Objective,
-    reconstruction_scale: float,
+    scale: float,
     gradients: bool,
     parts: tuple[str, ...],
-) -> Callable[..., tuple[dict, dict, dict]]:
-    def run(
-        params: Any, rest: Any, images: jax.Array, labels: jax.Array
-    ) -> tuple[jax.Array, tuple[dict, dict]]:
+) -> tuple[dict, dict, dict]:
+    """Intermediates, losses (reconstruction by a scale) and gradients, if wanted, by name."""
+
+    def run(params: Any, images: jax.Array) -> tuple[jax.Array, tuple[dict, dict]]:
         model = nnx.merge(graphdef, params, rest, copy=True)
         stages, output = _recorded_call(model, parts, objective, images, labels)
         terms = objective.losses(output, images, labels)
@@ -122,23 +135,17 @@ def _compiled(
             if name in terms
         }
         if "reconstruction_loss" in terms:
-            losses["reconstruction"] = reconstruction_scale * terms["reconstruction_loss"]
+            losses["reconstruction"] = scale * terms["reconstruction_loss"]
         losses["total"] = jnp.mean(terms["loss"])
         return losses["total"], (stages, losses)
 
-    @jax.jit
-    def compute(
-        params: Any, rest: Any, images: jax.Array, labels: jax.Array
-    ) -> tuple[dict, dict, dict]:
-        if not gradients:
-            _, (stages, losses) = run(params, rest, images, labels)
-            return stages, losses, {}
-        (of_params, of_images), (stages, losses) = jax.grad(run, argnums=(0, 2), has_aux=True)(
-            params, rest, images, labels
-        )
-        return stages, losses, {**weights.by_name(of_params), "images": of_images}
-
-    return compute
+    if not gradients:
+        _, (stages, losses) = run(params, images)
+        return stages, losses, {}
+    (of_params, of_images), (stages, losses) = jax.grad(run, argnums=(0, 1), has_aux=True)(
+        params, images
+    )
+    return stages, losses, {**weights.by_name(of_params), "images": of_images}
 
 
 def _recorded_call(

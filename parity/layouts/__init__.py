@@ -3,22 +3,29 @@
 import functools
 from pathlib import Path
 
-from parity.layouts.match import Entry, Match, match, match_parameters
-from parity.layouts.table import DIALECT_FIELDS, REDUCTIONS, Layout, Row, read_layout
+from parity.layouts.match import Match, match, match_parameters
+from parity.layouts.table import Layout, read_layout
 from train.system.errors import UserError
 
-_FOLDER = Path(__file__).parent / "published"
-_FILES = {path.stem.replace("_", "-"): path for path in sorted(_FOLDER.glob("*.toml"))}
+__all__ = [
+    "Layout",
+    "Match",
+    "builtin_layouts",
+    "get_layout",
+    "match",
+    "match_parameters",
+    "read_layout",
+]
 
-
-def list_layouts() -> list[str]:
-    """The names of the layouts that come with the program."""
-    return sorted(_FILES)
+_FILES = {
+    path.stem.replace("_", "-"): path
+    for path in sorted((Path(__file__).parent / "published").glob("*.toml"))
+}
 
 
 def builtin_layouts() -> list[Layout]:
     """The layouts that come with the program."""
-    return [_builtin(name) for name in list_layouts()]
+    return [_builtin(name) for name in _FILES]
 
 
 @functools.cache
@@ -41,21 +48,5 @@ def get_layout(name: str) -> Layout:
         if known in layout.aliases:
             return layout
     raise UserError(
-        f"unknown layout {name!r}, choose from: {', '.join(list_layouts())}, or name a TOML file."
+        f"unknown layout {name!r}, choose from: {', '.join(_FILES)}, or name a TOML file."
     )
-
-
-__all__ = [
-    "DIALECT_FIELDS",
-    "REDUCTIONS",
-    "Entry",
-    "Layout",
-    "Match",
-    "Row",
-    "builtin_layouts",
-    "get_layout",
-    "list_layouts",
-    "match",
-    "match_parameters",
-    "read_layout",
-]

@@ -1,6 +1,6 @@
 """The parameters of a capsjax model by name, and how all of them are replaced."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ Kinds = Any  # a filter of Flax NNX: a type of variables, or several
 
 def by_name(tree: Any) -> dict[str, Any]:
     """A tree of nested dicts (and lists) of parameters as one dict, its names with dots."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {_name(path): leaf for path, leaf in leaves}
 
 
@@ -41,13 +41,9 @@ def require_shapes(
 
 
 def load(model: nnx.Module, values: Mapping[str, np.ndarray], kinds: Kinds = nnx.Param) -> None:
-    """Replaces every variable of a model that is of these kinds, in place.
+    """Replaces all variables of a model that are of these kinds by values of the same names.
 
-    Args:
-        model: the model.
-        values: for each variable, by its name with dots, an array of its shape, which is cast to
-            its dtype.
-        kinds: the kinds; by default the parameters.
+    The values have the shapes of the variables, and are cast to their dtypes.
 
     Raises:
         ValueError: one is missing, left over, or of another shape.
@@ -60,5 +56,5 @@ def load(model: nnx.Module, values: Mapping[str, np.ndarray], kinds: Kinds = nnx
     nnx.update(model, loaded)
 
 
-def _name(path: Sequence[Any]) -> str:
-    return ".".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in path)
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

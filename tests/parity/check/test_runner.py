@@ -10,13 +10,11 @@ import pytest
 import capsjax
 from parity.check import report
 from parity.check.comparison import Result
-from parity.check.pairs import SIZES, Pair, capsnet_pair, layout_pair, shapes_of
+from parity.check.pairs import SIZES, Pair, capsnet_pair, layout_pair
 from parity.check.runner import check, check_all
 from parity.check.subjects import Case, Subject, layout_subject, model_subject, routing_subject
 from parity.check.training import SETTINGS, adam
-from parity.layouts import get_layout, match
 from parity.reference import OTHERS
-from parity.reference import CapsNet as ReferenceCapsNet
 from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 
@@ -35,17 +33,15 @@ def faulty(
 ) -> Callable[..., Pair]:
     """Makes pairs as `reference_pair` does, but with something wrong in capsjax."""
 
-    def make_pair(sizes, *, iterations: int, **rest) -> Pair:
-        reference = ReferenceCapsNet(**sizes, iterations=iterations)
-        to_capsjax = match(get_layout("reference"), shapes_of(reference)).to_capsjax
+    def make_pair(sizes, *, iterations: int, **drawn) -> Pair:
+        right = reference_pair(sizes, iterations=iterations, **drawn)
+        settings = {"iterations": iterations - fewer_iterations, **(routing or {})}
         return capsnet_pair(
-            reference,
-            lambda tensors: turn(to_capsjax(tensors)),
+            right.reference,
+            lambda tensors: turn(right.to_capsjax(tensors)),
             sizes,
-            routing=capsjax.DynamicRouting(
-                iterations=iterations - fewer_iterations, **(routing or {})
-            ),
-            **{**rest, **options},
+            routing=capsjax.DynamicRouting(**settings),
+            **options,
         )
 
     return make_pair
