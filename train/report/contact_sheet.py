@@ -24,14 +24,9 @@ def write_contact_sheet(
     count: int = 60,
     data_dir: Path | None = None,
 ) -> None:
-    """Draws the first images of a data set into a PNG, at most `MOST`.
+    """Draws the first `count` images of a split into a PNG, or all, where there are fewer.
 
-    Args:
-        name: of the data set.
-        out: the PNG.
-        split: which of its splits.
-        count: how many images; all, where there are fewer.
-        data_dir: a folder with the data set's official files.
+    `data_dir` is a folder with the data set's official files.
 
     Raises:
         UserError: on bad input, or if the file cannot be written.
@@ -51,15 +46,15 @@ def write_contact_sheet(
 def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> Figure:
     """Draws images with the names of their classes, and below each its parts, if any.
 
-    Args:
-        batch: the examples.
-        class_names: a name for each class.
-        title: of the figure.
+    Of images with two channels, or more than three, the mean is shown.
     """
     count = len(batch.labels)
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
-    tiles = _tiles(batch)
+    below = [] if batch.parts is None else list(np.moveaxis(batch.parts, 1, 0))
+    tiles = np.concatenate([batch.images, *below], axis=1)
+    if tiles.shape[-1] != 3:
+        tiles = tiles.mean(axis=-1)
     height, width = tiles.shape[1:3]
     size = (1.1 * columns, 0.6 + (1.1 * height / width + 0.25) * rows)
     figure = Figure(figsize=size, layout="constrained")
@@ -75,13 +70,3 @@ def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> 
         axes.set_axis_off()
     figure.suptitle(title, fontsize=10)
     return figure
-
-
-def _tiles(batch: Batch) -> np.ndarray:
-    """The images `[n, height, width, channels]`, their parts below; grey ones without channels.
-
-    Of images with two channels, or more than three, the mean is shown.
-    """
-    below = [] if batch.parts is None else list(np.moveaxis(batch.parts, 1, 0))
-    tiles = np.concatenate([batch.images, *below], axis=1)
-    return tiles if tiles.shape[-1] == 3 else tiles.mean(axis=-1)

@@ -7,14 +7,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 import capsjax
-from train.data import Examples, as_file_name
+from train.data import as_file_name
 from train.learn.objective import Objective, is_right, predict
 from train.learn.own_routing import takes_iterations
-from train.learn.scoring import Scores, score
-from train.learn.state import TrainState
+from train.learn.scoring import score
+from train.learn.state import trained_model
 from train.learn.step import make_scoring_step
 from train.report.loading import (
     evaluation_mesh,
@@ -22,7 +21,6 @@ from train.report.loading import (
     load_model,
     load_state,
     load_test_split,
-    model_of,
 )
 from train.run.checkpoints import Which
 from train.run.folder import Run, load_run
@@ -69,14 +67,15 @@ def evaluate(
         test_examples = run.config.data.test_examples
     test = load_test_split(run, name, data_dir, test_examples)
     graphdef, state = load_state(run, which, devices=devices)
-    evaluation = _evaluate(run, graphdef, state, test, devices)
+    mesh = evaluation_mesh(devices)
+    scores = score(make_scoring_step(graphdef, run.config, mesh), state, test, mesh)
     result: dict[str, Any] = {
         "dataset": name,
         "split": "test",
         "checkpoint": which,
         "step": int(state.step),
         "examples": len(test),
-        **{key: finite_or_none(value) for key, value in evaluation.metrics.items()},
+        **{key: finite_or_none(value) for key, value in scores.metrics.items()},
     }
     suffix = ""
     if routing_iterations is not None:
@@ -89,8 +88,8 @@ def evaluate(
             from train.report.figures import Tested  # figures take a second to import
             from train.report.inspect import inspect as look
 
-            objective = Objective.of(run.config)
-            tested = Tested(model_of(run, state), objective, test, evaluation, run.class_names)
+            model = trained_model(run.config, run.image_shape, run.num_classes, state)
+            tested = Tested(model, Objective.of(run.config), test, scores, run.class_names)
             result["inspection"] = look(run, tested)
         _keep(run, f"{as_file_name(name)}-{which}{suffix}", result)
     return result
@@ -166,13 +165,6 @@ def _with_iterations(run: Run, iterations: int) -> Run:
         what = config.model.routing if has_routing else config.model.name
         raise UserError(f"{what} has no routing iterations: leave --routing-iterations out.")
     return dataclasses.replace(run, config=config.changed(routing_iterations=iterations))
-
-
-def _evaluate(
-    run: Run, graphdef: nnx.GraphDef, state: TrainState, test: Examples, devices: int | None
-) -> Scores:
-    mesh = evaluation_mesh(devices)
-    return score(make_scoring_step(graphdef, run.config, mesh), state, test, mesh)
 
 
 def _require_same_classes(first: Run, other: Run) -> None:

@@ -36,14 +36,14 @@ class Tested:
         model: the network.
         objective: knows how images are normalised.
         test: the test split.
-        evaluation: the network's result on it.
+        scores: of the network on it.
         class_names: a name for each class.
     """
 
     model: Any
     objective: Objective
     test: Examples
-    evaluation: Scores
+    scores: Scores
     class_names: Sequence[str]
 
     def output(self, chosen: np.ndarray) -> tuple[Batch, Any]:
@@ -65,30 +65,21 @@ def draw_run(
     rows: Sequence[Mapping[str, Any]],
     model: nnx.Module,
     test: Examples,
-    evaluation: Scores,
+    scores: Scores,
 ) -> None:
-    """Draws every figure of a run into its folder.
-
-    Args:
-        run: the run.
-        rows: the lines of its `metrics.jsonl`.
-        model: the trained network.
-        test: the test split.
-        evaluation: the network's result on it.
+    """Draws every figure of a run into its folder; `rows` are the lines of its `metrics.jsonl`.
 
     Raises:
         OSError: if a figure cannot be written.
     """
     names = run.class_names
-    title = (
-        f"{run.config.preset}, {evaluation.metrics['accuracy']:.2%} of {len(test):,} test images"
-    )
+    title = f"{run.config.preset}, {scores.metrics['accuracy']:.2%} of {len(test):,} test images"
     figures = {"curves": draw_curves(rows, title)}
     if test.labels_per_image == 1:
-        labels, predictions = evaluation.labels, evaluation.predictions
+        labels, predictions = scores.labels, scores.predictions
         figures["confusion"] = draw_confusion(labels, predictions, names, title)
     if getattr(model, "decoder", None) is not None:
-        tested = Tested(model, Objective.of(run.config), test, evaluation, names)
+        tested = Tested(model, Objective.of(run.config), test, scores, names)
         figures["reconstructions"] = draw_reconstructions(tested)
         figures["dimensions"] = draw_dimensions(tested)
     run.figures.mkdir(exist_ok=True)
@@ -97,12 +88,7 @@ def draw_run(
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
-    """Draws loss and error against the step, for training batches and the test split.
-
-    Args:
-        rows: the lines of a `metrics.jsonl`.
-        title: of the figure.
-    """
+    """Draws loss and error against the step, of the lines of a `metrics.jsonl`."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)
     for split, colour, label in (("train", _TRAIN, "training batches"), ("test", _TEST, "test")):
@@ -129,14 +115,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def draw_confusion(
     labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], title: str
 ) -> Figure:
-    """Draws which class was taken for which.
-
-    Args:
-        labels: integers `[n]`.
-        predictions: integers `[n]`.
-        class_names: a name for each class.
-        title: of the figure.
-    """
+    """Draws which class was taken for which, of integer labels and predictions `[n]`."""
     count = len(class_names)
     table = np.zeros((count, count), np.int64)
     np.add.at(table, (labels, predictions), 1)
@@ -167,8 +146,8 @@ def draw_reconstructions(tested: Tested) -> Figure:
     Frosst and Hinton 2017, arXiv:1710.09829: the image; its parts, red and green; and the
     reconstructions of the two classes that are most present, in the same colours.
     """
-    wrong = tested.evaluation.wrong
-    every = np.arange(len(tested.evaluation.labels))
+    wrong = tested.scores.wrong
+    every = np.arange(len(tested.scores.labels))
     several = tested.test.labels_per_image > 1
     first = ("judged right", np.setdiff1d(every, wrong)) if several else ("first images", every)
     groups = [first, ("misjudged: classes → predicted ones", wrong)]
@@ -191,10 +170,10 @@ def _picture_rows(tested: Tested, chosen: np.ndarray) -> dict[str, np.ndarray]:
     images, decoded = np.asarray(batch.images), np.asarray(output.reconstruction)
     if batch.parts is None:
         return {"image": images, "decoded": decoded}
-    labels = tested.evaluation.labels[chosen]
+    labels = tested.scores.labels[chosen]
     # What is predicted and present has the colour that its part has.
     by_label = tested.objective.settings.mask_in_test == "label"
-    shown = labels if by_label else tested.evaluation.predictions[chosen]
+    shown = labels if by_label else tested.scores.predictions[chosen]
     swapped = np.any(shown == labels[:, ::-1], axis=1)
     decoded = np.where(swapped[:, None, None, None, None], decoded[:, ::-1], decoded)
     return {
@@ -212,10 +191,10 @@ def _in_two_colours(parts: Any) -> np.ndarray:
 
 def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: np.ndarray) -> None:
     """Writes above each column which classes the image shows, and which it is taken for."""
-    evaluation, names, wrong = tested.evaluation, tested.class_names, tested.evaluation.wrong
+    scores, names, wrong = tested.scores, tested.class_names, tested.scores.wrong
     texts = []
     for index in chosen:
-        labels, predicted = np.atleast_1d(evaluation.labels[index], evaluation.predictions[index])
+        labels, predicted = np.atleast_1d(scores.labels[index], scores.predictions[index])
         text = ", ".join(names[label] for label in labels)
         if index in wrong:
             text += f" → {', '.join(names[label] for label in predicted)}"
@@ -233,10 +212,10 @@ def draw_dimensions(tested: Tested) -> Figure:
     The capsule of the first test image that is recognised is decoded with one of its dimensions
     moved at a time: Figure 4 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829.
     """
-    evaluation = tested.evaluation
-    recognised = np.setdiff1d(np.arange(len(evaluation.labels)), evaluation.wrong)
+    scores = tested.scores
+    recognised = np.setdiff1d(np.arange(len(scores.labels)), scores.wrong)
     chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
-    label = int(np.ravel(evaluation.predictions[chosen])[0])
+    label = int(np.ravel(scores.predictions[chosen])[0])
     pose = tested.output(chosen)[1].capsules.pose[0]
     grid = np.asarray(decode_dimensions(tested.model, pose, label))
 
@@ -300,13 +279,7 @@ def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.n
 def mark_seeds(
     axes: Axes, labels: Sequence[str], values: Sequence[Sequence[float]], colour: str
 ) -> dict[str, Line2D]:
-    """Draws a line of the figure for each label: a dot for each seed, and a bar at their mean.
-
-    Args:
-        axes: where to; the first label is at the top, at the place `len(labels) - 1`.
-        labels: of the lines.
-        values: of each line, a value a seed.
-        colour: of the dots.
+    """Draws a dot for each seed and a bar at their mean, at a place on the y axis for each label.
 
     Returns:
         A dot and a bar by what they mean, for a legend.

@@ -53,7 +53,7 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
     some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
     inspected, calls, output = look_inside(model, objective, jnp.asarray(some.images))
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
-    accuracy = tested.evaluation.metrics["accuracy"]
+    accuracy = tested.scores.metrics["accuracy"]
     title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
     run.figures.mkdir(exist_ok=True)
     figure = draw_routing(inspected, np.asarray(output.lengths), title)
@@ -138,13 +138,7 @@ def _inspected(layer: Any, arguments: tuple[Any, ...], steps: Sequence[Any]) -> 
 def draw_routing(
     inspected: Mapping[str, capsjax.Inspected], lengths: np.ndarray, title: str
 ) -> Figure:
-    """Draws entropy, agreement and change of each layer by iteration, and how present classes are.
-
-    Args:
-        inspected: of each layer, by its name.
-        lengths: `[n, classes]`.
-        title: of the figure.
-    """
+    """Draws each layer by iteration, and a histogram of the lengths `[n, classes]`."""
     figure = Figure(figsize=(16, 3.6), layout="constrained")
     entropy, agree, coupling, pose, present = figure.subplots(1, 5)
     for name, of_layer in inspected.items():
@@ -190,13 +184,8 @@ def draw_parts(
     A line goes from each of the primary capsules that give it most (coupling times length) to the
     class; a square is what such a capsule sees of the image.
 
-    Args:
-        model: a `CapsNet` whose capsules are numbered position by position.
-        output: of the network for these images.
-        below: its primary capsules.
-        some: the images.
-        class_names: a name for each class.
-        title: of the figure.
+    The network is a `CapsNet` whose capsules are numbered position by position; `output` is its
+    output for the images, and `below` its primary capsules.
     """
     figure = Figure(figsize=(13, 4), layout="constrained")
     panels = figure.subplots(1, 4)

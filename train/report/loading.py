@@ -44,11 +44,7 @@ def load_model(run: Run, which: Which) -> nnx.Module:
     Raises:
         UserError: if there is no checkpoint that can be read.
     """
-    return model_of(run, load_state(run, which, devices=1)[1])
-
-
-def model_of(run: Run, state: TrainState) -> nnx.Module:
-    """The network of a run with the values of a state, for batches in one piece."""
+    _, state = load_state(run, which, devices=1)
     return trained_model(run.config, run.image_shape, run.num_classes, state)
 
 

@@ -79,7 +79,7 @@ def test_misjudged_images_have_a_row_of_their_own(dataset, model, right):
     (only,) = figures.draw_reconstructions(tested).axes
     names, labels = dataset.class_names, dataset.test.labels
     assert [tick.get_text() for tick in only.get_xticklabels()] == [names[i] for i in labels]
-    _, misjudged = figures.draw_reconstructions(replace(tested, evaluation=wrong)).axes
+    _, misjudged = figures.draw_reconstructions(replace(tested, scores=wrong)).axes
     assert misjudged.get_xticklabels()[0].get_text() == (
         f"{names[labels[0]]} → {names[(labels[0] + 1) % 3]}"
     )
@@ -90,9 +90,9 @@ def test_overlapping_objects_are_drawn_in_two_colours(pairs, model):
     labels = pairs.test.gather(np.arange(10)).labels
     predictions = labels[:, ::-1].copy()
     predictions[3] = [labels[3, 1], 3 - labels[3].sum()]  # one of the two is wrong
-    evaluation = Scores({}, predictions, labels)
+    scores = Scores({}, predictions, labels)
     names = pairs.class_names
-    tested = figures.Tested(model, objective, pairs.test, evaluation, names)
+    tested = figures.Tested(model, objective, pairs.test, scores, names)
     right, wrong = figures.draw_reconstructions(tested).axes
     both = [", ".join(names[label] for label in row) for row in labels]
     ticks = [tick.get_text() for tick in right.get_xticklabels()]
@@ -136,7 +136,7 @@ def test_the_dimensions_move_one_at_a_time(model):
 def test_the_first_recognised_image_is_decoded(dataset, model, right):
     predictions = dataset.test.labels.copy()
     predictions[0] = (predictions[0] + 1) % 3
-    evaluation = right._replace(predictions=predictions)
-    tested = figures.Tested(model, Objective(), dataset.test, evaluation, dataset.class_names)
+    scores = right._replace(predictions=predictions)
+    tested = figures.Tested(model, Objective(), dataset.test, scores, dataset.class_names)
     (axes,) = figures.draw_dimensions(tested).axes
     assert f"class {dataset.class_names[predictions[1]]}:" in axes.get_title()

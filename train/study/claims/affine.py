@@ -5,12 +5,10 @@ from typing import Any
 
 from train.presets import get_preset
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
-from train.study.trial.parts import SMALL, baseline, error_on, own_error
+from train.study.trial.parts import BASELINE, CAPSNET, SMALL, baseline, error_on, own_error
 
 SEEN = "error on MNIST at random places, %"
 UNSEEN = "error on transformed digits, %"
-BASELINE = "CNN"
-CAPSNET = "CapsNet"
 
 
 def arms(budget: Budget) -> Sequence[Arm]:

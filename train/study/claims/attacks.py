@@ -18,7 +18,7 @@ from train.presets import get_preset
 from train.report.loading import load_model
 from train.run.folder import load_run
 from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
-from train.study.trial.parts import PUBLISHED, SMALL, baseline
+from train.study.trial.parts import BASELINE, CAPSNET, PUBLISHED, SMALL, baseline
 
 EXAMPLES = 1000
 """Images that are attacked, the first of the test split."""
@@ -27,8 +27,6 @@ EPSILON = 0.1
 PGD_STEPS = 20
 SUSPICIOUS = 0.95
 """Share of unchanged images whose reconstruction is closer than one that is called an attack."""
-BASELINE = "CNN"
-CAPSNET = "CapsNet"
 
 
 class Attack(NamedTuple):

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from train.presets import get_preset
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
-from train.study.trial.parts import PUBLISHED, SMALL, baseline, own_error
+from train.study.trial.parts import BASELINE, PUBLISHED, SMALL, baseline, own_error
 
 ERROR = "test error, %"
-BASELINE = "CNN"
 BEST = "CapsNet, 3 iterations, reconstruction"
 
 # The paper's errors, of Table 1, by iterations and whether there is reconstruction.

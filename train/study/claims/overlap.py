@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 from train.presets import get_preset
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
-from train.study.trial.parts import baseline, own_error
+from train.study.trial.parts import BASELINE, CAPSNET, baseline, own_error
 
 ERROR = "error on pairs, %"
-BASELINE = "CNN"
-CAPSNET = "CapsNet"
 
 
 def arms(budget: Budget) -> Sequence[Arm]:

@@ -11,16 +11,8 @@ import numpy as np
 from train.data import Dataset, load_dataset
 from train.learn.network import out_of_memory_is_bad_input, require_fitting_routing
 from train.run.folder import CONFIG
+from train.study.compare import findings
 from train.study.compare.cells import Cell, difference
-from train.study.compare.findings import (
-    csv_text,
-    draw_accuracy,
-    draw_robustness,
-    limits,
-    markdown,
-    saving,
-    table,
-)
 from train.study.compare.measures import measure
 from train.study.compare.seeds import SeedsProgram
 from train.study.results import results_folder, write_results
@@ -86,15 +78,15 @@ def compare(
                 jax.clear_caches()
         results = [found for cell in cells if (found := kept[cell.name])]
         with writing(out):
-            write_whole(out / "table.csv", csv_text(results).encode())
+            write_whole(out / "table.csv", findings.csv_text(results).encode())
         figures = {
-            "accuracy.png": draw_accuracy(results),
-            "robustness.png": draw_robustness(results),
+            "accuracy.png": findings.draw_accuracy(results),
+            "robustness.png": findings.draw_robustness(results),
         }
-        page = markdown(results, command)
+        page = findings.markdown(results, command)
         names = write_results(out, command, page, figures, {"cells": results})
-    print(aligned(table(results, SHOWN)))
-    print(*limits(results), *saving(results), sep="\n")
+    print(aligned(findings.table(results, SHOWN)))
+    print(*findings.limits(results), *findings.saving(results), sep="\n")
     print(f"{out}: {', '.join([*names, 'table.csv'])}")
 
 

@@ -11,6 +11,9 @@ from train.report.evaluate import evaluate
 from train.run.folder import load_run
 from train.study.trial.definition import Quantity
 
+BASELINE, CAPSNET = "CNN", "CapsNet"
+"""Names of arms."""
+
 PUBLISHED: Mapping[str, Any] = {}
 """Options of the convolutional network of Sabour, Frosst and Hinton 2017, section 5."""
 
@@ -23,13 +26,8 @@ def baseline(
 ) -> FitConfig:
     """A convolutional network, trained on the same examples for as long as a capsule network.
 
-    Args:
-        capsnet: how that is trained.
-        options: of the model `cnn`; none are the published one.
-        loss: of the classes.
-
-    Returns:
-        The configuration, with Adam's default learning rate, as published.
+    `options` are those of the model `cnn`, none for the published one; the learning rate is Adam's
+    default, as published.
     """
     return capsnet.changed(
         model="cnn",
