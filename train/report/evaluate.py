@@ -110,8 +110,8 @@ def evaluate_ensemble(
     Args:
         folders: the runs, of the same classes and images.
         dataset: name of another data set than the first run's.
-        data_dir: a folder with the data set's official files.
-        which: the newest checkpoint of each, or the one with its highest test accuracy.
+        data_dir: as of `evaluate`.
+        which: as there, of each.
 
     Returns:
         The names of what was measured, the `accuracy` of the ensemble, and the `accuracies` of
@@ -168,10 +168,10 @@ def _with_iterations(run: Run, iterations: int) -> Run:
 
 
 def _require_same_classes(first: Run, other: Run) -> None:
-    for what in ("image_shape", "class_names"):
-        ours, theirs = getattr(first, what), getattr(other, what)
+    for name in ("image_shape", "class_names"):
+        ours, theirs = getattr(first, name), getattr(other, name)
         if ours != theirs:
             raise UserError(
-                f"{other.folder} has {what.replace('_', ' ')} {theirs}, but {first.folder} has "
+                f"{other.folder} has {name.replace('_', ' ')} {theirs}, but {first.folder} has "
                 f"{ours}: only runs that agree in it can be measured as one."
             )

@@ -55,13 +55,7 @@ def evaluation_mesh(devices: int | None) -> jax.sharding.Mesh:
 
 
 def load_test_split(run: Run, name: str, data_dir: Path | None, count: int | None) -> Examples:
-    """The test split of a data set that a run's network can be measured on.
-
-    Args:
-        run: the run.
-        name: of the data set.
-        data_dir: a folder with the data set's official files.
-        count: how many of its examples, the first; all if not given.
+    """The first examples of a data set's test split, all if there is no `count`.
 
     Raises:
         UserError: if there is no such set, it cannot be had, or its images or classes do not fit.
@@ -76,15 +70,12 @@ def load_test_split(run: Run, name: str, data_dir: Path | None, count: int | Non
 
 
 def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
-    """Measures how present a network finds each class in images.
+    """The lengths of a network's class capsules `[n, classes]`.
 
     Args:
         model: the network, set to normalise as it has learned to.
         config: its configuration, which says how it sees images.
         images: uint8 `[n, height, width, channels]`.
-
-    Returns:
-        The lengths of the class capsules, `[n, classes]`.
     """
     objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
     apply = nnx.jit(lambda model, images: model(images).lengths)

@@ -34,14 +34,9 @@ def results_folder(out: Path) -> Iterator[None]:
 def write_results(
     out: Path, command: str, page: str, figures: Mapping[str, Figure], values: Mapping[str, Any]
 ) -> list[str]:
-    """Writes what every study leaves; returns the names of the files.
+    """Writes `table.md`, figures by the names of their files, and `results.json`.
 
-    Args:
-        out: the folder.
-        command: that made the results.
-        page: `table.md`.
-        figures: by their names.
-        values: plain ones, for `results.json` beside command and machine.
+    The latter has the plain `values` beside the command and the machine. Returns the names.
 
     Raises:
         UserError: if a file cannot be written.

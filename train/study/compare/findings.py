@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,39 +18,30 @@ Result = Mapping[str, Any]
 """The plain values that `results.json` has for a cell."""
 
 
-def _robust(kind: str) -> Callable[[Result], str]:
-    return lambda result: _percent(np.mean(result["robustness"][kind][1:]))
-
-
-_COLUMNS: dict[str, Callable[[Result], str]] = {
-    "model": lambda result: result["model"],
-    "routing": lambda result: result["routing"],
-    "dataset": lambda result: result["dataset"],
-    "accuracy": lambda result: _percent(np.mean(result["accuracy"])),
-    "spread": lambda result: _percent(spread(result["accuracy"])),
-    "nll": lambda result: f"{np.mean(result['nll']):.4f}",
-    "calibration": lambda result: _percent(np.mean(result["calibration_error"])),
-    **{kind: _robust(kind) for kind in PERTURBATIONS},
-    "images/s": lambda result: f"{result['images_per_second']:,.0f}",
-    "memory": lambda result: f"{result['step_bytes'] / 2**20:,.0f} MiB",
-    "parameters": lambda result: f"{result['parameters']:,}",
-    "steps": lambda result: f"{result['steps']:,}",
-}
-_AGAINST = "against first"
-COLUMNS = (*list(_COLUMNS)[:5], _AGAINST, *list(_COLUMNS)[5:])
-
-
-def table(results: Sequence[Result], columns: Sequence[str] = COLUMNS) -> list[list[str]]:
-    """The names of the columns, and a row of text for each cell."""
+def table(results: Sequence[Result], columns: Sequence[str] = ()) -> list[list[str]]:
+    """The names of columns, all if none are given, and a row of text for each cell."""
     firsts = {result["dataset"]: result for result in reversed(results)}
+    rows = [_row(result, firsts[result["dataset"]]) for result in results]
+    columns = columns or list(rows[0])
+    return [list(columns), *([row[name] for name in columns] for row in rows)]
 
-    def cell(result: Result, column: str) -> str:
-        first = firsts[result["dataset"]]
-        if column != _AGAINST:
-            return _COLUMNS[column](result)
-        return "" if result is first else difference(result, first)
 
-    return [list(columns), *([cell(result, name) for name in columns] for result in results)]
+def _row(result: Result, first: Result) -> dict[str, str]:
+    return {
+        "model": result["model"],
+        "routing": result["routing"],
+        "dataset": result["dataset"],
+        "accuracy": _percent(np.mean(result["accuracy"])),
+        "spread": _percent(spread(result["accuracy"])),
+        "against first": "" if result is first else difference(result, first),
+        "nll": f"{np.mean(result['nll']):.4f}",
+        "calibration": _percent(np.mean(result["calibration_error"])),
+        **{kind: _percent(np.mean(result["robustness"][kind][1:])) for kind in PERTURBATIONS},
+        "images/s": f"{result['images_per_second']:,.0f}",
+        "memory": f"{result['step_bytes'] / 2**20:,.0f} MiB",
+        "parameters": f"{result['parameters']:,}",
+        "steps": f"{result['steps']:,}",
+    }
 
 
 def difference(ours: Result, theirs: Result) -> str:

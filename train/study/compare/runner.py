@@ -37,14 +37,9 @@ def compare(
 ) -> None:
     """Compares networks and prints a table; goes on where it was interrupted.
 
-    Args:
-        cells: what is compared, see `list_cells`.
-        out: the folder where everything is left.
-        command: that asked for it, for the files.
-        seeds: networks of each cell, with the seeds from 0 on.
-        robustness_examples: test images that are changed, at most.
-        data_dir: a folder with the official files of the data sets.
-        overwrite: measure anew what the folder has of other options.
+    Everything is left in `out`, with the command that asked for it; results of other options that
+    are there are measured anew if `overwrite`. The seeds of a cell's networks are those from 0 on.
+    To see how robust they are, the first `robustness_examples` test images are changed.
 
     Raises:
         UserError: on bad input, or if the folder cannot be written.

@@ -27,14 +27,8 @@ def try_claim(
 ) -> None:
     """Tries a claim and prints the verdict; goes on where it was interrupted.
 
-    Args:
-        claim: what is tried.
-        out: the folder where everything is left.
-        command: that asked for it, for the files.
-        budget: whether the networks are small ones or the paper's.
-        seeds: networks of each arm, with the seeds from 0 on.
-        data_dir: a folder with the official files of the data sets.
-        overwrite: replace runs of other options.
+    Everything is left in `out`, with the command that asked for it; runs of other options that are
+    there are replaced if `overwrite`. The seeds of an arm's networks are those from 0 on.
 
     Raises:
         UserError: on bad input, or if the folder cannot be written.
