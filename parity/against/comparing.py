@@ -24,7 +24,7 @@ from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import DtypeName, Pair
 from parity.layouts import Match, weights
-from parity.layouts.importing import AUTO, configure, match_state
+from parity.layouts.importing import AUTO, configure, match_state, problems
 from parity.layouts.state_files import State, read_state
 from train.config.fit_config import FitConfig
 from train.data import Split
@@ -105,11 +105,8 @@ def compare_module(
     state = read_state(path)
     found = match_state(path, state, layout)
     table = found.layout
-    if not found.fits:
-        problems = "; ".join(found.problems())
-        raise UserError(f"{path} does not fit the layout {table.name}: {problems}.")
-    if broken := [name for name, tensor in state.items() if not _is_sound(tensor)]:
-        raise UserError(f"{path} has values that are no finite floats in {', '.join(broken)}.")
+    if wrong := problems(found, state):
+        raise UserError(f"{path} does not fit the layout {table.name}: {'; '.join(wrong)}.")
     if table.model != "capsnet":
         raise UserError(
             f"the layout {table.name} is of {table.model}, and --against compares modules with "
@@ -207,11 +204,6 @@ def _torch_default(dtype: DtypeName) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _is_sound(tensor: np.ndarray) -> bool:
-    is_float = jnp.issubdtype(tensor.dtype, jnp.floating)
-    return is_float and bool(np.isfinite(tensor.astype(np.float64)).all())
 
 
 def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:
@@ -339,8 +331,8 @@ def _compare(pair: Pair, call: Call, view: View, *, spec: str, layout: str, seed
         output,
         cotangent,
         gradient,
-        tolerance.limit("forward", dtype, lengths.routed),
-        tolerance.limit("gradient", dtype, lengths.gradient),
+        tolerance.limit("forward", dtype, lengths[FORWARD]),
+        tolerance.limit("gradient", dtype, lengths[GRADIENT]),
     )
     graphdef, state = nnx.split(pair.model)
     ours, our_gradient = jax.device_get(

@@ -1,7 +1,8 @@
 """The comparison of all stages of two networks for one batch."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,7 +13,6 @@ from parity.check.comparison import (
     GRADIENT,
     Comparison,
     Result,
-    Stage,
     error_between,
     missing,
 )
@@ -23,51 +23,35 @@ from parity.check.subjects import Case
 from train.data import Split
 
 
-class ReductionLengths(NamedTuple):
-    """Terms of the longest sum on the way to a stage.
+def reduction_lengths(pair: Pair, batch: int) -> dict[str, int]:
+    """Terms of the longest sums of a pair's networks on a batch.
 
-    Attributes:
-        conv1: to the features.
-        primary: to the primary capsules, features included.
-        routed: to all that follows.
-        gradient: to the gradients, which sum over the batch and the positions as well.
+    Returns:
+        By the name of an early stage those on the way to it, under `"forward"` to all later ones,
+        and under `"gradient"` to gradients, which sum over the batch and the positions as well.
     """
-
-    conv1: int
-    primary: int
-    routed: int
-    gradient: int
-
-    def of(self, stage: Stage) -> int:
-        """That of a stage."""
-        if stage.group == GRADIENT:
-            return self.gradient
-        if stage == (FORWARD, "conv1"):
-            return self.conv1
-        if stage in ((FORWARD, "primary_s"), (FORWARD, "primary_u")):
-            return self.primary
-        return self.routed
-
-
-def reduction_lengths(pair: Pair, batch: int) -> ReductionLengths:
-    """The longest sums of a pair's networks on a batch."""
     model: Any = pair.model
     if pair.parts:
         forward, backward = pair.reference.longest_sums
-        return ReductionLengths(forward, forward, forward, max(forward, batch * backward))
-    terms = [
+        return {FORWARD: forward, GRADIENT: max(forward, batch * backward)}
+    conv1, conv2 = (
         int(np.prod(conv.kernel.shape[:3]))
         for conv in (model.features.conv, model.primary_caps.conv)
-    ]
-    in_capsules, classes, class_dim, primary_dim = model.class_caps.kernel.shape
-    later = [primary_dim, in_capsules, classes, class_dim]
+    )
+    later = list(model.class_caps.kernel.shape)
     if model.decoder is not None:
         later += [layer.kernel.shape[0] for layer in model.decoder.layers]
         later.append(int(np.prod(model.decoder.image_shape)))
-    conv1, primary = terms[0], max(terms)
-    routed = max(primary, *later)
+    primary = max(conv1, conv2)
+    forward = max(primary, *later)
     height, width, _ = model.features.output_shape
-    return ReductionLengths(conv1, primary, routed, max(routed, batch * height * width))
+    return {
+        "conv1": conv1,
+        "primary_s": primary,
+        "primary_u": primary,
+        FORWARD: forward,
+        GRADIENT: max(forward, batch * height * width),
+    }
 
 
 def compare_batch(
@@ -105,14 +89,14 @@ def compare_batch(
 
 
 def compare(
-    actual: Values, expected: Values, lengths: ReductionLengths, *, size: str, case: str
+    actual: Values, expected: Values, lengths: Mapping[str, int], *, size: str, case: str
 ) -> list[Comparison]:
     """Compares every stage that either network has, in the order of the reference.
 
     Args:
         actual: from capsjax.
         expected: from the reference, whose dtype decides the limits.
-        lengths: terms of the longest sums.
+        lengths: terms of the longest sums, see `reduction_lengths`.
         size: the name of the networks' size.
         case: iterations, batch and images.
     """
@@ -126,7 +110,8 @@ def compare(
         else:
             error = error_between(actual[stage], expected[stage])
         kind: tolerance.Kind = "gradient" if stage.group == GRADIENT else "forward"
-        limit = tolerance.limit(kind, dtype, lengths.of(stage))
+        length = lengths.get(stage.name if stage.group == FORWARD else kind, lengths[kind])
+        limit = tolerance.limit(kind, dtype, length)
         comparisons.append(Comparison(stage, error, limit, size, case))
     return comparisons
 

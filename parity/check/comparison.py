@@ -17,12 +17,7 @@ SAMPLE = 2**20
 
 
 class Stage(NamedTuple):
-    """An array that both networks compute.
-
-    Attributes:
-        group: the part of the computation that it belongs to.
-        name: the intermediate, loss term or parameter.
-    """
+    """An array that both networks compute: an intermediate, loss term or parameter of a group."""
 
     group: str
     name: str
@@ -81,14 +76,10 @@ class Comparison:
 
 
 class Growth(NamedTuple):
-    """The errors of a training step after step.
+    """The relative errors of a training after each of some steps, by what is compared.
 
-    Attributes:
-        case: what was trained.
-        steps: the numbers of the steps.
-        errors: by what is compared, the relative error after each step.
-        reference: the same for the reference in float32 against itself in float64; empty where the
-            check runs in float64.
+    Those of the reference are its own in float32, against itself in float64; there are none where
+    the check runs in float64.
     """
 
     case: str
@@ -99,16 +90,16 @@ class Growth(NamedTuple):
 
 @dataclass
 class Result:
-    """The errors that a check has found.
+    """The errors that a check of a subject has found.
 
     Attributes:
-        name: of what was compared.
+        name: of the subject.
         dtype: of the computation.
-        dataset: where ordinary images came from.
+        dataset: of the ordinary images.
         seed: of weights and images.
-        comparisons: one for each stage of each case.
+        comparisons: one for each stage of each case, in the order of the computation.
         growth: one for each training.
-        seconds: how long it took.
+        seconds: of the check.
     """
 
     name: str

@@ -144,16 +144,20 @@ def require_writable(json_file: Path | None, report_folder: Path | None) -> None
         UserError: the file would lie in a folder that is not there or cannot be written, is a
             folder itself, or the folder is a file.
     """
+    folders = {}
     if json_file is not None:
         if json_file.is_dir():
             raise UserError(f"--json {json_file} is a folder: name a file.")
-        _require_folder("--json", json_file.parent)
+        folders["--json"] = json_file.parent
     if report_folder is not None:
         if report_folder.exists() and not report_folder.is_dir():
             raise UserError(f"--report {report_folder} is a file: name a folder.")
-        _require_folder(
-            "--report", report_folder if report_folder.exists() else report_folder.parent
-        )
+        folders["--report"] = report_folder if report_folder.exists() else report_folder.parent
+    for option, folder in folders.items():
+        if not folder.is_dir():
+            raise UserError(f"{option}: there is no folder {folder}: make it first.")
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"{option}: {folder} cannot be written: give permission there.")
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -249,13 +253,6 @@ def _plain(comparison: Comparison) -> dict[str, Any]:
 
 def _finite(series: Mapping[str, list[float]]) -> dict[str, list[float | None]]:
     return {name: [finite_or_none(value) for value in values] for name, values in series.items()}
-
-
-def _require_folder(option: str, folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"{option}: there is no folder {folder}: make it first.")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{option}: {folder} cannot be written: give permission there.")
 
 
 @contextlib.contextmanager

@@ -90,8 +90,8 @@ def check_all(
 
     Args:
         subjects: the subjects, by default all.
-        data_dir: as of `check`.
-        seed: as of `check`.
+        data_dir: as of `check`, like the others.
+        seed: see there.
         progress: wraps the iterator over the checks.
         workers: processes that share the work; by default one for each core of a CPU, since most of
             it is compiling, and none beside this one where there is an accelerator.
@@ -107,15 +107,14 @@ def check_all(
     check_one = functools.partial(_check_one, data_dir=data_dir, seed=seed)
     if workers is None:
         workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 0
+    names = [f"{subject.name}, {'float64' if x64 else 'float32'}" for subject, x64 in jobs]
     results: dict[str, list[Result]] = {}
     with contextlib.ExitStack() as stack:
+        found: Iterator[Result] = map(check_one, jobs)
         if workers:
             pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare)
             stack.callback(pool.shutdown, cancel_futures=True)
-            found: Iterator[Result] = pool.map(check_one, jobs)
-        else:
-            found = map(check_one, jobs)
-        names = [f"{subject.name}, {'float64' if x64 else 'float32'}" for subject, x64 in jobs]
+            found = pool.map(check_one, jobs)
         for _, (subject, _x64) in progress(iter(zip(names, jobs, strict=True)), len(jobs)):
             results.setdefault(subject.name, []).append(next(found))
     return results

@@ -49,12 +49,8 @@ class Case(NamedTuple):
 class Subject(NamedTuple):
     """A PyTorch implementation and the capsjax model that should compute the same.
 
-    Attributes:
-        name: of the subject in the result.
-        make_pair: makes its pairs.
-        batch_cases: what is compared for one batch.
-        training_cases: what is trained, on ordinary images.
-        sizes: arguments of the networks, by the names of their sizes.
+    Its sizes are arguments of the networks by the names of their sizes. What is trained sees
+    ordinary images.
     """
 
     name: str
@@ -103,9 +99,7 @@ _ALIKE = ("zeros", "1e-20")
 def layout_subject(layout: str, sizes: Collection[str] | None = None) -> Subject:
     """A public implementation by the name of its weight layout, of `REFERENCES` or `OTHERS`.
 
-    Args:
-        layout: the name.
-        sizes: of `SIZES`, by default all; networks of `OTHERS` are tiny.
+    Its sizes are those of `SIZES`, by default all; networks of `OTHERS` are tiny.
 
     Raises:
         UserError: there is no such layout, or it cannot have these sizes.

@@ -78,7 +78,10 @@ def import_weights(
     state = read_state(path)
     found = match_state(path, state, layout)
     require_suffix(path, found.layout.formats)
-    _require_sound(path, found, state)
+    if wrong := problems(found, state):
+        raise UserError(
+            "\n  ".join([f"{path} does not fit the layout {found.layout.name}:", *wrong])
+        )
 
     name, others = choose_dataset(path, found, change, dataset)
     run, model = _without_values(found, name, change, out)
@@ -136,7 +139,10 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
             f"{path} fits no layout; equally near are {_names(nearest)}: choose one with --layout "
             "to see what differs, or describe yours in a TOML file and give --layout FILE."
         )
-    raise _misfit(path, nearest[0], "fits no layout; the nearest is {name}, from which it differs")
+    first = (
+        f"{path} fits no layout; the nearest is {nearest[0].layout.name}, from which it differs:"
+    )
+    raise UserError("\n  ".join([first, *nearest[0].problems()]))
 
 
 def configure(
@@ -257,12 +263,8 @@ def _images_of(found: Match, config: FitConfig) -> str:
     )
 
 
-def _require_sound(path: Path, found: Match, state: State) -> None:
-    """Refuses tensors, with everything that is wrong with them at once.
-
-    Raises:
-        UserError: if something is missing, left over, misshapen, no float, or not finite.
-    """
+def problems(found: Match, state: State) -> list[str]:
+    """What is missing, left over, misshapen, no float or not finite, a line for each kind."""
     not_floats, not_finite = [], []
     for name, tensor in state.items():
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
@@ -275,13 +277,7 @@ def _require_sound(path: Path, found: Match, state: State) -> None:
             not_finite.append(f"{name} ({shown})")
     kinds = {"no floating dtype": not_floats, "not finite": not_finite}
     further = [f"{kind}: {', '.join(which)}" for kind, which in kinds.items() if which]
-    if further or not found.fits:
-        raise _misfit(path, found, "does not fit the layout {name}", further)
-
-
-def _misfit(path: Path, found: Match, what: str, further: Sequence[str] = ()) -> UserError:
-    lines = [f"{path} {what.format(name=found.layout.name)}:", *found.problems(), *further]
-    return UserError("\n  ".join(lines))
+    return found.problems() + further
 
 
 def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
