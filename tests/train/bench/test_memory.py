@@ -12,12 +12,8 @@ from train.bench.worker import DoesNotFitError
 def test_a_line_through_two_batches_predicts_a_third(config, dataset):
     quick = {"conv_kernel": 1, "primary_kernel": 1, "decoder_hidden": None}
     quick |= {"routing_implementation": "xla"}
-    config = config.changed(
-        model_options=config.model.options | quick,
-        routing_iterations=1,
-        batch_size=256,
-        max_shift=0,
-    )
+    quick = {"model_options": config.model.options | quick, "routing_iterations": 1}
+    config = config.changed(**quick, batch_size=256, max_shift=0)
     budget = 2_660_000
     found = predict_memory(config, dataset, 1, budget)
     assert found.batch_size in list(found.compiled)[2:]
