@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from capsjax import _deprecated
 from capsjax.capsules import Capsules, norm
-from capsjax.layers import Step
+from capsjax.layers import Iteration
 from capsjax.routing import Routed
+
+__getattr__ = _deprecated.names_of(__name__)
 
 DEAD = 0.01
 """Mean activation over many examples below which a capsule is called dead: it is there for none."""
@@ -30,7 +33,7 @@ def coupling_entropy(coupling: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.where(positive, share * jnp.log(jnp.where(positive, share, 1)), 0), axis=-1)
 
 
-def agreement(votes: jax.Array, routed: Routed) -> jax.Array:
+def vote_cosine(votes: jax.Array, routed: Routed) -> jax.Array:
     """How far the votes point where their output capsule points.
 
     Args:
@@ -65,7 +68,7 @@ class Inspected(NamedTuple):
 
     Attributes:
         entropy: `[R]`, see `coupling_entropy`.
-        agreement: `[R]`, see `agreement`.
+        vote_cosine: `[R]`, see `vote_cosine`.
         coupling_change: `[R - 1]`, the mean distance between the coupling coefficients of an
             iteration and of the one before.
         pose_change: `[R - 1]`, the mean distance between their poses, as a share of their mean
@@ -74,7 +77,7 @@ class Inspected(NamedTuple):
     """
 
     entropy: jax.Array
-    agreement: jax.Array
+    vote_cosine: jax.Array
     coupling_change: jax.Array
     pose_change: jax.Array
     dead: jax.Array
@@ -92,34 +95,36 @@ def inspect_layer(layer: Any, below: Capsules) -> Inspected:
     # The axis of the iterations comes after those of the batch and of the positions.
     axis = votes.ndim - 3
     iterations = jax.tree.map(lambda x: jnp.moveaxis(x, axis, 0), layer.iterations(below))
-    return _inspected(jax.vmap(agreement, (None, 0))(votes, iterations), iterations)
+    return _inspected(jax.vmap(vote_cosine, (None, 0))(votes, iterations), iterations)
 
 
-def inspect_steps(layer: Any, below: Sequence[Capsules], steps: Sequence[Step]) -> Inspected:
-    """Looks into a layer that took its iterations together with other layers, by its `step`.
+def inspect_iterations(
+    layer: Any, below: Sequence[Capsules], iterations: Sequence[Iteration]
+) -> Inspected:
+    """Looks into a layer that routed at once with other layers, by its `iterate`.
 
     Args:
         layer: the layer.
         below: what it was given in each iteration.
-        steps: what it made of that.
+        iterations: what it made of that.
     """
-    agreements, routed = [], []
-    for capsules, step in zip(below, steps, strict=True):
-        of_step = Routed(step.capsules.pose, step.capsules.activation, step.coupling)
-        agreements.append(agreement(layer.votes(capsules.pose), of_step))
-        routed.append(of_step)
-    iterations = jax.tree.map(lambda *arrays: jnp.stack(arrays), *routed)
-    return _inspected(jnp.stack(agreements), iterations)
+    routed = [Routed(*made.capsules, made.coupling) for made in iterations]
+    cosines = [
+        vote_cosine(layer.votes(capsules.pose), made)
+        for capsules, made in zip(below, routed, strict=True)
+    ]
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *routed)
+    return _inspected(jnp.stack(cosines), stacked)
 
 
-def _inspected(agreements: jax.Array, routed: Routed) -> Inspected:
-    """Of agreements `[R, ...]` and of what is `[R, ..., J, D]`, with any axes in between."""
+def _inspected(cosines: jax.Array, routed: Routed) -> Inspected:
+    """Of cosines `[R, ...]` and of what is `[R, ..., J, D]`, with any axes in between."""
     before = jax.tree.map(lambda x: x[:-1], routed)
     after = jax.tree.map(lambda x: x[1:], routed)
     moved, length = _mean(norm(after.pose - before.pose)), _mean(norm(after.pose))
     return Inspected(
         entropy=_mean(coupling_entropy(routed.coupling)),
-        agreement=_mean(agreements),
+        vote_cosine=_mean(cosines),
         coupling_change=_mean(jnp.abs(after.coupling - before.coupling)),
         pose_change=jnp.where(length > 0, moved / jnp.where(length > 0, length, 1), 0),
         dead=dead_share(routed.activation[-1]),

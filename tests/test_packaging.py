@@ -22,6 +22,7 @@ LIBRARY_NEEDS = {"jax", "flax", "optax"}
 # The parts of the library from the bottom up: a part imports those of lower rank and itself.
 RANK = {
     "_checks": -1,
+    "_deprecated": -1,
     "capsules": 0,
     "ops": 1,
     "losses": 1,

@@ -1,16 +1,19 @@
 """Capsule layers: modules that make capsules or votes, and hand the votes to a routing."""
 
-from capsjax.layers.convolutional import ClassCaps, ConvCaps, ConvPrimaryCaps, GridShape
-from capsjax.layers.convolutional_3d import Conv3dCaps
-from capsjax.layers.decoder import Decoder
-from capsjax.layers.deconvolution import ConvDecoder
+from capsjax import _deprecated
+from capsjax.layers.convolutional import ClassCaps, Conv3dCaps, ConvCaps
+from capsjax.layers.decoder import ConvDecoder, Decoder
 from capsjax.layers.dense import DenseCaps
-from capsjax.layers.features import ConvFeatures
-from capsjax.layers.primary import PrimaryCaps
-from capsjax.layers.residual import ResidualFeatures
-from capsjax.layers.step import Step
+from capsjax.layers.features import ConvFeatures, NormalizedConv, ResidualFeatures
+from capsjax.layers.normalization import BatchNorm, CapsuleNorm
+from capsjax.layers.primary import ConvPrimaryCaps, GridShape, PrimaryCaps
+from capsjax.layers.routed import Iteration
+
+__getattr__ = _deprecated.names_of(__name__)
 
 __all__ = [
+    "BatchNorm",
+    "CapsuleNorm",
     "ClassCaps",
     "Conv3dCaps",
     "ConvCaps",
@@ -20,7 +23,8 @@ __all__ = [
     "Decoder",
     "DenseCaps",
     "GridShape",
+    "Iteration",
+    "NormalizedConv",
     "PrimaryCaps",
     "ResidualFeatures",
-    "Step",
 ]

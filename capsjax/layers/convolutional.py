@@ -1,9 +1,8 @@
 """Convolutional capsules: at every position of a grid the same layer of capsules."""
 
-import functools
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,20 +12,16 @@ from jax.typing import DTypeLike
 from capsjax import _checks
 from capsjax.capsules import (
     Capsules,
-    SquashFunction,
     accumulation_dtype,
     in_a_list,
-    norm,
-    squash_from,
 )
-from capsjax.layers.step import Step
-from capsjax.layers.transform import Transform, kernel_shape, make_votes
+from capsjax.layers.primary import GridShape
+from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
-from capsjax.routing import Routed, Routing, UnsizedRouting, route
-from capsjax.routing._base import Sizes, every_iteration, route_one, routed_iterations, sized
-from capsjax.routing.patches import Competition, check_competition, over_patches
-from capsjax.routing.stepwise import stepping
+from capsjax.routing import Competition, Routing, RoutingInputs, Sizes, UnsizedRouting
+from capsjax.routing._base import sized
+from capsjax.routing.mapping import check_competition, over_positions
 
 T = TypeVar("T")
 
@@ -34,124 +29,16 @@ Coordinates = Literal["centre", "corner"]
 COORDINATES: tuple[Coordinates, ...] = ("centre", "corner")
 
 
-class GridShape(NamedTuple):
-    """The shape of capsules on a grid.
-
-    Such capsules are `Capsules` of poses `[batch, height, width, types, dim]` and activations
-    `[batch, height, width, types]`.
-
-    Attributes:
-        height: positions below one another.
-        width: positions side by side.
-        types: capsules at each position.
-        dim: dimension of their poses.
-    """
-
-    height: int
-    width: int
-    types: int
-    dim: int
-
-
-class ConvPrimaryCaps(nnx.Module):
-    """The lowest capsules of a convolutional network: a convolution to poses and activations.
-
-    Hinton, Sabour and Frosst 2018, section 4: poses are learned linear maps of the features, and
-    activations the sigmoid of another one. With `activation="length"` they are lengths, after
-    `squash` if there is one; with `"one"` all capsules are there.
-
-    Args:
-        input_shape: `(height, width, channels)` of the features below.
-        types: number of capsule types.
-        dim: dimension of a pose.
-        kernel_size: side of the square kernel.
-        stride: in both directions.
-        padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
-        activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`; or `"logit"`
-            for what they are the sigmoid of, to be normalised, see `CapsuleNorm`.
-        activation_offset: added to what the sigmoid of `activation="sigmoid"` is taken of.
-        squash: of the poses; a function, or the fields of a `Squash` by name; None for none.
-        use_bias: whether the convolution adds learned numbers.
-        kernel_init: initialiser of its filters, first those of the poses, capsule by capsule, then
-            those of the activations.
-        dtype: dtype of the computation; norms are computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-
-    Raises:
-        ValueError: the kernel is larger than the input, a size is not a positive integer, or
-            another argument has a wrong value.
-    """
-
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        types: int,
-        dim: int,
-        *,
-        kernel_size: int = 1,
-        stride: int = 1,
-        padding: str | Padding = "VALID",
-        activation: Literal["sigmoid", "logit", "length", "one"] = "sigmoid",
-        activation_offset: float = 0.0,
-        squash: SquashFunction | None = None,
-        use_bias: bool = True,
-        kernel_init: nnx.Initializer = nnx.initializers.glorot_uniform(),  # noqa: B008 (a function)
-        dtype: DTypeLike = jnp.float32,
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        height, width, channels = _checks.image_shape(input_shape)
-        types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
-        windows = Windows.of((height, width), kernel_size, stride, padding)
-        self.output_shape = GridShape(*windows.counts, types, dim)
-        self.activation = _checks.one_of(
-            "activation", activation, ("sigmoid", "logit", "length", "one")
-        )
-        self.activation_offset = _checks.number("activation_offset", activation_offset)
-        self.squash = None if squash is None else squash_from(squash)
-        self.pose = nnx.Conv(
-            channels,
-            types * (dim + (activation in ("sigmoid", "logit"))),
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=windows.padding,
-            use_bias=_checks.boolean("use_bias", use_bias),
-            conv_general_dilated=conv_general_dilated,
-            kernel_init=kernel_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
-
-    def __call__(self, features: jax.Array) -> Capsules:
-        """`[batch, height, width, channels]` -> capsules of `output_shape`.
-
-        Returns:
-            Poses in the layer's dtype and activations in float32 at least.
-        """
-        _, _, types, dim = self.output_shape
-        maps = self.pose(features)
-        pose = maps[..., : types * dim].reshape(*maps.shape[:3], types, dim)
-        if self.squash is not None:
-            pose = self.squash(pose).astype(maps.dtype)
-        if self.activation in ("sigmoid", "logit"):
-            logits = maps[..., types * dim :]
-            logits = logits.astype(accumulation_dtype(logits.dtype)) + self.activation_offset
-            activation = nnx.sigmoid(logits) if self.activation == "sigmoid" else logits
-        elif self.activation == "length":
-            activation = norm(pose)
-        else:
-            activation = jnp.ones(pose.shape[:-1], accumulation_dtype(pose.dtype))
-        return Capsules(pose, activation)
-
-
-class ConvCaps(nnx.Module):
+class ConvCaps(RoutedLayer):
     """Capsules that see those in a square window, the same layer at every position.
 
     Hinton, Sabour and Frosst 2018, section 4. A capsule below lies in several windows and votes for
     the capsules of each; its coupling coefficients are shared out over all of them, as in the
     paper, or in each window apart, as most public implementations have it.
+
+    A call takes capsules of `input_shape` and returns those of `output_shape` and the coupling
+    coefficients `[batch, P, Q, I, types]`, all in float32 at least. In a window, capsule `B t + b`
+    of the `I` is the one of type `b` of `B` at the `t`th element, row by row.
 
     Args:
         input_shape: of the capsules below.
@@ -208,55 +95,20 @@ class ConvCaps(nnx.Module):
         self.routing = sized(routing, sizes, param_dtype=param_dtype, rngs=rngs)
         self.competition = check_competition(competition, self.routing)
 
-    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
-        """Routes the capsules below to this layer.
-
-        Args:
-            capsules: of `input_shape`.
-
-        Returns:
-            Capsules of `output_shape`, and the coupling coefficients `[batch, P, Q, I, types]`;
-            all in float32 at least. In a window, capsule `B t + b` of the `I` is the one of type
-            `b` of `B` at the `t`th element, row by row.
-        """
-        routed = self._over_positions(functools.partial(route_one, self.routing), capsules)
-        return Capsules(routed.pose, routed.activation), routed.coupling
-
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, height, width, B, K]` -> votes `[batch, P, Q, I, types, dim]`."""
         return self._votes(self._in_windows(pose.astype(self.dtype)))
 
-    def iterations(self, capsules: Capsules) -> Routed:
-        """What each of the `R` iterations comes to, arrays `[batch, P, Q, R, ...]`."""
-        return self._over_positions(every_iteration(self.routing), capsules)
-
-    def step(self, capsules: Capsules, state: Any = None) -> Step:
-        """One iteration of a routing that takes one at a time, see `StepwiseRouting`.
-
-        Args:
-            capsules: of `input_shape`, as they are by now.
-            state: of the iteration before; None for the first one.
-
-        Raises:
-            ValueError: the routing does not.
-        """
-        states = () if state is None else (state,)
-        routed, state = self._over_positions(stepping(self.routing), capsules, *states)
-        return Step(Capsules(routed.pose, routed.activation), routed.coupling, state)
-
-    def _over_positions(self, function: Callable[..., T], capsules: Capsules, *states: Any) -> T:
-        """Applies a function that is called like the routing at all positions of all examples."""
+    def _inputs(self, capsules: Capsules) -> RoutingInputs:
         pose = self._in_windows(capsules.pose.astype(self.dtype))
-        return over_patches(
-            function,
-            self.routing,
-            self._votes(pose),
-            self._in_windows(capsules.activation[..., None])[..., 0],
-            *states,
-            pose=pose,
-            windows=self.windows,
-            competition=self.competition,
-        )
+        activation = self._in_windows(capsules.activation[..., None])[..., 0]
+        return RoutingInputs(self._votes(pose), activation, pose)
+
+    def _map(self, function: Callable[..., T], capsules: Capsules, *others: Any) -> T:
+        if self.competition == "patch":
+            return super()._map(function, capsules, *others)
+        inputs = self._inputs(capsules)
+        return over_positions(function, self.routing, inputs, *others, windows=self.windows)
 
     def _in_windows(self, grid: jax.Array) -> jax.Array:
         """What each window sees of `[batch, height, width, B, K]`: `[batch, P, Q, I, K]`."""
@@ -269,7 +121,107 @@ class ConvCaps(nnx.Module):
         return make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
 
 
-class ClassCaps(nnx.Module):
+class Conv3dCaps(RoutedLayer):
+    """Capsules on a grid that the capsule types below vote for, each type as a whole.
+
+    Rajasegaran et al. 2019, arXiv:1904.09546, section 3. A vote is a convolution over the poses of
+    one type; the filters are the same for all types below, so it is a 3D convolution that goes over
+    the types in steps of one. So there are few votes and few parameters. What is routed are not the
+    capsules below but their types: each shares itself out over all capsules above, over all types
+    and positions jointly.
+
+    Args:
+        input_shape: of the capsules below.
+        types: number of capsule types.
+        dim: dimension of their poses.
+        kernel_size: side of the filters.
+        stride: in both directions.
+        padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
+        routing: maps the votes `[types below, P * Q * types, dim]` of one example to this layer's
+            capsules. An `UnsizedRouting` is built for these sizes. To a routing that asks for them,
+            a type has the mean of its activations, and all its poses one after the other.
+        kernel_init: initialiser of the filters.
+        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: the filters are larger than the grid, a size is not a positive integer, or
+            another argument has a wrong value.
+    """
+
+    def __init__(
+        self,
+        input_shape: GridShape,
+        types: int,
+        dim: int,
+        *,
+        kernel_size: int,
+        stride: int = 1,
+        padding: str | Padding = "VALID",
+        routing: Routing | UnsizedRouting,
+        kernel_init: nnx.Initializer = nnx.initializers.he_normal(),  # noqa: B008 (a function)
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        height, width, in_types, in_dim = input_shape
+        types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
+        windows = Windows.of((height, width), kernel_size, stride, padding)
+        self.output_shape = GridShape(*windows.counts, types, dim)
+        self.dtype = dtype
+        self.conv = nnx.Conv(
+            in_dim,
+            types * dim,
+            (kernel_size, kernel_size),
+            strides=stride,
+            padding=windows.padding,
+            use_bias=False,
+            conv_general_dilated=conv_general_dilated,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        above = math.prod(self.output_shape[:3])
+        sizes = Sizes(in_types, height * width * in_dim, above, dim)
+        self.routing = sized(routing, sizes, param_dtype=param_dtype, rngs=rngs)
+
+    def votes(self, pose: jax.Array) -> jax.Array:
+        """Poses `[batch, height, width, B, K]` -> votes `[batch, B, P * Q * types, dim]`."""
+        by_type = jnp.moveaxis(pose.astype(self.dtype), 3, 1)
+        batch, in_types, *map_shape = by_type.shape
+        maps = self.conv(by_type.reshape(batch * in_types, *map_shape))
+        return maps.reshape(batch, in_types, -1, self.output_shape.dim)
+
+    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
+        """Routes the types of capsules below to this layer.
+
+        Args:
+            capsules: of `input_shape`.
+
+        Returns:
+            Capsules of `output_shape`, and the coupling coefficients `[batch, B, P, Q, types]`; all
+            in float32 at least.
+        """
+        routed, coupling = super().__call__(capsules)
+        batch, in_types = coupling.shape[:2]
+
+        def on_grid(x: jax.Array, *leading: Any) -> jax.Array:
+            return x.reshape(*leading, *self.output_shape[:3], *x.shape[len(leading) + 1 :])
+
+        above = Capsules(on_grid(routed.pose, batch), on_grid(routed.activation, batch))
+        return above, on_grid(coupling, batch, in_types)
+
+    def _inputs(self, capsules: Capsules) -> RoutingInputs:
+        """What is routed are the types below, whose poses are `[batch, B, H W K]`."""
+        pose = jnp.moveaxis(capsules.pose.astype(self.dtype), 3, 1)
+        activation = jnp.mean(capsules.activation, axis=(1, 2))
+        flat = pose.reshape(*activation.shape, -1)
+        return RoutingInputs(self.votes(capsules.pose), activation, flat)
+
+
+class ClassCaps(RoutedLayer):
     """Class capsules above a grid: every capsule of a type has the same matrices.
 
     Hinton, Sabour and Frosst 2018, section 4. So that it matters where a capsule lies, its position
@@ -277,6 +229,11 @@ class ClassCaps(nnx.Module):
     receptive field, from 0 to 1, to the first two elements of the right-hand column of the vote. In
     a public re-implementation (yl-1993's) it is those of the upper left corner, added to the first
     two elements of the vote.
+
+    A call takes capsules of `input_shape` and returns the class capsules, poses
+    `[batch, classes, D]` and activations `[batch, classes]`, and the coupling coefficients
+    `[batch, I, classes]`, all in float32 at least. Capsule `B p + b` of the `I` is the one of type
+    `b` of `B` at position `p = y * width + x`.
 
     Args:
         input_shape: of the capsules below.
@@ -338,28 +295,9 @@ class ClassCaps(nnx.Module):
         batch, height, width, types, classes, dim = votes.shape
         return votes.reshape(batch, height * width * types, classes, dim)
 
-    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
-        """Routes the capsules below to the classes.
-
-        Args:
-            capsules: of `input_shape`.
-
-        Returns:
-            The class capsules, poses `[batch, classes, D]` and activations `[batch, classes]`, and
-            the coupling coefficients `[batch, I, classes]`; all in float32 at least. Capsule
-            `B p + b` of the `I` is the one of type `b` of `B` at position `p = y * width + x`.
-        """
+    def _inputs(self, capsules: Capsules) -> RoutingInputs:
         pose, activation = in_a_list(capsules)
-        routed = route(
-            self.routing, self.votes(capsules.pose), activation, pose=pose.astype(self.dtype)
-        )
-        return Capsules(routed.pose, routed.activation), routed.coupling
-
-    def iterations(self, capsules: Capsules) -> Routed:
-        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`."""
-        pose, activation = in_a_list(capsules)
-        votes = self.votes(capsules.pose)
-        return routed_iterations(self.routing, votes, activation, pose=pose.astype(self.dtype))
+        return RoutingInputs(self.votes(capsules.pose), activation, pose.astype(self.dtype))
 
     def _coordinates(self) -> jax.Array:
         """What is added to the votes, `[1, height, width, 1, 1, D]`."""

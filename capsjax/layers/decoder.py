@@ -3,15 +3,18 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.layers.normalization import BatchNorm
+from capsjax.ops import conv_general_dilated
 
 COMBINATIONS = ("concat", "sum")
 
@@ -89,3 +92,104 @@ class Decoder(nnx.Module):
         x = self.layers[-1](x)
         x = nnx.sigmoid(x.astype(accumulation_dtype(x.dtype)))
         return x.reshape(x.shape[0], *self.image_shape)
+
+
+class ConvDecoder(nnx.Module):
+    """Reconstructs an image from the pose of one class, whichever class it is.
+
+    The class-independent decoder of Rajasegaran et al. 2019, arXiv:1904.09546, section 4: it is not
+    told the class, so an element of the pose means the same for all classes. As in the authors'
+    code, a dense layer with a rectifier makes a small image, normalised over the batch; transposed
+    convolutions, without anything in between, enlarge it; a rectifier comes last.
+
+    Args:
+        dim: dimension of the class capsules' poses.
+        image_shape: `(height, width, channels)` of the image.
+        channels: of the small image.
+        features: filters of each convolution but the last, which has as many as the image channels.
+        strides: how many times as large each of them makes the image; what the last then has too
+            much, on the right and below, is cut off.
+        kernel_size: side of the filters.
+        batch_axis: see `BatchNorm`.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: there are not as many features as strides, or a size is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        image_shape: Sequence[int],
+        *,
+        channels: int,
+        features: Sequence[int],
+        strides: Sequence[int],
+        kernel_size: int = 3,
+        batch_axis: str | None = None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        dim = _checks.positive_integer("dim", dim)
+        self.image_shape = _checks.image_shape(image_shape)
+        channels = _checks.positive_integer("channels", channels)
+        features = _checks.positive_integers("features", features)
+        strides = _checks.positive_integers("strides", strides)
+        kernel_size = _checks.positive_integer("kernel_size", kernel_size)
+        if len(features) != len(strides):
+            raise ValueError(
+                f"features and strides of a decoder are of the same convolutions, but there are "
+                f"{len(features)} and {len(strides)}"
+            )
+        scale = math.prod(strides)
+        height, width = (-(-side // scale) for side in self.image_shape[:2])
+        self.small_shape = (height, width, channels)
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        glorot = nnx.initializers.glorot_uniform()
+        self.dense = nnx.Linear(dim, height * width * channels, kernel_init=glorot, **options)
+        self.norm = BatchNorm(channels, momentum=0.8, batch_axis=batch_axis, **options)
+        self.strides = (*strides, 1)
+        filters = (*features, self.image_shape[2])
+        self.convolutions = nnx.List(
+            nnx.Conv(
+                n_in,
+                n_out,
+                (kernel_size, kernel_size),
+                padding="VALID",
+                conv_general_dilated=conv_general_dilated,
+                kernel_init=glorot,
+                **options,
+            )
+            for n_in, n_out in zip((channels, *features), filters, strict=True)
+        )
+
+    def __call__(self, pose: jax.Array, mask: jax.Array) -> jax.Array:
+        """Decodes the capsules that the mask keeps.
+
+        Args:
+            pose: `[batch, J, D]`.
+            mask: `[batch, J]`, 1 for the capsule to decode and 0 for the others.
+
+        Returns:
+            Images `[batch, height, width, channels]`, of positive values, in float32 at least.
+        """
+        x = nnx.relu(self.dense(jnp.sum(pose * mask[..., None].astype(pose.dtype), axis=1)))
+        x = self.norm(x.reshape(-1, *self.small_shape))
+        for convolution, stride in zip(self.convolutions, self.strides, strict=True):
+            x = convolution(_spread(x, stride, convolution.kernel_size[0]))
+        height, width, _ = self.image_shape
+        x = nnx.relu(x[:, :height, :width])
+        return x.astype(accumulation_dtype(x.dtype))
+
+
+def _spread(x: jax.Array, stride: int, kernel_size: int) -> jax.Array:
+    """Puts pixels `stride` apart, so that a convolution of them makes the image so much larger.
+
+    It is then the transpose of a strided convolution that is padded as for `"SAME"`.
+    """
+    low = kernel_size - 1 - max(kernel_size - stride, 0) // 2
+    spatial = (low, stride + kernel_size - 2 - low, stride - 1)
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), spatial, spatial, (0, 0, 0)])

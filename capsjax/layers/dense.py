@@ -10,15 +10,20 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules
-from capsjax.layers.step import Step
-from capsjax.layers.transform import Transform, kernel_shape, make_votes
-from capsjax.routing import Implementation, Routed, Routing, UnsizedRouting, route, route_dense
-from capsjax.routing._base import Sizes, over_examples, routed_iterations, sized
+from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.routing import (
+    Implementation,
+    Routing,
+    RoutingInputs,
+    Sizes,
+    UnsizedRouting,
+    route_dense,
+)
+from capsjax.routing._base import sized
 from capsjax.routing.dense import check_implementation
-from capsjax.routing.stepwise import stepping
 
 
-class DenseCaps(nnx.Module):
+class DenseCaps(RoutedLayer):
     """Capsules that see every capsule below (DigitCaps): one transformation matrix for each pair.
 
     The votes are `u_hat_ij = W_ij u_i` (Sabour, Frosst and Hinton 2017, arXiv:1710.09829,
@@ -121,44 +126,17 @@ class DenseCaps(nnx.Module):
             This layer's capsules, poses `[batch, J, D]` and activations `[batch, J]`, and the
             coupling coefficients `[batch, I, J]`; all in float32 at least.
         """
-        pose = capsules.pose.astype(self.dtype)
-        if self._is_plain:
-            kernel = self.kernel[...].astype(self.dtype)
-            routed = route_dense(
-                self.routing,
-                kernel,
-                pose,
-                capsules.activation,
-                implementation=self.implementation,
-            )
-        else:
-            routed = route(self.routing, self.votes(pose), capsules.activation, pose=pose)
+        if not self._is_plain:
+            return super().__call__(capsules)
+        routed = route_dense(
+            self.routing,
+            self.kernel[...].astype(self.dtype),
+            capsules.pose.astype(self.dtype),
+            capsules.activation,
+            implementation=self.implementation,
+        )
         return Capsules(routed.pose, routed.activation), routed.coupling
 
-    def iterations(self, capsules: Capsules) -> Routed:
-        """What each of the `R` iterations of the routing comes to, arrays `[batch, R, ...]`."""
-        votes = self.votes(capsules.pose)
-        return routed_iterations(
-            self.routing, votes, capsules.activation, pose=capsules.pose.astype(self.dtype)
-        )
-
-    def step(self, capsules: Capsules, state: Any = None) -> Step:
-        """One iteration of a routing that takes one at a time, see `StepwiseRouting`.
-
-        Args:
-            capsules: poses `[batch, I, K]` and activations `[batch, I]`, as they are by now.
-            state: of the iteration before; None for the first one.
-
-        Raises:
-            ValueError: the routing does not.
-        """
+    def _inputs(self, capsules: Capsules) -> RoutingInputs:
         pose = capsules.pose.astype(self.dtype)
-        routed, state = over_examples(
-            stepping(self.routing),
-            self.routing,
-            self.votes(pose),
-            capsules.activation,
-            pose,
-            *(() if state is None else (state,)),
-        )
-        return Step(Capsules(routed.pose, routed.activation), routed.coupling, state)
+        return RoutingInputs(self.votes(pose), capsules.activation, pose)

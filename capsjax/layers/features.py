@@ -1,6 +1,7 @@
 """The local features that capsules are made of."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +9,36 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.layers._windows import window_counts
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
+from capsjax.ops.patches import Padding, Windows
 
 # Capsules begin short, but long enough to learn from: class capsules of about 0.05 on MNIST. With
 # Glorot's values, which one input channel and 256 filters make twenty times smaller than He's, they
 # begin at 0.0001, in the flat part of squash; with He's at 0.5, all classes present.
 _fan_in_fifth = nnx.initializers.variance_scaling(0.2, "fan_in", "normal")
 
+# What PyTorch draws for a convolution: uniform, up to one over the root of the terms of a sum.
+_uniform_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 class ConvFeatures(nnx.Module):
     """A convolution and a rectifier: the local features that capsules are made of.
 
     Args:
-        input_shape: `(height, width, channels)` of one image.
+        input_shape: `(height, width, channels)` of the images or maps below.
         features: number of filters.
         kernel_size: side of the square kernel.
         stride: in both directions.
-        padding: zeros on each side of the image.
+        padding: zeros on each side; or `"VALID"`, `"SAME"`, or a pair (low, high) for each
+            direction.
+        use_bias: whether the convolution adds learned numbers.
+        rectified: whether there is a rectifier.
         normalize: whether a batch is normalised between the two, see `BatchNorm`.
         norm_momentum: see there.
         norm_epsilon: see there.
         batch_axis: see there.
+        kernel_init: initialiser of the filters.
         dtype: dtype of the computation; statistics of a batch are float32 at least.
         param_dtype: dtype of the parameters.
         rngs: source of the initial values.
@@ -47,49 +55,181 @@ class ConvFeatures(nnx.Module):
         *,
         kernel_size: int,
         stride: int = 1,
-        padding: int = 0,
+        padding: int | str | Padding = 0,
+        use_bias: bool = True,
+        rectified: bool = True,
         normalize: bool = False,
         norm_momentum: float = 0.99,
         norm_epsilon: float = 1e-3,
         batch_axis: str | None = None,
+        kernel_init: nnx.Initializer = _fan_in_fifth,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
+        height, width, channels = _checks.image_shape(input_shape)
         features = _checks.positive_integer("features", features)
-        padding = _checks.not_negative_integer("padding", padding)
-        padded = tuple(side + 2 * padding for side in input_shape[:2])
-        self.output_shape = (
-            *window_counts(padded, kernel_size, stride, "the first convolution"),
-            features,
-        )
+        if not isinstance(padding, str | Sequence):
+            side = _checks.not_negative_integer("padding", padding)
+            padding = ((side, side), (side, side))
+        windows = Windows.of((height, width), kernel_size, stride, padding)
+        self.output_shape = (*windows.counts, features)
+        self.rectified = _checks.boolean("rectified", rectified)
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv = nnx.Conv(
-            input_shape[-1],
+            channels,
             features,
             (kernel_size, kernel_size),
             strides=stride,
-            padding=padding,
+            padding=windows.padding,
+            use_bias=_checks.boolean("use_bias", use_bias),
             conv_general_dilated=conv_general_dilated,
-            kernel_init=_fan_in_fifth,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            kernel_init=kernel_init,
+            **options,
         )
+        options |= {"momentum": norm_momentum, "epsilon": norm_epsilon, "batch_axis": batch_axis}
         self.norm = nnx.data(
-            BatchNorm(
-                features,
-                momentum=norm_momentum,
-                epsilon=norm_epsilon,
-                batch_axis=batch_axis,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
-            if _checks.boolean("normalize", normalize)
-            else None
+            BatchNorm(features, **options) if _checks.boolean("normalize", normalize) else None
         )
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """`[batch, height, width, channels]` -> `[batch, *output_shape]` in `dtype`."""
         maps = self.conv(images)
-        return nnx.relu(maps if self.norm is None else self.norm(maps))
+        maps = maps if self.norm is None else self.norm(maps)
+        return nnx.relu(maps) if self.rectified else maps
+
+
+class NormalizedConv(ConvFeatures):
+    """A convolution without biases, batch normalisation with PyTorch's constants, and a rectifier.
+
+    Args:
+        input_shape: as of `ConvFeatures`, and so are all others but `use_bias` and `norm_*`.
+        features: see there.
+        kernel_init: if not given, uniform with the deviation of He et al. 2015, arXiv:1502.01852.
+        **options: see there.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        features: int,
+        *,
+        kernel_init: nnx.Initializer = nnx.initializers.he_uniform(),  # noqa: B008 (a function)
+        **options: Any,
+    ) -> None:
+        constants: dict[str, Any] = {"norm_momentum": 0.9, "norm_epsilon": 1e-5}
+        made: dict[str, Any] = {"normalize": True, "use_bias": False, "kernel_init": kernel_init}
+        super().__init__(input_shape, features, **constants, **made, **options)
+
+
+class ResidualFeatures(nnx.Module):
+    """A convolution and stages of residual blocks, as in the ResNets for CIFAR-10.
+
+    He, Zhang, Ren and Sun 2016, arXiv:1512.03385: two 3x3 convolutions, each batch-normalised, are
+    added to what they start from, and a rectifier follows. In the first block of a stage both may
+    have another stride and other features; then a 1x1 convolution, normalised too, makes the one
+    of the other, or features are added that are zero, half of them before what there is (options B
+    and A of section 4.1).
+
+    Args:
+        input_shape: `(height, width, channels)` of one image.
+        features: filters of the blocks of each stage; the first convolution has those of the first.
+        blocks: how many blocks there are in each stage.
+        strides: of the first block of each stage.
+        shortcut: what makes the one of the other, a `"convolution"` or `"zeros"`; with the latter,
+            a block has no fewer features than the one below.
+        kernel_init: initialiser of all filters; if not given, what PyTorch draws.
+        batch_axis: as of `BatchNorm`, whose other constants are those of PyTorch.
+        dtype: dtype of the computation.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: a size is not a positive integer, there is no stage, or there are fewer features
+            than zeros can be added to.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        *,
+        features: Sequence[int],
+        blocks: Sequence[int],
+        strides: Sequence[int],
+        shortcut: Literal["convolution", "zeros"] = "convolution",
+        kernel_init: nnx.Initializer = _uniform_fan_in,
+        batch_axis: str | None = None,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        input_shape = _checks.image_shape(input_shape)
+        _checks.one_of("shortcut", shortcut, ("convolution", "zeros"))
+        features = _checks.positive_integers("features", features)
+        if not features:
+            raise ValueError("features must have a value for each stage, of which there is none")
+        options: dict[str, Any] = {
+            "rectified": False,
+            "kernel_init": kernel_init,
+            "batch_axis": batch_axis,
+            "dtype": dtype,
+            "param_dtype": param_dtype,
+            "rngs": rngs,
+        }
+        self.stem = NormalizedConv(input_shape, features[0], kernel_size=3, padding=1, **options)
+        made: list[_Block] = []
+        shape = self.stem.output_shape
+        for filters, count, stride in zip(features, blocks, strides, strict=False):
+            for index in range(count):
+                step = 1 if index else stride
+                made.append(_Block(shape, filters, step, shortcut == "zeros", **options))
+                shape = made[-1].output_shape
+        self.blocks = nnx.List(made)
+        self.output_shape = shape
+
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """`[batch, height, width, channels]` -> `[batch, *output_shape]` in `dtype`."""
+        x = nnx.relu(self.stem(images))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class _Block(nnx.Module):
+    """Two convolutions beside a way around them."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        features: int,
+        stride: int,
+        zeros: bool,
+        **options: Any,
+    ) -> None:
+        around: dict[str, Any] = {"kernel_size": 3, "padding": 1, **options}
+        self.first = NormalizedConv(input_shape, features, stride=stride, **around)
+        self.second = NormalizedConv(self.first.output_shape, features, **around)
+        self.output_shape = self.second.output_shape
+        self.stride, self.added = stride, features - input_shape[2]
+        is_same = stride == 1 and self.added == 0
+        if zeros and self.added < 0:
+            raise ValueError(
+                f"{features} features cannot be those of {input_shape[2]} and zeros: choose "
+                "shortcut='convolution'"
+            )
+        self.around = nnx.data(
+            None
+            if is_same or zeros
+            else NormalizedConv(input_shape, features, kernel_size=1, stride=stride, **options)
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        way = self.second(nnx.relu(self.first(x)))
+        return nnx.relu(way + self._around(x).astype(way.dtype))
+
+    def _around(self, x: jax.Array) -> jax.Array:
+        if self.around is not None:
+            return self.around(x)
+        before = self.added // 2
+        zeros = ((0, 0), (0, 0), (0, 0), (before, self.added - before))
+        return jnp.pad(x[:, :: self.stride, :: self.stride], zeros)

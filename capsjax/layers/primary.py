@@ -1,8 +1,8 @@
-"""The lowest capsules: what a convolution sees, cut into capsules."""
+"""The lowest capsules: what a convolution sees, cut into capsules or on a grid."""
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +10,16 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Capsules, Squash, SquashFunction, norm, squash_from
-from capsjax.layers._windows import window_counts
+from capsjax.capsules import (
+    Capsules,
+    Squash,
+    SquashFunction,
+    accumulation_dtype,
+    norm,
+    squash_from,
+)
 from capsjax.ops import conv_general_dilated
+from capsjax.ops.patches import Padding, Windows
 
 PRIMARY_ORDERS = ("position_major", "type_major", "flat")
 
@@ -66,13 +73,14 @@ class PrimaryCaps(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        positions = window_counts(input_shape, kernel_size, stride, "the capsule convolution")
+        height, width, channels = _checks.image_shape(input_shape)
+        windows = Windows.of((height, width), kernel_size, stride, "VALID")
         self.types = _checks.positive_integer("types", types)
         self.dim = _checks.positive_integer("dim", dim)
-        self.num_capsules = math.prod(positions) * self.types
+        self.num_capsules = math.prod(windows.counts) * self.types
         self.order = _checks.one_of("order", order, PRIMARY_ORDERS)
         self.squash = squash_from(squash)
-        channels, filters = input_shape[-1], self.types * self.dim
+        filters = self.types * self.dim
         if _checks.boolean("depthwise", depthwise) and channels != filters:
             raise ValueError(
                 f"{self.types} types of depthwise capsules of {self.dim} need as many channels as "
@@ -120,3 +128,115 @@ class PrimaryCaps(nnx.Module):
         s = self.project(features)
         pose = self.squash(s)
         return Capsules(pose.astype(s.dtype), norm(pose))
+
+
+class GridShape(NamedTuple):
+    """The shape of capsules on a grid.
+
+    Such capsules are `Capsules` of poses `[batch, height, width, types, dim]` and activations
+    `[batch, height, width, types]`.
+
+    Attributes:
+        height: positions below one another.
+        width: positions side by side.
+        types: capsules at each position.
+        dim: dimension of their poses.
+    """
+
+    height: int
+    width: int
+    types: int
+    dim: int
+
+
+class ConvPrimaryCaps(nnx.Module):
+    """The lowest capsules of a convolutional network: a convolution to poses and activations.
+
+    Hinton, Sabour and Frosst 2018, section 4: poses are learned linear maps of the features, and
+    activations the sigmoid of another one. With `activation="length"` they are lengths, after
+    `squash` if there is one; with `"one"` all capsules are there.
+
+    Args:
+        input_shape: `(height, width, channels)` of the features below.
+        types: number of capsule types.
+        dim: dimension of a pose.
+        kernel_size: side of the square kernel.
+        stride: in both directions.
+        padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
+        activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`; or `"logit"`
+            for what they are the sigmoid of, to be normalised, see `CapsuleNorm`.
+        activation_offset: added to what the sigmoid of `activation="sigmoid"` is taken of.
+        squash: of the poses; a function, or the fields of a `Squash` by name; None for none.
+        use_bias: whether the convolution adds learned numbers.
+        kernel_init: initialiser of its filters, first those of the poses, capsule by capsule, then
+            those of the activations.
+        dtype: dtype of the computation; norms are computed in float32 at least.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+
+    Raises:
+        ValueError: the kernel is larger than the input, a size is not a positive integer, or
+            another argument has a wrong value.
+    """
+
+    def __init__(
+        self,
+        input_shape: Sequence[int],
+        types: int,
+        dim: int,
+        *,
+        kernel_size: int = 1,
+        stride: int = 1,
+        padding: str | Padding = "VALID",
+        activation: Literal["sigmoid", "logit", "length", "one"] = "sigmoid",
+        activation_offset: float = 0.0,
+        squash: SquashFunction | None = None,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer = nnx.initializers.glorot_uniform(),  # noqa: B008 (a function)
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        height, width, channels = _checks.image_shape(input_shape)
+        types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
+        windows = Windows.of((height, width), kernel_size, stride, padding)
+        self.output_shape = GridShape(*windows.counts, types, dim)
+        self.activation = _checks.one_of(
+            "activation", activation, ("sigmoid", "logit", "length", "one")
+        )
+        self.activation_offset = _checks.number("activation_offset", activation_offset)
+        self.squash = None if squash is None else squash_from(squash)
+        self.pose = nnx.Conv(
+            channels,
+            types * (dim + (activation in ("sigmoid", "logit"))),
+            (kernel_size, kernel_size),
+            strides=stride,
+            padding=windows.padding,
+            use_bias=_checks.boolean("use_bias", use_bias),
+            conv_general_dilated=conv_general_dilated,
+            kernel_init=kernel_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, features: jax.Array) -> Capsules:
+        """`[batch, height, width, channels]` -> capsules of `output_shape`.
+
+        Returns:
+            Poses in the layer's dtype and activations in float32 at least.
+        """
+        _, _, types, dim = self.output_shape
+        maps = self.pose(features)
+        pose = maps[..., : types * dim].reshape(*maps.shape[:3], types, dim)
+        if self.squash is not None:
+            pose = self.squash(pose).astype(maps.dtype)
+        if self.activation in ("sigmoid", "logit"):
+            logits = maps[..., types * dim :]
+            logits = logits.astype(accumulation_dtype(logits.dtype)) + self.activation_offset
+            activation = nnx.sigmoid(logits) if self.activation == "sigmoid" else logits
+        elif self.activation == "length":
+            activation = norm(pose)
+        else:
+            activation = jnp.ones(pose.shape[:-1], accumulation_dtype(pose.dtype))
+        return Capsules(pose, activation)

@@ -15,9 +15,14 @@ from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
 from capsjax.models.output import CapsuleNetwork, layer_options
-from capsjax.routing import InvertedAttention, Routing, UnsizedRouting, as_routing
+from capsjax.routing import (
+    InvertedAttention,
+    IterativeRouting,
+    Routing,
+    UnsizedRouting,
+    as_routing,
+)
 from capsjax.routing._base import name_of
-from capsjax.routing.stepwise import is_stepwise
 
 
 class AttentionCapsNet(CapsuleNetwork):
@@ -32,7 +37,7 @@ class AttentionCapsNet(CapsuleNetwork):
 
     Routing is concurrent: first one iteration in one layer after the other, then one in all layers
     at once, from the poses that the iteration before has left in the layer below, and so on.
-    That needs a routing that takes one iteration at a time, see `StepwiseRouting`; with
+    That needs a routing that takes one iteration at a time, see `IterativeRouting`; with
     `sequential`, where each layer is done before the next begins, any will do.
 
     Args:
@@ -139,10 +144,10 @@ class AttentionCapsNet(CapsuleNetwork):
             **options,
         )
         for made in (*(layer.routing for layer in self.conv_caps), self.class_caps.routing):
-            if not sequential and not is_stepwise(made):
+            if not sequential and not isinstance(made, IterativeRouting):
                 raise ValueError(
                     "layers can only route at once with a routing that takes one iteration at a "
-                    f"time, such as inverted-attention, not with {name_of(made)}: choose "
+                    f"time, an IterativeRouting, not with {name_of(made)}: choose "
                     "sequential=True"
                 )
 
@@ -167,13 +172,13 @@ class AttentionCapsNet(CapsuleNetwork):
         layers: list[Any] = [*self.conv_caps, self.class_caps]
         capsules, steps = primary, []
         for layer in layers:
-            steps.append(layer.step(in_a_list(capsules) if layer is layers[-1] else capsules))
+            steps.append(layer.iterate(in_a_list(capsules) if layer is layers[-1] else capsules))
             capsules = steps[-1].capsules
         for _ in range(1, layers[-1].routing.iterations):
             below = [primary, *(step.capsules for step in steps[:-1])]
             below[-1] = in_a_list(below[-1])
             steps = [
-                layer.step(capsules, step.state)
+                layer.iterate(capsules, step.state)
                 for layer, capsules, step in zip(layers, below, steps, strict=True)
             ]
         return steps[-1].capsules, steps[-1].coupling

@@ -32,7 +32,7 @@ class CapsNet(CapsuleNetwork):
         class_dim: dimension of the class capsules' poses.
         shared_transform: whether all primary capsules vote with the same matrices.
         routing: how the class capsules come about; a name, or an object. One with parameters is
-            given as an `UnsizedRouting`, such as `LearnedPrior()`, which is built once the number
+            given as an `UnsizedRouting`, such as `DynamicPrior()`, which is built once the number
             of primary capsules is known.
         routing_implementation: how it is computed, `"xla"`, `"recompute"` or `"pallas"`, see
             `route_dense`; if not given, what was measured to be the fastest.

@@ -11,8 +11,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, norm, squash
-from capsjax.layers import Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
-from capsjax.layers.normalization import BatchNorm
+from capsjax.layers import BatchNorm, Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops import conv_general_dilated
 from capsjax.routing import Routing, UnsizedRouting, as_routing

@@ -9,12 +9,11 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
-from capsjax.layers import Decoder, DenseCaps, PrimaryCaps
-from capsjax.layers._windows import window_counts
-from capsjax.layers.normalization import BatchNorm
+from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps
 from capsjax.models._stack import sizes_by_layer
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops import conv_general_dilated
+from capsjax.ops.patches import Windows
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
 # He's deviation for a product with a matrix of each pair of capsules, as Keras counts the inputs of
@@ -112,7 +111,8 @@ class EfficientCapsNet(CapsuleNetwork):
                     **options,
                 )
             )
-            below = (*window_counts(below, kernel_size, stride, "a convolution"), filters)
+            windows = Windows.of(below[:2], kernel_size, stride, "VALID")
+            below = (*windows.counts, filters)
         self.convolutions = nnx.List(convolutions)
         self.norms = nnx.List(
             BatchNorm(

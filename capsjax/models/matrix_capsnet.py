@@ -15,8 +15,7 @@ from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps
 from capsjax.layers.convolutional import Coordinates
 from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
 from capsjax.models.output import CapsuleNetwork, layer_options
-from capsjax.routing import ExpectationMaximization, Routing, UnsizedRouting, as_routing
-from capsjax.routing.patches import Competition
+from capsjax.routing import EM, Competition, Routing, UnsizedRouting, as_routing
 
 
 class MatrixCapsNet(CapsuleNetwork):
@@ -152,7 +151,7 @@ class MatrixCapsNet(CapsuleNetwork):
 
 def _of_classes(routing: Routing | UnsizedRouting) -> Routing | UnsizedRouting:
     """The routing of the class layer beside that of the layers below."""
-    if not isinstance(routing, ExpectationMaximization) or routing.formulation != "code":
+    if not isinstance(routing, EM) or routing.formulation != "code":
         return routing
     return dataclasses.replace(
         routing,

@@ -11,14 +11,17 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, in_a_list
-from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
-from capsjax.layers.capsule_norm import CapsuleNorm
-from capsjax.layers.normalized import NormalizedConv
+from capsjax.layers import (
+    CapsuleNorm,
+    ConvPrimaryCaps,
+    DenseCaps,
+    NormalizedConv,
+    ResidualFeatures,
+)
 from capsjax.models._stack import conv_caps_stack
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops.patches import Padding
-from capsjax.routing import Routing, SelfRouter, SelfRouting, UnsizedRouting, as_routing
-from capsjax.routing.patches import Competition
+from capsjax.routing import Competition, Routing, SelfRouting, UnsizedRouting, as_routing
 
 BACKBONES = ("resnet", "convnet")
 
@@ -139,7 +142,7 @@ class SRCapsNet(CapsuleNetwork):
         self.conv_norms = nnx.List(
             CapsuleNorm(caps_types, caps_dim, over="element", **normalized) for _ in strides
         )
-        votes_with_poses = class_dim is None and isinstance(routing, SelfRouter | SelfRouting)
+        votes_with_poses = class_dim is None and isinstance(routing, SelfRouting)
         self.class_caps = DenseCaps(
             math.prod(grid[:3]),
             caps_dim,

@@ -11,13 +11,10 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, accumulation_dtype
-from capsjax.layers import ClassCaps, ConvPrimaryCaps
-from capsjax.layers.capsule_norm import CapsuleNorm
-from capsjax.layers.normalized import NormalizedConv
+from capsjax.layers import CapsuleNorm, ClassCaps, ConvPrimaryCaps, NormalizedConv
 from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
 from capsjax.models.output import CapsuleNetwork, layer_options
-from capsjax.routing import Routing, UnsizedRouting, VariationalBayes, as_routing
-from capsjax.routing.patches import Competition
+from capsjax.routing import Competition, Routing, UnsizedRouting, VariationalBayes, as_routing
 
 
 class VBCapsNet(CapsuleNetwork):

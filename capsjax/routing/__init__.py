@@ -1,19 +1,20 @@
-"""Routing algorithms, one published algorithm a file, and their names."""
+"""Routing algorithms: one published algorithm a file, its settings the one public class.
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+`_base.py` is the contract of all of them, `mapping.py` takes them over batches and the positions of
+a convolution, `dense.py` computes dense layers in several ways.
+"""
 
-from capsjax import _checks
+from typing import Any
+
+from capsjax import _checks, _deprecated
 from capsjax.routing._base import (
-    EXAMPLES,
+    IterativeRouting,
     Routed,
     Routing,
+    RoutingInputs,
     Sizes,
     UnsizedRouting,
-    map_examples,
-    route,
     softmax_over_out,
-    trace,
 )
 from capsjax.routing.dense import (
     IMPLEMENTATIONS,
@@ -22,68 +23,34 @@ from capsjax.routing.dense import (
     implementation_on,
     route_dense,
 )
-from capsjax.routing.dynamic import DynamicRouting, RoutingTrace
-from capsjax.routing.em import EMRouting, EMTrace, ExpectationMaximization
-from capsjax.routing.heinsen import Heinsen, HeinsenRouting, HeinsenTrace
-from capsjax.routing.heinsen_2022 import Heinsen2022, Heinsen2022Routing, Heinsen2022Trace
-from capsjax.routing.inverted_attention import (
-    InvertedAttention,
-    InvertedAttentionRouting,
-    InvertedAttentionTrace,
-)
-from capsjax.routing.k_means import KMeansRouting, KMeansTrace
-from capsjax.routing.kernel_density import (
-    KernelMixtureRouting,
-    KernelMixtureTrace,
-    MeanShiftRouting,
-    MeanShiftTrace,
-)
-from capsjax.routing.prior import LearnedPrior, PriorRouting
-from capsjax.routing.self_attention import SelfAttention, SelfAttentionRouting, SelfAttentionTrace
-from capsjax.routing.self_routing import SelfRouter, SelfRouting, SelfRoutingTrace
-from capsjax.routing.stepwise import StepwiseRouting
-from capsjax.routing.uniform import UniformRouting, UniformTrace
-from capsjax.routing.variational_bayes import (
-    VariationalBayes,
-    VariationalBayesRouting,
-    VariationalBayesTrace,
-)
+from capsjax.routing.dynamic import Dynamic, DynamicLeaky, DynamicPrior, DynamicTrace
+from capsjax.routing.em import EM, EMTrace
+from capsjax.routing.heinsen import Heinsen, HeinsenTrace
+from capsjax.routing.heinsen_2022 import Heinsen2022, Heinsen2022Trace
+from capsjax.routing.inverted_attention import InvertedAttention, InvertedAttentionTrace
+from capsjax.routing.k_means import KMeans, KMeansTrace
+from capsjax.routing.kernel_density import KDEEM, KDEDynamic, KDEDynamicTrace, KDEEMTrace
+from capsjax.routing.mapping import EXAMPLES, Competition, map_examples, route, trace
+from capsjax.routing.self_attention import SelfAttention, SelfAttentionTrace
+from capsjax.routing.self_routing import SelfRouting, SelfRoutingTrace
+from capsjax.routing.uniform import Uniform, UniformTrace
+from capsjax.routing.variational_bayes import VariationalBayes, VariationalBayesTrace
 
-
-class _Entry(NamedTuple):
-    make: Callable[..., Routing | UnsizedRouting]
-    options: list[str]
-
-
-def _entry(make: Callable[..., Routing | UnsizedRouting], *without: str) -> _Entry:
-    return _Entry(make, _checks.option_names(make, without=without))
-
-
-def _leaky(**options: Any) -> DynamicRouting:
-    return DynamicRouting(leaky=True, **options)
-
-
-def _with_learned_prior(**options: Any) -> LearnedPrior:
-    return LearnedPrior(DynamicRouting(**options))
-
-
-_OF_DYNAMIC = _entry(DynamicRouting)
-
-_ROUTINGS = {
-    "dynamic": _OF_DYNAMIC,
-    "dynamic-leaky": _Entry(_leaky, _entry(DynamicRouting, "leaky", "softmax_over").options),
-    "dynamic-prior": _Entry(_with_learned_prior, _OF_DYNAMIC.options),
-    "em": _entry(ExpectationMaximization),
-    "heinsen": _entry(Heinsen),
-    "heinsen-2022": _entry(Heinsen2022),
-    "inverted-attention": _entry(InvertedAttention),
-    "k-means": _entry(KMeansRouting),
-    "kde-dynamic": _entry(MeanShiftRouting),
-    "kde-em": _entry(KernelMixtureRouting),
-    "self-attention": _entry(SelfAttention),
-    "self-routing": _entry(SelfRouter),
-    "uniform": _entry(UniformRouting),
-    "variational-bayes": _entry(VariationalBayes),
+_ROUTINGS: dict[str, type[Routing | UnsizedRouting]] = {
+    "dynamic": Dynamic,
+    "dynamic-leaky": DynamicLeaky,
+    "dynamic-prior": DynamicPrior,
+    "em": EM,
+    "heinsen": Heinsen,
+    "heinsen-2022": Heinsen2022,
+    "inverted-attention": InvertedAttention,
+    "k-means": KMeans,
+    "kde-dynamic": KDEDynamic,
+    "kde-em": KDEEM,
+    "self-attention": SelfAttention,
+    "self-routing": SelfRouting,
+    "uniform": Uniform,
+    "variational-bayes": VariationalBayes,
 }
 
 
@@ -95,26 +62,25 @@ def list_routings() -> list[str]:
 def routing_options(name: str) -> list[str]:
     """The options that `create_routing` takes for a name of `list_routings()`."""
     _checks.one_of("routing", name, list_routings())
-    return list(_ROUTINGS[name].options)
+    return _checks.option_names(_ROUTINGS[name])
 
 
 def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
     """Makes a routing by its name.
 
-    A name takes the arguments of its class; `"dynamic-leaky"` and `"dynamic-prior"` take those of
-    `DynamicRouting`, and the latter is `LearnedPrior` of it. The result can be given to `CapsNet`
-    or `DenseCaps`.
+    The result is an object of the class of that name, `KMeans` for `"k-means"`, and can be given to
+    a model or a layer.
 
     Args:
         name: one of `list_routings()`.
-        **options: arguments of that routing, as Python has them or as JSON has: a list for a tuple,
+        **options: arguments of its class, as Python has them or as JSON has: a list for a tuple,
             and for `squash` a dict of the fields of `Squash`.
 
     Raises:
         ValueError: there is no routing or option of that name, or an option has a wrong value.
     """
     _checks.known_options(f"routing {name!r}", options, routing_options(name))
-    return _ROUTINGS[name].make(**options)
+    return _ROUTINGS[name](**options)
 
 
 def as_routing(routing: str | Routing | UnsizedRouting) -> Routing | UnsizedRouting:
@@ -126,47 +92,44 @@ def as_routing(routing: str | Routing | UnsizedRouting) -> Routing | UnsizedRout
     return create_routing(routing) if isinstance(routing, str) else routing
 
 
+__getattr__ = _deprecated.names_of(__name__)
+
 __all__ = [
+    "EM",
     "EXAMPLES",
     "IMPLEMENTATIONS",
-    "DynamicRouting",
-    "EMRouting",
+    "KDEEM",
+    "Competition",
+    "Dynamic",
+    "DynamicLeaky",
+    "DynamicPrior",
+    "DynamicTrace",
     "EMTrace",
-    "ExpectationMaximization",
     "Heinsen",
     "Heinsen2022",
-    "Heinsen2022Routing",
     "Heinsen2022Trace",
-    "HeinsenRouting",
     "HeinsenTrace",
     "Implementation",
     "InvertedAttention",
-    "InvertedAttentionRouting",
     "InvertedAttentionTrace",
-    "KMeansRouting",
+    "IterativeRouting",
+    "KDEDynamic",
+    "KDEDynamicTrace",
+    "KDEEMTrace",
+    "KMeans",
     "KMeansTrace",
-    "KernelMixtureRouting",
-    "KernelMixtureTrace",
-    "LearnedPrior",
-    "MeanShiftRouting",
-    "MeanShiftTrace",
-    "PriorRouting",
     "Routed",
     "Routing",
-    "RoutingTrace",
+    "RoutingInputs",
     "SelfAttention",
-    "SelfAttentionRouting",
     "SelfAttentionTrace",
-    "SelfRouter",
     "SelfRouting",
     "SelfRoutingTrace",
     "Sizes",
-    "StepwiseRouting",
-    "UniformRouting",
+    "Uniform",
     "UniformTrace",
     "UnsizedRouting",
     "VariationalBayes",
-    "VariationalBayesRouting",
     "VariationalBayesTrace",
     "as_routing",
     "create_routing",

@@ -1,26 +1,23 @@
-"""What a routing is: a map from the votes of one example to the capsules above."""
+"""The contract of all routings: a map from the votes of one example to the capsules above."""
 
 import functools
 import inspect
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
-EXAMPLES = "capsjax_examples"
-"""The name of the axis over which `map_examples` maps: what a routing may reduce over."""
-
-T = TypeVar("T")
+from capsjax.capsules import accumulation_dtype
 
 Softmax = Callable[[jax.Array], jax.Array]
 """`[I, J]` -> `[I, J]`: a softmax over all output capsules that an input capsule votes for."""
 
-OFFERS = ("pose", "softmax")
-"""What a routing may ask for beside votes and activations, see `Routing`."""
+OFFERED = ("pose", "softmax")
+"""What a routing may need beside votes and activations, see `Routing`."""
 
 
 class Routed(NamedTuple):
@@ -42,18 +39,16 @@ class Routing(Protocol):
 
     Batches, positions of a convolution, devices and seeds are the library's business: `route` maps
     the call over all leading axes. A routing with parameters is a `flax.nnx.Module` with this same
-    call; one without is a frozen dataclass, or a function.
+    call; one without is a frozen dataclass, or a function. One that iterates, as all of the
+    library's do, is an `IterativeRouting`, which has the call.
 
-    A routing that needs more asks for it by naming it in its signature, keyword-only:
+    A routing that needs more names it, keyword-only, in the signature of its call; an
+    `IterativeRouting` in `needs`:
 
     - `pose`: `[I, K]`, the poses of the input capsules themselves;
     - `softmax`: a function of logits `[I, J]`. In a convolution an input capsule votes for output
       capsules at several positions, of which a routing sees one; this softmax is over all of them.
       It needs a default, `softmax_over_out`, for everywhere else.
-
-    The routings of this library can show their work. `trace(votes, activation, ...)`, called like
-    the routing, returns a NamedTuple of what every iteration computed, in the symbols of the paper,
-    each `[R, ...]`; `outcome(state)` is the `Routed` of one iteration of it.
     """
 
     def __call__(self, votes: jax.Array, activation: jax.Array) -> Routed:
@@ -88,9 +83,9 @@ class Sizes(NamedTuple):
 
 @runtime_checkable
 class UnsizedRouting(Protocol):
-    """A routing with parameters, before it is known how many capsules it connects.
+    """The settings of a routing with parameters, before it is known how many capsules it connects.
 
-    It stands where a routing is asked for, and the layer that it is given to, which knows the
+    They stand where a routing is asked for, and the layer that they are given to, which knows the
     sizes, builds the routing.
     """
 
@@ -127,6 +122,152 @@ def softmax_over_out(logits: jax.Array) -> jax.Array:
     return jax.nn.softmax(logits, axis=-1)
 
 
+class RoutingInputs(NamedTuple):
+    """All that a routing may see of one example.
+
+    Attributes:
+        votes: `[I, J, D]`.
+        activation: `[I]`.
+        pose: `[I, K]`, the poses of the input capsules; None where the routing does not need them.
+        softmax: over all output capsules that an input capsule votes for.
+    """
+
+    votes: jax.Array
+    activation: jax.Array
+    pose: Any = None
+    softmax: Softmax = softmax_over_out
+
+    def wide(self) -> "RoutingInputs":
+        """The same with votes and activation in `accumulation_dtype(votes.dtype)`."""
+        dtype = accumulation_dtype(self.votes.dtype)
+        return self._replace(
+            votes=self.votes.astype(dtype), activation=self.activation.astype(dtype)
+        )
+
+
+class IterativeRouting:
+    """A routing in iterations: how it starts, how one follows from the last, what one comes to.
+
+    A subclass is a frozen dataclass or, with parameters, a `flax.nnx.Module`. It has `iterations`,
+    `first`, `again` and `outcome`; the call, `trace` and single iterations of a layer are made of
+    these. What an iteration computes, its state, is a NamedTuple in the symbols of the paper.
+
+    Attributes:
+        iterations: how many there are, at least 1.
+        needs: what it reads of `RoutingInputs` beside votes and activation, of `OFFERED`.
+    """
+
+    iterations: int
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def prepare(self, inputs: RoutingInputs) -> Any:
+        """What all iterations have in common, computed once: by default the inputs as they are."""
+        return inputs
+
+    def first(self, inputs: Any) -> Any:
+        """The state after the first iteration, of what `prepare` returned."""
+        raise NotImplementedError
+
+    def again(self, inputs: Any, state: Any, index: int | jax.Array) -> Any:
+        """The state after the iteration of number `index`, from 1 on, of the state before it."""
+        raise NotImplementedError
+
+    def outcome(self, state: Any) -> Routed:
+        """What the routing returns if a state is its last."""
+        raise NotImplementedError
+
+    def __call__(
+        self,
+        votes: jax.Array,
+        activation: jax.Array,
+        *,
+        pose: jax.Array | None = None,
+        softmax: Softmax = softmax_over_out,
+    ) -> Routed:
+        """Routes one example.
+
+        Args:
+            votes: `[I, J, D]`.
+            activation: `[I]`.
+            pose: `[I, K]`, for a routing that needs it.
+            softmax: over the output capsules.
+        """
+        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax))
+        # The first iteration stands outside of the loop: what is the same for all examples of a
+        # batch in it, such as coupling that starts uniform, stays so.
+        state = self.first(inputs)
+        if self.iterations > 1:
+            state, _ = lax.scan(
+                lambda state, index: (self.again(inputs, state, index), None),
+                state,
+                jnp.arange(1, self.iterations, dtype=jnp.int32),
+                unroll=True,
+            )
+        return self.outcome(state)
+
+    def trace(
+        self,
+        votes: jax.Array,
+        activation: jax.Array,
+        *,
+        pose: jax.Array | None = None,
+        softmax: Softmax = softmax_over_out,
+    ) -> Any:
+        """Routes one example and keeps the states of all `R` iterations, arrays `[R, ...]`."""
+        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax))
+        states = [self.first(inputs)]
+        for index in range(1, self.iterations):
+            states.append(self.again(inputs, states[-1], jnp.asarray(index, jnp.int32)))
+        return jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+
+    def _prepared(self, inputs: RoutingInputs) -> Any:
+        if "pose" in self.needs and inputs.pose is None:
+            raise ValueError(f"{name_of(self)} needs the poses of the input capsules")
+        return self.prepare(inputs)
+
+
+class SizedRouting(IterativeRouting, nnx.Module):
+    """A routing with its parameters, which `build` of its settings makes.
+
+    Args:
+        settings: what is computed; they have `iterations`.
+        sizes: what it connects.
+        param_dtype: dtype of the parameters.
+        rngs: source of the initial values.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("softmax",)
+    depends_on: tuple[str, ...]
+    """The sizes that votes must have, by their names in `Sizes`."""
+
+    def __init__(
+        self, settings: Any, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
+    ) -> None:
+        self.settings = settings
+        self.sizes = sizes
+        self.iterations = settings.iterations
+        self.make_parameters(sizes, param_dtype, rngs)
+
+    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        """Makes the attributes that are parameters."""
+        raise NotImplementedError
+
+    def _prepared(self, inputs: RoutingInputs) -> Any:
+        n_in, n_out, dim = inputs.votes.shape
+        in_dim = self.sizes.in_dim if inputs.pose is None else inputs.pose.shape[-1]
+        found = Sizes(n_in, in_dim, n_out, dim)
+        wrong = [
+            name for name in self.depends_on if getattr(found, name) != getattr(self.sizes, name)
+        ]
+        if wrong:
+            expected = ", ".join(f"{name}={getattr(self.sizes, name)}" for name in wrong)
+            raise ValueError(
+                f"{name_of(self)} for {expected} cannot route votes of shape {inputs.votes.shape}"
+                + ("" if inputs.pose is None else f" of poses of shape {inputs.pose.shape}")
+            )
+        return super()._prepared(inputs)
+
+
 def leaky(softmax: Softmax) -> Softmax:
     """A softmax in which a further logit, always zero, takes part; what it gets is lost.
 
@@ -148,208 +289,34 @@ def leaky(softmax: Softmax) -> Softmax:
     return softmax_with_orphans
 
 
-def asks_for(routing: Callable[..., Any]) -> frozenset[str]:
-    """What a routing names in its signature beside votes and activations; of `OFFERS`.
+def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
+    """What a routing needs beside votes and activations, of `OFFERED`.
 
     Raises:
-        ValueError: it needs something that is not offered.
+        ValueError: it needs something that is not offered, or is still to be built.
     """
-    named = [
-        parameter
-        for parameter in inspect.signature(routing).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    for parameter in named:
-        if parameter.name not in OFFERS and parameter.default is inspect.Parameter.empty:
+    if isinstance(routing, UnsizedRouting):
+        raise ValueError(
+            f"{name_of(routing)} has parameters: give it to a layer, or route with what "
+            "its build(sizes, param_dtype=..., rngs=...) returns"
+        )
+    if isinstance(routing, IterativeRouting):
+        named, required = routing.needs, routing.needs
+    else:
+        only = inspect.Parameter.KEYWORD_ONLY
+        parameters = [p for p in inspect.signature(routing).parameters.values() if p.kind is only]
+        named = tuple(p.name for p in parameters)
+        required = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty)
+    for name in required:
+        if name not in OFFERED:
             raise ValueError(
-                f"{name_of(routing)} asks for {parameter.name!r}; a routing may ask for: "
-                f"{', '.join(OFFERS)}"
+                f"{name_of(routing)} needs {name!r}; a routing may need: {', '.join(OFFERED)}"
             )
-    return frozenset(parameter.name for parameter in named) & frozenset(OFFERS)
+    return tuple(name for name in OFFERED if name in named)
 
 
 def name_of(routing: Any) -> str:
     """What to call a routing in a message."""
     if isinstance(routing, functools.partial):
         return name_of(routing.func)
-    return getattr(routing, "__name__", type(routing).__name__)
-
-
-def route(
-    routing: Routing, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
-) -> Routed:
-    """Applies a routing to every example of a batch.
-
-    Args:
-        routing: the algorithm for one example.
-        votes: `[..., I, J, D]`.
-        activation: `[..., I]` with the same leading axes.
-        pose: `[..., I, K]`, for a routing that asks for it.
-
-    Returns:
-        `Routed` with the leading axes of `votes` on each of its arrays.
-
-    Raises:
-        ValueError: the shapes do not belong together, the routing asks for a pose and there is
-            none, or it returned something else than the protocol asks for.
-    """
-    return over_examples(functools.partial(route_one, routing), routing, votes, activation, pose)
-
-
-def trace(
-    routing: Any, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
-) -> Any:
-    """What a routing computes on the way, for every example of a batch.
-
-    Args:
-        routing: one of the library's, or another that has `trace`.
-        votes: `[..., I, J, D]`.
-        activation: `[..., I]` with the same leading axes.
-        pose: `[..., I, K]`, for a routing that asks for it.
-
-    Returns:
-        What `routing.trace` returns, with the leading axes of `votes` on each array: a NamedTuple
-        of arrays `[..., R, ...]`.
-
-    Raises:
-        ValueError: as `route`.
-    """
-    return over_examples(routing.trace, routing, votes, activation, pose)
-
-
-def every_iteration(routing: Any) -> Callable[..., Routed]:
-    """A function that is called like a routing and keeps what each of its iterations comes to.
-
-    Args:
-        routing: one of the library's, or another that has `trace` and `outcome`; of one that has
-            not, what it comes to is its only iteration.
-
-    Returns:
-        `(votes [I, J, D], activation [I], **asked) -> Routed` of arrays `[R, ...]`.
-    """
-
-    def iterations(*arrays: jax.Array, **asked: Any) -> Routed:
-        if not hasattr(routing, "trace"):
-            return jax.tree.map(lambda array: array[None], route_one(routing, *arrays, **asked))
-        return jax.vmap(routing.outcome)(routing.trace(*arrays, **asked))
-
-    return iterations
-
-
-def routed_iterations(
-    routing: Any, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
-) -> Routed:
-    """What each of the `R` iterations of a routing comes to, for every example of a batch.
-
-    Args:
-        routing: as of `every_iteration`.
-        votes: `[..., I, J, D]`.
-        activation: `[..., I]` with the same leading axes.
-        pose: `[..., I, K]`, for a routing that asks for it.
-
-    Returns:
-        Arrays `[..., R, J, D]`, `[..., R, J]` and `[..., R, I, J]`.
-
-    Raises:
-        ValueError: as `route`.
-    """
-    return over_examples(every_iteration(routing), routing, votes, activation, pose)
-
-
-def over_examples(
-    function: Callable[..., T],
-    routing: Routing,
-    votes: jax.Array,
-    activation: jax.Array,
-    pose: jax.Array | None,
-    *others: Any,
-) -> T:
-    """Applies a function of one example, called like a routing, to every example of a batch.
-
-    Args:
-        function: takes votes, activation, what is in `others`, and what the routing asks for.
-        routing: of which the function is a part.
-        votes: `[..., I, J, D]`.
-        activation: `[..., I]` with the same leading axes.
-        pose: `[..., I, K]`, for a routing that asks for it.
-        *others: trees of arrays with the same leading axes.
-
-    Raises:
-        ValueError: the shapes do not belong together, or the routing asks for a pose and there is
-            none.
-    """
-    if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
-        raise ValueError(
-            "a routing takes votes [..., I, J, D] and activations [..., I], "
-            f"not {votes.shape} and {activation.shape}"
-        )
-    if "pose" not in asks_for(routing):
-        return map_examples(function, votes, activation, *others)
-    if pose is None:
-        raise ValueError(f"{name_of(routing)} asks for the poses of the input capsules")
-    return map_examples(
-        lambda votes, activation, pose, *others: function(votes, activation, *others, pose=pose),
-        votes,
-        activation,
-        pose,
-        *others,
-    )
-
-
-def route_one(routing: Routing, votes: jax.Array, activation: jax.Array, **asked: Any) -> Routed:
-    """Routes one example and checks what comes out.
-
-    Args:
-        routing: the algorithm.
-        votes: `[I, J, D]`.
-        activation: `[I]`.
-        **asked: what the routing asks for.
-
-    Raises:
-        ValueError: it returned something else than the protocol asks for.
-    """
-    routed = routing(votes, activation, **asked)
-    name = name_of(routing)
-    if not isinstance(routed, Routed):
-        raise ValueError(f"{name} returned a {type(routed).__name__}, expected a Routed")
-    n_in, n_out, dim = votes.shape
-    expected = {"pose": (n_out, dim), "activation": (n_out,), "coupling": (n_in, n_out)}
-    for field, shape in expected.items():
-        returned = getattr(routed, field).shape
-        if returned != shape:
-            raise ValueError(f"{name} returned {field} of shape {returned}, expected {shape}")
-    return routed
-
-
-def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> T:
-    """Applies a function of one example to every example of a batch.
-
-    All leading axes become one, over which the function is mapped under the name `EXAMPLES`: a
-    routing whose examples have something in common takes `jax.lax.pmean(x, EXAMPLES)`.
-
-    Args:
-        function: takes the votes `[I, J, D]` of one example and its part of each other array, and
-            returns a tree of arrays; such as `DynamicRouting.trace`.
-        votes: `[..., I, J, D]`.
-        *others: further arrays, or trees of arrays, with the same leading axes.
-
-    Returns:
-        What the function returns, with the leading axes of `votes` on each of its arrays.
-
-    Raises:
-        ValueError: the votes have too few axes, or another array has other leading axes.
-    """
-    if votes.ndim < 3:
-        raise ValueError(f"votes must be [..., I, J, D], not {votes.shape}")
-    leading = votes.shape[:-3]
-    for other in jax.tree.leaves(others):
-        if other.shape[: len(leading)] != leading:
-            raise ValueError(
-                f"votes of shape {votes.shape} have the leading axes {leading}, "
-                f"an array of shape {other.shape} has not"
-            )
-    flat = jax.tree.map(
-        lambda x: x.reshape(math.prod(leading), *x.shape[len(leading) :]), (votes, *others)
-    )
-    mapped = jax.vmap(function, axis_name=EXAMPLES)(*flat)
-    return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), mapped)
+    return getattr(routing, "__name__", type(routing).__name__.removeprefix("_"))

@@ -11,8 +11,9 @@ from jax import lax
 from capsjax import _checks
 from capsjax.capsules import norm
 from capsjax.ops.recompute import route_recomputing
-from capsjax.routing._base import Routed, Routing, name_of, route
-from capsjax.routing.dynamic import DynamicRouting
+from capsjax.routing._base import Routed, Routing, name_of
+from capsjax.routing.dynamic import Dynamic
+from capsjax.routing.mapping import route
 
 Implementation = Literal["xla", "recompute", "pallas"]
 
@@ -28,17 +29,13 @@ MEASURED: dict[str, tuple[Implementation, int]] = {"cpu": ("recompute", 16)}
 def check_implementation(
     implementation: Implementation | None, routing: Routing
 ) -> Implementation | None:
-    """The implementation, if it is none or can compute that routing.
-
-    Raises:
-        ValueError: there is no such implementation, or it cannot.
-    """
+    """The implementation, if it is none or can compute that routing; else a ValueError."""
     if implementation is None:
         return None
     _checks.one_of("implementation", implementation, IMPLEMENTATIONS)
     able = _able(routing)
     if implementation not in able:
-        name = routing if type(routing) is DynamicRouting else name_of(routing)
+        name = routing if type(routing) is Dynamic else name_of(routing)
         raise ValueError(
             f"implementation {implementation!r} computes {_ABILITIES[implementation]}, not "
             f"{name}, for which there is: {', '.join(able)}"
@@ -47,9 +44,8 @@ def check_implementation(
 
 
 _ABILITIES = {
-    "recompute": "a DynamicRouting whose softmax is over 'out' and neither leaky, nor its logits "
-    "shared",
-    "pallas": "a DynamicRouting that differs from the paper's in its iterations alone",
+    "recompute": "a Dynamic whose softmax is over 'out' and neither leaky, nor its logits shared",
+    "pallas": "a Dynamic that differs from the paper's in its iterations alone",
 }
 
 
@@ -57,11 +53,11 @@ def _able(routing: Routing) -> list[Implementation]:
     """The implementations that can compute a routing; the first can compute any."""
     able: list[Implementation] = ["xla"]
     # A subclass may compute something else.
-    if type(routing) is DynamicRouting:
+    if type(routing) is Dynamic:
         is_plain = routing.softmax_over == "out" and not routing.leaky
         if is_plain and not routing.shared_logits:
             able.append("recompute")
-        if routing == DynamicRouting(routing.iterations):
+        if routing == Dynamic(routing.iterations):
             able.append("pallas")
     return able
 
@@ -106,7 +102,7 @@ def route_dense(
     as `implementation_on` tells.
 
     Args:
-        routing: any for `"xla"`; a `DynamicRouting` for the others.
+        routing: any for `"xla"`; a `Dynamic` for the others.
         kernel: `[I, J, D, K]`, in the dtype of the votes.
         pose: `[batch, I, K]`, in the same dtype.
         activation: `[batch, I]`.
@@ -142,19 +138,15 @@ def _run(routing: Any, implementation: Implementation) -> Callable[..., Routed]:
     def run(kernel: jax.Array, pose: jax.Array, activation: jax.Array) -> Routed:
         if implementation == "xla":
             return route(routing, dense_votes(kernel, pose), activation, pose=pose)
+        options: dict[str, Any] = {"iterations": routing.iterations}
         if implementation == "recompute":
-            v, c = route_recomputing(
-                kernel,
-                pose,
-                iterations=routing.iterations,
-                squash=routing.squash,
-                detach=routing.detach,
-            )
+            options |= {"squash": routing.squash, "detach": routing.detach}
+            v, c = route_recomputing(kernel, pose, **options)
         else:
             # Pallas is experimental: only those who ask for it should depend on its import.
             from capsjax.ops.fused import route_fused
 
-            v, c = route_fused(kernel, pose, iterations=routing.iterations)
+            v, c = route_fused(kernel, pose, **options)
         return Routed(pose=v, activation=norm(v), coupling=c)
 
     return run

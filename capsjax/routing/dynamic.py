@@ -1,22 +1,30 @@
 """Dynamic routing between capsules (Sabour, Frosst and Hinton 2017)."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing._base import EXAMPLES, Routed, Softmax, leaky, softmax_over_out
-from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing._base import (
+    IterativeRouting,
+    Routed,
+    RoutingInputs,
+    SizedRouting,
+    Sizes,
+    leaky,
+)
+from capsjax.routing.mapping import EXAMPLES
 
 SOFTMAX_AXES = ("in", "out")
 
 
-class RoutingTrace(NamedTuple):
+class DynamicTrace(NamedTuple):
     """Every iteration of dynamic routing on one example, in the symbols of the paper.
 
     `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
@@ -36,12 +44,13 @@ class RoutingTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class DynamicRouting:
+class Dynamic(IterativeRouting):
     """Routing by agreement: Procedure 1 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829.
 
     The coupling coefficients of an input capsule are a softmax over the output capsules. Its logits
     start at zero for every example and grow by the agreement between a vote and the output that all
-    votes made together. Gradients flow through every iteration.
+    votes made together. Gradients flow through every iteration. The activations of the input
+    capsules are not used: those of vector capsules are in the lengths of their votes already.
 
     The defaults are the paper's. The other options are what public implementations do instead.
 
@@ -64,6 +73,8 @@ class DynamicRouting:
         ValueError: a value is not one of these, or `leaky` goes with a softmax over `"in"`.
     """
 
+    needs = ("softmax",)
+
     iterations: int = 3
     softmax_over: Literal["out", "in"] = "out"
     leaky: bool = False
@@ -84,71 +95,79 @@ class DynamicRouting:
         object.__setattr__(self, "shared_axes", _checks.names("shared_axes", self.shared_axes))
         object.__setattr__(self, "squash", squash_from(self.squash))
 
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
-        del activation  # a vector capsule's activation is in the length of its votes already
-        return self.route_from(self.initial_logits(votes), votes, softmax=softmax)
+    def first(self, inputs: RoutingInputs) -> DynamicTrace:
+        """Lines 2 to 6: the logits are zero."""
+        dtype = accumulation_dtype(inputs.votes.dtype)
+        return self.from_logits(jnp.zeros(inputs.votes.shape[:2], dtype), inputs)
 
-    def route_from(
-        self, b: jax.Array, votes: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example, votes `[I, J, D]`, from the logits `b [I, J]` on."""
-        return self.outcome(last_of(*self._steps(b, votes, softmax), self.iterations))
-
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> RoutingTrace:
-        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
-        del activation
-        return self.trace_from(self.initial_logits(votes), votes, softmax=softmax)
-
-    def trace_from(
-        self, b: jax.Array, votes: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> RoutingTrace:
-        """The same from the logits `b [I, J]` on."""
-        return all_of(*self._steps(b, votes, softmax), self.iterations)
-
-    def outcome(self, state: RoutingTrace) -> Routed:
-        """What one iteration of a trace comes to."""
-        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
-
-    def _steps(
-        self, b: jax.Array, u_hat: jax.Array, softmax: Softmax
-    ) -> tuple[RoutingTrace, Callable[[RoutingTrace, jax.Array], RoutingTrace]]:
-        def again(state: RoutingTrace, _index: jax.Array) -> RoutingTrace:
-            b = self.agree(state.b, u_hat, state.v)
-            return RoutingTrace(b, *self.outputs(u_hat, b, softmax))
-
-        return RoutingTrace(b, *self.outputs(u_hat, b, softmax)), again
-
-    def initial_logits(self, votes: jax.Array) -> jax.Array:
-        """Line 2: zeros `[I, J]`."""
-        return jnp.zeros(votes.shape[:2], accumulation_dtype(votes.dtype))
-
-    def outputs(
-        self, u_hat: jax.Array, b: jax.Array, softmax: Softmax = softmax_over_out
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Lines 4 to 6: coupling coefficients `c [I, J]`, output capsules `s` and `v [J, D]`."""
-        c = self.coupling(b, softmax)
-        s = _contract("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
-        return c, s, self.squash(s)
-
-    def coupling(self, b: jax.Array, softmax: Softmax = softmax_over_out) -> jax.Array:
-        """Line 4: coupling coefficients `c [I, J]` of the logits `b [I, J]`."""
-        if self.softmax_over == "in":
-            return jax.nn.softmax(b, axis=0)
-        return leaky(softmax)(b) if self.leaky else softmax(b)
-
-    def agree(self, b: jax.Array, u_hat: jax.Array, v: jax.Array) -> jax.Array:
-        """Line 7: adds the scalar products of votes and outputs to the logits `[I, J]`."""
-        agreement = _contract("ijd,jd->ij", u_hat, v.astype(u_hat.dtype))
+    def again(
+        self, inputs: RoutingInputs, state: DynamicTrace, index: int | jax.Array
+    ) -> DynamicTrace:
+        """Line 7: the scalar products of votes and outputs are added to the logits."""
+        del index
+        u_hat = inputs.votes
+        agreement = _contract("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
         if self.shared_logits:
             agreement = lax.pmean(agreement, (EXAMPLES, *self.shared_axes))
         if self.detach:
             agreement = lax.stop_gradient(agreement)
-        return b + agreement
+        return self.from_logits(state.b + agreement, inputs)
+
+    def outcome(self, state: DynamicTrace) -> Routed:
+        """The output capsules, whose activations are their lengths."""
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
+
+    def from_logits(self, b: jax.Array, inputs: RoutingInputs) -> DynamicTrace:
+        """Lines 4 to 6: coupling and output capsules of the logits `b [I, J]`."""
+        u_hat = inputs.votes
+        if self.softmax_over == "in":
+            c = jax.nn.softmax(b, axis=0)
+        else:
+            c = leaky(inputs.softmax)(b) if self.leaky else inputs.softmax(b)
+        s = _contract("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
+        return DynamicTrace(b, c, s, self.squash(s))
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicLeaky(Dynamic):
+    """`Dynamic(leaky=True)`: an input capsule may belong to nothing above."""
+
+    softmax_over: Literal["out", "in"] = dataclasses.field(default="out", init=False)
+    leaky: bool = dataclasses.field(default=True, init=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicPrior(Dynamic):
+    """Dynamic routing that starts from a learned log prior `[I, J]`, which all examples share.
+
+    Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 2: the initial logits are log prior
+    probabilities that can be learned together with the weights. They start at zero, which is what
+    routing without a prior starts from. The attributes are those of `Dynamic`.
+    """
+
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_DynamicPrior":
+        """Makes the routing, see `UnsizedRouting`."""
+        return _DynamicPrior(self, sizes, param_dtype=param_dtype, rngs=rngs)
+
+
+class _DynamicPrior(SizedRouting):
+    depends_on = ("in_capsules", "out_capsules")
+
+    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        del rngs
+        self.prior = nnx.Param(jnp.zeros((sizes.in_capsules, sizes.out_capsules), param_dtype))
+
+    def first(self, inputs: RoutingInputs) -> DynamicTrace:
+        b = self.prior[...].astype(accumulation_dtype(inputs.votes.dtype))
+        return self.settings.from_logits(b, inputs)
+
+    def again(
+        self, inputs: RoutingInputs, state: DynamicTrace, index: int | jax.Array
+    ) -> DynamicTrace:
+        return self.settings.again(inputs, state, index)
+
+    def outcome(self, state: DynamicTrace) -> Routed:
+        return self.settings.outcome(state)
 
 
 def _contract(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -11,9 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import accumulation_dtype
-from capsjax.routing._base import Routed, Sizes, Softmax, leaky, softmax_over_out
-from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes, leaky
 
 FORMULATIONS = ("code", "paper")
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -46,7 +43,7 @@ class EMTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class ExpectationMaximization:
+class EM:
     """EM routing: Procedure 1 of Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing".
 
     Each output capsule is a Gaussian with a diagonal covariance, fitted to the votes. The M-step
@@ -55,6 +52,10 @@ class ExpectationMaximization:
     version (ICLR 2018, openreview.net/forum?id=HJWLfGWRb); their code is `capsule_em` of
     google-research. Two parameters for each output capsule, `beta_u` and `beta_a`, set what it
     costs to describe a vote, and to be on.
+
+    The result's pose is the mean, its activation the paper's `a_j`, from 0 to 1, and its coupling
+    the assignment probabilities `R_ij` that the means were made with: a softmax over the output
+    capsules, before they are multiplied by the input activations.
 
     The defaults are those of the authors' code, in which the paper leaves open what it calls a
     schedule, for a convolution. For a class layer it has a quarter of the temperature's inverse
@@ -123,9 +124,9 @@ class ExpectationMaximization:
         _checks.number("initial_beta_u", self.initial_beta_u)
         _checks.number("initial_beta_a", self.initial_beta_a)
 
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "EMRouting":
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_EM":
         """Makes the routing, see `UnsizedRouting`."""
-        return EMRouting(sizes.out_capsules, options=self, param_dtype=param_dtype, rngs=rngs)
+        return _EM(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
     @property
     def schedule(self) -> list[float]:
@@ -134,84 +135,47 @@ class ExpectationMaximization:
         return [self.inverse_temperature * (1 - self.temperature_decay**t) for t in steps]
 
 
-class EMRouting(nnx.Module):
-    """EM routing with its parameters, see `ExpectationMaximization`.
+class _EM(SizedRouting):
+    settings: EM
+    depends_on = ("out_capsules",)
 
-    The result's pose is the mean, its activation the paper's `a_j`, from 0 to 1, and its coupling
-    the assignment probabilities `R_ij` that the means were made with: a softmax over the output
-    capsules, before they are multiplied by the input activations.
-
-    Args:
-        out_capsules: number of capsules above, `J`.
-        options: what is computed.
-        param_dtype: dtype of the parameters, `[J]` each.
-        rngs: source of the initial values, which are constants and draw none.
-    """
-
-    def __init__(
-        self,
-        out_capsules: int,
-        *,
-        options: ExpectationMaximization = ExpectationMaximization(),
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         del rngs
-        self.options = options
-        self.beta_u = nnx.Param(jnp.full(out_capsules, options.initial_beta_u, param_dtype))
-        self.beta_a = nnx.Param(jnp.full(out_capsules, options.initial_beta_a, param_dtype))
+        n_out = sizes.out_capsules
+        self.beta_u = nnx.Param(jnp.full(n_out, self.settings.initial_beta_u, param_dtype))
+        self.beta_a = nnx.Param(jnp.full(n_out, self.settings.initial_beta_a, param_dtype))
 
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` -> `Routed`."""
-        steps = self._steps(votes, activation, softmax)
-        return self.outcome(last_of(*steps, self.options.iterations))
+    def prepare(self, inputs: RoutingInputs) -> RoutingInputs:
+        # Weights rounded to bfloat16 would not sum to the mass, and shift the means they make.
+        return inputs.wide()
 
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> EMTrace:
-        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
-        return all_of(*self._steps(votes, activation, softmax), self.options.iterations)
+    def first(self, inputs: RoutingInputs) -> EMTrace:
+        n_in, n_out, dim = inputs.votes.shape
+        dtype = inputs.votes.dtype
+        nothing = jnp.zeros((n_out, dim), dtype)
+        return self._m_step(inputs, jnp.zeros((n_in, n_out), dtype), nothing, 0)
+
+    def again(self, inputs: RoutingInputs, state: EMTrace, index: int | jax.Array) -> EMTrace:
+        return self._m_step(inputs, _e_step(inputs.votes, state), state.mu, index)
 
     def outcome(self, state: EMTrace) -> Routed:
-        """What one iteration of a trace comes to."""
         return Routed(pose=state.mu, activation=state.a, coupling=state.r)
 
-    def _steps(
-        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
-    ) -> tuple[EMTrace, Callable[[EMTrace, jax.Array], EMTrace]]:
-        n_in, n_out, dim = votes.shape
-        if (n_out,) != self.beta_u.shape:
-            raise ValueError(
-                f"EM routing for {self.beta_u.shape[0]} output capsules cannot route votes of "
-                f"shape {votes.shape}"
-            )
-        # Weights rounded to bfloat16 would not sum to the mass, and shift the means they make.
-        dtype = accumulation_dtype(votes.dtype)
-        V, a_in = votes.astype(dtype), activation.astype(dtype)
-        inverse_temperatures = jnp.asarray(self.options.schedule, dtype)
-
-        def iteration(log_ap: jax.Array, mu: jax.Array, index: int | jax.Array) -> EMTrace:
-            r = self._assign(log_ap, softmax)
-            mass, mu, variance = self._gaussians(V, self._weights(r, a_in), mu)
-            logit = inverse_temperatures[index] * self._saving(mass, variance)
-            return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
-
-        def again(state: EMTrace, index: jax.Array) -> EMTrace:
-            return iteration(_e_step(V, state), state.mu, index)
-
-        nothing = jnp.zeros((n_out, dim), dtype)
-        return iteration(jnp.zeros((n_in, n_out), dtype), nothing, 0), again
-
-    def _assign(self, log_ap: jax.Array, softmax: Softmax) -> jax.Array:
-        """The assignment probabilities `R_ij`, line 7 of the E-step."""
-        return leaky(softmax)(log_ap) if self.options.leaky else softmax(log_ap)
+    def _m_step(
+        self, inputs: RoutingInputs, log_ap: jax.Array, mu: jax.Array, index: int | jax.Array
+    ) -> EMTrace:
+        """Line 7 of the E-step, and the M-step."""
+        softmax = leaky(inputs.softmax) if self.settings.leaky else inputs.softmax
+        r = softmax(log_ap)
+        mass, mu, variance = self._gaussians(inputs.votes, self._weights(r, inputs.activation), mu)
+        inverse_temperature = jnp.asarray(self.settings.schedule, mass.dtype)[index]
+        logit = inverse_temperature * self._saving(mass, variance)
+        return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
 
     def _weights(self, r: jax.Array, a_in: jax.Array) -> jax.Array:
         """How much each vote counts `[I, J]`, line 2 of the M-step."""
-        if self.options.renormalize:
-            a_in = a_in / (a_in + self.options.mass_epsilon)
+        if self.settings.renormalize:
+            a_in = a_in / (a_in + self.settings.mass_epsilon)
         return r * a_in[:, None]
 
     def _gaussians(
@@ -219,21 +183,21 @@ class EMRouting(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Lines 3 and 4 of the M-step: mass `[J]`, mean and variance `[J, D]`."""
         mass = jnp.sum(weights, axis=0)
-        share = self.options.previous_share
+        share = self.settings.previous_share
         # A sum that is divided by may not be zero: that of a capsule that nothing is assigned to.
-        weights = weights / (mass + self.options.mass_epsilon)[None]
+        weights = weights / (mass + self.settings.mass_epsilon)[None]
         mu = (1 - share) * jnp.einsum("ij,ijd->jd", weights, V) + share * previous_mu
         variance = jnp.einsum("ij,ijd->jd", weights, jnp.square(V - mu[None]))
-        return mass, mu, variance + self.options.min_variance
+        return mass, mu, variance + self.settings.min_variance
 
     def _saving(self, mass: jax.Array, variance: jax.Array) -> jax.Array:
         """Lines 5 and 6 of the M-step: what is saved by being on `[J]`, without temperature."""
         beta_u = self.beta_u[...].astype(mass.dtype)
         beta_a = self.beta_a[...].astype(mass.dtype)
         dim, log_det = variance.shape[1], jnp.sum(jnp.log(variance), axis=1)
-        if self.options.formulation == "paper":
+        if self.settings.formulation == "paper":
             return beta_a - mass * (dim * beta_u + log_det / 2)
-        mass = mass + self.options.mass_epsilon
+        mass = mass + self.settings.mass_epsilon
         return mass * (-log_det - (dim * (1 + LOG_TWO_PI)) * beta_u) - 5000 * beta_a
 
 

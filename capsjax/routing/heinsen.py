@@ -1,7 +1,6 @@
 """Routing by what it is worth to use an input capsule (Heinsen 2019)."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -10,15 +9,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import accumulation_dtype
-from capsjax.routing._base import Routed, Sizes, Softmax, softmax_over_out
-from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes, Softmax
 
 MODELS = ("gaussian", "soft_k_means")
 
 
 class HeinsenTrace(NamedTuple):
-    """Every iteration of `HeinsenRouting` on one example, in the symbols of the author's code.
+    """Every iteration of `Heinsen` routing on one example, in the symbols of the author's code.
 
     `N` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
     in `accumulation_dtype` of the votes' dtype.
@@ -42,7 +39,18 @@ class HeinsenTrace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Heinsen:
-    """The settings of `HeinsenRouting`: the routing, before it is known what it connects.
+    """Expectation maximisation whose capsules weigh what they use against what they ignore.
+
+    Heinsen 2019, "An Algorithm for Routing Capsules in All Domains", arXiv:1911.00792. Each output
+    capsule is a mean of the votes, weighted by their probability. Whether it is there is decided
+    apart from that: an output capsule uses a share of the data of each input capsule, which has a
+    benefit `beta_use` a unit, and ignores the rest, which has a cost `beta_ign`. Gradients flow
+    through every iteration.
+
+    In the paper an activation is the logistic function of a score. Here the input's are given
+    between 0 and 1, so they are what the paper calls `f(a_inp)`, and the output's are `f(a_out)`;
+    the scores are in the trace. The votes, which the paper makes in the routing, are the layer's.
+    The coupling is `R`, which sums to one over the output capsules.
 
     The defaults are those of the author's code.
 
@@ -76,90 +84,50 @@ class Heinsen:
         if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
             raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
 
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "HeinsenRouting":
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen":
         """Makes the routing, see `UnsizedRouting`."""
-        return HeinsenRouting(
-            sizes.in_capsules,
-            sizes.out_capsules,
-            settings=self,
-            param_dtype=param_dtype,
-            rngs=rngs,
+        return _Heinsen(self, sizes, param_dtype=param_dtype, rngs=rngs)
+
+
+class _Prepared(NamedTuple):
+    V: jax.Array
+    f_a_inp: jax.Array
+    beta_use: jax.Array
+    beta_ign: jax.Array
+    softmax: Softmax
+
+
+class _Heinsen(SizedRouting):
+    settings: Heinsen
+
+    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        del rngs
+        own = ("out_capsules",) if self.settings.shared else ("in_capsules", "out_capsules")
+        self.depends_on = own
+        shape = (1 if self.settings.shared else sizes.in_capsules, sizes.out_capsules)
+        self.beta_use = nnx.Param(jnp.zeros(shape, param_dtype))
+        self.beta_ign = (
+            None if self.settings.single_beta else nnx.Param(jnp.zeros(shape, param_dtype))
         )
 
-
-class HeinsenRouting(nnx.Module):
-    """Expectation maximisation whose capsules weigh what they use against what they ignore.
-
-    Heinsen 2019, "An Algorithm for Routing Capsules in All Domains", arXiv:1911.00792. Each output
-    capsule is a mean of the votes, weighted by their probability. Whether it is there is decided
-    apart from that: an output capsule uses a share of the data of each input capsule, which has a
-    benefit `beta_use` a unit, and ignores the rest, which has a cost `beta_ign`. Gradients flow
-    through every iteration.
-
-    In the paper an activation is the logistic function of a score. Here the input's are given
-    between 0 and 1, so they are what the paper calls `f(a_inp)`, and the output's are `f(a_out)`;
-    the scores are in the trace. The votes, which the paper makes in the routing, are the layer's.
-
-    Args:
-        in_capsules: number of capsules below, `I`.
-        out_capsules: number of capsules above, `J`.
-        settings: how it is done.
-        param_dtype: dtype of the betas.
-        rngs: source of the initial values; the betas are zero and draw none.
-    """
-
-    def __init__(
-        self,
-        in_capsules: int,
-        out_capsules: int,
-        *,
-        settings: Heinsen = Heinsen(),
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
-        del rngs
-        self.settings = settings
-        shape = (1 if settings.shared else in_capsules, out_capsules)
-        self.beta_use = nnx.Param(jnp.zeros(shape, param_dtype))
-        self.beta_ign = None if settings.single_beta else nnx.Param(jnp.zeros(shape, param_dtype))
-
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` from 0 to 1 -> `Routed`.
-
-        The coupling is `R`, which sums to one over the output capsules.
-        """
-        steps = self._steps(votes, activation, softmax)
-        return self.outcome(last_of(*steps, self.settings.iterations))
-
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> HeinsenTrace:
-        """Routes one example and keeps every iteration."""
-        return all_of(*self._steps(votes, activation, softmax), self.settings.iterations)
-
-    def outcome(self, state: HeinsenTrace) -> Routed:
-        """What one iteration of a trace comes to."""
-        return Routed(pose=state.mu_out, activation=jax.nn.sigmoid(state.a_out), coupling=state.R)
-
-    def _steps(
-        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
-    ) -> tuple[HeinsenTrace, Callable[[HeinsenTrace, jax.Array], HeinsenTrace]]:
+    def prepare(self, inputs: RoutingInputs) -> _Prepared:
         # Weights rounded to bfloat16 would not sum to one, and the mean be off by more than votes
         # that agree vary.
-        dtype = accumulation_dtype(votes.dtype)
-        V, f_a_inp = votes.astype(dtype), activation.astype(dtype)[:, None]
-        betas = self._betas(V)
+        votes, activation, _, softmax = inputs.wide()
+        beta_use = self.beta_use[...].astype(votes.dtype)
+        beta_ign = beta_use if self.beta_ign is None else self.beta_ign[...].astype(votes.dtype)
+        return _Prepared(votes, activation[:, None], beta_use, beta_ign, softmax)
 
-        def after(R: jax.Array) -> HeinsenTrace:
-            D_use, D_ign = self._d_step(R, f_a_inp)
-            return HeinsenTrace(R, D_use, D_ign, *self._m_step(V, D_use, D_ign, *betas))
+    def first(self, inputs: _Prepared) -> HeinsenTrace:
+        V = inputs.V
+        return self._d_and_m_step(inputs, inputs.softmax(jnp.zeros(V.shape[:2], V.dtype)))
 
-        def again(state: HeinsenTrace, _index: jax.Array) -> HeinsenTrace:
-            return after(softmax(self._e_step(V, state)))
+    def again(self, inputs: _Prepared, state: HeinsenTrace, index: int | jax.Array) -> HeinsenTrace:
+        del index
+        return self._d_and_m_step(inputs, inputs.softmax(self._e_step(inputs.V, state)))
 
-        return after(softmax(jnp.zeros(V.shape[:2], dtype))), again
+    def outcome(self, state: HeinsenTrace) -> Routed:
+        return Routed(pose=state.mu_out, activation=jax.nn.sigmoid(state.a_out), coupling=state.R)
 
     def _e_step(self, V: jax.Array, state: HeinsenTrace) -> jax.Array:
         """The logits `[I, J]` of the shares: output capsules that are there attract votes."""
@@ -173,34 +141,13 @@ class HeinsenRouting(nnx.Module):
             log_p = -jnp.sum(jnp.square(deviation), axis=-1)
         return jax.nn.log_sigmoid(state.a_out)[None] + log_p
 
-    def _d_step(self, R: jax.Array, f_a_inp: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The data `[I, J]` of the input capsules `[I, 1]` that is used, and that is not."""
-        D_use = f_a_inp * R
-        return D_use, f_a_inp - D_use
-
-    def _m_step(
-        self,
-        V: jax.Array,
-        D_use: jax.Array,
-        D_ign: jax.Array,
-        beta_use: jax.Array,
-        beta_ign: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Scores `[J]`, means and variances `[J, D]` of the output capsules."""
-        a_out = jnp.sum(beta_use * D_use - beta_ign * D_ign, axis=0)
+    def _d_and_m_step(self, inputs: _Prepared, R: jax.Array) -> HeinsenTrace:
+        """The data that is used and that is not, and scores, means and variances of the outputs."""
+        D_use = inputs.f_a_inp * R
+        D_ign = inputs.f_a_inp - D_use
+        a_out = jnp.sum(inputs.beta_use * D_use - inputs.beta_ign * D_ign, axis=0)
         weight = D_use / (jnp.sum(D_use, axis=0) + self.settings.epsilon)[None]
-        mu_out = jnp.einsum("ij,ijd->jd", weight, V)
-        squared = jnp.square(V - mu_out[None])
+        mu_out = jnp.einsum("ij,ijd->jd", weight, inputs.V)
+        squared = jnp.square(inputs.V - mu_out[None])
         variance = jnp.sum(weight[:, :, None] * squared, axis=0)
-        return a_out, mu_out, variance + self.settings.epsilon
-
-    def _betas(self, V: jax.Array) -> tuple[jax.Array, jax.Array]:
-        I, J, _ = V.shape  # noqa: E741
-        if self.beta_use.shape not in {(I, J), (1, J)}:
-            raise ValueError(
-                f"betas of shape {self.beta_use.shape} cannot route votes of shape {V.shape}"
-            )
-        beta_use = self.beta_use[...].astype(V.dtype)
-        if self.beta_ign is None:
-            return beta_use, beta_use
-        return beta_use, self.beta_ign[...].astype(V.dtype)
+        return HeinsenTrace(R, D_use, D_ign, a_out, mu_out, variance + self.settings.epsilon)

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,11 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
-from capsjax.routing._base import Routed, Routing, Sizes, Softmax, softmax_over_out
-from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
 
 
 class Heinsen2022Trace(NamedTuple):
-    """Every iteration of `Heinsen2022Routing` on one example, in the symbols of the author's code.
+    """Every iteration of `Heinsen2022` routing on one example, in the symbols of the author's code.
 
     `N` iterations route `I` input capsules of dimension `K` to `J` output capsules of dimension
     `D`. All arrays are in `accumulation_dtype` of the votes' dtype.
@@ -48,7 +47,26 @@ class Heinsen2022Trace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Heinsen2022:
-    """The settings of `Heinsen2022Routing`: the routing, before it is known what it connects.
+    """Each output capsule predicts the input capsules, and gets a share of those it predicts well.
+
+    Heinsen 2022, "An Algorithm for Routing Vectors in Sequences", arXiv:2211.11754, whose four
+    networks are found here as follows. `F`, which proposes outputs, is the layer's: its votes.
+    `G`, which predicts inputs from outputs, is a linear map into the space of the inputs, the same
+    for all output capsules, whose components each of them scales and shifts. `S`, which compares
+    inputs with predictions, is the logarithm of the logistic function of their scalar product,
+    scaled and shifted. Both are those of the author's code, as is all that follows. Gradients flow
+    through every iteration.
+
+    `A`, which scores the activations of vectors that come without, is a scalar product with the
+    vector. In the paper a routing begins with it, on its inputs; here capsules come with their
+    activations, from 0 to 1, and `A` is at the end: the output's activations are those that a
+    routing of the output capsules would begin with. The paper's classes are vectors of one
+    component, which is their score; `A` is the score of classes that are longer vectors.
+
+    Output capsules are sums of the votes, each weighted by its credit `phi`: the benefit `beta_use`
+    of the data that is used, less the cost `beta_ign` of that which is ignored. The credits may be
+    negative and sum to nothing in particular; the coupling of the result is the shares `R`, which
+    sum to one over the output capsules, and the credits are in the trace.
 
     The defaults are those of the author's code.
 
@@ -75,50 +93,17 @@ class Heinsen2022:
         if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
             raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
 
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> Routing:
-        """Makes a `Heinsen2022Routing`, see `UnsizedRouting`."""
-        routing = Heinsen2022Routing(sizes, settings=self, param_dtype=param_dtype, rngs=rngs)
-        # That it needs the poses, too, is in its signature; the type has no word for it.
-        return cast(Routing, routing)
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen2022":
+        """Makes the routing, see `UnsizedRouting`."""
+        return _Heinsen2022(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
-class Heinsen2022Routing(nnx.Module):
-    """Each output capsule predicts the input capsules, and gets a share of those it predicts well.
+class _Heinsen2022(SizedRouting):
+    settings: Heinsen2022
+    needs = ("pose", "softmax")
+    depends_on = Sizes._fields
 
-    Heinsen 2022, "An Algorithm for Routing Vectors in Sequences", arXiv:2211.11754, whose four
-    networks are found here as follows. `F`, which proposes outputs, is the layer's: its votes.
-    `G`, which predicts inputs from outputs, is a linear map into the space of the inputs, the same
-    for all output capsules, whose components each of them scales and shifts. `S`, which compares
-    inputs with predictions, is the logarithm of the logistic function of their scalar product,
-    scaled and shifted. Both are those of the author's code, as is all that follows. Gradients flow
-    through every iteration.
-
-    `A`, which scores the activations of vectors that come without, is a scalar product with the
-    vector. In the paper a routing begins with it, on its inputs; here capsules come with their
-    activations, from 0 to 1, and `A` is at the end: the output's activations are those that a
-    routing of the output capsules would begin with. The paper's classes are vectors of one
-    component, which is their score; `A` is the score of classes that are longer vectors.
-
-    Output capsules are sums of the votes, each weighted by its credit `phi`: the benefit `beta_use`
-    of the data that is used, less the cost `beta_ign` of that which is ignored. The credits may be
-    negative and sum to nothing in particular; the coupling of the result is the shares `R`, which
-    sum to one over the output capsules, and the credits are in the trace.
-
-    Args:
-        sizes: what it connects.
-        settings: how it is done.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
-    """
-
-    def __init__(
-        self,
-        sizes: Sizes,
-        *,
-        settings: Heinsen2022 = Heinsen2022(),
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         I, K, J, D = sizes  # noqa: E741
 
         def normal(deviation: float, *shape: int) -> nnx.Param:
@@ -128,8 +113,6 @@ class Heinsen2022Routing(nnx.Module):
         def zeros(*shape: int) -> nnx.Param:
             return nnx.Param(jnp.zeros(shape, param_dtype))
 
-        self.sizes = sizes
-        self.settings = settings
         self.W_G1 = normal(1 / math.sqrt(D), D, K)
         self.W_G2 = normal(1, J, K)
         self.B_G2 = zeros(J, K)
@@ -140,61 +123,25 @@ class Heinsen2022Routing(nnx.Module):
         self.W_A = normal(2 / math.sqrt(D), J, D)
         self.B_A = zeros(J)
 
-    def __call__(
-        self,
-        votes: jax.Array,
-        activation: jax.Array,
-        *,
-        pose: jax.Array,
-        softmax: Softmax = softmax_over_out,
-    ) -> Routed:
-        """Routes one example.
+    def prepare(self, inputs: RoutingInputs) -> RoutingInputs:
+        dtype = accumulation_dtype(inputs.votes.dtype)
+        return inputs._replace(
+            activation=inputs.activation.astype(dtype)[:, None], pose=inputs.pose.astype(dtype)
+        )
 
-        Args:
-            votes: `[I, J, D]`.
-            activation: `[I]`, from 0 to 1.
-            pose: `[I, K]`, what the output capsules predict.
-            softmax: over the output capsules.
-        """
-        steps = self._steps(votes, activation, pose, softmax)
-        return self.outcome(last_of(*steps, self.settings.iterations))
+    def first(self, inputs: RoutingInputs) -> Heinsen2022Trace:
+        I, K, J, _ = self.sizes  # noqa: E741
+        dtype = inputs.activation.dtype
+        return self._d_and_m_step(inputs, jnp.zeros((J, K), dtype), jnp.zeros((I, J), dtype))
 
-    def trace(
-        self,
-        votes: jax.Array,
-        activation: jax.Array,
-        *,
-        pose: jax.Array,
-        softmax: Softmax = softmax_over_out,
+    def again(
+        self, inputs: RoutingInputs, state: Heinsen2022Trace, index: int | jax.Array
     ) -> Heinsen2022Trace:
-        """Routes one example and keeps every iteration."""
-        return all_of(*self._steps(votes, activation, pose, softmax), self.settings.iterations)
+        del index
+        return self._d_and_m_step(inputs, *self._predict(state.x_out, inputs.pose))
 
     def outcome(self, state: Heinsen2022Trace) -> Routed:
-        """What one iteration of a trace comes to."""
         return Routed(pose=state.x_norm, activation=jax.nn.sigmoid(state.a_out), coupling=state.R)
-
-    def _steps(
-        self, V: jax.Array, activation: jax.Array, pose: jax.Array, softmax: Softmax
-    ) -> tuple[Heinsen2022Trace, Callable[[Heinsen2022Trace, jax.Array], Heinsen2022Trace]]:
-        I, K, J, D = self.sizes  # noqa: E741
-        if V.shape != (I, J, D) or pose.shape != (I, K):
-            raise ValueError(
-                f"a routing of {self.sizes} cannot route votes of shape {V.shape} and poses of "
-                f"shape {pose.shape}"
-            )
-        dtype = accumulation_dtype(V.dtype)
-        x_inp, f_a_inp = pose.astype(dtype), activation.astype(dtype)[:, None]
-
-        def after(x_pred: jax.Array, S: jax.Array) -> Heinsen2022Trace:
-            R = softmax(S)
-            D_use, D_ign = self._d_step(R, f_a_inp)
-            return Heinsen2022Trace(x_pred, S, R, D_use, D_ign, *self._m_step(V, D_use, D_ign))
-
-        def again(state: Heinsen2022Trace, _index: jax.Array) -> Heinsen2022Trace:
-            return after(*self._predict(state.x_out, x_inp))
-
-        return after(jnp.zeros((J, K), dtype), jnp.zeros((I, J), dtype)), again
 
     def _predict(self, x_out: jax.Array, x_inp: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The inputs `[J, K]` that the outputs predict, and how similar `[I, J]` they are."""
@@ -204,21 +151,20 @@ class Heinsen2022Routing(nnx.Module):
         S = jax.nn.log_sigmoid((x_inp @ x_pred.T) * get(self.W_S) + get(self.B_S))
         return x_pred, S
 
-    def _d_step(self, R: jax.Array, f_a_inp: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The data `[I, J]` of the input capsules `[I, 1]` that is used, and that is not."""
+    def _d_and_m_step(
+        self, inputs: RoutingInputs, x_pred: jax.Array, S: jax.Array
+    ) -> Heinsen2022Trace:
+        """The data that is used and that is not, credits, and the output capsules they make."""
+        V, f_a_inp, R = inputs.votes, inputs.activation, inputs.softmax(S)
         D_use = f_a_inp * R
-        return D_use, f_a_inp - D_use
-
-    def _m_step(
-        self, V: jax.Array, D_use: jax.Array, D_ign: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-        """Credits `[I, J]`, output capsules before and after, `[J, D]`, and scores `[J]`."""
+        D_ign = f_a_inp - D_use
         get = self._in(D_use.dtype)
         phi = get(self.beta_use) * D_use - get(self.beta_ign) * D_ign
         x_out = jnp.einsum("ij,ijd->jd", phi.astype(V.dtype), V, preferred_element_type=phi.dtype)
         x_norm = self._normalized(x_out) if self.settings.normalize else x_out
         score = jnp.sum(x_norm * get(self.W_A), axis=-1)
-        return phi, x_out, x_norm, score / math.sqrt(len(x_norm)) + get(self.B_A)
+        a_out = score / math.sqrt(len(x_norm)) + get(self.B_A)
+        return Heinsen2022Trace(x_pred, S, R, D_use, D_ign, phi, x_out, x_norm, a_out)
 
     def _normalized(self, x: jax.Array) -> jax.Array:
         """`N`: the components `[J, D]` of each capsule with mean 0 and variance 1."""

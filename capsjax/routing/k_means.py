@@ -1,7 +1,6 @@
 """k-means routing (Ren and Lu 2018)."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,9 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from capsjax import _checks
-from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing._base import Routed, Softmax, softmax_over_out
-from capsjax.routing.iterative import all_of, last_of
+from capsjax.capsules import Squash, SquashFunction, norm, squash_from
+from capsjax.routing._base import IterativeRouting, Routed, RoutingInputs, Softmax
 
 SIMILARITIES = ("dot", "cosine")
 
@@ -36,7 +34,7 @@ class KMeansTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class KMeansRouting:
+class KMeans(IterativeRouting):
     """Output capsules as centres of clusters of votes.
 
     Ren and Lu 2018, "Compositional coding capsule network with k-means routing for text
@@ -57,6 +55,8 @@ class KMeansRouting:
         ValueError: a value is not one of these.
     """
 
+    needs = ("softmax",)
+
     iterations: int = 3
     similarity: Literal["dot", "cosine"] = "dot"
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
@@ -67,40 +67,37 @@ class KMeansRouting:
         _checks.one_of("similarity", self.similarity, SIMILARITIES)
         object.__setattr__(self, "squash", squash_from(self.squash))
 
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
-        del activation
-        return self.outcome(last_of(*self._steps(votes, softmax), self.iterations))
+    def prepare(self, inputs: RoutingInputs) -> "_Prepared":
+        """The votes, and what is compared with the directions of the centres."""
+        u_hat = inputs.wide().votes
+        compared = _direction(u_hat) if self.similarity == "cosine" else u_hat
+        return _Prepared(u_hat, compared, inputs.softmax)
 
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> KMeansTrace:
-        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
-        del activation
-        return all_of(*self._steps(votes, softmax), self.iterations)
+    def first(self, inputs: "_Prepared") -> KMeansTrace:
+        """The first assignment, to the sums of all votes."""
+        start = self._centres(inputs, jnp.zeros(inputs.u_hat.shape[:2], inputs.u_hat.dtype))
+        return self.again(inputs, start, 0)
+
+    def again(self, inputs: "_Prepared", state: KMeansTrace, index: int | jax.Array) -> KMeansTrace:
+        """One more assignment."""
+        del index
+        b = jnp.einsum("ijd,jd->ij", inputs.compared, _direction(state.s))
+        return self._centres(inputs, b)
 
     def outcome(self, state: KMeansTrace) -> Routed:
-        """What one iteration of a trace comes to."""
+        """The squashed centres, whose activations are their lengths."""
         return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
 
-    def _steps(
-        self, votes: jax.Array, softmax: Softmax
-    ) -> tuple[KMeansTrace, Callable[[KMeansTrace, jax.Array], KMeansTrace]]:
-        u_hat = votes.astype(accumulation_dtype(votes.dtype))
-        compared = _direction(u_hat) if self.similarity == "cosine" else u_hat
+    def _centres(self, inputs: "_Prepared", b: jax.Array) -> KMeansTrace:
+        c = inputs.softmax(b)
+        s = jnp.einsum("ij,ijd->jd", c, inputs.u_hat)
+        return KMeansTrace(b, c, s, self.squash(s))
 
-        def centres(b: jax.Array) -> KMeansTrace:
-            c = softmax(b)
-            s = jnp.einsum("ij,ijd->jd", c, u_hat)
-            return KMeansTrace(b, c, s, self.squash(s))
 
-        def again(state: KMeansTrace, _index: jax.Array | None) -> KMeansTrace:
-            return centres(jnp.einsum("ijd,jd->ij", compared, _direction(state.s)))
-
-        start = centres(jnp.zeros(votes.shape[:2], u_hat.dtype))
-        return again(start, None), again
+class _Prepared(NamedTuple):
+    u_hat: jax.Array
+    compared: jax.Array
+    softmax: Softmax
 
 
 def _direction(x: jax.Array) -> jax.Array:

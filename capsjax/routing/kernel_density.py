@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -10,13 +9,12 @@ import jax.numpy as jnp
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing._base import Routed, Softmax, softmax_over_out
-from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing._base import IterativeRouting, Routed, RoutingInputs
 
 HALF_LENGTH = math.sqrt(0.5)
 
 
-class MeanShiftTrace(NamedTuple):
+class KDEDynamicTrace(NamedTuple):
     """Every iteration of mean shift routing on one example.
 
     `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
@@ -39,7 +37,7 @@ class MeanShiftTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class MeanShiftRouting:
+class KDEDynamic(IterativeRouting):
     """FRMS, the fast form of dynamic routing of Zhang et al. 2018, arXiv:1805.10807.
 
     The votes for an output capsule are samples, each with a weight, and the capsule is where a
@@ -67,6 +65,8 @@ class MeanShiftRouting:
         ValueError: a value is not one of these.
     """
 
+    needs = ("softmax",)
+
     iterations: int = 3
     half_length: float = HALF_LENGTH
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
@@ -77,43 +77,35 @@ class MeanShiftRouting:
         _checks.positive_number("half_length", self.half_length)
         object.__setattr__(self, "squash", squash_from(self.squash))
 
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
-        del activation
-        return self.outcome(last_of(*self._steps(votes, softmax), self.iterations))
+    def prepare(self, inputs: RoutingInputs) -> "_Prepared":
+        """The inputs, and the votes as samples of a density."""
+        dtype = accumulation_dtype(inputs.votes.dtype)
+        return _Prepared(inputs, self.squash(inputs.votes.astype(dtype) / self.half_length))
 
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> MeanShiftTrace:
-        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
-        del activation
-        return all_of(*self._steps(votes, softmax), self.iterations)
+    def first(self, inputs: "_Prepared") -> KDEDynamicTrace:
+        """The outputs of equal weights."""
+        return self._shift(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
-    def outcome(self, state: MeanShiftTrace) -> Routed:
-        """What one iteration of a trace comes to."""
+    def again(
+        self, inputs: "_Prepared", state: KDEDynamicTrace, index: int | jax.Array
+    ) -> KDEDynamicTrace:
+        """One more step of mean shift."""
+        del index
+        return self._shift(inputs, state.b + 1 - _squared_distance(inputs.samples, state.v))
+
+    def outcome(self, state: KDEDynamicTrace) -> Routed:
+        """The output capsules, whose activations are their lengths."""
         return Routed(pose=state.v, activation=norm(state.v), coupling=state.w)
 
-    def _steps(
-        self, votes: jax.Array, softmax: Softmax
-    ) -> tuple[MeanShiftTrace, Callable[[MeanShiftTrace, jax.Array], MeanShiftTrace]]:
-        dtype = accumulation_dtype(votes.dtype)
-        samples = self.squash(votes.astype(dtype) / self.half_length)
-
-        def iteration(b: jax.Array) -> MeanShiftTrace:
-            c = softmax(b)
-            w = _normalized(c)
-            s = jnp.einsum("ij,ijd->jd", w.astype(votes.dtype), votes, preferred_element_type=dtype)
-            return MeanShiftTrace(b, c, w, s, self.squash(s / self.half_length))
-
-        def again(state: MeanShiftTrace, _index: jax.Array) -> MeanShiftTrace:
-            return iteration(state.b + 1 - _squared_distance(samples, state.v))
-
-        return iteration(jnp.zeros(votes.shape[:2], dtype)), again
+    def _shift(self, inputs: "_Prepared", b: jax.Array) -> KDEDynamicTrace:
+        votes = inputs.seen.votes
+        c = inputs.seen.softmax(b)
+        w = _normalized(c)
+        s = jnp.einsum("ij,ijd->jd", w.astype(votes.dtype), votes, preferred_element_type=b.dtype)
+        return KDEDynamicTrace(b, c, w, s, self.squash(s / self.half_length))
 
 
-class KernelMixtureTrace(NamedTuple):
+class KDEEMTrace(NamedTuple):
     """Every iteration of routing by EM of kernels on one example.
 
     `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
@@ -137,11 +129,11 @@ class KernelMixtureTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelMixtureRouting:
+class KDEEM(IterativeRouting):
     """FREM: the density of Zhang et al. 2018, arXiv:1805.10807, maximised by EM.
 
     The paper names two ways to maximise the density that the votes are samples of: mean shift
-    (`MeanShiftRouting`), and EM, which is EM routing with one kernel for all in the place of a
+    (`KDEDynamic`), and EM, which is EM routing with one kernel for all in the place of a
     Gaussian of its own for each output capsule: no variances, no costs, no parameters. Neither its
     pseudo-code nor code for it was at hand, so the steps here are EM's for that density, and are
     not known to be the paper's in every detail:
@@ -149,7 +141,7 @@ class KernelMixtureRouting:
         c_ij = softmax_j (log m_j - |squash(u_hat_ij) - v_j|^2 / (2 h^2))
         m_j = sum_i c_ij a_i,  v_j = squash(sum_i c_ij a_i u_hat_ij / m_j)
 
-    Activations are lengths, as in `MeanShiftRouting`, and with the default bandwidth `h` the
+    Activations are lengths, as in `KDEDynamic`, and with the default bandwidth `h` the
     distances count as they do there. Coupling coefficients sum to one over the output capsules.
     Gradients flow through every iteration.
 
@@ -157,12 +149,14 @@ class KernelMixtureRouting:
         iterations: how often the outputs are computed, at least 1.
         bandwidth: of the Gaussian kernel, `h`; more than 0.
         mass_epsilon: added to the mass that means are divided by; more than 0.
-        half_length: the length that is squashed to a half, see `MeanShiftRouting`.
-        squash: of votes and outputs, see `MeanShiftRouting`.
+        half_length: the length that is squashed to a half, see `KDEDynamic`.
+        squash: of votes and outputs, see `KDEDynamic`.
 
     Raises:
         ValueError: a value is not one of these.
     """
+
+    needs = ("softmax",)
 
     iterations: int = 3
     bandwidth: float = math.sqrt(0.5)
@@ -178,46 +172,39 @@ class KernelMixtureRouting:
         _checks.positive_number("half_length", self.half_length)
         object.__setattr__(self, "squash", squash_from(self.squash))
 
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` -> `Routed`."""
-        return self.outcome(last_of(*self._steps(votes, activation, softmax), self.iterations))
+    def prepare(self, inputs: RoutingInputs) -> "_Prepared":
+        """The inputs, and the votes as samples of a density."""
+        # Weights rounded to bfloat16 would not sum to the mass that their sum is divided by.
+        inputs = inputs.wide()
+        return _Prepared(inputs, self.squash(inputs.votes / self.half_length))
 
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> KernelMixtureTrace:
-        """Routes one example, votes `[I, J, D]`, and keeps every iteration."""
-        return all_of(*self._steps(votes, activation, softmax), self.iterations)
+    def first(self, inputs: "_Prepared") -> KDEEMTrace:
+        """The M-step of equal coupling."""
+        return self._m_step(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
-    def outcome(self, state: KernelMixtureTrace) -> Routed:
-        """What one iteration of a trace comes to."""
+    def again(self, inputs: "_Prepared", state: KDEEMTrace, index: int | jax.Array) -> KDEEMTrace:
+        """One more E-step, and the M-step of it."""
+        del index
+        log_m = jnp.log(state.m + self.mass_epsilon)
+        distance = _squared_distance(inputs.samples, state.v)
+        return self._m_step(inputs, log_m[None] - distance / (2 * self.bandwidth**2))
+
+    def outcome(self, state: KDEEMTrace) -> Routed:
+        """The output capsules, whose activations are their lengths."""
         return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
 
-    def _steps(
-        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
-    ) -> tuple[KernelMixtureTrace, Callable[[KernelMixtureTrace, jax.Array], KernelMixtureTrace]]:
-        # Weights rounded to bfloat16 would not sum to the mass that their sum is divided by.
-        dtype = accumulation_dtype(votes.dtype)
-        u_hat, a_in = votes.astype(dtype), activation.astype(dtype)
-        samples = self.squash(u_hat / self.half_length)
+    def _m_step(self, inputs: "_Prepared", log_pk: jax.Array) -> KDEEMTrace:
+        c = inputs.seen.softmax(log_pk)
+        weights = c * inputs.seen.activation[:, None]
+        m = jnp.sum(weights, axis=0)
+        weights = weights / (m + self.mass_epsilon)[None]
+        s = jnp.einsum("ij,ijd->jd", weights, inputs.seen.votes)
+        return KDEEMTrace(log_pk, c, m, s, self.squash(s / self.half_length))
 
-        def m_step(log_pk: jax.Array) -> KernelMixtureTrace:
-            c = softmax(log_pk)
-            weights = c * a_in[:, None]
-            m = jnp.sum(weights, axis=0)
-            weights = weights / (m + self.mass_epsilon)[None]
-            s = jnp.einsum("ij,ijd->jd", weights, u_hat)
-            return KernelMixtureTrace(log_pk, c, m, s, self.squash(s / self.half_length))
 
-        def e_step(state: KernelMixtureTrace) -> jax.Array:
-            log_m = jnp.log(state.m + self.mass_epsilon)
-            return log_m[None] - _squared_distance(samples, state.v) / (2 * self.bandwidth**2)
-
-        def again(state: KernelMixtureTrace, _index: jax.Array) -> KernelMixtureTrace:
-            return m_step(e_step(state))
-
-        return m_step(jnp.zeros(votes.shape[:2], dtype)), again
+class _Prepared(NamedTuple):
+    seen: RoutingInputs
+    samples: jax.Array
 
 
 def _normalized(c: jax.Array) -> jax.Array:

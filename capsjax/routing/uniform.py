@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing._base import Routed, Softmax, softmax_over_out
+from capsjax.routing._base import IterativeRouting, Routed, RoutingInputs
 
 
 class UniformTrace(NamedTuple):
@@ -25,13 +25,13 @@ class UniformTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class UniformRouting:
+class Uniform(IterativeRouting):
     """The control of every study of routing: all votes count alike.
 
     `s_j = 1/J sum_i u_hat_ij`, `v_j = squash(s_j)`. Gu and Tresp 2020, arXiv:1911.07968, section 4:
     without routing a capsule network is no less accurate, and with transformation matrices that all
     input capsules share (`DenseCaps(..., shared=True)`) more robust to affine transformations. It
-    is the first iteration of dynamic routing.
+    is the first iteration of dynamic routing, and has no other.
 
     Attributes:
         squash: of the output capsules `[J, D]`; a function, or the fields of a `Squash` by name.
@@ -40,32 +40,22 @@ class UniformRouting:
         ValueError: the squash is none.
     """
 
+    iterations = 1
+    needs = ("softmax",)
+
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
         """Checks the values."""
         object.__setattr__(self, "squash", squash_from(self.squash))
 
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` (not used) -> `Routed`."""
-        del activation
-        return self.outcome(self._state(votes, softmax))
-
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> UniformTrace:
-        """Routes one example and keeps what it computes, arrays `[1, ...]`."""
-        del activation
-        return jax.tree.map(lambda x: x[None], self._state(votes, softmax))
-
-    def outcome(self, state: UniformTrace) -> Routed:
-        """What a trace comes to."""
-        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
-
-    def _state(self, votes: jax.Array, softmax: Softmax) -> UniformTrace:
-        dtype = accumulation_dtype(votes.dtype)
-        c = softmax(jnp.zeros(votes.shape[:2], dtype))
+    def first(self, inputs: RoutingInputs) -> UniformTrace:
+        """The only iteration."""
+        votes, dtype = inputs.votes, accumulation_dtype(inputs.votes.dtype)
+        c = inputs.softmax(jnp.zeros(votes.shape[:2], dtype))
         s = jnp.einsum("ij,ijd->jd", c.astype(votes.dtype), votes, preferred_element_type=dtype)
         return UniformTrace(c, s, self.squash(s))
+
+    def outcome(self, state: UniformTrace) -> Routed:
+        """The output capsules, whose activations are their lengths."""
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)

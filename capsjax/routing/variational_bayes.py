@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,9 +11,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import accumulation_dtype
-from capsjax.routing._base import Routed, Sizes, Softmax, softmax_over_out
-from capsjax.routing.iterative import all_of, last_of
+from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
 
 COVARIANCES = ("diag", "full")
 ACTIVATIONS = ("sigmoid", "logit")
@@ -56,7 +53,32 @@ class VariationalBayesTrace(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class VariationalBayes:
-    """`VariationalBayesRouting`, before it is known how many capsules it connects.
+    """Votes are explained by a mixture of Gaussians with a posterior over all their parameters.
+
+    Ribeiro, Leontidis and Kollias 2020, Capsule Routing via Variational Bayes, AAAI,
+    arXiv:1905.11455, Algorithm 1; the update equations are those of Bishop 2006, Pattern
+    Recognition and Machine Learning, section 10.2.1. An output capsule is a component of the
+    mixture: its votes have a mean with a Gaussian prior, and a precision with a Wishart prior,
+    which keeps variances from collapsing; the mixing proportions have a Dirichlet prior. Its pose
+    is the posterior mean, and its activation says how little entropy is left,
+
+        `a_j = sigmoid(beta_a_j - (exp(E[ln pi_j]) H_j + beta_u_j))`,
+
+    as in the authors' code (github.com/fabio-deep/Variational-Capsule-Routing): it is near
+    `sigmoid(beta_a_j - beta_u_j)` of a capsule that nothing is routed to, above that where the
+    entropy falls below zero, and below where votes are few or scattered. Gradients flow through
+    every iteration.
+
+    Their layer also normalises poses, and activations before the sigmoid, over the batch (without
+    affine parameters, which takes the betas out again). What depends on batch mates is not a
+    routing's: that is left out, and the betas, one each for an output capsule, have their effect.
+    For a layer that normalises, there is `activation="logit"`.
+
+    Nothing here is divided by the responsibilities of a capsule, which are zero where nothing below
+    is active: scatter around the posterior mean, the prior counted in, is the same matrix as
+    scatter around the mean of the votes and a term for how far that is from the prior. It is at
+    least `1 / psi0`, so logarithms and roots are of positive numbers. Responsibilities are a
+    softmax of logarithms; the authors exponentiate first.
 
     The defaults are those of the authors' code. Of a prior on a vector or matrix there is one
     number, as all output capsules and pose components start alike.
@@ -105,128 +127,54 @@ class VariationalBayes:
         _checks.fraction("shrinkage", self.shrinkage)
         _checks.one_of("activation", self.activation, ACTIVATIONS)
 
-    def build(
-        self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> "VariationalBayesRouting":
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_VariationalBayes":
         """Makes the routing, see `UnsizedRouting`.
 
         Raises:
             ValueError: `nu0` is too small for poses of that dimension.
         """
-        return VariationalBayesRouting(
-            sizes.out_capsules,
-            sizes.out_dim,
-            settings=self,
-            param_dtype=param_dtype,
-            rngs=rngs,
-        )
+        return _VariationalBayes(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
-class VariationalBayesRouting(nnx.Module):
-    """Votes are explained by a mixture of Gaussians with a posterior over all their parameters.
+class _VariationalBayes(SizedRouting):
+    settings: VariationalBayes
+    depends_on = ("out_capsules", "out_dim")
 
-    Ribeiro, Leontidis and Kollias 2020, Capsule Routing via Variational Bayes, AAAI,
-    arXiv:1905.11455, Algorithm 1; the update equations are those of Bishop 2006, Pattern
-    Recognition and Machine Learning, section 10.2.1. An output capsule is a component of the
-    mixture: its votes have a mean with a Gaussian prior, and a precision with a Wishart prior,
-    which keeps variances from collapsing; the mixing proportions have a Dirichlet prior. Its pose
-    is the posterior mean, and its activation says how little entropy is left,
-
-        `a_j = sigmoid(beta_a_j - (exp(E[ln pi_j]) H_j + beta_u_j))`,
-
-    as in the authors' code (github.com/fabio-deep/Variational-Capsule-Routing): it is near
-    `sigmoid(beta_a_j - beta_u_j)` of a capsule that nothing is routed to, above that where the
-    entropy falls below zero, and below where votes are few or scattered. Gradients flow through
-    every iteration.
-
-    Their layer also normalises poses, and activations before the sigmoid, over the batch (without
-    affine parameters, which takes the betas out again). What depends on batch mates is not a
-    routing's: that is left out, and the betas, one each for an output capsule, have their effect.
-    For a layer that normalises, there is `activation="logit"`.
-
-    Nothing here is divided by the responsibilities of a capsule, which are zero where nothing below
-    is active: scatter around the posterior mean, the prior counted in, is the same matrix as
-    scatter around the mean of the votes and a term for how far that is from the prior. It is at
-    least `1 / psi0`, so logarithms and roots are of positive numbers. Responsibilities are a
-    softmax of logarithms; the authors exponentiate first.
-
-    Args:
-        out_capsules: number of capsules above, `J`.
-        out_dim: dimension of their poses, `D`.
-        settings: the priors and how often they are updated.
-        param_dtype: dtype of the betas.
-        rngs: source of the initial values; they are zero, and draw none.
-
-    Raises:
-        ValueError: `nu0` is too small for poses of that dimension.
-    """
-
-    def __init__(
-        self,
-        out_capsules: int,
-        out_dim: int,
-        *,
-        settings: VariationalBayes = VariationalBayes(),
-        param_dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ) -> None:
+    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
         del rngs
-        self.settings = settings
-        self.out_dim = out_dim
-        self.nu0 = float(out_dim + 1 if settings.nu0 is None else settings.nu0)
-        if self.nu0 <= out_dim - 1:
+        dim = sizes.out_dim
+        self.nu0 = float(dim + 1 if self.settings.nu0 is None else self.settings.nu0)
+        if self.nu0 <= dim - 1:
             raise ValueError(
-                f"nu0 must be more than {out_dim - 1} for poses of dimension {out_dim}, "
-                f"not {settings.nu0!r}"
+                f"nu0 must be more than {dim - 1} for poses of dimension {dim}, "
+                f"not {self.settings.nu0!r}"
             )
-        self.out_capsules = out_capsules
-        has_betas = settings.activation == "sigmoid"
+        has_betas = self.settings.activation == "sigmoid"
         self.beta_a, self.beta_u = (
-            nnx.Param(jnp.zeros(out_capsules, param_dtype)) if has_betas else nnx.data(None)
+            nnx.Param(jnp.zeros(sizes.out_capsules, param_dtype)) if has_betas else nnx.data(None)
             for _ in range(2)
         )
 
-    def __call__(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
-    ) -> Routed:
-        """Routes one example: votes `[I, J, D]`, activation `[I]` -> `Routed`."""
-        steps = self._steps(votes, activation, softmax)
-        return self.outcome(last_of(*steps, self.settings.iterations))
+    def prepare(self, inputs: RoutingInputs) -> RoutingInputs:
+        return inputs._replace(activation=inputs.wide().activation)
 
-    def trace(
-        self, votes: jax.Array, activation: jax.Array, *, softmax: Softmax = softmax_over_out
+    def first(self, inputs: RoutingInputs) -> VariationalBayesTrace:
+        nothing_known = jnp.zeros(inputs.votes.shape[:2], inputs.activation.dtype)
+        return self._posterior(inputs, nothing_known)
+
+    def again(
+        self, inputs: RoutingInputs, state: VariationalBayesTrace, index: int | jax.Array
     ) -> VariationalBayesTrace:
-        """Routes one example and keeps every iteration."""
-        return all_of(*self._steps(votes, activation, softmax), self.settings.iterations)
+        del index
+        return self._posterior(inputs, self._log_responsibilities(inputs.votes, state))
 
     def outcome(self, state: VariationalBayesTrace) -> Routed:
-        """What one iteration of a trace comes to."""
         return Routed(pose=state.m, activation=state.a, coupling=state.r)
 
-    def _steps(
-        self, votes: jax.Array, activation: jax.Array, softmax: Softmax
-    ) -> tuple[
-        VariationalBayesTrace, Callable[[VariationalBayesTrace, jax.Array], VariationalBayesTrace]
-    ]:
-        if votes.shape[1:] != (self.out_capsules, self.out_dim):
-            raise ValueError(
-                f"routing for {self.out_capsules} output capsules and poses of dimension "
-                f"{self.out_dim} cannot route votes of shape {votes.shape}"
-            )
-        dtype = accumulation_dtype(votes.dtype)
-        activation = activation.astype(dtype)
-
-        def again(state: VariationalBayesTrace, _index: jax.Array) -> VariationalBayesTrace:
-            r = softmax(self._log_responsibilities(votes, state))
-            return self._posterior(votes, activation, r)
-
-        nobody_knows = softmax(jnp.zeros(votes.shape[:2], dtype))
-        return self._posterior(votes, activation, nobody_knows), again
-
-    def _posterior(
-        self, votes: jax.Array, activation: jax.Array, r: jax.Array
-    ) -> VariationalBayesTrace:
-        """The distributions of all output capsules, given the responsibilities `r [I, J]`."""
+    def _posterior(self, inputs: RoutingInputs, log_r: jax.Array) -> VariationalBayesTrace:
+        """The distributions of all output capsules, of what the responsibilities are softmax of."""
+        votes, activation, _, softmax = inputs
+        r = softmax(log_r)
         prior, dtype, D = self.settings, r.dtype, votes.shape[-1]
         weight = r * activation[:, None]
         mass = jnp.sum(weight, axis=0)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from capsjax import DynamicRouting, PriorRouting, Routed, Squash, norm, route
+from capsjax import Routed, Squash, route
+from capsjax.routing import Dynamic, RoutingInputs
 from parity.check.comparison import error_between
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
@@ -44,7 +45,7 @@ class Dialect:
             (`"transposed"`).
     """
 
-    routing: DynamicRouting
+    routing: Dynamic
     primary_squash: Squash
     order: str
     regrouped: bool = False
@@ -187,9 +188,9 @@ class _Search:
     def __init__(self, model: Any, images: jax.Array, target: Target) -> None:
         self.model, self.images, self.target = model, images, target
         routing = model.class_caps.routing
-        self.prior = routing.prior[...] if isinstance(routing, PriorRouting) else None
+        self.prior = None if isinstance(routing, Dynamic) else routing.prior[...]
         self.base = Dialect(
-            routing=routing.routing if isinstance(routing, PriorRouting) else routing,
+            routing=routing if self.prior is None else routing.settings,
             primary_squash=model.primary_caps.squash,
             order=model.primary_caps.order,
         )
@@ -208,7 +209,7 @@ class _Search:
             return self._votes(primary(layer), squash)
 
         @functools.cache
-        def capsules(layer: Layer, squash: Squash, routing: DynamicRouting) -> Capsules:
+        def capsules(layer: Layer, squash: Squash, routing: Dynamic) -> Capsules:
             return self._capsules(votes(layer, squash), routing)
 
         self._kept_capsules = capsules
@@ -302,15 +303,16 @@ class _Search:
     def _votes(self, s: jax.Array, squash: Squash) -> jax.Array:
         return self.model.class_caps.votes(squash(s).astype(s.dtype))
 
-    def _capsules(self, votes: jax.Array, routing: DynamicRouting) -> Capsules:
+    def _capsules(self, votes: jax.Array, routing: Dynamic) -> Capsules:
         """Class capsules `[B, J, D]` and their lengths `[B, J]`."""
 
         def routed(votes: jax.Array, activation: jax.Array) -> Routed:
-            del activation
-            b = routing.initial_logits(votes)
-            # The trace is a plain loop, while each loop of JAX's would be compiled.
-            trace = routing.trace_from(b if self.prior is None else b + self.prior, votes)
-            return Routed(trace.v[-1], norm(trace.v[-1]), trace.c[-1])
+            inputs, b = RoutingInputs(votes, activation), self.prior
+            state = routing.first(inputs) if b is None else routing.from_logits(b, inputs)
+            # A plain loop, while each loop of JAX's would be compiled.
+            for index in range(1, routing.iterations):
+                state = routing.again(inputs, state, index)
+            return routing.outcome(state)
 
         return route(routed, votes, votes[..., 0, 0])[:2]
 

@@ -146,7 +146,7 @@ def differences(run: Run, layout: Layout) -> list[str]:
 
 def _options(config: FitConfig) -> dict[str, Any]:
     """The options of the model, with every default written out."""
-    return {**capsjax.published_options(config.model.name), **config.model.options}
+    return {**capsjax.models.published_options(config.model.name), **config.model.options}
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -177,8 +177,6 @@ def _routing(config: FitConfig) -> dict[str, Any]:
         **config.model.routing_options,
         **(iterations if takes_iterations(config.model.routing) else {}),
     )
-    if isinstance(routing, capsjax.LearnedPrior):
-        routing = routing.routing
     if not dataclasses.is_dataclass(routing):
         return {}
     values = {f.name: getattr(routing, f.name) for f in dataclasses.fields(routing)}

@@ -253,7 +253,7 @@ def _images_of(found: Match, config: FitConfig) -> str:
         capsules = f", with {sizes['i']} primary capsules of {sizes['t']} types"
     strides = {
         option: config.model.options.get(option, published)
-        for option, published in capsjax.published_options(config.model.name).items()
+        for option, published in capsjax.models.published_options(config.model.name).items()
         if option.endswith(("stride", "strides"))
     }
     return (

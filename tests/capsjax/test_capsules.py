@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsjax import ExponentialSquash, Squash, norm, squash
-from capsjax.capsules import accumulation_dtype, squash_from
+from capsjax import Squash, norm, squash
+from capsjax.capsules import ExponentialSquash, accumulation_dtype, squash_from
 from tests.tolerance import assert_close
 
 MAGNITUDES = [1e-30, 1e-20, 1e-8, 1e-3, 1.0, 30.0, 1e8, 1e20, 1e30]

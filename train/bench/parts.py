@@ -111,7 +111,7 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     capsules = jax.jit(function)(*arguments)[0]
 
     class_caps, inputs = model.class_caps, (capsules.pose, capsules.activation)
-    chosen = class_caps.implementation or capsjax.implementation_on(
+    chosen = class_caps.implementation or capsjax.routing.implementation_on(
         device.platform, class_caps.routing, share
     )
     if chosen == "xla":

@@ -72,7 +72,7 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
     if values.get("model", config.model.name) != config.model.name:
         # A name that does not exist is refused with all the others, below.
         known = values["model"] in capsjax.list_models()
-        published = capsjax.published_routing(values["model"]) if known else None
+        published = capsjax.models.published_routing(values["model"]) if known else None
         values.setdefault("routing", published or ModelConfig.routing)
         config = config.changed(model_options={}, routing_options={})
     for name in ("model_options", "routing_options"):

@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 
 import capsjax
-from capsjax import CapsNetOutput
+from capsjax import CapsNetOutput, inspection
 from capsjax.inspection import DEAD
 from train.config.data import DataConfig
 from train.config.fit_config import FitConfig
@@ -297,8 +297,8 @@ def dead_share(lengths: Mean) -> Mean:
 def coupling_entropy(output: CapsNetOutput, mask: jax.Array | None = None) -> Mean:
     """How undecided the routing is, summed over the examples of the mask.
 
-    It is the mean over the input capsules of what `capsjax.coupling_entropy` says of each.
+    It is the mean over the input capsules of what `inspection.coupling_entropy` says of each.
     """
     if output.coupling is None:
         raise ValueError("a network without capsules has no coupling")
-    return masked_mean(jnp.mean(capsjax.coupling_entropy(output.coupling), axis=-1), mask)
+    return masked_mean(jnp.mean(inspection.coupling_entropy(output.coupling), axis=-1), mask)

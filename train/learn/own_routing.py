@@ -124,7 +124,7 @@ def _try_out(routing: Any, name: str) -> None:
     votes = jnp.asarray(random.standard_normal((2, I, J, D)), jnp.float32)
     pose = jnp.asarray(random.standard_normal((2, I, K)), jnp.float32)
     activation = jnp.full((2, I), 0.5)
-    if isinstance(routing, capsjax.UnsizedRouting):
+    if isinstance(routing, capsjax.routing.UnsizedRouting):
         routing = routing.build(_SIZES, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
     elif not callable(routing):
         raise ValueError(

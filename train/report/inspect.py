@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 
 import capsjax
+from capsjax.inspection import Inspected, inspect_iterations
 from train.data import Batch, centre_crop
 from train.learn.objective import Objective
 from train.report.figures import Tested
@@ -31,7 +32,7 @@ CLASSES = "class_caps"
 
 
 Calls = dict[str, tuple[tuple[Any, ...], list[tuple[tuple[Any, ...], Any]]]]
-"""By the name of a layer the arguments of its call, and arguments and result of each of its steps,
+"""By the name of a layer the arguments of its call, and arguments and result of each `iterate`,
 where it is called iteration by iteration."""
 
 
@@ -43,7 +44,7 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
         tested: its network and the images.
 
     Returns:
-        By the name of each layer the fields of `capsjax.Inspected` as plain values.
+        By the name of each layer the fields of `Inspected` as plain values.
 
     Raises:
         UserError: the network has no layer to look into, or its routing cannot show its work.
@@ -67,7 +68,9 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
         write_figure(run.figures / "parts.png", figure)
     return {
         name: {
-            field: np.asarray(value).tolist() if np.ndim(value) else finite_or_none(float(value))
+            {"vote_cosine": "agreement"}.get(field, field): (
+                np.asarray(value).tolist() if np.ndim(value) else finite_or_none(float(value))
+            )
             for field, value in of_layer._asdict().items()
         }
         for name, of_layer in inspected.items()
@@ -86,7 +89,7 @@ def routed_layers(model: nnx.Module) -> list[str]:
 
 def look_inside(
     model: nnx.Module, objective: Objective, images: jax.Array
-) -> tuple[dict[str, capsjax.Inspected], Calls, Any]:
+) -> tuple[dict[str, Inspected], Calls, Any]:
     """Runs a network on images and inspects its routed layers.
 
     Args:
@@ -112,7 +115,7 @@ def look_inside(
         unlabelled = jnp.zeros(len(images), jnp.int32)
         normalised = objective.normalise(images, jnp.float32)
         output = objective.apply(recorded, normalised, unlabelled, training=False)
-        return {name: (part.arguments, part.steps) for name, part in recorders.items()}, output
+        return {name: (part.arguments, part.iterated) for name, part in recorders.items()}, output
 
     calls, output = run(state, images)
     try:
@@ -122,12 +125,12 @@ def look_inside(
     return inspected, calls, output
 
 
-def _inspected(layer: Any, arguments: tuple[Any, ...], steps: Sequence[Any]) -> capsjax.Inspected:
+def _inspected(layer: Any, arguments: tuple[Any, ...], iterated: Sequence[Any]) -> Inspected:
     """Looks into a layer, on as many images as there is room for."""
     look, given = functools.partial(capsjax.inspect_layer, layer), arguments
-    if steps:
-        look = functools.partial(capsjax.inspect_steps, layer)
-        given = tuple(zip(*((below, made) for (below, *_), made in steps), strict=True))
+    if iterated:
+        look = functools.partial(inspect_iterations, layer)
+        given = tuple(zip(*((below, made) for (below, *_), made in iterated), strict=True))
     pose = jax.tree.leaves(given)[0]  # what comes first in Capsules
     votes = jax.eval_shape(layer.votes, pose)
     of_image = votes.size // len(pose) * votes.dtype.itemsize
@@ -135,9 +138,7 @@ def _inspected(layer: Any, arguments: tuple[Any, ...], steps: Sequence[Any]) -> 
     return jax.jit(look)(*jax.tree.map(lambda x: x[:count], given))
 
 
-def draw_routing(
-    inspected: Mapping[str, capsjax.Inspected], lengths: np.ndarray, title: str
-) -> Figure:
+def draw_routing(inspected: Mapping[str, Inspected], lengths: np.ndarray, title: str) -> Figure:
     """Draws each layer by iteration, and a histogram of the lengths `[n, classes]`."""
     figure = Figure(figsize=(16, 3.6), layout="constrained")
     entropy, agree, coupling, pose, present = figure.subplots(1, 5)
@@ -145,7 +146,7 @@ def draw_routing(
         label = f"{name} ({float(of_layer.dead):.0%} dead)"
         iterations = np.arange(1, len(of_layer.entropy) + 1)
         entropy.plot(iterations, of_layer.entropy, "o-", label=label)
-        agree.plot(iterations, of_layer.agreement, "o-")
+        agree.plot(iterations, of_layer.vote_cosine, "o-")
         coupling.plot(iterations[1:], of_layer.coupling_change, "o-")
         pose.plot(iterations[1:], of_layer.pose_change, "o-")
     entropy.set(title="Entropy of the coupling (nats)")

@@ -13,24 +13,24 @@ class Recorder:
         part: the part itself.
         arguments: of the last call.
         result: of the last call.
-        steps: arguments and result of every call of its `step`.
+        iterated: arguments and result of every call of its `iterate`.
     """
 
     def __init__(self, part: Any) -> None:
         self.part = part
         self.arguments: tuple[Any, ...] = ()
         self.result: Any = None
-        self.steps: list[tuple[tuple[Any, ...], Any]] = []
+        self.iterated: list[tuple[tuple[Any, ...], Any]] = []
 
     def __call__(self, *arguments: Any) -> Any:
         """Calls the part."""
         self.arguments, self.result = arguments, self.part(*arguments)
         return self.result
 
-    def step(self, *arguments: Any) -> Any:
-        """Calls `step` of the part."""
-        self.steps.append((arguments, self.part.step(*arguments)))
-        return self.steps[-1][1]
+    def iterate(self, *arguments: Any) -> Any:
+        """Calls `iterate` of the part."""
+        self.iterated.append((arguments, self.part.iterate(*arguments)))
+        return self.iterated[-1][1]
 
     def __getattr__(self, name: str) -> Any:
         """Any other attribute is the part's."""

@@ -98,7 +98,7 @@ def _routing_cost(plan: Plan, implementation: Implementation) -> Found:
         in_dim,
         out_capsules,
         out_dim,
-        routing=capsjax.DynamicRouting(plan.config.model.routing_iterations),
+        routing=capsjax.routing.Dynamic(plan.config.model.routing_iterations),
         implementation=implementation,
         dtype=jnp.dtype(plan.dtype),
         rngs=nnx.Rngs(0),

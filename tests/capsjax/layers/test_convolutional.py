@@ -12,18 +12,15 @@ from capsjax import (
     Capsules,
     ClassCaps,
     ConvCaps,
-    ConvPrimaryCaps,
-    DenseCaps,
-    DynamicRouting,
     GridShape,
     Routed,
-    Squash,
-    UniformRouting,
     create_routing,
     list_routings,
     norm,
     route,
 )
+from capsjax.layers import Conv3dCaps
+from capsjax.routing import Dynamic, Uniform
 from tests.tolerance import assert_close
 
 GRID = GridShape(height=4, width=5, types=2, dim=4)
@@ -42,7 +39,7 @@ def capsules(shape=GRID, seed=0):
 
 
 def layer(**options):
-    options = {"kernel_size": 2, "types": 3, "dim": 4, "routing": DynamicRouting(2)} | options
+    options = {"kernel_size": 2, "types": 3, "dim": 4, "routing": Dynamic(2)} | options
     return ConvCaps(GRID, **options, rngs=nnx.Rngs(0))
 
 
@@ -74,14 +71,14 @@ def test_each_window_is_routed_by_itself(stride, transform):
             else:
                 votes = pose.reshape(BATCH, 8, 1, 2, 2) @ kernel
             votes = jnp.asarray(votes.reshape(BATCH, 8, 3, 4), jnp.float32)
-            routed = route(DynamicRouting(2), votes, jnp.ones((BATCH, 8)))
+            routed = route(Dynamic(2), votes, jnp.ones((BATCH, 8)))
             assert_close(above.pose[:, y, x], routed.pose, reduction_length=2 * 8 * 4)
             assert_close(above.activation[:, y, x], routed.activation, reduction_length=2 * 8 * 4)
             assert_close(coupling[:, y, x], routed.coupling, reduction_length=2 * 8 * 4)
 
 
 def test_capsules_compete_over_all_windows_that_see_them():
-    conv = layer(routing=UniformRouting())
+    conv = layer(routing=Uniform())
     _, coupling = run(conv, capsules())
     p, q = conv.windows.counts
     total = np.zeros((BATCH, 4, 5, 2))
@@ -100,7 +97,7 @@ def test_capsules_compete_over_all_windows_that_see_them():
 
 def test_what_leaks_is_shared_out_over_all_windows_too():
     # In the first iteration all logits are zero, that of nothing included: 1 / (12 + 1).
-    _, coupling = run(layer(routing=DynamicRouting(1, leaky=True)), capsules())
+    _, coupling = run(layer(routing=Dynamic(1, leaky=True)), capsules())
     assert_close(coupling[:, 1, 1, -1], np.full((BATCH, 3), 1 / 13), dtype="float32")
 
 
@@ -162,55 +159,33 @@ def test_every_routing_works_on_a_grid_and_above_it(name):
     assert np.abs(of_model[0]["kernel"][...]).max() > 0
 
 
-@pytest.mark.parametrize("competition", ["all", "patch", "dense"])
-def test_steps_are_what_a_call_takes_at_once(competition):
-    below, routing = capsules(), create_routing("inverted-attention", iterations=3)
-    if competition == "dense":
-        made = DenseCaps(40, 4, 3, 4, routing=routing, rngs=nnx.Rngs(0))
-        below = Capsules(below.pose.reshape(BATCH, 40, 4), below.activation.reshape(BATCH, 40))
-    else:
-        made = layer(routing=routing, competition=competition)
-
-    @nnx.jit
-    def both(made, below):
-        step = made.step(below)
-        for _ in range(2):
-            step = made.step(below, step.state)
-        return (step.capsules, step.coupling), made(below)
-
-    steps, call = both(made, below)
-    for ours, theirs in zip(*map(jax.tree.leaves, (steps, call)), strict=True):
-        assert_close(ours, theirs, reduction_length=3 * 40 * 4)
-    assert np.abs(steps[1] - made.step(below).coupling).max() > 0.01
-
-
-def test_a_routing_that_asks_for_no_softmax_cannot_compete_over_all_windows():
+def test_a_routing_that_takes_no_softmax_cannot_compete_over_all_windows():
     def mean(votes, activation):
         pose = votes.mean(0)
         return Routed(pose, norm(pose), jnp.full(votes.shape[:2], 1 / len(votes)))
 
-    with pytest.raises(ValueError, match="mean does not ask for a softmax.*competition='patch'"):
+    with pytest.raises(ValueError, match="mean takes no softmax.*competition='patch'"):
         layer(routing=mean)
     above, _ = run(layer(routing=mean, competition="patch"), capsules())
     assert np.isfinite(above.pose).all()
 
 
 def test_coordinates_are_those_of_the_centre_of_each_position():
-    top = ClassCaps(GridShape(2, 4, 3, 9), 2, 9, routing=UniformRouting(), rngs=nnx.Rngs(0))
+    top = ClassCaps(GridShape(2, 4, 3, 9), 2, 9, routing=Uniform(), rngs=nnx.Rngs(0))
     plain = ClassCaps(
-        GridShape(2, 4, 3, 9), 2, 9, routing=UniformRouting(), coordinates=False, rngs=nnx.Rngs(0)
+        GridShape(2, 4, 3, 9), 2, 9, routing=Uniform(), coordinates=False, rngs=nnx.Rngs(0)
     )
     pose = draw(BATCH, 2, 4, 3, 9)
     added = np.asarray(top.votes(pose) - plain.votes(pose)).reshape(BATCH, 2, 4, 3, 2, 3, 3)
     expected = np.zeros(added.shape)
     expected[..., 0, 2] = np.array([0.25, 0.75])[:, None, None, None]
     expected[..., 1, 2] = np.array([0.125, 0.375, 0.625, 0.875])[:, None, None]
-    np.testing.assert_allclose(added, expected, atol=1e-6)
+    assert_close(added, expected, dtype="float32", reduction_length=3)
 
 
 def test_coordinates_of_corners_are_added_to_the_first_two_elements():
     make = functools.partial(
-        ClassCaps, GridShape(2, 4, 3, 9), 2, 9, routing=UniformRouting(), coordinates_of="corner"
+        ClassCaps, GridShape(2, 4, 3, 9), 2, 9, routing=Uniform(), coordinates_of="corner"
     )
     top, plain = make(rngs=nnx.Rngs(0)), make(coordinates=False, rngs=nnx.Rngs(0))
     pose = draw(BATCH, 2, 4, 3, 9)
@@ -218,73 +193,104 @@ def test_coordinates_of_corners_are_added_to_the_first_two_elements():
     expected = np.zeros(added.shape)
     expected[..., 0] = np.array([0, 0.5])[:, None, None, None]
     expected[..., 1] = np.array([0, 0.25, 0.5, 0.75])[:, None, None]
-    np.testing.assert_allclose(added, expected, atol=1e-6)
+    assert_close(added, expected, dtype="float32", reduction_length=3)
 
 
 def test_all_capsules_of_a_type_have_the_same_matrices():
     # Routing by agreement: where all votes count alike, their positions add up to the same.
-    top = ClassCaps(GRID, 2, 4, routing=DynamicRouting(), rngs=nnx.Rngs(0))
+    top = ClassCaps(GRID, 2, 4, routing=Dynamic(), rngs=nnx.Rngs(0))
     assert top.kernel.shape == (2, 2, 2, 2)
     below = capsules()
     moved = Capsules(jnp.roll(below.pose, 1, axis=1), below.activation)
     plain = functools.partial(
-        ClassCaps, GRID, 2, 4, routing=DynamicRouting(), coordinates=False, rngs=nnx.Rngs(0)
+        ClassCaps, GRID, 2, 4, routing=Dynamic(), coordinates=False, rngs=nnx.Rngs(0)
     )()
-    assert_close(plain(moved)[0].pose, plain(below)[0].pose, reduction_length=40)
-    assert np.abs(top(moved)[0].pose - top(below)[0].pose).max() > 1e-4
+    assert_close(run(plain, moved)[0].pose, run(plain, below)[0].pose, reduction_length=40)
+    assert np.abs(run(top, moved)[0].pose - run(top, below)[0].pose).max() > 1e-4
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "logit", "length", "one"])
-def test_primary_capsules_are_a_convolution(activation):
-    primary = ConvPrimaryCaps(
-        (5, 6, 3),
-        2,
-        4,
-        kernel_size=3,
-        stride=2,
-        padding="SAME",
-        activation=activation,
-        squash=Squash() if activation == "length" else None,
-        rngs=nnx.Rngs(0),
-    )
-    features = draw(BATCH, 5, 6, 3)
-    below = primary(features)
-    assert below.pose.shape == (BATCH, *primary.output_shape) == (BATCH, 3, 3, 2, 4)
-    maps = jax.lax.conv_general_dilated(
-        features,
-        primary.pose.kernel[...],
-        (2, 2),
-        "SAME",
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    pose = maps[..., :8].reshape(BATCH, 3, 3, 2, 4)
-    expected = {
-        "sigmoid": lambda: jax.nn.sigmoid(maps[..., 8:]),
-        "logit": lambda: maps[..., 8:],
-        "length": lambda: norm(Squash()(pose)),
-        "one": lambda: jnp.ones((BATCH, 3, 3, 2)),
-    }[activation]()
-    assert_close(below.activation, expected, reduction_length=27)
-    assert_close(
-        below.pose, Squash()(pose) if activation == "length" else pose, reduction_length=27
-    )
+TYPES_GRID = GridShape(height=5, width=4, types=3, dim=2)
 
 
-def test_primary_activations_start_where_they_are_told_to():
-    primary = ConvPrimaryCaps(
-        (5, 6, 3),
-        2,
-        4,
-        activation_offset=-1.0,
-        use_bias=False,
-        kernel_init=nnx.initializers.ones,
-        rngs=nnx.Rngs(0),
+def by_type(**options):
+    options = {"kernel_size": 3, "types": 2, "dim": 4, "routing": Dynamic(2)} | options
+    return Conv3dCaps(TYPES_GRID, **options, rngs=nnx.Rngs(0))
+
+
+def below_types():
+    pose = jnp.asarray(np.random.default_rng(0).standard_normal((BATCH, *TYPES_GRID)), jnp.float32)
+    return Capsules(pose, norm(pose))
+
+
+def votes_in_numpy(conv, pose, stride, padding):
+    """`[batch, B, P, Q, types, dim]`, vote by vote."""
+    kernel = np.asarray(conv.conv.kernel[...], np.float64)
+    (top, bottom), (left, right) = padding
+    padded = np.pad(
+        np.asarray(pose, np.float64), [(0, 0), (top, bottom), (left, right), (0, 0), (0, 0)]
     )
-    assert primary.pose.bias is None
-    features = draw(BATCH, 5, 6, 3)
-    below, total = primary(features), features.sum(-1, keepdims=True)
-    assert_close(below.activation, jax.nn.sigmoid(jnp.repeat(total, 2, -1) - 1), reduction_length=3)
-    assert_close(below.pose[..., 0, :], jnp.repeat(total, 4, -1), reduction_length=3)
+    size = len(kernel)
+    height, width, types, dim = conv.output_shape
+    votes = np.zeros((BATCH, TYPES_GRID.types, height, width, types * dim))
+    for y in range(height):
+        for x in range(width):
+            seen = padded[:, y * stride : y * stride + size, x * stride : x * stride + size]
+            votes[:, :, y, x] = np.einsum("byxik,yxkd->bid", seen, kernel)
+    return votes.reshape(BATCH, TYPES_GRID.types, height, width, types, dim)
+
+
+@pytest.mark.parametrize(
+    ("stride", "padding", "grid", "pads"),
+    [
+        (1, "VALID", (3, 2), ((0, 0), (0, 0))),
+        (1, "SAME", (5, 4), ((1, 1), (1, 1))),
+        (2, "SAME", (3, 2), ((1, 1), (0, 1))),
+    ],
+)
+def test_every_type_votes_for_all_positions_with_the_same_filters(stride, padding, grid, pads):
+    conv, below = by_type(stride=stride, padding=padding), below_types()
+    assert conv.output_shape == (*grid, 2, 4)
+    above, coupling = run(conv, below)
+    votes = votes_in_numpy(conv, below.pose, stride, pads)
+    assert coupling.shape == votes.shape[:-1]
+    flat = jnp.asarray(votes.reshape(BATCH, TYPES_GRID.types, -1, 4), jnp.float32)
+    assert_close(conv.votes(below.pose), flat, reduction_length=18)
+    routed = route(Dynamic(2), flat, jnp.zeros((BATCH, TYPES_GRID.types)))
+    assert_close(above.pose.reshape(routed.pose.shape), routed.pose, reduction_length=54)
+    assert_close(above.activation, norm(above.pose), reduction_length=4)
+    assert_close(coupling.reshape(routed.coupling.shape), routed.coupling, reduction_length=54)
+
+
+def test_a_type_shares_itself_out_over_all_types_and_positions_jointly():
+    _, coupling = run(by_type(), below_types())
+    total = jnp.sum(coupling, axis=(2, 3, 4))
+    assert_close(total, jnp.ones_like(total), reduction_length=12)
+    assert np.abs(coupling - 1 / 12).max() > 0.001
+
+
+def test_a_routing_that_asks_sees_types_as_a_whole():
+    asked = {}
+
+    def spy(votes, activation, *, pose):
+        asked.update(activation=activation, pose=pose)
+        return Dynamic(1)(votes, activation)
+
+    below = below_types()
+    jax.jit(lambda below: by_type(routing=spy)(below))(below)
+    assert asked["pose"].shape == (TYPES_GRID.types, 5 * 4 * 2)
+    assert asked["activation"].shape == (TYPES_GRID.types,)
+
+
+def test_a_routing_with_parameters_is_built_for_types_and_all_positions():
+    conv = by_type(routing=create_routing("dynamic-prior"))
+    assert conv.routing.prior.shape == (TYPES_GRID.types, 3 * 2 * 2)
+
+
+def test_coarse_votes_and_exact_capsules():
+    conv = by_type(dtype=jnp.bfloat16)
+    assert conv.votes(below_types().pose).dtype == jnp.bfloat16
+    above, coupling = run(conv, below_types())
+    assert above.pose.dtype == above.activation.dtype == coupling.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(
@@ -299,15 +305,13 @@ def test_primary_activations_start_where_they_are_told_to():
         (lambda: layer(dim=9, transform="matrix"), "needs poses that are square matrices"),
         (lambda: layer(routing="dynamic"), r"such as create_routing\('dynamic'\), not 'dynamic'"),
         (
-            lambda: ClassCaps(
-                GRID, 2, 4, routing=UniformRouting(), transform="linear", rngs=nnx.Rngs(0)
-            ),
+            lambda: ClassCaps(GRID, 2, 4, routing=Uniform(), transform="linear", rngs=nnx.Rngs(0)),
             "coordinates can be added to matrix poses alone",
         ),
-        (
-            lambda: ConvPrimaryCaps((4, 4, 1), 2, 4, activation="relu", rngs=nnx.Rngs(0)),
-            "unknown activation 'relu', choose from: sigmoid, logit, length, one",
-        ),
+        (lambda: by_type(kernel_size=6), "a 6x6 window does not fit on a grid of 5x4"),
+        (lambda: by_type(types=0), "types must be an integer of at least 1, not 0"),
+        (lambda: by_type(stride=0), "stride must be an integer of at least 1, not 0"),
+        (lambda: by_type(padding="FULL"), "unknown padding 'FULL', choose from: VALID, SAME"),
     ],
 )
 def test_wrong_arguments_are_named(make, message):

@@ -10,14 +10,9 @@ import pytest
 from flax import nnx
 
 import capsjax
-from capsjax import (
-    AttentionCapsNet,
-    Capsules,
-    InvertedAttention,
-    Routed,
-    UniformRouting,
-    create_routing,
-)
+from capsjax import Capsules, Routed
+from capsjax.models import AttentionCapsNet
+from capsjax.routing import InvertedAttention, IterativeRouting, Uniform
 from tests.tolerance import assert_close
 
 SMALL = {
@@ -76,8 +71,8 @@ def test_outputs_have_the_documented_shapes(shape, classes):
 
 def test_only_classes_have_a_presence():
     model = small()
-    assert not any(layer.routing.options.presence for layer in model.conv_caps)
-    assert model.class_caps.routing.options.presence
+    assert not any(layer.routing.settings.presence for layer in model.conv_caps)
+    assert model.class_caps.routing.settings.presence
 
 
 def primary_of(model):
@@ -98,13 +93,13 @@ def test_layers_iterate_from_what_the_iteration_before_has_left_below():
         primary = primary_of(model)
         low, high, top = *model.conv_caps, model.class_caps
         # The first iteration goes upwards.
-        a = low.step(primary)
-        b = high.step(a.capsules)
-        c = top.step(flat(b.capsules))
+        a = low.iterate(primary)
+        b = high.iterate(a.capsules)
+        c = top.iterate(flat(b.capsules))
         # Then each sees what the one below was, not what it has become.
-        b2 = high.step(a.capsules, b.state)
-        c2 = top.step(flat(b.capsules), c.state)
-        c3 = top.step(flat(b2.capsules), c2.state)
+        b2 = high.iterate(a.capsules, b.state)
+        c2 = top.iterate(flat(b.capsules), c.state)
+        c3 = top.iterate(flat(b2.capsules), c2.state)
         return c3, c.capsules
 
     expected, first = by_hand(model)
@@ -133,14 +128,24 @@ def test_sequentially_a_layer_is_done_before_the_next_begins():
     assert np.abs(run(model, images()).capsules.pose - poses).max() > 1e-3
 
 
-@pytest.mark.parametrize("routing", ["dynamic", UniformRouting()])
-def test_other_routings_route_sequentially(routing):
-    with pytest.raises(ValueError, match=r"one iteration at a time.*Routing: choose sequential"):
-        nnx.eval_shape(lambda: small(routing=routing))
-    model = small(routing=routing, sequential=True)
-    output = nnx.eval_shape(lambda model: model(images()), model)
-    assert output.logits is None
-    assert output.lengths.shape == (BATCH, 5)
+def mean(votes, activation):
+    pose = votes.mean(0)
+    return Routed(pose, jax.nn.sigmoid(pose[:, 0]), jnp.ones(votes.shape[:2]))
+
+
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("routing", ["dynamic", Uniform(), mean])
+def test_other_routings(routing, sequential):
+    def output():
+        return small(routing=routing, sequential=sequential)(images())
+
+    if routing is mean and not sequential:
+        with pytest.raises(ValueError, match=r"one iteration at a time.*not with mean: choose seq"):
+            nnx.eval_shape(output)
+    else:
+        shapes = nnx.eval_shape(output)
+        assert shapes.logits is None
+        assert shapes.lengths.shape == (BATCH, 5)
 
 
 class Mean(NamedTuple):
@@ -148,19 +153,19 @@ class Mean(NamedTuple):
     taken: jax.Array
 
 
-class StepwiseMean:
+class MeanSoFar(IterativeRouting):
     """A routing of one's own: the mean of all votes so far, as often as it was taken."""
 
     iterations = 3
 
     def __call__(self, votes, activation):
-        raise AssertionError("layers that route at once take steps")
+        raise AssertionError("layers that route at once take single iterations")
 
-    def first(self, votes, activation):
-        return Mean(votes.mean(0), jnp.ones(len(votes)))
+    def first(self, inputs):
+        return Mean(inputs.votes.mean(0), jnp.ones(len(inputs.votes)))
 
-    def again(self, state, votes, activation):
-        return Mean(state.pose + votes.mean(0), state.taken + 1)
+    def again(self, inputs, state, index):
+        return Mean(state.pose + inputs.votes.mean(0), state.taken + 1)
 
     def outcome(self, state):
         n_in, n_out = len(state.taken), len(state.pose)
@@ -168,8 +173,8 @@ class StepwiseMean:
         return Routed(state.pose, jax.nn.sigmoid(state.pose[:, 0]), coupling)
 
 
-def test_any_routing_that_takes_steps_routes_concurrently():
-    output = run(small(routing=StepwiseMean()), images())
+def test_any_routing_that_iterates_routes_concurrently():
+    output = run(small(routing=MeanSoFar()), images())
     np.testing.assert_array_equal(output.coupling, np.full(output.coupling.shape, 3))
     assert output.logits is None
 
@@ -237,8 +242,8 @@ def test_wrong_arguments_are_named(options, message):
         nnx.eval_shape(lambda: small(**options))
 
 
-def test_a_layer_whose_routing_does_not_takes_no_step():
-    model = small(routing=create_routing("dynamic"), sequential=True)
+def test_a_layer_whose_routing_does_not_iterate_does_not():
+    model = small(routing=mean, sequential=True)
     below = Capsules(jnp.zeros((1, 4, 5, 3, 9)), jnp.zeros((1, 4, 5, 3)))
-    with pytest.raises(ValueError, match="DynamicRouting cannot take one iteration at a time"):
-        model.conv_caps[0].step(below)
+    with pytest.raises(ValueError, match="mean cannot take one iteration at a time"):
+        model.conv_caps[0].iterate(below)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import CNN, create_model
+from capsjax import create_model
+from capsjax.models import CNN
 from tests.tolerance import assert_close
 
 SIZES = {"features": (3, 2), "kernel_size": 3, "hidden": (5, 64)}

@@ -9,7 +9,9 @@ import pytest
 from flax import nnx
 
 import capsjax
-from capsjax import DeepCaps, DynamicRouting, UniformRouting, create_model, norm
+from capsjax import create_model, norm
+from capsjax.models import DeepCaps
+from capsjax.routing import EM, Dynamic, DynamicPrior, Uniform
 from tests.tolerance import assert_close
 
 SMALL = {
@@ -101,7 +103,7 @@ def test_a_cell_adds_what_a_shortcut_makes_of_its_first_layer(model):
     assert_close(cell(x), last + cell.shortcut(inside).pose, reduction_length=54)
     assert not cell.is_routed
     assert routed.is_routed
-    assert isinstance(routed.shortcut, capsjax.Conv3dCaps)
+    assert isinstance(routed.shortcut, capsjax.layers.Conv3dCaps)
 
 
 def test_the_capsules_of_the_last_two_cells_vote_the_last_first(model):
@@ -140,16 +142,17 @@ def test_poses_begin_neither_short_nor_all_of_length_one():
 @pytest.mark.parametrize(
     ("options", "grid", "classes"),
     [
-        ({"routing": "em"}, DynamicRouting, capsjax.EMRouting),
-        ({"routing": UniformRouting()}, DynamicRouting, UniformRouting),
-        ({"grid_routing": "dynamic-prior"}, capsjax.PriorRouting, DynamicRouting),
+        ({"routing": "em"}, Dynamic, EM),
+        ({"routing": Uniform()}, Dynamic, Uniform),
+        ({"grid_routing": "dynamic-prior"}, DynamicPrior, Dynamic),
     ],
     ids=["classes", "object", "grid"],
 )
 def test_other_routings(options, grid, classes):
     model = nnx.eval_shape(lambda: small(**options))
-    assert isinstance(model.cells[-1].shortcut.routing, grid)
-    assert isinstance(model.class_caps.routing, classes)
+    for layer, expected in ((model.cells[-1].shortcut, grid), (model.class_caps, classes)):
+        routing = layer.routing
+        assert isinstance(getattr(routing, "settings", routing), expected)
     output = nnx.eval_shape(lambda: small(**options)(images()))
     assert output.coupling.shape == (BATCH, VOTERS, 7)
 

@@ -9,7 +9,9 @@ import pytest
 from flax import nnx
 
 import capsjax
-from capsjax import DynamicRouting, EfficientCapsNet, create_model
+from capsjax import create_model
+from capsjax.models import EfficientCapsNet
+from capsjax.routing import Dynamic
 from tests.tolerance import assert_close
 
 SMALL = {
@@ -128,7 +130,7 @@ def test_in_test_examples_do_not_depend_on_their_batch():
     assert np.abs(together.lengths - in_training.lengths).max() > 0.01
 
 
-@pytest.mark.parametrize("routing", ["em", DynamicRouting(1)], ids=["em", "object"])
+@pytest.mark.parametrize("routing", ["em", Dynamic(1)], ids=["em", "object"])
 def test_other_routings_by_name_and_by_object(routing):
     output = run(small(routing=routing), images())
     assert output.coupling.shape == (BATCH, CAPSULES, 7)

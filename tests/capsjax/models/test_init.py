@@ -14,9 +14,8 @@ from capsjax import (
     list_models,
     list_routings,
     model_options,
-    published_options,
-    published_routing,
 )
+from capsjax.models import published_options, published_routing
 
 SMALL = {
     "image_shape": [9, 9, 1],
@@ -55,7 +54,7 @@ def test_options_as_json_has_them():
     assert model.decoder.layers[0].kernel.shape == (16, 5)
     assert model.class_caps.routing.prior.shape == (18, 3)
     assert model.class_caps.implementation == "xla"
-    assert model.class_caps.routing.routing.squash == Squash("element")
+    assert model.class_caps.routing.settings.squash == Squash("element")
     assert model.features.conv.dtype == jnp.bfloat16
     assert model.features.conv.kernel.dtype == jnp.float32
 

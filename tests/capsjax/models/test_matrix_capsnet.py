@@ -9,7 +9,9 @@ import pytest
 from flax import nnx
 
 import capsjax
-from capsjax import ExpectationMaximization, MatrixCapsNet, UniformRouting, create_routing
+from capsjax import create_routing
+from capsjax.models import MatrixCapsNet
+from capsjax.routing import EM, Uniform
 
 SMALL = {
     "image_shape": (9, 12, 2),
@@ -81,18 +83,18 @@ def test_initial_values_are_those_of_the_authors_code():
 
 
 def test_a_class_layer_has_a_quarter_of_the_inverse_temperature():
-    model = small(routing=ExpectationMaximization(iterations=2, inverse_temperature=0.02))
-    below, top = model.conv_caps[1].routing.options, model.class_caps.routing.options
+    model = small(routing=EM(iterations=2, inverse_temperature=0.02))
+    below, top = model.conv_caps[1].routing.settings, model.class_caps.routing.settings
     assert (below.inverse_temperature, top.inverse_temperature) == (0.02, 0.005)
     assert (below.iterations, top.iterations) == (2, 2)
 
 
 def test_a_class_layer_has_the_same_in_the_papers_formulation_and_its_own_if_given():
-    papers = ExpectationMaximization(formulation="paper", initial_beta_u=0.0, initial_beta_a=0.0)
-    assert small(routing=papers).class_caps.routing.options == papers
-    own = small(class_routing=UniformRouting())
-    assert own.class_caps.routing == UniformRouting()
-    assert own.conv_caps[0].routing.options == ExpectationMaximization()
+    papers = EM(formulation="paper", initial_beta_u=0.0, initial_beta_a=0.0)
+    assert small(routing=papers).class_caps.routing.settings == papers
+    own = small(class_routing=Uniform())
+    assert own.class_caps.routing == Uniform()
+    assert own.conv_caps[0].routing.settings == EM()
 
 
 @pytest.mark.parametrize(("shape", "classes"), [((9, 12, 2), 3), ((10, 9, 1), 6)])
@@ -110,7 +112,7 @@ def test_outputs_have_the_documented_shapes(shape, classes):
 
 
 def test_gradients_reach_every_parameter():
-    graphdef, params = nnx.split(small(routing=ExpectationMaximization(iterations=2)))
+    graphdef, params = nnx.split(small(routing=EM(iterations=2)))
 
     @jax.jit
     @jax.grad

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import DynamicRouting, SRCapsNet, create_model
+from capsjax import create_model
+from capsjax.models import SRCapsNet
+from capsjax.routing import Dynamic
 from tests.tolerance import assert_close
 
 SMALL = {
@@ -104,7 +106,7 @@ def test_a_batch_is_normalised_by_itself_in_training_and_by_what_was_learned_in_
     assert_close(together[:2], alone, reduction_length=108)
 
 
-@pytest.mark.parametrize("routing", ["dynamic", DynamicRouting(2)], ids=str)
+@pytest.mark.parametrize("routing", ["dynamic", Dynamic(2)], ids=str)
 def test_another_routing_votes_with_matrices(routing):
     model = small(routing=routing)
     assert model.class_caps.kernel.shape == (CAPSULES, 7, 4, 4)

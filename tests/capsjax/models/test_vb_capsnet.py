@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import UniformRouting, VBCapsNet, create_model, create_routing
+from capsjax import create_model, create_routing
+from capsjax.models import VBCapsNet
+from capsjax.routing import Uniform
 from tests.tolerance import assert_close
 
 SMALL = {
@@ -91,7 +93,7 @@ def test_a_batch_is_normalised_by_itself_in_training_and_by_what_was_learned_in_
     assert_close(together[:2], alone, reduction_length=50)
 
 
-@pytest.mark.parametrize("routing", ["em", UniformRouting()], ids=["em", "uniform"])
+@pytest.mark.parametrize("routing", ["em", Uniform()], ids=["em", "uniform"])
 def test_another_routing_keeps_its_activations(routing):
     model = small(routing=routing)
     assert model.class_norm.activation is None

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from capsjax import DynamicRouting, route_dense
+from capsjax.routing import Dynamic, route_dense
 from tests.tolerance import assert_close
 
 SIZES = st.tuples(
@@ -40,7 +40,7 @@ def value_and_gradients(function, kernel, pose):
     return run(kernel, pose)
 
 
-def assert_as_from_votes(function, routing: DynamicRouting, kernel, pose):
+def assert_as_from_votes(function, routing: Dynamic, kernel, pose):
     """`function(kernel, pose)` gives the capsules and coupling that the routing gives for votes."""
 
     def from_votes(kernel, pose):

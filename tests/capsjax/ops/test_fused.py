@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsjax import DynamicRouting
 from capsjax.ops import fused_gpu, fused_tpu
 from capsjax.ops.fused import route_fused
+from capsjax.routing import Dynamic
 from tests.capsjax.ops.dense_cases import SIZES, assert_as_from_votes, inputs, value_and_gradients
 
 FORMS = pytest.mark.parametrize("form", [fused_gpu, fused_tpu], ids=["gpu", "tpu"])
@@ -18,7 +18,7 @@ FORMS = pytest.mark.parametrize("form", [fused_gpu, fused_tpu], ids=["gpu", "tpu
 
 def assert_right(form, sizes, iterations, dtype):
     function = functools.partial(form.route, iterations=iterations, interpret=True)
-    routing = DynamicRouting(iterations)
+    routing = Dynamic(iterations)
     assert_as_from_votes(function, routing, *inputs(*sizes, dtype=dtype))
 
 

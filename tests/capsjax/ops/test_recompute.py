@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsjax import DynamicRouting, Squash, route_dense
+from capsjax import Squash
 from capsjax.ops import recompute
+from capsjax.routing import Dynamic, route_dense
 from tests.capsjax.ops.dense_cases import SIZES, assert_as_from_votes, inputs
 
 
@@ -26,7 +27,7 @@ def options_of(routing):
     sizes=SIZES,
     dtype=st.sampled_from(["float32", "bfloat16"]),
     routing=st.builds(
-        DynamicRouting,
+        Dynamic,
         iterations=st.integers(1, 5),
         detach=st.booleans(),
         squash=st.sampled_from([Squash(), Squash("element"), Squash("capsules", 0.01, "square")]),
@@ -43,16 +44,16 @@ def test_values_and_gradients_are_those_from_votes(sizes, dtype, routing, tile):
 def test_float64():
     with jax.enable_x64(True):
         function = functools.partial(
-            recompute.route_recomputing, iterations=3, squash=DynamicRouting().squash
+            recompute.route_recomputing, iterations=3, squash=Dynamic().squash
         )
         kernel, pose = inputs(2, 7, 3, 4, 5, dtype="float64")
         assert function(kernel, pose)[0].dtype == jnp.float64
-        assert_as_from_votes(function, DynamicRouting(), kernel, pose)
+        assert_as_from_votes(function, Dynamic(), kernel, pose)
 
 
 def test_capsules_of_nothing_have_a_gradient():
     function = functools.partial(recompute.route_recomputing, iterations=3, squash=Squash())
-    assert_as_from_votes(function, DynamicRouting(), jnp.ones((4, 3, 2, 2)), jnp.zeros((2, 4, 2)))
+    assert_as_from_votes(function, Dynamic(), jnp.ones((4, 3, 2, 2)), jnp.zeros((2, 4, 2)))
 
 
 def training_program(implementation, batch):
@@ -60,9 +61,7 @@ def training_program(implementation, batch):
 
     def loss(kernel, pose):
         activation = jnp.zeros(pose.shape[:2])
-        routed = route_dense(
-            DynamicRouting(), kernel, pose, activation, implementation=implementation
-        )
+        routed = route_dense(Dynamic(), kernel, pose, activation, implementation=implementation)
         return jnp.sum(routed.pose**2)
 
     shapes = [jax.ShapeDtypeStruct(s, "float32") for s in ((1152, 10, 16, 8), (batch, 1152, 8))]

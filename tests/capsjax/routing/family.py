@@ -1,4 +1,4 @@
-"""A routing of any name, ready to be run: on one example, on a batch, backwards, permuted."""
+"""A routing of any name, ready to be run: a batch at once, forwards and backwards, permuted."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from capsjax import Routed, Sizes, create_routing
-from capsjax.routing._base import asks_for, sized
+from capsjax.routing._base import needs_of, sized
+from tests.tolerance import assert_close
 
 SIZES = Sizes(in_capsules=6, in_dim=4, out_capsules=3, out_dim=16)
 """All different, so that an axis is known by its size."""
@@ -45,107 +46,118 @@ class Outputs(NamedTuple):
     gradients: tuple[Inputs, Any]
 
 
-def draw(batch: int, sizes: Sizes = SIZES, *, seed: int = 0, scale: float = 1.0) -> Inputs:
-    """Inputs that a network could make: votes of about the size `scale`."""
+def built(settings: Any, sizes: Sizes, dtype: str = "float32", seed: int = 0) -> Any:
+    """The routing of some settings, made for the sizes."""
+    return settings.build(sizes, param_dtype=jnp.dtype(dtype), rngs=nnx.Rngs(seed))
+
+
+def draw(batch: int, sizes: Sizes = SIZES, *, seed: int = 0) -> Inputs:
+    """Inputs that a network could make."""
     random = np.random.default_rng(seed)
     I, K, J, D = sizes  # noqa: E741
     return Inputs(
-        (scale * random.standard_normal((batch, I, J, D))).astype(np.float32),
+        random.standard_normal((batch, I, J, D)).astype(np.float32),
         random.uniform(0.1, 0.9, (batch, I)).astype(np.float32),
         random.standard_normal((batch, I, K)).astype(np.float32),
     )
 
 
-class Family(NamedTuple):
+class Family:
     """A routing whose parameters are an argument.
 
     Attributes:
         parameters: drawn, then moved a little, so that what starts at zero is seen; a tree.
-        call: `(parameters, votes, activation, pose)` of one example -> `Routed`.
-        trace: the same -> what the routing's `trace` returns.
-        outcome: of the routing.
     """
 
-    parameters: Any
-    call: Callable[..., Routed]
-    trace: Callable[..., Any]
-    outcome: Callable[[Any], Routed]
-
-
-@functools.cache
-def member(name: str, sizes: Sizes = SIZES, dtype: str = "float32", **options: Any) -> Family:
-    """The routing of a name, made for the sizes."""
-    routing = create_routing(name, **options)
-    routing = sized(routing, sizes, param_dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))
-    graphdef, parameters, rest = nnx.split(routing, nnx.Param, ...)
-    random = np.random.default_rng(0)
-    parameters = jax.tree.map(
-        lambda x: x + jnp.asarray(0.1 * random.standard_normal(x.shape), x.dtype),
-        nnx.to_pure_dict(parameters),
-    )
-    wants_pose = "pose" in asks_for(routing)
-
-    def bound(parameters: Any) -> Any:
-        return nnx.merge(graphdef, parameters, rest)
-
-    def asked(pose: Any) -> dict[str, Any]:
-        return {"pose": pose} if wants_pose else {}
-
-    return Family(
-        parameters,
-        lambda p, votes, activation, pose: bound(p)(votes, activation, **asked(pose)),
-        lambda p, votes, activation, pose: bound(p).trace(votes, activation, **asked(pose)),
-        routing.outcome,
-    )
-
-
-def weighted(routed: Routed) -> jax.Array:
-    """A sum of poses and activations, each with another weight."""
-    n = routed.pose.size
-    weights = jnp.cos(jnp.arange(n, dtype=routed.pose.dtype)).reshape(routed.pose.shape)
-    return jnp.sum(routed.pose * weights) + jnp.sum(routed.activation * weights[:, 0])
-
-
-@functools.cache
-def program(name: str, sizes: Sizes = SIZES, **options: Any) -> Callable[..., Outputs]:
-    """`(parameters, inputs) -> Outputs` of a batch, compiled."""
-    family = member(name, sizes, **options)
-
-    def of_example(parameters: Any, inputs: Inputs) -> Outputs:
-        def loss(parameters: Any, inputs: Inputs) -> tuple[jax.Array, Routed]:
-            routed = family.call(parameters, *inputs)
-            return weighted(routed), routed
-
-        (of_parameters, of_inputs), routed = jax.grad(loss, argnums=(0, 1), has_aux=True)(
-            parameters, inputs
+    def __init__(self, name: str, sizes: Sizes = SIZES) -> None:
+        routing = sized(create_routing(name), sizes, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
+        graphdef, parameters, rest = nnx.split(routing, nnx.Param, ...)
+        random = np.random.default_rng(0)
+        self.parameters = jax.tree.map(
+            lambda x: np.asarray(x + 0.1 * random.standard_normal(x.shape), x.dtype),
+            nnx.to_pure_dict(parameters),
         )
-        trace = family.trace(parameters, *inputs)
-        last = family.outcome(jax.tree.map(lambda x: x[-1], trace))
+        self._bound = lambda parameters: nnx.merge(graphdef, parameters, rest)
+        self._needs_pose = "pose" in needs_of(routing)
+        self.forward = jax.jit(jax.vmap(self.call))
+        self._program = jax.jit(jax.vmap(self._of_example))
+
+    def call(self, parameters: Any, inputs: Inputs, method: str = "__call__") -> Any:
+        """The call, or the trace, of one example."""
+        pose = {"pose": inputs.pose} if self._needs_pose else {}
+        return getattr(self._bound(parameters), method)(inputs.votes, inputs.activation, **pose)
+
+    def of_batch(self, inputs: Inputs) -> Any:
+        """The parameters, for each example of a batch."""
+        batch = len(inputs.votes)
+        return jax.tree.map(lambda x: np.broadcast_to(x, (batch, *x.shape)), self.parameters)
+
+    def run(self, inputs: Inputs) -> Outputs:
+        """All of a batch, compiled."""
+        return jax.device_get(self._program(self.of_batch(inputs), inputs))
+
+    def loss(self, parameters: Any, inputs: Inputs) -> tuple[jax.Array, Routed]:
+        """A sum of poses and activations, each with another weight."""
+        routed = self.call(parameters, inputs)
+        n, shape = routed.pose.size, routed.pose.shape
+        weights = jnp.cos(jnp.arange(n, dtype=routed.pose.dtype)).reshape(shape)
+        return jnp.sum(routed.pose * weights) + jnp.sum(routed.activation * weights[:, 0]), routed
+
+    def _of_example(self, parameters: Any, inputs: Inputs) -> Outputs:
+        gradient = jax.grad(self.loss, argnums=(0, 1), has_aux=True)
+        (of_parameters, of_inputs), routed = gradient(parameters, inputs)
+        trace = self.call(parameters, inputs, "trace")
+        last = self._bound(parameters).outcome(jax.tree.map(lambda x: x[-1], trace))
         return Outputs(routed, last, (of_inputs, of_parameters))
 
-    return jax.jit(jax.vmap(of_example, in_axes=(None, 0)))
+
+family: Callable[..., Family] = functools.cache(Family)
 
 
-def run(name: str, inputs: Inputs, parameters: Any = None) -> Outputs:
-    """Runs the routing of a name with its default options on a batch."""
-    parameters = member(name).parameters if parameters is None else parameters
-    return program(name)(parameters, inputs)
+def objective(pose: Any, activation: Any) -> Any:
+    """A number in which each element of one example's outputs counts differently."""
+    weights = np.cos(np.arange(pose.size, dtype=np.float64)).reshape(pose.shape)
+    return (pose * weights).sum() + (activation * weights[:, 0]).sum()
 
 
-def run_wide(name: str, inputs: Inputs, parameters: Any = None) -> Outputs:
-    """The same in float64: what must hold exactly is not lost in what rounding adds to it."""
-    parameters = member(name).parameters if parameters is None else parameters
+def assert_traces_agree(ours: Any, expected: Any, terms: int, dtype: str = "float64") -> None:
+    """Every field of a trace is that of another, element by element."""
+    for name, array, reference in zip(ours._fields, ours, expected, strict=True):
+        assert array.shape == reference.shape, name
+        assert_close(array, reference, dtype=dtype, reduction_length=terms)
+
+
+def assert_slopes_agree(
+    ours: Callable[..., Routed],
+    loop: Callable[..., tuple[Any, Any]],
+    arguments: dict[str, Any],
+    terms: int,
+    fixed: dict[str, Any] | None = None,
+) -> None:
+    """Gradients in float64 are those of a loop in NumPy, along random directions.
+
+    A step along the imaginary axis has a slope without the rounding of a difference, if all that
+    the loop computes is analytic: no `abs`, no `norm`.
+
+    Args:
+        ours: a routing of one example, by names of arguments.
+        loop: the same in NumPy -> poses and activations; takes complex numbers.
+        arguments: where, arrays by their names.
+        terms: longest sum on the way.
+        fixed: other arguments of both.
+    """
+    fixed, step = fixed or {}, 1e-30
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), (parameters, inputs))
-        return jax.device_get(program(name)(*wide))
+        wide = {name: jnp.asarray(x, jnp.float64) for name, x in arguments.items()}
 
+        def scalar(wide: dict[str, Any]) -> jax.Array:
+            routed = ours(**wide, **fixed)
+            return objective(routed.pose, routed.activation)
 
-def permuted(tree: Any, size: int, order: np.ndarray) -> Any:
-    """A tree whose arrays are reordered along the axis of that size, where they have one."""
-
-    def turn(array: Any) -> Any:
-        for axis in [axis for axis, n in enumerate(array.shape) if n == size]:
-            array = jnp.take(array, order, axis=axis)
-        return array
-
-    return jax.tree.map(turn, tree)
+        gradients = jax.device_get(jax.jit(jax.grad(scalar))(wide))
+    for name, at in arguments.items():
+        directions = np.random.default_rng(0).standard_normal((3, *np.shape(at)))
+        moved = ({**arguments, **fixed, name: at + 1j * step * d} for d in directions)
+        expected = [np.imag(objective(*loop(**each))) / step for each in moved]
+        slopes = (directions * gradients[name]).reshape(3, -1).sum(1)
+        assert_close(slopes, np.asarray(expected), reduction_length=terms)

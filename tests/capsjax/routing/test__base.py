@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from capsjax import DynamicRouting, LearnedPrior, Routed, UnsizedRouting, map_examples, norm, route
-from capsjax.routing import EXAMPLES
+from capsjax import Routed, norm, route
+from capsjax.routing import EXAMPLES, Dynamic, DynamicPrior, UnsizedRouting, map_examples
 from tests.tolerance import assert_close
 
 I, J, D = 5, 3, 4  # noqa: E741
@@ -116,5 +116,5 @@ def test_map_examples_refuses_arrays_of_other_batches():
 
 
 def test_what_is_built_for_a_layer_is_told_from_what_routes():
-    assert isinstance(LearnedPrior(), UnsizedRouting)
-    assert not isinstance(DynamicRouting(), UnsizedRouting)
+    assert isinstance(DynamicPrior(), UnsizedRouting)
+    assert not isinstance(Dynamic(), UnsizedRouting)

@@ -9,15 +9,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import (
-    DynamicRouting,
-    LearnedPrior,
-    Routed,
-    Sizes,
-    Squash,
-    implementation_on,
-    route_dense,
-)
+from capsjax import Routed, Sizes, Squash
+from capsjax.routing import Dynamic, DynamicPrior, implementation_on, route_dense
 from capsjax.routing.dense import MEASURED
 from tests.capsjax.ops.dense_cases import assert_as_from_votes, inputs
 
@@ -25,15 +18,15 @@ BATCH, I, J, D, K = 24, 18, 3, 4, 5  # noqa: E741
 VOTES = f"tensor<{BATCH}x{I}x{J}x{D}xf32>"
 
 
-class Own(DynamicRouting):
+class Own(Dynamic):
     """A user's routing that looks like the paper's."""
 
-    def __call__(self, votes, activation):
-        routed = super().__call__(votes, activation)
+    def outcome(self, state):
+        routed = super().outcome(state)
         return Routed(2 * routed.pose, routed.activation, routed.coupling)
 
 
-def run(kernel, pose, routing=DynamicRouting(), implementation=None):  # noqa: B008
+def run(kernel, pose, routing=Dynamic(), implementation=None):  # noqa: B008
     activation = jnp.zeros(pose.shape[:2])
     return route_dense(routing, kernel, pose, activation, implementation=implementation)
 
@@ -65,22 +58,22 @@ def test_what_is_named_is_what_runs(platform, name):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_what_is_said_to_be_the_choice_is_what_runs(platform):
-    expected = implementation_on(platform, DynamicRouting(), BATCH)
+    expected = implementation_on(platform, Dynamic(), BATCH)
     assert ran(lowered(loss, platform)) == expected
 
 
 def test_a_training_step_on_a_cpu_holds_no_votes():
     step = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*inputs(BATCH, I, J, D, K))
     shape = re.compile(rf"f32\[{BATCH},{I},{J},{D}\]")
-    assert implementation_on("cpu", DynamicRouting(), BATCH) == "recompute"
+    assert implementation_on("cpu", Dynamic(), BATCH) == "recompute"
     assert not shape.search(step.compile().as_text())
 
 
 def test_a_small_batch_keeps_its_votes():
     (platform, (name, from_batch)), *_ = MEASURED.items()
-    assert implementation_on(platform, DynamicRouting(), from_batch) == name
-    assert implementation_on(platform, DynamicRouting(), from_batch - 1) == "xla"
-    assert implementation_on("abacus", DynamicRouting(), 128) == "xla"
+    assert implementation_on(platform, Dynamic(), from_batch) == name
+    assert implementation_on(platform, Dynamic(), from_batch - 1) == "xla"
+    assert implementation_on("abacus", Dynamic(), 128) == "xla"
 
 
 def test_what_runs_by_default_computes_the_same():
@@ -88,16 +81,16 @@ def test_what_runs_by_default_computes_the_same():
         routed = run(kernel, pose)
         return routed.pose, routed.coupling
 
-    assert_as_from_votes(function, DynamicRouting(), *inputs(BATCH, I, J, D, K))
+    assert_as_from_votes(function, Dynamic(), *inputs(BATCH, I, J, D, K))
 
 
 @pytest.mark.parametrize(
     "routing",
     [
         Own(),
-        DynamicRouting(softmax_over="in"),
-        DynamicRouting(shared_logits=True),
-        LearnedPrior().build(Sizes(I, 8, J, 16), param_dtype="float32", rngs=nnx.Rngs(0)),
+        Dynamic(softmax_over="in"),
+        Dynamic(shared_logits=True),
+        DynamicPrior().build(Sizes(I, 8, J, 16), param_dtype="float32", rngs=nnx.Rngs(0)),
         lambda votes, activation: Routed(votes[0], activation[:J], votes[..., 0]),
     ],
     ids=["subclass", "over in", "shared", "prior", "function"],
@@ -109,16 +102,14 @@ def test_any_other_routing_is_routed_from_votes(routing):
     for a, e in zip(by_default, from_votes, strict=True):
         np.testing.assert_array_equal(a, e)
     for name in ("recompute", "pallas"):
-        with pytest.raises(
-            ValueError, match=f"{name}' computes a DynamicRouting .* there is: xla$"
-        ):
+        with pytest.raises(ValueError, match=f"{name}' computes a Dynamic .* there is: xla$"):
             run(kernel, pose, routing, name)
 
 
 @pytest.mark.parametrize("options", [{"detach": True}, {"squash": Squash("element")}])
 def test_pallas_computes_the_papers_routing_alone(options):
     with pytest.raises(ValueError, match="iterations alone, not .* there is: xla, recompute$"):
-        run(*inputs(1, I, J, D, K), DynamicRouting(**options), "pallas")
+        run(*inputs(1, I, J, D, K), Dynamic(**options), "pallas")
 
 
 def test_unknown_implementations_list_the_known_ones():

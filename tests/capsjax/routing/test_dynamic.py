@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsjax import DynamicRouting, RoutingTrace, Squash, route, trace
+from capsjax import Squash, route, trace
+from capsjax.routing import Dynamic, DynamicTrace
 from tests.tolerance import assert_close
 
 B, I, J, D = 4, 6, 3, 5  # noqa: E741
@@ -50,7 +51,7 @@ def numpy_trace(votes, iterations, softmax_over="out", shared_logits=False, squa
         if shared_logits:
             agreement = [sum(agreement) / batch] * batch
         b = [b_n + a for b_n, a in zip(b, agreement, strict=True)]
-    return RoutingTrace(*(np.stack(arrays, axis=1) for arrays in zip(*steps, strict=True)))
+    return DynamicTrace(*(np.stack(arrays, axis=1) for arrays in zip(*steps, strict=True)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -71,13 +72,13 @@ def trace_of(routing, votes):
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
 def test_every_iteration_is_that_of_a_plain_loop(options, iterations):
     votes = draw(B, I, J, D)
-    routing = DynamicRouting(iterations, **options)
+    routing = Dynamic(iterations, **options)
     expected = numpy_trace(votes, iterations, **options)
 
     # To compile all of them would take a minute, and without jit a scan cannot be empty.
     with jax.disable_jit(iterations not in (1, 3)):
         routed, traced = routed_and_traced(routing, jnp.asarray(votes, jnp.float32))
-    for name, array, reference in zip(RoutingTrace._fields, traced, expected, strict=True):
+    for name, array, reference in zip(DynamicTrace._fields, traced, expected, strict=True):
         assert array.shape == reference.shape, name
         assert_close(array, reference, dtype="float32", reduction_length=I * D * iterations)
 
@@ -91,7 +92,7 @@ def test_every_iteration_is_that_of_a_plain_loop(options, iterations):
 @pytest.mark.parametrize("options", [{}, *OPTIONS[1:], {"detach": True}], ids=str)
 def test_the_last_entry_of_a_trace_is_what_the_routing_returns(options):
     votes = draw(B, I, J, D)
-    routing = DynamicRouting(3, **options)
+    routing = Dynamic(3, **options)
     traced = trace_of(routing, votes)
     routed = run(routing, votes)
     assert_close(traced.v[:, -1], routed.pose)
@@ -99,7 +100,7 @@ def test_the_last_entry_of_a_trace_is_what_the_routing_returns(options):
 
 
 def test_one_example_is_traced_without_a_batch():
-    traced = DynamicRouting(2).trace(jnp.asarray(draw(I, J, D), jnp.float32), jnp.ones(I))
+    traced = Dynamic(2).trace(jnp.asarray(draw(I, J, D), jnp.float32), jnp.ones(I))
     assert [x.shape for x in traced] == [(2, I, J), (2, I, J), (2, J, D), (2, J, D)]
 
 
@@ -108,7 +109,7 @@ def test_one_example_is_traced_without_a_batch():
 def test_coupling_coefficients_sum_to_one(seed, scale):
     votes = scale * draw(B, I, J, D, seed=seed)
     for over, axis in (("out", -1), ("in", -2)):
-        coupling = run(DynamicRouting(3, softmax_over=over), votes).coupling
+        coupling = run(Dynamic(3, softmax_over=over), votes).coupling
         total = jnp.sum(coupling, axis=axis)
         assert_close(total, np.ones(total.shape), dtype="float32", reduction_length=I)
         assert (coupling >= 0).all()
@@ -116,7 +117,7 @@ def test_coupling_coefficients_sum_to_one(seed, scale):
 
 def test_a_leaky_softmax_has_a_further_logit_of_zero():
     votes = draw(B, I, J, D)
-    traced = trace_of(DynamicRouting(3, leaky=True), votes)
+    traced = trace_of(Dynamic(3, leaky=True), votes)
     b = np.asarray(traced.b, np.float64)
     expected = softmax(np.pad(b, [(0, 0)] * 3 + [(1, 0)]), axis=-1)[..., 1:]
     assert_close(traced.c, expected, dtype="float32", reduction_length=J)
@@ -126,7 +127,7 @@ def test_a_leaky_softmax_has_a_further_logit_of_zero():
 @settings(deadline=None, max_examples=15)
 @given(order=st.permutations(range(I)), over=st.sampled_from(["in", "out"]))
 def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(order, over):
-    votes, routing = draw(B, I, J, D), DynamicRouting(3, softmax_over=over)
+    votes, routing = draw(B, I, J, D), Dynamic(3, softmax_over=over)
     before, after = run(routing, votes), run(routing, votes[:, order])
     assert_close(after.pose, before.pose, reduction_length=I * D)
     assert_close(after.activation, before.activation, reduction_length=I * D)
@@ -137,7 +138,7 @@ def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(order, 
 def test_batch_mates_never_matter(over):
     votes, others = draw(B, I, J, D), draw(B, I, J, D, seed=1)
     others[0] = votes[0]
-    routing = DynamicRouting(3, softmax_over=over)
+    routing = Dynamic(3, softmax_over=over)
     for ours, theirs in zip(run(routing, votes), run(routing, others), strict=True):
         np.testing.assert_array_equal(ours[0], theirs[0])
 
@@ -146,7 +147,7 @@ def test_batch_mates_never_matter(over):
 def test_batch_mates_matter_where_logits_are_shared(over):
     votes, others = draw(B, I, J, D), draw(B, I, J, D, seed=1)
     others[0] = votes[0]
-    routing = DynamicRouting(3, softmax_over=over, shared_logits=True)
+    routing = Dynamic(3, softmax_over=over, shared_logits=True)
     ours, theirs = run(routing, votes), run(routing, others)
     assert np.abs(ours.pose[0] - theirs.pose[0]).max() > 1e-3
     np.testing.assert_array_equal(ours.coupling[0], ours.coupling[-1])
@@ -154,7 +155,7 @@ def test_batch_mates_matter_where_logits_are_shared(over):
 
 def test_shared_logits_are_shared_by_all_leading_axes():
     votes = draw(6, I, J, D)
-    routing = DynamicRouting(3, shared_logits=True)
+    routing = Dynamic(3, shared_logits=True)
     folded = jnp.asarray(votes.reshape(2, 3, I, J, D), jnp.float32)
     pose = route(routing, folded, jnp.ones((2, 3, I))).pose
     assert_close(pose.reshape(6, J, D), run(routing, votes).pose)
@@ -165,7 +166,7 @@ def test_a_batch_on_several_devices_shares_its_logits_as_on_one(devices):
     votes, weights = draw(8, I, J, D), jnp.asarray(draw(8, J, D, seed=1), jnp.float32)
 
     def loss(scale, votes, weights, **options):
-        routing = DynamicRouting(3, shared_logits=True, **options)
+        routing = Dynamic(3, shared_logits=True, **options)
         pose = route(routing, scale * votes, jnp.ones(votes.shape[:2])).pose
         return jnp.mean(jnp.sum(pose * weights, axis=(1, 2))), pose
 
@@ -212,7 +213,7 @@ def numeric_gradient(function, x, step=1e-6):
 @pytest.mark.parametrize("options", OPTIONS[::3], ids=str)
 def test_gradients_flow_through_every_iteration(options):
     votes, weights = draw(2, I, J, 2), draw(2, J, 2, seed=1)
-    gradient = gradients(DynamicRouting(3, **options), votes, weights)
+    gradient = gradients(Dynamic(3, **options), votes, weights)
     expected = numeric_gradient(
         lambda votes: np.sum(numpy_trace(votes, 3, **options).v[:, -1] * weights), votes
     )
@@ -221,7 +222,7 @@ def test_gradients_flow_through_every_iteration(options):
 
 def test_detached_gradients_flow_through_the_last_iteration_only():
     votes, weights = draw(2, I, J, 2), draw(2, J, 2, seed=1)
-    gradient = gradients(DynamicRouting(3, detach=True), votes, weights)
+    gradient = gradients(Dynamic(3, detach=True), votes, weights)
     coupling = numpy_trace(votes, 3).c[:, -1]  # a constant
 
     def last_iteration(votes):
@@ -230,12 +231,12 @@ def test_detached_gradients_flow_through_the_last_iteration_only():
 
     expected = numeric_gradient(last_iteration, votes)
     np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
-    assert np.abs(gradient - gradients(DynamicRouting(3), votes, weights)).max() > 1e-3
+    assert np.abs(gradient - gradients(Dynamic(3), votes, weights)).max() > 1e-3
 
 
 def test_detaching_changes_no_value():
     votes = draw(B, I, J, D)
-    ours, theirs = run(DynamicRouting(3), votes), run(DynamicRouting(3, detach=True), votes)
+    ours, theirs = run(Dynamic(3), votes), run(Dynamic(3, detach=True), votes)
     np.testing.assert_array_equal(ours.pose, theirs.pose)
 
 
@@ -245,7 +246,7 @@ def test_votes_of_zero_route_to_zero_with_a_finite_gradient():
     @jax.jit
     @jax.value_and_grad
     def total(votes):
-        return jnp.sum(route(DynamicRouting(3), votes, jnp.ones((2, I))).activation)
+        return jnp.sum(route(Dynamic(3), votes, jnp.ones((2, I))).activation)
 
     value, gradient = total(votes)
     assert value == 0
@@ -255,7 +256,7 @@ def test_votes_of_zero_route_to_zero_with_a_finite_gradient():
 def test_coarse_votes_are_routed_in_float32():
     votes = draw(B, I, J, D)
     coarse = jnp.asarray(votes, jnp.bfloat16)
-    routed, traced = routed_and_traced(DynamicRouting(3), coarse)
+    routed, traced = routed_and_traced(Dynamic(3), coarse)
     assert {x.dtype for x in (*routed, *traced)} == {jnp.dtype("float32")}
     expected = numpy_trace(np.asarray(coarse, np.float64), 3)
     assert_close(routed.pose, expected.v[:, -1], dtype="bfloat16", reduction_length=I * D)
@@ -279,4 +280,4 @@ def test_coarse_votes_are_routed_in_float32():
 )
 def test_wrong_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        DynamicRouting(**options)
+        Dynamic(**options)

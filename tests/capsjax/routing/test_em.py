@@ -1,5 +1,6 @@
 """EM routing against loops in float64 NumPy: the authors' code, and yl-1993's with its options."""
 
+import functools
 import math
 
 import jax
@@ -8,7 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import EMRouting, EMTrace, ExpectationMaximization, Sizes, create_routing
+from capsjax import Sizes, create_routing
+from capsjax.routing import EM, EMTrace
+from tests.capsjax.routing.family import assert_slopes_agree, assert_traces_agree, built
 from tests.tolerance import assert_close
 
 I, K, J, D = SIZES = Sizes(6, 4, 3, 4)  # noqa: E741
@@ -39,7 +42,7 @@ def example(seed=0):
 
 
 def make(beta_u, beta_a, **options):
-    options = ExpectationMaximization(**options)
+    options = EM(**options)
     routing = options.build(SIZES, param_dtype=jnp.result_type(float), rngs=nnx.Rngs(0))
     routing.beta_u[...], routing.beta_a[...] = jnp.asarray(beta_u), jnp.asarray(beta_a)
     return routing
@@ -59,13 +62,14 @@ def softmax(logits):
 
 def numpy_trace(votes, activation, beta_u, beta_a, iterations=3, leaky=False, quarter=1.0):
     """The authors' code, capsule by capsule."""
-    steps, log_ap, mu = [], np.zeros((I, J)), np.zeros((J, D))
+    zeros = functools.partial(np.zeros, dtype=np.result_type(votes, activation, beta_u, beta_a))
+    steps, log_ap, mu = [], zeros((I, J)), zeros((J, D))
     for t in range(1, iterations + 1):
-        r = np.zeros((I, J))
+        r = zeros((I, J))
         for i in range(I):
             r[i] = softmax(np.append(log_ap[i], 0))[:J] if leaky else softmax(log_ap[i])
-        mass, variance, logit = np.zeros(J), np.zeros((J, D)), np.zeros(J)
-        new_mu, new_log_ap = np.zeros((J, D)), np.zeros((I, J))
+        mass, variance, logit = zeros(J), zeros((J, D)), zeros(J)
+        new_mu, new_log_ap = zeros((J, D)), zeros((I, J))
         for j in range(J):
             w = r[:, j] * activation
             mass[j] = w.sum()
@@ -77,12 +81,12 @@ def numpy_trace(votes, activation, beta_u, beta_a, iterations=3, leaky=False, qu
             bits = np.log(variance[j]).sum() + beta_u[j] * D * (math.log(2 * math.pi) + 1)
             temperature = quarter * 0.01 * (1 - 0.95**t)
             logit[j] = temperature * (-m * bits - 5000 * beta_a[j])
-            log_a = -math.log(1 + math.exp(-logit[j]))
+            log_a = -np.log(1 + np.exp(-logit[j]))
             for i in range(I):
-                log_p = 0.0
+                log_p = 0
                 for d in range(D):
                     scaled = (votes[i, j, d] - new_mu[j, d]) ** 2 / variance[j, d]
-                    log_p -= 0.5 * (scaled + math.log(2 * math.pi * variance[j, d]))
+                    log_p -= 0.5 * (scaled + np.log(2 * math.pi * variance[j, d]))
                 new_log_ap[i, j] = log_a + log_p
         a = 1 / (1 + np.exp(-logit))
         steps.append((log_ap, r, mass, new_mu, variance, logit, a))
@@ -108,12 +112,6 @@ def numpy_yl_1993(votes, activation, beta_u, beta_a, iterations=3, eps=1e-8):
     return r, mu, a
 
 
-def assert_traces_agree(ours, expected):
-    for name, array, reference in zip(EMTrace._fields, ours, expected, strict=True):
-        assert array.shape == reference.shape, name
-        assert_close(array, reference, dtype="float64", reduction_length=TERMS)
-
-
 @pytest.mark.parametrize(
     ("options", "of_loop"),
     [
@@ -126,7 +124,7 @@ def assert_traces_agree(ours, expected):
 def test_every_iteration_is_that_of_a_plain_loop(options, of_loop):
     inputs = example()
     ours = traced(*inputs, **options)
-    assert_traces_agree(ours, numpy_trace(*inputs, **of_loop))
+    assert_traces_agree(ours, numpy_trace(*inputs, **of_loop), TERMS)
     # The assignments are neither uniform any more nor all 0 or 1: the loop was put to the test.
     assert ((ours.r[-1] > 0.01) & (ours.r[-1] < 0.3)).any()
 
@@ -135,7 +133,7 @@ def test_every_iteration_is_that_of_a_plain_loop(options, of_loop):
 def test_fewer_iterations_are_the_first_of_more(iterations):
     inputs = example()
     expected = numpy_trace(*inputs, iterations=iterations)
-    assert_traces_agree(traced(*inputs, iterations=iterations), expected)
+    assert_traces_agree(traced(*inputs, iterations=iterations), expected, TERMS)
     with jax.enable_x64(True):
         routing = make(*inputs[2:], iterations=iterations)
         routed = routing(*map(jnp.asarray, inputs[:2]))
@@ -162,7 +160,7 @@ def test_the_assignments_of_an_input_capsule_sum_to_one_unless_some_are_lost():
 
 
 def test_initial_values_are_options_and_have_the_dtype_of_the_parameters():
-    options = ExpectationMaximization(initial_beta_u=2, initial_beta_a=1)
+    options = EM(initial_beta_u=2, initial_beta_a=1)
     routing = options.build(SIZES, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     for parameter, value in ((routing.beta_u, 2), (routing.beta_a, 1)):
         assert parameter.dtype == jnp.bfloat16
@@ -171,8 +169,8 @@ def test_initial_values_are_options_and_have_the_dtype_of_the_parameters():
 
 
 def test_the_temperature_falls_towards_its_end_or_is_constant():
-    assert ExpectationMaximization(2, temperature_decay=0.5).schedule == [0.005, 0.0075]
-    assert ExpectationMaximization(3, temperature_decay=0).schedule == [0.01] * 3
+    assert EM(2, temperature_decay=0.5).schedule == [0.005, 0.0075]
+    assert EM(3, temperature_decay=0).schedule == [0.01] * 3
     inputs = example()
     constant = traced(*inputs, temperature_decay=0)
     # The first Gaussians are the same, by the first of the schedule's temperatures.
@@ -219,27 +217,17 @@ def test_an_input_capsule_that_is_off_does_not_count_unless_activations_are_take
 
 
 def test_gradients_flow_through_every_iteration_to_everything():
-    inputs = example()
-    directions = [draw(*x.shape, seed=5) for x in inputs]
+    def loop(**arguments):
+        trace = numpy_trace(**arguments)
+        return trace.mu[-1], trace.a[-1]
 
-    def scalar(trace):
-        return (trace.mu[-1] * np.cos(np.arange(J * D)).reshape(J, D)).sum() + trace.a[-1].sum()
-
-    def shifted(steps):
-        return [x + step * d for x, step, d in zip(inputs, steps, directions, strict=True)]
-
-    @jax.jit
-    @jax.grad
-    def slopes(steps):
-        votes, activation, *betas = shifted(steps)
-        return scalar(make(*betas).trace(votes, activation))
-
-    with jax.enable_x64(True):
-        ours = np.asarray(slopes(jnp.zeros(4)))
-    for argument in range(4):
-        step = 1e-5 * np.eye(4)[argument]
-        ahead, behind = (scalar(numpy_trace(*shifted(s))) for s in (step, -step))
-        np.testing.assert_allclose(ours[argument], (ahead - behind) / 2e-5, rtol=1e-5)
+    names = ("votes", "activation", "beta_u", "beta_a")
+    assert_slopes_agree(
+        lambda votes, activation, **betas: make(**betas)(votes, activation),
+        loop,
+        dict(zip(names, example(), strict=True)),
+        TERMS,
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,12 +249,12 @@ def test_gradients_flow_through_every_iteration_to_everything():
 )
 def test_wrong_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        ExpectationMaximization(**options)
+        EM(**options)
 
 
 def test_votes_for_other_output_capsules_are_refused():
-    routing = EMRouting(J + 1, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="for 4 output capsules cannot route votes of shape"):
+    routing = built(EM(), SIZES._replace(out_capsules=J + 1))
+    with pytest.raises(ValueError, match="EM for out_capsules=4 cannot route votes of shape"):
         routing(jnp.zeros((I, J, D)), jnp.ones(I))
 
 

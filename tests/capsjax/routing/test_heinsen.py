@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import Heinsen, HeinsenRouting, HeinsenTrace, Sizes, route, trace
+from capsjax import Sizes, route, trace
+from capsjax.routing import Heinsen, HeinsenTrace
+from tests.capsjax.routing.family import built
 from tests.tolerance import assert_close
 
 B, I, J, D = 3, 6, 4, 5  # noqa: E741
+SIZES = Sizes(I, 8, J, D)
 # A mean over the input capsules, a sum over the components, a softmax: in each of 3 iterations.
 TERMS = 3 * I * J * D
 
@@ -25,7 +28,7 @@ ACTIVATION = np.random.default_rng(1).uniform(0.1, 0.9, (B, I)).astype(np.float3
 
 
 def make(**options):
-    routing = HeinsenRouting(I, J, settings=Heinsen(**options), rngs=nnx.Rngs(0))
+    routing = built(Heinsen(**options), SIZES)
     for seed, beta in enumerate((routing.beta_use, routing.beta_ign)):
         if beta is not None:
             beta[...] = jnp.asarray(draw(*beta.shape, seed=seed))
@@ -141,7 +144,7 @@ def test_the_betas_start_at_zero_in_the_dtype_of_the_parameters(single, names, s
 
 
 def test_with_the_betas_that_it_starts_from_every_capsule_may_be_there():
-    routing = HeinsenRouting(I, J, rngs=nnx.Rngs(0))
+    routing = built(Heinsen(), SIZES)
     routed, _ = routed_and_traced(routing, VOTES, ACTIVATION)
     np.testing.assert_array_equal(routed.activation, np.full((B, J), 0.5, np.float32))
 
@@ -193,7 +196,7 @@ def test_gradients_flow_through_every_iteration():
     votes, activation = VOTES[0].astype(np.float64), ACTIVATION[0].astype(np.float64)
     betas = [np.asarray(beta[...], np.float64) for beta in betas_of(make())]
     with jax.enable_x64(True):
-        routing = HeinsenRouting(I, J, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        routing = built(Heinsen(), SIZES, "float64")
         routing.beta_use[...], routing.beta_ign[...] = (jnp.asarray(beta) for beta in betas)
 
         @nnx.jit
@@ -219,7 +222,7 @@ def test_gradients_flow_through_every_iteration():
 
 
 def test_votes_of_other_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"betas of shape \(6, 4\) cannot route votes of shape"):
+    with pytest.raises(ValueError, match=r"Heinsen for in_capsules=6 cannot route votes of shape"):
         route(make(), jnp.zeros((B, I + 1, J, D)), jnp.ones((B, I + 1)))
 
 

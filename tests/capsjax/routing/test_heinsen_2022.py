@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import Heinsen2022, Heinsen2022Routing, Heinsen2022Trace, Sizes, route, trace
+from capsjax import Sizes, route, trace
+from capsjax.routing import Heinsen2022, Heinsen2022Trace
+from tests.capsjax.routing.family import built
 from tests.tolerance import assert_close
 
 B, I, K, J, D = 3, 6, 4, 5, 7  # noqa: E741
@@ -27,7 +29,7 @@ ACTIVATION = np.random.default_rng(2).uniform(0.1, 0.9, (B, I)).astype(np.float3
 
 def make(sizes=SIZES, seed=0, **options):
     """A routing whose biases are drawn, too, so that they are seen."""
-    routing = Heinsen2022Routing(sizes, settings=Heinsen2022(**options), rngs=nnx.Rngs(seed))
+    routing = built(Heinsen2022(**options), sizes, seed=seed)
     for number, bias in enumerate((routing.B_G2, routing.B_S, routing.B_A)):
         bias[...] = jnp.asarray(draw(*bias.shape, seed=number))
     return routing
@@ -230,9 +232,7 @@ def test_gradients_flow_through_every_iteration():
     votes, activation, pose = (x[0].astype(np.float64) for x in (VOTES, ACTIVATION, POSE))
     parameters = wide(make())
     with jax.enable_x64(True):
-        routing = Heinsen2022Routing(
-            SIZES, settings=Heinsen2022(3), param_dtype=jnp.float64, rngs=nnx.Rngs(0)
-        )
+        routing = built(Heinsen2022(3), SIZES, "float64")
         for name, array in parameters.items():
             getattr(routing, name)[...] = jnp.asarray(array)
 
@@ -259,12 +259,12 @@ def test_gradients_flow_through_every_iteration():
 
 
 def test_other_sizes_are_refused():
-    message = r"cannot route votes of shape \(7, 5, 7\) and poses of shape \(7, 4\)"
+    message = r"cannot route votes of shape \(7, 5, 7\) of poses of shape \(7, 4\)"
     with pytest.raises(ValueError, match=message):
         route(make(), jnp.zeros((B, 7, J, D)), jnp.ones((B, 7)), pose=jnp.zeros((B, 7, K)))
     with pytest.raises(ValueError, match=r"poses of shape \(6, 5\)"):
         route(make(), jnp.asarray(VOTES), jnp.ones((B, I)), pose=jnp.zeros((B, I, 5)))
-    with pytest.raises(ValueError, match="Heinsen2022Routing asks for the poses"):
+    with pytest.raises(ValueError, match="Heinsen2022 needs the poses"):
         route(make(), jnp.asarray(VOTES), jnp.ones((B, I)))
 
 

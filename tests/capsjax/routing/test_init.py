@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from capsjax import DynamicRouting, LearnedPrior, Squash, create_routing, list_routings
+from capsjax import Squash, create_routing, list_routings, routing
+from capsjax.routing import Dynamic, DynamicPrior
 
 
 def test_names_are_listed_in_order():
@@ -13,9 +14,13 @@ def test_names_are_listed_in_order():
 
 
 @pytest.mark.parametrize("name", list_routings())
-def test_every_name_makes_a_routing_that_can_be_compared_and_hashed(name):
-    assert create_routing(name) == create_routing(name)
-    assert hash(create_routing(name)) == hash(create_routing(name))
+def test_a_name_is_that_of_its_class_which_can_be_compared_and_hashed(name):
+    made = create_routing(name)
+    assert type(made).__name__.lower() == name.replace("-", "")
+    assert getattr(routing, type(made).__name__) is type(made)
+    assert type(made).__name__ in routing.__all__
+    assert create_routing(name) == made
+    assert hash(create_routing(name)) == hash(made)
 
 
 def test_options_as_json_has_them():
@@ -26,7 +31,7 @@ def test_options_as_json_has_them():
         "shared_axes": ["data"],
         "squash": {"axis": "element", "epsilon": 1e-8},
     }
-    expected = DynamicRouting(
+    expected = Dynamic(
         4,
         softmax_over="in",
         shared_logits=True,
@@ -34,7 +39,7 @@ def test_options_as_json_has_them():
         squash=Squash("element", 1e-8),
     )
     assert create_routing("dynamic", **values) == expected
-    assert create_routing("dynamic-prior", **values) == LearnedPrior(expected)
+    assert create_routing("dynamic-prior", **values) == DynamicPrior(**vars(expected))
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import (
-    InvertedAttention,
-    InvertedAttentionRouting,
-    InvertedAttentionTrace,
-    Sizes,
-    create_routing,
-    route,
-    trace,
-)
+from capsjax import Sizes, create_routing, route, trace
+from capsjax.routing import InvertedAttention, InvertedAttentionTrace, RoutingInputs
+from tests.capsjax.routing.family import built
 from tests.tolerance import assert_close
 
 B, I, J, D = 4, 6, 3, 5  # noqa: E741
+SIZES = Sizes(I, 4, J, D)
 TERMS = 3 * I * J * D
 ONES = jnp.ones(I)
 
@@ -113,7 +108,7 @@ def test_coupling_sums_to_one_over_one_and_the_epsilon_after_the_first_iteration
 
 
 def test_poses_are_normalised_in_the_first_iteration_too():
-    routing = InvertedAttentionRouting(D, rngs=nnx.Rngs(0))
+    routing = built(InvertedAttention(), SIZES)
     traced = routing.trace(jnp.asarray(draw(I, J, D), jnp.float32), ONES)
     assert traced.p.shape == (2, J, D)
     assert_close(traced.p.mean(axis=-1) + 1, np.ones((2, J)), dtype="float32", reduction_length=D)
@@ -142,11 +137,12 @@ def test_first_and_again_with_other_votes_are_the_steps_of_concurrent_routing():
 
         @jax.jit
         def concurrent(votes):
-            low = routing.first(votes, ONES)
-            high = routing.first(upper_votes(low.p, jnp), ONES)
-            for _ in range(2):
-                low = routing.again(low, votes, ONES)
-                high = routing.again(high, upper_votes(low.p, jnp), ONES)
+            low = routing.first(RoutingInputs(votes, ONES))
+            high = routing.first(RoutingInputs(upper_votes(low.p, jnp), ONES))
+            for index in (1, 2):
+                low = routing.again(RoutingInputs(votes, ONES), low, index)
+                upper = RoutingInputs(upper_votes(low.p, jnp), ONES)
+                high = routing.again(upper, high, index)
             return low, high
 
         low, high = concurrent(votes)
@@ -163,7 +159,7 @@ def test_without_presence_every_capsule_is_there_and_nothing_is_learned_of_it():
     without, with_presence = routing(votes, ONES), bound(build())(votes, ONES)
     np.testing.assert_array_equal(without.activation, np.ones(J))
     np.testing.assert_array_equal(without.pose, with_presence.pose)
-    made = InvertedAttentionRouting(D, options=InvertedAttention(presence=False), rngs=nnx.Rngs(0))
+    made = built(InvertedAttention(presence=False), SIZES)
     assert set(nnx.to_pure_dict(nnx.state(made))) == {"scale", "bias"}
     with pytest.raises(ValueError, match="inverted attention with presence=False has no logits"):
         routing.logits(without.pose)
@@ -180,7 +176,7 @@ def test_presence_is_the_sigmoid_of_a_logit_that_all_classes_share():
 
 
 def test_initial_values_of_the_presence_are_uniform_up_to_the_root_of_the_dimension():
-    routing = InvertedAttentionRouting(400, rngs=nnx.Rngs(0))
+    routing = built(InvertedAttention(), SIZES._replace(out_dim=400))
     weight = np.asarray(routing.presence_weight[...])
     assert routing.presence_bias.shape == (1,)
     assert np.abs(weight).max() <= 1 / 20
@@ -191,7 +187,7 @@ def test_initial_values_of_the_presence_are_uniform_up_to_the_root_of_the_dimens
 
 def test_poses_of_one_number_are_not_normalised():
     votes = jnp.asarray(draw(I, J, 1), jnp.float32)
-    traced = InvertedAttentionRouting(1, rngs=nnx.Rngs(0)).trace(votes, ONES)
+    traced = built(InvertedAttention(), SIZES._replace(out_dim=1)).trace(votes, ONES)
     np.testing.assert_array_equal(traced.p, traced.s)
 
 
@@ -259,5 +255,5 @@ def test_wrong_values_are_named(options, message):
 
 
 def test_votes_of_another_dimension_are_refused():
-    with pytest.raises(ValueError, match="makes poses of dimension 5, not 6"):
+    with pytest.raises(ValueError, match="for out_dim=5 cannot route votes of shape"):
         bound(build())(jnp.ones((I, J, D + 1)), ONES)

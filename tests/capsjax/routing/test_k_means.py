@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax import KMeansRouting, Squash, route, trace
+from capsjax import Squash, route, trace
+from capsjax.routing import KMeans
 from tests.tolerance import assert_close
 
 B, I, J, D = 3, 6, 4, 5  # noqa: E741
@@ -48,7 +49,7 @@ def run(routing, votes):
 )
 def test_every_iteration_is_that_of_a_plain_loop(options):
     votes = draw(B, I, J, D)
-    routing = KMeansRouting(**options)
+    routing = KMeans(**options)
     routed, traced = run(routing, jnp.asarray(votes, jnp.float32))
     n = I * D * routing.iterations
     for index, example in enumerate(votes):
@@ -61,14 +62,14 @@ def test_every_iteration_is_that_of_a_plain_loop(options):
 
 
 def test_coupling_sums_to_one_over_the_outputs():
-    _, traced = run(KMeansRouting(), jnp.asarray(draw(B, I, J, D), jnp.float32))
+    _, traced = run(KMeans(), jnp.asarray(draw(B, I, J, D), jnp.float32))
     total = np.asarray(traced.c).sum(-1)
     assert_close(total, np.ones(total.shape), dtype="float32", reduction_length=J)
 
 
 def test_logits_do_not_add_up():
     votes = jnp.asarray(np.tile(draw(B, 1, J, D), (1, I, 1, 1)), jnp.float32)
-    _, traced = run(KMeansRouting(), votes)
+    _, traced = run(KMeans(), votes)
     # All votes agree with their centre from the start, so nothing moves any more.
     assert_close(traced.b[:, 2], traced.b[:, 0], reduction_length=I * D)
     np.testing.assert_allclose(traced.b[:, 0, 0], np.linalg.norm(votes[:, 0], axis=-1), rtol=1e-5)
@@ -77,12 +78,9 @@ def test_logits_do_not_add_up():
 def test_a_cosine_does_not_see_how_long_votes_are():
     votes = draw(B, I, J, D)
     longer = votes * np.random.default_rng(1).uniform(0.1, 9, (B, I, J, 1))
-    first = [
-        run(KMeansRouting(1, "cosine"), jnp.asarray(v, jnp.float32))[1].b
-        for v in (votes, 2 * votes)
-    ]
+    first = [run(KMeans(1, "cosine"), jnp.asarray(v, jnp.float32))[1].b for v in (votes, 2 * votes)]
     assert_close(first[1], first[0], reduction_length=D)
-    dot = [run(KMeansRouting(1), jnp.asarray(v, jnp.float32))[1].b for v in (votes, longer)]
+    dot = [run(KMeans(1), jnp.asarray(v, jnp.float32))[1].b for v in (votes, longer)]
     assert np.abs(dot[0] - dot[1]).max() > 0.1
 
 
@@ -96,10 +94,10 @@ def test_a_cosine_does_not_see_how_long_votes_are():
 )
 def test_wrong_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        KMeansRouting(**options)
+        KMeans(**options)
 
 
 def test_the_squash_is_what_one_gives():
     votes = jnp.asarray(draw(B, I, J, D), jnp.float32)
-    routed, traced = run(KMeansRouting(squash=Squash("element")), votes)
+    routed, traced = run(KMeans(squash=Squash("element")), votes)
     assert_close(routed.pose, Squash("element")(traced.s[:, -1]))

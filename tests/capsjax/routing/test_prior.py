@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import CapsNet, DynamicRouting, LearnedPrior, PriorRouting, Sizes, route, trace
+from capsjax import CapsNet, Sizes, route, trace
+from capsjax.routing import Dynamic, DynamicPrior
+from tests.capsjax.routing.family import built
 from tests.tolerance import assert_close
 
 B, I, J, D = 3, 6, 4, 5  # noqa: E741
@@ -17,7 +19,7 @@ def draw(*shape, seed=0):
 
 
 def make(**options):
-    return PriorRouting(I, J, routing=DynamicRouting(**options), rngs=nnx.Rngs(0))
+    return built(DynamicPrior(**options), Sizes(I, 8, J, D))
 
 
 def test_a_prior_starts_at_zero_and_routes_as_if_there_were_none():
@@ -25,7 +27,7 @@ def test_a_prior_starts_at_zero_and_routes_as_if_there_were_none():
     assert routing.prior.shape == (I, J)
     assert not np.any(routing.prior[...])
     ours = route(routing, votes, jnp.ones((B, I)))
-    theirs = route(DynamicRouting(4), votes, jnp.ones((B, I)))
+    theirs = route(Dynamic(4), votes, jnp.ones((B, I)))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -68,7 +70,7 @@ def test_a_prior_is_built_for_the_capsules_of_its_network_and_trains_with_it():
         primary_types=2,
         primary_dim=3,
         primary_kernel=3,
-        routing=LearnedPrior(DynamicRouting(4)),
+        routing=DynamicPrior(4),
         decoder_hidden=None,
         rngs=nnx.Rngs(0),
     )
@@ -85,11 +87,11 @@ def test_a_prior_is_built_for_the_capsules_of_its_network_and_trains_with_it():
 
 
 def test_the_prior_has_the_dtype_of_the_parameters():
-    routing = LearnedPrior().build(Sizes(I, 8, J, D), param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    routing = DynamicPrior().build(Sizes(I, 8, J, D), param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
     assert routing.prior.dtype == jnp.bfloat16
     assert route(routing, draw(B, I, J, D), jnp.ones((B, I))).pose.dtype == jnp.float32
 
 
 def test_votes_of_other_sizes_are_refused():
-    with pytest.raises(ValueError, match=r"a prior of shape \(6, 4\) cannot route votes of shape"):
+    with pytest.raises(ValueError, match="for in_capsules=6 cannot route votes of shape"):
         route(make(), draw(B, I + 1, J, D), jnp.ones((B, I + 1)))

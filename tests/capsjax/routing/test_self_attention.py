@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import (
-    ExponentialSquash,
-    SelfAttention,
-    SelfAttentionRouting,
-    SelfAttentionTrace,
-    Sizes,
-    Squash,
-    create_routing,
-    route,
-    trace,
-)
+from capsjax import Sizes, Squash, create_routing, route, trace
+from capsjax.capsules import ExponentialSquash
+from capsjax.routing import SelfAttention, SelfAttentionTrace
+from tests.capsjax.routing.family import built
 from tests.tolerance import assert_close
 
 B, I, J, D = 4, 6, 3, 5  # noqa: E741
@@ -127,7 +120,7 @@ def test_gradients_flow_through_the_attention():
 
 
 def test_a_softmax_over_all_parents_takes_the_place_of_that_over_the_parents_in_sight():
-    routing = SelfAttentionRouting(I, J, rngs=nnx.Rngs(0))
+    routing = built(SelfAttention(), SIZES)
     votes = jnp.asarray(draw(I, J, D), jnp.float32)
 
     def halved(logits):
@@ -153,6 +146,6 @@ def test_options_as_json_has_them():
 def test_wrong_values_are_named():
     with pytest.raises(ValueError, match="squash must be a Squash or a dict of its fields, not 1"):
         SelfAttention(squash=1)
-    routing = SelfAttentionRouting(I, J, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"a prior of shape \(6, 3\) cannot route votes of shape"):
+    routing = built(SelfAttention(), SIZES)
+    with pytest.raises(ValueError, match="for in_capsules=6 cannot route votes of shape"):
         route(routing, jnp.ones((B, I + 1, J, D)), jnp.ones((B, I + 1)))

@@ -10,7 +10,8 @@ import pytest
 from flax import nnx
 from scipy.special import digamma, polygamma
 
-from capsjax import Sizes, VariationalBayes, VariationalBayesRouting, create_routing, route, trace
+from capsjax import Sizes, create_routing, route, trace
+from capsjax.routing import VariationalBayes
 from capsjax.routing.variational_bayes import _digamma
 from tests.capsjax.routing.family import draw
 from tests.tolerance import assert_close
@@ -295,13 +296,7 @@ def test_wrong_options_are_refused(options, message):
 
 def test_other_sizes_are_refused():
     votes, activation, _ = draw(2, SIZES)
-    message = "routing for 3 output capsules and poses of dimension 4 cannot route votes of shape"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="for out_capsules=3 cannot route votes of shape"):
         route(make(), votes[:, :, :2], activation)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="for out_dim=4 cannot route votes of shape"):
         route(make(), votes[..., :3], activation)
-
-
-def test_it_is_made_by_its_sizes_alone():
-    routing = VariationalBayesRouting(J, D, rngs=nnx.Rngs(0))
-    assert routing.settings == VariationalBayes()

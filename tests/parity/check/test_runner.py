@@ -40,7 +40,7 @@ def faulty(
             right.reference,
             lambda tensors: turn(right.to_capsjax(tensors)),
             sizes,
-            routing=capsjax.DynamicRouting(**settings),
+            routing=capsjax.routing.Dynamic(**settings),
             **options,
         )
 

@@ -89,7 +89,7 @@ def test_a_class_gets_the_options_and_a_function_becomes_partial(mine):
         ("flat", r"flat returned pose of shape \(48,\), expected \(3, 16\)"),
         ("infinite", "infinite returned activation with values that are not finite"),
         ("steep", "steep returned a gradient with values that are not finite"),
-        ("greedy", "greedy asks for 'images'; a routing may ask for: pose, softmax"),
+        ("greedy", "greedy needs 'images'; a routing may need: pose, softmax"),
         ("undefined", r"undefined fails on votes \(6, 3, 16\) .*NameError: name 'nothing_like_th"),
         (
             "Weighted",

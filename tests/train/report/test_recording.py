@@ -14,7 +14,7 @@ class Adds(nnx.Module):
     def __call__(self, x):
         return x + self.number
 
-    def step(self, x, state=0):
+    def iterate(self, x, state=0):
         return x + self.number + state
 
 
@@ -24,7 +24,7 @@ class Network(nnx.Module):
         self.rest = nnx.List([Adds(2), Adds(3)])
 
     def __call__(self, x):
-        return self.rest[1](self.rest[0].step(self.rest[0].step(self.first(x)), 5))
+        return self.rest[1](self.rest[0].iterate(self.rest[0].iterate(self.first(x)), 5))
 
 
 def test_the_network_computes_as_before_and_all_is_recorded():
@@ -34,11 +34,11 @@ def test_the_network_computes_as_before_and_all_is_recorded():
     assert (model(x) == Network()(x)).all()
     assert (recorders["first"].arguments[0] == x).all()
     assert (recorders["first"].result == x + 1).all()
-    (one,), (two, state) = (arguments for arguments, _ in recorders["rest.0"].steps)
+    (one,), (two, state) = (arguments for arguments, _ in recorders["rest.0"].iterated)
     assert (one == x + 1).all()
     assert (two == x + 3).all()
     assert state == 5
-    assert (recorders["rest.0"].steps[1][1] == x + 10).all()
+    assert (recorders["rest.0"].iterated[1][1] == x + 10).all()
     assert recorders["rest.0"].result is None
     assert recorders["rest.1"].number == 3
 

@@ -93,7 +93,7 @@ def list_cells(
     cells = []
     for dataset in datasets:
         for model in models:
-            published = capsjax.published_routing(model)
+            published = capsjax.models.published_routing(model)
             base = recipe(model, dataset)
             for routing in routings if published else [NONE]:
                 chosen = published if routing == PUBLISHED else routing

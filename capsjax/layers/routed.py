@@ -1,0 +1,129 @@
+"""What all layers with a routing have in common: how votes are made, and how they are routed."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from capsjax import _checks
+from capsjax.capsules import Capsules
+from capsjax.routing import Routed, Routing, RoutingInputs, dense_votes
+from capsjax.routing.mapping import every_iteration, last_iteration, next_iteration, over_examples
+
+T = TypeVar("T")
+
+Transform = Literal["linear", "matrix"]
+TRANSFORMS: tuple[Transform, ...] = ("linear", "matrix")
+
+
+class Iteration(NamedTuple):
+    """A layer after one iteration of its routing.
+
+    Attributes:
+        capsules: what the layer would return if this iteration were the last.
+        coupling: the coupling coefficients they were made with.
+        state: what the next iteration starts from.
+    """
+
+    capsules: Capsules
+    coupling: jax.Array
+    state: Any
+
+
+class RoutedLayer(nnx.Module):
+    """A layer whose capsules a routing makes of votes.
+
+    A layer has `votes` and says in `_inputs` what is routed.
+    """
+
+    routing: Routing
+
+    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
+        """Routes the capsules below to this layer.
+
+        Returns:
+            This layer's capsules, and the coupling coefficients; all in float32 at least.
+        """
+        routed = self._map(last_iteration, capsules)
+        return Capsules(routed.pose, routed.activation), routed.coupling
+
+    def iterations(self, capsules: Capsules) -> Routed:
+        """What each of the `R` iterations of the routing comes to, arrays `[..., R, ...]`.
+
+        The axes in front of `R` are those of the votes in front of `I`: `batch`, in a convolution
+        `batch, P, Q`. A routing that is no `IterativeRouting` has one iteration.
+        """
+        return self._map(every_iteration, capsules)
+
+    def iterate(self, capsules: Capsules, state: Any = None) -> Iteration:
+        """Takes one iteration of an `IterativeRouting`, so that all layers can route at once.
+
+        Args:
+            capsules: those below, as they are by now.
+            state: of the iteration before; None for the first one.
+
+        Raises:
+            ValueError: the routing is no `IterativeRouting`.
+        """
+        states = () if state is None else (state,)
+        routed, state = self._map(next_iteration, capsules, *states)
+        return Iteration(Capsules(routed.pose, routed.activation), routed.coupling, state)
+
+    def _inputs(self, capsules: Capsules) -> RoutingInputs:
+        """What is routed, of all examples."""
+        raise NotImplementedError
+
+    def _map(self, function: Callable[..., T], capsules: Capsules, *others: Any) -> T:
+        """Applies a function of the routing and one example to all, see `over_examples`."""
+        return over_examples(function, self.routing, self._inputs(capsules), *others)
+
+
+def kernel_shape(transform: Transform, in_dim: int, out_dim: int) -> tuple[int, int]:
+    """The shape of the matrix between two capsules.
+
+    Args:
+        transform: see `make_votes`.
+        in_dim: dimension of the pose below, `K`.
+        out_dim: dimension of the pose above, `D`.
+
+    Raises:
+        ValueError: there is no such transform, or these are no dimensions of square matrices.
+    """
+    _checks.one_of("transform", transform, TRANSFORMS)
+    if transform == "linear":
+        return out_dim, in_dim
+    side = math.isqrt(in_dim)
+    if side * side != in_dim or out_dim != in_dim:
+        raise ValueError(
+            "transform='matrix' needs poses that are square matrices, of the same size below and "
+            f"above, such as 16 numbers for 4x4, not {in_dim} and {out_dim}"
+        )
+    return side, side
+
+
+def make_votes(transform: Transform, kernel: jax.Array, pose: jax.Array) -> jax.Array:
+    """The votes of capsules for those above them.
+
+    Args:
+        transform: `"linear"`, `u_hat_ij = W_ij u_i` with `W_ij` `[D, K]` (Sabour, Frosst and Hinton
+            2017, arXiv:1710.09829, equation 2); or `"matrix"`, `V_ij = M_i W_ij`, in which a pose
+            is a matrix `M_i`, row-major, and `W_ij` another one of its size (Hinton, Sabour and
+            Frosst 2018, section 2).
+        kernel: `[I, J, D, K]` or `[I, J, side, side]`.
+        pose: `[..., I, K]`, in the same dtype.
+
+    Returns:
+        `[..., I, J, D]` in that dtype.
+    """
+    *leading, n_in, in_dim = pose.shape
+    flat = pose.reshape(-1, n_in, in_dim)
+    if transform == "linear":
+        votes = dense_votes(kernel, flat)
+    else:
+        side = kernel.shape[-1]
+        matrices = flat.reshape(-1, n_in, side, side)
+        votes = jnp.einsum("bimn,ijnl->bijml", matrices, kernel)
+    return votes.reshape(*leading, n_in, kernel.shape[1], -1)

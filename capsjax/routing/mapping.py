@@ -1,0 +1,259 @@
+"""A routing, written for one example, over batches and over the positions of a convolution."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from capsjax import _checks
+from capsjax.ops.patches import Windows
+from capsjax.routing._base import (
+    IterativeRouting,
+    Routed,
+    Routing,
+    RoutingInputs,
+    Softmax,
+    name_of,
+    needs_of,
+)
+
+EXAMPLES = "capsjax_examples"
+"""The name of the axis over which `map_examples` maps: what a routing may reduce over."""
+
+POSITIONS = "capsjax_positions"
+"""The name of the axis over the positions of one example."""
+
+Competition = Literal["all", "patch"]
+COMPETITIONS: tuple[Competition, ...] = ("all", "patch")
+
+T = TypeVar("T")
+
+
+def route(
+    routing: Routing, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
+) -> Routed:
+    """Applies a routing to every example of a batch.
+
+    Args:
+        routing: the algorithm for one example.
+        votes: `[..., I, J, D]`.
+        activation: `[..., I]` with the same leading axes.
+        pose: `[..., I, K]`, for a routing that needs it.
+
+    Returns:
+        `Routed` with the leading axes of `votes` on each of its arrays.
+
+    Raises:
+        ValueError: the shapes do not belong together, the routing needs a pose and there is none,
+            or it returned something else than the protocol asks for.
+    """
+    return over_examples(last_iteration, routing, RoutingInputs(votes, activation, pose))
+
+
+def trace(
+    routing: IterativeRouting,
+    votes: jax.Array,
+    activation: jax.Array,
+    *,
+    pose: jax.Array | None = None,
+) -> Any:
+    """What a routing computes on the way, for every example of a batch.
+
+    Args:
+        routing: one of the library's, or another `IterativeRouting`.
+        votes: `[..., I, J, D]`.
+        activation: `[..., I]` with the same leading axes.
+        pose: `[..., I, K]`, for a routing that needs it.
+
+    Returns:
+        What `routing.trace` returns, with the leading axes of `votes` on each array: a NamedTuple
+        of arrays `[..., R, ...]`.
+
+    Raises:
+        ValueError: as `route`.
+    """
+    return over_examples(_trace, routing, RoutingInputs(votes, activation, pose))
+
+
+def _trace(routing: IterativeRouting, inputs: RoutingInputs) -> Any:
+    return routing.trace(inputs.votes, inputs.activation, **_needed(routing, inputs))
+
+
+def last_iteration(routing: Routing, inputs: RoutingInputs) -> Routed:
+    """What a routing returns for one example, checked: a ValueError where it is something else."""
+    routed = routing(inputs.votes, inputs.activation, **_needed(routing, inputs))
+    name = name_of(routing)
+    if not isinstance(routed, Routed):
+        raise ValueError(f"{name} returned a {type(routed).__name__}, expected a Routed")
+    n_in, n_out, dim = inputs.votes.shape
+    expected = {"pose": (n_out, dim), "activation": (n_out,), "coupling": (n_in, n_out)}
+    for field, shape in expected.items():
+        returned = getattr(routed, field).shape
+        if returned != shape:
+            raise ValueError(f"{name} returned {field} of shape {returned}, expected {shape}")
+    return routed
+
+
+def every_iteration(routing: Routing, inputs: RoutingInputs) -> Routed:
+    """What each of the `R` iterations comes to on one example, arrays `[R, ...]`.
+
+    A routing that is no `IterativeRouting` has one.
+    """
+    if isinstance(routing, IterativeRouting):
+        return jax.vmap(routing.outcome)(_trace(routing, inputs))
+    return jax.tree.map(lambda array: array[None], last_iteration(routing, inputs))
+
+
+def next_iteration(
+    routing: Routing, inputs: RoutingInputs, before: tuple[Any, jax.Array] | None = None
+) -> tuple[Routed, tuple[Any, jax.Array]]:
+    """One iteration on one example, whose votes may be others than in the one before.
+
+    Returns:
+        What the routing would return if this iteration were the last; and what the next one takes
+        for `before`.
+
+    Raises:
+        ValueError: it is no `IterativeRouting`.
+    """
+    if not isinstance(routing, IterativeRouting):
+        raise ValueError(
+            f"{name_of(routing)} cannot take one iteration at a time: it is no IterativeRouting"
+        )
+    prepared = routing._prepared(inputs)
+    if before is None:
+        state, index = routing.first(prepared), jnp.zeros((), jnp.int32)
+    else:
+        index = before[1] + 1
+        state = routing.again(prepared, before[0], index)
+    return routing.outcome(state), (state, index)
+
+
+def _needed(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
+    return {name: getattr(inputs, name) for name in needs_of(routing)}
+
+
+def over_examples(
+    function: Callable[..., T], routing: Any, inputs: RoutingInputs, *others: Any
+) -> T:
+    """Applies a function of a routing and one example to every example of a batch.
+
+    Args:
+        function: takes the routing, `RoutingInputs`, and what is in `others`.
+        routing: the algorithm.
+        inputs: arrays with the same leading axes.
+        *others: trees of arrays with these axes, too.
+
+    Raises:
+        ValueError: the shapes do not belong together, or the routing needs a pose and there is
+            none.
+    """
+    votes, activation, pose, _ = inputs
+    if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
+        raise ValueError(
+            "a routing takes votes [..., I, J, D] and activations [..., I], "
+            f"not {votes.shape} and {activation.shape}"
+        )
+    if "pose" not in needs_of(routing):
+        pose = None
+    elif pose is None:
+        raise ValueError(f"{name_of(routing)} needs the poses of the input capsules")
+
+    def of_example(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
+        return function(routing, RoutingInputs(votes, activation, pose), *others)
+
+    return map_examples(of_example, votes, activation, pose, *others)
+
+
+def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> T:
+    """Applies a function of one example to every example of a batch.
+
+    All leading axes become one, over which the function is mapped under the name `EXAMPLES`: a
+    routing whose examples have something in common takes `jax.lax.pmean(x, EXAMPLES)`.
+
+    Args:
+        function: takes the votes `[I, J, D]` of one example and its part of each other array, and
+            returns a tree of arrays; such as `Dynamic().trace`.
+        votes: `[..., I, J, D]`.
+        *others: further arrays, or trees of arrays, with the same leading axes.
+
+    Returns:
+        What the function returns, with the leading axes of `votes` on each of its arrays.
+
+    Raises:
+        ValueError: the votes have too few axes, or another array has other leading axes.
+    """
+    if votes.ndim < 3:
+        raise ValueError(f"votes must be [..., I, J, D], not {votes.shape}")
+    leading = votes.shape[:-3]
+    for other in jax.tree.leaves(others):
+        if other.shape[: len(leading)] != leading:
+            raise ValueError(
+                f"votes of shape {votes.shape} have the leading axes {leading}, "
+                f"an array of shape {other.shape} has not"
+            )
+    flat = jax.tree.map(
+        lambda x: x.reshape(math.prod(leading), *x.shape[len(leading) :]), (votes, *others)
+    )
+    mapped = jax.vmap(function, axis_name=EXAMPLES)(*flat)
+    return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), mapped)
+
+
+def check_competition(competition: Competition, routing: Routing) -> Competition:
+    """The competition, if the routing can have it; else a ValueError."""
+    _checks.one_of("competition", competition, COMPETITIONS)
+    if competition == "all" and "softmax" not in needs_of(routing):
+        raise ValueError(
+            f"{name_of(routing)} takes no softmax, so its capsules cannot compete over all "
+            "positions: choose competition='patch'"
+        )
+    return competition
+
+
+def over_positions(
+    function: Callable[..., T],
+    routing: Any,
+    inputs: RoutingInputs,
+    *others: Any,
+    windows: Windows,
+) -> T:
+    """Applies a function of a routing and what one position of a convolution sees to all of them.
+
+    The output capsules at all positions that see an input capsule compete for it.
+
+    Args:
+        function: takes the routing, `RoutingInputs`, and what is in `others`.
+        routing: one that needs a softmax.
+        inputs: arrays `[batch, P, Q, ...]`, of `I = size * size * B` capsules at each position.
+        *others: trees of arrays `[batch, P, Q, ...]`.
+        windows: which capsules each position sees.
+
+    Returns:
+        What the function returns, with the axes `[batch, P, Q]` in front of each array.
+    """
+
+    def at_position(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
+        softmax = _over_all_positions(windows)
+        return function(routing, RoutingInputs(votes, activation, pose, softmax), *others)
+
+    def of_example(*arrays: Any) -> T:
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
+        routed = jax.vmap(at_position, axis_name=POSITIONS)(*flat)
+        return jax.tree.map(lambda x: x.reshape(*windows.counts, *x.shape[1:]), routed)
+
+    return jax.vmap(of_example, axis_name=EXAMPLES)(*inputs[:3], *others)
+
+
+def _over_all_positions(windows: Windows) -> Softmax:
+    def softmax(logits: jax.Array) -> jax.Array:
+        everywhere = lax.all_gather(logits, POSITIONS)  # [P Q, I, J]
+        n_in, n_out = logits.shape
+        coupling = windows.softmax(
+            everywhere.reshape(*windows.counts, windows.size**2, -1, n_out)
+        ).reshape(-1, n_in, n_out)
+        return lax.dynamic_index_in_dim(coupling, lax.axis_index(POSITIONS), keepdims=False)
+
+    return softmax

@@ -1,0 +1,138 @@
+"""What layers with a routing share: votes, and the stack of them that is trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from capsjax import (
+    Capsules,
+    ClassCaps,
+    ConvCaps,
+    Decoder,
+    DenseCaps,
+    GridShape,
+    PrimaryCaps,
+    Routed,
+    create_routing,
+)
+from capsjax.capsules import in_a_list
+from capsjax.layers import Conv3dCaps
+from capsjax.layers.routed import kernel_shape, make_votes
+from capsjax.routing import Dynamic
+from tests.tolerance import assert_close
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+@pytest.mark.parametrize("leading", [(2,), (2, 3, 4)])
+def test_a_linear_vote_is_a_matrix_times_a_pose(leading):
+    kernel, pose = draw(5, 3, 4, 6), draw(*leading, 5, 6, seed=1)
+    votes = make_votes("linear", jnp.asarray(kernel, jnp.float32), jnp.asarray(pose, jnp.float32))
+    assert_close(
+        votes, np.einsum("ijdk,...ik->...ijd", kernel, pose), dtype="float32", reduction_length=6
+    )
+
+
+@pytest.mark.parametrize("leading", [(2,), (2, 3, 4)])
+def test_a_matrix_vote_is_a_pose_times_a_matrix(leading):
+    kernel, pose = draw(5, 3, 2, 2), draw(*leading, 5, 4, seed=1)
+    votes = make_votes("matrix", jnp.asarray(kernel, jnp.float32), jnp.asarray(pose, jnp.float32))
+    matrices = pose.reshape(*leading, 5, 1, 2, 2)
+    expected = (matrices @ kernel).reshape(*leading, 5, 3, 4)
+    assert_close(votes, expected, dtype="float32", reduction_length=2)
+
+
+def test_shapes_of_the_matrices():
+    assert kernel_shape("linear", 8, 16) == (16, 8)
+    assert kernel_shape("matrix", 16, 16) == (4, 4)
+
+
+@pytest.mark.parametrize("dims", [(8, 8), (16, 9), (9, 16)])
+def test_poses_that_are_no_square_matrices_are_refused(dims):
+    with pytest.raises(ValueError, match="needs poses that are square matrices"):
+        kernel_shape("matrix", *dims)
+
+
+def test_unknown_transforms_list_the_known_ones():
+    with pytest.raises(ValueError, match="unknown transform 'affine', choose from: linear, matrix"):
+        kernel_shape("affine", 4, 4)
+
+
+BATCH = 2
+GRID = GridShape(height=4, width=5, types=2, dim=4)
+LAYERS = {
+    "dense": (DenseCaps, (40, 4, 3, 4), "em", {}),
+    "conv": (ConvCaps, (GRID, 3, 4), "inverted-attention", {"kernel_size": 2}),
+    "conv, by patch": (ConvCaps, (GRID, 3, 4), "em", {"kernel_size": 3, "competition": "patch"}),
+    "conv 3d": (Conv3dCaps, (GRID, 2, 4), "dynamic", {"kernel_size": 3}),
+    "class": (ClassCaps, (GRID, 3, 4), "self-routing", {}),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_iterations_are_the_same_one_by_one_all_together_and_in_a_call(name):
+    kind, sizes, routing, options = LAYERS[name]
+    layer = kind(*sizes, routing=create_routing(routing), **options, rngs=nnx.Rngs(0))
+    pose = jnp.asarray(draw(BATCH, *GRID), jnp.float32)
+    below = Capsules(pose, jax.nn.sigmoid(pose[..., 0]))
+    below = in_a_list(below) if name == "dense" else below
+
+    @nnx.jit
+    def run(layer, below):
+        made = [layer.iterate(below)]
+        for _ in range(1, layer.routing.iterations):
+            made.append(layer.iterate(below, made[-1].state))
+        return layer(below), layer.iterations(below), made
+
+    (above, coupling), together, singly = run(layer, below)
+    axis = together.coupling.ndim - 3  # after the batch and the positions
+    for index, one in enumerate(singly):
+        expected = [np.take(np.asarray(array), index, axis) for array in together]
+        for ours, theirs in zip((*one.capsules, one.coupling), expected, strict=True):
+            assert_close(ours.reshape(theirs.shape), theirs, reduction_length=3 * 40 * 4)
+    for ours, theirs in zip((*above, coupling), expected, strict=True):
+        assert_close(ours.reshape(theirs.shape), theirs, reduction_length=3 * 40 * 4)
+    if len(singly) > 1:
+        assert np.abs(singly[0].coupling - singly[-1].coupling).max() > 1e-3
+
+
+def test_a_routing_that_does_not_iterate_has_one_iteration_and_no_state():
+    def mean(votes, activation):
+        pose = votes.mean(0)
+        return Routed(pose, activation[:3], jnp.ones(votes.shape[:2]))
+
+    layer = DenseCaps(4, 2, 3, 2, routing=mean, rngs=nnx.Rngs(0))
+    below = Capsules(jnp.asarray(draw(BATCH, 4, 2), jnp.float32), jnp.ones((BATCH, 4)))
+    above, coupling = layer(below)
+    found = layer.iterations(below)
+    assert_close(found.pose, above.pose[:, None], reduction_length=4)
+    assert_close(found.coupling, coupling[:, None])
+    with pytest.raises(ValueError, match="mean cannot take one iteration at a time: it is no Iter"):
+        layer.iterate(below)
+
+
+def test_gradients_reach_every_parameter_of_a_stack_of_layers():
+    layers = nnx.List(
+        [
+            PrimaryCaps((4, 6, 3), 4, 6, kernel_size=2, rngs=nnx.Rngs(0)),
+            DenseCaps(3 * 5 * 4, 6, 3, 5, routing=Dynamic(), rngs=nnx.Rngs(0)),
+            Decoder(3, 5, (2, 2, 1), hidden=(6,), rngs=nnx.Rngs(0)),
+        ]
+    )
+    graphdef, params = nnx.split(layers)
+    features = jnp.asarray(draw(BATCH, 4, 6, 3), jnp.float32)
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(params):
+        primary_caps, dense_caps, decoder = nnx.merge(graphdef, params)
+        capsules, _ = dense_caps(primary_caps(features))
+        return jnp.sum(decoder(capsules.pose, jnp.ones((BATCH, 3))) ** 2)
+
+    gradients = jax.tree.leaves(gradient_of(params))
+    assert gradients
+    assert all(np.abs(gradient).max() > 0 for gradient in gradients)
