@@ -50,7 +50,7 @@ class Windows:
         windows = cls(grid, size, stride, (above_below, left_right))
         if min(windows.counts) < 1:
             raise ValueError(
-                f"a {size}x{size} window does not fit on a grid of {grid[0]}x{grid[1]}: choose a "
+                f"a {size}x{size} kernel does not fit on an input of {grid[0]}x{grid[1]}: choose a "
                 "smaller kernel"
             )
         return windows

@@ -296,7 +296,7 @@ def test_coarse_votes_and_exact_capsules():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: layer(kernel_size=6), "a 6x6 window does not fit on a grid of 4x5"),
+        (lambda: layer(kernel_size=6), "a 6x6 kernel does not fit on an input of 4x5"),
         (lambda: layer(types=0), "types must be an integer of at least 1, not 0"),
         (lambda: layer(dim=-1), "dim must be an integer of at least 1, not -1"),
         (lambda: layer(stride=0), "stride must be an integer of at least 1, not 0"),
@@ -308,7 +308,7 @@ def test_coarse_votes_and_exact_capsules():
             lambda: ClassCaps(GRID, 2, 4, routing=Uniform(), transform="linear", rngs=nnx.Rngs(0)),
             "coordinates can be added to matrix poses alone",
         ),
-        (lambda: by_type(kernel_size=6), "a 6x6 window does not fit on a grid of 5x4"),
+        (lambda: by_type(kernel_size=6), "a 6x6 kernel does not fit on an input of 5x4"),
         (lambda: by_type(types=0), "types must be an integer of at least 1, not 0"),
         (lambda: by_type(stride=0), "stride must be an integer of at least 1, not 0"),
         (lambda: by_type(padding="FULL"), "unknown padding 'FULL', choose from: VALID, SAME"),

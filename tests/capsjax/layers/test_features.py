@@ -80,7 +80,7 @@ def test_a_block_adds_to_what_it_sees(shortcut):
     [
         (
             lambda: ConvFeatures((4, 4, 1), 4, kernel_size=5, rngs=nnx.Rngs(0)),
-            "a 5x5 window does not fit on a grid of 4x4",
+            "a 5x5 kernel does not fit on an input of 4x4",
         ),
         (
             lambda: ConvFeatures((4, 4, 1), 1.5, kernel_size=3, rngs=nnx.Rngs(0)),
@@ -93,7 +93,7 @@ def test_a_block_adds_to_what_it_sees(shortcut):
         (lambda: residual(shortcut="none"), "unknown shortcut 'none', choose from: convolution"),
         (
             lambda: NormalizedConv((2, 6, 3), 4, kernel_size=3, rngs=nnx.Rngs(0)),
-            "a 3x3 window does not fit on a grid of 2x6: choose a smaller kernel",
+            "a 3x3 kernel does not fit on an input of 2x6: choose a smaller kernel",
         ),
     ],
 )

@@ -183,7 +183,7 @@ def test_primary_activations_start_where_they_are_told_to():
         (lambda: primary(depthwise=1), "depthwise must be True or False, not 1"),
         (
             lambda: PrimaryCaps((4, 2, 1), 4, 4, kernel_size=3, rngs=nnx.Rngs(0)),
-            "a 3x3 window does not fit on a grid of 4x2",
+            "a 3x3 kernel does not fit on an input of 4x2",
         ),
         (
             lambda: ConvPrimaryCaps((4, 4, 1), 2, 4, activation="relu", rngs=nnx.Rngs(0)),

@@ -223,7 +223,7 @@ def test_coarse_computation_keeps_parameters_and_outputs_in_float32():
         ({"num_classes": 0}, "num_classes must be an integer of at least 1, not 0"),
         ({"primary_types": "3"}, "primary_types must be an integer of at least 1, not '3'"),
         ({"image_shape": (7, 9)}, r"image_shape is \(height, width, channels\)"),
-        ({"caps_kernels": (2, 9)}, "a 9x9 window does not fit on a grid of 3x4"),
+        ({"caps_kernels": (2, 9)}, "a 9x9 kernel does not fit on an input of 3x4"),
         ({"caps_strides": (1,)}, "each capsule layer .* caps_strides has 1"),
         ({"backbone_blocks": (1, 2)}, "each stage of the backbone .* backbone_blocks has 2"),
         (

@@ -164,8 +164,8 @@ def test_coarse_computation_keeps_parameters_and_outputs_in_float32(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"image_shape": (2, 11, 2)}, "a convolution with a 3x3 kernel does not fit on .* of 2x11"),
-        ({"primary_kernel": 4}, "capsule convolution with a 4x4 kernel does not fit .* of 3x4"),
+        ({"image_shape": (2, 11, 2)}, "a 3x3 kernel does not fit on .* of 2x11"),
+        ({"primary_kernel": 4}, "a 4x4 kernel does not fit .* of 3x4"),
         ({"primary_dim": 4}, "primary_dim is 4, but must divide the last of features, 6"),
         ({"norm_first": "yes"}, "norm_first must be True or False, not 'yes'"),
         ({"length_epsilon": -1}, "length_epsilon must be a number from 0 to 1, not -1"),

@@ -73,7 +73,7 @@ def test_options_as_json_has_them():
         ({"image_shape": [9, 9]}, r"image_shape is \(height, width, channels\), not \[9, 9\]"),
         ({"image_shape": [9, 0, 1]}, "each value of image_shape must be .* at least 1, not 0"),
         ({"image_shape": 9}, "image_shape must be a sequence of integers of at least 1, not 9"),
-        ({"image_shape": [4, 9, 1]}, "capsule convolution .* does not fit on an input of 2x7"),
+        ({"image_shape": [4, 9, 1]}, "a 3x3 kernel does not fit on an input of 2x7"),
         ({"decoder_hidden": 512}, "decoder_hidden must be a sequence of integers"),
         ({"decoder_hidden": [512, 0]}, "each value of decoder_hidden .* at least 1, not 0"),
         ({"decoder_combine": "mean"}, "unknown combine 'mean', choose from: concat, sum"),

@@ -188,8 +188,8 @@ def test_an_offset_of_activations():
     [
         ({"num_classes": 0}, "num_classes must be an integer of at least 1, not 0"),
         ({"primary_types": 2.0}, "primary_types must be an integer of at least 1, not 2.0"),
-        ({"image_shape": (2, 9, 1)}, "first convolution .* does not fit on an input of 2x9"),
-        ({"caps_kernels": (2, 9)}, "a 9x9 window does not fit on a grid of 3x4"),
+        ({"image_shape": (2, 9, 1)}, "kernel does not fit on an input of 2x9"),
+        ({"caps_kernels": (2, 9)}, "a 9x9 kernel does not fit on an input of 3x4"),
         ({"caps_types": (4,)}, "caps_types has 1, caps_kernels has 2, caps_strides has 2"),
         ({"caps_strides": (1, 0)}, "each value of caps_strides must be .* at least 1, not 0"),
         ({"pose_dim": 15}, "pose_dim must be the square of at least 2, such as 16, not 15"),

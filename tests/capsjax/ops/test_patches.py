@@ -61,7 +61,7 @@ def test_a_softmax_is_over_all_windows_that_see_an_element(windows, scale):
 
 
 def test_windows_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="a 4x4 window does not fit on a grid of 3x9"):
+    with pytest.raises(ValueError, match="a 4x4 kernel does not fit on an input of 3x9"):
         Windows.of((3, 9), 4, 1, "VALID")
     with pytest.raises(ValueError, match="unknown padding 'FULL', choose from: VALID, SAME"):
         Windows.of((3, 9), 2, 1, "FULL")
