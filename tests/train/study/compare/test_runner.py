@@ -103,3 +103,10 @@ def test_a_folder_with_a_run_of_fit_is_refused(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
     assert compare(tmp_path) == 2
     assert "holds a run of fit" in capsys.readouterr().err
+
+
+def test_images_of_several_classes_are_refused(pairs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "load_dataset", lambda name, *, data_dir: pairs)
+    assert compare(tmp_path / "out", "--datasets", "multi_mnist") == 2
+    assert "images of multi_mnist are of 2 classes each" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
