@@ -18,26 +18,27 @@ class Work:
     """What every contender does.
 
     Attributes:
-        image_shape: `(height, width, channels)`.
-        num_classes: number of classes.
-        batch_size: images in a step.
         dtype: "float32" or "bfloat16", of convolutions, votes and decoder.
         iterations: of the routing.
-        learning_rate: of Adam.
-        images: uint8 `[batch, height, width, channels]`.
+        images: of a step, uint8 `[batch, height, width, channels]`.
         labels: int32 `[batch]`.
         sizes: arguments of the network that differ from the paper's.
+        num_classes: number of classes.
+        learning_rate: of Adam.
     """
 
-    image_shape: tuple[int, int, int]
-    num_classes: int
-    batch_size: int
     dtype: str
     iterations: int
-    learning_rate: float
     images: np.ndarray
     labels: np.ndarray
     sizes: Mapping[str, Any] = field(default_factory=dict)
+    num_classes: int = 10
+    learning_rate: float = 0.001
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a step."""
+        return len(self.images)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,8 @@ def _torch(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     memory_format = torch.channels_last if on_gpu else torch.contiguous_format
-    model = network(work.image_shape, work.num_classes, iterations=work.iterations, **work.sizes)
+    shape = work.images.shape[1:]
+    model = network(shape, work.num_classes, iterations=work.iterations, **work.sizes)
     model = model.to(device=device, memory_format=memory_format)
     optimizer = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=on_gpu)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)

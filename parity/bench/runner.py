@@ -28,17 +28,9 @@ def bench(
     cores: int,
     chart: str = "bench.png",
 ) -> Report:
-    """Measures contenders side by side.
+    """Measures contenders side by side, on so many cores each; ratios are to the baseline.
 
-    Args:
-        contenders: their names.
-        batch_sizes: images in a step.
-        baseline: the contender that ratios are to.
-        dtype: of the computation.
-        iterations: of the routing.
-        rounds: how many, and how long a turn is.
-        cores: for each contender.
-        chart: name of the report's figure.
+    The report's only figure is called `chart`.
     """
     works = [make_work(size, dtype=dtype, iterations=iterations) for size in batch_sizes]
     results = [measure(contenders, work, rounds=rounds, cores=cores) for work in works]
@@ -51,14 +43,10 @@ def bench(
 
 
 def table(rows: Sequence[Row], baseline: str) -> str:
-    """The rows of `summarise` as a Markdown table.
-
-    Args:
-        rows: of `summarise`.
-        baseline: the contender that ratios are to.
-    """
-    head = f"batch|work|contender|images/s (slowest to fastest)|times {baseline}|peak memory"
-    return "\n".join(markdown_lines([[*head.split("|"), "first step"], *map(_cells, rows)]))
+    """The rows of `summarise` as a Markdown table."""
+    start = ["batch", "work", "contender", "images/s (slowest to fastest)", f"times {baseline}"]
+    cells = [[*start, "peak memory", "first step"], *map(_cells, rows)]
+    return "\n".join(markdown_lines(cells))
 
 
 def _cells(row: Row) -> list[str]:
@@ -76,12 +64,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def draw(rows: Sequence[Row], title: str) -> Figure:
-    """Draws a group of bars for each batch size, with the slowest and the fastest round.
-
-    Args:
-        rows: of `summarise`.
-        title: what was measured on.
-    """
+    """Draws the rows of `summarise`: a group of bars for each batch size, with the outer rounds."""
     ran = [row for row in rows if not row["failure"]]
     contenders = list(dict.fromkeys(row["contender"] for row in ran))
     batches = sorted({row["batch_size"] for row in ran})

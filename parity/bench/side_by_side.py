@@ -24,14 +24,10 @@ KINDS = ("train", "forward")
 
 @dataclass
 class Measured:
-    """What was measured of one contender at one batch size.
+    """What was measured of one contender at one batch size, or why it cannot run.
 
-    Attributes:
-        contender: its name.
-        batch_size: images in a step.
-        found: `device`, `first_step_seconds` (compilation included), `first_loss`, `peak_bytes`.
-        seconds: of one repetition in each round, for `"train"` and `"forward"`.
-        failure: why it cannot run, or None.
+    That is `found`: `device`, `first_step_seconds` (compilation included), `first_loss`,
+    `peak_bytes`; and the seconds of one repetition in each round, of "train" and "forward".
     """
 
     contender: str
@@ -42,13 +38,9 @@ class Measured:
 
 
 def measure(contenders: Sequence[str], work: Work, *, rounds: Rounds, cores: int) -> list[Measured]:
-    """Measures every contender at some work, and tells how far it is.
+    """Measures contenders at some work on so many cores each, and tells how far it is.
 
-    Args:
-        contenders: their names.
-        work: what they do.
-        rounds: in each, every contender trains and infers once; how long a turn is.
-        cores: how many cores each may use.
+    In each round every contender trains and infers for a turn, which is as long as `rounds` says.
     """
     measured = [Measured(name, work.batch_size) for name in contenders]
     running: list[tuple[Measured, Ask, dict[str, int]]] = []
@@ -116,15 +108,9 @@ def _serve(name: str, work: Work, cores: int) -> Generator[Any, tuple[str, int],
 def summarise(results: Sequence[Measured], baseline: str) -> list[dict[str, Any]]:
     """One row for each contender, batch size and kind of work.
 
-    Args:
-        results: of `measure`.
-        baseline: the contender that ratios are to.
-
-    Returns:
-        Rows with `contender`, `batch_size`, `work`, `failure`, and, where that is None, the
-        `rates`, what was `found`, `rounds`, and `ratio` (median, over rounds, of the rate over the
-        baseline's in the same round, with its `ratio_low` and `ratio_high`; None where there is no
-        baseline).
+    They have `contender`, `batch_size`, `work`, `failure`, and, where that is None, the `rates`,
+    what was `found`, `rounds`, and `ratio` (median, over rounds, of the rate over the baseline's in
+    the same round, with its `ratio_low` and `ratio_high`; None where there is no baseline).
     """
     seconds = {(m.contender, m.batch_size): m.seconds for m in results if m.failure is None}
     rows = []
@@ -146,28 +132,11 @@ def summarise(results: Sequence[Measured], baseline: str) -> list[dict[str, Any]
 def make_work(
     batch_size: int, *, dtype: str, iterations: int, sizes: Mapping[str, Any] | None = None
 ) -> Work:
-    """The work of one batch size: the paper's network on the embedded digits, enlarged to 28x28.
-
-    Args:
-        batch_size: images in a step.
-        dtype: of the computation.
-        iterations: of the routing.
-        sizes: arguments of the network that differ from the paper's.
-    """
+    """The work of one batch size: the paper's network on the embedded digits, enlarged to 28x28."""
     from train.data import load_dataset, stored
 
     digits = stored(load_dataset("digits").train)
     chosen = np.arange(batch_size) % len(digits)
     enlarged = digits.images[chosen].repeat(3, axis=1).repeat(3, axis=2)
     images = np.pad(enlarged, [(0, 0), (2, 2), (2, 2), (0, 0)])
-    return Work(
-        image_shape=images.shape[1:],
-        num_classes=10,
-        batch_size=batch_size,
-        dtype=dtype,
-        iterations=iterations,
-        learning_rate=0.001,
-        images=images,
-        labels=digits.labels[chosen],
-        sizes=sizes or {},
-    )
+    return Work(dtype, iterations, images, digits.labels[chosen], sizes or {})

@@ -32,7 +32,7 @@ class GpuReport(Command):
 
     def run(self) -> int:
         """Measures, and writes the report."""
-        from parity.bench.gpu.plan import FULL, TINY
+        from parity.bench.gpu.plan import Plan, tiny
         from parity.bench.gpu.runner import report
 
         if not 0 < self.minutes < math.inf:
@@ -42,7 +42,7 @@ class GpuReport(Command):
                 f"--data-dir {self.data_dir} is no folder: name the one with the files."
             )
         return report(
-            TINY if self.tiny else FULL,
+            tiny() if self.tiny else Plan(),
             out=self.out,
             data_dir=self.data_dir,
             minutes=self.minutes,

@@ -10,15 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
 from jax.extend.core import jaxpr_as_fun
 from jax.interpreters import partial_eval
 
-from train.config.fit_config import FitConfig
-from train.data import Dataset
-from train.learn.network import build_model, seen_shape
-from train.learn.objective import Objective
 from train.system.machine import physical_bytes, process_peak_bytes
 
 
@@ -63,9 +57,7 @@ def compiled_count(compiled: jax.stages.Compiled, name: str = "flops") -> float 
 def flops(function: Callable[..., Any], *arguments: Any) -> float:
     """Operations of a function on an accelerator, every turn of its loops counted.
 
-    Args:
-        function: what to trace; it is not run, and not compiled.
-        *arguments: arrays or `jax.ShapeDtypeStruct`.
+    It is traced, and neither run nor compiled; its arguments are arrays or their shapes.
     """
     jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
     # A gradient is traced with results that nobody uses: of the forward pass, of the images.
@@ -97,41 +89,3 @@ def _other_turns_flops(jaxpr: Any) -> float:
         else:
             total += max(inside, default=0) if "branches" in parameters else sum(inside)
     return total
-
-
-def network_flops(config: FitConfig, dataset: Dataset) -> tuple[float, float]:
-    """Operations for one image: of the forward pass, and of the gradient of the loss.
-
-    Of routing that can be computed in several ways it is the library's own choice that counts.
-    """
-    options = {k: v for k, v in config.model.options.items() if k != "routing_implementation"}
-    forward, gradient, arguments = passes(config.changed(model_options=options), dataset, 1)
-    return flops(forward, *arguments), flops(gradient, *arguments)
-
-
-def passes(
-    config: FitConfig, dataset: Dataset, batch_size: int
-) -> tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]:
-    """The forward pass, the gradient of the loss, and the shapes of the arguments of both.
-
-    Raises:
-        UserError: if the network cannot be made.
-    """
-    model = nnx.eval_shape(lambda: build_model(config, dataset.image_shape, dataset.num_classes))
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
-    objective = Objective.of(config)
-    of_image = (dataset.labels_per_image,) if dataset.labels_per_image > 1 else ()
-
-    def forward(params: Any, rest: Any, images: jax.Array, labels: jax.Array) -> Any:
-        return objective.apply(nnx.merge(graphdef, params, rest), images, labels, training=True)
-
-    def loss(params: Any, rest: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-        output = forward(params, rest, images, labels)
-        targets = jnp.stack([images] * of_image[0], axis=1) if of_image else images
-        return jnp.mean(objective.losses(output, targets, labels)["loss"])
-
-    seen = (batch_size, *seen_shape(config, dataset.image_shape))
-    images = jax.ShapeDtypeStruct(seen, jnp.dtype(config.model.param_dtype))
-    labels = jax.ShapeDtypeStruct((batch_size, *of_image), jnp.int32)
-    arguments = (nnx.to_pure_dict(params), nnx.to_pure_dict(rest), images, labels)
-    return forward, jax.grad(loss), arguments

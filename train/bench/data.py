@@ -1,7 +1,7 @@
 """The images that the benchmark trains on, and the speed of the feeds that bring them in."""
 
 import itertools
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from train.bench.timing import Rounds, rates, time_rounds
+from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.data import Dataset, Feed, Split, catalog, load_dataset, make_feed
 from train.data.catalog import MADE_OF_MNIST
 from train.data.feeds.streaming import StreamingFeed
@@ -17,20 +17,12 @@ from train.data.made.generated import GeneratedSplit
 
 _TRAINING, _TEST = 60_000, 256
 WORKERS = (0, 1, 2)
-_NO_END = 10**9
 
 
 def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset, bool]:
-    """A data set if it is at hand, else random images of its shape, which cost as much to train on.
+    """A data set that is at hand, or random images of its shape, and whether it is an imitation.
 
-    Nothing is downloaded.
-
-    Args:
-        name: one of `list_datasets()`.
-        data_dir: a folder with the set's official files.
-
-    Returns:
-        The data set, and whether it is an imitation.
+    Those cost as much to train on. Nothing is downloaded; `data_dir` may hold the official files.
 
     Raises:
         UserError: if the files are not what they should be.
@@ -54,19 +46,11 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
 def measure_feeds(
     dataset: Dataset, *, batch_size: int, seed: int, mesh: Mesh, rounds: Rounds
 ) -> list[dict[str, Any]]:
-    """Times the resident feed, and the streaming one with 0, 1 and 2 worker processes.
+    """Times the feeds of the training split: rows with `feed`, `workers`, `first_batch_seconds`.
 
-    Examples that are made are made by this process alone.
-
-    Args:
-        dataset: its training split is fed.
-        batch_size: images in a batch.
-        seed: of the order.
-        mesh: the devices that a resident feed copies the images to.
-        rounds: how often and how long.
-
-    Returns:
-        Rows with `feed`, `workers`, the `rates`, and `first_batch_seconds`.
+    And the `rates`. They are the resident feed, which copies the images to the mesh, and the
+    streaming one with 0, 1 and 2 worker processes; examples that are made are made by this process
+    alone.
 
     Raises:
         UserError: if the batch is larger than the split, or the split does not fit on the devices.
@@ -79,22 +63,19 @@ def measure_feeds(
         *(("streaming", n, StreamingFeed(split, workers=n, **order)) for n in workers),
     ]
     for name, count, feed in feeds:
-        first, seconds = _time(feed, rounds)
-        row = {"feed": name, "workers": count, **rates(batch_size, seconds)}
-        rows.append({**row, "first_batch_seconds": first})
+        bring = _bring(feed)
+        row = {"feed": name, "workers": count, "first_batch_seconds": seconds_of(bring, 1)}
+        rows.append({**row, **rates(batch_size, time_rounds(bring, rounds))})
     return rows
 
 
-def _time(feed: Feed, rounds: Rounds) -> tuple[float, list[float]]:
-    """Seconds until the first batch is there, and seconds a batch in each round."""
-    batches = feed.batches(0, _NO_END)
-    select = jax.jit(feed.select)
+def _bring(feed: Feed) -> Callable[[int], None]:
+    """What brings so many batches onto the devices."""
+    batches, select = feed.batches(0, NO_END), jax.jit(feed.select)
 
     def run(times: int) -> None:
         for batch in itertools.islice(batches, times):
             arrived = select(feed.constants, batch)
         jax.block_until_ready(arrived)
 
-    begun = time.perf_counter()
-    run(1)
-    return time.perf_counter() - begun, time_rounds(run, rounds)
+    return run

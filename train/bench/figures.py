@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -23,13 +24,7 @@ _LEAST_LABELLED = 0.06
 
 
 def draw_all(rows: Sequence[Row], grown: Sequence[Growth], title: str) -> dict[str, Figure]:
-    """`parts.png`, and `batch.png`, `iterations.png` and `capsules.png` where they grow.
-
-    Args:
-        rows: of the benchmark.
-        grown: `growths(rows)`.
-        title: what was measured.
-    """
+    """`parts.png`, and `batch.png`, `iterations.png` and `capsules.png` where they grow."""
     split = [row for row in rows if row["failure"] is None and row["parts"]]
     drawn = {"parts.png": draw_parts(split, title)} if split else {}
     for axis in COLUMNS:
@@ -47,9 +42,9 @@ def draw_parts(rows: Sequence[Row], title: str) -> Figure:
     _stack(time, [_milliseconds(row) for row in rows], across=True)
     # The parts of a step share their memory, so that a sum would mean nothing.
     for name in NAMES:
-        sizes = [_megabytes(row).get(name, math.nan) for row in rows]
+        sizes = [_megabytes(part) for row in rows for part in [_find(row, name)]]
         memory.plot(sizes, places, "o", color=_PART_COLOURS[name], markersize=8)
-    whole = [row["memory"]["total"] / 1e6 for row in rows]
+    whole = [_megabytes(row) for row in rows]
     memory.plot(whole, places, "D", color="black", markersize=7, label="whole step")
     memory.set_xlim(left=0)
     for axes in (time, memory):
@@ -61,15 +56,7 @@ def draw_parts(rows: Sequence[Row], title: str) -> Figure:
     time.invert_yaxis()
     time.set(title="time", xlabel="ms a step")
     memory.set(title="memory, each part as a program of its own", xlabel="MB")
-    handles, labels = map(list, time.get_legend_handles_labels())
-    more_handles, more_labels = memory.get_legend_handles_labels()
-    figure.legend(
-        handles + more_handles,
-        labels + more_labels,
-        loc="outside lower center",
-        ncols=len(labels) + 1,
-        frameon=False,
-    )
+    figure.legend(loc="outside lower center", ncols=len(NAMES) + 2, frameon=False)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -82,16 +69,15 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     axis, first = grown[0].axis, grown[0]
     figure = Figure(figsize=(14, 4.4), layout="constrained")
     speed, time, memory = figure.subplots(1, 3)
-    for growth, colour in zip(grown, _cycle(len(grown)), strict=True):
-        name = describe(growth.same)
-        rates = [row["images_per_second"] for row in growth.rows]
-        low = [row["images_per_second"] - row["slowest"] for row in growth.rows]
-        high = [row["fastest"] - row["images_per_second"] for row in growth.rows]
+    for growth, colour in zip(grown, cycle(_COLOURS), strict=False):
+        name, rows = describe(growth.same), growth.rows
+        rates = [row["images_per_second"] for row in rows]
+        low = [row["images_per_second"] - row["slowest"] for row in rows]
+        high = [row["fastest"] - row["images_per_second"] for row in rows]
         line = {"color": colour, "marker": "o", "markersize": 4}
         speed.errorbar(growth.values, rates, yerr=[low, high], capsize=3, label=name, **line)
-        plans = [row["memory"]["total"] / 1e6 for row in growth.rows]
-        peaks = [row["peak_bytes"] / 1e6 for row in growth.rows]
-        memory.plot(growth.values, plans, label=f"planned, {name}", **line)
+        memory.plot(growth.values, [*map(_megabytes, rows)], label=f"planned, {name}", **line)
+        peaks = [row["peak_bytes"] / 1e6 for row in rows]
         memory.plot(growth.values, peaks, linestyle=":", label=f"peak in use, {name}", **line)
     values = {value for growth in grown for value in growth.values}
     for axes in (speed, memory):
@@ -101,16 +87,12 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     memory.set(title="memory", ylabel="MB", yscale="log")
 
     # A step costs more with every image; what does an image cost?
-    shares = [row["batch_size"] if axis == "batch" else 1 for row in first.rows]
-    costs = [
-        {name: value / share for name, value in _milliseconds(row).items()}
-        for row, share in zip(first.rows, shares, strict=True)
-    ]
+    per_image = axis == "batch"
+    costs = [_milliseconds(row, row["batch_size"] if per_image else 1) for row in first.rows]
     _stack(time, costs, across=False)
     time.set_xticks(range(len(costs)), [f"{value:,}" for value in first.values], fontsize=8)
-    unit = "ms an image" if axis == "batch" else "ms a step"
-    time.set(title=f"time, {describe(first.same)}", xlabel=_LABELS[axis], ylabel=unit)
-    time.title.set_fontsize(10)
+    time.set(xlabel=_LABELS[axis], ylabel="ms an image" if per_image else "ms a step")
+    time.set_title(f"time, {describe(first.same)}", fontsize=10)
     time.grid(axis="y", alpha=0.3)
     time.set_axisbelow(True)
     time.legend(frameon=False, fontsize=8)
@@ -119,16 +101,11 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
 
 
 def draw_scaling(rows: Sequence[Row], title: str) -> Figure:
-    """Draws speed and efficiency by the number of devices.
-
-    Args:
-        rows: of `train.bench.sweep.scaling_rows`.
-        title: what was measured.
-    """
+    """Draws speed and efficiency by the number of devices."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     speed, share = figure.subplots(1, 2)
-    kinds = list(dict.fromkeys(row["kind"] for row in rows))
-    for kind, colour in zip(kinds, _cycle(len(kinds)), strict=True):
+    kinds = dict.fromkeys(row["kind"] for row in rows)
+    for kind, colour in zip(kinds, cycle(_COLOURS), strict=False):
         chosen = [row for row in rows if row["kind"] == kind]
         counts = [row["devices"] for row in chosen]
         line = {"color": colour, "marker": "o", "markersize": 5, "label": kind}
@@ -154,27 +131,30 @@ def _mark(axes: Axes, label: str, values: Iterable[int], *, doubling: bool) -> N
     axes.legend(frameon=False, fontsize=8)
 
 
-def _milliseconds(row: Row) -> dict[str, float]:
-    """The parts of a step in milliseconds, and what is left of the whole step."""
-    parts = {part["name"]: 1e3 * part["seconds"] for part in row["parts"]}
-    return {**parts, _REST: max(0.0, 1e3 * row["step_seconds"] - sum(parts.values()))}
+def _milliseconds(row: Row, images: int = 1) -> dict[str, float]:
+    """The parts of a step in milliseconds for so many images, and the rest of the whole step."""
+    parts = {part["name"]: 1e3 * part["seconds"] / images for part in row["parts"]}
+    return {**parts, _REST: max(0.0, 1e3 * row["step_seconds"] / images - sum(parts.values()))}
 
 
-def _megabytes(row: Row) -> dict[str, float]:
-    return {part["name"]: part["memory"]["total"] / 1e6 for part in row["parts"]}
+def _find(row: Row, name: str) -> Row | None:
+    return next((part for part in row["parts"] if part["name"] == name), None)
+
+
+def _megabytes(planned: Row | None) -> float:
+    """The memory of a step or of a part, if there is one."""
+    return math.nan if planned is None else planned["memory"]["total"] / 1e6
 
 
 def _stack(axes: Axes, costs: Sequence[Mapping[str, float]], *, across: bool) -> None:
     """Draws a stacked bar for each cost, along x if `across`, with numbers where they fit."""
+    draw, base = (axes.barh, "left") if across else (axes.bar, "bottom")
     ends = [0.0] * len(costs)
     largest = max(sum(cost.values()) for cost in costs)
     for name in dict.fromkeys(name for cost in costs for name in cost):
         values = [cost.get(name, 0.0) for cost in costs]
-        style: dict[str, Any] = {"color": _PART_COLOURS[name], "label": name}
-        if across:
-            bars = axes.barh(range(len(costs)), values, 0.7, left=ends, **style)
-        else:
-            bars = axes.bar(range(len(costs)), values, 0.7, bottom=ends, **style)
+        style: dict[str, Any] = {base: ends, "color": _PART_COLOURS[name], "label": name}
+        bars = draw(range(len(costs)), values, 0.7, **style)
         texts = [_short(value) if value > _LEAST_LABELLED * largest else "" for value in values]
         colour = "black" if name == _REST else "white"
         axes.bar_label(bars, texts, label_type="center", fontsize=7, color=colour)
@@ -183,7 +163,3 @@ def _stack(axes: Axes, costs: Sequence[Mapping[str, float]], *, across: bool) ->
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _cycle(count: int) -> list[str]:
-    return [_COLOURS[i % len(_COLOURS)] for i in range(count)]

@@ -16,16 +16,11 @@ _BYTES = 2**28
 
 
 def measure_machine(dtypes: Sequence[str], devices: int | None, rounds: Rounds) -> dict[str, Any]:
-    """The devices and their `ceilings`, all of them at work at the same time.
+    """The devices, all if None, and their `ceilings`, all at work at the same time.
 
-    Of the ceilings, `matrix_flops` are the operations a second of a matrix product in each dtype,
-    in the precision that JAX chooses in a model too; `memory_bytes` the bytes read plus those
-    written a second by scaling an array in place.
-
-    Args:
-        dtypes: of the matrix products.
-        devices: how many to use, all if None.
-        rounds: how often and how long; the fastest round counts.
+    Those are `matrix_flops`, the operations a second of a matrix product in each dtype, in the
+    precision that JAX chooses in a model too; and `memory_bytes`, the bytes read plus those written
+    a second by scaling an array in place. The fastest round counts.
 
     Raises:
         UserError: if there are not so many devices.

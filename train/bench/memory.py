@@ -13,15 +13,10 @@ from train.system.machine import process_bytes
 
 @dataclass(frozen=True)
 class Prediction:
-    """The largest batch that fits a budget.
+    """The largest batch that fits a budget: what it takes by a straight line, and as compiled.
 
-    Attributes:
-        batch_size: that batch.
-        predicted_bytes: what its step takes, by a straight line through smaller batches.
-        compiled_bytes: what its step takes, by the compiler's analysis.
-        bytes_per_image: slope of that line.
-        fixed_bytes: its value at no image.
-        compiled: every batch size that was compiled, with its bytes.
+    The line through smaller batches has `bytes_per_image` and `fixed_bytes`; `compiled` holds the
+    bytes of every batch size that was compiled.
     """
 
     batch_size: int
@@ -42,13 +37,8 @@ def predict_memory(
 ) -> Prediction:
     """The largest batch whose training step fits into so many bytes of each device.
 
-    Args:
-        config: what to train.
-        dataset: on what.
-        devices: how many to use, all if None.
-        budget: bytes.
-        with_program: count what this process takes apart from the step too, as on a CPU, whose
-            memory they share.
+    Where devices share the memory of this process, as on a CPU, what that takes apart from the step
+    counts too (`with_program`). All devices are used if their number is None.
 
     Raises:
         DoesNotFitError: if not even the smallest does.

@@ -146,13 +146,8 @@ def _with_gradient(
     """A part with its gradients, and what it is called with.
 
     Whatever is an array is an argument: the compiler would compute with constants beforehand.
-
-    Args:
-        device: where the parameters are put.
-        function: `(modules, inputs, constants)` -> what the part hands on.
-        modules: a module, several, or what has no parameters.
-        inputs: what is differentiated beside the parameters.
-        constants: what is not.
+    `function(modules, inputs, constants)` returns what the part hands on; the gradients are those
+    of the parameters of its modules, if they have some, and of the inputs.
     """
     params: Any = {}
     rest: Any = {}

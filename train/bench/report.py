@@ -23,24 +23,14 @@ _UNITS = {"batch": "image", "iterations": "iteration", "capsules": "primary caps
 
 @dataclass
 class Report:
-    """What was found.
-
-    Attributes:
-        text: Markdown.
-        values: plain values.
-        figures: by the names of their files.
-    """
+    """What was found: Markdown, plain values, and figures by the names of their files."""
 
     text: str
     values: dict[str, Any]
     figures: dict[str, Figure] = field(default_factory=dict)
 
     def deliver(self, *, json: Path | None, plot: Path | None) -> None:
-        """Prints the text, and writes what else is asked for.
-
-        Args:
-            json: the file for the values.
-            plot: the folder for the figures.
+        """Prints the text, and writes the values to a file, the figures into a folder, if wanted.
 
         Raises:
             UserError: if they cannot be written.
@@ -78,77 +68,76 @@ def machine_lines(machine: Row, dataset: str, images: int, synthetic: bool) -> s
     )
     kind = "synthetic images of the shape of" if synthetic else "images of"
     return (
-        f"{machine['devices']} x {machine['device_kind']}, JAX {machine['jax']}, "
-        f"{images:,} {kind} {dataset}\n"
+        f"{_devices(machine)}, {images:,} {kind} {dataset}\n"
         f"ceilings: matrix products {products}; memory {ceilings['memory_bytes'] / 1e9:,.1f} GB/s "
         "read and written"
     )
+
+
+def _devices(machine: Row) -> str:
+    return f"{machine['devices']} x {machine['device_kind']}, JAX {machine['jax']}"
 
 
 def training_tables(rows: Sequence[Row], machine: Row) -> str:
     """Every table of training: speed, time of the parts, memory, and work."""
     ran = [row for row in rows if row["failure"] is None]
     parts = [row for row in ran if row["parts"]]
-    sections = [_table(rows, _speed_columns(machine))]
+    tables = {"": _table(rows, _speed_columns(machine))}
     if parts:
-        sections += [
+        tables |= {
             "Time of the parts, forward and backward, ms a step (share of the matrix products' "
-            f"ceiling):\n\n{_table(parts, _time_columns(machine))}",
-            "Memory of the parts, each a program of its own, MB:\n\n"
-            + _table(parts, _MEMORY_COLUMNS),
-        ]
+            "ceiling):\n\n": _table(parts, _time_columns(machine)),
+            "Memory of the parts, each a program of its own, MB:\n\n": _table(
+                parts, _of_parts(_planned) | {"whole step": _planned}
+            ),
+        }
     if ran:
-        sections.append(f"Work, MFLOP an image:\n\n{_table(ran, _WORK_COLUMNS)}")
-    return "\n\n".join(sections)
+        tables["Work, MFLOP an image:\n\n"] = _table(ran, _WORK_COLUMNS)
+    return "\n\n".join(head + table for head, table in tables.items())
 
 
 def _speed_columns(machine: Row) -> Columns:
     return {
         "images/s (slowest to fastest)": lambda row: rate_cell(row, 1),
-        "ms a step": lambda row: f"{1e3 * row['step_seconds']:.2f}",
+        "ms a step": lambda row: _milliseconds(row["step_seconds"]),
         "of the ceiling": lambda row: f"{share_of_ceiling(row, machine):.1%}",
-        "step's memory, MB": lambda row: _megabytes(row["memory"]["total"]),
+        "step's memory, MB": _planned,
         "peak in use, MB": lambda row: f"{row['peak_bytes'] / 1e6:,.0f}",
         "compiling, s": lambda row: f"{row['compile_seconds']:.1f}",
     }
 
 
 def _time_columns(machine: Row) -> Columns:
-    def cell(row: Row, part: Row) -> str:
-        ceiling = machine["ceilings"]["matrix_flops"][row["dtype"]] / machine["devices"]
+    def cell(part: Row) -> str:
+        ceiling = machine["ceilings"]["matrix_flops"][part["dtype"]] / machine["devices"]
         share = part["flops"] / part["seconds"] / ceiling
-        return f"{1e3 * part['seconds']:.2f} ({share:.0%})"
+        return f"{_milliseconds(part['seconds'])} ({share:.0%})"
 
     def total(row: Row) -> float:
         return sum(part["seconds"] for part in row["parts"])
 
     return {
-        **{name: _part_cell(name, cell) for name in NAMES},
-        "sum": lambda row: f"{1e3 * total(row):.2f}",
-        "whole step": lambda row: f"{1e3 * row['step_seconds']:.2f}",
+        **_of_parts(cell),
+        "sum": lambda row: _milliseconds(total(row)),
+        "whole step": lambda row: _milliseconds(row["step_seconds"]),
         "not covered": lambda row: f"{1 - total(row) / row['step_seconds']:.0%}",
     }
 
 
-def _part_cell(name: str, cell: Callable[[Row, Row], str]) -> Callable[[Row], str]:
-    """The cell of a part, also of votes that the routing of a row has no part for."""
+def _of_parts(cell: Callable[[Row], str]) -> Columns:
+    """A column for each part, also for votes that the routing of a row has no part for."""
 
-    def find(row: Row) -> str:
-        found = [part for part in row["parts"] if part["name"] == name]
-        return cell(row, found[0]) if found else "in routing"
+    def of_part(name: str) -> Callable[[Row], str]:
+        def find(row: Row) -> str:
+            found = [part for part in row["parts"] if part["name"] == name]
+            return cell({**row, **found[0]}) if found else "in routing"
 
-    return find
+        return find
 
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:,.1f}"
-
-
-def _memory_cell(row: Row, part: Row) -> str:
-    return _megabytes(part["memory"]["total"])
+    return {name: of_part(name) for name in NAMES}
 
 
-def _work_cell(name: str) -> Callable[[Row], str]:
+def _work(name: str) -> Callable[[Row], str]:
     def cell(row: Row) -> str:
         count = row["flops_per_image"][name]
         return "-" if count is None else f"{count / 1e6:,.2f}"
@@ -156,15 +145,11 @@ def _work_cell(name: str) -> Callable[[Row], str]:
     return cell
 
 
-_MEMORY_COLUMNS: Columns = {
-    **{name: _part_cell(name, _memory_cell) for name in NAMES},
-    "whole step": lambda row: _memory_cell(row, row),
-}
 _WORK_COLUMNS: Columns = {
-    "forward": _work_cell("forward"),
-    "forward, compiled": _work_cell("forward_compiled"),
-    "forward and backward": _work_cell("training"),
-    "step, compiled": _work_cell("training_compiled"),
+    "forward": _work("forward"),
+    "forward, compiled": _work("forward_compiled"),
+    "forward and backward": _work("training"),
+    "step, compiled": _work("training_compiled"),
 }
 
 
@@ -178,6 +163,18 @@ def _table(rows: Sequence[Row], columns: Columns) -> str:
         cells = failed if row["failure"] else [cell(row) for cell in columns.values()]
         lines.append([*start, *cells])
     return "\n".join(markdown_lines(lines))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}"
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f}"
+
+
+def _planned(row: Row) -> str:
+    return _megabytes(row["memory"]["total"])
 
 
 def rate_cell(row: Row, digits: int = 0) -> str:
@@ -205,47 +202,35 @@ def growth_sentence(growth: Growth) -> str:
 def feed_table(rows: Sequence[Row], batch_size: int) -> str:
     """The rates of the feeds."""
     cells = [["feed", "workers", "images/s (slowest to fastest)", "first batch, s"]]
-    cells += [
-        [row["feed"], f"{row['workers']}", rate_cell(row), f"{row['first_batch_seconds']:.2f}"]
-        for row in rows
-    ]
-    lines = markdown_lines(cells)
-    return "\n".join([f"Batches of {batch_size}, brought onto the device:", "", *lines])
+    for row in rows:
+        first = f"{row['first_batch_seconds']:.2f}"
+        cells.append([row["feed"], f"{row['workers']}", rate_cell(row), first])
+    head = f"Batches of {batch_size}, brought onto the device:"
+    return "\n".join([head, "", *markdown_lines(cells)])
 
 
 def prediction_lines(prediction: Prediction, budget: int) -> str:
     """The largest batch that fits, and how it was found."""
-    compiled = ", ".join(
-        f"{size:,}: {_megabytes(needed)} MB" for size, needed in prediction.compiled.items()
-    )
+    compiled = [f"{size:,}: {_megabytes(n)} MB" for size, n in prediction.compiled.items()]
     return (
         f"the largest batch that fits in {_megabytes(budget)} MB a device is "
         f"{prediction.batch_size:,}\n"
         f"predicted {_megabytes(prediction.predicted_bytes)} MB, compiled "
         f"{_megabytes(prediction.compiled_bytes)} MB; a step takes "
         f"{_megabytes(prediction.fixed_bytes)} MB and {prediction.bytes_per_image / 1e6:,.3f} MB "
-        f"for each image\n"
-        f"compiled: {compiled}"
+        f"for each image\ncompiled: {', '.join(compiled)}"
     )
 
 
 def scaling_lines(rows: Sequence[Row], machine: Row) -> str:
     """Weak and strong scaling."""
     cells = [["scaling", "devices", "batch", "ms a step", "images/s", "efficiency"]]
-    cells += [
-        [
-            row["kind"],
-            f"{row['devices']:,}",
-            f"{row['batch_size']:,}",
-            f"{1e3 * row['step_seconds']:.2f}",
-            f"{row['images_per_second']:,.0f}",
-            f"{row['efficiency']:.0%}",
-        ]
-        for row in rows
-    ]
-    devices = f"{machine['devices']} x {machine['device_kind']}, JAX {machine['jax']}"
+    for row in rows:
+        start = [row["kind"], f"{row['devices']:,}", f"{row['batch_size']:,}"]
+        rate, share = f"{row['images_per_second']:,.0f}", f"{row['efficiency']:.0%}"
+        cells.append([*start, _milliseconds(row["step_seconds"]), rate, share])
     gradient = _megabytes(rows[0]["gradient_bytes"])
-    lines = [f"{devices}; gradients of {gradient} MB:", "", *markdown_lines(cells)]
+    lines = [f"{_devices(machine)}; gradients of {gradient} MB:", "", *markdown_lines(cells)]
     if machine["platform"] == "cpu" and machine["devices"] > 1:
         virtual = "These devices are virtual: they share the cores of one CPU, and their times mean"
         lines += ["", f"{virtual} nothing."]

@@ -7,20 +7,12 @@ from typing import Any
 
 import jax
 
-from train.bench import figures
+from train.bench import figures, report
 from train.bench.data import load_or_imitate, measure_feeds
 from train.bench.machine import measure_machine
 from train.bench.memory import predict_memory
-from train.bench.report import (
-    Report,
-    feed_table,
-    growth_sentence,
-    machine_lines,
-    prediction_lines,
-    scaling_lines,
-    training_tables,
-)
-from train.bench.sweep import Row, Sweep, describe, growths, scaling_layouts, scaling_rows
+from train.bench.report import Report
+from train.bench.sweep import Row, Sweep, describe, growths, scaling_points
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
 from train.bench.worker import DoesNotFitError, in_own_process
@@ -38,13 +30,7 @@ _CEILING_SHARE = 0.25
 
 
 class Benchmark:
-    """What is measured, of one configuration on one data set; each method makes a `Report`.
-
-    Args:
-        config: what to measure.
-        data_dir: a folder with the official files of its data set.
-        devices: how many to use, all if None.
-        rounds: how often and how long.
+    """Measures one configuration on one data set, on all devices if None; each method reports.
 
     Raises:
         UserError: here and from each method, on bad input, or if nothing of it can run.
@@ -58,33 +44,23 @@ class Benchmark:
 
     def training(self, sweep: Sweep) -> Report:
         """What a step costs at each point of a sweep, and how that grows."""
-        dtypes = sweep.dtypes or [self.config.model.dtype]
-        machine = self._machine(dtypes)
-        configs = sweep.configs(
-            self.config, largest_batch=len(self.dataset.train), devices=machine["devices"]
-        )
-        rows = self._measure(configs)
+        machine = self._machine(sweep.dtypes or [self.config.model.dtype])
+        images, count = len(self.dataset.train), machine["devices"]
+        rows = self._measure(sweep.configs(self.config, largest_batch=images, devices=count))
         if all(row["failure"] for row in rows):
             raise UserError(rows[0]["failure"])
         grown = growths(rows)
-        images = len(self.dataset.train)
         text = [
-            machine_lines(machine, self.dataset.name, images, self.synthetic),
-            training_tables(rows, machine),
-            *(["\n".join(map(growth_sentence, grown))] if grown else []),
+            report.machine_lines(machine, self.dataset.name, images, self.synthetic),
+            report.training_tables(rows, machine),
+            "\n".join(map(report.growth_sentence, grown)),
         ]
-        kind, count = machine["device_kind"], machine["devices"]
-        title = f"{self.config.preset}: {self.config.model.name} on {count} x {kind}"
+        growing = [{**dataclasses.asdict(growth), "rows": growth.values} for growth in grown]
+        title = f"{self.config.preset}: {self.config.model.name} on {count} x "
         return self._report(
-            "\n\n".join(text),
-            {
-                "rows": rows,
-                "growth": [
-                    dataclasses.asdict(growth) | {"rows": growth.values} for growth in grown
-                ],
-            },
-            machine,
-            figures.draw_all(rows, grown, title),
+            "\n\n".join(text).rstrip(),
+            {"rows": rows, "growth": growing, "machine": machine},
+            figures.draw_all(rows, grown, title + machine["device_kind"]),
         )
 
     def _measure(self, configs: Sequence[tuple[Row, FitConfig]]) -> list[dict[str, Any]]:
@@ -109,15 +85,15 @@ class Benchmark:
 
     def feeds(self) -> Report:
         """How many images a second the feeds bring onto the devices, without any training."""
-        batch_size = self.config.schedule.batch_size
+        batch = self.config.schedule.batch_size
         rows = measure_feeds(
             self.dataset,
-            batch_size=batch_size,
+            batch_size=batch,
             seed=self.config.seed,
-            mesh=data_mesh(batch_size, self.devices),
+            mesh=data_mesh(batch, self.devices),
             rounds=self.rounds,
         )
-        return self._report(feed_table(rows, batch_size), {"feeds": rows})
+        return self._report(report.feed_table(rows, batch), {"feeds": rows})
 
     def memory(self, budget: int) -> Report:
         """The largest batch whose step fits into so many bytes of a device."""
@@ -125,7 +101,7 @@ class Benchmark:
         prediction = predict_memory(
             self.config, self.dataset, self.devices, budget, with_program=on_cpu
         )
-        text = prediction_lines(prediction, budget)
+        text = report.prediction_lines(prediction, budget)
         if on_cpu:
             text += "\non a CPU that is the memory of the whole process, the program included"
         found = {"budget_bytes": budget, "prediction": dataclasses.asdict(prediction)}
@@ -133,47 +109,42 @@ class Benchmark:
 
     def scaling(self) -> Report:
         """Weak and strong scaling over the devices present."""
-        machine = self._machine([self.config.model.dtype])
-        layouts = scaling_layouts(self.config.schedule.batch_size, machine["devices"])
-        wanted = list(dict.fromkeys(layout for chosen in layouts.values() for layout in chosen))
-        timed = {
-            layout: in_own_process(
-                measure_speed,
-                self.config.changed(batch_size=layout.batch_size),
-                self.dataset,
-                layout.devices,
-                self.rounds,
-            )
-            for layout in each(wanted, len(wanted), str)
-        }
-        rows = scaling_rows(layouts, timed)
-        drawn = {"scaling.png": figures.draw_scaling(rows, self.config.preset)}
-        return self._report(scaling_lines(rows, machine), {"rows": rows}, machine, drawn)
+        machine, batch = self._machine([self.config.model.dtype]), self.config.schedule.batch_size
+        points, rows = scaling_points(batch, machine["devices"]), []
+        timed: dict[tuple[int, int], dict[str, Any]] = {}
+        for kind, devices, size in each(
+            points, len(points), lambda point: "{} {} {}".format(*point)
+        ):
+            if (devices, size) not in timed:
+                config = self.config.changed(batch_size=size)
+                timed[devices, size] = in_own_process(
+                    measure_speed, config, self.dataset, devices, self.rounds
+                )
+            found, alone = timed[devices, size], timed[1, batch]["step_seconds"]
+            ideal = alone if kind == "weak" else alone / devices
+            row = {"kind": kind, "devices": devices, "batch_size": size}
+            rows.append({**row, "efficiency": ideal / found["step_seconds"], **found})
+        return self._report(
+            report.scaling_lines(rows, machine),
+            {"rows": rows, "machine": machine},
+            {"scaling.png": figures.draw_scaling(rows, self.config.preset)},
+        )
 
     def _machine(self, dtypes: Sequence[str]) -> dict[str, Any]:
-        """The devices and their ceilings.
-
-        They are measured in a process of their own: this one leaves the devices alone, so that the
-        others find them free.
-        """
+        """The devices and their ceilings, from a process that leaves the devices to the others."""
         for dtype in dtypes:
             require_precision(self.config.changed(dtype=dtype))
-        found = in_own_process(
-            measure_machine, dtypes, self.devices, self.rounds.shorter(_CEILING_SHARE)
-        )
+        rounds = self.rounds.shorter(_CEILING_SHARE)
+        found = in_own_process(measure_machine, dtypes, self.devices, rounds)
         return describe_machine(_PACKAGES) | found
 
     def _report(
-        self,
-        text: str,
-        found: dict[str, Any],
-        machine: dict[str, Any] | None = None,
-        drawn: dict[str, Any] | None = None,
+        self, text: str, found: dict[str, Any], drawn: dict[str, Any] | None = None
     ) -> Report:
-        values = {
+        about = {
             "preset": self.config.preset,
             "config": to_values(self.config),
             "data": {"name": self.dataset.name, "synthetic": self.synthetic},
-            "machine": machine or describe_machine(_PACKAGES),
+            "machine": describe_machine(_PACKAGES),
         }
-        return Report(text, values | found, drawn or {})
+        return Report(text, about | found, drawn or {})

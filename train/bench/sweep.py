@@ -7,7 +7,7 @@ of one device divided by their number in the other; the efficiency is the ideal 
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from train.bench.timing import Line, fit_line
@@ -39,13 +39,8 @@ Row = Mapping[str, Any]
 class Sweep:
     """What is varied: all combinations of the lists, and for each of them what is to grow.
 
-    Attributes:
-        batch_sizes: images in a step; of this and the other lists, None for the configuration's.
-        dtypes: of the computation.
-        iterations: of the routing.
-        implementations: the model's option `routing_implementation`, `"none"` for None.
-        primary_types: the model's option of that name.
-        grow: what grows, one quantity at a time.
+    Without a list it is the configuration's value. The implementations are those of the model's
+    option `routing_implementation`, "none" for None; quantities grow one at a time.
     """
 
     batch_sizes: Sequence[int] | None = None
@@ -60,10 +55,7 @@ class Sweep:
     ) -> list[tuple[Row, FitConfig]]:
         """What is measured, each once: the varied columns of its row, and the configuration.
 
-        Args:
-            config: gives what has no list.
-            largest_batch: where a growing batch ends, at the latest.
-            devices: how many share a batch.
+        A growing batch begins with the number of devices and ends with the largest, at the latest.
 
         Raises:
             UserError: if a value is out of its range.
@@ -117,14 +109,10 @@ def doubled(first: int, last: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Growth:
-    """The rows of a table that differ in one quantity alone.
+    """The rows of a table, two at least, that differ in one quantity alone, in ascending order.
 
-    Attributes:
-        axis: what grows, of `COLUMNS`.
-        same: the columns that stay, with their values.
-        values: the quantity in each row.
-        rows: in ascending order, two at least.
-        line: the seconds of a step by that quantity.
+    The quantity is the `axis`, one of `COLUMNS`, with its `values`; `same` are the columns that
+    stay. The line is that of the seconds of a step.
     """
 
     axis: str
@@ -152,42 +140,12 @@ def growths(rows: Iterable[Row]) -> list[Growth]:
     return found
 
 
-@dataclass(frozen=True)
-class Layout:
-    """A batch and the devices that share it."""
+def scaling_points(batch_size: int, devices: int) -> list[tuple[str, int, int]]:
+    """Kind of scaling, devices and batch of all that is run, on 1, 2, 4, ... and all devices.
 
-    devices: int
-    batch_size: int
-
-    def __str__(self) -> str:
-        """In words."""
-        return f"batch {self.batch_size} on {self.devices} device{'s' * (self.devices > 1)}"
-
-
-def scaling_layouts(batch_size: int, devices: int) -> dict[str, list[Layout]]:
-    """What is run for "weak" and for "strong" scaling, on 1, 2, 4, ... and all devices.
-
-    Args:
-        batch_size: images on each device for weak scaling, and on all of them for strong, where a
-            number of devices that cannot share them equally is left out.
-        devices: how many there are.
+    The batch is that of each device for "weak" scaling, and of all of them for "strong", where a
+    number of devices that cannot share it equally is left out.
     """
     counts = list(dict.fromkeys([*doubled(1, devices), devices]))
-    return {
-        "weak": [Layout(count, batch_size * count) for count in counts],
-        "strong": [Layout(count, batch_size) for count in counts if batch_size % count == 0],
-    }
-
-
-def scaling_rows(
-    layouts: Mapping[str, Sequence[Layout]], timed: Mapping[Layout, Row]
-) -> list[dict[str, Any]]:
-    """A row for each of `scaling_layouts`, with what was timed of it, and its `efficiency`."""
-    rows = []
-    for kind, chosen in layouts.items():
-        alone = timed[chosen[0]]["step_seconds"]
-        for layout in chosen:
-            ideal = alone if kind == "weak" else alone / layout.devices
-            efficiency = ideal / timed[layout]["step_seconds"]
-            rows.append({"kind": kind, **asdict(layout), "efficiency": efficiency, **timed[layout]})
-    return rows
+    weak = [("weak", count, batch_size * count) for count in counts]
+    return weak + [("strong", count, batch_size) for count in counts if batch_size % count == 0]

@@ -9,6 +9,9 @@ from functools import partial
 
 import numpy as np
 
+NO_END = 10**9
+"""More steps than are ever taken."""
+
 
 @dataclass(frozen=True)
 class Rounds:
@@ -25,10 +28,8 @@ class Rounds:
 def time_rounds(run: Callable[[int], object], rounds: Rounds) -> list[float]:
     """Seconds that one repetition takes, a value for each round.
 
-    Args:
-        run: repeats the work a number of times and waits for the last. It is called once before
-            anything counts, so that nothing is left to compile.
-        rounds: how many, and how long.
+    `run` repeats the work a number of times and waits for the last. It is called once before
+    anything counts, so that nothing is left to compile.
     """
     run(1)
     times = repetitions_in(rounds.seconds, partial(seconds_of, run))
@@ -52,11 +53,9 @@ def repetitions_in(seconds: float, take: Callable[[int], float]) -> int:
 
 
 def rates(images: int, seconds: Sequence[float]) -> dict[str, float]:
-    """`images_per_second` in the median round, in the `slowest` and in the `fastest`.
+    """`images_per_second` in the median, the `slowest` and the `fastest` round.
 
-    Args:
-        images: of one repetition.
-        seconds: of one repetition in each round.
+    A repetition has so many images, and took so many seconds in each round.
     """
     return {
         "images_per_second": images / statistics.median(seconds),

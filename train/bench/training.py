@@ -7,23 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from train.bench.costs import (
-    compiled_count,
-    footprint,
-    network_flops,
-    passes,
-    peak_bytes,
-    room,
-)
+from train.bench.costs import compiled_count, flops, footprint, peak_bytes, room
 from train.bench.parts import measure_parts
-from train.bench.timing import Rounds, rates, seconds_of, time_rounds
+from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.bench.worker import DoesNotFitError
 from train.config.fit_config import FitConfig
-from train.data import Dataset
+from train.data import Batch, Dataset
 from train.learn.metrics import Mean
 from train.learn.network import count_parameters, out_of_memory_is_bad_input
+from train.learn.objective import Objective
 from train.learn.program import Program, assemble
 from train.learn.step import data_mesh, make_dispatch
 from train.system.errors import UserError
@@ -31,21 +27,13 @@ from train.system.errors import UserError
 PART_SHARE = 0.25
 """A round of a part is so much shorter than one of the whole step."""
 
-NO_END = 10**9
-"""More steps than are ever taken."""
-
 
 def steps_of(
     program: Program, batches: Iterator[Any] | None = None
 ) -> Callable[[int], dict[str, Mean]]:
-    """What takes a number of steps as `fit` does, and waits for the last.
+    """What takes a number of steps as `fit` does; it waits, and returns the last metrics.
 
-    Args:
-        program: what trains.
-        batches: its batches; those of its feed from the first on if not given.
-
-    Returns:
-        Takes the number of steps, one at least; returns the metrics of the last dispatch.
+    They are those of its last dispatch. The batches are the feed's if none are given.
     """
     coming = program.feed.batches(0, NO_END) if batches is None else batches
 
@@ -86,13 +74,7 @@ def _timed(program: Program, rounds: Rounds) -> dict[str, Any]:
 def measure_training(
     config: FitConfig, dataset: Dataset, devices: int | None, rounds: Rounds
 ) -> dict[str, Any]:
-    """Everything that is measured of one configuration, as plain values.
-
-    Args:
-        config: what to measure.
-        dataset: what it trains on.
-        devices: how many to use, all if None.
-        rounds: how often and how long.
+    """Everything that is measured of one configuration, as plain values; on all devices if None.
 
     Raises:
         DoesNotFitError: if it needs more memory than there is.
@@ -112,7 +94,7 @@ def measure_training(
             )
         timed, peak = _timed(program, rounds), peak_bytes(used)
         parts = measure_parts(program, rounds.shorter(PART_SHARE))
-        forward, _, arguments = passes(config, dataset, batch // len(used))
+        forward, _, arguments = _passes(program, batch // len(used))
         whole = [jax.jit(forward).lower(*arguments).compile(), *compiled]
     model: Any = program.model()
     counts = [count and count * len(used) / batch for count in map(compiled_count, whole)]
@@ -132,13 +114,41 @@ def measure_training(
     }
 
 
-def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
-    """The program's training step, lowered for any batch size: nothing is computed.
+def network_flops(config: FitConfig, dataset: Dataset) -> tuple[float, float]:
+    """Operations for one image: of the forward pass, and of the gradient of the loss.
 
-    Args:
-        program: it may have been assembled for another batch size.
-        batch_size: a multiple of the number of devices.
+    Of routing that can be computed in several ways it is the library's own choice that counts.
     """
+    options = {k: v for k, v in config.model.options.items() if k != "routing_implementation"}
+    program = smallest_program(config.changed(model_options=options), dataset, 1)
+    forward, gradient, arguments = _passes(program, 1)
+    return flops(forward, *arguments), flops(gradient, *arguments)
+
+
+def _passes(
+    program: Program, images: int
+) -> tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]:
+    """The forward pass, the gradient of the loss, and the shapes of the arguments of both."""
+    objective = Objective.of(program.config)
+    graphdef, params, rest = nnx.split(program.model(), nnx.Param, ...)  # type: ignore[misc]
+
+    def forward(params: Any, rest: Any, batch: Batch) -> Any:
+        model = nnx.merge(graphdef, params, rest)
+        return objective.apply(model, batch.images, batch.labels, training=True)
+
+    def loss(params: Any, rest: Any, batch: Batch) -> jax.Array:
+        output = forward(params, rest, batch)
+        return jnp.mean(objective.losses(output, batch.targets, batch.labels)["loss"])
+
+    def seen() -> Batch:
+        examples = program.dataset.train.gather(np.zeros(images, np.int32))
+        return objective.normalise_batch(examples, jnp.dtype(program.config.model.param_dtype))
+
+    return forward, jax.grad(loss), jax.eval_shape(lambda: (params, rest, seen()))
+
+
+def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
+    """The program's training step, lowered for any batch size that its devices can share."""
     example = next(iter(program.feed.batches(0, 1)))
     batch = {
         name: np.zeros((batch_size, *array.shape[1:]), array.dtype)

@@ -15,12 +15,9 @@ _MARGIN = 0.85
 
 def measure_epoch(task: Task) -> Iterator[Found]:
     """Finds, under `run`, a short run (see `_fit`) at the fastest batch size."""
-    config = task.plan.config.changed(
-        batch_size=task.best_batch,
-        dtype=task.plan.dtype,
-        epochs=task.plan.probe_epochs,
-    )
-    yield {"run": _fit(task, config, f"epoch-{config.model.dtype}")}
+    plan = task.plan
+    config = plan.training(task.best_batch).changed(epochs=plan.probe_epochs)
+    yield {"run": _fit(task, config, f"epoch-{plan.dtype}")}
 
 
 def measure_recipe(task: Task) -> Iterator[Found]:

@@ -1,5 +1,6 @@
 """The memory of a training step for an image, and the largest batch that trains."""
 
+import dataclasses
 import os
 from collections.abc import Iterator
 
@@ -22,12 +23,12 @@ SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)
 
 
 def measure(task: Task) -> Iterator[Found]:
-    """Finds `room`, `implementations` and `largest`.
+    """Finds the `room` on a device in bytes, `implementations` and `largest`.
 
-    `room` is the bytes that a program may take on a device. Under the name of an implementation
-    there are `bytes_per_image` and `fixed_bytes` of all devices together and the `batch_size` that
-    is predicted to fit, or a `failure`. `largest` is of the implementation that takes the least for
-    an image: the `batch_size` that trained, the sizes that `failed` before, and `peak_bytes`.
+    Under the name of an implementation there are `bytes_per_image` and `fixed_bytes` of all
+    devices and the `batch_size` that is predicted to fit, or a `failure`. `largest` is of the
+    one that takes the least for an image: the `batch_size` that trained, the sizes that `failed`
+    before, and `peak_bytes`.
     """
     # JAX keeps a quarter of a GPU's memory to itself, unless told otherwise before it is asked.
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.95")
@@ -73,10 +74,8 @@ def _enlarged(dataset: Dataset, size: int) -> Dataset:
     """A data set whose training split, repeated, holds a batch."""
     if len(dataset.train) >= size:
         return dataset
-    chosen = np.arange(size) % len(dataset.train)
-    batch = dataset.train.gather(chosen)
-    train = Split(batch.images, batch.labels)
-    return Dataset(dataset.name, train, dataset.test, dataset.class_names)
+    batch = dataset.train.gather(np.arange(size) % len(dataset.train))
+    return dataclasses.replace(dataset, train=Split(batch.images, batch.labels))
 
 
 def _train(config: FitConfig, dataset: Dataset) -> Found:

@@ -22,13 +22,9 @@ Measure = Callable[["Task"], Iterator[Found]]
 class Task:
     """What a part of the report is given.
 
-    Attributes:
-        plan: what to measure.
-        data_dir: a folder with the official files of the data set.
-        out: the report's folder.
-        scratch: a folder that is deleted after the report.
-        found: what the parts before have found, by their names.
-        until: by `time.monotonic()`, when the part is stopped.
+    `data_dir` may have the official files of the data set, `out` is the report's folder, `scratch`
+    one that is deleted after it. `found` is what the parts before have found, by their names, and
+    `until`, by `time.monotonic()`, when the part is stopped.
     """
 
     plan: Plan

@@ -1,7 +1,7 @@
 """What the report measures, and at which sizes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from train.bench.timing import Rounds
@@ -11,7 +11,7 @@ from train.presets import get_preset
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes of everything that is measured.
+    """The sizes of everything that is measured: by default those for an accelerator.
 
     Attributes:
         config: the recipe.
@@ -31,79 +31,47 @@ class Plan:
         fit_dtypes: in which the whole recipe is run.
     """
 
-    config: FitConfig
-    dtype: str
-    batch_sizes: Sequence[int]
-    contenders: Sequence[Sequence[str]]
-    contender_parts: Sequence[int]
-    contender_sizes: Mapping[str, Any]
-    rounds: Rounds
-    routing: tuple[int, int, int, int]
-    routing_batch: int
-    memory_batches: tuple[int, int]
-    most_images: int
-    parity_sizes: Sequence[str]
-    parity_cases: int | None
-    probe_epochs: int
-    fit_dtypes: Sequence[str]
+    config: FitConfig = field(default_factory=lambda: get_preset("mnist"))
+    dtype: str = "bfloat16"
+    batch_sizes: Sequence[int] = (2048, 1024, 4096, 512, 8192, 256)
+    contenders: Sequence[Sequence[str]] = (("torch-fast", "torch-reference"), ("torch-compile",))
+    contender_parts: Sequence[int] = (1, 4)
+    contender_sizes: Mapping[str, Any] = field(default_factory=dict)
+    rounds: Rounds = field(default_factory=Rounds)
+    routing: tuple[int, int, int, int] = (1152, 8, 10, 16)
+    routing_batch: int = 2048
+    memory_batches: tuple[int, int] = (1024, 2048)
+    most_images: int = 2**18
+    parity_sizes: Sequence[str] = ("paper", "tiny")
+    parity_cases: int | None = None
+    probe_epochs: int = 4
+    fit_dtypes: Sequence[str] = ("bfloat16", "float32")
 
     def training(self, batch_size: int, implementation: str | None = None) -> FitConfig:
-        """The recipe in the dtype of the measurements, at another batch size.
-
-        Args:
-            batch_size: images in a step.
-            implementation: of the routing; None leaves the choice to the library.
-        """
-        return self.config.changed(
-            batch_size=batch_size,
-            dtype=self.dtype,
-            model_options={
-                **self.config.model.options,
-                "routing_implementation": implementation,
-            },
-        )
+        """The recipe in `dtype` at another batch size; the library's choice of routing if None."""
+        options = {**self.config.model.options, "routing_implementation": implementation}
+        return self.config.changed(batch_size=batch_size, dtype=self.dtype, model_options=options)
 
 
-FULL = Plan(
-    config=get_preset("mnist"),
-    dtype="bfloat16",
-    batch_sizes=(2048, 1024, 4096, 512, 8192, 256),
-    contenders=(("torch-fast", "torch-reference"), ("torch-compile",)),
-    contender_parts=(1, 4),
-    contender_sizes={},
-    rounds=Rounds(5, 0.5),
-    routing=(1152, 8, 10, 16),
-    routing_batch=2048,
-    memory_batches=(1024, 2048),
-    most_images=2**18,
-    parity_sizes=("paper", "tiny"),
-    parity_cases=None,
-    probe_epochs=4,
-    fit_dtypes=("bfloat16", "float32"),
-)
-"""The report on an accelerator."""
-
-_SMALL = {"conv_features": 4, "primary_types": 2, "decoder_hidden": [8]}
-
-TINY = Plan(
-    config=get_preset("digits").changed(
-        model_options={**get_preset("digits").model.options, **_SMALL},
-        batch_size=256,
-        epochs=2,
-    ),
-    dtype="bfloat16",
-    batch_sizes=(16,),
-    contenders=(("torch-fast", "torch-reference"),),
-    contender_parts=(1,),
-    contender_sizes=_SMALL,
-    rounds=Rounds(2, 0.01),
-    routing=(6, 4, 3, 4),
-    routing_batch=2,
-    memory_batches=(8, 16),
-    most_images=32,
-    parity_sizes=("tiny",),
-    parity_cases=1,
-    probe_epochs=2,
-    fit_dtypes=("bfloat16",),
-)
-"""A dry run in seconds on a CPU: it has every part, and no figure that means anything."""
+def tiny() -> Plan:
+    """A dry run on a CPU: it has every part, and no figure that means anything."""
+    small = {"conv_features": 4, "primary_types": 2, "decoder_hidden": [8]}
+    digits = get_preset("digits")
+    return Plan(
+        config=digits.changed(
+            model_options={**digits.model.options, **small}, batch_size=256, epochs=2
+        ),
+        batch_sizes=(16,),
+        contenders=(("torch-fast", "torch-reference"),),
+        contender_parts=(1,),
+        contender_sizes=small,
+        rounds=Rounds(2, 0.01),
+        routing=(6, 4, 3, 4),
+        routing_batch=2,
+        memory_batches=(8, 16),
+        most_images=32,
+        parity_sizes=("tiny",),
+        parity_cases=1,
+        probe_epochs=2,
+        fit_dtypes=("bfloat16",),
+    )

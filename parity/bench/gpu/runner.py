@@ -26,13 +26,10 @@ RESERVE = 5.0
 
 
 class Part(NamedTuple):
-    """A part of the report.
+    """A part of the report, measured in a process of its own.
 
-    Attributes:
-        name: what its findings are kept under.
-        measure: does it, in a process of its own.
-        weight: its share of the time that is left, beside those of the parts after it.
-        alone: the command that does the same, or much the same, outside of the report, if any.
+    Its weight is its share of the time that is left, beside those of the parts after it; the
+    command `alone` does the same, or much the same, outside of the report.
     """
 
     name: str
@@ -68,7 +65,7 @@ def report(
     Args:
         plan: what to measure.
         out: the report's folder; made if it is not there.
-        data_dir: a folder with the official files of the data set.
+        data_dir: may have the official files of the data set.
         minutes: the time there is.
         arguments: how the command was given, for the report.
         parts: what is done.
@@ -108,24 +105,23 @@ def _measure(part: Part, task: Task, found: dict[str, Any], seconds: float) -> N
     done: dict[str, Any] = {"failure": None, "found": {}, "seconds": 0.0}
     found["parts"][part.name] = done
     begun = time.monotonic()
+
+    def write() -> None:
+        done["seconds"] = time.monotonic() - begun
+        with writing(task.out):
+            write_json(task.out / "report.json", found)
+            write_whole(task.out / "report.md", markdown(found).encode())
+
     try:
         with worker(with_compiled_programs, part.measure, task) as ask:
             for more in within(seconds, ask):
                 done["found"] |= _finite(more)
-                done["seconds"] = time.monotonic() - begun
-                _write(task.out, found)
+                write()
     except (UserError, WorkerError) as error:
         done["failure"] = str(error)
         notes = getattr(error, "__notes__", [])
         print(*notes, f"{part.name} failed: {error}", sep="\n", file=sys.stderr, flush=True)
-    done["seconds"] = time.monotonic() - begun
-    _write(task.out, found)
-
-
-def _write(out: Path, found: Mapping[str, Any]) -> None:
-    with writing(out):
-        write_json(out / "report.json", found)
-        write_whole(out / "report.md", markdown(found).encode())
+    write()
 
 
 def _finite(value: Any) -> Any:

@@ -13,11 +13,11 @@ from capsjax.routing.dense import IMPLEMENTATIONS, Implementation
 from parity.bench.gpu.part import Found, Task, attempt, fastest
 from parity.bench.gpu.plan import Plan
 from parity.bench.side_by_side import make_work, measure, summarise
-from train.bench.costs import footprint, network_flops
+from train.bench.costs import footprint
 from train.bench.data import load_or_imitate
 from train.bench.machine import measure_machine
 from train.bench.timing import time_rounds
-from train.bench.training import measure_speed
+from train.bench.training import measure_speed, network_flops
 from train.system.machine import available_cores
 
 

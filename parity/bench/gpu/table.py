@@ -44,30 +44,29 @@ def rows(report: Mapping[str, Any]) -> list[Row]:
     found = {name: part["found"] for name, part in report["parts"].items()}
     table: list[Row] = []
     for name, part in report["parts"].items():
-        if name in _MAKERS:
-            table += _MAKERS[name](part["found"], found, report["plan"])
+        if name in _ROWS:
+            table += _ROWS[name](part["found"], found, report["plan"])
         if part["failure"]:
-            table.append(_failed(name, part["failure"]))
+            table.append(_failed(name, part))
     return [Row(*(cell.replace("|", "\\|") for cell in row)) for row in table]
 
 
-def _failed(figure: str, failure: str) -> Row:
-    return Row(figure, f"failed: {failure}")
+def _failed(figure: str, found: Found) -> Row:
+    return Row(figure, f"failed: {found['failure']}")
 
 
 def _training(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
     name = f"training, {plan['dtype']}"
-    speeds = found.get("rows", [])
-    best = fastest(speeds)
+    best = fastest(found.get("rows", []))
     if best is not None:
-        reached = f"{best['images_per_second']:,.0f} images/s"
-        yield Row(f"{name}, best batch ({_point(best)})", reached, "200,000 images/s")
+        rate = best["images_per_second"]
+        figure = f"{name}, best batch ({_point(best)})"
+        yield Row(figure, f"{rate:,.0f} images/s", "200,000 images/s")
         ceilings = others.get("machine", {}).get("ceilings")
         if ceilings:
-            rate = best["images_per_second"] * found["flops_per_image"]
-            share = rate / ceilings["matrix_flops"][plan["dtype"]]
+            share = rate * found["flops_per_image"] / ceilings["matrix_flops"][plan["dtype"]]
             yield Row(f"{name}, share of the rate of matrix products", f"{share:.1%}", "30 %")
-    for row in speeds:
+    for row in found.get("rows", []):
         yield Row(f"{name}, {_point(row)}", row["failure"] or f"{rate_cell(row)} images/s")
 
 
@@ -90,14 +89,12 @@ def _contenders(found: Found, others: Mapping[str, Found], plan: Found) -> Itera
     for row in training:
         name, figure = row["contender"], f"training, {plan['dtype']}, batch {row['batch_size']:,}"
         if row["failure"]:
-            yield _failed(f"{figure}, {name}", row["failure"])
+            yield _failed(f"{figure}, {name}", row)
         elif name != "capsjax":  # whom the others are compared with
             times = "-" if row["ratio"] is None else f"{1 / row['ratio']:.2f}"
-            yield Row(
-                f"{figure}, capsjax / {name}",
-                f"{times} ({name}: {row['images_per_second']:,.0f} images/s)",
-                "1.5" if name in FASTEST_PYTORCH else "10",
-            )
+            reached = f"{times} ({name}: {row['images_per_second']:,.0f} images/s)"
+            aim = "1.5" if name in FASTEST_PYTORCH else "10"
+            yield Row(f"{figure}, capsjax / {name}", reached, aim)
 
 
 def _epoch(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
@@ -106,24 +103,21 @@ def _epoch(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[R
 
 
 def _an_epoch(run: Found, aim: str = "") -> Row:
-    return Row(
-        f"an epoch of {run['summary']['dataset']} in fit, {run['dtype']}, batch "
-        f"{run['batch_size']:,}, evaluation apart",
-        f"{run['training_seconds']:.3f} s (with it {run['epoch_seconds']:.3f} s)",
-        aim,
-    )
+    dataset, batch = run["summary"]["dataset"], f"batch {run['batch_size']:,}"
+    figure = f"an epoch of {dataset} in fit, {run['dtype']}, {batch}, evaluation apart"
+    reached = f"{run['training_seconds']:.3f} s (with it {run['epoch_seconds']:.3f} s)"
+    return Row(figure, reached, aim)
 
 
 def _routing(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
     for implementation, cost in found.items():
         figure = f"routing, {plan['dtype']}, batch {plan['routing_batch']:,}, {implementation}"
         if cost["failure"]:
-            yield _failed(figure, cost["failure"])
+            yield _failed(figure, cost)
             continue
         for key, title in (("forward", "forward"), ("both", "forward and backward")):
-            took = cost[key]
-            reached = f"{1000 * took['seconds']:.3f} ms, {_size(took['bytes'])}"
-            yield Row(f"{figure}, {title}", reached)
+            milliseconds = f"{1000 * cost[key]['seconds']:.3f} ms"
+            yield Row(f"{figure}, {title}", f"{milliseconds}, {_size(cost[key]['bytes'])}")
 
 
 def _memory(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
@@ -136,12 +130,10 @@ def _memory(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[
         else:
             beyond = f"; not {above}" if above else ""
             yield Row(figure, f"{largest['batch_size']:,} ({_size(largest['peak_bytes'])}{beyond})")
-    figure = f"memory of a training step for an image, {plan['dtype']}, routing"
     for name, line in found.get("implementations", {}).items():
-        if line["failure"]:
-            yield _failed(f"{figure} {name}", line["failure"])
-        else:
-            yield Row(f"{figure} {name}", _size(line["bytes_per_image"]))
+        figure = f"memory of a training step for an image, {plan['dtype']}, routing {name}"
+        failed = line["failure"] is not None
+        yield _failed(figure, line) if failed else Row(figure, _size(line["bytes_per_image"]))
 
 
 def _parity(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
@@ -156,20 +148,19 @@ def _parity(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[
 
 
 def _recipe(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
-    epochs = plan["config"]["schedule"]["epochs"]
     for dtype, runs in found.items():
         figure = f"test error of fit {plan['config']['preset']}, {dtype}"
         run = runs.get("run")
         if run is None:
             yield Row(figure, "no time was left for an epoch")
-            yield _an_epoch(runs["probe"])
-            continue
-        figure += f", {run['epochs']:g} of the recipe's {epochs:g} epochs"
-        yield Row(figure, f"{run['summary']['test.error_percent']:.2f} %")
-        yield _an_epoch(run)
+        else:
+            epochs = f"{run['epochs']:g} of the recipe's {plan['config']['schedule']['epochs']:g}"
+            error = run["summary"]["test.error_percent"]
+            yield Row(f"{figure}, {epochs} epochs", f"{error:.2f} %")
+        yield _an_epoch(run or runs["probe"])
 
 
-_MAKERS = {
+_ROWS = {
     "training": _training,
     "contenders": _contenders,
     "epoch": _epoch,
