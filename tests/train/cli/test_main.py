@@ -436,9 +436,9 @@ def test_predict_with_what_is_no_image(digits_run, tmp_path, capsys):
 def test_a_run_that_is_asked_to_stop_exits_with_75(no_figures, tmp_path, capsys, monkeypatch):
     send = Program.train
 
-    def interrupted(self, *arguments):
+    def interrupted(self, *arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
-        return send(self, *arguments)
+        return send(self, *arguments, **options)
 
     monkeypatch.setattr(Program, "train", interrupted)
     arguments = ("fit", "digits", "--out", str(tmp_path / "run"), "--steps", "20", *TINY)
