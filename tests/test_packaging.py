@@ -19,18 +19,41 @@ ROOT = Path(__file__).parents[1]
 
 LIBRARY_NEEDS = {"jax", "flax", "optax"}
 
-# The parts of the library from the bottom up: a part imports those of lower rank and itself.
-RANK = {
-    "_checks": -1,
-    "_deprecated": -1,
-    "capsules": 0,
-    "ops": 1,
-    "losses": 1,
-    "routing": 2,
-    "layers": 3,
-    "inspection": 4,
-    "models": 4,
-    "__init__": 5,
+# The rooms of each package from the bottom up: a room imports those below it and itself. What
+# stands in one set is on one level, and has nothing to do with the others there.
+ROOMS: dict[str, list[set[str]]] = {
+    "capsjax": [
+        {"_checks", "_deprecated"},
+        {"capsules"},
+        {"ops", "losses"},
+        {"routing"},
+        {"layers"},
+        {"inspection", "models"},
+        {"__init__"},
+    ],
+    "train": [
+        {"system"},
+        {"distributed"},
+        {"data"},
+        {"config"},
+        {"presets"},
+        {"learn"},
+        {"run"},
+        {"report"},
+        {"bench", "loop"},
+        {"study"},
+        {"cli"},
+        {"__main__", "__init__"},
+    ],
+    "parity": [
+        {"reference"},
+        {"layouts"},
+        {"check"},
+        {"against"},
+        {"bench"},
+        {"cli"},
+        {"__main__", "__init__"},
+    ],
 }
 
 
@@ -75,8 +98,8 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
-def part(name: str) -> str:
-    """The part of the library a module belongs to: `capsjax.routing.em` -> `routing`."""
+def room(name: str) -> str:
+    """The room that a module is in: `capsjax.routing.em` -> `routing`."""
     return [*name.split("."), "__init__"][1]
 
 
@@ -96,12 +119,43 @@ def test_training_program_imports_no_parity_torch_or_tensorflow():
     assert not [(m, t) for m, t in imports_of("train") if top(t) in forbidden]
 
 
-def test_inside_the_library_imports_run_downwards():
-    inside = [(m, t) for m, t in imports_of("capsjax") if top(t) == "capsjax"]
-    homeless = {part(m) for m in modules("capsjax")} - RANK.keys()
-    assert not homeless, f"give {homeless} a place in RANK"
-    upward = [(m, t) for m, t in inside if part(m) != part(t) and RANK[part(m)] <= RANK[part(t)]]
+def test_the_references_import_torch_and_one_another_alone():
+    allowed = {"torch", "parity.reference"} | sys.stdlib_module_names
+    strangers = [
+        (m, t)
+        for m, t in imports_of("parity")
+        if m.startswith("parity.reference")
+        and top(t) not in allowed
+        and not t.startswith("parity.reference")
+    ]
+    assert not strangers
+
+
+def test_nothing_but_the_proof_imports_torch():
+    assert not [(m, t) for p in ("capsjax", "train") for m, t in imports_of(p) if top(t) == "torch"]
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_rooms_import_downwards(package):
+    level = {name: number for number, names in enumerate(ROOMS[package]) for name in names}
+    homeless = {room(m) for m in modules(package)} - level.keys()
+    assert not homeless, f"give {homeless} a place in ROOMS"
+    upward = [
+        (m, t)
+        for m, t in imports_of(package)
+        if top(t) == package and room(m) != room(t) and level[room(m)] <= level[room(t)]
+    ]
     assert not upward
+
+
+@pytest.mark.parametrize("package", ["train", "parity"])
+def test_a_folder_has_a_dozen_files_and_says_what_lives_there(package):
+    """A recipe is a file: their folder may be larger."""
+    for folder in {file.parent for file in modules(package).values()}:
+        files = [path for path in folder.iterdir() if path.is_file()]
+        assert len(files) <= 14 or folder.name == "presets", folder
+        text = (folder / "__init__.py").read_text(encoding="utf-8")
+        assert ast.get_docstring(ast.parse(text)), folder
 
 
 @pytest.mark.parametrize("package", ["capsjax", "train", "parity"])
