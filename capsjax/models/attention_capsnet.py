@@ -15,13 +15,7 @@ from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
 from capsjax.models.output import CapsuleNetwork, layer_options
-from capsjax.routing import (
-    InvertedAttention,
-    IterativeRouting,
-    Routing,
-    UnsizedRouting,
-    as_routing,
-)
+from capsjax.routing import InvertedAttention, IterativeRouting, Routing, UnsizedRouting, as_routing
 from capsjax.routing._base import name_of
 
 
@@ -147,8 +141,7 @@ class AttentionCapsNet(CapsuleNetwork):
             if not sequential and not isinstance(made, IterativeRouting):
                 raise ValueError(
                     "layers can only route at once with a routing that takes one iteration at a "
-                    f"time, an IterativeRouting, not with {name_of(made)}: choose "
-                    "sequential=True"
+                    f"time, an IterativeRouting, not with {name_of(made)}: choose sequential=True"
                 )
 
     def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:

@@ -54,6 +54,7 @@ class CNN(nnx.Module):
     ) -> None:
         height, width, channels = _checks.image_shape(image_shape)
         self.num_classes = _checks.positive_integer("num_classes", num_classes)
+        features = _checks.positive_integers("features", features)
         sides = kernel_size if isinstance(kernel_size, Sequence) else [kernel_size] * len(features)
         layers = sizes_by_layer("convolution", features=features, kernel_size=sides)
         hidden = _checks.positive_integers("hidden", hidden)

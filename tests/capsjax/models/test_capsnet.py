@@ -1,5 +1,6 @@
 """CapsNet: its published size, its outputs, its precision, and what it is lowered to."""
 
+import functools
 import math
 import re
 
@@ -10,40 +11,30 @@ import pytest
 from flax import nnx
 
 import capsjax
-from capsjax import CapsNet, Squash, create_routing
+from capsjax import Squash, create_routing
+from tests.capsjax.models import family
 from tests.tolerance import assert_close
 
-SMALL = {
-    "image_shape": (12, 17, 3),
-    "num_classes": 7,
-    "conv_features": 8,
-    "conv_kernel": 5,
-    "primary_types": 3,
-    "primary_dim": 4,
-    "primary_kernel": 3,
-    "class_dim": 6,
-    "decoder_hidden": (10, 11),
-}
-POSITIONS = 3 * 6  # (12 - 4, 17 - 4) = (8, 13), and (3, 6) with a stride of 2
-BATCH = 5
+NAME = "capsnet"
+BATCH = family.BATCH
+BELOW = 3 * 6 * 3  # (12 - 4, 17 - 4) = (8, 13), and (3, 6) with a stride of 2; of 3 types
+
+
+class TestCapsNet(family.Contract):
+    name, below, dim, terms, normalises = NAME, BELOW, 6, 200, False
+    decodes = True
 
 
 def small(**options):
-    return CapsNet(**{**SMALL, **options}, rngs=nnx.Rngs(0))
+    return family.make(NAME, **options)
 
 
 def images(dtype=jnp.float32):
-    values = np.random.default_rng(0).uniform(size=(BATCH, *SMALL["image_shape"]))
-    return jnp.asarray(values, dtype)
+    return family.images(NAME, dtype)
 
 
 def labels():
     return jnp.arange(BATCH, dtype=jnp.int32)
-
-
-@jax.jit
-def run(model, images, labels=None):
-    return model(images, labels)
 
 
 def loss(model, images, labels):
@@ -56,107 +47,77 @@ def loss(model, images, labels):
     return jnp.mean(value)
 
 
-def count(model):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-
-
 def published(**options):
-    return nnx.eval_shape(
-        lambda: CapsNet(image_shape=(28, 28, 1), num_classes=10, rngs=nnx.Rngs(0), **options)
-    )
+    return family.published(NAME, (28, 28, 1), 10, **options)
 
 
 def test_the_published_network_has_the_published_number_of_parameters():
-    assert count(published()) == 8_215_568
-    assert count(published(decoder_hidden=None)) == 6_804_224
+    assert family.count(published()) == 8_215_568
+    assert family.count(published(decoder_hidden=None)) == 6_804_224
 
 
 def test_options_add_the_parameters_they_say():
-    assert count(published(decoder_combine="sum")) == 8_215_568 - 144 * 512
+    assert family.count(published(decoder_combine="sum")) == 8_215_568 - 144 * 512
     prior = published(routing=create_routing("dynamic-prior"))
-    assert count(prior) == 8_215_568 + 1152 * 10
+    assert family.count(prior) == 8_215_568 + 1152 * 10
     same = published(primary_order="flat", primary_squash=Squash("capsules"))
-    assert count(same) == 8_215_568
+    assert family.count(same) == 8_215_568
 
 
-def test_outputs_have_the_documented_shapes():
-    output = run(small(), images())
-    assert output.capsules.pose.shape == (BATCH, 7, 6)
-    assert output.capsules.activation.shape == (BATCH, 7)
-    assert output.lengths.shape == (BATCH, 7)
-    assert output.coupling.shape == (BATCH, POSITIONS * 3, 7)
-    assert output.reconstruction.shape == (BATCH, 12, 17, 3)
-    assert_close(output.lengths, jnp.linalg.norm(output.capsules.pose, axis=-1), reduction_length=6)
-    assert (output.reconstruction > 0).all()
-    assert (output.reconstruction < 1).all()
+def longest(name=NAME, **options):
+    """The output for images without labels, with initial values."""
+    network = family.small(name, **options)
+    return family.run(network.training, network.initial, network.stats, images())
+
+
+def test_reconstructions_are_pixels():
+    images = family.step(NAME).output.reconstruction
+    assert ((images > 0) & (images < 1)).all()
 
 
 def test_without_a_decoder_nothing_is_reconstructed_and_the_capsules_are_the_same():
-    output = run(small(decoder_hidden=None), images())
+    output = longest(decoder_hidden=None)
     assert output.reconstruction is None
-    np.testing.assert_array_equal(output.lengths, run(small(), images()).lengths)
+    assert_close(output.lengths, longest().lengths, reduction_length=200)
 
 
 def test_labels_choose_the_capsule_that_is_decoded_and_nothing_else():
-    model = small()
-    longest, labelled = run(model, images()), run(model, images(), labels())
-    np.testing.assert_array_equal(longest.lengths, labelled.lengths)
-    for output, shown in ((longest, jnp.argmax(longest.lengths, axis=-1)), (labelled, labels())):
+    network = family.small(NAME)
+    labelled = family.run(network.training, network.initial, network.stats, images(), labels())
+    assert_close(longest().lengths, labelled.lengths, reduction_length=200)
+    decoder = small().decoder
+    for output, shown in ((longest(), np.argmax(longest().lengths, axis=-1)), (labelled, labels())):
         mask = np.eye(7, dtype=np.float32)[np.asarray(shown)]
-        expected = model.decoder(output.capsules.pose, jnp.asarray(mask))
+        expected = decoder(output.capsules.pose, jnp.asarray(mask))
         assert_close(output.reconstruction, expected, reduction_length=42)
-    assert (longest.reconstruction != labelled.reconstruction).any()
+    assert (longest().reconstruction != labelled.reconstruction).any()
+    assert_close(
+        labelled.lengths, jnp.linalg.norm(labelled.capsules.pose, axis=-1), reduction_length=6
+    )
 
 
-def test_examples_do_not_depend_on_their_batch():
-    model = small()
-    together, alone = run(model, images()), run(model, images()[:1])
-    assert_close(together.lengths[:1], alone.lengths, reduction_length=200)
-    assert_close(together.reconstruction[:1], alone.reconstruction, reduction_length=200)
+def test_coarse_poses_and_parameters():
+    def poses():
+        model = small(dtype=jnp.bfloat16)
+        return model.primary_caps(model.features(images())).pose
 
-
-def test_coarse_computation_keeps_parameters_and_outputs_in_float32():
-    coarse, exact = small(dtype=jnp.bfloat16), small()
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(coarse, nnx.Param))} == {
-        jnp.dtype("float32")
-    }
-    assert coarse.primary_caps(coarse.features(images())).pose.dtype == jnp.bfloat16
-    output, expected = run(coarse, images(), labels()), run(exact, images(), labels())
+    assert jax.eval_shape(poses).dtype == jnp.bfloat16
+    options = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
+    assert family.shapes(NAME, **options).class_caps.kernel.dtype == jnp.bfloat16
+    output = jax.eval_shape(lambda: small(**options)(images(jnp.bfloat16), labels()))
     assert {x.dtype for x in jax.tree.leaves(output)} == {jnp.dtype("float32")}
-    for name in ("lengths", "coupling", "reconstruction"):
-        ours, theirs = getattr(output, name), getattr(expected, name)
-        assert_close(ours, theirs, dtype="bfloat16", reduction_length=POSITIONS * 3)
-
-
-def test_coarse_parameters():
-    model = small(dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)
-    assert model.class_caps.kernel.dtype == jnp.bfloat16
-    assert run(model, images(jnp.bfloat16)).lengths.dtype == jnp.float32
-
-
-def test_float64_throughout():
-    with jax.enable_x64(True):
-        model = small(dtype=jnp.float64, param_dtype=jnp.float64)
-        output = run(model, images(jnp.float64), labels())
-        assert {x.dtype for x in jax.tree.leaves(output)} == {jnp.dtype("float64")}
-        narrow = jax.tree.map(lambda x: x.astype(jnp.float32), nnx.state(model, nnx.Param))
-        lengths = output.lengths
-    exact = small()
-    nnx.update(exact, narrow)
-    assert_close(run(exact, images()).lengths, lengths, dtype="float32", reduction_length=200)
 
 
 @pytest.mark.parametrize("shape", [(6, 17, 3), (12, 6, 3), (4, 4, 3)])
 def test_images_that_are_too_small_are_refused(shape):
-    with pytest.raises(ValueError, match="does not fit on an input of .*: choose a smaller kernel"):
-        small(image_shape=shape)
+    with pytest.raises(ValueError, match="kernel does not fit on an input of .*: choose a small"):
+        family.shapes(NAME, image_shape=shape)
 
 
 @pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
-@pytest.mark.parametrize("routing", ["dynamic", "dynamic-prior"])
-def test_the_network_is_taken_apart_and_trained_in_both_modes_of_nnx(graph, routing):
+def test_the_network_is_taken_apart_and_trained_in_both_modes_of_nnx(graph):
     with nnx.set_graph_mode(graph):
-        model = small(routing=create_routing(routing))
+        model = small(routing=create_routing("dynamic-prior"))
         graphdef, params, rest = nnx.split(model, nnx.Param, ...)
 
         @jax.jit
@@ -167,38 +128,39 @@ def test_the_network_is_taken_apart_and_trained_in_both_modes_of_nnx(graph, rout
         value, gradients = step(params)
         stepped = jax.tree.map(lambda p, g: p - 0.01 * g, params, gradients)
         assert step(stepped)[0] < value
-        for path, gradient in jax.tree.leaves_with_path(gradients):
-            assert np.abs(gradient).max() > 0, jax.tree_util.keystr(path)
+        family.assert_every_parameter_learns(gradients)
 
 
-def test_the_gradient_agrees_with_finite_differences():
+def test_float64_throughout_and_the_gradient_agrees_with_finite_differences():
     with jax.enable_x64(True):
         model = small(dtype=jnp.float64, param_dtype=jnp.float64)
         graphdef, params = nnx.split(model)
         x, y = images(jnp.float64), labels()
 
         @jax.jit
-        def value(params):
-            return loss(nnx.merge(graphdef, params), x, y)
+        @functools.partial(jax.value_and_grad, has_aux=True)
+        def value_and_gradient(params):
+            model = nnx.merge(graphdef, params)
+            return loss(model, x, y), model(x, y)
 
+        (_, output), gradient = value_and_gradient(params)
+        assert {x.dtype for x in jax.tree.leaves(output)} == {jnp.dtype("float64")}
         rng = np.random.default_rng(1)
         direction = jax.tree.map(
-            lambda p: jnp.asarray(rng.standard_normal(p.shape)) / math.sqrt(count(model)), params
+            lambda p: jnp.asarray(rng.standard_normal(p.shape)) / math.sqrt(family.count(model)),
+            params,
         )
-        slope = sum(
-            jnp.vdot(g, d)
-            for g, d in zip(
-                jax.tree.leaves(jax.jit(jax.grad(value))(params)),
-                jax.tree.leaves(direction),
-                strict=True,
-            )
-        )
+        slope = sum(map(jnp.vdot, *map(jax.tree.leaves, (gradient, direction))))
         ahead, behind = (
-            value(jax.tree.map(lambda p, d, h=h: p + h * d, params, direction))
+            value_and_gradient(jax.tree.map(lambda p, d, h=h: p + h * d, params, direction))[0][0]
             for h in (1e-5, -1e-5)
         )
         # Right to the square of the step and to the rounding divided by the step.
-        np.testing.assert_allclose(slope, (ahead - behind) / 2e-5, rtol=1e-6)
+        assert abs(slope - (ahead - behind) / 2e-5) < 1e-6 * abs(slope)
+    network = family.small(NAME)
+    narrow = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
+    exact = family.run(network.training, narrow, network.stats, images())
+    assert_close(exact.lengths, output.lengths, dtype="float32", reduction_length=200)
 
 
 @pytest.fixture(scope="module")
@@ -252,4 +214,4 @@ def test_recomputed_layers_keep_less_and_change_nothing():
     (kept, gradient), (all_kept, expected) = map(kept_and_gradient, (True, False))
     assert kept < 0.6 * all_kept
     for ours, theirs in zip(*map(jax.tree.leaves, (gradient, expected)), strict=True):
-        assert_close(ours, theirs, reduction_length=BATCH * POSITIONS)
+        assert_close(ours, theirs, reduction_length=BATCH * BELOW)

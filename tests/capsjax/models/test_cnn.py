@@ -4,17 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from capsjax import create_model
-from capsjax.models import CNN
+from tests.capsjax.models import family
 from tests.tolerance import assert_close
 
 SIZES = {"features": (3, 2), "kernel_size": 3, "hidden": (5, 64)}
 
 
 def make(**options):
-    return CNN(image_shape=(6, 5, 2), num_classes=3, rngs=nnx.Rngs(0), **{**SIZES, **options})
+    return family.make("cnn", **{"image_shape": (6, 5, 2), "num_classes": 3, **SIZES, **options})
 
 
 def images(batch=4):
@@ -22,22 +20,13 @@ def images(batch=4):
 
 
 def test_the_published_network_has_the_published_size():
-    model = nnx.eval_shape(
-        lambda: create_model("cnn", image_shape=(28, 28, 1), num_classes=10, rngs=nnx.Rngs(0))
-    )
-    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    assert count == 35_445_522
-    assert round(count / 1e6, 1) == 35.4
+    assert family.count(family.published("cnn", (28, 28, 1), 10)) == 35_445_522  # 35.4 million
 
 
 def test_the_published_network_for_pairs_of_digits_has_the_published_size():
     sizes = {"features": (512, 256), "kernel_size": (9, 5), "pool": 2, "hidden": (1024,)}
-    model = nnx.eval_shape(
-        lambda: CNN(image_shape=(36, 36, 1), num_classes=10, rngs=nnx.Rngs(0), **sizes)
-    )
-    count = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
-    assert count == 24_563_978
-    assert round(count / 1e6, 2) == 24.56
+    model = family.published("cnn", (36, 36, 1), 10, **sizes)
+    assert family.count(model) == 24_563_978  # 24.56 million
 
 
 def test_the_largest_of_each_square_is_kept():
@@ -74,7 +63,7 @@ def test_coarse_images_have_exact_probabilities():
     ("options", "message"),
     [
         ({"pool": 3}, "nothing is left of an image of 6x5 when 2 times one of 3x3"),
-        ({"kernel_size": (3, 3, 3)}, "there are 2 convolutions, but kernel_size is"),
+        ({"kernel_size": (3, 3, 3)}, "each convolution .* features has 2, kernel_size has 3"),
         ({"dropout": 1}, "dropout must be less than 1"),
         ({"dropout": -0.1}, "dropout must be a number from 0 to 1"),
         ({"features": 3}, "features must be a sequence of integers"),

@@ -1,70 +1,42 @@
 """Matrix capsules: their published sizes, the class layer's own EM, and other routings."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-import capsjax
 from capsjax import create_routing
-from capsjax.models import MatrixCapsNet
-from capsjax.routing import EM, Uniform
+from tests.capsjax.models import family
+from tests.tolerance import assert_close
 
-SMALL = {
-    "image_shape": (9, 12, 2),
-    "num_classes": 3,
-    "conv_features": 5,
-    "conv_kernel": 3,
-    "primary_types": 2,
-    "caps_types": (4, 3),
-    "caps_kernels": (2, 2),
-    "caps_strides": (1, 2),
-    "pose_dim": 4,
-}
-BATCH = 2
+NAME = "matrix_capsnet"
 
 
-def small(**options):
-    return MatrixCapsNet(**{**SMALL, **options}, rngs=nnx.Rngs(0))
+class TestMatrixCapsNet(family.Contract):
+    name, below, dim, terms, normalises = NAME, 1 * 2 * 3, 4, 50, False
 
 
-def images(shape=SMALL["image_shape"]):
-    return jnp.asarray(np.random.default_rng(0).uniform(size=(BATCH, *shape)), jnp.float32)
-
-
-@jax.jit
-def run(model, images):
-    return model(images)
-
-
-def shapes(**options):
-    return nnx.eval_shape(
-        lambda: MatrixCapsNet(image_shape=(32, 32, 2), num_classes=5, rngs=nnx.Rngs(0), **options)
-    )
-
-
-def count(model):
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+def published(**options):
+    return family.published(NAME, (32, 32, 2), 5, **options)
 
 
 def test_both_published_networks_have_the_published_number_of_parameters():
     # 310K and 68K, cut off after two digits.
-    assert count(shapes()) == 316_650
-    assert count(shapes(conv_features=64, primary_types=8, caps_types=(16, 16))) == 68_618
+    assert family.count(published()) == 316_650
+    small = {"conv_features": 64, "primary_types": 8, "caps_types": (16, 16)}
+    assert family.count(published(**small)) == 68_618
 
 
 def test_the_published_grids():
-    model = shapes()
+    model = published()
     assert model.primary_caps.output_shape == (14, 14, 32, 16)
     assert [layer.output_shape for layer in model.conv_caps] == [(6, 6, 32, 16), (4, 4, 32, 16)]
     assert model.class_caps.kernel.shape == (32, 5, 4, 4)
 
 
 def test_initial_values_are_those_of_the_authors_code():
-    model = small(primary_types=40, caps_types=(30, 30), num_classes=40)
+    model = family.make(NAME, primary_types=40, caps_types=(30, 30), num_classes=40)
 
     def deviation(kernel):  # of a normal distribution that is cut off at two deviations
         return np.std(kernel) / 0.8796
@@ -82,105 +54,85 @@ def test_initial_values_are_those_of_the_authors_code():
     assert np.all(model.class_caps.routing.beta_a[...] == 1)
 
 
+def routings(**options):
+    """Of the last convolutional layer and of the classes: their settings."""
+    model = family.shapes(NAME, **options)
+    return [layer.routing.settings for layer in (model.conv_caps[1], model.class_caps)]
+
+
 def test_a_class_layer_has_a_quarter_of_the_inverse_temperature():
-    model = small(routing=EM(iterations=2, inverse_temperature=0.02))
-    below, top = model.conv_caps[1].routing.settings, model.class_caps.routing.settings
+    em = create_routing("em", iterations=2, inverse_temperature=0.02)
+    below, top = routings(routing=em)
     assert (below.inverse_temperature, top.inverse_temperature) == (0.02, 0.005)
     assert (below.iterations, top.iterations) == (2, 2)
 
 
 def test_a_class_layer_has_the_same_in_the_papers_formulation_and_its_own_if_given():
-    papers = EM(formulation="paper", initial_beta_u=0.0, initial_beta_a=0.0)
-    assert small(routing=papers).class_caps.routing.settings == papers
-    own = small(class_routing=Uniform())
-    assert own.class_caps.routing == Uniform()
-    assert own.conv_caps[0].routing.settings == EM()
+    papers = create_routing("em", formulation="paper", initial_beta_u=0.0, initial_beta_a=0.0)
+    assert routings(routing=papers) == [papers, papers]
+    own = create_routing("em", iterations=1)
+    assert routings(routing="em", class_routing=own) == [create_routing("em"), own]
 
 
-@pytest.mark.parametrize(("shape", "classes"), [((9, 12, 2), 3), ((10, 9, 1), 6)])
-def test_outputs_have_the_documented_shapes(shape, classes):
-    model = small(image_shape=shape, num_classes=classes)
-    output = run(model, images(shape))
-    height, width, types, dim = model.conv_caps[1].output_shape
-    assert output.capsules.pose.shape == (BATCH, classes, dim)
-    assert output.lengths.shape == (BATCH, classes)
-    assert output.coupling.shape == (BATCH, height * width * types, classes)
-    assert output.reconstruction is None
-    assert output.logits is None
-    assert (output.lengths > 0).all()
-    assert (output.lengths < 1).all()
-
-
-def test_gradients_reach_every_parameter():
-    graphdef, params = nnx.split(small(routing=EM(iterations=2)))
-
-    @jax.jit
-    @jax.grad
-    def gradient(params):
-        lengths = nnx.merge(graphdef, params)(images()).lengths
-        targets = jax.nn.one_hot(jnp.arange(BATCH, dtype=jnp.int32), 3)
-        return jnp.sum(capsjax.spread_loss(lengths, targets))
-
-    for path, leaf in jax.tree.leaves_with_path(gradient(params)):
-        assert np.isfinite(leaf).all(), jax.tree_util.keystr(path)
-        assert np.abs(leaf).max() > 0, jax.tree_util.keystr(path)
-
-
-@pytest.mark.parametrize("routing", ["dynamic", create_routing("dynamic", iterations=1)])
-def test_other_routings(routing):
-    model = small(routing=routing)
+def test_other_routings_and_sizes():
+    options = {"image_shape": (10, 9, 1), "num_classes": 6, "routing": "dynamic"}
+    model = family.shapes(NAME, **options)
     assert type(model.class_caps.routing) is type(model.conv_caps[0].routing)
-    output = run(model, images())
-    assert np.isfinite(output.lengths).all()
-    assert (output.lengths < 1).all()
+    images = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 10, 9, 1)), jnp.float32)
+    network = family.small(NAME, **options)
+    output = family.run(network.test, network.params, network.stats, images)
+    height, width, types, dim = model.conv_caps[1].output_shape
+    assert output.capsules.pose.shape == (2, 6, dim)
+    assert output.coupling.shape == (2, height * width * types, 6)
+    assert output.logits is None
+    assert ((output.lengths > 0) & (output.lengths < 1)).all()
+    by_object = family.shapes(NAME, routing=create_routing("dynamic", iterations=1))
+    assert by_object.class_caps.routing == create_routing("dynamic", iterations=1)
 
 
 def test_competition_is_over_all_parents_or_in_each_window():
-    # With the small matrices that it begins with, a class is little more than where capsules lie.
-    every, patch = (run(small(competition=c), images()).capsules.pose for c in ("all", "patch"))
-    assert np.abs(every - patch).max() > 100 * np.finfo(np.float32).eps
-
-
-def test_coarse_computation_keeps_parameters_and_outputs_in_float32():
-    model = small(dtype=jnp.bfloat16)
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))} == {
-        jnp.dtype("float32")
-    }
-    output = run(model, images())
-    assert {x.dtype for x in jax.tree.leaves(output)} == {jnp.dtype("float32")}
-    pose, expected = output.capsules.pose, run(small(), images()).capsules.pose
-    assert 0 < np.abs(pose - expected).max() < 0.05 * np.abs(expected).max()
+    every, patch = family.small(NAME), family.small(NAME, competition="patch")
+    pose, other = (
+        family.run(m.test, every.params, every.stats, family.images(NAME)).capsules.pose
+        for m in (every, patch)
+    )
+    assert np.abs(pose - other).max() > 1e-4
 
 
 def test_positions_are_exact_in_float64():
+    options = {"caps_types": (3,), "caps_kernels": (2,), "caps_strides": (1,)}
     with jax.enable_x64(True):
-        model = small(dtype=jnp.float64, param_dtype=jnp.float64)
-        height, width, types, dim = model.conv_caps[1].output_shape
+        model = family.make(NAME, dtype=jnp.float64, param_dtype=jnp.float64, **options)
+        height, width, types, dim = model.conv_caps[0].output_shape
         votes = model.class_caps.votes(jnp.zeros((1, height, width, types, dim)))
         rows = np.asarray(votes).reshape(height, width, types, 3, 2, 2)[:, 0, 0, 0, 0, 1]
-    np.testing.assert_array_equal(rows, (np.arange(height) + 0.5) / height)
+    assert_close(rows, (np.arange(height) + 0.5) / height)
 
 
 def test_what_reimplementations_have_otherwise():
-    model = small(conv_padding=2, conv_norm=True, norm_epsilon=0.5, primary_bias=True)
+    options = {"conv_padding": 2, "conv_norm": True, "norm_epsilon": 0.5, "primary_bias": True}
+    model = family.make(NAME, **options)
     # 9x12, padded: 3x3 windows at every second place.
     assert model.features.output_shape == (6, 7, 5)
     assert model.primary_caps.pose.bias.shape == (2 * (4 + 1),)
-    maps = np.asarray(model.features.conv(images()))
-    assert maps.shape == (BATCH, 6, 7, 5)
+    features = nnx.jit(lambda layer, images: (layer.conv(images), layer(images)))
+    maps, normalised = features(model.features, family.images(NAME))
+    assert maps.shape == (family.BATCH, 6, 7, 5)
+    maps = np.asarray(maps, np.float64)
     mean, var = maps.mean(axis=(0, 1, 2)), maps.var(axis=(0, 1, 2))
     expected = np.maximum((maps - mean) / np.sqrt(var + 0.5), 0)
-    np.testing.assert_allclose(model.features(images()), expected, rtol=1e-5, atol=1e-6)
+    assert_close(normalised, expected, dtype="float32", reduction_length=18)
     model.eval()
     moved = np.maximum((maps - 0.01 * mean) / np.sqrt(0.99 + 0.01 * var + 0.5), 0)
-    np.testing.assert_allclose(model.features(images()), moved, rtol=1e-5, atol=1e-6)
+    in_test = features(model.features, family.images(NAME))[1]
+    assert_close(in_test, moved, dtype="float32", reduction_length=18)
 
 
 def test_an_offset_of_activations():
-    features = small().features(images())
-    activations = [small(primary_offset=x).primary_caps(features).activation for x in (0.0, -1.0)]
-    logits = [jnp.log(a) - jnp.log1p(-a) for a in activations]
-    np.testing.assert_allclose(logits[0] - logits[1], jnp.ones_like(logits[0]), rtol=1e-4)
+    plain, moved = (family.make(NAME, primary_offset=x).primary_caps for x in (0.0, -1.0))
+    features = jnp.ones((1, 4, 5, 5))
+    logits = [jnp.log(a) - jnp.log1p(-a) for a in (c(features).activation for c in (plain, moved))]
+    assert_close(logits[0], logits[1] + 1, reduction_length=5)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +140,7 @@ def test_an_offset_of_activations():
     [
         ({"num_classes": 0}, "num_classes must be an integer of at least 1, not 0"),
         ({"primary_types": 2.0}, "primary_types must be an integer of at least 1, not 2.0"),
-        ({"image_shape": (2, 9, 1)}, "kernel does not fit on an input of 2x9"),
+        ({"image_shape": (2, 9, 1)}, "a 3x3 kernel does not fit on an input of 2x9"),
         ({"caps_kernels": (2, 9)}, "a 9x9 kernel does not fit on an input of 3x4"),
         ({"caps_types": (4,)}, "caps_types has 1, caps_kernels has 2, caps_strides has 2"),
         ({"caps_strides": (1, 0)}, "each value of caps_strides must be .* at least 1, not 0"),
@@ -206,5 +158,4 @@ def test_an_offset_of_activations():
     ids=str,
 )
 def test_wrong_arguments_are_named(options, message):
-    with pytest.raises(ValueError, match=message):
-        nnx.eval_shape(lambda: small(**options))
+    family.assert_refused(NAME, options, message)

@@ -30,29 +30,28 @@ def inputs(batch, n_in, n_out, dim, in_dim, dtype="float32"):
 
 def value_and_gradients(function, kernel, pose):
     """Capsules, coupling, and the gradients of both with respect to matrices and poses."""
-
-    @jax.jit
-    def run(kernel, pose):
-        values, pullback = jax.vjp(function, kernel, pose)
-        weights = (jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in values)
-        return *values, *pullback(tuple(weights))
-
-    return run(kernel, pose)
+    values, pullback = jax.vjp(function, kernel, pose)
+    weights = (jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape) for x in values)
+    return *values, *pullback(tuple(weights))
 
 
-def assert_as_from_votes(function, routing: Dynamic, kernel, pose):
-    """`function(kernel, pose)` gives the capsules and coupling that the routing gives for votes."""
+def assert_as_from_votes(functions, routing: Dynamic, kernel, pose):
+    """Each `f(kernel, pose)` gives the capsules and coupling that the routing gives for votes."""
 
     def from_votes(kernel, pose):
         activation = jnp.zeros(pose.shape[:2])
         routed = route_dense(routing, kernel, pose, activation, implementation="xla")
         return routed.pose, routed.coupling
 
-    actual = value_and_gradients(function, kernel, pose)
-    expected = value_and_gradients(from_votes, kernel, pose)
+    @jax.jit
+    def run(kernel, pose):
+        return [value_and_gradients(f, kernel, pose) for f in (from_votes, *functions)]
+
+    expected, *results = run(kernel, pose)
     n_in, n_out, dim, in_dim = kernel.shape
     votes = n_in * in_dim  # what an output capsule sums up
     lengths = (votes, votes, votes * len(pose), votes * n_out * dim)
-    for a, e, n in zip(actual, expected, lengths, strict=True):
-        assert a.dtype == e.dtype
-        assert_close(a, e, dtype=pose.dtype, reduction_length=n)
+    for actual in results:
+        for a, e, n in zip(actual, expected, lengths, strict=True):
+            assert a.dtype == e.dtype
+            assert_close(a, e, dtype=pose.dtype, reduction_length=n)

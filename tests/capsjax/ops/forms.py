@@ -16,22 +16,18 @@ def draw(*shape, seed=0, dtype=jnp.float32):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def _ours(form, x, kernel, g, strides):
-    return (
-        form.forward(x, kernel, strides),
-        form.input_gradient(kernel, g, x.shape, strides),
-        form.kernel_gradient(x, kernel.shape, g, strides),
-    )
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _theirs(x, kernel, g, strides):
+def _ours_and_theirs(form, x, kernel, g, strides):
     def convolve(x, kernel):
         numbers = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(x, kernel, strides, "VALID", dimension_numbers=numbers)
 
     value, pullback = jax.vjp(convolve, x, kernel)
-    return value, *pullback(g)
+    ours = (
+        form.forward(x, kernel, strides),
+        form.input_gradient(kernel, g, x.shape, strides),
+        form.kernel_gradient(x, kernel.shape, g, strides),
+    )
+    return ours, (value, *pullback(g))
 
 
 def assert_agrees_with_xla(form, x, kernel, strides):
@@ -46,7 +42,7 @@ def assert_agrees_with_xla(form, x, kernel, strides):
         math.prod(kernel.shape[:2]) * kernel.shape[3],  # an input's gradient: what saw it
         len(x) * math.prod(windows),  # a weight's: all positions
     )
-    results = zip(_ours(form, x, kernel, g, strides), _theirs(x, kernel, g, strides), strict=True)
-    for (actual, expected), length in zip(results, lengths, strict=True):
+    results = _ours_and_theirs(form, x, kernel, g, strides)
+    for actual, expected, length in zip(*results, lengths, strict=True):
         assert actual.dtype == expected.dtype
         assert_close(actual, expected, reduction_length=length)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ def elements(windows):
 def test_a_window_shows_what_it_lies_on(windows):
     grid = np.random.default_rng(0).standard_normal((2, *windows.grid, B)).astype(np.float32)
     padded = np.pad(grid, [(0, 0), *windows.padding, (0, 0)])
-    seen = windows.gather(jnp.asarray(grid))
+    seen = jax.jit(windows.gather)(jnp.asarray(grid))
     assert seen.shape == (2, *windows.counts, windows.size**2, B)
     for p, q, tap, y, x in elements(windows):
         np.testing.assert_array_equal(seen[:, p, q, tap], padded[:, y, x])
@@ -44,7 +45,7 @@ def test_a_window_shows_what_it_lies_on(windows):
 def test_a_softmax_is_over_all_windows_that_see_an_element(windows, scale):
     shape = (*windows.counts, windows.size**2, B, J)
     logits = scale * np.random.default_rng(0).standard_normal(shape)
-    coupling = windows.softmax(jnp.asarray(logits, jnp.float32))
+    coupling = jax.jit(windows.softmax)(jnp.asarray(logits, jnp.float32))
     logits = np.asarray(logits, np.float32).astype(np.float64)
     by_element = {}
     for p, q, tap, y, x in elements(windows):

@@ -38,7 +38,7 @@ def test_values_and_gradients_are_those_from_votes(sizes, dtype, routing, tile):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recompute, "CPU_TILE_BYTES", tile)
         function = functools.partial(recompute.route_recomputing, **options_of(routing))
-        assert_as_from_votes(function, routing, *inputs(*sizes, dtype=dtype))
+        assert_as_from_votes([function], routing, *inputs(*sizes, dtype=dtype))
 
 
 def test_float64():
@@ -48,12 +48,12 @@ def test_float64():
         )
         kernel, pose = inputs(2, 7, 3, 4, 5, dtype="float64")
         assert function(kernel, pose)[0].dtype == jnp.float64
-        assert_as_from_votes(function, Dynamic(), kernel, pose)
+        assert_as_from_votes([function], Dynamic(), kernel, pose)
 
 
 def test_capsules_of_nothing_have_a_gradient():
     function = functools.partial(recompute.route_recomputing, iterations=3, squash=Squash())
-    assert_as_from_votes(function, Dynamic(), jnp.ones((4, 3, 2, 2)), jnp.zeros((2, 4, 2)))
+    assert_as_from_votes([function], Dynamic(), jnp.ones((4, 3, 2, 2)), jnp.zeros((2, 4, 2)))
 
 
 def training_program(implementation, batch):

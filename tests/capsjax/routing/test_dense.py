@@ -81,7 +81,7 @@ def test_what_runs_by_default_computes_the_same():
         routed = run(kernel, pose)
         return routed.pose, routed.coupling
 
-    assert_as_from_votes(function, Dynamic(), *inputs(BATCH, I, J, D, K))
+    assert_as_from_votes([function], Dynamic(), *inputs(BATCH, I, J, D, K))
 
 
 @pytest.mark.parametrize(

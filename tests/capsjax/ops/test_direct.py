@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from capsjax.ops import windows
+from capsjax.ops import direct
 from tests.capsjax.ops.forms import assert_agrees_with_xla, draw
 
 
@@ -17,13 +17,13 @@ from tests.capsjax.ops.forms import assert_agrees_with_xla, draw
 )
 def test_agrees_with_xla(size, channels, kernel_size, strides):
     x, kernel = draw(3, *size, channels), draw(*kernel_size, channels, 4, seed=1)
-    assert_agrees_with_xla(windows, x, kernel, strides)
+    assert_agrees_with_xla(direct, x, kernel, strides)
 
 
 def test_the_patches_are_never_there_at_once():
     x = jax.ShapeDtypeStruct((8, 20, 20, 256), jnp.float32)
     kernel = jax.ShapeDtypeStruct((9, 9, 256, 4), jnp.float32)
-    forward = jax.jit(lambda x, kernel: windows.forward(x, kernel, (2, 2)))
+    forward = jax.jit(lambda x, kernel: direct.forward(x, kernel, (2, 2)))
     memory = forward.lower(x, kernel).compile().memory_analysis().temp_size_in_bytes
     patches_of_a_tap = 8 * 6 * 6 * 256 * 4
     assert memory < 4 * patches_of_a_tap  # of 81
