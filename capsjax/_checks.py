@@ -41,6 +41,12 @@ def each_positive_integer(**values: Any) -> None:
         positive_integer(name, value)
 
 
+def fields(owner: Any, check: Callable[[str, Any], Any], *names: str) -> None:
+    """Attributes of an object, each of which a check of this file passes."""
+    for name in names:
+        check(name, getattr(owner, name))
+
+
 def image_shape(values: Any) -> tuple[int, int, int]:
     """The shape of an image `(height, width, channels)`."""
     shape = positive_integers("image_shape", values)

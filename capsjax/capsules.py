@@ -110,10 +110,6 @@ def _gain(length: jax.Array) -> jax.Array:
     return ratio / (1 + jnp.square(ratio))
 
 
-SQUASH_AXES = ("pose", "capsules", "element")
-EPSILON_PLACES = ("length", "square")
-
-
 @dataclasses.dataclass(frozen=True)
 class Squash:
     """The squash of the paper, and those of public implementations that differ from it.
@@ -141,19 +137,12 @@ class Squash:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        _checks.one_of("axis of squash", self.axis, SQUASH_AXES)
+        _checks.one_of("axis of squash", self.axis, ("pose", "capsules", "element"))
         _checks.fraction("epsilon of squash", self.epsilon)
-        _checks.one_of("epsilon_in of squash", self.epsilon_in, EPSILON_PLACES)
+        _checks.one_of("epsilon_in of squash", self.epsilon_in, ("length", "square"))
 
     def __call__(self, s: jax.Array) -> jax.Array:
-        """Squashes capsules.
-
-        Args:
-            s: `[..., n, d]`, any floating dtype.
-
-        Returns:
-            The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
-        """
+        """`[..., n, d]`, any floating dtype -> the same in `accumulation_dtype(s.dtype)`."""
         s = s.astype(accumulation_dtype(s.dtype))
         if self.axis == "element":
             length = jnp.squeeze(norm(s[..., None], keepdims=True), -1)
@@ -197,14 +186,7 @@ class ExponentialSquash:
         _checks.fraction("epsilon of squash", self.epsilon)
 
     def __call__(self, s: jax.Array) -> jax.Array:
-        """Squashes capsules.
-
-        Args:
-            s: `[..., n, d]`, any floating dtype.
-
-        Returns:
-            The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
-        """
+        """`[..., n, d]`, any floating dtype -> the same in `accumulation_dtype(s.dtype)`."""
         s = s.astype(accumulation_dtype(s.dtype))
         n = norm(s, keepdims=True)
         # Multiplied out by e^-n, which cannot overflow, the first factor over n + epsilon is a mean

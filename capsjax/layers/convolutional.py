@@ -26,7 +26,6 @@ from capsjax.routing.mapping import check_competition, over_positions
 T = TypeVar("T")
 
 Coordinates = Literal["centre", "corner"]
-COORDINATES: tuple[Coordinates, ...] = ("centre", "corner")
 
 
 class ConvCaps(RoutedLayer):
@@ -97,12 +96,14 @@ class ConvCaps(RoutedLayer):
 
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, height, width, B, K]` -> votes `[batch, P, Q, I, types, dim]`."""
-        return self._votes(self._in_windows(pose.astype(self.dtype)))
+        seen = self._in_windows(pose.astype(self.dtype))
+        return make_votes(self.transform, self.kernel[...].astype(self.dtype), seen)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
         pose = self._in_windows(capsules.pose.astype(self.dtype))
         activation = self._in_windows(capsules.activation[..., None])[..., 0]
-        return RoutingInputs(self._votes(pose), activation, pose)
+        votes = make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
+        return RoutingInputs(votes, activation, pose)
 
     def _map(self, function: Callable[..., T], capsules: Capsules, *others: Any) -> T:
         if self.competition == "patch":
@@ -115,10 +116,6 @@ class ConvCaps(RoutedLayer):
         seen = self.windows.gather(grid)
         *leading, _, _, dim = seen.shape
         return seen.reshape(*leading, -1, dim)
-
-    def _votes(self, pose: jax.Array) -> jax.Array:
-        """Poses `[batch, P, Q, I, K]` in windows -> votes `[batch, P, Q, I, types, dim]`."""
-        return make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
 
 
 class Conv3dCaps(RoutedLayer):
@@ -195,14 +192,9 @@ class Conv3dCaps(RoutedLayer):
         return maps.reshape(batch, in_types, -1, self.output_shape.dim)
 
     def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
-        """Routes the types of capsules below to this layer.
+        """Capsules of `input_shape` -> capsules of `output_shape`, all in float32 at least.
 
-        Args:
-            capsules: of `input_shape`.
-
-        Returns:
-            Capsules of `output_shape`, and the coupling coefficients `[batch, B, P, Q, types]`; all
-            in float32 at least.
+        The coupling coefficients are `[batch, B, P, Q, types]`.
         """
         routed, coupling = super().__call__(capsules)
         batch, in_types = coupling.shape[:2]
@@ -274,7 +266,7 @@ class ClassCaps(RoutedLayer):
         num_classes = _checks.positive_integer("num_classes", num_classes)
         dim = _checks.positive_integer("dim", dim)
         self.coordinates = _checks.boolean("coordinates", coordinates)
-        self.coordinates_of = _checks.one_of("coordinates_of", coordinates_of, COORDINATES)
+        self.coordinates_of = _checks.one_of("coordinates_of", coordinates_of, ("centre", "corner"))
         shape = kernel_shape(transform, in_dim, dim)
         if coordinates and (transform != "matrix" or shape[0] < 2):
             raise ValueError("coordinates can be added to matrix poses alone, of 2x2 at least")

@@ -16,8 +16,6 @@ from capsjax.capsules import accumulation_dtype
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
 
-COMBINATIONS = ("concat", "sum")
-
 
 class Decoder(nnx.Module):
     """Reconstructs an image from the capsule of one class (Sabour et al. 2017, section 4.1).
@@ -59,7 +57,7 @@ class Decoder(nnx.Module):
         dim = _checks.positive_integer("dim", dim)
         hidden = _checks.positive_integers("hidden", hidden)
         self.image_shape = _checks.image_shape(image_shape)
-        self.combine = _checks.one_of("combine", combine, COMBINATIONS)
+        self.combine = _checks.one_of("combine", combine, ("concat", "sum"))
         inputs = num_capsules * dim if combine == "concat" else dim
         sizes = (inputs, *hidden, math.prod(self.image_shape))
         inits = [hidden_init] * len(hidden) + [nnx.initializers.glorot_uniform()]
@@ -76,11 +74,7 @@ class Decoder(nnx.Module):
         )
 
     def __call__(self, pose: jax.Array, mask: jax.Array) -> jax.Array:
-        """Decodes the capsules that the mask keeps.
-
-        Args:
-            pose: `[batch, J, D]`.
-            mask: `[batch, J]`, 1 for the capsules to decode and 0 for the others.
+        """Decodes the capsules `[batch, J, D]` for which the mask `[batch, J]` is 1, not 0.
 
         Returns:
             Images `[batch, height, width, channels]` with values from 0 to 1, in float32 at least.
@@ -167,11 +161,7 @@ class ConvDecoder(nnx.Module):
         )
 
     def __call__(self, pose: jax.Array, mask: jax.Array) -> jax.Array:
-        """Decodes the capsules that the mask keeps.
-
-        Args:
-            pose: `[batch, J, D]`.
-            mask: `[batch, J]`, 1 for the capsule to decode and 0 for the others.
+        """Decodes the capsule `[batch, J, D]` for which the mask `[batch, J]` is 1, not 0.
 
         Returns:
             Images `[batch, height, width, channels]`, of positive values, in float32 at least.

@@ -117,14 +117,10 @@ class DenseCaps(RoutedLayer):
         return make_votes(self.transform, kernel, pose[..., None, :])[..., 0, :, :]
 
     def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
-        """Routes the capsules below to this layer.
+        """Poses `[batch, I, K]`, activations `[batch, I]` -> the capsules above, and the coupling.
 
-        Args:
-            capsules: poses `[batch, I, K]` and activations `[batch, I]`.
-
-        Returns:
-            This layer's capsules, poses `[batch, J, D]` and activations `[batch, J]`, and the
-            coupling coefficients `[batch, I, J]`; all in float32 at least.
+        Poses are `[batch, J, D]`, activations `[batch, J]`, the coupling coefficients
+        `[batch, I, J]`; all in float32 at least.
         """
         if not self._is_plain:
             return super().__call__(capsules)

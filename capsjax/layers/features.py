@@ -199,12 +199,7 @@ class _Block(nnx.Module):
     """Two convolutions beside a way around them."""
 
     def __init__(
-        self,
-        input_shape: tuple[int, int, int],
-        features: int,
-        stride: int,
-        zeros: bool,
-        **options: Any,
+        self, input_shape: Sequence[int], features: int, stride: int, zeros: bool, **options: Any
     ) -> None:
         around: dict[str, Any] = {"kernel_size": 3, "padding": 1, **options}
         self.first = NormalizedConv(input_shape, features, stride=stride, **around)

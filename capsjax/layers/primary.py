@@ -21,8 +21,6 @@ from capsjax.capsules import (
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
 
-PRIMARY_ORDERS = ("position_major", "type_major", "flat")
-
 
 class PrimaryCaps(nnx.Module):
     """The lowest capsules: a convolution whose output is cut into capsules and squashed.
@@ -78,7 +76,7 @@ class PrimaryCaps(nnx.Module):
         self.types = _checks.positive_integer("types", types)
         self.dim = _checks.positive_integer("dim", dim)
         self.num_capsules = math.prod(windows.counts) * self.types
-        self.order = _checks.one_of("order", order, PRIMARY_ORDERS)
+        self.order = _checks.one_of("order", order, ("position_major", "type_major", "flat"))
         self.squash = squash_from(squash)
         filters = self.types * self.dim
         if _checks.boolean("depthwise", depthwise) and channels != filters:
@@ -101,13 +99,9 @@ class PrimaryCaps(nnx.Module):
         )
 
     def project(self, features: jax.Array) -> jax.Array:
-        """The capsules before squash.
+        """`[batch, height, width, channels]` -> the capsules before squash, in the layer's dtype.
 
-        Args:
-            features: `[batch, height, width, channels]`.
-
-        Returns:
-            `[batch, num_capsules, dim]` in the layer's dtype.
+        They are `[batch, num_capsules, dim]`.
         """
         maps = self.conv(features)
         batch = maps.shape[0]

@@ -16,7 +16,6 @@ from capsjax.routing.mapping import every_iteration, last_iteration, next_iterat
 T = TypeVar("T")
 
 Transform = Literal["linear", "matrix"]
-TRANSFORMS: tuple[Transform, ...] = ("linear", "matrix")
 
 
 class Iteration(NamedTuple):
@@ -82,17 +81,12 @@ class RoutedLayer(nnx.Module):
 
 
 def kernel_shape(transform: Transform, in_dim: int, out_dim: int) -> tuple[int, int]:
-    """The shape of the matrix between two capsules.
-
-    Args:
-        transform: see `make_votes`.
-        in_dim: dimension of the pose below, `K`.
-        out_dim: dimension of the pose above, `D`.
+    """The shape of the matrix between poses of dimension `K` and `D`, see `make_votes`.
 
     Raises:
         ValueError: there is no such transform, or these are no dimensions of square matrices.
     """
-    _checks.one_of("transform", transform, TRANSFORMS)
+    _checks.one_of("transform", transform, ("linear", "matrix"))
     if transform == "linear":
         return out_dim, in_dim
     side = math.isqrt(in_dim)

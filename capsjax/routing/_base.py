@@ -11,10 +11,13 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from capsjax.capsules import accumulation_dtype
+from capsjax.capsules import accumulation_dtype, norm
 
 Softmax = Callable[[jax.Array], jax.Array]
 """`[I, J]` -> `[I, J]`: a softmax over all output capsules that an input capsule votes for."""
+
+Index = int | jax.Array
+"""The number of an iteration."""
 
 OFFERED = ("pose", "softmax")
 """What a routing may need beside votes and activations, see `Routing`."""
@@ -103,11 +106,7 @@ class UnsizedRouting(Protocol):
 def sized(
     routing: Routing | UnsizedRouting, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
 ) -> Routing:
-    """The routing of a layer: as given, or built for the layer's sizes.
-
-    Raises:
-        ValueError: it is no routing.
-    """
+    """The routing of a layer: as given, or built for its sizes; a ValueError if it is none."""
     if isinstance(routing, UnsizedRouting):
         return routing.build(sizes, param_dtype=param_dtype, rngs=rngs)
     if not callable(routing):
@@ -150,7 +149,9 @@ class IterativeRouting:
 
     A subclass is a frozen dataclass or, with parameters, a `flax.nnx.Module`. It has `iterations`,
     `first`, `again` and `outcome`; the call, `trace` and single iterations of a layer are made of
-    these. What an iteration computes, its state, is a NamedTuple in the symbols of the paper.
+    these. What an iteration computes, its state, is a NamedTuple in the symbols of the paper, whose
+    arrays are in `accumulation_dtype` of the votes' dtype. In a trace of `R` iterations each has
+    that axis in front. `I` input capsules of dimension `K` are routed to `J` of dimension `D`.
 
     Attributes:
         iterations: how many there are, at least 1.
@@ -168,13 +169,17 @@ class IterativeRouting:
         """The state after the first iteration, of what `prepare` returned."""
         raise NotImplementedError
 
-    def again(self, inputs: Any, state: Any, index: int | jax.Array) -> Any:
+    def again(self, inputs: Any, state: Any, index: Index) -> Any:
         """The state after the iteration of number `index`, from 1 on, of the state before it."""
         raise NotImplementedError
 
     def outcome(self, state: Any) -> Routed:
-        """What the routing returns if a state is its last."""
-        raise NotImplementedError
+        """What the routing returns if a state is its last.
+
+        By default what vector capsules come to, output capsules `v` and coupling coefficients `c`:
+        their activations are their lengths.
+        """
+        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
 
     def __call__(
         self,
@@ -219,6 +224,26 @@ class IterativeRouting:
         for index in range(1, self.iterations):
             states.append(self.again(inputs, states[-1], jnp.asarray(index, jnp.int32)))
         return jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
+
+    def iterate(
+        self, inputs: RoutingInputs, before: tuple[Any, jax.Array] | None = None
+    ) -> tuple[Routed, tuple[Any, jax.Array]]:
+        """Takes one iteration of one example, whose votes may be others than in the one before.
+
+        Args:
+            inputs: as they are by now.
+            before: the second of what the iteration before returned; None for the first one.
+
+        Returns:
+            What the routing returns if this iteration is the last; and what the next one takes.
+        """
+        prepared = self._prepared(inputs)
+        if before is None:
+            state, index = self.first(prepared), jnp.zeros((), jnp.int32)
+        else:
+            index = before[1] + 1
+            state = self.again(prepared, before[0], index)
+        return self.outcome(state), (state, index)
 
     def _prepared(self, inputs: RoutingInputs) -> Any:
         if "pose" in self.needs and inputs.pose is None:
@@ -273,9 +298,6 @@ def leaky(softmax: Softmax) -> Softmax:
 
     So an input capsule may belong to nothing above. An option of the authors' code of dynamic and
     of EM routing.
-
-    Args:
-        softmax: over whichever output capsules.
     """
 
     def softmax_with_orphans(logits: jax.Array) -> jax.Array:
@@ -287,6 +309,18 @@ def leaky(softmax: Softmax) -> Softmax:
         return c * jax.nn.sigmoid(total)
 
     return softmax_with_orphans
+
+
+def normalized(x: jax.Array, epsilon: float) -> jax.Array:
+    """`[J, D]` with the mean 0 and, but for the epsilon, the variance 1 in each capsule.
+
+    Of a capsule of one component nothing would be left: it stays.
+    """
+    if x.shape[-1] == 1:
+        return x
+    centred = x - jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return centred * lax.rsqrt(variance + epsilon)
 
 
 def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:

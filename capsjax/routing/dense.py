@@ -65,10 +65,7 @@ def _able(routing: Routing) -> list[Implementation]:
 def implementation_on(platform: str, routing: Routing, batch: int) -> Implementation:
     """The implementation that `route_dense` takes where none is named.
 
-    Args:
-        platform: `"cpu"`, `"cuda"`, `"rocm"` or `"tpu"`.
-        routing: any.
-        batch: examples on one device.
+    The platform is `"cpu"`, `"cuda"`, `"rocm"` or `"tpu"`, the batch that of one device.
     """
     implementation, from_batch = MEASURED.get(platform, ("xla", 0))
     is_better = batch >= from_batch and implementation in _able(routing)

@@ -10,10 +10,10 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, squash_from
 from capsjax.routing._base import (
+    Index,
     IterativeRouting,
-    Routed,
     RoutingInputs,
     SizedRouting,
     Sizes,
@@ -21,14 +21,9 @@ from capsjax.routing._base import (
 )
 from capsjax.routing.mapping import EXAMPLES
 
-SOFTMAX_AXES = ("in", "out")
-
 
 class DynamicTrace(NamedTuple):
     """Every iteration of dynamic routing on one example, in the symbols of the paper.
-
-    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
-    in `accumulation_dtype` of the votes' dtype.
 
     Attributes:
         b: `[R, I, J]`, the logits at the start of each iteration.
@@ -86,12 +81,10 @@ class Dynamic(IterativeRouting):
     def __post_init__(self) -> None:
         """Checks the values."""
         _checks.positive_integer("iterations of dynamic routing", self.iterations)
-        _checks.one_of("softmax_over", self.softmax_over, SOFTMAX_AXES)
-        _checks.boolean("leaky", self.leaky)
+        _checks.one_of("softmax_over", self.softmax_over, ("in", "out"))
+        _checks.fields(self, _checks.boolean, "leaky", "shared_logits", "detach")
         if self.leaky and self.softmax_over == "in":
             raise ValueError("leaky needs softmax_over='out': it is the output capsules that lose")
-        _checks.boolean("shared_logits", self.shared_logits)
-        _checks.boolean("detach", self.detach)
         object.__setattr__(self, "shared_axes", _checks.names("shared_axes", self.shared_axes))
         object.__setattr__(self, "squash", squash_from(self.squash))
 
@@ -100,9 +93,7 @@ class Dynamic(IterativeRouting):
         dtype = accumulation_dtype(inputs.votes.dtype)
         return self.from_logits(jnp.zeros(inputs.votes.shape[:2], dtype), inputs)
 
-    def again(
-        self, inputs: RoutingInputs, state: DynamicTrace, index: int | jax.Array
-    ) -> DynamicTrace:
+    def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         """Line 7: the scalar products of votes and outputs are added to the logits."""
         del index
         u_hat = inputs.votes
@@ -112,10 +103,6 @@ class Dynamic(IterativeRouting):
         if self.detach:
             agreement = lax.stop_gradient(agreement)
         return self.from_logits(state.b + agreement, inputs)
-
-    def outcome(self, state: DynamicTrace) -> Routed:
-        """The output capsules, whose activations are their lengths."""
-        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
 
     def from_logits(self, b: jax.Array, inputs: RoutingInputs) -> DynamicTrace:
         """Lines 4 to 6: coupling and output capsules of the logits `b [I, J]`."""
@@ -161,13 +148,8 @@ class _DynamicPrior(SizedRouting):
         b = self.prior[...].astype(accumulation_dtype(inputs.votes.dtype))
         return self.settings.from_logits(b, inputs)
 
-    def again(
-        self, inputs: RoutingInputs, state: DynamicTrace, index: int | jax.Array
-    ) -> DynamicTrace:
+    def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         return self.settings.again(inputs, state, index)
-
-    def outcome(self, state: DynamicTrace) -> Routed:
-        return self.settings.outcome(state)
 
 
 def _contract(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:

@@ -10,17 +10,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes, leaky
+from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, leaky
 
-FORMULATIONS = ("code", "paper")
 LOG_TWO_PI = math.log(2 * math.pi)
 
 
 class EMTrace(NamedTuple):
     """Every iteration of EM routing on one example, in the symbols of the paper.
-
-    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
-    in `accumulation_dtype` of the votes' dtype.
 
     Attributes:
         log_ap: `[R, I, J]`, what an iteration starts from: the logarithm of `a_j p_j(V_ij)`, by the
@@ -112,17 +108,14 @@ class EM:
     def __post_init__(self) -> None:
         """Checks the values."""
         _checks.positive_integer("iterations of EM routing", self.iterations)
-        _checks.one_of("formulation", self.formulation, FORMULATIONS)
-        _checks.positive_number("inverse_temperature", self.inverse_temperature)
+        _checks.one_of("formulation", self.formulation, ("code", "paper"))
         for name in ("temperature_decay", "previous_share"):
             if _checks.fraction(name, getattr(self, name)) == 1:
                 raise ValueError(f"{name} must be less than 1: with 1 there is nothing to route")
-        _checks.positive_number("min_variance", self.min_variance)
-        _checks.positive_number("mass_epsilon", self.mass_epsilon)
-        _checks.boolean("renormalize", self.renormalize)
-        _checks.boolean("leaky", self.leaky)
-        _checks.number("initial_beta_u", self.initial_beta_u)
-        _checks.number("initial_beta_a", self.initial_beta_a)
+        positive = ("inverse_temperature", "min_variance", "mass_epsilon")
+        _checks.fields(self, _checks.positive_number, *positive)
+        _checks.fields(self, _checks.boolean, "renormalize", "leaky")
+        _checks.fields(self, _checks.number, "initial_beta_u", "initial_beta_a")
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_EM":
         """Makes the routing, see `UnsizedRouting`."""
@@ -155,14 +148,14 @@ class _EM(SizedRouting):
         nothing = jnp.zeros((n_out, dim), dtype)
         return self._m_step(inputs, jnp.zeros((n_in, n_out), dtype), nothing, 0)
 
-    def again(self, inputs: RoutingInputs, state: EMTrace, index: int | jax.Array) -> EMTrace:
+    def again(self, inputs: RoutingInputs, state: EMTrace, index: Index) -> EMTrace:
         return self._m_step(inputs, _e_step(inputs.votes, state), state.mu, index)
 
     def outcome(self, state: EMTrace) -> Routed:
         return Routed(pose=state.mu, activation=state.a, coupling=state.r)
 
     def _m_step(
-        self, inputs: RoutingInputs, log_ap: jax.Array, mu: jax.Array, index: int | jax.Array
+        self, inputs: RoutingInputs, log_ap: jax.Array, mu: jax.Array, index: Index
     ) -> EMTrace:
         """Line 7 of the E-step, and the M-step."""
         softmax = leaky(inputs.softmax) if self.settings.leaky else inputs.softmax

@@ -9,16 +9,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes, Softmax
-
-MODELS = ("gaussian", "soft_k_means")
+from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, Softmax
 
 
 class HeinsenTrace(NamedTuple):
-    """Every iteration of `Heinsen` routing on one example, in the symbols of the author's code.
-
-    `N` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
-    in `accumulation_dtype` of the votes' dtype.
+    """All `N` iterations of `Heinsen` routing on one example, in the symbols of the author's code.
 
     Attributes:
         R: `[N, I, J]`, the share of each input capsule that each output capsule gets.
@@ -78,9 +73,8 @@ class Heinsen:
     def __post_init__(self) -> None:
         """Checks the values."""
         _checks.positive_integer("iterations of Heinsen's routing", self.iterations)
-        _checks.one_of("model of Heinsen's routing", self.model, MODELS)
-        _checks.boolean("single_beta", self.single_beta)
-        _checks.boolean("shared", self.shared)
+        _checks.one_of("model of Heinsen's routing", self.model, ("gaussian", "soft_k_means"))
+        _checks.fields(self, _checks.boolean, "single_beta", "shared")
         if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
             raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
 
@@ -122,7 +116,7 @@ class _Heinsen(SizedRouting):
         V = inputs.V
         return self._d_and_m_step(inputs, inputs.softmax(jnp.zeros(V.shape[:2], V.dtype)))
 
-    def again(self, inputs: _Prepared, state: HeinsenTrace, index: int | jax.Array) -> HeinsenTrace:
+    def again(self, inputs: _Prepared, state: HeinsenTrace, index: Index) -> HeinsenTrace:
         del index
         return self._d_and_m_step(inputs, inputs.softmax(self._e_step(inputs.V, state)))
 

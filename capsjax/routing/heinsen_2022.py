@@ -8,19 +8,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
-from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
+from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, normalized
 
 
 class Heinsen2022Trace(NamedTuple):
-    """Every iteration of `Heinsen2022` routing on one example, in the symbols of the author's code.
-
-    `N` iterations route `I` input capsules of dimension `K` to `J` output capsules of dimension
-    `D`. All arrays are in `accumulation_dtype` of the votes' dtype.
+    """All `N` iterations of `Heinsen2022` on one example, in the symbols of the author's code.
 
     Attributes:
         x_pred: `[N, J, K]`, the inputs as the outputs so far predict them; zero at first.
@@ -135,7 +131,7 @@ class _Heinsen2022(SizedRouting):
         return self._d_and_m_step(inputs, jnp.zeros((J, K), dtype), jnp.zeros((I, J), dtype))
 
     def again(
-        self, inputs: RoutingInputs, state: Heinsen2022Trace, index: int | jax.Array
+        self, inputs: RoutingInputs, state: Heinsen2022Trace, index: Index
     ) -> Heinsen2022Trace:
         del index
         return self._d_and_m_step(inputs, *self._predict(state.x_out, inputs.pose))
@@ -146,7 +142,7 @@ class _Heinsen2022(SizedRouting):
     def _predict(self, x_out: jax.Array, x_inp: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The inputs `[J, K]` that the outputs predict, and how similar `[I, J]` they are."""
         get = self._in(x_out.dtype)
-        predicted = self._normalized(x_out) @ get(self.W_G1)
+        predicted = normalized(x_out, self.settings.epsilon) @ get(self.W_G1)
         x_pred = predicted * get(self.W_G2) + get(self.B_G2)
         S = jax.nn.log_sigmoid((x_inp @ x_pred.T) * get(self.W_S) + get(self.B_S))
         return x_pred, S
@@ -161,18 +157,10 @@ class _Heinsen2022(SizedRouting):
         get = self._in(D_use.dtype)
         phi = get(self.beta_use) * D_use - get(self.beta_ign) * D_ign
         x_out = jnp.einsum("ij,ijd->jd", phi.astype(V.dtype), V, preferred_element_type=phi.dtype)
-        x_norm = self._normalized(x_out) if self.settings.normalize else x_out
+        x_norm = normalized(x_out, self.settings.epsilon) if self.settings.normalize else x_out
         score = jnp.sum(x_norm * get(self.W_A), axis=-1)
         a_out = score / math.sqrt(len(x_norm)) + get(self.B_A)
         return Heinsen2022Trace(x_pred, S, R, D_use, D_ign, phi, x_out, x_norm, a_out)
-
-    def _normalized(self, x: jax.Array) -> jax.Array:
-        """`N`: the components `[J, D]` of each capsule with mean 0 and variance 1."""
-        if x.shape[-1] == 1:
-            return x
-        deviation = x - jnp.mean(x, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(deviation), axis=-1, keepdims=True)
-        return deviation * lax.rsqrt(variance + self.settings.epsilon)
 
     def _in(self, dtype: jnp.dtype) -> Callable[[nnx.Param], jax.Array]:
         return lambda parameter: parameter[...].astype(dtype)

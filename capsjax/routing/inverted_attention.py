@@ -11,14 +11,11 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
-from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
+from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, normalized
 
 
 class InvertedAttentionTrace(NamedTuple):
     """Every iteration of inverted attention on one example, in the symbols of the paper.
-
-    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
-    in `accumulation_dtype` of the votes' dtype.
 
     Attributes:
         a: `[R, I, J]`, the agreement of votes with the poses of the iteration before, over
@@ -119,7 +116,7 @@ class _InvertedAttention(SizedRouting):
         return self._state(a, inputs.softmax(a), inputs.votes)
 
     def again(
-        self, inputs: RoutingInputs, state: InvertedAttentionTrace, index: int | jax.Array
+        self, inputs: RoutingInputs, state: InvertedAttentionTrace, index: Index
     ) -> InvertedAttentionTrace:
         del index
         votes, p = inputs.votes, state.p.astype(inputs.votes.dtype)
@@ -150,19 +147,13 @@ class _InvertedAttention(SizedRouting):
     def _state(self, a: jax.Array, r: jax.Array, votes: jax.Array) -> InvertedAttentionTrace:
         """Lines 5 and 6: the poses of the routing coefficients."""
         s = jnp.einsum("ij,ijd->jd", r.astype(votes.dtype), votes, preferred_element_type=a.dtype)
-        p = self._normalised(s)
+        # Layer normalisation of each pose (Ba, Kiros and Hinton 2016, arXiv:1607.06450).
+        p = normalized(s, self.settings.layer_norm_epsilon)
+        if s.shape[-1] > 1:
+            scale, bias = (x[...].astype(s.dtype) for x in (self.scale, self.bias))
+            p = p * scale[None] + bias[None]
         if self.settings.presence:
             presence = jax.nn.sigmoid(self.logits(p))
         else:
             presence = jnp.ones(len(p), p.dtype)
         return InvertedAttentionTrace(a, r, s, p, presence)
-
-    def _normalised(self, s: jax.Array) -> jax.Array:
-        """Layer normalisation of each pose (Ba, Kiros and Hinton 2016, arXiv:1607.06450)."""
-        if s.shape[-1] == 1:
-            return s  # as in the authors' code: nothing would be left of it
-        centred = s - jnp.mean(s, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        normal = centred * jax.lax.rsqrt(variance + self.settings.layer_norm_epsilon)
-        scale, bias = (x[...].astype(s.dtype) for x in (self.scale, self.bias))
-        return normal * scale[None] + bias[None]

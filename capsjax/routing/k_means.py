@@ -9,16 +9,11 @@ from jax import lax
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, norm, squash_from
-from capsjax.routing._base import IterativeRouting, Routed, RoutingInputs, Softmax
-
-SIMILARITIES = ("dot", "cosine")
+from capsjax.routing._base import Index, IterativeRouting, RoutingInputs, Softmax
 
 
 class KMeansTrace(NamedTuple):
     """Every iteration of k-means routing on one example.
-
-    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
-    in `accumulation_dtype` of the votes' dtype.
 
     Attributes:
         b: `[R, I, J]`, how similar the votes are to the centres of the iteration before.
@@ -64,7 +59,7 @@ class KMeans(IterativeRouting):
     def __post_init__(self) -> None:
         """Checks the values."""
         _checks.positive_integer("iterations of k-means routing", self.iterations)
-        _checks.one_of("similarity", self.similarity, SIMILARITIES)
+        _checks.one_of("similarity", self.similarity, ("dot", "cosine"))
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
@@ -78,15 +73,11 @@ class KMeans(IterativeRouting):
         start = self._centres(inputs, jnp.zeros(inputs.u_hat.shape[:2], inputs.u_hat.dtype))
         return self.again(inputs, start, 0)
 
-    def again(self, inputs: "_Prepared", state: KMeansTrace, index: int | jax.Array) -> KMeansTrace:
+    def again(self, inputs: "_Prepared", state: KMeansTrace, index: Index) -> KMeansTrace:
         """One more assignment."""
         del index
         b = jnp.einsum("ijd,jd->ij", inputs.compared, _direction(state.s))
         return self._centres(inputs, b)
-
-    def outcome(self, state: KMeansTrace) -> Routed:
-        """The squashed centres, whose activations are their lengths."""
-        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
 
     def _centres(self, inputs: "_Prepared", b: jax.Array) -> KMeansTrace:
         c = inputs.softmax(b)

@@ -8,17 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from capsjax import _checks
-from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing._base import IterativeRouting, Routed, RoutingInputs
+from capsjax.capsules import Squash, SquashFunction, norm, squash_from
+from capsjax.routing._base import Index, IterativeRouting, Routed, RoutingInputs
 
 HALF_LENGTH = math.sqrt(0.5)
 
 
 class KDEDynamicTrace(NamedTuple):
     """Every iteration of mean shift routing on one example.
-
-    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
-    in `accumulation_dtype` of the votes' dtype.
 
     Attributes:
         b: `[R, I, J]`, the logits at the start of each iteration.
@@ -79,16 +76,13 @@ class KDEDynamic(IterativeRouting):
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
         """The inputs, and the votes as samples of a density."""
-        dtype = accumulation_dtype(inputs.votes.dtype)
-        return _Prepared(inputs, self.squash(inputs.votes.astype(dtype) / self.half_length))
+        return _Prepared(inputs, self.squash(inputs.wide().votes / self.half_length))
 
     def first(self, inputs: "_Prepared") -> KDEDynamicTrace:
         """The outputs of equal weights."""
         return self._shift(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
-    def again(
-        self, inputs: "_Prepared", state: KDEDynamicTrace, index: int | jax.Array
-    ) -> KDEDynamicTrace:
+    def again(self, inputs: "_Prepared", state: KDEDynamicTrace, index: Index) -> KDEDynamicTrace:
         """One more step of mean shift."""
         del index
         return self._shift(inputs, state.b + 1 - _squared_distance(inputs.samples, state.v))
@@ -107,9 +101,6 @@ class KDEDynamic(IterativeRouting):
 
 class KDEEMTrace(NamedTuple):
     """Every iteration of routing by EM of kernels on one example.
-
-    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`. All arrays are
-    in `accumulation_dtype` of the votes' dtype.
 
     Attributes:
         log_pk: `[R, I, J]`, what an iteration starts from: the logarithm of `m_j k(d_ij^2)`, by the
@@ -167,9 +158,7 @@ class KDEEM(IterativeRouting):
     def __post_init__(self) -> None:
         """Checks the values."""
         _checks.positive_integer("iterations of kernel mixture routing", self.iterations)
-        _checks.positive_number("bandwidth", self.bandwidth)
-        _checks.positive_number("mass_epsilon", self.mass_epsilon)
-        _checks.positive_number("half_length", self.half_length)
+        _checks.fields(self, _checks.positive_number, "bandwidth", "mass_epsilon", "half_length")
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
@@ -182,16 +171,12 @@ class KDEEM(IterativeRouting):
         """The M-step of equal coupling."""
         return self._m_step(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
-    def again(self, inputs: "_Prepared", state: KDEEMTrace, index: int | jax.Array) -> KDEEMTrace:
+    def again(self, inputs: "_Prepared", state: KDEEMTrace, index: Index) -> KDEEMTrace:
         """One more E-step, and the M-step of it."""
         del index
         log_m = jnp.log(state.m + self.mass_epsilon)
         distance = _squared_distance(inputs.samples, state.v)
         return self._m_step(inputs, log_m[None] - distance / (2 * self.bandwidth**2))
-
-    def outcome(self, state: KDEEMTrace) -> Routed:
-        """The output capsules, whose activations are their lengths."""
-        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)
 
     def _m_step(self, inputs: "_Prepared", log_pk: jax.Array) -> KDEEMTrace:
         c = inputs.seen.softmax(log_pk)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from capsjax import _checks
@@ -62,18 +61,8 @@ def trace(
 ) -> Any:
     """What a routing computes on the way, for every example of a batch.
 
-    Args:
-        routing: one of the library's, or another `IterativeRouting`.
-        votes: `[..., I, J, D]`.
-        activation: `[..., I]` with the same leading axes.
-        pose: `[..., I, K]`, for a routing that needs it.
-
-    Returns:
-        What `routing.trace` returns, with the leading axes of `votes` on each array: a NamedTuple
-        of arrays `[..., R, ...]`.
-
-    Raises:
-        ValueError: as `route`.
+    It is called as `route` is, with an `IterativeRouting`, as all of the library's are. It returns
+    what `routing.trace` does, with the leading axes of `votes` on each array: `[..., R, ...]`.
     """
     return over_examples(_trace, routing, RoutingInputs(votes, activation, pose))
 
@@ -107,29 +96,13 @@ def every_iteration(routing: Routing, inputs: RoutingInputs) -> Routed:
     return jax.tree.map(lambda array: array[None], last_iteration(routing, inputs))
 
 
-def next_iteration(
-    routing: Routing, inputs: RoutingInputs, before: tuple[Any, jax.Array] | None = None
-) -> tuple[Routed, tuple[Any, jax.Array]]:
-    """One iteration on one example, whose votes may be others than in the one before.
-
-    Returns:
-        What the routing would return if this iteration were the last; and what the next one takes
-        for `before`.
-
-    Raises:
-        ValueError: it is no `IterativeRouting`.
-    """
+def next_iteration(routing: Routing, inputs: RoutingInputs, *before: Any) -> tuple[Routed, Any]:
+    """One iteration on one example, see `IterativeRouting.iterate`; a ValueError if it has none."""
     if not isinstance(routing, IterativeRouting):
         raise ValueError(
             f"{name_of(routing)} cannot take one iteration at a time: it is no IterativeRouting"
         )
-    prepared = routing._prepared(inputs)
-    if before is None:
-        state, index = routing.first(prepared), jnp.zeros((), jnp.int32)
-    else:
-        index = before[1] + 1
-        state = routing.again(prepared, before[0], index)
-    return routing.outcome(state), (state, index)
+    return routing.iterate(inputs, *before)
 
 
 def _needed(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:

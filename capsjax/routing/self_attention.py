@@ -22,8 +22,6 @@ from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
 class SelfAttentionTrace(NamedTuple):
     """What self-attention routing computes on one example, in `R = 1` iteration.
 
-    All arrays are in `accumulation_dtype` of the votes' dtype.
-
     Attributes:
         a: `[R, I, J]`, the agreement of each vote with all votes for the same output capsule.
         c: `[R, I, J]`, its softmax, which the paper calls coupling coefficients.

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, norm, squash_from
-from capsjax.routing._base import IterativeRouting, Routed, RoutingInputs
+from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, squash_from
+from capsjax.routing._base import IterativeRouting, RoutingInputs
 
 
 class UniformTrace(NamedTuple):
@@ -55,7 +55,3 @@ class Uniform(IterativeRouting):
         c = inputs.softmax(jnp.zeros(votes.shape[:2], dtype))
         s = jnp.einsum("ij,ijd->jd", c.astype(votes.dtype), votes, preferred_element_type=dtype)
         return UniformTrace(c, s, self.squash(s))
-
-    def outcome(self, state: UniformTrace) -> Routed:
-        """The output capsules, whose activations are their lengths."""
-        return Routed(pose=state.v, activation=norm(state.v), coupling=state.c)

@@ -11,10 +11,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
-
-COVARIANCES = ("diag", "full")
-ACTIVATIONS = ("sigmoid", "logit")
+from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes
 
 _SHIFT = 8
 # B_2n / 2n of the Bernoulli numbers, from n = 1 on.
@@ -24,9 +21,7 @@ _ASYMPTOTIC = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 1
 class VariationalBayesTrace(NamedTuple):
     """Every iteration of routing by variational Bayes on one example.
 
-    `R` iterations route `I` input capsules to `J` output capsules of dimension `D`, each of which
-    is a Gaussian with a posterior over its mean `mu_j` and precision `Lambda_j`. All arrays are in
-    `accumulation_dtype` of the votes' dtype.
+    An output capsule is a Gaussian with a posterior over its mean `mu_j` and precision `Lambda_j`.
 
     Attributes:
         r: `[R, I, J]`, the responsibilities `R_ij`: which output capsule an input capsule is of.
@@ -117,15 +112,13 @@ class VariationalBayes:
     def __post_init__(self) -> None:
         """Checks the values."""
         _checks.positive_integer("iterations of variational Bayes", self.iterations)
-        _checks.one_of("cov", self.cov, COVARIANCES)
-        _checks.positive_number("alpha0", self.alpha0)
-        _checks.positive_number("kappa0", self.kappa0)
+        _checks.one_of("cov", self.cov, ("diag", "full"))
+        _checks.fields(self, _checks.positive_number, "alpha0", "kappa0", "psi0")
         _checks.number("m0", self.m0)
         if self.nu0 is not None:
             _checks.positive_number("nu0", self.nu0)
-        _checks.positive_number("psi0", self.psi0)
         _checks.fraction("shrinkage", self.shrinkage)
-        _checks.one_of("activation", self.activation, ACTIVATIONS)
+        _checks.one_of("activation", self.activation, ("sigmoid", "logit"))
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_VariationalBayes":
         """Makes the routing, see `UnsizedRouting`.
@@ -163,7 +156,7 @@ class _VariationalBayes(SizedRouting):
         return self._posterior(inputs, nothing_known)
 
     def again(
-        self, inputs: RoutingInputs, state: VariationalBayesTrace, index: int | jax.Array
+        self, inputs: RoutingInputs, state: VariationalBayesTrace, index: Index
     ) -> VariationalBayesTrace:
         del index
         return self._posterior(inputs, self._log_responsibilities(inputs.votes, state))
