@@ -19,17 +19,16 @@ from parity.against.calling import Call, View, What, calls, find_capsules, load_
 from parity.against.diagnosis import Diagnosis, Target, diagnose
 from parity.check import tolerance
 from parity.check.arithmetic import exact
-from parity.check.batch import reduction_lengths
+from parity.check.batch import capsnet_lengths
 from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_between
 from parity.check.inputs import cut_to_size, load_images
-from parity.check.pairs import DtypeName, Pair
+from parity.check.pairs import DtypeName
 from parity.layouts import Match, weights
 from parity.layouts.importing import AUTO, configure, match_state, problems
 from parity.layouts.state_files import State, read_state
 from train.config.fit_config import FitConfig
 from train.data import Split
 from train.learn.network import build_model
-from train.learn.objective import Objective
 from train.system.errors import UserError
 from train.system.files import finite_or_none
 from train.system.tables import aligned
@@ -126,8 +125,8 @@ def compare_module(
             input_layout=input_layout,
             image_size=image_size,
         )
-        pair = _pair(module, call, found, state, path, dtype)
-        return _compare(pair, call, view, spec=spec, layout=table.name, seed=seed)
+        model = _model(call, found, state, path, dtype)
+        return _compare(model, call, view, spec=spec, layout=table.name, dtype=dtype, seed=seed)
 
 
 def text(outcome: Outcome) -> str:
@@ -262,10 +261,8 @@ def _call(
     )
 
 
-def _pair(
-    module: torch.nn.Module, call: Call, found: Match, state: State, path: Path, dtype: DtypeName
-) -> Pair:
-    """The module beside a capsjax network with its weights, and with the strides of the call.
+def _model(call: Call, found: Match, state: State, path: Path, dtype: DtypeName) -> nnx.Module:
+    """A capsjax network with a module's weights, and with the strides of its call.
 
     Raises:
         UserError: the weights are of another network.
@@ -290,7 +287,7 @@ def _pair(
             f"{'x'.join(map(str, call.image_shape))} with {options}: {error}; --image-shape and, "
             "in a layout of your own, model_options say otherwise."
         ) from error
-    return Pair(module, model, Objective.of(config), found.to_capsjax)
+    return model
 
 
 def _strides(call: Call, found: Match) -> dict[str, int]:
@@ -311,7 +308,16 @@ def _strides(call: Call, found: Match) -> dict[str, int]:
     return seen
 
 
-def _compare(pair: Pair, call: Call, view: View, *, spec: str, layout: str, seed: int) -> Outcome:
+def _compare(
+    model: nnx.Module,
+    call: Call,
+    view: View,
+    *,
+    spec: str,
+    layout: str,
+    dtype: DtypeName,
+    seed: int,
+) -> Outcome:
     """Compares the output and the gradient, and diagnoses a difference."""
     images = call.images.detach().numpy()
     notes = []
@@ -324,8 +330,7 @@ def _compare(pair: Pair, call: Call, view: View, *, spec: str, layout: str, seed
     gradient, reason = _module_gradient(expected, call.images, cotangent)
     if reason:
         notes.append(f"the gradient is not compared: {reason}")
-    dtype: DtypeName = "float64" if pair.dtype == np.float64 else "float32"
-    lengths = reduction_lengths(pair, len(images))
+    lengths = capsnet_lengths(model, len(images))
     target = Target(
         view.what,
         output,
@@ -334,7 +339,7 @@ def _compare(pair: Pair, call: Call, view: View, *, spec: str, layout: str, seed
         tolerance.limit("forward", dtype, lengths[FORWARD]),
         tolerance.limit("gradient", dtype, lengths[GRADIENT]),
     )
-    graphdef, state = nnx.split(pair.model)
+    graphdef, state = nnx.split(model)
     ours, our_gradient = jax.device_get(
         _capsjax(state, images, cotangent, graphdef=graphdef, what=view.what)
     )
@@ -357,7 +362,7 @@ def _compare(pair: Pair, call: Call, view: View, *, spec: str, layout: str, seed
         f"{view.name or 'its output'} {list(call.outputs[view.name].shape)} as {view.what}",
         tuple(comparisons),
         tuple(notes),
-        None if agrees else diagnose(pair.model, images, target),
+        None if agrees else diagnose(model, images, target),
     )
 
 

@@ -20,20 +20,25 @@ from parity.check.inputs import of_kind
 from parity.check.pairs import Pair, PairMaker, Sizes
 from parity.check.stages import Values, of_capsjax, of_reference
 from parity.check.subjects import Case
+from parity.reference.models import ModelReference
 from train.data import Split
 
 
 def reduction_lengths(pair: Pair, batch: int) -> dict[str, int]:
-    """Terms of the longest sums of a pair's networks on a batch.
+    """Terms of the longest sums of a pair's networks on a batch, as of `capsnet_lengths`."""
+    if not isinstance(pair.reference, ModelReference):
+        return capsnet_lengths(pair.model, batch)
+    forward, backward = pair.reference.longest_sums
+    return {FORWARD: forward, GRADIENT: max(forward, batch * backward)}
+
+
+def capsnet_lengths(model: Any, batch: int) -> dict[str, int]:
+    """Terms of the longest sums of a `CapsNet` on a batch.
 
     Returns:
         By the name of an early stage those on the way to it, under `"forward"` to all later ones,
         and under `"gradient"` to gradients, which sum over the batch and the positions as well.
     """
-    model: Any = pair.model
-    if pair.parts:
-        forward, backward = pair.reference.longest_sums
-        return {FORWARD: forward, GRADIENT: max(forward, batch * backward)}
     conv1, conv2 = (
         int(np.prod(conv.kernel.shape[:3]))
         for conv in (model.features.conv, model.primary_caps.conv)

@@ -17,7 +17,7 @@ import capsjax
 from parity.layouts import get_layout, match, weights
 from parity.reference import OTHERS, REFERENCES
 from parity.reference._parts import Reference
-from parity.reference.models import MODELS
+from parity.reference.models import MODELS, ModelReference
 from parity.reference.models.capsnet import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
 from train.config.objective import ObjectiveConfig
@@ -27,7 +27,6 @@ from train.learn.objective import Objective
 Arrays = dict[str, np.ndarray]
 DtypeName = Literal["float32", "float64"]
 Sizes = Mapping[str, Any]
-Reduction = Literal["sum", "mean"]
 
 SIZES: dict[str, Sizes] = {
     # No two sizes are equal that could be confused: 3 x 2 positions of 3 types, so 18 capsules.
@@ -61,31 +60,30 @@ class Pair:
     """A PyTorch network and a capsjax network that should compute the same numbers.
 
     Attributes:
-        reference: a `torch.nn.Module` that maps NCHW images and labels to its intermediates by
-            name, and has `losses`; see `parity.reference`.
-        model: a `capsjax.CapsNet`, or another model.
+        reference: see `parity.reference`.
+        model: a `capsjax.CapsNet`, or another model where the reference is a `ModelReference`.
         objective: of `python -m train`, with the normalisation of images.
         to_capsjax: turns arrays by the names of the reference's state dict (weights, gradients,
             moments) into arrays by the names of the model's parameters.
-        reconstruction: whether the reference's reconstruction term is a `"sum"` or a `"mean"` over
-            the pixels; capsjax's is a sum.
-        parts: of another model than `CapsNet`, the parts whose results are compared, see
-            `ModelReference`.
-        idle: parameters on which in training nothing depends. Their gradients are zero but for
-            rounding, and nothing of them is compared.
     """
 
-    reference: Any
+    reference: Reference
     model: nnx.Module
     objective: Objective
     to_capsjax: Callable[[Arrays], Arrays]
-    reconstruction: Reduction = "sum"
-    parts: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Of another model than `CapsNet`, the parts whose results are compared."""
+        return self.reference.parts if isinstance(self.reference, ModelReference) else ()
 
     def compared(self, arrays: Arrays) -> Arrays:
-        """Of arrays by the names of the model's parameters those that are compared."""
-        return {name: array for name, array in arrays.items() if name not in self.idle}
+        """Of arrays by the names of the model's parameters those that are compared.
+
+        Where in training nothing depends on a parameter, its gradient is zero but for rounding.
+        """
+        idle = self.reference.idle if isinstance(self.reference, ModelReference) else ()
+        return {name: array for name, array in arrays.items() if name not in idle}
 
     @property
     def dtype(self) -> np.dtype:
@@ -109,13 +107,12 @@ dtype in which capsjax computes, if it is another one.
 
 
 def capsnet_pair(
-    reference: Any,
+    reference: Reference,
     to_capsjax: Callable[[Arrays], Arrays],
     sizes: Sizes,
     *,
     compute: str | None = None,
     objective: Objective = Objective(),  # noqa: B008 (frozen, has no state)
-    reconstruction: Reduction = "sum",
     **options: Any,
 ) -> Pair:
     """Gives the weights of a PyTorch network to a `capsjax.CapsNet`.
@@ -127,7 +124,7 @@ def capsnet_pair(
         lambda: capsjax.CapsNet(**sizes, **_dtypes(reference, compute), **options)
     )
     weights.load(model, to_capsjax(learned(reference)))
-    return Pair(reference, model, objective, to_capsjax, reconstruction)
+    return Pair(reference, model, objective, to_capsjax)
 
 
 def layout_pair(
@@ -143,7 +140,6 @@ def layout_pair(
         sizes,
         compute=compute,
         objective=Objective.of(config),
-        reconstruction=table.options.get("reconstruction_over_pixels", "sum"),
         routing=capsjax.create_routing(
             config.model.routing, iterations=iterations, **config.model.routing_options
         ),
@@ -183,8 +179,7 @@ def model_pair(
     made = capsjax.create_model(model, **sizes, **routings, **_dtypes(reference, compute))
     to_capsjax = same_names(reference)
     weights.load(made, to_capsjax(learned(reference)))
-    objective = Objective(ObjectiveConfig(loss=kind.loss))
-    return Pair(reference, made, objective, to_capsjax, parts=kind.parts)
+    return Pair(reference, made, Objective(ObjectiveConfig(loss=kind.loss)), to_capsjax)
 
 
 def other_pair(
@@ -205,15 +200,7 @@ def other_pair(
     made = build_model(config, image_shape, classes)
     to_capsjax = match(table, shapes_of(reference)).to_capsjax
     weights.load(made, to_capsjax(learned(reference)), weights.LEARNED)
-    return Pair(
-        reference,
-        made,
-        Objective.of(config),
-        to_capsjax,
-        table.options.get("reconstruction_over_pixels", "sum"),
-        kind.parts,
-        kind.idle,
-    )
+    return Pair(reference, made, Objective.of(config), to_capsjax)
 
 
 def same_names(reference: nn.Module) -> Callable[[Arrays], Arrays]:

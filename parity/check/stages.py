@@ -99,7 +99,7 @@ def of_capsjax(
             labels,
             graphdef=graphdef,
             objective=pair.objective,
-            scale=1.0 if pair.reconstruction == "sum" else 1 / images[0].size,
+            scale=1.0 if pair.reference.reconstruction_over_pixels == "sum" else 1 / images[0].size,
             gradients=gradients,
             parts=pair.parts,
         )

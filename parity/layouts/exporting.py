@@ -130,8 +130,8 @@ def differences(run: Run, layout: Layout) -> list[str]:
     """
     config = run.config
     expected = layout.config(seen_shape(config, run.image_shape), run.num_classes)
-    if config.model.name != expected.model:
-        return [f"model: {config.model.name!r}, expected {expected.model!r}"]
+    if config.model.name != expected.model.name:
+        return [f"model: {config.model.name!r}, expected {expected.model.name!r}"]
     compared = layout.table.compared
     ours, theirs = _behaviour(config, compared), _behaviour(expected, compared)
     if _options(config).get("decoder_hidden") is None:

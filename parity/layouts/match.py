@@ -7,7 +7,7 @@ tensors disagree the majority is right and the others are misshapen.
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Match:
         missing: names that the layout has and the network has not.
         extra: the opposite.
         misshapen: why a shape is wrong, a text for each tensor.
-        found: how many names both have.
+        found: the number of names that both have.
     """
 
     layout: Layout
@@ -157,15 +157,14 @@ class Match:
 def match(layout: Layout, shapes: Shapes) -> Match:
     """Lays a layout over the tensors of a PyTorch network, given the shape of each by its name."""
     found = _find(layout, shapes)
-    evidence = _Evidence(layout.table)
-    for name, (row, target, index, _) in found.items():
-        evidence.add([(target, row.axes.source)], shapes[name])
+    stacked: dict[str, int] = {}
+    for row, _, index, _ in found.values():
         if row.axes.stacked and index is not None:
-            count = evidence.stacked.get(row.axes.stacked, 0)
-            evidence.stacked[row.axes.stacked] = max(count, index + 1)
+            stacked[row.axes.stacked] = max(stacked.get(row.axes.stacked, 0), index + 1)
     brackets = Counter(decoder for row, _, _, decoder in found.values() if "[" in row.source.text)
     counts = _counts(layout.table, (target for _, target, _, _ in found.values()))
-    sizes = evidence.solve()
+    arrays = [([(t, row.axes.source)], shapes[name]) for name, (row, t, _, _) in found.items()]
+    sizes = _solve(layout.table, arrays, stacked)
 
     decoder = brackets[True] >= brackets[False]
     entries, expected, misshapen = [], set(), []
@@ -201,10 +200,8 @@ def match_parameters(layout: Layout, shapes: Shapes) -> Match:
     parts: dict[str, list[tuple[str, str]]] = {}
     for row, target in _instances(layout, counts):
         parts.setdefault(names.parameter(target), []).append((target, row.axes.target))
-    evidence = _Evidence(layout.table)
-    for name in parts.keys() & shapes.keys():
-        evidence.add(parts[name], shapes[name])
-    sizes = evidence.solve()
+    arrays = [(parts[name], shapes[name]) for name in parts if name in shapes]
+    sizes = _solve(layout.table, arrays, {})
     entries = _entries(layout, sizes, counts, decoder=DECODER in counts)
     return Match(
         layout,
@@ -217,67 +214,66 @@ def match_parameters(layout: Layout, shapes: Shapes) -> Match:
     )
 
 
-@dataclass
-class _Evidence:
-    """What the shapes of arrays say about sizes.
+Parts = Sequence[tuple[str, str]]
+Sums = Sequence[tuple[list[tuple[str, ...]], int]]
 
-    Attributes:
+
+def _solve(
+    table: ModelTable, arrays: Sequence[tuple[Parts, tuple[int, ...]]], stacked: Sizes
+) -> dict[str, int]:
+    """The sizes of the axes of arrays; those of which nothing is known are left out.
+
+    Args:
         table: knows the names of the sizes.
-        votes: for each size the values of single axes.
-        sums: axes that are a sum of products of sizes: several, where parts are joined.
+        arrays: of each the names and axes of its parts, which are joined along its last axis, and
+            the shape.
         stacked: how many tensors are stacked along a letter.
     """
-
-    table: ModelTable
-    votes: dict[str, list[int]] = field(default_factory=dict)
-    sums: list[tuple[list[tuple[str, ...]], int]] = field(default_factory=list)
-    stacked: dict[str, int] = field(default_factory=dict)
-
-    def add(self, parts: Sequence[tuple[str, str]], shape: tuple[int, ...]) -> None:
-        """Takes in an array of parts, each a name and axes, if it has as many axes as it should."""
+    votes: dict[str, list[int]] = {}  # the values that single axes give a size
+    sums: list[tuple[list[tuple[str, ...]], int]] = []  # other axes: sums of products of sizes
+    for parts, shape in arrays:
         groups = [ax.groups(axes) for _, axes in parts]
         if len(shape) != len(groups[0]):
-            return
+            continue
         for axis, size in enumerate(shape):
-            is_last = axis == len(shape) - 1
+            joined = len(parts) if axis == len(shape) - 1 else 1
             products = [
-                tuple(self.table.key(letter, target) for letter in of_part[axis])
-                for (target, _), of_part in zip(parts, groups, strict=True)
-            ][: None if is_last else 1]
+                tuple(table.key(letter, target) for letter in of_part[axis])
+                for (target, _), of_part in zip(parts[:joined], groups, strict=False)
+            ]
             if len(products) == len(products[0]) == 1:
-                self.votes.setdefault(products[0][0], []).append(size)
+                votes.setdefault(products[0][0], []).append(size)
             else:
-                self.sums.append((products, size))
+                sums.append((products, size))
+    sizes = {**stacked, **{key: _majority(of_key) for key, of_key in votes.items()}}
+    while votes := _quotients(sums, sizes) or _sides(sums, sizes):
+        sizes |= {key: _majority(of_key) for key, of_key in votes.items()}
+    return sizes
 
-    def solve(self) -> dict[str, int]:
-        """The size of each axis; those of which nothing is known are left out."""
-        sizes = {**self.stacked, **{key: _majority(votes) for key, votes in self.votes.items()}}
-        while votes := self._quotients(sizes) or self._sides(sizes):
-            sizes |= {key: _majority(of_key) for key, of_key in votes.items()}
-        return sizes
 
-    def _quotients(self, sizes: Sizes) -> dict[str, list[int]]:
-        """Values of a size that is the only unknown factor of an axis, in all of its products."""
-        votes: dict[str, list[int]] = {}
-        for products, total in self.sums:
-            unknown = [[key for key in keys if key not in sizes] for keys in products]
-            known = sum(math.prod(sizes.get(key, 1) for key in keys) for keys in products)
-            is_one = len(unknown[0]) == 1 and all(keys == unknown[0] for keys in unknown)
-            if is_one and known and total % known == 0:
-                votes.setdefault(unknown[0][0], []).append(total // known)
-        return votes
+def _quotients(sums: Sums, sizes: Sizes) -> dict[str, list[int]]:
+    """Values of a size that is the only unknown factor of an axis, in all of its products."""
+    votes: dict[str, list[int]] = {}
+    for products, total in sums:
+        unknown = [[key for key in keys if key not in sizes] for keys in products]
+        known = sum(math.prod(sizes.get(key, 1) for key in keys) for keys in products)
+        is_one = len(unknown[0]) == 1 and all(keys == unknown[0] for keys in unknown)
+        if is_one and known and total % known == 0:
+            votes.setdefault(unknown[0][0], []).append(total // known)
+    return votes
 
-    def _sides(self, sizes: Sizes) -> dict[str, list[int]]:
-        """Values of the sides of a window that are one axis, and so those of a square."""
-        votes: dict[str, list[int]] = {}
-        for products, total in self.sums:
-            unknown = [key for key in products[0] if key not in sizes]
-            known = math.prod(sizes.get(key, 1) for key in products[0])
-            if len(products) == 1 and known and [key[0] for key in unknown] == ["y", "x"]:
-                side = math.isqrt(total // known)
-                if side * side * known == total:
-                    votes |= {key: [side] for key in unknown}
-        return votes
+
+def _sides(sums: Sums, sizes: Sizes) -> dict[str, list[int]]:
+    """Values of the sides of a window that are one axis, and so those of a square."""
+    votes: dict[str, list[int]] = {}
+    for products, total in sums:
+        unknown = [key for key in products[0] if key not in sizes]
+        known = math.prod(sizes.get(key, 1) for key in products[0])
+        if len(products) == 1 and known and [key[0] for key in unknown] == ["y", "x"]:
+            side = math.isqrt(total // known)
+            if side * side * known == total:
+                votes |= {key: [side] for key in unknown}
+    return votes
 
 
 def _majority(votes: list[int]) -> int:

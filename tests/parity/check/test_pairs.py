@@ -59,11 +59,11 @@ def test_what_nothing_depends_on_in_training_is_not_compared_and_nothing_else(na
     values = of_reference(pair, images.astype(np.float32), np.arange(3, dtype=np.int32))
     gradients = {stage.name: value for stage, value in values.items() if stage.group == GRADIENT}
     parameters = weights.variables(pair.model)
-    assert gradients.keys() - {"images"} == parameters.keys() - set(pair.idle)
-    assert set(pair.idle) < parameters.keys()
+    assert gradients.keys() - {"images"} == parameters.keys() - set(pair.reference.idle)
+    assert set(pair.reference.idle) < parameters.keys()
     turned = pair.to_capsjax(
         {n: p.grad.numpy() for n, p in pair.reference.named_parameters() if p.grad is not None}
     )
-    kernels = [turned[idle.replace("bias", "kernel")] for idle in pair.idle]
-    for idle, kernel in zip(pair.idle, kernels, strict=True):
+    kernels = [turned[idle.replace("bias", "kernel")] for idle in pair.reference.idle]
+    for idle, kernel in zip(pair.reference.idle, kernels, strict=True):
         assert np.abs(turned[idle]).max() < 1e-5 * np.abs(kernel).max()

@@ -1,5 +1,6 @@
 """The check passes on networks that agree, and finds planted faults at the stage they are in."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -233,9 +234,7 @@ def test_of_all_that_is_checked_the_faulty_is_named():
     def make_pair(*arguments, **options):
         pair = routing.make_pair(*arguments, **options)
         half = changed("class_caps.kernel", lambda kernel: kernel / 2)
-        return pair.__class__(
-            pair.reference, pair.model, pair.objective, lambda arrays: half(pair.to_capsjax(arrays))
-        )
+        return dataclasses.replace(pair, to_capsjax=lambda arrays: half(pair.to_capsjax(arrays)))
 
     faulty = routing._replace(name="routing uniform, faulty", make_pair=make_pair)
     results = check_all([routing, model, faulty], workers=0)

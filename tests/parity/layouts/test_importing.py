@@ -44,8 +44,7 @@ FORWARD, BACKWARD = 64, BATCH * 6 * 6
 
 def stride(config: FitConfig) -> FitConfig:
     """The tests' networks have a stride of 3, which weights do not tell."""
-    config.model.options["primary_stride"] = 3
-    return config
+    return config.changed(model_options={**config.model.options, "primary_stride": 3})
 
 
 def import_(path: Path, out: Path, layout: str = "auto", **options):
