@@ -153,13 +153,13 @@ class Checkpoints:
         self.close()
 
     def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
+        pending, self._pending = self._pending, None
+        if pending is not None:
             pending.result()
 
     def _close_writer(self) -> None:
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
+        writer, self._writer = self._writer, None
+        if writer is not None:
             writer.close()
 
     def _nothing(self) -> UserError:

@@ -1,4 +1,4 @@
-"""Compiled programs are kept between runs, so that only the first one waits for the compiler."""
+"""The folder of compiled programs, so that only the first run waits for the compiler."""
 
 import os
 import sys
