@@ -24,7 +24,7 @@ _POLL_SECONDS = 0.1
 
 
 def launch(processes: int, command: Sequence[str], devices_per_process: int | None = None) -> int:
-    """Runs `python -m train COMMAND` in several processes that train together.
+    """Runs `python -m train COMMAND` in several processes, which share one run.
 
     A signal that stops a run goes on to all of them. When one fails, the others are ended.
 

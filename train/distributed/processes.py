@@ -1,4 +1,4 @@
-"""The processes of a run, one or several to a host: who is there, and what they tell each other.
+"""The processes of a run, one or several to a host: which there are, and what they exchange.
 
 All processes run the same program, and whatever makes all devices work together has to be called by
 all of them in the same order. What only one process knows (its clock, its signals, an error) has to
@@ -30,7 +30,7 @@ _COMMUNICATION = re.compile("gloo|nccl|mpi|coordination|barrier", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """Which process this is, as far as the user says; `jax.distributed` finds the rest.
+    """Which process this is, as far as the user gives it; `jax.distributed` finds the rest.
 
     Attributes:
         coordinator: `host:port` at which process 0 listens.

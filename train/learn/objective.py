@@ -135,7 +135,7 @@ class Objective:
         """
         (model.train if training else model.eval)()
         mask = self.settings.mask_in_training if training else self.settings.mask_in_test
-        # A model that drops something out in training says so, and takes keys.
+        # A model with `draws` drops something out in training, and takes keys.
         random = {"keys": keys} if training and getattr(model, "draws", False) else {}
         output = model(images, labels if mask == "label" else None, **random)
         decoder = getattr(model, "decoder", None)

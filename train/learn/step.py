@@ -1,4 +1,4 @@
-"""The pmapped steps of training and of scoring: the only file that says pmap.
+"""The pmapped steps of training and of scoring: the only file that calls pmap.
 
 The state is one copy without a device axis, replicated over the devices (`in_axes=None`,
 `out_axes=None`); batches are cut along a leading device axis. `out_axes=None` takes the first
@@ -88,11 +88,11 @@ def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 def make_dispatch(
     batches: Sequence[PyTree], capacity: int, mesh: Mesh, *, stop: bool = False
 ) -> tuple[PyTree, np.ndarray, np.ndarray]:
-    """Puts the batches of several steps together, for one call of the training step.
+    """Stacks the batches of several steps, for one call of the training step.
 
     Args:
         batches: at least one; host arrays `[part of this process, ...]`, all alike.
-        capacity: steps there is room for; what the batches do not fill is zero and never looked at.
+        capacity: steps there is room for; what the batches do not fill is zero and never read.
         mesh: the devices.
         stop: whether this process was asked to stop.
 

@@ -48,7 +48,7 @@ def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array
 
 
 def norm(tree: PyTree) -> jax.Array:
-    """The Euclidean norm of all arrays of a tree together, in float32 at least."""
+    """The Euclidean norm over all arrays of a tree, in float32 at least."""
     return optax.tree.norm(jax.tree.map(lambda x: x.astype(wide(x)), tree))
 
 

@@ -101,8 +101,8 @@ def _train(
     """Takes the steps that are left, at most so many at once; returns the scores of the last one.
 
     The devices never wait for the host: what is done with the results of a dispatch is done when
-    the next one has been sent. A process that is asked to stop says so with its next dispatch, and
-    all know it when the results of that one are there: they stop at the same step.
+    the next one has been sent. That a process was asked to stop goes with its next dispatch to all
+    others, and is known when the results of that one are there: all stop at the same step.
     """
     schedule = program.config.schedule
     step, total = int(program.state.step), program.total_steps

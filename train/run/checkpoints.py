@@ -200,7 +200,7 @@ class Checkpoints:
 
 
 class _LastAndBest:
-    """The policy that tells Orbax what to keep of a folder's checkpoints.
+    """The policy by which Orbax keeps some of a folder's checkpoints.
 
     Args:
         accuracies: by step, of those where they are known; the dict may change.

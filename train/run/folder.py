@@ -48,7 +48,7 @@ class Run:
         events: the folder of its TensorBoard events.
         profile: the folder of the trace that `fit --profile` takes.
         evaluations: the folder with what `evaluate` printed.
-        bad_numbers: the file that says why the run was given up.
+        bad_numbers: the file with the reason why the run was given up.
     """
 
     folder: Path
