@@ -60,13 +60,13 @@ def complete(out: Path) -> tuple[int, bool]:
     return max(steps, default=0), len(names) > len(steps)
 
 
-def told(out: Path) -> int:
-    """The last step that the metrics tell of."""
+def last_step(out: Path) -> int:
+    """The last step that has a line of metrics."""
     return max((row["step"] for row in read_metrics(out / "metrics.jsonl")), default=0)
 
 
 def losses(out: Path) -> list[tuple]:
-    """What the metrics tell of each step."""
+    """What the metrics hold of each step."""
     rows = read_metrics(out / "metrics.jsonl")
     return [(row["step"], row["split"], row["loss"], row["accuracy"]) for row in rows]
 
@@ -78,10 +78,10 @@ def inode(out: Path) -> int:
 
 
 def kill_once(out: Path, steps: int, seconds: float) -> str:
-    """Lets a run train for a time and kills it; tells what was there then."""
+    """Lets a run train for a time and kills it; returns what was there then."""
     (goes_on_from, _), file = complete(out), inode(out)
     process = start(out, steps)
-    while process.is_alive() and (inode(out) == file or told(out) <= goes_on_from):
+    while process.is_alive() and (inode(out) == file or last_step(out) <= goes_on_from):
         time.sleep(0.01)
     time.sleep(seconds)
     ended = not process.is_alive()
@@ -90,7 +90,7 @@ def kill_once(out: Path, steps: int, seconds: float) -> str:
     assert not ended, f"a run ended by itself with code {process.exitcode}"
     checkpoint, saving = complete(out)
     note = ", in the middle of a save" if saving else ""
-    return f"at step {told(out)}, last complete checkpoint {checkpoint}{note}"
+    return f"at step {last_step(out)}, last complete checkpoint {checkpoint}{note}"
 
 
 def crash(
@@ -129,7 +129,7 @@ def crash(
     for process in (start(killed, steps), undisturbed):
         process.join()
         assert process.exitcode == 0, f"a run ended with code {process.exitcode}"
-    assert losses(killed) == losses(whole), "the two runs tell of other losses"
+    assert losses(killed) == losses(whole), "the two runs have other losses"
     assert all(map(np.array_equal, arrays(killed), arrays(whole))), "the two runs differ"
     return (
         f"{kills} kills, {saves} of them in the middle of a save; after {steps} steps the state is "

@@ -55,9 +55,9 @@ def main() -> int:
     for routing in options.routings:
         start = time.monotonic()
         finite, skipped, largest = steep(routing, options.steps)
-        told = "finite" if finite else "NOT FINITE"
+        verdict = "finite" if finite else "NOT FINITE"
         print(
-            f"{routing}: {told} after {options.steps} steps, {skipped} updates skipped, largest "
+            f"{routing}: {verdict} after {options.steps} steps, {skipped} updates skipped, largest "
             f"parameter {largest:.3g} ({time.monotonic() - start:.0f} s)",
             flush=True,
         )

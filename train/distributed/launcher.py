@@ -8,10 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from types import FrameType
 
 from train.distributed.preemption import SIGNALS
-from train.distributed.processes import COORDINATOR, INDEX, PROCESSES
 from train.system.errors import UserError
+
+COORDINATOR = "JAX_COORDINATOR_ADDRESS"
+PROCESSES = "JAX_NUM_PROCESSES"
+INDEX = "JAX_PROCESS_ID"
 
 GRACE_SECONDS = 10.0
 """How long the others have to end by themselves after one of them failed."""
@@ -20,7 +24,7 @@ _POLL_SECONDS = 0.1
 
 
 def launch(processes: int, command: Sequence[str], devices_per_process: int | None = None) -> int:
-    """Runs `python -m train COMMAND` in several processes that train together.
+    """Runs `python -m train COMMAND` in several processes, which share one run.
 
     A signal that stops a run goes on to all of them. When one fails, the others are ended.
 
@@ -36,30 +40,28 @@ def launch(processes: int, command: Sequence[str], devices_per_process: int | No
     Raises:
         UserError: if a number is not positive, or there are fewer GPUs.
     """
-    if processes < 1:
-        raise UserError(f"--processes is {processes}, but must be at least 1.")
-    if devices_per_process is not None and devices_per_process < 1:
-        raise UserError(f"--devices-per-process is {devices_per_process}, but must be at least 1.")
-    coordinator = f"localhost:{_free_port()}"
-    places = [
-        {
-            **_devices(index, devices_per_process, os.environ),
-            COORDINATOR: coordinator,
-            PROCESSES: str(processes),
-            INDEX: str(index),
-        }
+    numbers = {"--processes": processes, "--devices-per-process": devices_per_process}
+    for option, value in numbers.items():
+        if value is not None and value < 1:
+            raise UserError(f"{option} is {value}, but must be at least 1.")
+    common = {**os.environ, COORDINATOR: f"localhost:{_free_port()}", PROCESSES: str(processes)}
+    environments = [
+        {**common, **_devices(index, devices_per_process, os.environ), INDEX: str(index)}
         for index in range(processes)
     ]
     # In sessions of their own: a Ctrl-C on the terminal comes through here, and once.
+    words = [sys.executable, "-m", "train", *command, "--distributed"]
     children = [
-        subprocess.Popen(
-            [sys.executable, "-m", "train", *command, "--distributed"],
-            env={**os.environ, **place},
-            start_new_session=True,
-        )
-        for place in places
+        subprocess.Popen(words, env=environment, start_new_session=True)
+        for environment in environments
     ]
-    before = {number: signal.signal(number, _passing_on(children)) for number in SIGNALS}
+
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
         return _wait(children)
     finally:
@@ -78,7 +80,6 @@ def _free_port() -> int:
 
 
 def _devices(index: int, count: int | None, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that give a process its own devices."""
     if count is None:
         return {}
     first = index * count
@@ -93,15 +94,6 @@ def _devices(index: int, count: int | None, environment: Mapping[str, str]) -> d
                 "choose fewer --processes or --devices-per-process."
             )
     return {"CUDA_VISIBLE_DEVICES": ",".join(gpus), "JAX_NUM_CPU_DEVICES": str(count)}
-
-
-def _passing_on(children: Sequence[subprocess.Popen]):  # type: ignore[no-untyped-def]
-    def handle(number: int, _frame: object) -> None:
-        for child in children:
-            if child.poll() is None:
-                child.send_signal(number)
-
-    return handle
 
 
 def _wait(children: Sequence[subprocess.Popen]) -> int:

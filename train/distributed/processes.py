@@ -1,4 +1,4 @@
-"""The processes of a run, one or several to a host: who is there, and what they tell each other.
+"""The processes of a run, one or several to a host: which there are, and what they exchange.
 
 All processes run the same program, and whatever makes all devices work together has to be called by
 all of them in the same order. What only one process knows (its clock, its signals, an error) has to
@@ -6,6 +6,7 @@ reach the others before it decides anything.
 """
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -19,11 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
-from train.system.errors import CommandError, EchoedError, UserError
-
-COORDINATOR = "JAX_COORDINATOR_ADDRESS"
-PROCESSES = "JAX_NUM_PROCESSES"
-INDEX = "JAX_PROCESS_ID"
+from train.distributed.launcher import COORDINATOR, INDEX, PROCESSES
+from train.system.errors import CommandError, EchoedError, UserError, first_line
 
 _MESSAGE_BYTES = 1024
 # Names, in error messages, of the libraries that carry data between processes.
@@ -32,7 +30,7 @@ _COMMUNICATION = re.compile("gloo|nccl|mpi|coordination|barrier", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """Which process this is, as far as the user says; the rest is for `jax.distributed` to find.
+    """Which process this is, as far as the user gives it; `jax.distributed` finds the rest.
 
     Attributes:
         coordinator: `host:port` at which process 0 listens.
@@ -62,13 +60,9 @@ def join(spec: ProcessSpec) -> None:
         raise UserError(f"the coordinator {coordinator!r} is not of the form HOST:PORT.")
     if processes is not None and processes < 1:
         raise UserError(f"--processes is {processes}, but must be at least 1.")
-    if index is not None and index < 0:
-        raise UserError(f"--process-index is {index}, but must be 0 or more.")
-    if processes is not None and index is not None and index >= processes:
-        raise UserError(
-            f"--process-index is {index}, but of {processes} processes the last one is "
-            f"{processes - 1}."
-        )
+    if index is not None and not 0 <= index < (processes or math.inf):
+        last = "" if processes is None else f" to {processes - 1}, the last of {processes}"
+        raise UserError(f"--process-index is {index}, but must be 0{last or ' or more'}.")
     # Signals are for train.distributed.preemption to receive.
     jax.config.update("jax_enable_preemption_service", False)
     try:
@@ -82,8 +76,8 @@ def join(spec: ProcessSpec) -> None:
     except RuntimeError as error:
         raise UserError(
             f"the other processes cannot be reached at {coordinator or 'the coordinator'} "
-            f"({str(error).strip().splitlines()[0][:160]}): see that all were started, with the "
-            "same --coordinator and --processes."
+            f"({first_line(error)[:160]}): see that all were started, with the same "
+            "--coordinator and --processes."
         ) from error
     if len({len(jax.local_devices(i)) for i in range(jax.process_count())}) > 1:
         raise UserError("every process has to have the same number of devices.")
@@ -149,7 +143,7 @@ def ending_all() -> Iterator[None]:
         elif isinstance(error, jax.errors.JaxRuntimeError) and _COMMUNICATION.search(str(error)):
             print(
                 "error: another process of this run has ended or cannot be reached "
-                f"({str(error).splitlines()[0][:160]}): start all again with --resume.",
+                f"({first_line(error)[:160]}): start all again with --resume.",
                 file=sys.stderr,
             )
         else:

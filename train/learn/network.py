@@ -54,42 +54,34 @@ def build_model(
             **options,
         )
     except (ValueError, TypeError) as error:
-        raise UserError(f"this network cannot be made: {_sentence(error)}") from error
+        message = first_line(error).rstrip(".")
+        raise UserError(f"this network cannot be made: {message}.") from error
 
 
 def require_fitting_routing(
     config: FitConfig, image_shape: Sequence[int], num_classes: int
 ) -> None:
-    """Traces the network once, so that a routing of the user's own that fails in it is told.
+    """Traces the network once, if its routing is one of the user's own.
 
     Raises:
-        UserError: if it does, or the network cannot be made.
+        UserError: if the routing fails in it, or the network cannot be made.
     """
     if not is_own(config.model.routing):
         return
     images = jax.ShapeDtypeStruct((2, *seen_shape(config, image_shape)), config.model.dtype)
-
-    def outcome(images: jax.Array) -> Any:
-        return build_model(config, image_shape, num_classes)(images)
-
     try:
-        jax.eval_shape(outcome, images)
+        jax.eval_shape(lambda x: build_model(config, image_shape, num_classes)(x), images)
     except UserError:
         raise
     except Exception as error:
+        message = f"{type(error).__name__}: {first_line(error)}".rstrip(".")
         raise UserError(
-            f"the routing {config.model.routing} fails in this network: {type(error).__name__}: "
-            f"{_sentence(error)}"
+            f"the routing {config.model.routing} fails in this network: {message}."
         ) from error
 
 
-def _sentence(error: Exception) -> str:
-    """What an error says in its first line, with one full stop."""
-    return first_line(error).rstrip(".") + "."
-
-
 def seen_shape(config: FitConfig, image_shape: Sequence[int]) -> tuple[int, int, int]:
-    """What the network sees of images of a shape: `(height, width, channels)`.
+    """The shape `(height, width, channels)` of what the network sees of images.
 
     Raises:
         UserError: if `config.data.crop` is longer than a side of theirs.
@@ -106,7 +98,6 @@ def seen_shape(config: FitConfig, image_shape: Sequence[int]) -> tuple[int, int,
 
 
 def _routing(config: FitConfig, axis: str | None) -> Any:
-    """The routing of a configuration; `axis` as of `build_model`."""
     options = dict(config.model.routing_options)
     if axis is not None and options.get("shared_logits"):
         options["shared_axes"] = (axis,)
@@ -118,7 +109,7 @@ def _routing(config: FitConfig, axis: str | None) -> Any:
 def require_room(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> None:
     """Refuses a network whose parameters alone are more than this machine's memory holds.
 
-    That is for a configuration that comes from a file, which may be damaged or somebody's joke.
+    For a configuration that comes from a file, which may be damaged or somebody's joke.
 
     Raises:
         UserError: if they are, or the network cannot be made.
@@ -137,21 +128,14 @@ def structure(config: FitConfig, image_shape: Sequence[int], num_classes: int) -
     return nnx.graphdef(nnx.eval_shape(lambda: build_model(config, image_shape, num_classes)))
 
 
-def in_test(model: nnx.Module) -> nnx.Module:
-    """The model, set to normalise as it has learned to instead of by the batch it sees."""
-    model.eval()
-    return model
-
-
 def require_precision(config: FitConfig) -> None:
     """Refuses a dtype that JAX would silently replace by a narrower one.
 
     Raises:
         UserError: on float64 where JAX's x64 mode is off.
     """
-    if "float64" in (config.model.dtype, config.model.param_dtype) and not jax.config.read(
-        "jax_enable_x64"
-    ):
+    dtypes = (config.model.dtype, config.model.param_dtype)
+    if "float64" in dtypes and not jax.config.read("jax_enable_x64"):
         raise UserError(
             "float64 needs JAX's x64 mode: set the environment variable JAX_ENABLE_X64=1."
         )
@@ -174,7 +158,7 @@ def count_parameters(params: Any) -> int:
 
 @contextlib.contextmanager
 def out_of_memory_is_bad_input(batch_size: int) -> Iterator[None]:
-    """Tells that a batch does not fit in one sentence.
+    """Makes one sentence of the error of a batch that does not fit.
 
     Raises:
         UserError: where the body runs out of a device's memory.

@@ -49,24 +49,19 @@ class Objective:
         Raises:
             UserError: if this one is not.
         """
-        if labels_per_image == 1:
-            return
-        if self.settings.loss == "spread":
+        if labels_per_image > 1 and self.settings.loss == "spread":
             raise UserError(
                 f"images are of {labels_per_image} classes each, but the spread loss is of one: "
                 "choose the --loss margin, cross_entropy or sigmoid_cross_entropy."
             )
-        if self.settings.mask_in_training != "label":
+        if labels_per_image > 1 and self.settings.mask_in_training != "label":
             raise UserError(
                 f"images are of {labels_per_image} classes each, whose capsules are decoded in "
                 "training: leave --mask-in-training at label."
             )
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Pixels as the network sees them in test: uint8 0 to 255 -> `dtype`, 0 to 1 by default.
-
-        What is cropped is the middle.
-        """
+        """Pixels as the network sees them in test, the middle if cropped: uint8 -> `dtype`."""
         scaled = self._scale(images, dtype)
         return scaled if self.data.crop is None else centre_crop(scaled, self.data.crop)
 
@@ -78,9 +73,7 @@ class Objective:
     def augment(
         self, key: jax.Array, batch: Batch, positions: jax.Array, dtype: jnp.dtype
     ) -> Batch:
-        """Images as the network sees them in training, and their parts alike.
-
-        Each is shifted, cropped and lit at random.
+        """Images as the network sees them in training, and their parts alike: varied at random.
 
         Args:
             key: the step's random key.
@@ -140,12 +133,9 @@ class Objective:
             training: whether it is for a step of training.
             keys: `[batch]`, random keys of the examples, for a model that drops something out.
         """
-        if training:
-            model.train()
-        else:
-            model.eval()
+        (model.train if training else model.eval)()
         mask = self.settings.mask_in_training if training else self.settings.mask_in_test
-        # A model that drops something out in training says so, and takes keys.
+        # A model with `draws` drops something out in training, and takes keys.
         random = {"keys": keys} if training and getattr(model, "draws", False) else {}
         output = model(images, labels if mask == "label" else None, **random)
         decoder = getattr(model, "decoder", None)
@@ -234,25 +224,20 @@ def standardised(images: jax.Array) -> jax.Array:
 
 
 def log_probabilities(lengths: jax.Array) -> jax.Array:
-    """Logarithms of the presence of classes, of which a softmax makes shares of their sum."""
+    """Logarithms of the presence of classes; a softmax of them is shares of their sum."""
     return jnp.log(jnp.maximum(lengths, jnp.finfo(lengths.dtype).tiny))
 
 
 def log_odds(lengths: jax.Array) -> jax.Array:
-    """Logarithms of the odds of classes, of which a sigmoid makes their presence again."""
+    """Logarithms of the odds of classes; a sigmoid of them is their presence again."""
     last = jnp.finfo(lengths.dtype)
     return jax.scipy.special.logit(jnp.clip(lengths, last.tiny, 1 - last.epsneg))
 
 
 def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:
-    """The classes that are most present, as many as there are labels.
+    """The classes whose `lengths` `[batch, classes]` are longest, the longest first.
 
-    Args:
-        lengths: `[batch, classes]`.
-        labels: integers `[batch]`, or `[batch, k]`; only their shape counts.
-
-    Returns:
-        int32 of the shape of `labels`; of several, the most present comes first.
+    As many as there are `labels`, integers `[batch]` or `[batch, k]`: int32 of their shape.
     """
     if labels.ndim == 1:
         return jnp.argmax(lengths, axis=-1).astype(jnp.int32)
@@ -260,12 +245,7 @@ def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def is_right(predictions: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether all classes of an image are predicted, in any order: bool `[batch]`.
-
-    Args:
-        predictions: integers `[batch]`, or `[batch, k]`.
-        labels: the same shape.
-    """
+    """Whether all classes of an image, `[batch]` or `[batch, k]`, are predicted in any order."""
     if labels.ndim == 1:
         return predictions == labels
     return jnp.all(jnp.sort(predictions, axis=1) == jnp.sort(labels, axis=1), axis=1)
@@ -295,10 +275,7 @@ def dead_share(lengths: Mean) -> Mean:
 
 
 def coupling_entropy(output: CapsNetOutput, mask: jax.Array | None = None) -> Mean:
-    """How undecided the routing is, summed over the examples of the mask.
-
-    It is the mean over the input capsules of what `inspection.coupling_entropy` says of each.
-    """
+    """The mean of `inspection.coupling_entropy` over the input capsules, summed over examples."""
     if output.coupling is None:
         raise ValueError("a network without capsules has no coupling")
     return masked_mean(jnp.mean(inspection.coupling_entropy(output.coupling), axis=-1), mask)

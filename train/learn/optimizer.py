@@ -1,4 +1,4 @@
-"""The optimiser that a configuration describes, and the course of its learning rate."""
+"""The optimiser that a configuration describes, and its learning rate."""
 
 import math
 from typing import Any
@@ -32,18 +32,21 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
     Raises:
         UserError: if the run ends before the warm-up does.
     """
-    total, warmup = config.schedule.total_steps(training_examples), config.schedule.warmup_steps
+    settings = config.schedule
+    total, warmup = settings.total_steps(training_examples), settings.warmup_steps
     if warmup >= total:
         raise UserError(
             f"--warmup-steps is {warmup}, but the run ends after {total}: choose fewer, or train "
             "longer."
         )
-    highest, steps = _highest_rate(config), config.schedule.decay_steps or total - warmup
+    ratio = settings.batch_size / settings.base_batch
+    scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[settings.lr_scaling]
+    highest, steps = settings.learning_rate * scale, settings.decay_steps or total - warmup
     schedule = {
         "constant": lambda: optax.constant_schedule(highest),
-        "exponential": lambda: optax.exponential_decay(highest, steps, config.schedule.decay_rate),
+        "exponential": lambda: optax.exponential_decay(highest, steps, settings.decay_rate),
         "cosine": lambda: optax.cosine_decay_schedule(highest, steps),
-    }[config.schedule.decay]()
+    }[settings.decay]()
     if warmup:
         # optax.linear_schedule computes it down from the highest, and so the first ones inexactly.
         schedule = optax.join_schedules(
@@ -51,17 +54,11 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
         )
 
     def rate(step: Any) -> jax.Array:
-        # Told an int32 step, optax would answer in float32 even in x64 mode.
+        # Given an int32 step, optax would answer in float32 even in x64 mode.
         wide = jnp.asarray(step, float)
         return jnp.broadcast_to(schedule(wide), wide.shape)
 
     return rate
-
-
-def _highest_rate(config: FitConfig) -> float:
-    ratio = config.schedule.batch_size / config.schedule.base_batch
-    scale = {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.schedule.lr_scaling]
-    return config.schedule.learning_rate * scale
 
 
 def is_matrix(params: Any) -> Any:

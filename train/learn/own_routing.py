@@ -114,7 +114,7 @@ def _own(name: str) -> Any:
 
 
 def _try_out(routing: Any, name: str) -> None:
-    """Routes ordinary votes, so that what is wrong is told before anything is trained.
+    """Routes ordinary votes, so that what is wrong comes out before anything is trained.
 
     Raises:
         ValueError: it is no routing, or returns something of a wrong shape or not finite.

@@ -121,7 +121,7 @@ class Program:
 def assemble(
     config: FitConfig, dataset: Dataset, *, feed_kind: FeedKind = "auto", devices: int | None = None
 ) -> Program:
-    """Puts a program together; nothing is compiled or written yet.
+    """Assembles a program; nothing is compiled or written yet.
 
     Args:
         config: what to compute.

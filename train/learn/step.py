@@ -1,4 +1,4 @@
-"""The pmapped steps of training and of scoring: the only file that says pmap.
+"""The pmapped steps of training and of scoring: the only file that calls pmap.
 
 The state is one copy without a device axis, replicated over the devices (`in_axes=None`,
 `out_axes=None`); batches are cut along a leading device axis. `out_axes=None` takes the first
@@ -10,6 +10,7 @@ step and comes out of it is each process's own: a copy of the state on its devic
 the batch that belongs to them (`own_part`).
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from train.learn.objective import Objective, coupling_entropy, measure, predict
 from train.learn.state import PyTree, TrainState
 from train.learn.update import AXIS, make_step
 from train.system.errors import UserError
+
+Carry = tuple[jax.Array, TrainState, PyTree]
 
 
 def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 1) -> Mesh:
@@ -66,11 +69,9 @@ def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 
 
 def own_part(batch_size: int, mesh: Mesh) -> slice:
     """The examples of a global batch that are computed on devices of this process."""
-    positions = [
-        i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()
-    ]
-    each = batch_size // mesh.devices.size
-    return slice(positions[0] * each, (positions[-1] + 1) * each)
+    own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+    first, each = own.index(True), batch_size // mesh.devices.size
+    return slice(first * each, (first + sum(own)) * each)
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
@@ -87,11 +88,11 @@ def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
 def make_dispatch(
     batches: Sequence[PyTree], capacity: int, mesh: Mesh, *, stop: bool = False
 ) -> tuple[PyTree, np.ndarray, np.ndarray]:
-    """Puts the batches of several steps together, for one call of the training step.
+    """Stacks the batches of several steps, for one call of the training step.
 
     Args:
         batches: at least one; host arrays `[part of this process, ...]`, all alike.
-        capacity: steps there is room for; what the batches do not fill is zero and never looked at.
+        capacity: steps there is room for; what the batches do not fill is zero and never read.
         mesh: the devices.
         stop: whether this process was asked to stop.
 
@@ -104,18 +105,17 @@ def make_dispatch(
     """
     if len(batches) > capacity:
         raise ValueError(f"{len(batches)} batches are more than the {capacity} there is room for.")
-    count = len(mesh.local_devices)
 
     def stack(*arrays: np.ndarray) -> np.ndarray:
         first = arrays[0]
-        shape = (count, capacity, len(first) // count, *first.shape[1:])
-        stacked = np.zeros(shape, first.dtype)
+        stacked = np.zeros((len(first), capacity, *first.shape[1:]), first.dtype)
         for step, array in enumerate(arrays):
-            stacked[:, step] = array.reshape(count, *shape[2:])
+            stacked[:, step] = array
         return stacked
 
-    stacked = jax.tree.map(stack, *batches)
-    return stacked, np.asarray(len(batches), np.int32), np.full(count, stop, np.int32)
+    stacked = jax.tree.map(stack, *(split_batch(batch, mesh) for batch in batches))
+    devices = len(mesh.local_devices)
+    return stacked, np.asarray(len(batches), np.int32), np.full(devices, stop, np.int32)
 
 
 def make_train_step(
@@ -154,21 +154,15 @@ def make_train_step(
         def batch_of(index: jax.Array) -> PyTree:
             return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, 0, False), batches)
 
-        def goes_on(carry: tuple[jax.Array, TrainState, PyTree]) -> jax.Array:
+        def goes_on(carry: Carry) -> jax.Array:
             index, state, _ = carry
             return (index < count) & (state.skipped.in_a_row <= max_skipped)
 
-        def body(
-            carry: tuple[jax.Array, TrainState, PyTree],
-        ) -> tuple[jax.Array, TrainState, PyTree]:
+        def body(carry: Carry) -> Carry:
             index, state, taken = carry
             state, metrics = step(state, constants, batch_of(index))
-            taken = jax.tree.map(
-                lambda all, one: lax.dynamic_update_index_in_dim(all, one, index, 0),
-                taken,
-                metrics,
-            )
-            return index + 1, state, taken
+            put = functools.partial(lax.dynamic_update_index_in_dim, index=index, axis=0)
+            return index + 1, state, jax.tree.map(put, taken, metrics)
 
         first = jnp.zeros((), jnp.int32)
         capacity = len(jax.tree.leaves(batches)[0])

@@ -48,7 +48,7 @@ def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array
 
 
 def norm(tree: PyTree) -> jax.Array:
-    """The Euclidean norm of all arrays of a tree together, in float32 at least."""
+    """The Euclidean norm over all arrays of a tree, in float32 at least."""
     return optax.tree.norm(jax.tree.map(lambda x: x.astype(wide(x)), tree))
 
 
@@ -89,14 +89,13 @@ def forward(
     Args:
         graphdef: the model's structure.
         objective: what is minimised.
-        state: before the step; its parameters are not used.
+        state: before the step; the parameters are `params` instead of its own.
         params: the parameters.
         batch: images as the network sees them in training.
         keys: `[batch]`, random keys of the examples.
 
     Returns:
-        The model, whose batch statistics have moved; its output; and the terms of the loss, each
-        `[batch]`.
+        The model with moved batch statistics, its output, and the terms of the loss `[batch]`.
     """
     # A copy: statistics of the batch change inside of the gradient.
     model = nnx.merge(graphdef, params, state.model_state, copy=True)

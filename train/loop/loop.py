@@ -49,9 +49,9 @@ def fit(
         devices: how many devices of each process to use, all by default.
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`, if there is one.
-        steps_per_dispatch: the most steps that the devices are told to take at once, of as many as
-            there is room for (`Program.capacity`). Nothing is shown, and no signal heeded, before
-            the last of them is taken. By default 1 on a CPU, and as many as possible elsewhere.
+        steps_per_dispatch: the most steps that the devices take at once, up to `Program.capacity`;
+            nothing is shown, and no signal heeded, before the last of them. 1 by default on a CPU,
+            whose steps are long, and as many as there is room for elsewhere.
         profile: trace so many steps into the run's folder `profile`, which TensorBoard shows.
 
     Returns:
@@ -98,13 +98,11 @@ def _train(
     checkpoints: Checkpoints,
     trace: Trace,
 ) -> Scores:
-    """Takes the steps that are left, `most` at once; returns the scores of the last one.
-
-    There is none left where an evaluation has reached `stop_at_accuracy`.
+    """Takes the steps that are left, at most so many at once; returns the scores of the last one.
 
     The devices never wait for the host: what is done with the results of a dispatch is done when
-    the next one has been sent. A process that is asked to stop says so with the next dispatch, and
-    all know of it when the results of that one are there: they stop at the same step.
+    the next one has been sent. That a process was asked to stop goes with its next dispatch to all
+    others, and is known when the results of that one are there: all stop at the same step.
     """
     schedule = program.config.schedule
     step, total = int(program.state.step), program.total_steps
@@ -119,27 +117,27 @@ def _train(
     with StopSignals() as signals, DeferredWork() as deferred:
         while step < total and not (scores and scores.reach(schedule.stop_at_accuracy)):
             trace.reached(step, program.state)
+            asked, asked_before = signals.received is not None, program.stopping
             count = program.steps_until_due(step, most)
-            own, stopping = signals.received is not None, program.stopping
             with in_memory():
-                metrics = program.train(list(itertools.islice(batches, count)), stop=own)
+                metrics = program.train(list(itertools.islice(batches, count)), stop=asked)
                 deferred.do_all()  # with the results of the dispatch before
-            stop = bool(stopping) if processes.are_several() else signals.received is not None
             step += count
+
+            stop = bool(asked_before) if processes.are_several() else signals.received is not None
             evaluate = step % evaluate_every == 0 or step == total
             line = step % log_every == 0 or evaluate or stop
             deferred.add(metrics, partial(journal.trained, step, count, metrics, line=line))
             deferred.add(metrics, partial(guard.check, step - count, metrics))
-            accuracy = None
             if evaluate:
                 with in_memory():
                     deferred.do_all()
                 with journal.stopwatch.paused():
                     scores = program.score()
                     journal.scored(step, scores)
-                accuracy = scores.metrics["accuracy"]
             if evaluate or stop or step % checkpoint_every == 0:
                 state = snapshot(program.state)
+                accuracy = scores.metrics["accuracy"] if scores and evaluate else None
                 deferred.add(state, partial(checkpoints.save, state, accuracy))
             if stop and step < total:
                 deferred.do_all()

@@ -10,9 +10,7 @@ from train.system.files import writing
 
 
 class Trace:
-    """Traces steps of the first process with `jax.profiler`.
-
-    The trace begins with the second dispatch: the first one waits for the compiler.
+    """Traces steps of the first process, from its second dispatch on: the first is compiled.
 
     Args:
         folder: where the trace goes.
@@ -22,36 +20,31 @@ class Trace:
     def __init__(self, folder: Path, steps: int | None) -> None:
         self._folder = folder
         self._steps = steps if processes.is_first() else None
-        self._first: int | None = None
         self._last: int | None = None
+        self._has_begun = False
 
     def reached(self, step: int, state: Any) -> None:
-        """Begins or ends the trace.
+        """Begins or ends the trace where it is time to, which waits for the devices.
 
         Args:
             step: the number of steps that were sent.
-            state: what comes of them, which is waited for.
+            state: what comes of them.
         """
-        if self._first is None:
-            self._first = step
-        elif self._last is None and self._steps:
+        if self._last is not None and step >= self._last:
+            jax.block_until_ready(state)
+            self.__exit__()
+        elif self._steps is not None and self._last is None and self._has_begun:
             jax.block_until_ready(state)
             with writing(self._folder):
                 jax.profiler.start_trace(self._folder)
             self._last = step + self._steps
-        elif self._last is not None and step >= self._last:
-            jax.block_until_ready(state)
-            self.close()
-
-    def close(self) -> None:
-        """Writes the trace, if one is under way."""
-        if self._last is not None:
-            self._steps = self._last = None
-            with writing(self._folder):
-                jax.profiler.stop_trace()
+        self._has_begun = True
 
     def __enter__(self) -> "Trace":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if self._last is not None:
+            self._steps = self._last = None
+            with writing(self._folder):
+                jax.profiler.stop_trace()

@@ -16,15 +16,14 @@ class Stopwatch:
         recent_rate: images a second in the last lap; 0 before the first.
     """
 
+    recent_rate = 0.0
+
     def __init__(self, batch_size: int, seconds_before: float = 0.0) -> None:
         self._batch_size = batch_size
         self._begun = time.monotonic() - seconds_before
         self._arrived: float | None = None  # None: the first results are still to come
-        self._lap_begun = 0.0
-        self._lap_steps = 0
-        self._steps = 0
-        self._seconds = 0.0
-        self.recent_rate = 0.0
+        self._lap_begun, self._lap_steps = 0.0, 0
+        self._seconds, self._steps = 0.0, 0
 
     @property
     def wall_seconds(self) -> float:

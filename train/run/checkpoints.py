@@ -153,13 +153,13 @@ class Checkpoints:
         self.close()
 
     def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
+        pending, self._pending = self._pending, None
+        if pending is not None:
             pending.result()
 
     def _close_writer(self) -> None:
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
+        writer, self._writer = self._writer, None
+        if writer is not None:
             writer.close()
 
     def _nothing(self) -> UserError:
@@ -200,7 +200,7 @@ class Checkpoints:
 
 
 class _LastAndBest:
-    """The policy that tells Orbax what to keep of a folder's checkpoints.
+    """The policy by which Orbax keeps some of a folder's checkpoints.
 
     Args:
         accuracies: by step, of those where they are known; the dict may change.

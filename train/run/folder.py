@@ -48,7 +48,7 @@ class Run:
         events: the folder of its TensorBoard events.
         profile: the folder of the trace that `fit --profile` takes.
         evaluations: the folder with what `evaluate` printed.
-        bad_numbers: the file that says why the run was given up.
+        bad_numbers: the file with the reason why the run was given up.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ _PARTS = tuple(part.name for part in vars(Run).values() if isinstance(part, _Par
 
 
 def load_run(folder: Path) -> Run:
-    """Reads what a run is.
+    """Reads a run's `config.json`.
 
     Raises:
         UserError: if the folder holds no run, or its `config.json` is damaged.
@@ -98,28 +98,23 @@ def load_run(folder: Path) -> Run:
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or train anew.") from error
-    try:
-        config = values["config"]
-        height, width, channels = (_size(size) for size in values["image_shape"])
-        class_names = tuple(_name(name) for name in values["class_names"])
-    except (KeyError, TypeError, ValueError) as error:
+    found: dict[str, Any] = values if isinstance(values, dict) else {}
+    shape: Any = found.get("image_shape")
+    names: Any = found.get("class_names")
+    is_shape = isinstance(shape, list) and len(shape) == 3 and all(map(_is_size, shape))
+    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not (is_shape and are_names and "config" in found):
         raise UserError(
             f"{path} lacks the configuration, image shape or class names of a run: "
             "restore it or train anew."
-        ) from error
-    return Run(folder, from_values(config, path), (height, width, channels), class_names)
+        )
+    height, width, channels = shape
+    config = from_values(found["config"], path)
+    return Run(folder, config, (height, width, channels), tuple(names))
 
 
-def _size(value: Any) -> int:
-    if type(value) is not int or not 0 < value <= LARGEST_SIDE:
-        raise ValueError(f"{value!r} is no number of pixels or channels")
-    return value
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no name")
-    return value
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_SIDE
 
 
 @contextlib.contextmanager
@@ -207,7 +202,7 @@ def _require_same(saved: Run, wanted: Run) -> None:
 
 
 def _delete_run(folder: Path) -> None:
-    """Deletes what a run is made of, `config.json` last, and leaves anything else."""
+    """Deletes the parts of a run, `config.json` last, and leaves anything else."""
     with writing(folder):
         for name in (*_PARTS, CONFIG):
             path = folder / name

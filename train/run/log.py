@@ -21,8 +21,8 @@ class Log:
 
     The file has one JSON object a line, each with its `step` and `split`. Later lines than the step
     that the run begins or goes on from, and one that was cut off, are dropped first: they belong to
-    steps that will be taken again. Where tensorboardX is not installed, a line on stderr says that
-    there are no events.
+    steps that will be taken again. Where tensorboardX is not installed, there are no events, and a
+    note on stderr.
 
     Args:
         run: the run.

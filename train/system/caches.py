@@ -1,4 +1,4 @@
-"""Compiled programs are kept between runs, so that only the first one waits for the compiler."""
+"""The folder of compiled programs, so that only the first run waits for the compiler."""
 
 import os
 import sys
@@ -17,8 +17,8 @@ def keep_compiled_programs() -> Path | None:
     """Switches JAX's persistent compilation cache on; for programs, never for the library.
 
     The folder is `capsjax/xla` in the user's cache folder (`$XDG_CACHE_HOME`, or `~/.cache`), or
-    what `$JAX_COMPILATION_CACHE_DIR` names; where that is empty, nothing is kept. A folder that
-    cannot be written is told in a line, and the program goes on without one.
+    what `$JAX_COMPILATION_CACHE_DIR` names; where that is empty, nothing is kept. Where a
+    folder cannot be written, there is a note on stderr, and the program goes on without one.
 
     Returns:
         The folder; None where nothing is kept.
@@ -49,7 +49,7 @@ def _folder() -> Path | None:
     if named is not None:
         return Path(named) if named else None
     caches = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(caches):  # others are to be ignored, says the XDG specification
+    if not os.path.isabs(caches):  # others are to be ignored (XDG specification)
         try:
             caches = str(Path.home() / ".cache")
         except RuntimeError:  # no home

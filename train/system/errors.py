@@ -41,5 +41,5 @@ class PreemptedError(CommandError):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of somebody else's code says, cut to fit into a sentence."""
-    return (str(error) or type(error).__name__).splitlines()[0]
+    """The first line of an error's message, or its class if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and a disk that takes no more told in a sentence."""
+"""Files that are written whole or not at all, and one sentence for a disk that takes no more."""
 
 import contextlib
 import io
@@ -14,7 +14,7 @@ from train.system.errors import UserError
 
 @contextlib.contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Tells a full disk and a missing permission in one sentence.
+    """Makes one sentence of a full disk or a missing permission.
 
     Raises:
         UserError: where the body raises `OSError`.

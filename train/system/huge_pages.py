@@ -3,7 +3,7 @@
 XLA takes the memory of a training step from the C library and gives it back after the step, and the
 kernel hands it out again in pages of 4 KiB, zeroed one fault at a time: a fifth of the time of the
 paper's CapsNet at batch 128 on two cores. In pages of 2 MiB that all but disappears. The GNU C
-library asks for them if told so before the program starts.
+library asks for them if the environment has a setting when the program starts.
 """
 
 import os

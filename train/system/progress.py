@@ -10,11 +10,11 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 PLAIN_SECONDS = 10.0
-"""Where there is no terminal, a line tells how far it is as often as this."""
+"""Between two lines, where there is no terminal."""
 
 
 class Progress:
-    """Counts what is done, and says what is under way and how long it will take.
+    """Counts what is done, and shows what is under way and how long it will take.
 
     Args:
         total: how much there is to do.
@@ -38,14 +38,14 @@ class Progress:
 
     @property
     def left(self) -> str:
-        """The time that the rest will take, as `minutes:seconds`; "?" before it can be told."""
+        """The time that the rest will take, as `minutes:seconds`; "?" before it is known."""
         if self._begun is None or self._done == self._begun[1]:
             return "?"
         seconds = (time.monotonic() - self._begun[0]) / (self._done - self._begun[1])
         return tqdm.format_interval(seconds * (self._total - self._done))
 
     def begin(self, what: str) -> None:
-        """Says what comes next."""
+        """Shows what comes next."""
         if self._bar is not None:
             self._bar.set_description_str(what)
         else:
@@ -85,7 +85,7 @@ class Progress:
 def each(
     items: Iterable[T], total: int, name: Callable[[T], str], stream: TextIO | None = None
 ) -> Iterator[T]:
-    """Goes through items and says of each, by name, that it is at work.
+    """Goes through items and shows the name of each while it is at work.
 
     Args:
         items: what is done, one after the other.

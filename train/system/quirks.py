@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from train.system.errors import first_line
+
 
 @functools.cache
 def quieten_orbax() -> None:
@@ -69,7 +71,7 @@ def reason(error: BaseException) -> str:
         return error.strerror
     if found := re.search(r"OS error (\d+)|No space left on device", str(error)):
         return os.strerror(int(found[1] or errno.ENOSPC))
-    return (str(error) or type(error).__name__).strip().splitlines()[0][:160]
+    return first_line(error)[:160]
 
 
 def end_program(code: int) -> NoReturn:

@@ -26,7 +26,7 @@ OPTIONS = [word for name, value in CADENCE.items() for word in (flag(name), str(
 
 @pytest.fixture
 def start(environment):
-    """Starts `python -m train launch`, two processes of two devices unless told otherwise."""
+    """Starts `python -m train launch`, two processes, of two devices by default."""
     started = []
 
     def begin(*arguments, devices=2) -> subprocess.Popen:

@@ -119,7 +119,7 @@ def test_the_spread_loss_takes_its_margin_from_the_step(output):
     objective = objective_of(loss="spread", spread_steps=100)
     for step, margin in ((0, 0.2), (50, 0.55), (100, 0.9), (1000, 0.9), (None, 0.9)):
         at = None if step is None else jnp.asarray(step)
-        told = objective.losses(output, jnp.asarray(IMAGES), jnp.asarray(LABELS), at)
+        found = objective.losses(output, jnp.asarray(IMAGES), jnp.asarray(LABELS), at)
         lengths = np.asarray(output.lengths, np.float64)
         expected = [
             sum(
@@ -129,7 +129,7 @@ def test_the_spread_loss_takes_its_margin_from_the_step(output):
             )
             for row, label in zip(lengths, LABELS, strict=True)
         ]
-        assert_close(told["spread_loss"], expected, dtype="float32", reduction_length=3)
+        assert_close(found["spread_loss"], expected, dtype="float32", reduction_length=3)
 
 
 def test_cross_entropy_is_of_logits_or_of_shares_of_presence(output):
@@ -137,14 +137,14 @@ def test_cross_entropy_is_of_logits_or_of_shares_of_presence(output):
     lengths = np.asarray(output.lengths, np.float64)
     shares = lengths / lengths.sum(axis=1, keepdims=True)
     rows = np.arange(len(LABELS))
-    told = losses(objective, output)
-    assert_close(told["cross_entropy"], -np.log(shares[rows, LABELS]), dtype="float32")
-    assert_close(told["loss"], told["cross_entropy"])
+    found = losses(objective, output)
+    assert_close(found["cross_entropy"], -np.log(shares[rows, LABELS]), dtype="float32")
+    assert_close(found["loss"], found["cross_entropy"])
     logits = jnp.asarray([[1.0, 2.0, -1.0], [0.5, 0.0, 3.0]])
-    told = losses(objective, output._replace(logits=logits))
+    found = losses(objective, output._replace(logits=logits))
     e = np.exp(np.asarray(logits, np.float64))
     expected = -np.log((e / e.sum(axis=1, keepdims=True))[rows, LABELS])
-    assert_close(told["cross_entropy"], expected, dtype="float32", reduction_length=3)
+    assert_close(found["cross_entropy"], expected, dtype="float32", reduction_length=3)
 
 
 class Recorder(nnx.Module):
@@ -277,17 +277,17 @@ def test_what_is_not_defined_for_two_classes_is_refused():
         objective_of(mask_in_training="longest").require_fitting(2)
 
 
-def test_each_class_by_itself_is_told_by_a_sigmoid(output):
+def test_each_class_by_itself_has_a_sigmoid(output):
     computed = objective_of(loss="sigmoid_cross_entropy")
     p = LENGTHS.astype(np.float64)
     is_there = np.array([[1, 1, 0], [1, 0, 1]])
     expected = -(is_there * np.log(p) + (1 - is_there) * np.log(1 - p)).sum(axis=1)
     none = output._replace(reconstruction=None)
-    told = computed.losses(none, jnp.asarray(IMAGES), jnp.asarray(SEVERAL))
-    assert_close(told["sigmoid_cross_entropy"], expected, dtype="float32", reduction_length=3)
+    found = computed.losses(none, jnp.asarray(IMAGES), jnp.asarray(SEVERAL))
+    assert_close(found["sigmoid_cross_entropy"], expected, dtype="float32", reduction_length=3)
     logits = jnp.asarray(np.log(p / (1 - p)), jnp.float32)
-    told = computed.losses(none._replace(logits=logits), jnp.asarray(IMAGES), jnp.asarray(SEVERAL))
-    assert_close(told["loss"], expected, dtype="float32", reduction_length=3)
+    found = computed.losses(none._replace(logits=logits), jnp.asarray(IMAGES), jnp.asarray(SEVERAL))
+    assert_close(found["loss"], expected, dtype="float32", reduction_length=3)
 
 
 def test_log_odds_are_finite_where_a_class_is_certain():

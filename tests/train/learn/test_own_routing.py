@@ -160,8 +160,8 @@ def test_one_that_fits_what_it_is_tried_on_alone_leaves_nothing(command, mine, t
     out = tmp_path / "run"
     asked = ["fit", "digits", "--routing"] if command == "fit" else ["compare", "--routings"]
     assert main([*asked, mine("narrow"), "--out", str(out)]) == 2
-    told = capsys.readouterr().err
-    assert "fails in this network: ValueError: narrow returned activation of shape (3,)" in told
+    printed = capsys.readouterr().err
+    assert "fails in this network: ValueError: narrow returned activation of shape (3,)" in printed
     assert not out.exists()
 
 
