@@ -16,7 +16,8 @@ import numpy as np
 
 from parity.bench.contenders import CONTENDERS, Work
 from train.bench.timing import Rounds, rates, repetitions_in, seconds_of
-from train.bench.worker import Ask, DoesNotFitError, WorkerError, worker
+from train.bench.worker import Ask, WorkerError, worker
+from train.system.errors import DoesNotFitError
 from train.system.machine import process_peak_bytes
 
 KINDS = ("train", "forward")

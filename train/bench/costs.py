@@ -54,19 +54,26 @@ def compiled_count(compiled: jax.stages.Compiled, name: str = "flops") -> float 
     return None if value is None or value < 0 else float(value)
 
 
-def flops(function: Callable[..., Any], *arguments: Any) -> float:
+def flops(function: Callable[..., Any], *arguments: Any) -> float | None:
     """Operations of a function on an accelerator, every turn of its loops counted.
 
-    It is traced, and neither run nor compiled; its arguments are arrays or their shapes.
+    It is traced, and neither run nor compiled; its arguments are arrays or their shapes. None where
+    `JAX_PLATFORMS` names no CPU, whose backend alone counts what is not compiled.
     """
-    jaxpr = jax.make_jaxpr(function)(*arguments).jaxpr
-    # A gradient is traced with results that nobody uses: of the forward pass, of the images.
-    used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return _one_turn_flops(function, *arguments) + _other_turns_flops(used)
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    with jax.default_device(cpu):
+        jaxpr = jax.make_jaxpr(function)(*shapes).jaxpr
+        # A gradient is traced with results that nobody uses: of the forward pass, of the images.
+        used, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+        return _one_turn_flops(function, *shapes) + _other_turns_flops(used)
 
 
-def _one_turn_flops(function: Callable[..., Any], *arguments: Any) -> float:
-    lowered = jax.jit(function).trace(*arguments).lower(lowering_platforms=("tpu",))
+def _one_turn_flops(function: Callable[..., Any], *shapes: Any) -> float:
+    lowered = jax.jit(function).trace(*shapes).lower(lowering_platforms=("tpu",))
     analysis: Any = lowered.cost_analysis()
     return analysis.get("flops", 0.0)
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from train.bench.timing import fit_line
 from train.bench.training import planned_memory, smallest_program
-from train.bench.worker import DoesNotFitError
 from train.config.fit_config import FitConfig
 from train.data import Dataset
+from train.system.errors import DoesNotFitError
 from train.system.machine import process_bytes
 
 
@@ -45,8 +45,8 @@ def predict_memory(
         UserError: if the program cannot be put together.
     """
     program = smallest_program(config, dataset, devices)
-    count = program.mesh.devices.size
-    start = max(count, config.schedule.batch_size // 2 // count * count)
+    count, multiple = program.mesh.devices.size, program.config.schedule.batch_size
+    start = max(multiple, config.schedule.batch_size // 2 // multiple * multiple)
     besides: int | None = None
 
     def needed(size: int) -> int:
@@ -59,7 +59,7 @@ def predict_memory(
         # The arguments are there already.
         return besides + count * (plan["total"] - plan["arguments"])
 
-    return largest_batch(needed, budget, multiple=count, start=start)
+    return largest_batch(needed, budget, multiple=multiple, start=start)
 
 
 def largest_batch(

@@ -41,14 +41,24 @@ def measure_parts(program: Program, rounds: Rounds) -> list[dict[str, Any]]:
     model = program.model()
     if not all(hasattr(model, name) for name in _NEEDED):
         return []
-    return [_measure(*part, rounds) for part in _parts(program)]
+    parts = []
+    for name, function, arguments, plain in _parts(program):
+        found = measure(function, arguments, rounds, carries=name == "optimiser")
+        parts.append({"name": name, **found, "flops": flops(plain, *arguments)})
+    return parts
 
 
-def _measure(
-    name: str, function: Callable[..., Any], arguments: tuple[Any, ...], rounds: Rounds
+def measure(
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    rounds: Rounds,
+    *,
+    carries: bool = False,
 ) -> dict[str, Any]:
-    # The optimiser's state is replaced by the new one, in the step as here.
-    carries = name == "optimiser"
+    """Times a function as a program of its own, as `measure_parts` has it, without its work.
+
+    If it carries, each result takes the place of the first argument, as the optimiser's state does.
+    """
     compiled = jax.jit(function, donate_argnums=0 if carries else ()).lower(*arguments).compile()
     carried, *others = arguments
     if carries:
@@ -63,18 +73,19 @@ def _measure(
 
     seconds = time_rounds(run, rounds)
     return {
-        "name": name,
         "seconds": statistics.median(seconds),
         "slowest_seconds": max(seconds),
         "fastest_seconds": min(seconds),
         "memory": footprint(compiled),
-        "flops": flops(function, *arguments),
         "bytes_accessed": compiled_count(compiled, "bytes accessed"),
     }
 
 
-def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[Any, ...]]]:
-    """Name, function and arguments of each part, in the order of the step."""
+def _parts(program: Program) -> Iterator[tuple[str, Callable, tuple[Any, ...], Callable]]:
+    """Name, function and arguments of each part, and what the function computes, plainly written.
+
+    They are in the order of the step.
+    """
     config, device = program.config, program.mesh.local_devices[0]
     model: Any = program.model()
     objective, train = Objective.of(config), program.dataset.train
@@ -85,6 +96,9 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
     def route(class_caps: Any, inputs: tuple, constants: None) -> capsjax.Routed:
         capsules, coupling = class_caps(capsjax.Capsules(*inputs))
         return capsjax.Routed(capsules.pose, capsules.activation, coupling)
+
+    def route_plainly(class_caps: Any, inputs: tuple, constants: None) -> capsjax.Routed:
+        return capsjax.route(class_caps.routing, class_caps.votes(inputs[0]), inputs[1])
 
     def decode(decoder: Any, inputs: tuple, constants: tuple) -> jax.Array:
         (pose, lengths), (targets, labels, coupling) = inputs, constants
@@ -104,10 +118,10 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    part = functools.partial(_with_gradient, device)
+    part = functools.partial(with_gradient, device)
     modules = (model.features, model.primary_caps)
     function, arguments = part(lambda m, _, images: m[1](m[0](images)), modules, (), batch.images)
-    yield "convolutions", function, arguments
+    yield "convolutions", function, arguments, function
     capsules = jax.jit(function)(*arguments)[0]
 
     class_caps, inputs = model.class_caps, (capsules.pose, capsules.activation)
@@ -115,28 +129,28 @@ def _parts(program: Program) -> Iterator[tuple[str, Callable[..., Any], tuple[An
         device.platform, class_caps.routing, share
     )
     if chosen == "xla":
-        function, arguments = part(
-            lambda layer, pose, _: layer.votes(*pose), class_caps, inputs[:1]
-        )
-        yield "votes", function, arguments
+        function, arguments = part(lambda caps, pose, _: caps.votes(*pose), class_caps, inputs[:1])
+        yield "votes", function, arguments, function
         inputs = (jax.jit(function)(*arguments)[0], capsules.activation)
         function, arguments = part(
             lambda routing, inputs, _: capsjax.route(routing, *inputs), class_caps.routing, inputs
         )
+        yield "routing", function, arguments, function
     else:
         function, arguments = part(route, class_caps, inputs)
-    yield "routing", function, arguments
+        yield "routing", function, arguments, part(route_plainly, class_caps, inputs)[0]
     routed = jax.jit(function)(*arguments)[0]
 
     inputs = (routed.pose, routed.activation)
     constants = (batch.targets, batch.labels, routed.coupling)
-    yield "decoder", *part(decode, model.decoder, inputs, constants)
+    function, arguments = part(decode, model.decoder, inputs, constants)
+    yield "decoder", function, arguments, function
 
     params, state = jax.device_put((program.state.params, program.state.optimizer), device)
-    yield "optimiser", update, ((params, state), jax.tree.map(jnp.ones_like, params))
+    yield "optimiser", update, ((params, state), jax.tree.map(jnp.ones_like, params)), update
 
 
-def _with_gradient(
+def with_gradient(
     device: jax.Device,
     function: Callable[[Any, tuple, Any], Any],
     modules: Any,

@@ -100,7 +100,7 @@ def _speed_columns(machine: Row) -> Columns:
     return {
         "images/s (slowest to fastest)": lambda row: rate_cell(row, 1),
         "ms a step": lambda row: _milliseconds(row["step_seconds"]),
-        "of the ceiling": lambda row: f"{share_of_ceiling(row, machine):.1%}",
+        "of the ceiling": lambda row: share_of_ceiling(row, machine),
         "step's memory, MB": _planned,
         "peak in use, MB": lambda row: f"{row['peak_bytes'] / 1e6:,.0f}",
         "compiling, s": lambda row: f"{row['compile_seconds']:.1f}",
@@ -109,6 +109,8 @@ def _speed_columns(machine: Row) -> Columns:
 
 def _time_columns(machine: Row) -> Columns:
     def cell(part: Row) -> str:
+        if part["flops"] is None:
+            return _milliseconds(part["seconds"])
         ceiling = machine["ceilings"]["matrix_flops"][part["dtype"]] / machine["devices"]
         share = part["flops"] / part["seconds"] / ceiling
         return f"{_milliseconds(part['seconds'])} ({share:.0%})"
@@ -183,10 +185,11 @@ def rate_cell(row: Row, digits: int = 0) -> str:
     return "{} ({} to {})".format(*(f"{rate:,.{digits}f}" for rate in rates))
 
 
-def share_of_ceiling(row: Row, machine: Row) -> float:
-    """The work done in a second, over the rate of the matrix products."""
-    done = row["images_per_second"] * row["flops_per_image"]["training"]
-    return done / machine["ceilings"]["matrix_flops"][row["dtype"]]
+def share_of_ceiling(row: Row, machine: Row) -> str:
+    """The work done in a second, over the rate of the matrix products, if it is known."""
+    work = row["flops_per_image"]["training"]
+    ceiling = machine["ceilings"]["matrix_flops"][row["dtype"]]
+    return "-" if work is None else f"{row['images_per_second'] * work / ceiling:.1%}"
 
 
 def growth_sentence(growth: Growth) -> str:

@@ -15,12 +15,12 @@ from train.bench.report import Report
 from train.bench.sweep import Row, Sweep, describe, growths, scaling_points
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
-from train.bench.worker import DoesNotFitError, in_own_process
+from train.bench.worker import in_own_process
 from train.config.fit_config import FitConfig
 from train.config.saved import to_values
 from train.learn.network import require_precision
 from train.learn.step import data_mesh
-from train.system.errors import UserError
+from train.system.errors import DoesNotFitError, UserError
 from train.system.machine import describe_machine
 from train.system.progress import each
 

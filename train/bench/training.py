@@ -3,7 +3,6 @@
 import itertools
 import statistics
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -14,7 +13,6 @@ from flax import nnx
 from train.bench.costs import compiled_count, flops, footprint, peak_bytes, room
 from train.bench.parts import measure_parts
 from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
-from train.bench.worker import DoesNotFitError
 from train.config.fit_config import FitConfig
 from train.data import Batch, Dataset
 from train.learn.metrics import Mean
@@ -22,7 +20,7 @@ from train.learn.network import count_parameters, out_of_memory_is_bad_input
 from train.learn.objective import Objective
 from train.learn.program import Program, assemble
 from train.learn.step import data_mesh, make_dispatch
-from train.system.errors import UserError
+from train.system.errors import DoesNotFitError
 
 PART_SHARE = 0.25
 """A round of a part is so much shorter than one of the whole step."""
@@ -51,7 +49,7 @@ def measure_speed(
     config: FitConfig, dataset: Dataset, devices: int | None, rounds: Rounds
 ) -> dict[str, Any]:
     """How fast a configuration trains: see `_timed`; arguments and errors as `measure_training`."""
-    with _memory_is_missing(config.schedule.batch_size):
+    with out_of_memory_is_bad_input(config.schedule.batch_size):
         return _timed(assemble(config, dataset, devices=devices), rounds)
 
 
@@ -81,7 +79,7 @@ def measure_training(
         UserError: if it cannot be put together.
     """
     batch = config.schedule.batch_size
-    with _memory_is_missing(batch):
+    with out_of_memory_is_bad_input(batch):
         program = assemble(config, dataset, devices=devices)
         used = list(program.mesh.devices.flat)
         lowered, compiled = lower_step(program, batch), []
@@ -114,7 +112,7 @@ def measure_training(
     }
 
 
-def network_flops(config: FitConfig, dataset: Dataset) -> tuple[float, float]:
+def network_flops(config: FitConfig, dataset: Dataset) -> tuple[float | None, float | None]:
     """Operations for one image: of the forward pass, and of the gradient of the loss.
 
     Of routing that can be computed in several ways it is the library's own choice that counts.
@@ -166,24 +164,10 @@ def planned_memory(program: Program, batch_size: int) -> dict[str, int]:
 
 
 def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -> Program:
-    """The program for one image a device: `lower_step` takes it to any batch size.
+    """The program for the smallest batch: `lower_step` takes it to any other.
 
     Raises:
         UserError: if it cannot be put together.
     """
-    count = jax.local_device_count() if devices is None else devices
-    if count < 1:  # which `assemble` would take for a bad batch size
-        data_mesh(config.schedule.batch_size, devices)
-    return assemble(config.changed(batch_size=count), dataset, devices=devices)
-
-
-@contextmanager
-def _memory_is_missing(batch_size: int) -> Iterator[None]:
-    """Raises `DoesNotFitError` where the body runs out of a device's memory."""
-    try:
-        with out_of_memory_is_bad_input(batch_size):
-            yield
-    except UserError as error:
-        if isinstance(error.__cause__, jax.errors.JaxRuntimeError):
-            raise DoesNotFitError(str(error)) from error
-        raise
+    smallest = data_mesh(0, devices).devices.size * config.schedule.micro_batches
+    return assemble(config.changed(batch_size=smallest), dataset, devices=devices)

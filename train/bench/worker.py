@@ -12,14 +12,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from train.system.errors import UserError
+from train.system.errors import DoesNotFitError, UserError
 
 T = TypeVar("T")
 Ask = Callable[..., Any]
-
-
-class DoesNotFitError(UserError):
-    """Something needs more memory than there is."""
 
 
 class WorkerError(Exception):

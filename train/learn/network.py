@@ -12,7 +12,7 @@ import capsjax
 from train.config.fit_config import FitConfig
 from train.config.model import ModelConfig
 from train.learn.own_routing import is_own, make_routing, takes_iterations
-from train.system.errors import UserError, first_line
+from train.system.errors import DoesNotFitError, UserError, first_line
 from train.system.machine import physical_bytes
 
 
@@ -161,14 +161,14 @@ def out_of_memory_is_bad_input(batch_size: int) -> Iterator[None]:
     """Makes one sentence of the error of a batch that does not fit.
 
     Raises:
-        UserError: where the body runs out of a device's memory.
+        DoesNotFitError: where the body runs out of a device's memory.
     """
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise UserError(
+        raise DoesNotFitError(
             f"a batch of {batch_size} does not fit in the memory of the devices: choose a smaller "
             "--batch-size or more --devices."
         ) from error

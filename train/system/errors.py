@@ -19,6 +19,10 @@ class UserError(CommandError):
     exit_code = 2
 
 
+class DoesNotFitError(UserError):
+    """Something needs more memory than there is."""
+
+
 class EchoedError(UserError):
     """Bad input of another process of the run, which prints it."""
 

@@ -1,6 +1,5 @@
 """How fast the device is, training on it, PyTorch beside it, and routing alone."""
 
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,10 +12,9 @@ from capsjax.routing.dense import IMPLEMENTATIONS, Implementation
 from parity.bench.gpu.part import Found, Task, attempt, fastest
 from parity.bench.gpu.plan import Plan
 from parity.bench.side_by_side import make_work, measure, summarise
-from train.bench.costs import footprint
 from train.bench.data import load_or_imitate
 from train.bench.machine import measure_machine
-from train.bench.timing import time_rounds
+from train.bench.parts import measure as measure_alone
 from train.bench.training import measure_speed, network_flops
 from train.system.machine import available_cores
 
@@ -84,8 +82,8 @@ def measure_side_by_side(task: Task) -> Iterator[Found]:
 def measure_routing(task: Task) -> Iterator[Found]:
     """Finds, under the name of each implementation, `forward` and `both` or a `failure`.
 
-    Each of the two holds the median `seconds` of votes and routing alone, forward, and forward and
-    backward, and the `bytes` that its program takes.
+    Each of the two is what `train.bench.parts.measure` finds of votes and routing alone, forward,
+    and forward and backward.
     """
     for implementation in IMPLEMENTATIONS:
         yield {implementation: attempt(_routing_cost, task.plan, implementation)}
@@ -115,15 +113,5 @@ def _routing_cost(plan: Plan, implementation: Implementation) -> Found:
         v, backward = jax.vjp(forward, params, pose)
         return v, backward(jnp.ones_like(v))
 
-    def cost(function: Any) -> Found:
-        compiled = jax.jit(function).lower(params, pose).compile()
-
-        def run(times: int) -> None:
-            for _ in range(times):
-                result = compiled(params, pose)
-            jax.block_until_ready(result)
-
-        seconds = statistics.median(time_rounds(run, plan.rounds))
-        return {"seconds": seconds, "bytes": footprint(compiled)["total"]}
-
-    return {"forward": cost(forward), "both": cost(both)}
+    costs = {"forward": forward, "both": both}
+    return {name: measure_alone(f, (params, pose), plan.rounds) for name, f in costs.items()}

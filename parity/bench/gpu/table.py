@@ -63,7 +63,7 @@ def _training(found: Found, others: Mapping[str, Found], plan: Found) -> Iterato
         figure = f"{name}, best batch ({_point(best)})"
         yield Row(figure, f"{rate:,.0f} images/s", "200,000 images/s")
         ceilings = others.get("machine", {}).get("ceilings")
-        if ceilings:
+        if ceilings and found["flops_per_image"]:
             share = rate * found["flops_per_image"] / ceilings["matrix_flops"][plan["dtype"]]
             yield Row(f"{name}, share of the rate of matrix products", f"{share:.1%}", "30 %")
     for row in found.get("rows", []):
@@ -117,7 +117,8 @@ def _routing(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator
             continue
         for key, title in (("forward", "forward"), ("both", "forward and backward")):
             milliseconds = f"{1000 * cost[key]['seconds']:.3f} ms"
-            yield Row(f"{figure}, {title}", f"{milliseconds}, {_size(cost[key]['bytes'])}")
+            size = _size(cost[key]["memory"]["total"])
+            yield Row(f"{figure}, {title}", f"{milliseconds}, {size}")
 
 
 def _memory(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from train.bench import memory
 from train.bench.memory import largest_batch, predict_memory
-from train.bench.worker import DoesNotFitError
+from train.system.errors import DoesNotFitError
 
 
 def test_a_line_through_two_batches_predicts_a_third(config, dataset):
@@ -32,7 +32,8 @@ def test_the_program_itself_and_all_devices_count_on_a_cpu(
         asked.append(size)
         return {"total": 1000 + 10 * size // 2, "arguments": 200}
 
-    program = SimpleNamespace(mesh=SimpleNamespace(devices=SimpleNamespace(size=2)))
+    mesh = SimpleNamespace(devices=SimpleNamespace(size=2))
+    program = SimpleNamespace(mesh=mesh, config=config.changed(batch_size=2))
     monkeypatch.setattr(memory, "smallest_program", lambda *_: program)
     monkeypatch.setattr(memory, "planned_memory", planned)
     monkeypatch.setattr(memory, "process_bytes", lambda: 5000)

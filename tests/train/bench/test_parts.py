@@ -5,9 +5,10 @@ from flax import nnx
 
 from tests.tolerance import assert_close
 from train.bench import parts
-from train.bench.costs import flops, network_flops
+from train.bench.costs import flops
 from train.bench.parts import NAMES, measure_parts
 from train.bench.timing import Rounds
+from train.bench.training import network_flops
 from train.learn.objective import Objective
 from train.learn.program import assemble
 
@@ -24,10 +25,10 @@ def test_the_parts_add_up_to_the_network(quick, dataset):
     config = quick.changed(routing="dynamic-prior")
     program = assemble(config, dataset, devices=2)
     share = config.schedule.batch_size // 2
-    found = {name: (function, arguments) for name, function, arguments in parts._parts(program)}
+    found = {name: rest for name, *rest in parts._parts(program)}
     assert tuple(found) == NAMES
 
-    function, arguments = found["decoder"]
+    function, arguments, _ = found["decoder"]
     loss, _ = jax.jit(function)(*arguments)
     objective = Objective.of(config)
     images, labels = np.float32(dataset.train.images[:share]) / 255, dataset.train.labels[:share]
@@ -39,7 +40,7 @@ def test_the_parts_add_up_to_the_network(quick, dataset):
 
     assert_close(loss, loss_of(program.model()), reduction_length=64)
 
-    work = {name: flops(function, *a) for name, (function, a) in found.items()}
+    work = {name: flops(plain, *arguments) for name, (_, arguments, plain) in found.items()}
     _, training = network_flops(config, dataset)
     optimiser = work.pop("optimiser")
     assert training * share <= sum(work.values()) < 1.03 * training * share
@@ -52,14 +53,18 @@ def test_a_routing_without_votes_is_one_part(config, dataset):
     )
     found = {name: part for name, *part in parts._parts(assemble(config, dataset, devices=1))}
     assert tuple(found) == tuple(name for name in NAMES if name != "votes")
-    function, arguments = found["routing"]
-    shapes = jax.eval_shape(function, *arguments)[0]
-    assert shapes.coupling.shape == (config.schedule.batch_size, 8, 3)
+    function, arguments, plain = found["routing"]
+    shapes = jax.eval_shape(function, *arguments)
+    assert shapes[0].coupling.shape == (config.schedule.batch_size, 8, 3)
+    # Its work is that of the votes and of the routing, written plainly.
+    plainly = jax.eval_shape(plain, *arguments)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a.shape, b.shape), shapes, plainly)
 
 
 def test_the_optimiser_s_state_is_replaced_and_the_program_s_own_kept(quick, dataset, monkeypatch):
     program = assemble(quick, dataset, devices=1)
-    *_, last = parts._parts(program)
+    *_, (name, update, arguments, _) = parts._parts(program)
+    assert name == "optimiser"
 
     def take(run, rounds):
         run(2)
@@ -67,8 +72,7 @@ def test_the_optimiser_s_state_is_replaced_and_the_program_s_own_kept(quick, dat
 
     monkeypatch.setattr(parts, "time_rounds", take)
     with jax.debug_nans(False):  # which keeps what was donated
-        part = parts._measure(*last, Rounds())
-    assert part["name"] == "optimiser"
+        part = parts.measure(update, arguments, Rounds(), carries=True)
     times = (part["fastest_seconds"], part["seconds"], part["slowest_seconds"])
     assert times == (1, 2, 3)
     state = (program.state.params, program.state.optimizer)

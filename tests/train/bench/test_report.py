@@ -37,7 +37,11 @@ def test_a_row_says_how_fast_and_at_what_cost(machine, failed):
 
 
 def test_the_share_of_the_ceiling_is_of_the_work_of_the_network(machine):
-    assert share_of_ceiling(make_row(), machine) == 1000 * 12e6 / 120e9
+    assert share_of_ceiling(make_row(), machine) == "10.0%"  # 1000 * 12e6 / 120e9
+    row = make_row(parts=[make_row()["parts"][0] | {"flops": None}])
+    row["flops_per_image"]["training"] = None
+    assert share_of_ceiling(row, machine) == "-"
+    assert cells_of(training_tables([row], machine), 1)[4] == "1.00"
 
 
 def test_the_parts_are_held_against_the_whole_step(machine):

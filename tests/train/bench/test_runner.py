@@ -13,8 +13,7 @@ from train.bench.runner import Benchmark
 from train.bench.sweep import Sweep
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
-from train.bench.worker import DoesNotFitError
-from train.system.errors import UserError
+from train.system.errors import DoesNotFitError, UserError
 
 TINY = (
     *("--model-options", "conv_features=4", "conv_kernel=1", "primary_types=2"),

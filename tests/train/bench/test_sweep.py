@@ -5,12 +5,10 @@ from tests.train.bench.conftest import make_row
 from train.bench.sweep import (
     GROWING_ITERATIONS,
     GROWING_TYPES,
-    Layout,
     Sweep,
     describe,
     growths,
-    scaling_layouts,
-    scaling_rows,
+    scaling_points,
 )
 from train.system.errors import UserError
 
@@ -89,19 +87,10 @@ def test_a_network_without_primary_capsules_does_not_grow_in_them():
     ("devices", "weak", "strong"),
     [
         (1, [(1, 6)], [1]),
-        (4, [(1, 6), (2, 12), (4, 24)], [1, 2]),
+        (4, [(1, 6), (2, 12), (4, 24)], [1, 2]),  # 4 cannot share 6
         (3, [(1, 6), (2, 12), (3, 18)], [1, 2, 3]),
     ],
 )
 def test_weak_scaling_grows_the_batch_and_strong_scaling_shares_it(devices, weak, strong):
-    found = scaling_layouts(6, devices)
-    assert found["weak"] == [Layout(*layout) for layout in weak]
-    assert found["strong"] == [Layout(count, 6) for count in strong]  # 4 cannot share 6
-
-
-def test_efficiency_is_the_ideal_time_over_the_real():
-    layouts = scaling_layouts(8, 2)
-    timed = {Layout(1, 8): 4.0, Layout(2, 16): 5.0, Layout(2, 8): 2.5}
-    rows = scaling_rows(layouts, {layout: {"step_seconds": s} for layout, s in timed.items()})
-    found = {(row["kind"], row["devices"]): row["efficiency"] for row in rows}
-    assert found == {("weak", 1): 1, ("weak", 2): 0.8, ("strong", 1): 1, ("strong", 2): 0.8}
+    points = [("weak", *point) for point in weak] + [("strong", count, 6) for count in strong]
+    assert scaling_points(6, devices) == points

@@ -10,12 +10,14 @@ from train.bench.training import (
     lower_step,
     measure_speed,
     measure_training,
+    network_flops,
     smallest_program,
     steps_of,
 )
-from train.bench.worker import DoesNotFitError
+from train.config.fit_config import FitConfig
+from train.data import Dataset, Split
 from train.learn.program import assemble
-from train.system.errors import UserError
+from train.system.errors import DoesNotFitError, UserError
 
 
 def test_steps_are_those_of_training(config, dataset):
@@ -81,3 +83,35 @@ def test_memory_that_runs_out_is_told(config, dataset, monkeypatch):
     monkeypatch.setattr(training, "assemble", assemble_nothing)
     with pytest.raises(DoesNotFitError, match="a batch of 8 does not fit"):
         measure_speed(config, dataset, 1, Rounds())
+
+
+def images(side, classes):
+    """A data set of one image."""
+    split = Split(np.zeros((1, side, side, 1), np.uint8), np.zeros(1, np.int32))
+    return Dataset("one", split, split, tuple(map(str, range(classes))))
+
+
+def test_the_paper_s_network_has_the_work_counted_by_hand():
+    forward, training = network_flops(FitConfig.of(), images(28, 10))
+    first, second = 20 * 20 * 9 * 9 * 1 * 256, 6 * 6 * 9 * 9 * 256 * 256
+    votes = 1152 * 10 * 16 * 8
+    decoder = 160 * 512 + 512 * 1024 + 1024 * 784
+    passes_over_votes = 5 * 1152 * 10 * 16  # sums in three iterations, scalar products in between
+    by_hand = 2 * (first + second + votes + decoder + passes_over_votes)
+    # Biases, squash and softmax come on top.
+    assert by_hand < forward < 1.002 * by_hand
+    # Backward, each product has two of its size; the images have no gradient.
+    by_hand = 2 * (2 * first + 3 * (second + votes + decoder + passes_over_votes))
+    assert by_hand < training < 1.003 * by_hand
+
+
+def test_how_a_network_is_computed_changes_no_work(config, dataset):
+    options = config.model.options | {"routing_implementation": "recompute"}
+    changed = config.changed(model_options=options)
+    assert network_flops(changed, dataset) == network_flops(config, dataset)
+
+
+def test_two_classes_are_decoded_one_after_the_other(config, pairs):
+    single, both = (network_flops(config, data)[0] for data in (images(16, 3), pairs))
+    decoder = 2 * (3 * 4 * 8 + 8 * 256)  # poses to hidden to image, multiply and add
+    assert decoder < both - single < 1.3 * decoder

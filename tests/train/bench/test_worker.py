@@ -5,7 +5,6 @@ import time
 import pytest
 
 from train.bench.worker import (
-    DoesNotFitError,
     WorkerError,
     _call,
     in_one_line,
@@ -13,7 +12,7 @@ from train.bench.worker import (
     within,
     worker,
 )
-from train.system.errors import UserError
+from train.system.errors import DoesNotFitError, UserError
 
 # These functions run in other processes, which import this file: it has no framework.
 

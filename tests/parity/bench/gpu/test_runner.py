@@ -10,7 +10,7 @@ import pytest
 
 from parity.__main__ import main
 from parity.bench.gpu import runner
-from parity.bench.gpu.plan import TINY
+from parity.bench.gpu.plan import tiny
 from parity.bench.gpu.runner import PARTS, Part, report
 from train.bench.worker import WorkerError
 
@@ -127,7 +127,7 @@ def test_parts_that_fail_leave_the_others(here, tmp_path, capsys):
         yield {"rate": task.found["training"]["rate"] + 1, "left": task.left() > 0}
 
     parts = [Part("training", first, 3.0, "python -m train fit"), Part("b", second, 1.0)]
-    code = report(TINY, out=tmp_path, data_dir=None, minutes=1, arguments=["gpu"], parts=parts)
+    code = report(tiny(), out=tmp_path, data_dir=None, minutes=1, arguments=["gpu"], parts=parts)
     assert code == 1
     found = read(tmp_path)
     assert (written[0]["found"], written[0]["failure"]) == ({"rate": 1.0, "share": [None]}, None)

@@ -1,9 +1,9 @@
 import dataclasses
 
-from parity.bench.gpu.plan import FULL
+from parity.bench.gpu.plan import Plan
 from parity.bench.gpu.table import rows
 
-PLAN = dataclasses.asdict(FULL)
+PLAN = dataclasses.asdict(Plan())
 
 
 def part(found, failure=None):
