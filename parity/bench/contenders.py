@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,17 +41,13 @@ class Work:
         return len(self.images)
 
 
-@dataclass(frozen=True)
-class Contender:
+class Contender(NamedTuple):
     """A program that is ready to run.
 
-    Attributes:
-        device: what it runs on.
-        train: takes a number of training steps and waits for the last; returns the loss, of one
-            step or of its last ones.
-        forward: runs the network on the batch a number of times and waits.
-        peak_bytes: the most memory of an accelerator that was in use, or None for a CPU, where it
-            is the process that counts.
+    `train` takes a number of training steps and waits for the last; it returns the loss, of one
+    step or of its last ones. `forward` runs the network on the batch a number of times and waits.
+    `peak_bytes` is the most memory of an accelerator that was in use, or None for a CPU, where it
+    is the process that counts.
     """
 
     device: str

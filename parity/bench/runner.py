@@ -6,10 +6,9 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from parity.bench.side_by_side import make_work, measure, summarise
-from train.bench.report import Report, rate_cell
+from train.bench.report import RATES, Report, rate_cell, table
 from train.bench.timing import Rounds
 from train.system.machine import describe_machine
-from train.system.tables import markdown_lines
 
 Row = Mapping[str, Any]
 
@@ -39,28 +38,24 @@ def bench(
     devices = sorted({row["device"] for row in rows if not row["failure"]}) or ["no device"]
     title = f"CapsNet, {dtype}, {cores} cores, {', '.join(devices)}"
     values = {"machine": machine, "dtype": dtype, "rows": rows}
-    return Report(table(rows, baseline), values, {chart: draw(rows, title)})
+    text = table([cells(row, baseline) for row in rows])
+    return Report(text, values, {chart: draw(rows, title)})
 
 
-def table(rows: Sequence[Row], baseline: str) -> str:
-    """The rows of `summarise` as a Markdown table."""
-    start = ["batch", "work", "contender", "images/s (slowest to fastest)", f"times {baseline}"]
-    cells = [[*start, "peak memory", "first step"], *map(_cells, rows)]
-    return "\n".join(markdown_lines(cells))
-
-
-def _cells(row: Row) -> list[str]:
-    start = [f"{row['batch_size']}", TITLES[row["work"]], row["contender"]]
+def cells(row: Row, baseline: str) -> dict[str, str]:
+    """A row of `summarise` as one of a table."""
+    start = {"batch": f"{row['batch_size']}", "work": TITLES[row["work"]]}
+    start["contender"] = row["contender"]
     if row["failure"]:
-        return [*start, f"cannot run: {row['failure']}", "", "", ""]
-    ratio = "{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})"
-    return [
-        *start,
-        rate_cell(row, 1),
-        "-" if row["ratio"] is None else ratio.format(**row),
-        f"{row['peak_bytes'] / 1e9:.2f} GB",
-        f"{row['first_step_seconds']:.1f} s",
-    ]
+        return start | {RATES: f"cannot run: {row['failure']}"}
+    ratio = "-" if row["ratio"] is None else "{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})"
+    return {
+        **start,
+        RATES: rate_cell(row, 1),
+        f"times {baseline}": ratio.format(**row),
+        "peak memory": f"{row['peak_bytes'] / 1e9:.2f} GB",
+        "first step": f"{row['first_step_seconds']:.1f} s",
+    }
 
 
 def draw(rows: Sequence[Row], title: str) -> Figure:

@@ -4,12 +4,12 @@ It imports no framework: a contender's process imports its own alone.
 """
 
 import contextlib
+import functools
 import os
 import statistics
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,8 @@ def measure(contenders: Sequence[str], work: Work, *, rounds: Rounds, cores: int
                 _note(work, f"{m.contender} cannot run: {m.failure}")
         for _, ask, times in running:
             for kind in KINDS:
-                times[kind] = repetitions_in(rounds.seconds, partial(_turn, ask, kind))
+                turn = functools.partial(_turn, ask, kind)
+                times[kind] = repetitions_in(rounds.seconds, turn)
         for number in range(rounds.repetitions if running else 0):
             _note(work, f"round {number + 1} of {rounds.repetitions}")
             first = number % len(running)  # whoever was first is last in the next round

@@ -1,6 +1,6 @@
 """What a benchmark found as a report: text for people, JSON for programs, figures; and the text."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,19 @@ from train.system.errors import UserError
 from train.system.files import write_figure, write_json
 from train.system.tables import markdown_lines
 
-Columns = dict[str, Callable[[Row], str]]
-"""Heads of a table, and what makes the cells below them of a row."""
-
-_HEADS = {"batch_size": "batch", "implementation": "routing", "primary_capsules": "capsules"}
+_HEADS = dict(zip(POINT, ("batch", "dtype", "iterations", "routing", "capsules"), strict=True))
 _UNITS = {"batch": "image", "iterations": "iteration", "capsules": "primary capsule"}
+_COUNTS = {
+    "forward": "forward",
+    "forward, compiled": "forward_compiled",
+    "forward and backward": "training",
+    "step, compiled": "training_compiled",
+}
+RATES = "images/s (slowest to fastest)"
+"""The head of a column of `rate_cell`."""
+
+_IN_ROUTING = "in routing"
+"""Stands for the votes of a step whose routing makes none that could be timed alone."""
 
 
 @dataclass
@@ -60,6 +68,19 @@ def require_folder(file: Path | None) -> None:
         raise UserError(f"{file} cannot be written: {file.parent} is no folder.")
 
 
+def table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A table in Markdown, of rows whose cells have the heads of their columns as names."""
+    heads = list(dict.fromkeys(head for row in rows for head in row))
+    cells = ([row.get(head, "") for head in heads] for row in rows)
+    return "\n".join(markdown_lines([heads, *cells]))
+
+
+def rate_cell(row: Row, digits: int = 0) -> str:
+    """The `rates` of a row in a cell."""
+    rates = (row[name] for name in ("images_per_second", "slowest", "fastest"))
+    return "{} ({} to {})".format(*(f"{rate:,.{digits}f}" for rate in rates))
+
+
 def machine_lines(machine: Row, dataset: str, images: int, synthetic: bool) -> str:
     """What was measured on, and its ceilings."""
     ceilings = machine["ceilings"]
@@ -80,91 +101,68 @@ def _devices(machine: Row) -> str:
 
 def training_tables(rows: Sequence[Row], machine: Row) -> str:
     """Every table of training: speed, time of the parts, memory, and work."""
+    names = [name for name in POINT if any(row.get(name) is not None for row in rows)]
+
+    def of_rows(title: str, rows: Sequence[Row], cells: Callable[[Row], dict[str, str]]) -> str:
+        starts = ({_HEADS[name]: f"{row.get(name) or '-'}" for name in names} for row in rows)
+        made = [start | cells(row) for start, row in zip(starts, rows, strict=True)]
+        return f"{title}:\n\n{table(made)}"
+
     ran = [row for row in rows if row["failure"] is None]
     parts = [row for row in ran if row["parts"]]
-    tables = {"": _table(rows, _speed_columns(machine))}
+    tables = [of_rows("Training", rows, lambda row: _speed(row, machine))]
     if parts:
-        tables |= {
-            "Time of the parts, forward and backward, ms a step (share of the matrix products' "
-            "ceiling):\n\n": _table(parts, _time_columns(machine)),
-            "Memory of the parts, each a program of its own, MB:\n\n": _table(
-                parts, _of_parts(_planned) | {"whole step": _planned}
-            ),
-        }
+        title = "Time of the parts, forward and backward, ms a step (share of the matrix products' "
+        tables += [
+            of_rows(f"{title}ceiling)", parts, lambda row: _times(row, machine)),
+            of_rows("Memory of the parts, each a program of its own, MB", parts, _memory),
+        ]
     if ran:
-        tables["Work, MFLOP an image:\n\n"] = _table(ran, _WORK_COLUMNS)
-    return "\n\n".join(head + table for head, table in tables.items())
+        tables.append(of_rows("Work, MFLOP an image", ran, _work))
+    return "\n\n".join(tables)
 
 
-def _speed_columns(machine: Row) -> Columns:
+def _speed(row: Row, machine: Row) -> dict[str, str]:
+    if row["failure"]:
+        return {RATES: f"cannot run: {row['failure']}"}
+    ceiling = machine["ceilings"]["matrix_flops"][row["dtype"]]
+    work = row["flops_per_image"]["training"]
+    share = "-" if work is None else f"{row['images_per_second'] * work / ceiling:.1%}"
     return {
-        "images/s (slowest to fastest)": lambda row: rate_cell(row, 1),
-        "ms a step": lambda row: _milliseconds(row["step_seconds"]),
-        "of the ceiling": lambda row: share_of_ceiling(row, machine),
-        "step's memory, MB": _planned,
-        "peak in use, MB": lambda row: f"{row['peak_bytes'] / 1e6:,.0f}",
-        "compiling, s": lambda row: f"{row['compile_seconds']:.1f}",
+        RATES: rate_cell(row, 1),
+        "ms a step": _milliseconds(row["step_seconds"]),
+        "of the ceiling": share,
+        "step's memory, MB": _megabytes(row["memory"]["total"]),
+        "peak in use, MB": f"{row['peak_bytes'] / 1e6:,.0f}",
+        "compiling, s": f"{row['compile_seconds']:.1f}",
     }
 
 
-def _time_columns(machine: Row) -> Columns:
-    def cell(part: Row) -> str:
-        if part["flops"] is None:
-            return _milliseconds(part["seconds"])
-        ceiling = machine["ceilings"]["matrix_flops"][part["dtype"]] / machine["devices"]
-        share = part["flops"] / part["seconds"] / ceiling
-        return f"{_milliseconds(part['seconds'])} ({share:.0%})"
-
-    def total(row: Row) -> float:
-        return sum(part["seconds"] for part in row["parts"])
-
+def _times(row: Row, machine: Row) -> dict[str, str]:
+    ceiling = machine["ceilings"]["matrix_flops"][row["dtype"]] / machine["devices"]
+    cells = dict.fromkeys(NAMES, _IN_ROUTING)
+    for part in row["parts"]:
+        work, cell = part["flops"], _milliseconds(part["seconds"])
+        share = "" if work is None else f" ({work / part['seconds'] / ceiling:.0%})"
+        cells[part["name"]] = cell + share
+    whole, total = row["step_seconds"], sum(part["seconds"] for part in row["parts"])
     return {
-        **_of_parts(cell),
-        "sum": lambda row: _milliseconds(total(row)),
-        "whole step": lambda row: _milliseconds(row["step_seconds"]),
-        "not covered": lambda row: f"{1 - total(row) / row['step_seconds']:.0%}",
+        **cells,
+        "sum": _milliseconds(total),
+        "whole step": _milliseconds(whole),
+        "not covered": f"{1 - total / whole:.0%}",
     }
 
 
-def _of_parts(cell: Callable[[Row], str]) -> Columns:
-    """A column for each part, also for votes that the routing of a row has no part for."""
-
-    def of_part(name: str) -> Callable[[Row], str]:
-        def find(row: Row) -> str:
-            found = [part for part in row["parts"] if part["name"] == name]
-            return cell({**row, **found[0]}) if found else "in routing"
-
-        return find
-
-    return {name: of_part(name) for name in NAMES}
+def _memory(row: Row) -> dict[str, str]:
+    parts = {part["name"]: _megabytes(part["memory"]["total"]) for part in row["parts"]}
+    cells = {name: parts.get(name, _IN_ROUTING) for name in NAMES}
+    return {**cells, "whole step": _megabytes(row["memory"]["total"])}
 
 
-def _work(name: str) -> Callable[[Row], str]:
-    def cell(row: Row) -> str:
-        count = row["flops_per_image"][name]
-        return "-" if count is None else f"{count / 1e6:,.2f}"
-
-    return cell
-
-
-_WORK_COLUMNS: Columns = {
-    "forward": _work("forward"),
-    "forward, compiled": _work("forward_compiled"),
-    "forward and backward": _work("training"),
-    "step, compiled": _work("training_compiled"),
-}
-
-
-def _table(rows: Sequence[Row], columns: Columns) -> str:
-    """The rows as Markdown: what tells them apart, then the cells of the columns."""
-    names = [name for name in POINT if any(row.get(name) is not None for row in rows)]
-    lines = [[*(_HEADS.get(name, name) for name in names), *columns]]
-    for row in rows:
-        start = ["-" if row.get(name) is None else f"{row[name]}" for name in names]
-        failed = [f"cannot run: {row['failure']}", *[""] * (len(columns) - 1)]
-        cells = failed if row["failure"] else [cell(row) for cell in columns.values()]
-        lines.append([*start, *cells])
-    return "\n".join(markdown_lines(lines))
+def _work(row: Row) -> dict[str, str]:
+    counts = {head: row["flops_per_image"][name] for head, name in _COUNTS.items()}
+    return {head: "-" if n is None else f"{n / 1e6:,.2f}" for head, n in counts.items()}
 
 
 def _milliseconds(seconds: float) -> str:
@@ -173,23 +171,6 @@ def _milliseconds(seconds: float) -> str:
 
 def _megabytes(count: float) -> str:
     return f"{count / 1e6:,.1f}"
-
-
-def _planned(row: Row) -> str:
-    return _megabytes(row["memory"]["total"])
-
-
-def rate_cell(row: Row, digits: int = 0) -> str:
-    """The `rates` of a row in a cell."""
-    rates = (row[name] for name in ("images_per_second", "slowest", "fastest"))
-    return "{} ({} to {})".format(*(f"{rate:,.{digits}f}" for rate in rates))
-
-
-def share_of_ceiling(row: Row, machine: Row) -> str:
-    """The work done in a second, over the rate of the matrix products, if it is known."""
-    work = row["flops_per_image"]["training"]
-    ceiling = machine["ceilings"]["matrix_flops"][row["dtype"]]
-    return "-" if work is None else f"{row['images_per_second'] * work / ceiling:.1%}"
 
 
 def growth_sentence(growth: Growth) -> str:
@@ -204,12 +185,16 @@ def growth_sentence(growth: Growth) -> str:
 
 def feed_table(rows: Sequence[Row], batch_size: int) -> str:
     """The rates of the feeds."""
-    cells = [["feed", "workers", "images/s (slowest to fastest)", "first batch, s"]]
-    for row in rows:
-        first = f"{row['first_batch_seconds']:.2f}"
-        cells.append([row["feed"], f"{row['workers']}", rate_cell(row), first])
-    head = f"Batches of {batch_size}, brought onto the device:"
-    return "\n".join([head, "", *markdown_lines(cells)])
+    cells = [
+        {
+            "feed": row["feed"],
+            "workers": f"{row['workers']}",
+            RATES: rate_cell(row),
+            "first batch, s": f"{row['first_batch_seconds']:.2f}",
+        }
+        for row in rows
+    ]
+    return f"Batches of {batch_size}, brought onto the device:\n\n{table(cells)}"
 
 
 def prediction_lines(prediction: Prediction, budget: int) -> str:
@@ -227,14 +212,20 @@ def prediction_lines(prediction: Prediction, budget: int) -> str:
 
 def scaling_lines(rows: Sequence[Row], machine: Row) -> str:
     """Weak and strong scaling."""
-    cells = [["scaling", "devices", "batch", "ms a step", "images/s", "efficiency"]]
-    for row in rows:
-        start = [row["kind"], f"{row['devices']:,}", f"{row['batch_size']:,}"]
-        rate, share = f"{row['images_per_second']:,.0f}", f"{row['efficiency']:.0%}"
-        cells.append([*start, _milliseconds(row["step_seconds"]), rate, share])
+    cells = [
+        {
+            "scaling": row["kind"],
+            "devices": f"{row['devices']:,}",
+            "batch": f"{row['batch_size']:,}",
+            "ms a step": _milliseconds(row["step_seconds"]),
+            "images/s": f"{row['images_per_second']:,.0f}",
+            "efficiency": f"{row['efficiency']:.0%}",
+        }
+        for row in rows
+    ]
     gradient = _megabytes(rows[0]["gradient_bytes"])
-    lines = [f"{_devices(machine)}; gradients of {gradient} MB:", "", *markdown_lines(cells)]
+    text = f"{_devices(machine)}; gradients of {gradient} MB:\n\n{table(cells)}"
     if machine["platform"] == "cpu" and machine["devices"] > 1:
-        virtual = "These devices are virtual: they share the cores of one CPU, and their times mean"
-        lines += ["", f"{virtual} nothing."]
-    return "\n".join(lines)
+        text += "\n\nThese devices are virtual: they share the cores of one CPU, and their times "
+        text += "mean nothing."
+    return text

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from parity.bench.gpu.part import Found, Task
+from parity.bench.gpu.plan import Found, Task
 from parity.check.runner import check
 from parity.check.subjects import layout_subject
 from train.system.progress import each

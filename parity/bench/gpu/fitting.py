@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from parity.bench.gpu.part import Found, Task
+from parity.bench.gpu.plan import Found, Task
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.log import read_metrics

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parity.bench.gpu import check, fitting, memory, speed
-from parity.bench.gpu.part import Measure, Task, with_compiled_programs
-from parity.bench.gpu.plan import Plan
+from parity.bench.gpu import check, device, fitting
+from parity.bench.gpu.plan import Measure, Plan, Task, with_compiled_programs
 from parity.bench.gpu.table import markdown
 from train.bench.worker import WorkerError, within, worker
 from train.system.errors import UserError
@@ -39,12 +38,12 @@ class Part(NamedTuple):
 
 
 PARTS = (
-    Part("machine", speed.measure_device, 25),
-    Part("training", speed.measure_training, 120, "python -m train bench mnist --dtypes bfloat16"),
-    Part("contenders", speed.measure_side_by_side, 120, "python -m parity bench --dtype bfloat16"),
+    Part("machine", device.measure_device, 25),
+    Part("training", device.measure_training, 120, "python -m train bench mnist --dtypes bfloat16"),
+    Part("contenders", device.measure_side_by_side, 120, "python -m parity bench --dtype bfloat16"),
     Part("epoch", fitting.measure_epoch, 35, "python -m train fit mnist --dtype bfloat16"),
-    Part("routing", speed.measure_routing, 30),
-    Part("memory", memory.measure, 60, "python -m train bench mnist --predict-memory BYTES"),
+    Part("routing", device.measure_routing, 30),
+    Part("memory", device.measure_memory, 60, "python -m train bench mnist --predict-memory BYTES"),
     Part("parity", check.measure, 50, "python -m parity check"),
     Part("recipe", fitting.measure_recipe, 100, "python -m train fit mnist"),
 )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from parity.bench.gpu.part import Found, fastest
+from parity.bench.gpu.plan import Found, fastest
 from train.bench.report import rate_cell
 from train.system.tables import markdown_lines
 
