@@ -89,7 +89,9 @@ def mean(votes, activation):
 
 
 @pytest.mark.parametrize("sequential", [False, True])
-@pytest.mark.parametrize("routing", ["dynamic", create_routing("uniform"), mean], ids=str)
+@pytest.mark.parametrize(
+    "routing", ["dynamic", create_routing("uniform"), mean], ids=["name", "object", "function"]
+)
 def test_other_routings(routing, sequential):
     options = {"routing": routing, "sequential": sequential}
     if routing is mean and not sequential:
