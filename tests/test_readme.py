@@ -88,7 +88,7 @@ def test_the_layout_table_is_a_layout(tmp_path):
     (tmp_path / "mine.toml").write_text(table, encoding="utf-8")
     layout = read_layout(tmp_path / "mine.toml")
     assert layout.name == "mine"
-    assert layout.config((28, 28, 1), 10).routing_iterations == 4
+    assert layout.config((28, 28, 1), 10).model.routing_iterations == 4
 
 
 def test_what_is_linked_is_there():
