@@ -46,7 +46,7 @@ class Outputs(NamedTuple):
     gradients: tuple[Inputs, Any]
 
 
-def built(settings: Any, sizes: Sizes, dtype: str = "float32", seed: int = 0) -> Any:
+def built(settings: Any, sizes: Sizes, dtype: Any = "float32", seed: int = 0) -> Any:
     """The routing of some settings, made for the sizes."""
     return settings.build(sizes, param_dtype=jnp.dtype(dtype), rngs=nnx.Rngs(seed))
 

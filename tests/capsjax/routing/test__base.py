@@ -1,120 +1,108 @@
-"""`route` and `map_examples`: any number of leading axes, any routing, clear refusals."""
+"""The contract of routings: what follows from `iterations`, `first`, `again` and `outcome`."""
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
 
-from capsjax import Routed, norm, route
-from capsjax.routing import EXAMPLES, Dynamic, DynamicPrior, UnsizedRouting, map_examples
+from capsjax import Routed, Sizes, norm, route, trace
+from capsjax.routing import Dynamic, DynamicPrior, IterativeRouting, RoutingInputs, UnsizedRouting
+from capsjax.routing._base import name_of, needs_of
+from tests.capsjax.routing.family import built
 from tests.tolerance import assert_close
 
-I, J, D = 5, 3, 4  # noqa: E741
+I, K, J, D = 5, 2, 3, 4  # noqa: E741
+BATCH = 2
 
 
 def draw(*shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape), jnp.float32)
 
 
+class Sum(NamedTuple):
+    c: jax.Array
+    v: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
-class WeightedMean:
-    """A routing in a few lines: what the input capsules are sure of counts more."""
+class Growing(IterativeRouting):
+    """Each iteration adds the votes once more, each time divided by its number."""
 
-    def __call__(self, votes, activation):
-        coupling = jnp.broadcast_to(jax.nn.softmax(activation)[:, None], votes.shape[:2])
-        pose = jnp.einsum("ij,ijd->jd", coupling, votes)
-        return Routed(pose, norm(pose), coupling)
+    needs = ("softmax", "pose")
 
+    iterations: int = 3
 
-@pytest.mark.parametrize("leading", [(), (4,), (2, 3), (2, 1, 3)])
-def test_a_custom_routing_is_mapped_over_all_leading_axes(leading):
-    votes, activation = draw(*leading, I, J, D), draw(*leading, I, seed=1)
-    routed = route(WeightedMean(), votes, activation)
-    assert routed.pose.shape == (*leading, J, D)
-    assert routed.activation.shape == (*leading, J)
-    assert routed.coupling.shape == (*leading, I, J)
+    def prepare(self, inputs):
+        return inputs._replace(votes=inputs.votes * inputs.pose[:, :1, None])
 
-    weights = np.exp(np.asarray(activation, np.float64))
-    weights /= weights.sum(-1, keepdims=True)
-    expected = np.einsum("...i,...ijd->...jd", weights, np.asarray(votes, np.float64))
-    assert_close(routed.pose, expected, dtype="float32", reduction_length=I)
+    def first(self, inputs):
+        return Sum(inputs.softmax(jnp.zeros(inputs.votes.shape[:2])), inputs.votes.sum(0))
+
+    def again(self, inputs, state, index):
+        return Sum(state.c / 2, state.v + inputs.votes.sum(0) / jnp.float32(index + 1))
 
 
-def test_a_plain_function_and_a_partial_are_routings():
-    votes, activation = draw(2, I, J, D), draw(2, I)
-    for routing in (lambda *example: WeightedMean()(*example), functools.partial(WeightedMean())):
-        assert route(routing, votes, activation).pose.shape == (2, J, D)
+VOTES, ACTIVATION, POSE = draw(BATCH, I, J, D), jnp.ones((BATCH, I)), draw(BATCH, I, K, seed=1)
 
 
-def test_a_routing_is_differentiated_and_compiled_through_route():
-    votes, activation = draw(2, I, J, D), draw(2, I)
+def test_call_trace_and_single_iterations_follow_from_the_four():
+    routing, total = Growing(), (VOTES * POSE[:, :, :1, None]).sum(1)
+    routed = route(routing, VOTES, ACTIVATION, pose=POSE)
+    assert_close(routed.pose, total * (1 + 1 / 2 + 1 / 3), reduction_length=I)
+    assert_close(routed.coupling, np.full((BATCH, I, J), 1 / J / 4), dtype="float32")
+    assert_close(routed.activation, norm(routed.pose))
+    states = trace(routing, VOTES, ACTIVATION, pose=POSE)
+    assert states.v.shape == (BATCH, 3, J, D)
+    assert_close(states.v[:, -1], routed.pose)
 
-    @jax.jit
-    @jax.grad
-    def gradient(votes):
-        return jnp.sum(route(WeightedMean(), votes, activation).pose)
-
-    weights = jax.nn.softmax(activation)
-    expected = jnp.broadcast_to(weights[:, :, None, None], votes.shape)
-    assert_close(gradient(votes), expected)
-
-
-@pytest.mark.parametrize(
-    ("votes", "activation"),
-    [((I, J), (I,)), ((2, I, J, D), (I,)), ((2, I, J, D), (2, J)), ((I, J, D), (2, I))],
-)
-def test_shapes_that_do_not_belong_together_are_refused(votes, activation):
-    with pytest.raises(ValueError, match=r"votes \[\.\.\., I, J, D\] and activations"):
-        route(WeightedMean(), jnp.zeros(votes), jnp.zeros(activation))
+    now, before = routing.iterate(RoutingInputs(VOTES[0], ACTIVATION[0], POSE[0]))
+    assert_close(now.pose, states.v[0, 0])
+    other = RoutingInputs(VOTES[1], ACTIVATION[1], POSE[1])
+    for index in (1, 2):
+        now, before = routing.iterate(other, before)
+        expected = states.v[0, 0] + total[1] * sum(1 / (n + 1) for n in range(1, index + 1))
+        assert_close(now.pose, expected, reduction_length=I)
 
 
-@pytest.mark.parametrize(
-    ("field", "shape"), [("pose", (J,)), ("activation", (J, D)), ("coupling", (J, I))]
-)
-def test_a_routing_that_returns_a_wrong_shape_is_named(field, shape):
-    class Crooked:
-        def __call__(self, votes, activation):
-            return WeightedMean()(votes, activation)._replace(**{field: jnp.zeros(shape)})
+def test_one_iteration_is_the_first_and_needs_no_other():
+    class Once(IterativeRouting):
+        iterations = 1
 
-    message = rf"Crooked returned {field} of shape .*, expected "
-    with pytest.raises(ValueError, match=message):
-        route(Crooked(), draw(2, I, J, D), draw(2, I))
+        def first(self, inputs):
+            return Sum(jnp.ones((I, J)), inputs.votes.sum(0))
 
-
-def test_a_routing_that_returns_something_else_is_named():
-    def poses_only(votes, activation):
-        return jnp.sum(votes, axis=0)
-
-    with pytest.raises(ValueError, match="poses_only returned a .*, expected a Routed"):
-        route(poses_only, draw(2, I, J, D), draw(2, I))
+    np.testing.assert_array_equal(Once()(VOTES[0], ACTIVATION[0]).pose, VOTES[0].sum(0))
+    with pytest.raises(NotImplementedError):
+        Once().again(None, None, 1)
+    with pytest.raises(NotImplementedError):
+        IterativeRouting().first(None)
 
 
-def test_examples_can_reduce_over_the_axis_of_their_batch():
-    votes = draw(2, 3, I, J, D)
-    mean = map_examples(lambda votes: lax.pmean(votes, EXAMPLES), votes)
-    expected = np.broadcast_to(np.asarray(votes, np.float64).mean((0, 1)), votes.shape)
-    assert_close(mean, expected, dtype="float32", reduction_length=6)
+def test_what_a_routing_needs_is_said_by_its_class_or_by_its_signature():
+    def function(votes, activation, *, softmax=None, own=1):
+        return Routed(votes[0], activation[:J], votes[..., 0])
 
-
-def test_map_examples_takes_further_arrays_and_returns_a_tree():
-    votes, weights = draw(2, 3, I, J, D), draw(2, 3)
-    tree = map_examples(lambda v, w: {"sum": v.sum() * w, "shape": v}, votes, weights)
-    assert tree["shape"].shape == votes.shape
-    expected = np.asarray(votes, np.float64).sum((2, 3, 4)) * np.asarray(weights, np.float64)
-    assert_close(tree["sum"], expected, dtype="float32", reduction_length=I * J * D)
-
-
-def test_map_examples_refuses_arrays_of_other_batches():
-    with pytest.raises(ValueError, match=r"votes must be \[\.\.\., I, J, D\], not \(5, 3\)"):
-        map_examples(lambda votes: votes, jnp.zeros((I, J)))
-    with pytest.raises(ValueError, match=r"leading axes \(2,\), an array of shape \(3,\) has not"):
-        map_examples(lambda votes, x: votes, jnp.zeros((2, I, J, D)), jnp.zeros(3))
+    assert needs_of(Growing()) == ("pose", "softmax")
+    assert needs_of(function) == ("softmax",)
+    assert needs_of(functools.partial(function, own=2)) == ("softmax",)
+    assert needs_of(lambda votes, activation: None) == ()
+    with pytest.raises(ValueError, match="<lambda> needs 'own'; a routing may need: pose, softmax"):
+        needs_of(lambda votes, activation, *, own: None)
+    for call in (Growing(), functools.partial(route, Growing())):
+        with pytest.raises(ValueError, match="Growing needs the poses of the input capsules"):
+            call(VOTES[0], ACTIVATION[0])
 
 
 def test_what_is_built_for_a_layer_is_told_from_what_routes():
     assert isinstance(DynamicPrior(), UnsizedRouting)
     assert not isinstance(Dynamic(), UnsizedRouting)
+    with pytest.raises(ValueError, match=r"DynamicPrior has parameters: .* its build\(sizes, "):
+        route(DynamicPrior(), VOTES, ACTIVATION)
+    routing = built(DynamicPrior(), Sizes(I, K, J, D))
+    assert name_of(routing) == "DynamicPrior"
+    with pytest.raises(ValueError, match=r"DynamicPrior for in_capsules=5, out_capsules=3 cannot"):
+        route(routing, VOTES[:, :4, :2], ACTIVATION[:, :4])

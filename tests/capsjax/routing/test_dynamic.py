@@ -1,4 +1,4 @@
-"""Dynamic routing against a loop in float64 NumPy, and what must hold for any votes."""
+"""Dynamic routing, its options and its learned prior, against a loop in float64 NumPy."""
 
 import functools
 import itertools
@@ -7,29 +7,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from flax import nnx
 
-from capsjax import Squash, route, trace
-from capsjax.routing import Dynamic, DynamicTrace
+from capsjax import CapsNet, Sizes, Squash, route, trace
+from capsjax.routing import Dynamic, DynamicLeaky, DynamicPrior, DynamicTrace
+from tests.capsjax.routing.family import assert_slopes_agree, assert_traces_agree, built
 from tests.tolerance import assert_close
 
 B, I, J, D = 4, 6, 3, 5  # noqa: E741
+SIZES = Sizes(I, 8, J, D)
 OPTIONS = [
     {"softmax_over": over, "shared_logits": shared, "squash": squash}
     for over, shared, squash in itertools.product(
         ["out", "in"], [False, True], [Squash(), Squash("element"), Squash("pose", 0.01, "square")]
     )
 ]
+OVER = pytest.mark.parametrize("over", ["in", "out"])
+TERMS = 5 * I * D
 
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape)
 
 
-def numpy_squash(s, squash):
-    n = np.abs(s) if squash.axis == "element" else np.linalg.norm(s, axis=-1, keepdims=True)
-    return n**2 / (1 + n**2) * s / np.sqrt(n**2 + squash.epsilon)
+def numpy_squash(s, squash=Squash()):  # noqa: B008
+    square = s**2 if squash.axis == "element" else (s**2).sum(-1, keepdims=True)
+    return square / (1 + square) * s / np.sqrt(square + squash.epsilon)
 
 
 def softmax(b, axis):
@@ -37,10 +40,17 @@ def softmax(b, axis):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def numpy_trace(votes, iterations, softmax_over="out", shared_logits=False, squash=Squash()):  # noqa: B008
+def numpy_trace(
+    votes,
+    iterations,
+    softmax_over="out",
+    shared_logits=False,
+    squash=Squash(),  # noqa: B008
+    prior=0.0,
+):
     """Every iteration on a batch `[B, I, J, D]`, example by example: arrays `[B, R, ...]`."""
     batch = len(votes)
-    b = [np.zeros(votes.shape[1:3]) for _ in range(batch)]
+    b = [np.zeros(votes.shape[1:3]) + prior for _ in range(batch)]
     steps = []
     for _ in range(iterations):
         c = [softmax(b_n, axis={"in": 0, "out": 1}[softmax_over]) for b_n in b]
@@ -54,110 +64,100 @@ def numpy_trace(votes, iterations, softmax_over="out", shared_logits=False, squa
     return DynamicTrace(*(np.stack(arrays, axis=1) for arrays in zip(*steps, strict=True)))
 
 
+def traced(routing, votes):
+    """The trace of a batch in float64, operation by operation."""
+    with jax.enable_x64(True):
+        return jax.device_get(trace(routing, jnp.asarray(votes), jnp.ones(votes.shape[:2])))
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def routed_and_traced(routing, votes):
-    routed = route(routing, votes, jnp.ones(votes.shape[:2], votes.dtype))
-    return routed, trace(routing, votes, jnp.ones(votes.shape[:2], votes.dtype))
+    ones = jnp.ones(votes.shape[:2], votes.dtype)
+    return route(routing, votes, ones), trace(routing, votes, ones)
 
 
 def run(routing, votes):
     return routed_and_traced(routing, jnp.asarray(votes, jnp.float32))[0]
 
 
-def trace_of(routing, votes):
-    return routed_and_traced(routing, jnp.asarray(votes, jnp.float32))[1]
-
-
-@pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
-def test_every_iteration_is_that_of_a_plain_loop(options, iterations):
+def test_every_iteration_is_that_of_a_plain_loop(options):
     votes = draw(B, I, J, D)
-    routing = Dynamic(iterations, **options)
-    expected = numpy_trace(votes, iterations, **options)
+    assert_traces_agree(
+        traced(Dynamic(5, **options), votes), numpy_trace(votes, 5, **options), TERMS
+    )
 
-    # To compile all of them would take a minute, and without jit a scan cannot be empty.
-    with jax.disable_jit(iterations not in (1, 3)):
-        routed, traced = routed_and_traced(routing, jnp.asarray(votes, jnp.float32))
-    for name, array, reference in zip(DynamicTrace._fields, traced, expected, strict=True):
-        assert array.shape == reference.shape, name
-        assert_close(array, reference, dtype="float32", reduction_length=I * D * iterations)
 
-    n = I * D * iterations
-    assert_close(routed.pose, expected.v[:, -1], dtype="float32", reduction_length=n)
-    assert_close(routed.coupling, expected.c[:, -1], dtype="float32", reduction_length=n)
+@pytest.mark.parametrize(
+    ("iterations", "options"),
+    [(1, {}), (2, OPTIONS[4]), (3, OPTIONS[6]), (3, {"leaky": True, "detach": True}), (5, {})],
+)
+def test_what_is_returned_is_the_last_iteration(iterations, options):
+    votes, routing = draw(B, I, J, D), Dynamic(iterations, **options)
+    routed, in_float32 = routed_and_traced(routing, jnp.asarray(votes, jnp.float32))
+    expected = traced(routing, votes)
+    assert_traces_agree(in_float32, expected, TERMS, "float32")
     lengths = np.linalg.norm(expected.v[:, -1], axis=-1)
-    assert_close(routed.activation, lengths, dtype="float32", reduction_length=n)
-
-
-@pytest.mark.parametrize("options", [{}, *OPTIONS[1:], {"detach": True}], ids=str)
-def test_the_last_entry_of_a_trace_is_what_the_routing_returns(options):
-    votes = draw(B, I, J, D)
-    routing = Dynamic(3, **options)
-    traced = trace_of(routing, votes)
-    routed = run(routing, votes)
-    assert_close(traced.v[:, -1], routed.pose)
-    assert_close(traced.c[:, -1], routed.coupling)
+    for ours, theirs in zip(routed, (expected.v[:, -1], lengths, expected.c[:, -1]), strict=True):
+        assert_close(ours, theirs, dtype="float32", reduction_length=TERMS)
 
 
 def test_one_example_is_traced_without_a_batch():
-    traced = Dynamic(2).trace(jnp.asarray(draw(I, J, D), jnp.float32), jnp.ones(I))
-    assert [x.shape for x in traced] == [(2, I, J), (2, I, J), (2, J, D), (2, J, D)]
+    one = Dynamic(2).trace(jnp.asarray(draw(I, J, D), jnp.float32), jnp.ones(I))
+    assert [x.shape for x in one] == [(2, I, J), (2, I, J), (2, J, D), (2, J, D)]
 
 
-@settings(deadline=None, max_examples=15)
-@given(seed=st.integers(0, 2**31), scale=st.floats(0.01, 100))
-def test_coupling_coefficients_sum_to_one(seed, scale):
-    votes = scale * draw(B, I, J, D, seed=seed)
-    for over, axis in (("out", -1), ("in", -2)):
-        coupling = run(Dynamic(3, softmax_over=over), votes).coupling
-        total = jnp.sum(coupling, axis=axis)
-        assert_close(total, np.ones(total.shape), dtype="float32", reduction_length=I)
-        assert (coupling >= 0).all()
+@OVER
+def test_coupling_coefficients_sum_to_one_whatever_the_votes(over):
+    scale = np.logspace(-2, 2, 30)[:, None, None, None]
+    coupling = run(Dynamic(3, softmax_over=over), scale * draw(30, I, J, D)).coupling
+    total = jnp.sum(coupling, axis=-1 if over == "out" else -2)
+    assert_close(total, np.ones(total.shape), dtype="float32", reduction_length=I)
+    assert (coupling >= 0).all()
 
 
 def test_a_leaky_softmax_has_a_further_logit_of_zero():
     votes = draw(B, I, J, D)
-    traced = trace_of(Dynamic(3, leaky=True), votes)
-    b = np.asarray(traced.b, np.float64)
-    expected = softmax(np.pad(b, [(0, 0)] * 3 + [(1, 0)]), axis=-1)[..., 1:]
-    assert_close(traced.c, expected, dtype="float32", reduction_length=J)
-    assert (traced.c.sum(-1) < 1).all()
+    leaky = traced(Dynamic(3, leaky=True), votes)
+    expected = softmax(np.pad(leaky.b, [(0, 0)] * 3 + [(1, 0)]), axis=-1)[..., 1:]
+    assert_close(leaky.c, expected, reduction_length=J)
+    assert (leaky.c.sum(-1) < 1).all()
+    for ours, theirs in zip(traced(DynamicLeaky(3), votes), leaky, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
-@settings(deadline=None, max_examples=15)
-@given(order=st.permutations(range(I)), over=st.sampled_from(["in", "out"]))
-def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(order, over):
-    votes, routing = draw(B, I, J, D), Dynamic(3, softmax_over=over)
-    before, after = run(routing, votes), run(routing, votes[:, order])
+@OVER
+def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(over):
+    votes, routing = draw(15, I, J, D), Dynamic(3, softmax_over=over)
+    orders = np.stack([np.random.default_rng(seed).permutation(I) for seed in range(15)])[..., None]
+    turned = np.take_along_axis(votes, orders[..., None], 1)
+    before, after = run(routing, votes), run(routing, turned)
     assert_close(after.pose, before.pose, reduction_length=I * D)
     assert_close(after.activation, before.activation, reduction_length=I * D)
-    assert_close(after.coupling, before.coupling[:, np.asarray(order)], reduction_length=I * D)
+    expected = np.take_along_axis(np.asarray(before.coupling), orders, 1)
+    assert_close(after.coupling, expected, reduction_length=I * D)
 
 
-@pytest.mark.parametrize("over", ["in", "out"])
-def test_batch_mates_never_matter(over):
+@OVER
+@pytest.mark.parametrize("shared", [False, True])
+def test_batch_mates_matter_where_logits_are_shared_alone(over, shared):
     votes, others = draw(B, I, J, D), draw(B, I, J, D, seed=1)
     others[0] = votes[0]
-    routing = Dynamic(3, softmax_over=over)
-    for ours, theirs in zip(run(routing, votes), run(routing, others), strict=True):
-        np.testing.assert_array_equal(ours[0], theirs[0])
-
-
-@pytest.mark.parametrize("over", ["in", "out"])
-def test_batch_mates_matter_where_logits_are_shared(over):
-    votes, others = draw(B, I, J, D), draw(B, I, J, D, seed=1)
-    others[0] = votes[0]
-    routing = Dynamic(3, softmax_over=over, shared_logits=True)
+    routing = Dynamic(3, softmax_over=over, shared_logits=shared)
     ours, theirs = run(routing, votes), run(routing, others)
-    assert np.abs(ours.pose[0] - theirs.pose[0]).max() > 1e-3
-    np.testing.assert_array_equal(ours.coupling[0], ours.coupling[-1])
+    if shared:
+        assert np.abs(ours.pose[0] - theirs.pose[0]).max() > 1e-3
+        np.testing.assert_array_equal(ours.coupling[0], ours.coupling[-1])
+    else:
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a[0], b[0])
 
 
 def test_shared_logits_are_shared_by_all_leading_axes():
     votes = draw(6, I, J, D)
     routing = Dynamic(3, shared_logits=True)
     folded = jnp.asarray(votes.reshape(2, 3, I, J, D), jnp.float32)
-    pose = route(routing, folded, jnp.ones((2, 3, I))).pose
+    pose = jax.jit(lambda votes: route(routing, votes, jnp.ones((2, 3, I))).pose)(folded)
     assert_close(pose.reshape(6, J, D), run(routing, votes).pose)
 
 
@@ -190,48 +190,51 @@ def test_a_batch_on_several_devices_shares_its_logits_as_on_one(devices):
     assert_close(gradient, expected_gradient, reduction_length=8 * I * J * D)
 
 
-def gradients(routing, votes, weights):
-    """The gradient of a weighted sum of the poses with respect to the votes, in float64."""
-    with jax.enable_x64(True):
-
-        def scalar(votes):
-            return jnp.sum(route(routing, votes, jnp.ones(votes.shape[:2])).pose * weights)
-
-        return np.asarray(jax.jit(jax.grad(scalar))(jnp.asarray(votes)))
+def last(votes, iterations=3, **options):
+    """Poses and activations of the last iteration of the loop, of one example."""
+    v = numpy_trace(votes[None], iterations, **options).v[0, -1]
+    return v, np.sqrt((v**2).sum(-1))
 
 
-def numeric_gradient(function, x, step=1e-6):
-    gradient = np.zeros_like(x)
-    for index in np.ndindex(x.shape):
-        ahead, behind = x.copy(), x.copy()
-        ahead[index] += step
-        behind[index] -= step
-        gradient[index] = (function(ahead) - function(behind)) / (2 * step)
-    return gradient
-
-
-@pytest.mark.parametrize("options", OPTIONS[::3], ids=str)
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[1], OPTIONS[8]], ids=str)
 def test_gradients_flow_through_every_iteration(options):
-    votes, weights = draw(2, I, J, 2), draw(2, J, 2, seed=1)
-    gradient = gradients(Dynamic(3, **options), votes, weights)
-    expected = numeric_gradient(
-        lambda votes: np.sum(numpy_trace(votes, 3, **options).v[:, -1] * weights), votes
-    )
-    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
+    def ours(votes):
+        return Dynamic(3, **options)(votes, jnp.ones(I))
+
+    assert_slopes_agree(ours, functools.partial(last, **options), {"votes": draw(I, J, D)}, TERMS)
+
+
+@pytest.mark.parametrize("options", [OPTIONS[5], OPTIONS[9]], ids=str)
+def test_gradients_flow_through_logits_that_examples_share(options):
+    def ours(votes):
+        routed = route(Dynamic(3, **options), votes, jnp.ones((2, I)))
+        return routed._replace(
+            pose=routed.pose.reshape(-1, D), activation=routed.activation.reshape(-1)
+        )
+
+    def loop(votes):
+        v = numpy_trace(votes, 3, **options).v[:, -1].reshape(-1, D)
+        return v, np.sqrt((v**2).sum(-1))
+
+    assert_slopes_agree(ours, loop, {"votes": draw(2, I, J, D)}, 2 * TERMS)
 
 
 def test_detached_gradients_flow_through_the_last_iteration_only():
-    votes, weights = draw(2, I, J, 2), draw(2, J, 2, seed=1)
-    gradient = gradients(Dynamic(3, detach=True), votes, weights)
-    coupling = numpy_trace(votes, 3).c[:, -1]  # a constant
+    votes = draw(I, J, D)
+    coupling = numpy_trace(votes[None], 3).c[0, -1]  # a constant
 
     def last_iteration(votes):
-        s = np.einsum("nij,nijd->njd", coupling, votes)
-        return np.sum(numpy_squash(s, Squash()) * weights)
+        v = numpy_squash(np.einsum("ij,ijd->jd", coupling, votes))
+        return v, np.sqrt((v**2).sum(-1))
 
-    expected = numeric_gradient(last_iteration, votes)
-    np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
-    assert np.abs(gradient - gradients(Dynamic(3), votes, weights)).max() > 1e-3
+    def ours(votes, detach=True):
+        return Dynamic(3, detach=detach)(votes, jnp.ones(I))
+
+    assert_slopes_agree(ours, last_iteration, {"votes": votes}, TERMS)
+    with pytest.raises(AssertionError, match="differ"):
+        assert_slopes_agree(
+            functools.partial(ours, detach=False), last_iteration, {"votes": votes}, TERMS
+        )
 
 
 def test_detaching_changes_no_value():
@@ -254,10 +257,9 @@ def test_votes_of_zero_route_to_zero_with_a_finite_gradient():
 
 
 def test_coarse_votes_are_routed_in_float32():
-    votes = draw(B, I, J, D)
-    coarse = jnp.asarray(votes, jnp.bfloat16)
-    routed, traced = routed_and_traced(Dynamic(3), coarse)
-    assert {x.dtype for x in (*routed, *traced)} == {jnp.dtype("float32")}
+    coarse = jnp.asarray(draw(B, I, J, D), jnp.bfloat16)
+    routed, in_float32 = routed_and_traced(Dynamic(3), coarse)
+    assert {x.dtype for x in (*routed, *in_float32)} == {jnp.dtype("float32")}
     expected = numpy_trace(np.asarray(coarse, np.float64), 3)
     assert_close(routed.pose, expected.v[:, -1], dtype="bfloat16", reduction_length=I * D)
 
@@ -281,3 +283,81 @@ def test_coarse_votes_are_routed_in_float32():
 def test_wrong_values_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Dynamic(**options)
+
+
+# --- The prior
+
+
+def with_prior(prior, dtype="float32", **options):
+    routing = built(DynamicPrior(**options), SIZES, dtype)
+    routing.prior[...] = prior
+    return routing
+
+
+def test_a_prior_starts_at_zero_and_routes_as_if_there_were_none():
+    routing, votes = built(DynamicPrior(iterations=4), SIZES), draw(B, I, J, D)
+    assert routing.prior.shape == (I, J)
+    assert not np.any(routing.prior[...])
+    for a, b in zip(traced(routing, votes), traced(Dynamic(4), votes), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_logits_start_from_the_prior_in_every_example():
+    votes, prior = draw(B, I, J, D), draw(I, J, seed=1)
+    with jax.enable_x64(True):
+        routing = with_prior(jnp.asarray(prior), "float64", iterations=2)
+        ours = traced(routing, votes)
+    assert_traces_agree(ours, numpy_trace(votes, 2, prior=prior), TERMS)
+    np.testing.assert_array_equal(ours.b[:, 0], np.broadcast_to(prior, (B, I, J)))
+
+
+def test_gradients_reach_the_prior():
+    def ours(votes, prior):
+        return with_prior(prior, "float64")(votes, jnp.ones(I))
+
+    arguments = {"votes": draw(I, J, D), "prior": draw(I, J, seed=1)}
+    assert_slopes_agree(ours, last, arguments, TERMS)
+
+
+def test_gradients_reach_the_prior_through_the_last_iteration_alone():
+    votes = jnp.asarray(draw(I, J, D), jnp.float32)
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(prior):
+        return jnp.sum(with_prior(prior, detach=True)(votes, jnp.ones(I)).pose)
+
+    assert np.abs(gradient_of(jnp.zeros((I, J)))).max() > 1e-3
+
+
+def test_a_prior_is_built_for_the_capsules_of_its_network_and_trains_with_it():
+    model = CapsNet(
+        image_shape=(9, 9, 1),
+        num_classes=J,
+        conv_features=4,
+        conv_kernel=3,
+        primary_types=2,
+        primary_dim=3,
+        primary_kernel=3,
+        routing=DynamicPrior(4),
+        decoder_hidden=None,
+        rngs=nnx.Rngs(0),
+    )
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    params = nnx.to_pure_dict(params)
+    assert params["class_caps"]["routing"]["prior"].shape == (3 * 3 * 2, J)
+    images = jnp.asarray(draw(B, 9, 9, 1), jnp.float32)
+
+    def loss(params):
+        model = nnx.merge(graphdef, params, nnx.to_pure_dict(rest))
+        return jnp.sum(model(images).lengths[:, 0])
+
+    gradient = jax.jit(jax.grad(loss))(params)["class_caps"]["routing"]["prior"]
+    assert np.abs(gradient).max() > 0
+
+
+def test_the_prior_has_the_dtype_of_the_parameters():
+    routing = built(DynamicPrior(), SIZES, "bfloat16")
+    assert routing.prior.dtype == jnp.bfloat16
+    shapes = jax.eval_shape(lambda votes: routing(votes, jnp.ones(I)), jnp.zeros((I, J, D)))
+    assert shapes.pose.dtype == jnp.float32

@@ -10,7 +10,7 @@ from flax import nnx
 
 from capsjax import Sizes, route, trace
 from capsjax.routing import Heinsen, HeinsenTrace
-from tests.capsjax.routing.family import built
+from tests.capsjax.routing.family import assert_slopes_agree, assert_traces_agree, built
 from tests.tolerance import assert_close
 
 B, I, J, D = 3, 6, 4, 5  # noqa: E741
@@ -41,11 +41,11 @@ def logistic(x):
 
 def numpy_trace(votes, activation, beta_use, beta_ign, iterations, model="gaussian", eps=1e-5):
     """Every iteration on one example, a sum at a time: arrays `[R, ...]`."""
-    steps = []
-    R = np.full((I, J), 1 / J)
+    zeros = functools.partial(np.zeros, dtype=np.result_type(votes, activation, beta_use, beta_ign))
+    steps, R = [], zeros((I, J)) + 1 / J
     for _ in range(iterations):
-        D_use, D_ign = np.zeros((I, J)), np.zeros((I, J))
-        a, mu, variance = np.zeros(J), np.zeros((J, D)), np.zeros((J, D))
+        D_use, D_ign = zeros((I, J)), zeros((I, J))
+        a, mu, variance = zeros(J), zeros((J, D)), zeros((J, D))
         for j in range(J):
             for i in range(I):
                 D_use[i, j] = activation[i] * R[i, j]
@@ -111,9 +111,7 @@ def test_every_iteration_is_that_of_a_plain_loop(iterations, options):
         model=options.get("model", "gaussian"),
         eps=options.get("epsilon", 1e-5),
     )
-    for name, array, reference in zip(HeinsenTrace._fields, traced, expected, strict=True):
-        assert array.shape == (B, iterations, *reference.shape[2:]), name
-        assert_close(array, reference, dtype="float32", reduction_length=TERMS)
+    assert_traces_agree(traced, expected, TERMS, "float32")
     last = HeinsenTrace(*(array[:, -1] for array in expected))
     assert_close(routed.pose, last.mu_out, dtype="float32", reduction_length=TERMS)
     assert_close(routed.coupling, last.R, dtype="float32", reduction_length=TERMS)
@@ -191,34 +189,19 @@ def test_the_softmax_that_is_given_shares_out_in_every_iteration():
     assert_close(routed.coupling, traced.R[-1])
 
 
-def test_gradients_flow_through_every_iteration():
-    weights = draw(J, D, seed=2).astype(np.float64)
-    votes, activation = VOTES[0].astype(np.float64), ACTIVATION[0].astype(np.float64)
-    betas = [np.asarray(beta[...], np.float64) for beta in betas_of(make())]
-    with jax.enable_x64(True):
+def test_gradients_flow_through_every_iteration_to_everything():
+    def ours(votes, activation, **betas):
         routing = built(Heinsen(), SIZES, "float64")
-        routing.beta_use[...], routing.beta_ign[...] = (jnp.asarray(beta) for beta in betas)
+        routing.beta_use[...], routing.beta_ign[...] = betas["beta_use"], betas["beta_ign"]
+        return routing(votes, activation)
 
-        @nnx.jit
-        def gradient(routing, votes):
-            def scalar(votes):
-                routed = routing(votes, activation)
-                return jnp.sum(routed.pose * weights) + jnp.sum(routed.activation)
+    def loop(**arguments):
+        trace = numpy_trace(**arguments, iterations=3)
+        return trace.mu_out[-1], logistic(trace.a_out[-1])
 
-            return jax.grad(scalar)(votes)
-
-        ours = np.asarray(gradient(routing, votes))
-
-    def scalar(votes):
-        last = numpy_trace(votes, activation, *betas, 3)
-        return np.sum(last.mu_out[-1] * weights) + np.sum(logistic(last.a_out[-1]))
-
-    numeric = np.zeros_like(votes)
-    for index in np.ndindex(votes.shape):
-        step = np.zeros_like(votes)
-        step[index] = 1e-6
-        numeric[index] = (scalar(votes + step) - scalar(votes - step)) / 2e-6
-    np.testing.assert_allclose(ours, numeric, rtol=0, atol=1e-8 * np.abs(numeric).max())
+    betas = {f"beta_{name}": draw(I, J, seed=seed) for seed, name in enumerate(("use", "ign"))}
+    arguments = {"votes": VOTES[0], "activation": ACTIVATION[0], **betas}
+    assert_slopes_agree(ours, loop, arguments, TERMS)
 
 
 def test_votes_of_other_sizes_are_refused():

@@ -72,7 +72,8 @@ def test_logits_do_not_add_up():
     _, traced = run(KMeans(), votes)
     # All votes agree with their centre from the start, so nothing moves any more.
     assert_close(traced.b[:, 2], traced.b[:, 0], reduction_length=I * D)
-    np.testing.assert_allclose(traced.b[:, 0, 0], np.linalg.norm(votes[:, 0], axis=-1), rtol=1e-5)
+    lengths = np.linalg.norm(np.asarray(votes[:, 0], np.float64), axis=-1)
+    assert_close(traced.b[:, 0, 0], lengths, dtype="float32", reduction_length=I * D)
 
 
 def test_a_cosine_does_not_see_how_long_votes_are():
