@@ -149,7 +149,9 @@ def draw_reconstructions(tested: Tested) -> Figure:
     wrong = tested.scores.wrong
     every = np.arange(len(tested.scores.labels))
     several = tested.test.labels_per_image > 1
-    first = ("judged right", np.setdiff1d(every, wrong)) if several else ("first images", every)
+    first = (
+        ("judged right", np.setdiff1d(every, wrong)) if several else ("first test images", every)
+    )
     groups = [first, ("misjudged: classes → predicted ones", wrong)]
     groups = [(title, chosen[:COLUMNS]) for title, chosen in groups if len(chosen)]
     size = (0.9 * COLUMNS, (3.4 if several else 2.5) * len(groups))
