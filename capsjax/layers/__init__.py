@@ -1,4 +1,7 @@
-"""Capsule layers: modules that make capsules or votes, and hand the votes to a routing."""
+"""Capsule layers: modules that make capsules or votes, and hand the votes to a routing.
+
+`routed.py` is what those with a routing have in common.
+"""
 
 from capsjax import _deprecated
 from capsjax.layers.convolutional import ClassCaps, Conv3dCaps, ConvCaps

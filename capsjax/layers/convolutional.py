@@ -125,7 +125,7 @@ class Conv3dCaps(RoutedLayer):
     one type; the filters are the same for all types below, so it is a 3D convolution that goes over
     the types in steps of one. So there are few votes and few parameters. What is routed are not the
     capsules below but their types: each shares itself out over all capsules above, over all types
-    and positions jointly.
+    and positions jointly. In `iterations`, all capsules above are in one axis.
 
     Args:
         input_shape: of the capsules below.

@@ -31,6 +31,12 @@ def test_an_old_name_is_found_and_says_the_new_one(name):
     assert new in importlib.import_module(module).__dict__
 
 
+def test_the_package_has_the_names_that_most_need_and_none_that_is_old():
+    assert len(capsjax.__all__) <= 30
+    assert all(name in vars(capsjax) for name in capsjax.__all__)
+    assert not _deprecated.MOVED.keys() & set(capsjax.__all__)
+
+
 def test_a_module_has_those_of_its_old_names_that_changed():
     with pytest.warns(DeprecationWarning, match=r"routing\.DynamicRouting is now .*\.Dynamic$"):
         assert capsjax.routing.DynamicRouting is Dynamic
