@@ -147,31 +147,24 @@ class AttentionCapsNet(CapsuleNetwork):
     def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         pose, ones = self.primary_caps(self.backbone(images))
         pose = self.primary_norm(pose.astype(accumulation_dtype(pose.dtype)))
-        route = self._one_after_the_other if self.sequential else self._all_at_once
-        return route(Capsules(pose, ones))
+        capsules = primary = Capsules(pose, ones)
+        if self.sequential:
+            for layer in self.conv_caps:
+                capsules, _ = layer(capsules)
+            return self.class_caps(in_a_list(capsules))
 
-    def logits(self, capsules: Capsules) -> jax.Array | None:
-        of_routing = getattr(self.class_caps.routing, "logits", None)
-        return None if of_routing is None else jax.vmap(of_routing)(capsules.pose)
-
-    def _one_after_the_other(self, primary: Capsules) -> tuple[Capsules, jax.Array]:
-        capsules = primary
-        for layer in self.conv_caps:
-            capsules, _ = layer(capsules)
-        return self.class_caps(in_a_list(capsules))
-
-    def _all_at_once(self, primary: Capsules) -> tuple[Capsules, jax.Array]:
-        """Procedure 2: a first iteration upwards, then iterations of all layers in parallel."""
+        # Procedure 2: a first iteration upwards, then iterations of all layers in parallel.
         layers: list[Any] = [*self.conv_caps, self.class_caps]
-        capsules, steps = primary, []
+        steps: list[Any] = []
         for layer in layers:
             steps.append(layer.iterate(in_a_list(capsules) if layer is layers[-1] else capsules))
             capsules = steps[-1].capsules
         for _ in range(1, layers[-1].routing.iterations):
-            below = [primary, *(step.capsules for step in steps[:-1])]
-            below[-1] = in_a_list(below[-1])
-            steps = [
-                layer.iterate(capsules, step.state)
-                for layer, capsules, step in zip(layers, below, steps, strict=True)
-            ]
+            *below, last = primary, *(step.capsules for step in steps[:-1])
+            seen = zip(layers, (*below, in_a_list(last)), steps, strict=True)
+            steps = [layer.iterate(capsules, step.state) for layer, capsules, step in seen]
         return steps[-1].capsules, steps[-1].coupling
+
+    def logits(self, capsules: Capsules) -> jax.Array | None:
+        of_routing = getattr(self.class_caps.routing, "logits", None)
+        return None if of_routing is None else jax.vmap(of_routing)(capsules.pose)

@@ -124,9 +124,5 @@ class CapsNet(CapsuleNetwork):
         return self._run(self.decoder, pose, mask)
 
     def _run(self, layer: Callable[..., Any], *inputs: Any) -> Any:
-        call = nnx.remat(_call) if self.remat else _call
-        return call(layer, *inputs)
-
-
-def _call(layer: Callable[..., Any], *inputs: Any) -> Any:
-    return layer(*inputs)
+        call = type(layer).__call__
+        return (nnx.remat(call) if self.remat else call)(layer, *inputs)

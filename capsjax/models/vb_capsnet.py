@@ -93,12 +93,11 @@ class VBCapsNet(CapsuleNetwork):
         is_normalized = isinstance(routing, VariationalBayes)
         if isinstance(routing, VariationalBayes):
             routing = dataclasses.replace(routing, activation="logit")
-        of_routed: dict[str, Any] = {
-            "over": "type",
-            "affine": False,
-            "logits": is_normalized,
-            **normalized,
-        }
+
+        def norm(types: int, **exact: Any) -> CapsuleNorm:
+            options = {"affine": False, "logits": is_normalized, **normalized, **exact}
+            return CapsuleNorm(types, pose_dim, over="type", **options)
+
         self.features = NormalizedConv(
             _checks.image_shape(image_shape),
             conv_features,
@@ -126,9 +125,7 @@ class VBCapsNet(CapsuleNetwork):
             transform="matrix",
             **options,
         )
-        self.conv_norms = nnx.List(
-            CapsuleNorm(layer.output_shape.types, pose_dim, **of_routed) for layer in self.conv_caps
-        )
+        self.conv_norms = nnx.List(norm(layer.output_shape.types) for layer in self.conv_caps)
         self.class_caps = ClassCaps(
             grid,
             num_classes,
@@ -137,8 +134,7 @@ class VBCapsNet(CapsuleNetwork):
             kernel_init=_glorot(grid.types, num_classes),
             **options,
         )
-        exact = {"dtype": accumulation_dtype(options["dtype"])}
-        self.class_norm = CapsuleNorm(num_classes, pose_dim, **of_routed | exact)
+        self.class_norm = norm(num_classes, dtype=accumulation_dtype(options["dtype"]))
 
     def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         capsules = self.primary_norm(self.primary_caps(self.features(images)))
