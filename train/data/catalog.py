@@ -115,7 +115,7 @@ def load_dataset(
 
 
 def as_file_name(name: str) -> str:
-    """A data set's name in a file's: `mnist_corrupted/fog` gives `mnist_corrupted-fog`."""
+    """Name of a set for a file: `mnist_corrupted/fog` gives `mnist_corrupted-fog`."""
     return re.sub(r"[^\w.@-]", "-", name)
 
 

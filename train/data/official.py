@@ -1,4 +1,4 @@
-"""Data sets as their publishers give them out: the files, how to know them, what is in them."""
+"""Published data sets: their official files, checksums, licence, shape and classes."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from train.system.errors import UserError
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A file as its publisher gives it out.
+    """A file of a publisher.
 
     Attributes:
         name: its name.
@@ -65,7 +65,7 @@ class OfficialFile:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that is read from its publisher's files, and what is known of it without them.
+    """A data set that is read from official files, and facts that are known without them.
 
     Attributes:
         name: what `load_dataset` calls it.
@@ -91,7 +91,7 @@ class Source:
 
     @property
     def tfds_name(self) -> str:
-        """What tensorflow-datasets calls it; sets of the same name have the same files."""
+        """Name in tensorflow-datasets; sets of the same name have the same files."""
         return self.tfds or self.name
 
     def find(self, folder: str | Path) -> list[Path]:

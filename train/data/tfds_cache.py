@@ -37,7 +37,7 @@ CLEANING_SECONDS = 3.0
 
 
 def cache_folder(named: str | Path | None = None) -> Path:
-    """Where tensorflow-datasets keeps what it has prepared and downloaded.
+    """The folder in which tensorflow-datasets keeps what it has prepared and downloaded.
 
     Args:
         named: the folder; by default the environment variable `TFDS_DATA_DIR` names it, else it is
@@ -48,7 +48,7 @@ def cache_folder(named: str | Path | None = None) -> Path:
 
 
 def has(source: Source, cache_dir: str | Path | None = None) -> bool:
-    """Whether the cache holds a set, complete, so that nothing has to be downloaded."""
+    """Whether the cache holds a set, so that nothing has to be downloaded."""
     return not _missing(source, cache_folder(cache_dir))
 
 
@@ -58,9 +58,9 @@ def load(
     *,
     data_dir: str | Path | None = None,
 ) -> Dataset:
-    """Loads a set from the cache, which the first time it is brought into.
+    """Loads a set from the cache, after it was downloaded or prepared there the first time.
 
-    The work is done in a hidden folder of the cache, from which what is whole is moved to its
+    That is done in a hidden folder of the cache, from which whole files and sets are moved to their
     place: an attempt that fails, or a second one at the same time, leaves no half of a set behind.
 
     Args:
@@ -98,7 +98,7 @@ def load(
 
 
 def official_positions(split: str, size: int) -> np.ndarray:
-    """Where the examples of a prepared split stand in the official files.
+    """Positions in the official files of the examples of a prepared split.
 
     tensorflow-datasets stores examples in the order of the MD5 of the split's name and the
     example's key, which for these sets is its number in the file. A change of that rule would
@@ -119,7 +119,7 @@ def official_positions(split: str, size: int) -> np.ndarray:
 
 
 def _missing(source: Source, cache: Path) -> list[OfficialFile]:
-    """The official files of a set that have to be had for the cache to hold it."""
+    """Official files of a set without which the cache does not hold it."""
     folder = _folder(source, cache)
     if source.is_prepared:
         return [] if (folder / "dataset_info.json").is_file() else list(source.files)
@@ -127,7 +127,7 @@ def _missing(source: Source, cache: Path) -> list[OfficialFile]:
 
 
 def _folder(source: Source, cache: Path) -> Path:
-    """Where the cache keeps a set."""
+    """The folder of a set in the cache."""
     if source.is_prepared:
         return cache / source.tfds_name / str(tfds.builder_cls(source.tfds_name).VERSION)
     return cache / "downloads" / source.tfds_name
@@ -255,7 +255,7 @@ def _builder(source: Source, folder: Path) -> Any:
 
 
 def _read_prepared(source: Source, cache: Path) -> Dataset:
-    """The set as this module or tensorflow-datasets itself has prepared it."""
+    """Reads a set that this module or tensorflow-datasets itself has prepared."""
     folder = _folder(source, cache)
     try:
         builder = _builder(source, cache)

@@ -1,4 +1,4 @@
-"""How training examples reach the devices: their order, and the feeds that bring them.
+"""Feeds of training examples to the devices, and the order of the examples.
 
 `resident` keeps a set on the devices, `streaming` brings batches from the host.
 """

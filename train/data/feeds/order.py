@@ -1,4 +1,4 @@
-"""Which examples make up which batch: a pure function of the seed and the step."""
+"""Order of the examples: a batch is a pure function of the seed and the step."""
 
 import functools
 
@@ -8,7 +8,7 @@ from train.data.dataset import Examples
 from train.system.errors import UserError
 
 WHOLE = slice(None)
-"""The part of a batch that a process brings in which trains alone."""
+"""The part of a batch that is brought in by a process that trains alone."""
 
 
 class Order:

@@ -1,4 +1,4 @@
-"""The feed for sets that fit on the device: all they need lives there, a step sends indices."""
+"""The feed for sets that fit on the device: all data live there, a step sends indices."""
 
 from collections.abc import Iterator, Mapping
 

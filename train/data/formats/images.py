@@ -45,11 +45,7 @@ def read_image(
 
 
 def _upright(path: Path) -> tuple[Image.Image, bool]:
-    """The image on black, turned as its camera says; and whether its file is grey.
-
-    Raises:
-        UserError: see `read_image`.
-    """
+    """Reads an image on black, turned as its camera says, and whether its file is grey."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of oddities that Pillow copes with

@@ -119,12 +119,12 @@ class GeneratedSplit(Examples):
         return jax.jit(self.select)
 
     def __getstate__(self) -> dict:
-        """What another process needs; what is compiled here, it compiles for itself."""
+        """The fields alone: another process compiles for itself what is compiled here."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
 def _processor() -> jax.Device:
-    """A CPU, or whatever there is where the user leaves JAX no CPU."""
+    """A CPU, or any device where the user leaves JAX no CPU."""
     try:
         return jax.local_devices(backend="cpu")[0]
     except RuntimeError:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.data.augment import moved
-from train.data.dataset import Batch, Dataset, Examples
+from train.data.dataset import Batch, Dataset
 from train.data.made.generated import GeneratedSplit
 from train.system.errors import UserError
 
@@ -53,7 +53,7 @@ class PairSplit(GeneratedSplit):
 
     @functools.cached_property
     def constants(self) -> dict[str, np.ndarray]:
-        """The digits, their labels, and their numbers in the order of their classes.
+        """Digits, their labels, and their numbers in the order of their classes.
 
         Class `c` takes the places `starts[c]` to `starts[c + 1]` of `by_class`.
         """
@@ -84,13 +84,8 @@ class PairSplit(GeneratedSplit):
 
 def make(digits: Dataset) -> Dataset:
     """Makes the set of pairs, 1,000 of each digit: the two splits from those of MNIST."""
-
-    def pairs(split: Examples, seed: int) -> PairSplit:
-        return PairSplit(split, versions=PARTNERS, seed=seed)
-
-    return Dataset(
-        "multi_mnist",
-        pairs(digits.train, TRAIN_SEED),
-        pairs(digits.test, TEST_SEED),
-        digits.class_names,
+    train, test = (
+        PairSplit(split, versions=PARTNERS, seed=seed)
+        for split, seed in ((digits.train, TRAIN_SEED), (digits.test, TEST_SEED))
     )
+    return Dataset("multi_mnist", train, test, digits.class_names)

@@ -43,7 +43,7 @@ def load(digits: Dataset, data_dir: str | Path | None) -> Dataset:
 
 
 def _find(folder: Path) -> list[Path]:
-    """The file with all test images, or those with a part each, in their order."""
+    """Finds the file with all test images, or those with a part each, in their order."""
     if (folder / _WHOLE).is_file():
         return [folder / _WHOLE]
     parts = [folder / _PART / f"{number}.mat" for number in range(1, BATCHES + 1)]
@@ -56,7 +56,7 @@ def _find(folder: Path) -> list[Path]:
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [n, 40, 40, 1] and labels int32 [n] of a file."""
+    """Reads images uint8 [n, 40, 40, 1] and labels int32 [n]."""
     (struct,) = mat.read(path, ("affNISTdata",))
     try:
         images, labels = (np.asarray(struct[name][0, 0]) for name in ("image", "label_int"))

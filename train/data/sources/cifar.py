@@ -9,7 +9,7 @@ import functools
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -58,7 +58,7 @@ def read(
 
 
 def _read_folder(folder: Path, sizes: Mapping[str, int]) -> dict[str, bytearray]:
-    """The files of a folder, of each one byte more at most than it should have."""
+    """Reads files of a folder, of each one byte more at most than it should have."""
     contents = {}
     for name, size in sizes.items():
         with opened(folder / name) as file:
@@ -67,7 +67,7 @@ def _read_folder(folder: Path, sizes: Mapping[str, int]) -> dict[str, bytearray]
 
 
 def _read_archive(path: Path, sizes: Mapping[str, int]) -> dict[str, bytearray]:
-    """The same of the files in an archive, whatever folder they are in there."""
+    """Reads the same files of an archive, whatever folder they are in there."""
     contents = {}
     try:
         with opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
@@ -84,12 +84,6 @@ def _read_archive(path: Path, sizes: Mapping[str, int]) -> dict[str, bytearray]:
     return contents
 
 
-def _archive(number: int, size: int, sha256: str, unpacked: str) -> OfficialFile:
-    name = f"cifar-{number}-binary.tar.gz"
-    url = f"https://www.cs.toronto.edu/~kriz/{name}"
-    return OfficialFile(name, url, f"CIFAR-{number} in its binary version", size, sha256, unpacked)
-
-
 _CIFAR10_CLASSES = "airplane automobile bird cat deer dog frog horse ship truck"
 _CIFAR100_CLASSES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
@@ -102,39 +96,43 @@ sunflower sweet_pepper table tank telephone television tiger tractor train trout
 wardrobe whale willow_tree wolf woman worm
 """
 
-CIFAR10 = Source(
-    name="cifar10",
-    files=(
-        _archive(
-            10,
-            170052171,
-            "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
-            "cifar-10-batches-bin",
-        ),
-    ),
-    read=functools.partial(
-        read,
-        train={f"data_batch_{number}.bin": 10_000 for number in range(1, 6)},
-        test={"test_batch.bin": 10_000},
-        labels=1,
-    ),
-    image_shape=(_SIDE, _SIDE, _CHANNELS),
-    class_names=tuple(_CIFAR10_CLASSES.split()),
-)
 
-CIFAR100 = Source(
-    name="cifar100",
-    files=(
-        _archive(
-            100,
-            168513733,
-            "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-            "cifar-100-binary",
-        ),
-    ),
-    read=functools.partial(read, train={"train.bin": 50_000}, test={"test.bin": 10_000}, labels=2),
-    image_shape=(_SIDE, _SIDE, _CHANNELS),
-    class_names=tuple(_CIFAR100_CLASSES.split()),
+def _source(
+    number: int, size: int, sha256: str, unpacked: str, class_names: str, **layout: Any
+) -> Source:
+    """A set in an archive: its size, checksum and folder; how `read` finds the images in it."""
+    name = f"cifar-{number}-binary.tar.gz"
+    url = f"https://www.cs.toronto.edu/~kriz/{name}"
+    content = f"CIFAR-{number} in its binary version"
+    archive = OfficialFile(name, url, content, size, sha256, unpacked)
+    return Source(
+        name=f"cifar{number}",
+        files=(archive,),
+        read=functools.partial(read, **layout),
+        image_shape=(_SIDE, _SIDE, _CHANNELS),
+        class_names=tuple(class_names.split()),
+    )
+
+
+CIFAR10 = _source(
+    10,
+    170052171,
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    "cifar-10-batches-bin",
+    _CIFAR10_CLASSES,
+    train={f"data_batch_{number}.bin": 10_000 for number in range(1, 6)},
+    test={"test_batch.bin": 10_000},
+    labels=1,
+)
+CIFAR100 = _source(
+    100,
+    168513733,
+    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+    "cifar-100-binary",
+    _CIFAR100_CLASSES,
+    train={"train.bin": 50_000},
+    test={"test.bin": 10_000},
+    labels=2,
 )
 
 SOURCES = (CIFAR10, CIFAR100)

@@ -1,4 +1,4 @@
-"""The handwritten digits that ship inside scikit-learn: 1,797 real 8x8 images, no download."""
+"""Handwritten digits that ship inside scikit-learn: 1,797 real 8x8 images."""
 
 import numpy as np
 

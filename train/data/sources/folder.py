@@ -71,7 +71,7 @@ def load(where: str, *, name: str) -> Dataset:
 def _split(
     files: Sequence[Sequence[Path]], read: Callable[[Path], np.ndarray], shape: Sequence[int]
 ) -> Split:
-    """The images of the files of each class, and their labels."""
+    """Reads the files of each class into images and labels."""
     sizes = [len(of_class) for of_class in files]
     images = np.empty((sum(sizes), *shape), np.uint8)
     for index, path in enumerate(itertools.chain(*files)):
@@ -134,7 +134,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _fifths(files: Sequence[list[Path]]) -> tuple[list[list[Path]], list[list[Path]]]:
-    """The files of each class for training, and those for the test."""
+    """Divides the files of each class into those for training and those for the test."""
     train, test = [], []
     for of_class in files:
         if len(of_class) < _TEST_EVERY // 2 + 1:

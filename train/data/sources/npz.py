@@ -12,7 +12,7 @@ NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),
     ("x_train", "y_train", "x_test", "y_test"),
 )
-"""What the arrays are called; the second way is that of Keras' files."""
+"""Names of the arrays; the second row is that of Keras' files."""
 
 
 def load(path: Path, *, name: str) -> Dataset:

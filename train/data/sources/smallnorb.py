@@ -31,7 +31,7 @@ FAMILIAR = {
     AZIMUTH: (0, 2, 4, 30, 32, 34),  # 0, 20, 40, 300, 320 and 340 degrees, in tens of degrees
     ELEVATION: (0, 1, 2),  # 30, 35 and 40 degrees, the three lowest of nine
 }
-"""The codes there of the viewpoints that training is limited to."""
+"""Codes in these columns of the viewpoints that training is limited to."""
 
 
 def _read(*paths: Path, limited: int | None, familiar: bool) -> tuple[Split, Split]:

@@ -26,7 +26,7 @@ def _read(train: Path, test: Path) -> tuple[Split, Split]:
 
 
 def _split(path: Path) -> Split:
-    """The images and labels of a file, where the digit 0 has the label 10; here it has 0."""
+    """Reads images and labels of a file, where the digit 0 has the label 10; here it has 0."""
     images, labels = mat.read(path, ("X", "y"))
     if images.dtype != np.uint8 or images.ndim != 4:
         raise UserError(
