@@ -72,14 +72,9 @@ def load_module(spec: str) -> nn.Module:
 def load_weights(
     module: nn.Module, state: State, *, spec: str, path: Path, dtype: DtypeName
 ) -> None:
-    """Gives a module a state dict, all of it, and sets it to evaluation in a dtype.
+    """Gives a module a state dict, all of it, and sets it to evaluation in a dtype, in place.
 
-    Args:
-        module: changed in place.
-        state: the tensors.
-        spec: names the module in messages.
-        path: the file of the tensors.
-        dtype: of parameters and computation.
+    Messages name the module by its spec and the file of the tensors.
 
     Raises:
         UserError: a tensor is missing, left over, or of another shape.
@@ -245,10 +240,7 @@ class View:
 def view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> View | None:
     """How a tensor holds capsule lengths or poses; None if it has not their shape.
 
-    Args:
-        name: of the tensor.
-        tensor: in any shape.
-        sizes: batch, classes and dimension of the class capsules.
+    Sizes are batch, classes and dimension of the class capsules.
     """
     if not tensor.is_floating_point():
         return None

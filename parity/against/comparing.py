@@ -86,16 +86,13 @@ def compare_module(
     Args:
         spec: `FILE.py:NAME`, see `load_module`.
         path: the weights, see `read_state`.
-        layout: the name of a layout, the path of a TOML file, or `"auto"`.
-        output: which output, see `find_capsules`.
+        layout: see `match_state`.
+        output: the index or key of the output, see `find_capsules`.
         input_layout: how the module wants its images; None to try.
         image_size: height and width of the images; None to find out.
         x64: compute in float64.
-        data_dir: a folder with MNIST's official files; without, the embedded digits are taken.
+        data_dir: as of `check`.
         seed: of which images are taken, and of the weights in the sum that is differentiated.
-
-    Returns:
-        Errors, limits and, where an error is beyond its limit, the diagnosis.
 
     Raises:
         UserError: on bad input.
@@ -158,14 +155,9 @@ def text(outcome: Outcome) -> str:
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The outcome as plain values; an error that is not finite is null."""
     diagnosis = outcome.diagnosis
+    names = ("passed", "module", "layout", "dtype", "image_shape", "call", "output", "notes")
     return {
-        "passed": outcome.passed,
-        "module": outcome.module,
-        "layout": outcome.layout,
-        "dtype": outcome.dtype,
-        "image_shape": list(outcome.image_shape),
-        "call": outcome.call,
-        "output": outcome.output,
+        **{name: getattr(outcome, name) for name in names},
         "stages": [
             {
                 "stage": row.stage.name,
@@ -177,7 +169,6 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             }
             for row in outcome.comparisons
         ],
-        "notes": list(outcome.notes),
         "diagnosis": diagnosis
         and {
             "sentence": diagnosis.sentence(),

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +87,9 @@ class Switch:
         return is_free and not (self.is_epsilon and other.is_epsilon)
 
 
+Combination = tuple[Switch, ...]
+
+
 @dataclass(frozen=True)
 class Finding:
     """The distance of a module from capsjax with some switches.
@@ -97,7 +100,7 @@ class Finding:
         gradient: that of the gradient; None where it was not taken.
     """
 
-    switches: tuple[Switch, ...]
+    switches: Combination
     forward: float
     gradient: float | None
 
@@ -171,7 +174,7 @@ def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
         images: `[B, H, W, C]`, the module's input.
         target: the module's numbers.
     """
-    search = _Search(model, jnp.asarray(images), target)
+    search = _Search(Variants(model, jnp.asarray(images)), target)
     found = search.run()
     closest = min(search.errors, key=lambda chosen: (search.errors[chosen], len(chosen)))
     return Diagnosis(
@@ -182,11 +185,15 @@ def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
     )
 
 
-class _Search:
-    """A search, and the errors of the outputs of all combinations that were tried."""
+class Variants:
+    """A `CapsNet` on some images, and its computations in other dialects.
 
-    def __init__(self, model: Any, images: jax.Array, target: Target) -> None:
-        self.model, self.images, self.target = model, images, target
+    Attributes:
+        base: its own dialect.
+    """
+
+    def __init__(self, model: Any, images: jax.Array) -> None:
+        self.model, self.images = model, images
         routing = model.class_caps.routing
         self.prior = None if isinstance(routing, Dynamic) else routing.prior[...]
         self.base = Dialect(
@@ -194,98 +201,32 @@ class _Search:
             primary_squash=model.primary_caps.squash,
             order=model.primary_caps.order,
         )
-        is_square = target.what == "poses" and target.output.shape[1] == target.output.shape[2]
-        self.switches = list(_switches(self.base, target.what, is_square=is_square))
-        self.errors: dict[tuple[Switch, ...], float] = {}
-        self._gradients_left = MOST_GRADIENTS
+        # Hundreds of dialects are run once each: many have the same first layers, which are kept,
+        # and to compile them would take ten times longer.
+        self._primary = functools.cache(functools.partial(self.primary, images))
+        self._votes = functools.lru_cache(maxsize=32)(
+            lambda layer, squash: self.votes(self._primary(layer), squash)
+        )
+        self._capsules = functools.cache(
+            lambda layer, squash, routing: self.capsules(self._votes(layer, squash), routing)
+        )
 
-        # Of the dialects, hundreds, which are run once each, many have the same first layers.
-        @functools.cache
-        def primary(layer: Layer) -> jax.Array:
-            return self._primary(images, layer)
+    def output(self, dialect: Dialect, what: str) -> np.ndarray:
+        """The lengths `[B, J]` or poses `[B, J, D]` in a dialect."""
+        capsules = self._capsules(dialect.layer, dialect.primary_squash, dialect.routing)
+        return np.asarray(_output(dialect, *capsules, what))
 
-        @functools.lru_cache(maxsize=32)
-        def votes(layer: Layer, squash: Squash) -> jax.Array:
-            return self._votes(primary(layer), squash)
-
-        @functools.cache
-        def capsules(layer: Layer, squash: Squash, routing: Dynamic) -> Capsules:
-            return self._capsules(votes(layer, squash), routing)
-
-        self._kept_capsules = capsules
-
-    def run(self) -> list[Finding]:
-        """The smallest combinations that agree."""
-        forward = [switch for switch in self.switches if not switch.only_gradient]
-        invisible = [switch for switch in self.switches if switch.only_gradient]
-        limit = self.target.forward_limit
-        layout = self._try(())
-        smaller: list[tuple[Switch, ...]] = [()] if self.errors[()] <= limit else []
-        useful: list[Switch] = []
-        for size in (1, 2):
-            if found := self._agreeing(_with(smaller, invisible)):
-                return found
-            smaller = []
-            combinations: list[tuple[Switch, ...]] = [(switch,) for switch in forward]
-            if size == 2:
-                pairs = itertools.combinations(useful, 2)
-                combinations = [pair for pair in pairs if pair[0].goes_with(pair[1])]
-            for chosen in combinations:
-                output = self._try(chosen)
-                if size == 1:
-                    if chosen[0].is_epsilon and error_between(output, layout).relative <= limit:
-                        continue
-                    useful += chosen
-                if self.errors[chosen] <= limit:
-                    smaller.append(chosen)
-            if found := self._agreeing(smaller):
-                return found
-        return self._agreeing(_with(smaller, invisible))
-
-    def _try(self, chosen: tuple[Switch, ...]) -> np.ndarray:
-        """The output with some switches; notes its error."""
-        dialect = self._dialect(chosen)
-        capsules = self._kept_capsules(dialect.layer, dialect.primary_squash, dialect.routing)
-        # To compile them all would take ten times longer.
-        output = np.asarray(_output(dialect, *capsules, self.target.what))
-        self.errors[chosen] = error_between(output, self.target.output).relative
-        return output
-
-    def _agreeing(self, candidates: Sequence[tuple[Switch, ...]]) -> list[Finding]:
-        """Those, of candidates that agree forwards, whose gradient agrees, too."""
-        found = []
-        for chosen in candidates:
-            shown = tuple(switch for switch in chosen if not switch.only_gradient)
-            gradient = None
-            if self.target.gradient is not None:
-                if not self._gradients_left:
-                    break
-                self._gradients_left -= 1
-                gradient = self._gradient_error(chosen, self.target.gradient)
-                if gradient > self.target.gradient_limit:
-                    continue
-            elif shown != chosen:
-                continue
-            found.append(Finding(chosen, self.errors[shown], gradient))
-        return found
-
-    def _gradient_error(self, chosen: tuple[Switch, ...], expected: np.ndarray) -> float:
-        dialect = self._dialect(chosen)
+    def gradient(self, dialect: Dialect, what: str, cotangent: np.ndarray) -> np.ndarray:
+        """The gradient of the weighted sum of that output by the images."""
 
         def weighted(images: jax.Array) -> jax.Array:
-            votes = self._votes(self._primary(images, dialect.layer), dialect.primary_squash)
-            output = _output(dialect, *self._capsules(votes, dialect.routing), self.target.what)
-            return jnp.sum(output * self.target.cotangent)
+            votes = self.votes(self.primary(images, dialect.layer), dialect.primary_squash)
+            output = _output(dialect, *self.capsules(votes, dialect.routing), what)
+            return jnp.sum(output * cotangent)
 
-        return error_between(np.asarray(jax.grad(weighted)(self.images)), expected).relative
+        return np.asarray(jax.grad(weighted)(self.images))
 
-    def _dialect(self, chosen: tuple[Switch, ...]) -> Dialect:
-        dialect = self.base
-        for path, value in itertools.chain.from_iterable(switch.changes for switch in chosen):
-            dialect = _replaced(dialect, path, value)
-        return dialect
-
-    def _primary(self, images: jax.Array, layer: Layer) -> jax.Array:
+    def primary(self, images: jax.Array, layer: Layer) -> jax.Array:
         """Primary capsules of images before squash, `[B, I, K]`."""
         order, regrouped, normalised = layer
         if normalised:
@@ -300,10 +241,11 @@ class _Search:
                 parameter[...] = split.swapaxes(-1, -2).reshape(value.shape)
         return caps.project(self.model.features(images))
 
-    def _votes(self, s: jax.Array, squash: Squash) -> jax.Array:
+    def votes(self, s: jax.Array, squash: Squash) -> jax.Array:
+        """Votes `[B, I, J, D]` of primary capsules before squash."""
         return self.model.class_caps.votes(squash(s).astype(s.dtype))
 
-    def _capsules(self, votes: jax.Array, routing: Dynamic) -> Capsules:
+    def capsules(self, votes: jax.Array, routing: Dynamic) -> Capsules:
         """Class capsules `[B, J, D]` and their lengths `[B, J]`."""
 
         def routed(votes: jax.Array, activation: jax.Array) -> Routed:
@@ -315,6 +257,77 @@ class _Search:
             return routing.outcome(state)
 
         return route(routed, votes, votes[..., 0, 0])[:2]
+
+
+class _Search:
+    """A search, and the errors of the outputs of all combinations that were tried."""
+
+    def __init__(self, variants: Variants, target: Target) -> None:
+        self.variants, self.target = variants, target
+        is_square = target.what == "poses" and target.output.shape[1] == target.output.shape[2]
+        self.switches = list(_switches(variants.base, target.what, is_square=is_square))
+        self.errors: dict[Combination, float] = {}
+        self._gradients_left = MOST_GRADIENTS
+
+    def run(self) -> list[Finding]:
+        """The smallest combinations that agree."""
+        forward = [switch for switch in self.switches if not switch.only_gradient]
+        invisible = [switch for switch in self.switches if switch.only_gradient]
+        limit = self.target.forward_limit
+        layout = self._try(())
+        smaller: list[Combination] = [()] if self.errors[()] <= limit else []
+        useful: list[Switch] = []
+        for size in (1, 2):
+            if found := self._agreeing(itertools.product(smaller, invisible)):
+                return found
+            smaller = []
+            combinations: list[Combination] = [(switch,) for switch in forward]
+            if size == 2:
+                pairs = itertools.combinations(useful, 2)
+                combinations = [pair for pair in pairs if pair[0].goes_with(pair[1])]
+            for chosen in combinations:
+                output = self._try(chosen)
+                if size == 1:
+                    if chosen[0].is_epsilon and error_between(output, layout).relative <= limit:
+                        continue
+                    useful += chosen
+                if self.errors[chosen] <= limit:
+                    smaller.append(chosen)
+            if found := self._agreeing((chosen, None) for chosen in smaller):
+                return found
+        return self._agreeing(itertools.product(smaller, invisible))
+
+    def _try(self, chosen: Combination) -> np.ndarray:
+        """The output with some switches; notes its error."""
+        output = self.variants.output(self._dialect(chosen), self.target.what)
+        self.errors[chosen] = error_between(output, self.target.output).relative
+        return output
+
+    def _agreeing(self, candidates: Iterable[tuple[Combination, Switch | None]]) -> list[Finding]:
+        """Those, of combinations that agree forwards and a further switch, that agree backwards."""
+        found = []
+        for shown, further in candidates:
+            chosen = shown if further is None else (*shown, further)
+            gradient = None
+            if self.target.gradient is not None:
+                if not self._gradients_left:
+                    break
+                self._gradients_left -= 1
+                dialect, what = self._dialect(chosen), self.target.what
+                actual = self.variants.gradient(dialect, what, self.target.cotangent)
+                gradient = error_between(actual, self.target.gradient).relative
+                if gradient > self.target.gradient_limit:
+                    continue
+            elif further is not None:
+                continue
+            found.append(Finding(chosen, self.errors[shown], gradient))
+        return found
+
+    def _dialect(self, chosen: Combination) -> Dialect:
+        dialect = self.variants.base
+        for path, value in itertools.chain.from_iterable(switch.changes for switch in chosen):
+            dialect = _replaced(dialect, path, value)
+        return dialect
 
 
 def _output(dialect: Dialect, pose: jax.Array, lengths: jax.Array, what: str) -> jax.Array:
@@ -335,13 +348,6 @@ def _replaced(value: Any, path: str, new: Any) -> Any:
     return dataclasses.replace(
         value, **{name: _replaced(getattr(value, name), rest, new) if rest else new}
     )
-
-
-def _with(
-    combinations: Sequence[tuple[Switch, ...]], further: Sequence[Switch]
-) -> list[tuple[Switch, ...]]:
-    """Every combination with every one of further switches."""
-    return [(*chosen, switch) for chosen, switch in itertools.product(combinations, further)]
 
 
 def _switches(base: Dialect, what: str, *, is_square: bool) -> Iterator[Switch]:

@@ -17,9 +17,9 @@ from parity.check.comparison import (
     missing,
 )
 from parity.check.inputs import of_kind
-from parity.check.pairs import Pair, PairMaker, Sizes
+from parity.check.pairs import Pair
 from parity.check.stages import Values, of_capsjax, of_reference
-from parity.check.subjects import Case
+from parity.check.subjects import Case, Subject
 from parity.reference.models import ModelReference
 from train.data import Split
 
@@ -59,23 +59,11 @@ def capsnet_lengths(model: Any, batch: int) -> dict[str, int]:
     }
 
 
-def compare_batch(
-    case: Case, make_pair: PairMaker, sizes: Sizes, split: Split, result: Result
-) -> None:
-    """Compares all kinds of inputs of a case, and adds the comparisons to a result.
-
-    Args:
-        case: the case.
-        make_pair: makes its networks.
-        sizes: of the networks.
-        split: images of the networks' size.
-        result: knows dtype and seed; changed in place.
-    """
+def compare_batch(subject: Subject, case: Case, split: Split, result: Result) -> None:
+    """Compares all inputs of a case, made of images of its size, and adds that to a result."""
     images, labels = split.images[: case.batch], split.labels[: case.batch]
     for biases in case.biases:
-        pair = make_pair(
-            sizes, iterations=case.iterations, dtype=result.dtype, seed=result.seed, biases=biases
-        )
+        pair = subject.pair(case, dtype=result.dtype, seed=result.seed, biases=biases)
         lengths = reduction_lengths(pair, case.batch)
         for kind in case.kinds:
             seen = of_kind(kind, images, pair)
@@ -98,12 +86,7 @@ def compare(
 ) -> list[Comparison]:
     """Compares every stage that either network has, in the order of the reference.
 
-    Args:
-        actual: from capsjax.
-        expected: from the reference, whose dtype decides the limits.
-        lengths: terms of the longest sums, see `reduction_lengths`.
-        size: the name of the networks' size.
-        case: iterations, batch and images.
+    The dtype of the reference's values and the terms of the longest sums decide the limits.
     """
     dtype = next(iter(expected.values())).dtype.name
     comparisons = []
@@ -135,25 +118,17 @@ def _unless_impossible(comparison: Comparison, expected: Values, truth: Values) 
 
 
 def coarser_precisions(
-    size: str, make_pair: PairMaker, sizes: Sizes, split: Split, *, seed: int, batch: int = 7
+    subject: Subject, size: str, split: Split, *, seed: int, batch: int = 7
 ) -> list[Comparison]:
-    """The errors of capsjax in bfloat16 and with TF32 products, which have no limit.
-
-    Args:
-        size: the name of the networks' size.
-        make_pair: makes the networks.
-        sizes: of the networks.
-        split: images of the networks' size.
-        seed: of the weights.
-        batch: images.
-    """
+    """The errors of capsjax in bfloat16 and with TF32 products, which have no limit."""
+    case = Case(size, 3, batch)
     comparisons = []
     images, labels = split.images[:batch], split.labels[:batch]
     for name, dtype, precision in (
         ("bfloat16", "bfloat16", "highest"),
         ("TF32", None, "tensorfloat32"),
     ):
-        pair = make_pair(sizes, iterations=3, dtype="float32", seed=seed, compute=dtype)
+        pair = subject.pair(case, dtype="float32", seed=seed, compute=dtype)
         seen = of_kind("images", images, pair)
         expected = of_reference(pair, seen, labels)
         with jax.default_matmul_precision(precision):

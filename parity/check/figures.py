@@ -13,13 +13,7 @@ _WITHIN, _BEYOND, _REFERENCE = "#2a7f3f", "#b3261e", "#6b7f99"
 
 
 def draw_histograms(size: str, result: Result, shown: Sequence[Comparison]) -> Figure:
-    """For each stage of a size how its errors are distributed, over all cases.
-
-    Args:
-        size: the name of the networks' size.
-        result: of the check.
-        shown: a comparison for each stage, whose limit is drawn.
-    """
+    """The distribution of the errors of each stage of a size, and the limits of comparisons."""
     columns = 6
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(2.6 * columns, 1.5 * rows + 0.6), layout="constrained")

@@ -15,12 +15,8 @@ KINDS = ("images", "zeros", "constants", "1e-20", "1e4")
 def load_images(data_dir: Path | None, seed: int) -> tuple[str, Split]:
     """The training images of MNIST where its files are, of the embedded digits otherwise.
 
-    Args:
-        data_dir: the folder of MNIST's official files, or None.
-        seed: of the order of the images.
-
     Returns:
-        The name of the data set and its training split.
+        The name of the data set and its training split, in an order that the seed decides.
 
     Raises:
         UserError: the files cannot be read.
@@ -34,12 +30,9 @@ def load_images(data_dir: Path | None, seed: int) -> tuple[str, Split]:
 
 
 def cut_to_size(split: Split, image_shape: tuple[int, int, int]) -> Split:
-    """Images of another size: of every row and column the nearest is taken.
+    """Images uint8 `[n, h, w, 1]` as `(height, width, channels)`: the nearest rows and columns.
 
-    Args:
-        split: images uint8 `[n, h, w, 1]`.
-        image_shape: `(height, width, channels)` wanted. Channel `c` of image `n` shows the image
-            `n + c`; the label is that of the first channel.
+    Channel `c` of image `n` shows the image `n + c`; the label is that of the first channel.
     """
     height, width, channels = image_shape
     rows, columns = _nearest(split.images.shape[1], height), _nearest(split.images.shape[2], width)
@@ -49,15 +42,9 @@ def cut_to_size(split: Split, image_shape: tuple[int, int, int]) -> Split:
 
 
 def of_kind(kind: str, images: np.ndarray, pair: Pair) -> np.ndarray:
-    """Images as the networks see them.
+    """Images uint8 `[B, H, W, C]` as a pair sees those of a kind of `KINDS`, in its dtype.
 
-    Args:
-        kind: one of `KINDS`. Only ordinary images are normalised as in training.
-        images: uint8 `[B, H, W, C]`.
-        pair: the networks, for dtype and normalisation.
-
-    Returns:
-        `[B, H, W, C]` in the pair's dtype.
+    Only ordinary images are normalised as in training.
     """
     unit = images.astype(np.float64) / 255
     batch = len(images)

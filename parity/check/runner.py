@@ -17,8 +17,8 @@ from parity.check.arithmetic import exact
 from parity.check.batch import coarser_precisions, compare_batch
 from parity.check.comparison import Result
 from parity.check.inputs import cut_to_size, load_images
-from parity.check.subjects import Subject, all_subjects
-from parity.check.training import STEPS, compare_training
+from parity.check.subjects import Case, Subject, all_subjects
+from parity.check.training import compare_training
 from train.system.caches import keep_compiled_programs
 
 Progress = Callable[[Iterator, int], Iterator]
@@ -50,30 +50,23 @@ def check(
     start = time.monotonic()
     dataset, split = load_images(data_dir, seed)
     result = Result(subject.name, "float64" if x64 else "float32", dataset, seed)
-    jobs: list[tuple[str, Callable[[], None]]] = []
-    coarser = []
-    for size, sizes in subject.sizes.items():
-        arguments = subject.make_pair, sizes, cut_to_size(split, sizes["image_shape"])
-        jobs += [
-            (str(case), functools.partial(compare_batch, case, *arguments, result))
-            for case in subject.batch_cases
-            if case.size == size
-        ]
-        jobs += [
-            (
-                f"{case}, {STEPS} steps",
-                functools.partial(compare_training, case, *arguments, result, optimizer),
-            )
-            for case in subject.training_cases
-            if case.size == size
-        ]
-        coarser.append(functools.partial(coarser_precisions, size, *arguments, seed=seed))
+    images = {
+        name: cut_to_size(split, subject.sizes[name]["image_shape"]) for name in subject.sizes
+    }
+
+    def compare(case: Case) -> None:
+        if case.trained:
+            compare_training(subject, case, images[case.size], result, optimizer)
+        else:
+            compare_batch(subject, case, images[case.size], result)
+
+    jobs = [(str(case), case) for case in subject.cases]
     with exact(x64=x64):
-        for _, run in progress(iter(jobs), len(jobs)):
-            run()
+        for _, case in progress(iter(jobs), len(jobs)):
+            compare(case)
         if jax.default_backend() == "gpu" and not x64:
-            for compare in coarser:
-                result.comparisons += compare()
+            for size, split in images.items():
+                result.comparisons += coarser_precisions(subject, size, split, seed=seed)
     result.seconds = time.monotonic() - start
     return result
 
@@ -86,15 +79,11 @@ def check_all(
     progress: Progress = lambda jobs, total: jobs,
     workers: int | None = None,
 ) -> Mapping[str, Sequence[Result]]:
-    """Checks subjects in float32 and in float64.
+    """Checks subjects, by default all, in float32 and in float64.
 
-    Args:
-        subjects: the subjects, by default all.
-        data_dir: as of `check`, like the others.
-        seed: see there.
-        progress: wraps the iterator over the checks.
-        workers: processes that share the work; by default one for each core of a CPU, since most of
-            it is compiling, and none beside this one where there is an accelerator.
+    Workers are processes that share the work; by default one for each core of a CPU, since most of
+    it is compiling, and none beside this one where there is an accelerator. The other arguments are
+    those of `check`.
 
     Returns:
         By the subject's name both results, that in float32 first.

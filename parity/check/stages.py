@@ -151,15 +151,11 @@ def _compute(
 def _recorded_call(
     model: Any, parts: Sequence[str], objective: Objective, images: jax.Array, labels: jax.Array
 ) -> tuple[dict[str, jax.Array], Any]:
-    """Calls a model as in training; returns its intermediates and its output.
+    """Calls a model, which is not to be used afterwards, as in training.
 
-    Args:
-        model: the model, which is not to be used afterwards.
-        parts: attributes of the model, with dots for members, whose results are stages under the
-            names that `ModelReference` has for them; none for a `CapsNet`.
-        objective: knows how a model is called in training.
-        images: `[B, H, W, C]`.
-        labels: int32 `[B]`.
+    Returns:
+        Its intermediates, those of parts under the names that `ModelReference` has for them, and
+        its output.
     """
     model.train()
     of_capsnet = () if parts else ("features", "primary_caps", "class_caps", "decoder")

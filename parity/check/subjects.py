@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from parity.check.inputs import KINDS
 from parity.check.pairs import (
     SIZES,
+    Pair,
     PairMaker,
     Sizes,
     iterates,
@@ -20,9 +21,12 @@ from parity.reference.models import MODELS, ModelReference
 from parity.reference.routing import ROUTINGS
 from train.system.errors import UserError
 
+STEPS = 20
+"""Of each training."""
+
 
 class Case(NamedTuple):
-    """One shape of the computation, for which several inputs are compared.
+    """One shape of the computation, of which a batch or a training is compared.
 
     Attributes:
         size: the name of the networks' size.
@@ -31,6 +35,7 @@ class Case(NamedTuple):
         gradients: whether gradients are compared, too.
         kinds: inputs, of `parity.check.inputs.KINDS`.
         biases: with which networks: with biases, or without, in which zeros stay exactly zero.
+        trained: whether steps of training on ordinary images are compared instead.
     """
 
     size: str
@@ -39,47 +44,49 @@ class Case(NamedTuple):
     gradients: bool = True
     kinds: Sequence[str] = KINDS
     biases: Sequence[bool] = (True, False)
+    trained: bool = False
 
     def __str__(self) -> str:
         """`tiny, 3 iterations, batch 7`."""
         plural = "" if self.iterations == 1 else "s"
-        return f"{self.size}, {self.iterations} iteration{plural}, batch {self.batch}"
+        steps = f", {STEPS} steps" if self.trained else ""
+        return f"{self.size}, {self.iterations} iteration{plural}, batch {self.batch}{steps}"
 
 
 class Subject(NamedTuple):
     """A PyTorch implementation and the capsjax model that should compute the same.
 
-    Its sizes are arguments of the networks by the names of their sizes. What is trained sees
-    ordinary images.
+    Attributes:
+        name: of the subject in the result.
+        make_pair: makes its networks.
+        cases: the cases that are compared.
+        sizes: arguments of the networks, by the names of their sizes.
     """
 
     name: str
     make_pair: PairMaker
-    batch_cases: Sequence[Case]
-    training_cases: Sequence[Case]
+    cases: Sequence[Case]
     sizes: Mapping[str, Sizes]
+
+    def pair(self, case: Case, **options: Any) -> Pair:
+        """The networks of a case; options are those of `PairMaker` but for sizes and iterations."""
+        return self.make_pair(self.sizes[case.size], iterations=case.iterations, **options)
 
 
 # Compiling takes time, so of tiny networks only these gradients are compared: iterations, batch.
 _WITH_GRADIENTS = {(1, 1), (2, 7), (3, 1), (3, 7), (3, 32), (5, 32)}
 
-_CAPSNET_BATCHES = [
+_CAPSNET_CASES = [
     *(
         Case("tiny", iterations, batch, gradients=(iterations, batch) in _WITH_GRADIENTS)
         for iterations in (1, 2, 3, 5)
         for batch in (1, 7, 32)
     ),
+    *(Case("tiny", i, batch, trained=True) for i, batch in ((1, 7), (2, 1), (3, 32), (5, 7))),
     Case("paper", 3, 7, biases=(True,)),
-    Case("paper", 3, 1, gradients=False, biases=(True,)),
-    Case("paper", 3, 32, gradients=False, biases=(True,)),
-    *(
-        Case("paper", iterations, 1, gradients=False, kinds=("images",), biases=(True,))
-        for iterations in (1, 2, 5)
-    ),
-]
-_CAPSNET_TRAINING = [
-    *(Case("tiny", iterations, batch) for iterations, batch in ((1, 7), (2, 1), (3, 32), (5, 7))),
-    Case("paper", 3, 2),
+    *(Case("paper", 3, batch, gradients=False, biases=(True,)) for batch in (1, 32)),
+    *(Case("paper", i, 1, False, kinds=("images",), biases=(True,)) for i in (1, 2, 5)),
+    Case("paper", 3, 2, trained=True),
 ]
 
 _ONE_ITERATION = Case("tiny", 1, 7, gradients=False, biases=(True,))
@@ -106,17 +113,12 @@ def layout_subject(layout: str, sizes: Collection[str] | None = None) -> Subject
     """
     _require("layout", layout, {*REFERENCES, *OTHERS})
     if layout not in OTHERS:
-        of_size = {name: SIZES[name] for name in sizes or SIZES}
-        batches = [case for case in _CAPSNET_BATCHES if case.size in of_size]
-        trainings = [case for case in _CAPSNET_TRAINING if case.size in of_size]
-        make_pair = functools.partial(layout_pair, layout)
-        return Subject(layout, make_pair, batches, trainings, of_size)
+        chosen = {name: SIZES[name] for name in sizes or SIZES}
+        cases = [case for case in _CAPSNET_CASES if case.size in chosen]
+        return Subject(layout, functools.partial(layout_pair, layout), cases, chosen)
     if sizes is not None:
         raise UserError(f"--layout {layout} compares tiny networks: leave --sizes out.")
-    kind = OTHERS[layout]
-    trained = _THREE_ITERATIONS._replace(iterations=kind.published_iterations)
-    make_pair = functools.partial(other_pair, layout)
-    return Subject(layout, make_pair, _model_cases(kind), [trained], {"tiny": kind.tiny})
+    return _model_subject(layout, functools.partial(other_pair, layout), OTHERS[layout])
 
 
 def routing_subject(name: str) -> Subject:
@@ -126,11 +128,11 @@ def routing_subject(name: str) -> Subject:
         UserError: there is no such routing.
     """
     _require("routing", name, ROUTINGS)
-    cases = [_ONE_ITERATION, _THREE_ITERATIONS] if iterates(name) else [_THREE_ITERATIONS]
+    cases = [_THREE_ITERATIONS, _THREE_ITERATIONS._replace(trained=True)]
+    if iterates(name):
+        cases.insert(0, _ONE_ITERATION)
     make_pair = functools.partial(routing_pair, name)
-    return Subject(
-        f"routing {name}", make_pair, cases, [_THREE_ITERATIONS], {"tiny": SIZES["tiny"]}
-    )
+    return Subject(f"routing {name}", make_pair, cases, {"tiny": SIZES["tiny"]})
 
 
 def model_subject(name: str) -> Subject:
@@ -140,11 +142,7 @@ def model_subject(name: str) -> Subject:
         UserError: there is no such model.
     """
     _require("model", name, MODELS)
-    kind = MODELS[name]
-    make_pair = functools.partial(model_pair, name)
-    return Subject(
-        f"model {name}", make_pair, _model_cases(kind), [_THREE_ITERATIONS], {"tiny": kind.tiny}
-    )
+    return _model_subject(f"model {name}", functools.partial(model_pair, name), MODELS[name])
 
 
 def all_subjects() -> list[Subject]:
@@ -153,14 +151,14 @@ def all_subjects() -> list[Subject]:
     return routings + [model_subject(name) for name in sorted(MODELS)]
 
 
-def _model_cases(kind: type[ModelReference]) -> list[Case]:
+def _model_subject(name: str, make_pair: PairMaker, kind: type[ModelReference]) -> Subject:
     published = _THREE_ITERATIONS._replace(iterations=kind.published_iterations)
     cases = [_ONE_ITERATION, published] if kind.with_iterations(1) else [published]
     if kind.normalises_batch or kind.pools:
         cases = [case._replace(kinds=_VARIED) for case in cases]
         if not kind.shows_rounding:
             cases.append(published._replace(gradients=False, kinds=_ALIKE))
-    return cases
+    return Subject(name, make_pair, [*cases, published._replace(trained=True)], {"tiny": kind.tiny})
 
 
 def _require(what: str, name: str, known: Collection[str]) -> None:

@@ -20,9 +20,9 @@ from parity.check.comparison import (
     error_between,
     worst_of,
 )
-from parity.check.pairs import Arrays, DtypeName, Pair, PairMaker, Sizes
+from parity.check.pairs import Arrays, DtypeName, Pair
 from parity.check.stages import gradients_of, nchw
-from parity.check.subjects import Case
+from parity.check.subjects import STEPS, Case, Subject
 from parity.layouts import weights
 from train.config.fit_config import FitConfig
 from train.data import Batch, Split
@@ -31,7 +31,6 @@ from train.learn.optimizer import learning_rate
 from train.learn.state import PyTree, initial_state
 from train.learn.step import data_mesh, make_dispatch, make_train_step, replicate
 
-STEPS = 20
 SNAPSHOTS = (1, STEPS)
 """The steps after which parameters and moments are held to their limits."""
 
@@ -151,30 +150,23 @@ class AdamAlone:
 
 
 def compare_training(
+    subject: Subject,
     case: Case,
-    make_pair: PairMaker,
-    sizes: Sizes,
     split: Split,
     result: Result,
     optimizer: optax.GradientTransformation | None = None,
 ) -> None:
-    """Compares the training of a case step after step, and adds the comparisons to a result.
+    """Compares a training on images of a case's size, and adds the comparisons to a result.
 
-    Args:
-        case: the case.
-        make_pair: makes its networks.
-        sizes: of the networks.
-        split: images of the networks' size.
-        result: knows dtype and seed; changed in place.
-        optimizer: capsjax's, instead of `adam()`.
+    The optimizer is capsjax's, by default `adam()`.
     """
     dtype: DtypeName = "float64" if result.dtype == "float64" else "float32"
-    pair = make_pair(sizes, iterations=case.iterations, dtype=dtype, seed=result.seed)
+    pair = subject.pair(case, dtype=dtype, seed=result.seed)
     optimizer = adam() if optimizer is None else optimizer
     reference = ReferenceTraining(pair, dtype)
     wide = ReferenceTraining(pair, "float64") if dtype == "float32" else None
     trained, alone = CapsjaxTraining(pair, case.batch, optimizer), AdamAlone(pair, optimizer)
-    name = f"{case}, {STEPS} steps"
+    name = str(case)
     growth, losses = Growth(name, [], {}, {}), []
     comparisons: dict[str, list[Comparison]] = {ADAM: [], TRAINING: []}
     training_limit = tolerance.limit("training", dtype)

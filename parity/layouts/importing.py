@@ -97,12 +97,7 @@ def import_weights(
 
 
 def match_state(path: Path, state: State, layout: str) -> Match:
-    """Lays a layout over a state dict.
-
-    Args:
-        path: the file that it comes from, for the messages.
-        state: the tensors.
-        layout: the name of a layout, the path of a TOML file, or `"auto"`.
+    """Lays a layout, by its name, the path of a TOML file or `"auto"`, over a file's state dict.
 
     Raises:
         UserError: there is no such layout, or `"auto"` finds none, or more than one.
@@ -152,14 +147,9 @@ def configure(
     num_classes: int,
     change: Change = lambda config: config,
 ) -> FitConfig:
-    """The configuration of a network: that of its layout, with the sizes of its tensors.
+    """The configuration of a network on a data set: its layout's, with the sizes of its tensors.
 
-    Args:
-        found: the layout, laid over the tensors.
-        dataset: to train and test on.
-        image_shape: `(height, width, channels)` of its images.
-        num_classes: of its classes.
-        change: has the last word on everything else.
+    The change has the last word.
 
     Raises:
         UserError: if `change` makes a value that is out of its range.
@@ -182,13 +172,9 @@ def _without_values(
 def choose_dataset(
     path: Path, found: Match, change: Change, wanted: str | None
 ) -> tuple[str, tuple[str, ...]]:
-    """The data set whose images fit the tensors.
+    """The data set whose images fit the tensors of a file: the wanted one, or the first.
 
-    Args:
-        path: the file, for the messages.
-        found: the layout, laid over the tensors.
-        change: the user's options, such as strides, which no tensor shows.
-        wanted: the name of a set, or None for the first that fits.
+    The change has the user's options, such as strides, which no tensor shows.
 
     Returns:
         Its name, and those of further sets with images of the same shape and as many classes.

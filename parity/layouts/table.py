@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from parity.layouts.model_table import (
     parameter_names,
 )
 from train.config.fit_config import FitConfig
-from train.config.model import ModelConfig
 from train.config.saved import from_values
 from train.learn.own_routing import make_routing, takes_iterations
 from train.system.errors import UserError
@@ -136,142 +135,129 @@ def read_layout(path: Path) -> Layout:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}.") from error
-    _require_known(path, "key", values, _KEYS)
+    try:
+        return _layout(path, values)
+    except (ValueError, TypeError, UserError) as error:
+        text = f"{str(error).removesuffix('.')}."
+        raise UserError(text if str(path) in text else f"{path}: {text}") from error
+
+
+def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
+    _require_known("key", values, _KEYS)
     for key in ("name", "about"):
         if not isinstance(values.get(key, ""), str):
-            raise UserError(f"{path}: {key} is {values[key]!r}, but must be a text.")
+            raise ValueError(f"{key} is {values[key]!r}, but must be a text")
     model = values.get("model", Layout.model)
-    _require_known(path, "model", [model], tuple(list_models()))
+    _require_known("model", [model], list_models())
+    formats = _texts("formats", values.get("formats", FORMATS))
+    _require_known("format", formats, ALL_FORMATS)
+    rows = values.get("weights")
+    if not isinstance(rows, list) or not rows:
+        raise ValueError(
+            "there are no weights: give a list of rows [source, target, axes], such as "
+            '["conv1.bias", "features.conv.bias", "f -> f"]'
+        )
     layout = Layout(
         name=values.get("name", path.stem),
         about=values.get("about", ""),
-        aliases=_texts(path, "aliases", values.get("aliases", ())),
-        formats=_texts(path, "formats", values.get("formats", FORMATS), ALL_FORMATS),
-        rows=_rows(path, values.get("weights"), model_table(model)),
+        aliases=_texts("aliases", values.get("aliases", ())),
+        formats=formats,
+        rows=tuple(_row(row, model_table(model)) for row in rows),
         options=_options(path, values.get("options", {}), model),
         model=model,
     )
-    _check_rows(path, layout)
+    _check_rows(layout)
     return layout
 
 
-def _rows(path: Path, values: Any, table: ModelTable) -> tuple[Row, ...]:
-    if not isinstance(values, list) or not values:
-        raise UserError(
-            f"{path} has no weights: give a list of rows [source, target, axes], such as "
-            '["conv1.bias", "features.conv.bias", "f -> f"].'
-        )
-    return tuple(_row(path, value, table) for value in values)
-
-
-def _row(path: Path, value: Any, table: ModelTable) -> Row:
+def _row(value: Any, table: ModelTable) -> Row:
     texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
     if not texts or len(value) != 3:
-        raise UserError(f"{path}: the row {value!r} is not three texts [source, target, axes].")
+        raise ValueError(f"the row {value!r} is not three texts [source, target, axes]")
     source, target, axes = value
     choices = table.axes.get(names.template(target))
     if choices is None:
         known = ", ".join(table.axes)
-        raise UserError(f"{path}: unknown target {target!r} of {source!r}, choose from: {known}.")
-    try:
-        pattern = names.Pattern(source)
-        repeated = "{n}" in target
-        if repeated and pattern.letter != "n":
-            raise ValueError(
-                f"the target {target!r} is one of several, so {source!r} needs a number of the "
-                "letter n"
-            )
-        row = Row(pattern, target, parse_axes(axes, None if repeated else pattern.letter))
-    except ValueError as error:
-        raise UserError(f"{path}: {error}.") from error
+        raise ValueError(f"unknown target {target!r} of {source!r}, choose from: {known}")
+    pattern = names.Pattern(source)
+    repeated = "{n}" in target
+    if repeated and pattern.letter != "n":
+        raise ValueError(
+            f"the target {target!r} is one of several, so {source!r} needs a number of the letter n"
+        )
+    row = Row(pattern, target, parse_axes(axes, None if repeated else pattern.letter))
     if row.axes.target not in choices:
         right = "' or '".join(choices)
-        raise UserError(
-            f"{path}: the axes of {target} are '{right}', not '{row.axes.target}' (in the row of "
-            f"{source!r})."
+        raise ValueError(
+            f"the axes of {target} are '{right}', not '{row.axes.target}' (in the row of "
+            f"{source!r})"
         )
     return row
 
 
 def _options(path: Path, values: Any, model: str) -> dict[str, Any]:
+    """The options, if the model and its routing have them and they are of the right types."""
     if not isinstance(values, dict):
-        raise UserError(f"{path}: options must be a table of names and values, not {values!r}.")
-    _require_known(path, "option", values, (*DIALECT_FIELDS, *REDUCTIONS))
+        raise ValueError(f"options must be a table of names and values, not {values!r}")
+    _require_known("option", values, (*DIALECT_FIELDS, *REDUCTIONS))
     for name in REDUCTIONS:
         if values.get(name, "sum") not in ("sum", "mean"):
-            raise UserError(f"{path}: {name} is {values[name]!r}, but must be 'sum' or 'mean'.")
+            raise ValueError(f"{name} is {values[name]!r}, but must be 'sum' or 'mean'")
     fields = {name: value for name, value in values.items() if name not in REDUCTIONS}
-    try:
-        from_values({"model": model, **fields}, path)
-    except UserError as error:
-        text = str(error)
-        raise UserError(text if str(path) in text else f"{path}: {text}") from error
-    _check_options(path, fields, model)
+    config = from_values({"model": model, **fields}, path).model
+    known = sorted(set(capsjax.model_options(model)) - _NOT_OF_A_LAYOUT)
+    _require_known("model option", config.options, known)
+    iterations = {"iterations": config.routing_iterations}
+    make_routing(
+        config.routing,
+        **(iterations if takes_iterations(config.routing) else {}),
+        **config.routing_options,
+    )
     return dict(values)
 
 
-def _check_options(path: Path, fields: Mapping[str, Any], model: str) -> None:
-    """Refuses options of the model or of the routing that these do not have."""
-    choices = tuple(sorted(set(capsjax.model_options(model)) - _NOT_OF_A_LAYOUT))
-    _require_known(path, "model option", fields.get("model_options", {}), choices)
-    routing, options = fields.get("routing", ModelConfig.routing), fields.get("routing_options", {})
-    if takes_iterations(routing):
-        iterations = fields.get("routing_iterations", ModelConfig.routing_iterations)
-        options = {"iterations": iterations, **options}
-    try:
-        make_routing(routing, **options)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: {error}.") from error
-
-
-def _check_rows(path: Path, layout: Layout) -> None:
+def _check_rows(layout: Layout) -> None:
     """Demands one row for each parameter that the model has with the layout's options."""
-    all_targets = [row.target for row in layout.rows]
-    if twice := sorted({target for target in all_targets if all_targets.count(target) > 1}):
-        raise UserError(f"{path} has more than one row for {', '.join(twice)}.")
+    targets = [row.target for row in layout.rows]
+    if twice := sorted({target for target in targets if targets.count(target) > 1}):
+        raise ValueError(f"there is more than one row for {', '.join(twice)}")
     is_flat = layout.options.get("model_options", {}).get("primary_order") == "flat"
     for row in layout.rows:
         if "(k t)" in row.axes.target and not is_flat:
-            raise UserError(
-                f"{path}: channels in the order (k t) need the primary_order 'flat'; with the "
-                f"others they are (t k) (in the row of {row.source.text!r})."
+            raise ValueError(
+                "channels in the order (k t) need the primary_order 'flat'; with the others they "
+                f"are (t k) (in the row of {row.source.text!r})"
             )
-    try:
-        needed = parameter_names(layout.config())
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    table = layout.table
-    if unknown := sorted(needed - {names.parameter(target) for target in table.axes}):
-        raise UserError(
-            f"{path}: with these options {layout.model} has {', '.join(unknown)}, of which a "
-            "layout knows nothing."
+    needed = parameter_names(layout.config())
+    known = layout.table.axes
+    if unknown := sorted(needed - {names.parameter(target) for target in known}):
+        raise ValueError(
+            f"with these options {layout.model} has {', '.join(unknown)}, of which a layout knows "
+            "nothing"
         )
-    wanted = [target for target in table.axes if names.parameter(target) in needed]
-    named = {names.template(target) for target in all_targets}
+    wanted = [target for target in known if names.parameter(target) in needed]
+    named = {names.template(target) for target in targets}
+    why = "options, and rows and options (routing, model_options) belong together"
     missing = [t for t in wanted if t not in named and names.module_list(t) != DECODER]
     if missing:
-        raise UserError(
-            f"{path} has no row for {', '.join(missing)}: {layout.model} has that with these "
-            "options, and rows and options (routing, model_options) belong together."
+        raise ValueError(
+            f"the table has no row for {', '.join(missing)}: {layout.model} has that with these "
+            f"{why}"
         )
     if idle := sorted(named - set(wanted)):
-        raise UserError(
-            f"{path} has a row for {', '.join(idle)}, which {layout.model} has not with these "
-            "options: rows and options (routing, model_options) belong together."
+        raise ValueError(
+            f"the table has a row for {', '.join(idle)}, which {layout.model} has not with these "
+            f"{why}"
         )
 
 
-def _texts(
-    path: Path, key: str, values: Any, choices: tuple[str, ...] | None = None
-) -> tuple[str, ...]:
+def _texts(key: str, values: Any) -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
-        raise UserError(f"{path}: {key} must be a list of texts, not {values!r}.")
-    if choices:
-        _require_known(path, key.removesuffix("s"), values, choices)
+        raise ValueError(f"{key} must be a list of texts, not {values!r}")
     return tuple(values)
 
 
-def _require_known(path: Path, what: str, names: Any, choices: tuple[str, ...]) -> None:
+def _require_known(what: str, names: Iterable[str], choices: Sequence[str]) -> None:
     for name in names:
         if name not in choices:
-            raise UserError(f"{path}: unknown {what} {name!r}, choose from: {', '.join(choices)}.")
+            raise ValueError(f"unknown {what} {name!r}, choose from: {', '.join(choices)}")

@@ -2,12 +2,17 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 import torch
+from flax import nnx
 
 from parity.__main__ import main
+from parity.against import diagnosis
 from parity.against.comparing import Outcome, compare_module, text
 from tests.parity import theirs
 from tests.parity.layouts.dialects import SIZES, build
@@ -30,6 +35,22 @@ def folder(tmp_path_factory) -> Path:
     }
     torch.save(state, folder / "weights.pt")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_dialect_is_computed_once() -> Iterator[None]:
+    """Nearly all tests have the same weights and images, and so the same numbers of a dialect."""
+    known: dict[bytes, diagnosis.Variants] = {}
+    variants = diagnosis.Variants
+
+    def kept(model, images):
+        arrays = [*jax.tree.leaves(nnx.state(model)), images]
+        key = b"".join(np.asarray(array).tobytes() for array in arrays)
+        return known.setdefault(key, variants(model, images))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(diagnosis, "Variants", kept)
+        yield
 
 
 def compare(folder: Path, name: str, **options) -> Outcome:

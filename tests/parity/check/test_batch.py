@@ -1,19 +1,17 @@
 """The limits of a batch, and the precisions that have none."""
 
-import functools
-
 from parity.check.arithmetic import exact
 from parity.check.batch import coarser_precisions, reduction_lengths
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import SIZES, layout_pair
+from parity.check.subjects import layout_subject
 
 TINY = SIZES["tiny"]
-make_pair = functools.partial(layout_pair, "reference")
 
 
 def test_reduction_lengths_of_the_tiny_network():
     with exact(x64=False):
-        pair = make_pair(TINY, iterations=1, dtype="float32")
+        pair = layout_pair("reference", TINY, iterations=1, dtype="float32")
     assert reduction_lengths(pair, batch=32) == {
         "conv1": 18,
         "primary_s": 32,
@@ -26,8 +24,9 @@ def test_reduction_lengths_of_the_tiny_network():
 def test_coarser_precisions_have_errors_but_no_limit():
     _, split = load_images(None, seed=0)
     images = cut_to_size(split, TINY["image_shape"])
+    subject = layout_subject("reference")
     with exact(x64=False):
-        comparisons = coarser_precisions("tiny", make_pair, TINY, images, seed=0, batch=2)
+        comparisons = coarser_precisions(subject, "tiny", images, seed=0, batch=2)
     assert all(c.limit is None and c.held for c in comparisons)
     by_stage = {(c.size, c.stage): c.error.relative for c in comparisons}
     assert by_stage["tiny in bfloat16", ("forward", "u_hat")] > 1e-4

@@ -45,7 +45,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     original = runner.check
 
     def check(subject, **options):
-        return original(subject._replace(batch_cases=[case], training_cases=[]), **options)
+        return original(subject._replace(cases=[case]), **options)
 
     monkeypatch.setattr(runner, "check", check)
 

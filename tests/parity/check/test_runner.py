@@ -21,7 +21,7 @@ from train.learn.objective import Objective
 
 FORWARD_ONLY = Case("tiny", 3, 4, gradients=False, kinds=("images",), biases=(True,))
 WITH_GRADIENTS = Case("tiny", 2, 4, kinds=("images",), biases=(True,))
-TRAINING = Case("tiny", 1, 4)
+TRAINING = Case("tiny", 1, 4, trained=True)
 
 reference_pair = functools.partial(layout_pair, "reference")
 
@@ -53,11 +53,8 @@ def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[
     return lambda parameters: {**parameters, name: change(parameters[name])}
 
 
-def run(
-    make_pair=reference_pair, batch: Case | None = FORWARD_ONLY, training=None, **options
-) -> Result:
-    cases = [[case] if case else [] for case in (batch, training)]
-    return check(Subject("mine", make_pair, *cases, {"tiny": SIZES["tiny"]}), **options)
+def run(make_pair=reference_pair, cases=(FORWARD_ONLY,), **options) -> Result:
+    return check(Subject("mine", make_pair, cases, {"tiny": SIZES["tiny"]}), **options)
 
 
 FAULTS = {
@@ -137,7 +134,7 @@ def test_fault_is_named(make_pair: Callable[..., Pair], group: str, stage: str):
 
 
 def test_detached_logits_part_in_the_gradients_only():
-    result = run(faulty(routing={"detach": True}), WITH_GRADIENTS)
+    result = run(faulty(routing={"detach": True}), [WITH_GRADIENTS])
     assert result.first_difference is not None
     assert result.first_difference.stage == ("gradient", "class_caps.kernel")
 
@@ -155,14 +152,14 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize(("make", "stage"), OPTIMISERS.values(), ids=OPTIMISERS.keys())
 def test_faulty_optimiser_is_named(make: Callable, stage: str):
-    result = run(batch=None, training=TRAINING, optimizer=make())
+    result = run(cases=[TRAINING], optimizer=make())
     assert result.first_difference is not None
     assert result.first_difference.stage == ("Adam alone", stage)
 
 
 @pytest.mark.parametrize("x64", [False, True])
 def test_networks_that_agree_pass(x64: bool):
-    result = run(batch=WITH_GRADIENTS, training=TRAINING, x64=x64)
+    result = run(cases=[WITH_GRADIENTS, TRAINING], x64=x64)
     assert result.passed
     assert result.first_difference is None
     assert result.dtype == ("float64" if x64 else "float32")
@@ -181,7 +178,7 @@ def test_networks_that_agree_pass(x64: bool):
 
 
 def test_extreme_inputs_and_exact_zeros():
-    result = run(batch=Case("tiny", 2, 3))
+    result = run(cases=[Case("tiny", 2, 3)])
     assert result.passed
     zeros = [c for c in result.comparisons if c.case.endswith("zeros, no biases")]
     untouched = {c.stage.name: c.error for c in zeros if c.stage.group == "forward"}
@@ -217,9 +214,9 @@ def test_only_an_error_of_the_reference_itself_is_information():
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_public_implementation_of_another_network_agrees_in_both_precisions(name):
     subject = layout_subject(name)
-    case = subject.batch_cases[-1]._replace(batch=3, kinds=("images",), biases=(True,))
+    case = subject.cases[-2]._replace(batch=3, kinds=("images",), biases=(True,))
     for x64, worst in ((False, 2e-5), (True, 5e-13)):
-        result = check(subject._replace(batch_cases=[case], training_cases=[]), x64=x64)
+        result = check(subject._replace(cases=[case]), x64=x64)
         assert result.passed, result.first_difference
         assert max(c.error.relative for c in result.comparisons) < worst
         stages = {c.stage.name for c in result.comparisons}
@@ -228,8 +225,8 @@ def test_a_public_implementation_of_another_network_agrees_in_both_precisions(na
 
 def test_of_all_that_is_checked_the_faulty_is_named():
     case = Case("tiny", 2, 3, kinds=("images",), biases=(True,))
-    routing = routing_subject("uniform")._replace(batch_cases=[case], training_cases=[])
-    model = model_subject("aff_capsnet")._replace(batch_cases=[case])
+    routing = routing_subject("uniform")._replace(cases=[case])
+    model = model_subject("aff_capsnet")._replace(cases=[case, TRAINING])
 
     def make_pair(*arguments, **options):
         pair = routing.make_pair(*arguments, **options)

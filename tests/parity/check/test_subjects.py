@@ -20,8 +20,8 @@ def test_every_routing_and_every_model_is_proven():
 def test_a_layout_is_compared_in_the_sizes_that_are_asked_for(sizes):
     subject = layout_subject("gram-ai", sizes)
     assert set(subject.sizes) == set(sizes or SIZES)
-    for cases in (subject.batch_cases, subject.training_cases):
-        assert {case.size for case in cases} == set(sizes or SIZES)
+    cases = {(case.size, case.trained) for case in subject.cases}
+    assert cases == {(size, trained) for size in sizes or SIZES for trained in (False, True)}
 
 
 def test_the_sizes_of_another_network_cannot_be_chosen(capsys):
