@@ -49,7 +49,7 @@ class Fit(DataDir, Devices):
     )
     profile: int | None = option(
         None,
-        "trace N steps into the run's folder `profile`, which TensorBoard shows",
+        "record N steps in the run's folder `profile`, which TensorBoard shows",
         metavar="N",
     )
     resume: bool = option(False, "go on with the run in --out, if there is one", instead="present")

@@ -1,1 +1,1 @@
-"""Several processes of one run: who is there, when all stop, and how to start them here."""
+"""Several processes of one run: which there are, how they are asked to stop and started here."""

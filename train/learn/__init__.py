@@ -1,1 +1,5 @@
-"""A step of training and of evaluation: network, objective, optimiser, update, devices, metrics."""
+"""Learning: a network, what it minimises, and a step.
+
+`update.py` computes one step of training, `step.py` maps it over the devices, `state.py` is what it
+changes and a checkpoint holds, `scoring.py` measures a split; `program.py` holds all of a run.
+"""

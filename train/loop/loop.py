@@ -17,7 +17,7 @@ from train.learn.scoring import Scores
 from train.loop.deferred import DeferredWork
 from train.loop.guard import Guard
 from train.loop.journal import Journal
-from train.loop.profiling import Trace
+from train.loop.profiling import Profiler
 from train.loop.summary import summarise
 from train.report.figures import draw_run
 from train.run.checkpoints import Checkpoints, snapshot
@@ -52,7 +52,7 @@ def fit(
         steps_per_dispatch: the most steps that the devices take at once, up to `Program.capacity`;
             nothing is shown, and no signal heeded, before the last of them. 1 by default on a CPU,
             whose steps are long, and as many as there is room for elsewhere.
-        profile: trace so many steps into the run's folder `profile`, which TensorBoard shows.
+        profile: record so many steps in the run's folder `profile`, which TensorBoard shows.
 
     Returns:
         What `summary.json` holds.
@@ -79,8 +79,8 @@ def fit(
             with processes.all_or_none():
                 program.state = checkpoints.load(program.state)
         guard = Guard(program, run, checkpoints)
-        with Journal(program, run) as journal, Trace(run.profile, profile) as trace:
-            scores = _train(program, most, journal, guard, checkpoints, trace)
+        with Journal(program, run) as journal, Profiler(run.profile, profile) as profiler:
+            scores = _train(program, most, journal, guard, checkpoints, profiler)
         summary = summarise(program, scores, journal.stopwatch)
         if processes.is_first():
             with writing(out):
@@ -96,7 +96,7 @@ def _train(
     journal: Journal,
     guard: Guard,
     checkpoints: Checkpoints,
-    trace: Trace,
+    profiler: Profiler,
 ) -> Scores:
     """Takes the steps that are left, at most so many at once; returns the scores of the last one.
 
@@ -116,7 +116,7 @@ def _train(
 
     with StopSignals() as signals, DeferredWork() as deferred:
         while step < total and not (scores and scores.reach(schedule.stop_at_accuracy)):
-            trace.reached(step, program.state)
+            profiler.reached(step, program.state)
             asked, asked_before = signals.received is not None, program.stopping
             count = program.steps_until_due(step, most)
             with in_memory():

@@ -1,4 +1,4 @@
-"""A trace of some steps, which TensorBoard shows."""
+"""A profile of some steps, which TensorBoard shows."""
 
 from pathlib import Path
 from typing import Any
@@ -9,12 +9,12 @@ from train.distributed import processes
 from train.system.files import writing
 
 
-class Trace:
-    """Traces steps of the first process, from its second dispatch on: the first is compiled.
+class Profiler:
+    """Records steps of the first process, from its second dispatch on: the first is compiled.
 
     Args:
-        folder: where the trace goes.
-        steps: how many, in whole dispatches; None for no trace.
+        folder: where the profile goes.
+        steps: how many, in whole dispatches; None for no profile.
     """
 
     def __init__(self, folder: Path, steps: int | None) -> None:
@@ -24,7 +24,7 @@ class Trace:
         self._has_begun = False
 
     def reached(self, step: int, state: Any) -> None:
-        """Begins or ends the trace where it is time to, which waits for the devices.
+        """Begins or ends to record where it is time to, which waits for the devices.
 
         Args:
             step: the number of steps that were sent.
@@ -40,7 +40,7 @@ class Trace:
             self._last = step + self._steps
         self._has_begun = True
 
-    def __enter__(self) -> "Trace":
+    def __enter__(self) -> "Profiler":
         return self
 
     def __exit__(self, *_: object) -> None:

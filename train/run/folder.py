@@ -46,7 +46,7 @@ class Run:
         summary: the file with the result.
         figures: the folder of its pictures.
         events: the folder of its TensorBoard events.
-        profile: the folder of the trace that `fit --profile` takes.
+        profile: the folder of what `fit --profile` records.
         evaluations: the folder with what `evaluate` printed.
         bad_numbers: the file with the reason why the run was given up.
     """

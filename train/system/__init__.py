@@ -1,1 +1,1 @@
-"""What the program needs of the machine, and knows nothing of capsules: files, text, errors."""
+"""What the program needs of the machine and of libraries; it knows nothing of capsules."""

@@ -15,6 +15,7 @@ from tests.tolerance import assert_close
 from tests.train.conftest import ROOT
 from train.__main__ import main
 from train.config.setting import flag
+from train.data import load_dataset
 from train.distributed.launcher import launch
 from train.loop.loop import fit
 from train.run.log import read_metrics
@@ -62,8 +63,15 @@ def summary(out: Path) -> dict:
 
 
 @pytest.fixture
-def without_figures(monkeypatch):
+def fit_here(monkeypatch, programs):
+    """Trains in this process on one device, without figures, compiling once."""
+    digits = load_dataset("digits")
+    monkeypatch.setattr("train.loop.loop.load_dataset", lambda name, *, data_dir: digits)
+    monkeypatch.setattr("train.loop.loop.assemble", programs)
     monkeypatch.setattr("train.loop.loop.draw_run", lambda *_: None)
+    return lambda out, steps, **options: fit(
+        tiny(**CADENCE, steps=steps), out=out, devices=1, **options
+    )
 
 
 def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
@@ -71,14 +79,12 @@ def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
         time.sleep(0.01)
 
 
-def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
-    start, tmp_path, without_figures
-):
+def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(start, tmp_path, fit_here):
     whole, one, several = tmp_path / "whole", tmp_path / "one", tmp_path / "several"
     stopped = start("--steps", 200, "--out", several)
     wait_for_steps(stopped, several, 10)
     stopped.send_signal(signal.SIGTERM)
-    fit(tiny(**CADENCE, steps=20), out=one, devices=1)
+    fit_here(one, 20)
     _, errors = stopped.communicate(timeout=120)
     assert stopped.returncode == 75, errors
     assert errors.count("asked to stop (SIGTERM): the checkpoint of step") == 1
@@ -88,8 +94,8 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
 
     steps = max(30, step + 1)
     taken_over = start("--steps", steps, "--resume", "--out", one)
-    fit(tiny(**CADENCE, steps=steps), out=whole, devices=1)
-    fit(tiny(**CADENCE, steps=steps), out=several, devices=2, resume=True)
+    fit_here(whole, steps)
+    fit_here(several, steps, resume=True)
     _, errors = taken_over.communicate(timeout=240)
     assert taken_over.returncode == 0, errors
     expected = summary(whole)
@@ -105,12 +111,13 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(
 
 
 def test_what_one_process_finds_wrong_ends_all_with_one_sentence(start, tmp_path):
-    process = start("--steps", 5, "--out", tmp_path / "run", "--batch-size", 18)
+    (tmp_path / "thesis.tex").write_text("mine")  # which the first process finds
+    process = start("--steps", 5, "--out", tmp_path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert errors.count("error: ") == 1
-    assert "a batch of 18 cannot be shared equally by 4 devices" in errors
-    assert not (tmp_path / "run").exists()
+    assert "is not empty and holds no run (thesis.tex is in it)" in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.slow

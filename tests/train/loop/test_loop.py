@@ -164,12 +164,12 @@ def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_pa
     assert (summary(whole)["steps"], summary(whole)["stopped_at_accuracy"]) == (9, False)
 
 
-def test_a_trace_of_some_steps_is_left_for_tensorboard(config, tmp_path):
+def test_a_profile_of_some_steps_is_left_for_tensorboard(config, tmp_path):
     out = tmp_path / "run"
     train(out, config, profile=2)
-    (trace,) = (out / "profile" / "plugins" / "profile").glob("*/*.xplane.pb")
+    (profile,) = (out / "profile" / "plugins" / "profile").glob("*/*.xplane.pb")
     # The steps are in it, by the name of the function that is mapped over the devices.
-    assert b"steps" in trace.read_bytes()
+    assert b"steps" in profile.read_bytes()
     train(out, config.changed(steps=1), overwrite=True, profile=2)
     assert not (out / "profile").exists()  # the only dispatch waited for the compiler
 

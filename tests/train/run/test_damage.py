@@ -3,7 +3,7 @@
 import random
 import shutil
 
-from tests.train.damage import harms
+from tests.soak.damage import harms
 from tests.train.run.test_checkpoints import assert_same, save, state
 from train.run.checkpoints import Checkpoints
 
