@@ -10,7 +10,7 @@ from parity.__main__ import main
 from parity.bench import runner
 from parity.bench.contenders import CONTENDERS
 from parity.bench.runner import cells, draw
-from parity.bench.side_by_side import Measured, summarise
+from parity.bench.side_by_side import summarise
 from parity.cli.bench import Name
 from train.bench.report import table
 
@@ -46,21 +46,6 @@ def test_a_benchmark_in_its_processes(tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=0.2)
     assert (tmp_path / "b.png").exists()
     assert ended.stdout.count("| 2 | ") == 4
-
-
-@pytest.fixture
-def results() -> list[Measured]:
-    """Two contenders that ran at 8 images, one of them at 16 too, and one that cannot run."""
-    found = {"device": "a device", "first_step_seconds": 1.5, "first_loss": 0.25}
-    found |= {"peak_bytes": 2**30}
-    ours = {"train": [0.4, 0.1, 0.2], "forward": [1.0] * 3}
-    base = {"train": [0.8, 0.4, 0.8], "forward": [4.0] * 3}
-    return [
-        Measured("ours", 8, found, ours),
-        Measured("base", 8, found, base),
-        Measured("broken", 8, failure="no such device"),
-        Measured("base", 16, found, base),
-    ]
 
 
 def test_the_table_has_a_line_for_everything_measured(results):
