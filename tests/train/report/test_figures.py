@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.tolerance import assert_close
 from train.config.fit_config import FitConfig
-from train.learn.network import build_model, in_test
+from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.learn.scoring import Scores
 from train.report import figures
@@ -25,7 +25,9 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def model(config):
-    return in_test(build_model(config, (8, 8, 1), 3))
+    made = build_model(config, (8, 8, 1), 3)
+    made.eval()
+    return made
 
 
 @pytest.fixture
