@@ -112,7 +112,7 @@ def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(start, tmp_p
 
 def test_what_one_process_finds_wrong_ends_all_with_one_sentence(start, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")  # which the first process finds
-    process = start("--steps", 5, "--out", tmp_path)
+    process = start("--steps", 8, "--out", tmp_path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
     assert errors.count("error: ") == 1
