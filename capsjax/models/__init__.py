@@ -78,6 +78,8 @@ def create_model(
             batch, norms, what routing makes of votes, and what the model returns are float32 at
             least. Those that normalise a batch have `batch_axis`, the name of the mapped axis over
             which it is spread, so that it is normalised as a whole; None where it is in one piece.
+            Those of capsules have `routing`, how capsules come about: a name of `list_routings()`,
+            or an object; one with parameters is an `UnsizedRouting` of a settings class.
 
     Raises:
         ValueError: there is no model or option of that name, an option has a wrong value, or the

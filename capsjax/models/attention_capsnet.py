@@ -42,7 +42,7 @@ class AttentionCapsNet(CapsuleNetwork):
         caps_types, caps_kernels, caps_strides: of each convolutional capsule layer, its types, the
             side of its windows, and the stride between them.
         pose_dim: numbers of a pose, a square: 16 for 4x4.
-        routing: how capsules come about; a name, or an object. Inverted attention is built without
+        routing: see `create_model`. Inverted attention is built without
             `presence` below the class capsules, and with it for them.
         sequential: whether a layer routes until it is done before the next one begins.
     """

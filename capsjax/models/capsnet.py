@@ -22,7 +22,7 @@ class CapsNet(CapsuleNetwork):
     has 8,215,568 parameters, 6,804,224 of them outside the decoder.
 
     Args:
-        image_shape, num_classes, dtype, param_dtype, rngs: see `create_model`.
+        image_shape, num_classes, routing, dtype, param_dtype, rngs: see `create_model`.
         conv_features, conv_kernel, conv_stride: filters of the first convolution, the side of its
             kernel, and its stride.
         primary_types, primary_dim: types of primary capsules, and the dimension of their poses.
@@ -31,9 +31,6 @@ class CapsNet(CapsuleNetwork):
         primary_squash: how they are squashed; a function, or the fields of a `Squash` by name.
         class_dim: dimension of the class capsules' poses.
         shared_transform: whether all primary capsules vote with the same matrices.
-        routing: how the class capsules come about; a name, or an object. One with parameters is
-            given as an `UnsizedRouting`, such as `DynamicPrior()`, which is built once the number
-            of primary capsules is known.
         routing_implementation: how it is computed, `"xla"`, `"recompute"` or `"pallas"`, see
             `route_dense`; if not given, what was measured to be the fastest.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.

@@ -32,8 +32,8 @@ class CNN(nnx.Module):
             with zeros.
         pool: after each convolution, the largest of `pool` times `pool` values; 1 for all.
         hidden: sizes of the dense layers.
-        dropout: share of the last dense layer that is dropped in training. The paper does not tell;
-            a half is the common one.
+        dropout: share of the last dense layer that is dropped in training. A half is the common
+            one; the paper has no number.
     """
 
     draws = True

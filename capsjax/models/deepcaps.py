@@ -100,8 +100,8 @@ class DeepCaps(CapsuleNetwork):
     classes it has 8,499,761 parameters, 8,441,344 of them outside the decoder. For CIFAR-10 and
     SVHN, images are enlarged to 64x64, and `decoder_features=(64, 32, 16, 8)` and
     `decoder_strides=(1, 2, 2, 2)`: 13,426,419 parameters, 13,358,848 of them outside the decoder.
-    The 7.22 million of the paper are not those of a network in the code, and it does not tell of
-    which sizes they are. The code has biases in the two routed layers (576 parameters more), which
+    The 7.22 million of the paper are not those of a network in the code; it does not say of which
+    sizes they are. The code has biases in the two routed layers (576 parameters more), which
     are left out here, and takes for the length of a vector in `Conv3dCaps` that over all positions
     of a type, where here it is each capsule's own.
 
@@ -109,14 +109,12 @@ class DeepCaps(CapsuleNetwork):
     which is 0.0005 times its sum for 28x28x1 images.
 
     Args:
-        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        image_shape, num_classes, routing, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         conv_features: filters of the convolution.
         types: types of capsules in every cell.
         dims: dimension of the poses in each cell; at least two cells.
         class_dim: dimension of the class capsules' poses.
-        routing: how the class capsules come about; a name, or an object. One with parameters is
-            given as an `UnsizedRouting`.
-        grid_routing: the same of `Conv3dCaps`.
+        grid_routing: that of `Conv3dCaps`, where `routing` is that of the class capsules.
         decoder_channels: of the small image that a reconstruction begins as.
         decoder_features, decoder_strides: filters of the decoder's convolutions but the last, None
             for no decoder; and how many times as large they make the image.
@@ -151,7 +149,7 @@ class DeepCaps(CapsuleNetwork):
         if len(dims) < 2 or dims[-2] != dims[-1]:
             raise ValueError(
                 "dims are of two cells at least, of which the last two have the same, since their "
-                f"capsules vote for the classes together; not {dims}"
+                f"capsules are one list that votes for the classes; not {dims}"
             )
         self.convolution = nnx.Conv(
             channels,

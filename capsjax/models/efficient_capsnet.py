@@ -40,7 +40,7 @@ class EfficientCapsNet(CapsuleNetwork):
     have other convolutions. What a port of it to PyTorch has otherwise are arguments.
 
     Args:
-        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        image_shape, num_classes, routing, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         features, kernel_sizes, strides: of each convolution.
         norm_first: whether a batch is normalised before the rectifier, instead of after it.
         norm_momentum, norm_epsilon: of `BatchNorm`.
@@ -52,8 +52,6 @@ class EfficientCapsNet(CapsuleNetwork):
         class_dim: dimension of the class capsules' poses.
         length_epsilon: from 0 to 1, added to the square of a class capsule's length, under the
             root of what the network returns as its `lengths`.
-        routing: how the class capsules come about; a name, or an object. One with parameters is
-            given as an `UnsizedRouting`, such as `SelfAttention()`, the published one.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
     """
 

@@ -39,7 +39,7 @@ class MatrixCapsNet(CapsuleNetwork):
     that are equal over all parents of a capsule; in the code, over those at each position.
 
     Args:
-        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        image_shape, num_classes, routing, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         conv_features, conv_kernel, conv_stride, conv_padding: filters of the convolution (`A`), the
             side of its kernel, its stride, and the zeros on each side of the image.
         conv_norm: whether a batch is normalised between the convolution and its rectifier.
@@ -52,11 +52,9 @@ class MatrixCapsNet(CapsuleNetwork):
         pose_dim: numbers of a pose, a square: 16 for 4x4.
         competition: whether a capsule's assignments are shared out over its parents at `"all"`
             positions, or in each `"patch"` apart, as most re-implementations have it.
-        routing: how capsules come about; a name, or an object.
-        class_routing: the same for the class capsules. If not given, it is `routing`, and if that
-            is EM routing in the formulation of the authors' code, with what the code has for its
-            class layer: a quarter of `inverse_temperature`, `initial_beta_u=2` and
-            `initial_beta_a=1`.
+        class_routing: that of the class capsules. If not given, it is `routing`, and if that is EM
+            routing in the formulation of the authors' code, with what the code has for its class
+            layer: a quarter of `inverse_temperature`, `initial_beta_u=2` and `initial_beta_a=1`.
         class_coordinates: which position is added to votes for classes, see `ClassCaps`.
     """
 
@@ -150,7 +148,7 @@ class MatrixCapsNet(CapsuleNetwork):
 
 
 def _of_classes(routing: Routing | UnsizedRouting) -> Routing | UnsizedRouting:
-    """The routing of the class layer beside that of the layers below."""
+    """The routing of the class layer, given that of the layers below."""
     if not isinstance(routing, EM) or routing.formulation != "code":
         return routing
     return dataclasses.replace(
@@ -162,7 +160,7 @@ def _of_classes(routing: Routing | UnsizedRouting) -> Routing | UnsizedRouting:
 
 
 def _primary_init(types: int) -> nnx.Initializer:
-    """Of the filters of `types` primary capsules, those of their poses before their activations."""
+    """Filters of `types` primary capsules, those of their poses before those of activations."""
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
         parts = zip(jax.random.split(key), (shape[-1] - types, types), (0.5, 3.0), strict=True)

@@ -49,7 +49,7 @@ class SRCapsNet(CapsuleNetwork):
     shares of the activations of any other routing, as the authors do in comparisons).
 
     Args:
-        image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
+        image_shape, num_classes, routing, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         backbone: `"resnet"`, a residual network of three widths, each twice the one before on half
             as many rows and columns; or `"convnet"`, six convolutions up to eight times the width,
             on an eighth of the rows and columns.
@@ -64,7 +64,6 @@ class SRCapsNet(CapsuleNetwork):
             published; another routing has matrices for poses of `caps_dim`.
         competition: whether an input capsule of a convolutional layer shares itself out over the
             capsules of each `"patch"` for itself, as published, or of `"all"` positions.
-        routing: how capsules come about; a name, or an object.
     """
 
     def __init__(

@@ -50,7 +50,7 @@ class VBCapsNet(CapsuleNetwork):
         pose_dim: numbers of a pose, a square: 16 for 4x4.
         competition: whether a capsule's responsibilities are shared out over its parents at `"all"`
             positions, or in each `"patch"` apart.
-        routing: how capsules come about; a name, or an object. Of variational Bayes that is still
+        routing: see `create_model`. Of variational Bayes that is still
             to be built, activations are normalised before their sigmoid; of another routing, they
             stay as they are.
     """

@@ -116,9 +116,9 @@ class _Convolution(NamedTuple):
     def on_cpu(self, x: jax.Array, kernel: jax.Array) -> ModuleType:
         """The form that has less work on a CPU.
 
-        Rounding in the Fourier domain is small beside the brightest part of an image, everywhere in
-        it, not beside what an output sees. So where the highest precision is asked for, or is JAX's
-        default and none is asked for, windows are taken.
+        Rounding in the Fourier domain is small relative to the brightest part of an image,
+        everywhere in it, not to what an output sees. So where the highest precision is asked for,
+        or is JAX's default and none is asked for, windows are taken.
         """
         precision = dict(self.options).get("precision")
         if precision is None:

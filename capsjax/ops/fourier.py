@@ -2,7 +2,7 @@
 
 A convolution of stride `s` is a sum over `s x s` phases of convolutions of stride 1 (every s-th row
 and column of image and kernel). Each of those is a product of two discrete Fourier transforms on a
-grid just large enough that nothing that is kept wraps around. All of it together is bilinear, with
+grid just large enough that nothing that is kept wraps around. The whole is bilinear, with
 three constant real matrices: `B` and `C` transform image and kernel, both are multiplied, summing
 over phases and channels, and `A` transforms back. So each step is a matrix product, and the
 gradients are made of the same matrices, transposed.

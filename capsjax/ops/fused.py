@@ -18,16 +18,7 @@ FORMS = {"tpu": fused_tpu, "cuda": fused_gpu, "rocm": fused_gpu}
 def route_fused(
     kernel: jax.Array, pose: jax.Array, *, iterations: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Procedure 1 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829, from poses on.
-
-    Args:
-        kernel: `[I, J, D, K]`, in the dtype of the computation.
-        pose: `[B, I, K]`, in the same dtype.
-        iterations: at least 1.
-
-    Returns:
-        The output capsules `[B, J, D]` and the coupling `[B, I, J]` they were made with, in
-        `accumulation_dtype` of the inputs. A coupling that is not used is not computed.
+    """Computes what `route_recomputing` does with the paper's squash, in one kernel forward.
 
     Raises:
         ValueError: once compiled, on a platform that has no kernel for them.

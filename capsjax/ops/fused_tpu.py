@@ -22,7 +22,7 @@ from capsjax.ops.fused_gradient import differentiable
 EXAMPLES = 128  # of a tile: a register of a TPU has as many lanes
 CAPSULES = 16  # of a tile: with poses of 8, the rows of a product are as many, too
 ON_CHIP_BYTES = 64 * 2**20
-"""What a kernel may ask for: every TPU since the fifth generation has as much."""
+"""The most that a kernel may use: every TPU since the fifth generation has as much."""
 
 
 def unsupported(kernel_shape: tuple[int, ...]) -> str | None:

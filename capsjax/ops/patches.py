@@ -1,4 +1,4 @@
-"""What each position of a convolution sees of a grid, and sums back over the positions."""
+"""Windows over a grid: gathers what each sees, and sums back over all of them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class Windows:
 
     @property
     def counts(self) -> tuple[int, int]:
-        """How many windows there are below one another and side by side, `P` and `Q`."""
+        """The number of windows below one another and side by side, `P` and `Q`."""
         p, q = (
             (n + low + high - self.size) // self.stride + 1
             for n, (low, high) in zip(self.grid, self.padding, strict=True)

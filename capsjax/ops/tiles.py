@@ -65,6 +65,6 @@ def coupling(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
 
 
 def outputs(w: jax.Array, u: jax.Array, c: jax.Array) -> jax.Array:
-    """What this tile adds to the output capsules before squash, `[J, D, B]`."""
+    """The terms that this tile adds to the output capsules before squash, `[J, D, B]`."""
     weighted = c.astype(u.dtype)[:, :, None] * u[None]
     return product("jdn,jnb->jdb", w, weighted.reshape(w.shape[0], -1, u.shape[-1]))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax import margin_loss, reconstruction_loss
+from capsjax import margin_loss, reconstruction_loss, spread_loss
 from tests.tolerance import assert_close
 
 LENGTHS = jnp.asarray([[0.5, 0.3, 0.05], [0.95, 0.1, 0.6]])
@@ -61,6 +61,15 @@ def test_integer_targets_and_coarse_lengths_are_computed_in_float32():
     assert_close(loss, jnp.asarray([0.4**2 + 0.5 * 0.15**2], jnp.float32))
 
 
+def test_spread_loss_by_hand():
+    # 0.7^2 + 0.45^2 and 0.05^2 + 0.55^2; with less to exceed by, 0.2^2 and 0.05^2
+    assert_close(spread_loss(LENGTHS, FIRST), jnp.asarray([0.6925, 0.305]), reduction_length=3)
+    narrow = spread_loss(LENGTHS, FIRST, margin=jnp.asarray(0.4))
+    assert_close(narrow, jnp.asarray([0.04, 0.0025]), reduction_length=3)
+    coarse = spread_loss(LENGTHS.astype(jnp.bfloat16), FIRST.astype(jnp.int32))
+    assert coarse.dtype == jnp.float32
+
+
 def test_reconstruction_loss_is_the_summed_squared_error():
     rng = np.random.default_rng(0)
     reconstruction, images = rng.uniform(size=(2, 3, 4, 5, 2)).astype(np.float32)
@@ -88,6 +97,8 @@ def test_float64_stays_float64():
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match=r"lengths and targets .* not \(2, 3\) and \(3,\)"):
         margin_loss(LENGTHS, FIRST[0])
+    with pytest.raises(ValueError, match="activations and targets must have the same shape"):
+        spread_loss(LENGTHS, FIRST[0])
     with pytest.raises(ValueError, match="reconstruction and images must have the same shape"):
         reconstruction_loss(jnp.zeros((2, 4, 4, 1)), jnp.zeros((2, 16)))
 

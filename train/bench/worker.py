@@ -110,7 +110,7 @@ def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
 
 
 def in_one_line(error: Exception) -> str:
-    """An error as a cell of a table; its kind is told unless it is a sentence for the user."""
+    """An error as a cell of a table, after its kind unless it is a sentence for the user."""
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 

@@ -1,1 +1,5 @@
-"""`python -m parity gpu-report`: all that needs an accelerator, in one command and one report."""
+"""All that needs an accelerator, in one command and one report: `python -m parity gpu-report`.
+
+`plan` says what is measured, `device`, `fitting` and `check` measure it, `runner` gives each part
+its time, and `table` is the report for people.
+"""

@@ -39,14 +39,18 @@ def test_the_three_matrices_make_a_correlation(data):
     taps = data.draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     grid = tuple(p + t - 1 for p, t in zip(outputs, taps, strict=True))
     a, b, c = fourier.matrices(fourier.Geometry((1, 1), outputs, taps, grid))
-    rng = np.random.default_rng(0)
-    image, kernel = rng.standard_normal(grid), rng.standard_normal(taps)
-    expected = [
-        np.sum(image[p : p + taps[0], q : q + taps[1]] * kernel) for p, q in np.ndindex(*outputs)
-    ]
-    of_image, of_kernel = (b @ image.ravel()).reshape(-1, 2), (c @ kernel.ravel()).reshape(-1, 2)
-    products = np.einsum("rx,rk->rxk", of_image, of_kernel)
-    assert_close(a @ products.ravel(), np.asarray(expected), reduction_length=len(products))
+    # The weight of every product of a pixel and a tap in every output, all of them 0 or 1.
+    weights = np.einsum(
+        "orxk,rxp,rkt->opt",
+        a.reshape(len(a), -1, 2, 2),
+        b.reshape(-1, 2, np.prod(grid)),
+        c.reshape(-1, 2, np.prod(taps)),
+        optimize=True,
+    )
+    expected = np.zeros((*outputs, *grid, *taps))
+    for p, q, i, j in np.ndindex(*outputs, *taps):
+        expected[p, q, p + i, q + j, i, j] = 1
+    assert_close(weights, expected.reshape(weights.shape), reduction_length=a.shape[1])
     assert len(b) == len(c) == 2 * -(-np.prod(grid) // 2)
 
 

@@ -28,7 +28,7 @@ def assert_right(sizes, iterations, dtype):
         ((131, 17, 2, 3, 8), 2, "float32"),  # an odd number of examples, in several tiles
         ((1, 5, 100, 4, 3), 1, "float32"),
         ((3, 33, 10, 16, 8), 3, "float32"),
-        ((2, 16, 3, 4, 9), 4, "bfloat16"),
+        ((2, 16, 3, 4, 9), 2, "bfloat16"),
     ],
 )
 def test_values_and_gradients_at_the_edges(sizes, iterations, dtype):
@@ -42,18 +42,20 @@ def test_values_and_gradients_of_any_size(sizes, iterations, dtype):
 
 
 KERNELS = {"tpu": "tpu_custom_call", "cuda": "__gpu$xla.gpu.triton"}
+if jax.__version_info__ >= (0, 11):
+    del KERNELS["cuda"]  # lowered only where a GPU says what it is
 
 
-@pytest.mark.parametrize("platform", KERNELS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("sizes", [(131, 17, 2, 3, 8), (1, 5, 100, 4, 3), (256, 1152, 10, 16, 8)])
-def test_forward_and_backward_lower_for_an_accelerator(sizes, dtype, platform):
-    if platform == "cuda" and jax.__version_info__ >= (0, 11):
-        pytest.skip("JAX lowers a Triton kernel only where a GPU tells what it is")
-    function = functools.partial(route_fused, iterations=3)
-    run = jax.jit(lambda *x: value_and_gradients(function, *x))
-    text = run.trace(*inputs(*sizes, dtype=dtype)).lower(lowering_platforms=(platform,)).as_text()
-    assert text.count(f"custom_call @{KERNELS[platform]}") == 3  # one forward, two backward
+def test_forward_and_backward_lower_for_an_accelerator(sizes, dtype):
+    run = jax.jit(
+        functools.partial(value_and_gradients, functools.partial(route_fused, iterations=3))
+    )
+    traced = run.trace(*inputs(*sizes, dtype=dtype))
+    for platform, kernel in KERNELS.items():
+        text = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert text.count(f"custom_call @{kernel}") == 3, platform  # one forward, two backward
 
 
 def test_any_other_platform_is_refused():

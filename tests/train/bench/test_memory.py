@@ -80,6 +80,6 @@ def test_a_straight_line_takes_three_compilations():
     assert list(found.compiled) == asked == [16, 32, 4900]
 
 
-def test_too_little_memory_is_told():
+def test_too_little_memory_is_refused():
     with pytest.raises(DoesNotFitError, match="a batch of 2 takes 1,020 bytes, more than the 900"):
         largest_batch(lambda size: 1000 + 10 * size, 900, multiple=2, start=8)

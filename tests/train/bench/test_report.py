@@ -119,7 +119,7 @@ def test_a_report_is_printed_and_written(tmp_path, capsys):
     assert capsys.readouterr().out == f"text\n{figure}\n"
 
 
-def test_what_cannot_be_written_is_told(tmp_path):
+def test_what_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file cannot be written"):
         Report("", {}, {}).deliver(json=None, plot=tmp_path / "file")

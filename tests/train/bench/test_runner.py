@@ -79,7 +79,7 @@ def measured(monkeypatch):
     return calls
 
 
-def test_what_cannot_run_is_told_and_larger_batches_are_not_tried(measured, config):
+def test_what_cannot_run_has_a_row_and_larger_batches_are_not_tried(measured, config):
     benchmark = Benchmark(
         config.changed(dataset="digits"), data_dir=None, devices=None, rounds=Rounds(2, 1.0)
     )

@@ -52,7 +52,7 @@ def test_a_row_changes_what_it_names_and_nothing_else(config):
     assert "routing_implementation" not in plain.model.options
 
 
-def test_a_wrong_value_is_told(config):
+def test_a_wrong_value_is_refused(config):
     with pytest.raises(UserError, match="unknown dtype 'float8'"):
         Sweep(dtypes=["float8"]).configs(config, **LIMITS)
 

@@ -40,7 +40,12 @@ def test_a_program_is_lowered_for_any_batch(config, dataset):
     assert indices.shape == (2, program.capacity, 2048)
 
 
-def test_no_device_is_told(config, dataset):
+def test_the_smallest_batch_has_an_image_for_each_of_the_micro_batches(config, dataset):
+    program = smallest_program(config.changed(micro_batches=4), dataset, devices=2)
+    assert program.config.schedule.batch_size == 8
+
+
+def test_no_device_is_refused(config, dataset):
     with pytest.raises(UserError, match="--devices is 0"):
         smallest_program(config, dataset, devices=0)
 
@@ -76,7 +81,7 @@ def test_what_is_larger_than_the_memory_is_not_run(config, dataset, monkeypatch)
         measure_training(config, dataset, 1, Rounds())
 
 
-def test_memory_that_runs_out_is_told(config, dataset, monkeypatch):
+def test_memory_that_runs_out_is_bad_input(config, dataset, monkeypatch):
     def assemble_nothing(*_, **__):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
 

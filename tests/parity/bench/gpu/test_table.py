@@ -70,7 +70,7 @@ def test_the_fastest_of_each_side_are_compared():
     assert failed.reached == "failed: RuntimeError: out of memory"
 
 
-def test_what_failed_is_told_and_cannot_break_the_table():
+def test_what_failed_has_a_line_and_cannot_break_the_table():
     lines = table(
         training=part({"rows": [speed(256, None, "XlaRuntimeError: a | b")]}, "not done in time")
     )
@@ -78,3 +78,46 @@ def test_what_failed_is_told_and_cannot_break_the_table():
         "XlaRuntimeError: a \\| b"
     )
     assert lines["training"].reached == "failed: not done in time"
+
+
+def test_what_an_epoch_the_memory_and_parity_came_to():
+    run = {"summary": {"dataset": "mnist", "test.error_percent": 0.25}, "dtype": "bfloat16"}
+    run |= {"batch_size": 512, "epochs": 3.0, "training_seconds": 0.5, "epoch_seconds": 0.75}
+    largest = {"implementation": "xla", "failed": [4096], "failure": None}
+    largest |= {"batch_size": 2048, "peak_bytes": 70e9}
+    checked = {"comparisons": 1000, "beyond": 1, "cases": 2, "cases_there_are": 3}
+    lines = table(
+        epoch=part({"run": run}),
+        memory=part(
+            {
+                "largest": largest,
+                "implementations": {
+                    "xla": {"failure": None, "bytes_per_image": 2e6},
+                    "pallas": {"failure": "no kernel"},
+                },
+            }
+        ),
+        parity=part({"tiny": checked | {"first_difference": "routing: c (batch 1)"}}),
+        recipe=part({"bfloat16": {"probe": run, "run": run}, "float32": {"probe": run}}),
+    )
+    assert list(lines.values()) == [
+        (
+            "an epoch of mnist in fit, bfloat16, batch 512, evaluation apart",
+            "0.500 s (with it 0.750 s)",
+            "",
+        ),
+        ("largest batch that trains, bfloat16, routing xla", "2,048 (70 GB; not 4,096)", ""),
+        ("memory of a training step for an image, bfloat16, routing xla", "2 MB", ""),
+        (
+            "memory of a training step for an image, bfloat16, routing pallas",
+            "failed: no kernel",
+            "",
+        ),
+        (
+            "parity check, tiny network, float32: comparisons within their limits",
+            "999 of 1,000 in 2 of 3 cases; first beyond: routing: c (batch 1)",
+            "all",
+        ),
+        ("test error of fit mnist, bfloat16, 3 of the recipe's 50 epochs", "0.25 %", ""),
+        ("test error of fit mnist, float32", "no time was left for an epoch", ""),
+    ]

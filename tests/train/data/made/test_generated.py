@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from train.data import Split
+from train.data import Split, stored
 from train.data.made.multi_mnist import PairSplit
 from train.system.errors import UserError
 
@@ -73,6 +73,12 @@ def test_another_process_gets_what_decides_the_examples_and_no_program(made):
 def test_more_than_can_be_numbered(split):
     with pytest.raises(UserError, match="100000000 examples of each of 23 images are more than"):
         PairSplit(split, versions=10**8, seed=0)
+
+
+def test_what_is_made_is_not_stored(made):
+    assert stored(made.source) is made.source
+    with pytest.raises(UserError, match="69 examples are made one by one, but are needed as a who"):
+        stored(made)
 
 
 def test_sizes_are_known_before_anything_is_made(made):
