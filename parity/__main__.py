@@ -8,7 +8,7 @@ from parity.cli.check import Check
 from parity.cli.export import Export
 from parity.cli.gpu_report import GpuReport
 from parity.cli.import_weights import Import
-from train.cli.command_line import run_program
+from train.options.command import run_program
 from train.system.huge_pages import restart_with_huge_pages
 
 PROGRAM = "python -m parity"

@@ -42,6 +42,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"report"},
         {"bench", "loop"},
         {"study"},
+        {"options"},
         {"cli"},
         {"__main__", "__init__"},
     ],

@@ -67,7 +67,7 @@ def test_the_own_routing_with_parameters_is_trained(tmp_path):
 def test_the_commands_are_commands():
     pytest.importorskip("orbax.checkpoint")
     from train.__main__ import COMMANDS
-    from train.cli.command_line import parse
+    from train.options.command import parse
 
     commands = re.findall(r"python -m train (.+?)(?: {2,}#.*)?$", TEXT, re.MULTILINE)
     assert len(commands) >= 5

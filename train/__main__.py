@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from train.cli.bench import Bench
 from train.cli.claims import Claims
-from train.cli.command_line import run_program
 from train.cli.compare import Compare
 from train.cli.evaluate import Evaluate
 from train.cli.fit import Fit
@@ -13,6 +12,7 @@ from train.cli.launch import Launch
 from train.cli.predict import Predict
 from train.cli.presets import Presets
 from train.cli.show import Show
+from train.options.command import run_program
 from train.system.huge_pages import restart_with_huge_pages
 from train.system.quirks import end_program
 

@@ -65,7 +65,7 @@ def capsjax(work: Work) -> Contender:
     from train.bench.training import steps_of
     from train.data import Dataset, Split
     from train.learn.metrics import merge
-    from train.learn.program import assemble
+    from train.learn.trainer import assemble
     from train.presets import get_preset
 
     config = get_preset("mnist").changed(

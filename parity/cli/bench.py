@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from train.cli.command_line import Command, option
-from train.cli.words import positive, seconds
+from train.options.command import Command, option
+from train.options.values import positive, seconds
 from train.system.errors import UserError
 from train.system.machine import available_cores
 

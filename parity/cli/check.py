@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from parity.against import SIDES, InputLayout
-from train.cli.command_line import Command, option
 from train.config.setting import flag
+from train.options.command import Command, option
 from train.system.errors import UserError
 from train.system.progress import each
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from parity.cli.import_weights import layouts
-from train.cli.command_line import Command, argument, option
+from train.options.command import Command, argument, option
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.cli.command_line import Command, option
+from train.options.command import Command, option
 from train.system.errors import UserError
 
 

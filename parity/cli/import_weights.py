@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.cli.command_line import Command, argument, option, settings
+from train.options.command import Command, argument, option, settings
 
 
 def layouts() -> str:
@@ -39,7 +39,7 @@ class Import(Command):
     def run(self) -> int:
         """Makes the run, and says what it is."""
         from parity.layouts.importing import import_weights
-        from train.cli.settings import with_settings
+        from train.options.settings import with_settings
 
         imported = import_weights(
             self.weights,

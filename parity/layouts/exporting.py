@@ -16,7 +16,7 @@ from parity.layouts import Layout, get_layout, match_parameters, weights
 from parity.layouts.state_files import require_suffix, with_counters, write_state
 from train.config.fit_config import FitConfig
 from train.learn.network import seen_shape
-from train.learn.own_routing import is_own, make_routing, takes_iterations
+from train.learn.user_routing import is_own, make_routing, takes_iterations
 from train.report.loading import load_state
 from train.run.checkpoints import Which
 from train.run.folder import Run, load_run

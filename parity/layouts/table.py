@@ -17,9 +17,9 @@ from parity.layouts.model_table import (
     model_table,
     parameter_names,
 )
+from train.config.config_file import from_values
 from train.config.fit_config import FitConfig
-from train.config.saved import from_values
-from train.learn.own_routing import make_routing, takes_iterations
+from train.learn.user_routing import make_routing, takes_iterations
 from train.system.errors import UserError
 
 DIALECT_FIELDS = (

@@ -23,7 +23,7 @@ import numpy as np
 
 from tests.soak.tiny import tiny
 from train.data import load_dataset
-from train.learn.program import assemble
+from train.learn.trainer import assemble
 from train.run.checkpoints import Checkpoints
 from train.system.progress import Progress
 

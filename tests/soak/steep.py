@@ -14,7 +14,7 @@ import numpy as np
 import capsjax
 from train.data import load_dataset
 from train.presets import get_preset
-from train.study.compare.seeds import SeedsProgram
+from train.study.compare.seeds import SeedsTrainer
 from train.system.caches import keep_compiled_programs
 
 ITERATIONS = 5
@@ -37,7 +37,7 @@ def steep(routing: str, steps: int) -> tuple[bool, int, float]:
         batch_size=16,
         steps=steps,
     )
-    trained = SeedsProgram(config, load_dataset("digits"), [0]).train()
+    trained = SeedsTrainer(config, load_dataset("digits"), [0]).train()
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(trained.states.params)]
     finite = all(np.isfinite(leaf).all() for leaf in leaves)
     largest = max(float(np.abs(leaf).max()) for leaf in leaves)

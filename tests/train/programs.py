@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from train.config.fit_config import FitConfig
 from train.data import Dataset
-from train.learn.program import Program, assemble
+from train.learn.trainer import Trainer, assemble
 
 
 class Programs:
@@ -18,9 +18,9 @@ class Programs:
     """
 
     def __init__(self) -> None:
-        self._made: dict[tuple, Program] = {}
+        self._made: dict[tuple, Trainer] = {}
 
-    def __call__(self, config: FitConfig, dataset: Dataset, **options: object) -> Program:
+    def __call__(self, config: FitConfig, dataset: Dataset, **options: object) -> Trainer:
         compiled = config.changed(
             log_every=1, evaluate_every=1, checkpoint_every=1, stop_at_accuracy=None
         )

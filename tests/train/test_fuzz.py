@@ -12,8 +12,8 @@ from PIL import Image
 
 from tests.fuzz import broken, many, sentence_or
 from tests.train.data.small_files import affnist_bytes, norb_bytes, npy_bytes, tar_bytes, zip_bytes
+from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
-from train.config.saved import to_values
 from train.data.formats import idx, mat, norb_matrix, numpy_files
 from train.data.formats.images import read_image
 from train.data.sources import cifar, npz

@@ -22,13 +22,13 @@ from train.bench.costs import compiled_count, flops, footprint
 from train.bench.timing import Rounds, time_rounds
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
-from train.learn.program import Program
+from train.learn.trainer import Trainer
 
 NAMES = ("convolutions", "votes", "routing", "decoder", "optimiser")
 _NEEDED = ("features", "primary_caps", "class_caps", "decoder")
 
 
-def measure_parts(program: Program, rounds: Rounds) -> list[dict[str, Any]]:
+def measure_parts(program: Trainer, rounds: Rounds) -> list[dict[str, Any]]:
     """Times every part of a program's training step, on the first examples of its data.
 
     Returns:
@@ -81,7 +81,7 @@ def measure(
     }
 
 
-def _parts(program: Program) -> Iterator[tuple[str, Callable, tuple[Any, ...], Callable]]:
+def _parts(program: Trainer) -> Iterator[tuple[str, Callable, tuple[Any, ...], Callable]]:
     """Name, function and arguments of each part, and what the function computes, plainly written.
 
     They are in the order of the step.

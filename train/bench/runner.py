@@ -16,8 +16,8 @@ from train.bench.sweep import Row, Sweep, describe, growths, scaling_points
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
 from train.bench.worker import in_own_process
+from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
-from train.config.saved import to_values
 from train.learn.network import require_precision
 from train.learn.step import data_mesh
 from train.system.errors import DoesNotFitError, UserError

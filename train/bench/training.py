@@ -18,8 +18,8 @@ from train.data import Batch, Dataset
 from train.learn.metrics import Mean
 from train.learn.network import count_parameters, out_of_memory_is_bad_input
 from train.learn.objective import Objective
-from train.learn.program import Program, assemble
 from train.learn.step import data_mesh, make_dispatch
+from train.learn.trainer import Trainer, assemble
 from train.system.errors import DoesNotFitError
 
 PART_SHARE = 0.25
@@ -27,7 +27,7 @@ PART_SHARE = 0.25
 
 
 def steps_of(
-    program: Program, batches: Iterator[Any] | None = None
+    program: Trainer, batches: Iterator[Any] | None = None
 ) -> Callable[[int], dict[str, Mean]]:
     """What takes a number of steps as `fit` does; it waits, and returns the last metrics.
 
@@ -53,7 +53,7 @@ def measure_speed(
         return _timed(assemble(config, dataset, devices=devices), rounds)
 
 
-def _timed(program: Program, rounds: Rounds) -> dict[str, Any]:
+def _timed(program: Trainer, rounds: Rounds) -> dict[str, Any]:
     """Median `step_seconds` and the `rates`; `first_step_seconds`, compilation included.
 
     And the `gradient_bytes` that its devices have to sum.
@@ -124,7 +124,7 @@ def network_flops(config: FitConfig, dataset: Dataset) -> tuple[float | None, fl
 
 
 def _passes(
-    program: Program, images: int
+    program: Trainer, images: int
 ) -> tuple[Callable[..., Any], Callable[..., Any], tuple[Any, ...]]:
     """The forward pass, the gradient of the loss, and the shapes of the arguments of both."""
     objective = Objective.of(program.config)
@@ -145,7 +145,7 @@ def _passes(
     return forward, jax.grad(loss), jax.eval_shape(lambda: (params, rest, seen()))
 
 
-def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
+def lower_step(program: Trainer, batch_size: int) -> jax.stages.Lowered:
     """The program's training step, lowered for any batch size that its devices can share."""
     example = next(iter(program.feed.batches(0, 1)))
     batch = {
@@ -158,12 +158,12 @@ def lower_step(program: Program, batch_size: int) -> jax.stages.Lowered:
     )
 
 
-def planned_memory(program: Program, batch_size: int) -> dict[str, int]:
+def planned_memory(program: Trainer, batch_size: int) -> dict[str, int]:
     """The `footprint` of a step; arguments as of `lower_step`."""
     return footprint(lower_step(program, batch_size).compile())
 
 
-def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -> Program:
+def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -> Trainer:
     """The program for the smallest batch: `lower_step` takes it to any other.
 
     Raises:

@@ -103,7 +103,7 @@ def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
         function: what to call; it, its arguments and its result can be pickled.
         *arguments: its arguments.
     """
-    from train.learn.own_routing import trusted
+    from train.learn.user_routing import trusted
 
     with worker(_call, trusted(), function, arguments) as ask:
         return ask()
@@ -118,7 +118,7 @@ def in_one_line(error: Exception) -> str:
 def _call(
     routings: Iterable[str], function: Callable[..., T], arguments: tuple
 ) -> Generator[T, None, None]:
-    from train.learn.own_routing import trust
+    from train.learn.user_routing import trust
 
     for name in routings:
         trust(name)

@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from train.cli.command_line import argument, option, settings
-from train.cli.common_options import DataDir, Devices
-from train.cli.words import list_of, positive, seconds, size_in_bytes
+from train.options.command import argument, option, settings
+from train.options.shared import DataDir, Devices
+from train.options.values import list_of, positive, seconds, size_in_bytes
 
 SWEEP = "what to compare (lists; all combinations are measured)"
 INSTEAD = "what to measure instead"
@@ -84,8 +84,8 @@ class Bench(DataDir, Devices):
         from train.bench.runner import Benchmark
         from train.bench.sweep import Sweep
         from train.bench.timing import Rounds
-        from train.cli.settings import with_settings
-        from train.learn.own_routing import trust
+        from train.learn.user_routing import trust
+        from train.options.settings import with_settings
         from train.presets import get_preset
 
         trust(self.settings.get("routing"))

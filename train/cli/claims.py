@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from train.cli.command_line import argument, option
-from train.cli.common_options import DataDir
-from train.cli.words import positive
+from train.options.command import argument, option
+from train.options.shared import DataDir
+from train.options.values import positive
 
 
 def _names() -> str:
@@ -39,7 +39,7 @@ class Claims(DataDir):
     def run(self) -> int:
         """Trains what is missing, and writes and prints what was seen."""
         from train.study.claims import get_claim
-        from train.study.trial.runner import try_claim
+        from train.study.trial.trial import try_claim
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()

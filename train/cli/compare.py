@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.cli.command_line import option, settings
-from train.cli.common_options import DataDir
-from train.cli.words import positive
+from train.options.command import option, settings
+from train.options.shared import DataDir
+from train.options.values import positive
 
 COMMON = (
     "epochs",
@@ -59,7 +59,7 @@ class Compare(DataDir):
     def run(self) -> int:
         """Trains what is missing, and writes and prints the tables."""
         from train.study.compare.cells import list_cells
-        from train.study.compare.runner import compare
+        from train.study.compare.comparison import compare
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()

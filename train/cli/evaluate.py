@@ -3,9 +3,9 @@
 import json
 from dataclasses import dataclass
 
-from train.cli.command_line import option
-from train.cli.common_options import DataDir, Devices, OfRuns
 from train.config.setting import flag
+from train.options.command import option
+from train.options.shared import DataDir, Devices, OfRuns
 from train.system.errors import UserError
 
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from train.cli.command_line import argument, option, settings
-from train.cli.common_options import DataDir, Devices
+from train.options.command import argument, option, settings
+from train.options.shared import DataDir, Devices
 from train.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Fit(DataDir, Devices):
     def run(self) -> int:
         """Trains, and prints the result."""
         from train.distributed import processes
-        from train.learn.own_routing import trust
+        from train.learn.user_routing import trust
         from train.loop.loop import fit
         from train.system.caches import keep_compiled_programs
 
@@ -124,8 +124,8 @@ class Fit(DataDir, Devices):
 
     def _config_and_out(self) -> "tuple[FitConfig, Path]":
         """What is trained, and the folder of the run."""
-        from train.cli.settings import with_settings
         from train.learn.network import require_room
+        from train.options.settings import with_settings
         from train.presets import get_preset, list_presets
         from train.run.folder import load_run
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from train.cli.command_line import Command, argument, option, parse
 from train.cli.fit import Fit
+from train.options.command import Command, argument, option, parse
 from train.system.errors import UserError
 
 

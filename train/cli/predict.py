@@ -5,8 +5,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from train.cli.command_line import argument, option
-from train.cli.common_options import OfRun
+from train.options.command import argument, option
+from train.options.shared import OfRun
 
 
 @dataclass(kw_only=True)

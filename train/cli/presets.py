@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from train.cli.command_line import Command, argument
+from train.options.command import Command, argument
 
 
 @dataclass(kw_only=True)

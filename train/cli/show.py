@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from train.cli.command_line import argument, option
-from train.cli.common_options import DataDir
+from train.options.command import argument, option
+from train.options.shared import DataDir
 
 
 @dataclass(kw_only=True)

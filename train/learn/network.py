@@ -11,7 +11,7 @@ from flax import nnx
 import capsjax
 from train.config.fit_config import FitConfig
 from train.config.model import ModelConfig
-from train.learn.own_routing import is_own, make_routing, takes_iterations
+from train.learn.user_routing import is_own, make_routing, takes_iterations
 from train.system.errors import DoesNotFitError, UserError, first_line
 from train.system.machine import physical_bytes
 

@@ -12,7 +12,7 @@ from train.distributed import processes
 from train.learn.metrics import Mean
 from train.learn.network import structure
 from train.learn.objective import Objective
-from train.learn.program import Program
+from train.learn.trainer import Trainer
 from train.learn.update import forward
 from train.run.checkpoints import Checkpoints
 from train.run.folder import Run
@@ -24,14 +24,14 @@ class Guard:
     """Counts the updates skipped in a row, as the devices do, and gives up after too many.
 
     Args:
-        program: what trains.
+        trainer: what trains.
         run: where `bad-numbers.json` goes.
         checkpoints: of the run.
     """
 
-    def __init__(self, program: Program, run: Run, checkpoints: Checkpoints) -> None:
-        self._program, self._run, self._checkpoints = program, run, checkpoints
-        self._in_a_row = int(program.state.skipped.in_a_row)
+    def __init__(self, trainer: Trainer, run: Run, checkpoints: Checkpoints) -> None:
+        self._trainer, self._run, self._checkpoints = trainer, run, checkpoints
+        self._in_a_row = int(trainer.state.skipped.in_a_row)
 
     def check(self, first: int, metrics: Mapping[str, Mean]) -> None:
         """Takes in the results of a dispatch.
@@ -48,19 +48,19 @@ class Guard:
         taken = int(np.sum(skipped.examples))
         for step, is_bad in enumerate(np.asarray(skipped.total)[:taken], first):
             self._in_a_row = self._in_a_row + 1 if is_bad else 0
-            if self._in_a_row > self._program.config.optimizer.max_skipped:
+            if self._in_a_row > self._trainer.config.optimizer.max_skipped:
                 self._give_up(step)
 
     def _give_up(self, step: int) -> NoReturn:
-        state, config = self._program.state, self._program.config
+        state, config = self._trainer.state, self._trainer.config
         # Whoever goes on from here has as many steps again.
         state = state._replace(skipped=state.skipped._replace(in_a_row=jnp.zeros((), jnp.int32)))
         self._checkpoints.save(state)
         order = Order.of(
-            self._program.dataset.train, batch_size=config.schedule.batch_size, seed=config.seed
+            self._trainer.dataset.train, batch_size=config.schedule.batch_size, seed=config.seed
         )
         indices = order.indices(step)
-        tensor = first_not_finite(self._program, step, indices) or "none in a step on one device"
+        tensor = first_not_finite(self._trainer, step, indices) or "none in a step on one device"
         path = self._run.bad_numbers
         if processes.is_first():
             with writing(self._run.folder):
@@ -82,25 +82,25 @@ class Guard:
         )
 
 
-def first_not_finite(program: Program, step: int, indices: np.ndarray) -> str | None:
+def first_not_finite(trainer: Trainer, step: int, indices: np.ndarray) -> str | None:
     """The first tensor of a step that is not finite, in the order of the computation.
 
     Args:
-        program: with the parameters that the step began with.
+        trainer: with the parameters that the step began with.
         step: its number, counted from 0.
         indices: of its training examples.
 
     Returns:
         Its name, or None if all are finite.
     """
-    for name, array in _tensors(program, step, indices):
+    for name, array in _tensors(trainer, step, indices):
         if jnp.issubdtype(array.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(array))):
             return name
     return None
 
 
-def _tensors(program: Program, step: int, indices: np.ndarray) -> Iterator[tuple[str, jax.Array]]:
-    config, dataset, state = program.config, program.dataset, program.state
+def _tensors(trainer: Trainer, step: int, indices: np.ndarray) -> Iterator[tuple[str, jax.Array]]:
+    config, dataset, state = trainer.config, trainer.dataset, trainer.state
     objective = Objective.of(config)
     graphdef = structure(config, dataset.image_shape, dataset.num_classes)
     key = jax.random.fold_in(state.key, step)

@@ -7,8 +7,8 @@ import numpy as np
 from train.distributed import processes
 from train.learn.metrics import Mean, merge
 from train.learn.optimizer import learning_rate
-from train.learn.program import Program
 from train.learn.scoring import Scores
+from train.learn.trainer import Trainer
 from train.loop.stopwatch import Stopwatch
 from train.run.folder import Run
 from train.run.log import Log, read_metrics
@@ -21,7 +21,7 @@ class Journal:
     Every process measures how fast the run is; only the first one shows and writes.
 
     Args:
-        program: what trains.
+        trainer: what trains.
         run: where its numbers go.
 
     Attributes:
@@ -31,14 +31,14 @@ class Journal:
         UserError: if the run's folder cannot be written.
     """
 
-    def __init__(self, program: Program, run: Run) -> None:
-        config, start = program.config, int(program.state.step)
+    def __init__(self, trainer: Trainer, run: Run) -> None:
+        config, start = trainer.config, int(trainer.state.step)
         self._batch_size = config.schedule.batch_size
         self.stopwatch = Stopwatch(self._batch_size, _seconds_before(run, start))
         self._log: Log | None = None
         if not processes.is_first():
             return
-        self._examples, total = len(program.dataset.train), program.total_steps
+        self._examples, total = len(trainer.dataset.train), trainer.total_steps
         # All at once: a schedule computes on the devices, and would wait there for the steps.
         self._rates = np.asarray(learning_rate(config, self._examples)(np.arange(total)))
         self._unmerged: list[Mapping[str, Mean]] = []

@@ -12,8 +12,8 @@ from train.data import FeedKind, load_dataset
 from train.distributed import processes
 from train.distributed.preemption import StopSignals
 from train.learn.network import out_of_memory_is_bad_input
-from train.learn.program import Program, assemble
 from train.learn.scoring import Scores
+from train.learn.trainer import Trainer, assemble
 from train.loop.deferred import DeferredWork
 from train.loop.guard import Guard
 from train.loop.journal import Journal
@@ -49,7 +49,7 @@ def fit(
         devices: how many devices of each process to use, all by default.
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`, if there is one.
-        steps_per_dispatch: the most steps that the devices take at once, up to `Program.capacity`;
+        steps_per_dispatch: the most steps that the devices take at once, up to `Trainer.capacity`;
             nothing is shown, and no signal heeded, before the last of them. 1 by default on a CPU,
             whose steps are long, and as many as there is room for elsewhere.
         profile: record so many steps in the run's folder `profile`, which TensorBoard shows.
@@ -68,30 +68,30 @@ def fit(
     with processes.all_or_none():
         dataset = load_dataset(config.data.dataset, data_dir=data_dir)
     with processes.all_or_none():
-        program = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
+        trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
-    most = steps_per_dispatch or (1 if jax.default_backend() == "cpu" else program.capacity)
+    most = steps_per_dispatch or (1 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
         entered(run, resume=resume, overwrite=overwrite) as resuming,
         Checkpoints(run.checkpoints) as checkpoints,
     ):
         if resuming and checkpoints.steps():
             with processes.all_or_none():
-                program.state = checkpoints.load(program.state)
-        guard = Guard(program, run, checkpoints)
-        with Journal(program, run) as journal, Profiler(run.profile, profile) as profiler:
-            scores = _train(program, most, journal, guard, checkpoints, profiler)
-        summary = summarise(program, scores, journal.stopwatch)
+                trainer.state = checkpoints.load(trainer.state)
+        guard = Guard(trainer, run, checkpoints)
+        with Journal(trainer, run) as journal, Profiler(run.profile, profile) as profiler:
+            scores = _train(trainer, most, journal, guard, checkpoints, profiler)
+        summary = summarise(trainer, scores, journal.stopwatch)
         if processes.is_first():
             with writing(out):
                 write_json(run.summary, summary)
-                rows, test = read_metrics(run.metrics), program.dataset.test
-                draw_run(run, rows, program.model(), test, scores)
+                rows, test = read_metrics(run.metrics), trainer.dataset.test
+                draw_run(run, rows, trainer.model(), test, scores)
     return summary
 
 
 def _train(
-    program: Program,
+    trainer: Trainer,
     most: int,
     journal: Journal,
     guard: Guard,
@@ -104,23 +104,23 @@ def _train(
     the next one has been sent. That a process was asked to stop goes with its next dispatch to all
     others, and is known when the results of that one are there: all stop at the same step.
     """
-    schedule = program.config.schedule
-    step, total = int(program.state.step), program.total_steps
-    log_every, evaluate_every, checkpoint_every = program.intervals
-    batches = program.feed.batches(step, total)
+    schedule = trainer.config.schedule
+    step, total = int(trainer.state.step), trainer.total_steps
+    log_every, evaluate_every, checkpoint_every = trainer.intervals
+    batches = trainer.feed.batches(step, total)
     in_memory = partial(out_of_memory_is_bad_input, schedule.batch_size)
     scores: Scores | None = None
     if schedule.stop_at_accuracy and 0 < step < total and step % evaluate_every == 0:
         with in_memory():
-            scores = program.score()  # a run that is resumed may have reached its end
+            scores = trainer.score()  # a run that is resumed may have reached its end
 
     with StopSignals() as signals, DeferredWork() as deferred:
         while step < total and not (scores and scores.reach(schedule.stop_at_accuracy)):
-            profiler.reached(step, program.state)
-            asked, asked_before = signals.received is not None, program.stopping
-            count = program.steps_until_due(step, most)
+            profiler.reached(step, trainer.state)
+            asked, asked_before = signals.received is not None, trainer.stopping
+            count = trainer.steps_until_due(step, most)
             with in_memory():
-                metrics = program.train(list(itertools.islice(batches, count)), stop=asked)
+                metrics = trainer.train(list(itertools.islice(batches, count)), stop=asked)
                 deferred.do_all()  # with the results of the dispatch before
             step += count
 
@@ -133,10 +133,10 @@ def _train(
                 with in_memory():
                     deferred.do_all()
                 with journal.stopwatch.paused():
-                    scores = program.score()
+                    scores = trainer.score()
                     journal.scored(step, scores)
             if evaluate or stop or step % checkpoint_every == 0:
-                state = snapshot(program.state)
+                state = snapshot(trainer.state)
                 accuracy = scores.metrics["accuracy"] if scores and evaluate else None
                 deferred.add(state, partial(checkpoints.save, state, accuracy))
             if stop and step < total:
@@ -146,4 +146,4 @@ def _train(
                     f"asked to stop ({by}): the checkpoint of step {step} is written, and the "
                     "same command with --resume goes on from there."
                 )
-    return scores or program.score()  # there was no step left to take
+    return scores or trainer.score()  # there was no step left to take

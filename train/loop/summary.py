@@ -5,25 +5,25 @@ from typing import Any
 import jax
 
 from train.learn.network import count_parameters
-from train.learn.program import Program
 from train.learn.scoring import Scores
+from train.learn.trainer import Trainer
 from train.loop.stopwatch import Stopwatch
 from train.system.files import finite_or_none
 
 
-def summarise(program: Program, scores: Scores, stopwatch: Stopwatch) -> dict[str, Any]:
+def summarise(trainer: Trainer, scores: Scores, stopwatch: Stopwatch) -> dict[str, Any]:
     """The result of a run and what it was computed on, as plain values."""
-    config, devices, examples = program.config, program.mesh.devices, len(scores.predictions)
+    config, devices, examples = trainer.config, trainer.mesh.devices, len(scores.predictions)
     return {
         "preset": config.preset,
         "dataset": config.data.dataset,
-        "steps": int(program.state.step),
+        "steps": int(trainer.state.step),
         "stopped_at_accuracy": scores.reach(config.schedule.stop_at_accuracy),
-        "parameters": count_parameters(program.state.params),
+        "parameters": count_parameters(trainer.state.params),
         **{f"test.{name}": finite_or_none(value) for name, value in scores.metrics.items()},
         "test.error_percent": 100 * len(scores.wrong) / examples,
         "test.examples": examples,
-        "skipped_updates": int(program.state.skipped.total),
+        "skipped_updates": int(trainer.state.skipped.total),
         "images_per_second": stopwatch.rate,
         "wall_seconds": stopwatch.wall_seconds,
         "devices": devices.size,

@@ -11,10 +11,10 @@ import numpy as np
 import capsjax
 from train.data import as_file_name
 from train.learn.objective import Objective, is_right, predict
-from train.learn.own_routing import takes_iterations
 from train.learn.scoring import score
 from train.learn.state import trained_model
 from train.learn.step import make_scoring_step
+from train.learn.user_routing import takes_iterations
 from train.report.loading import (
     evaluation_mesh,
     lengths_of,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from train.config.config_file import differences, from_values, to_values
 from train.config.fit_config import FitConfig
-from train.config.saved import differences, from_values, to_values
 from train.distributed import processes
 from train.run.lock import locked
 from train.system.errors import UserError

@@ -28,7 +28,7 @@ from train.bench.training import (
 )
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Split
-from train.learn.program import assemble
+from train.learn.trainer import assemble
 from train.system.machine import available_cores
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.5)

@@ -10,7 +10,7 @@ from train.bench.parts import NAMES, measure_parts
 from train.bench.timing import Rounds
 from train.bench.training import network_flops
 from train.learn.objective import Objective
-from train.learn.program import assemble
+from train.learn.trainer import assemble
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from train.bench.training import (
 )
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Split
-from train.learn.program import assemble
+from train.learn.trainer import assemble
 from train.system.errors import DoesNotFitError, UserError
 
 

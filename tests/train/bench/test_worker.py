@@ -81,15 +81,15 @@ def test_what_a_worker_started_ends_with_it_when_the_time_is_up():
 
 
 def test_a_function_is_called_with_the_user_s_routings(tmp_path, monkeypatch):
-    from train.learn import own_routing
+    from train.learn import user_routing
 
-    monkeypatch.setattr(own_routing, "_trusted", {})
+    monkeypatch.setattr(user_routing, "_trusted", {})
     path = tmp_path / "own.py"
     path.write_text("def route(votes, activation): ...\n")
     name = f"{path}:route"
-    assert next(_call([name], own_routing.trusted, ())) == (name,)
-    own_routing.trust(name)
-    assert in_own_process(own_routing.trusted) == (name,)
+    assert next(_call([name], user_routing.trusted, ())) == (name,)
+    user_routing.trust(name)
+    assert in_own_process(user_routing.trusted) == (name,)
 
 
 def test_an_error_in_one_line():

@@ -18,7 +18,7 @@ from PIL import Image
 from tests.train.conftest import ROOT
 from train.__main__ import main
 from train.data.sources.mnist import MNIST, TRAIN_IMAGES, TRAIN_LABELS
-from train.learn.program import Program
+from train.learn.trainer import Trainer
 from train.run.checkpoints import Checkpoints
 from train.run.folder import load_run
 from train.run.lock import locked
@@ -434,13 +434,13 @@ def test_predict_with_what_is_no_image(digits_run, tmp_path, capsys):
 
 
 def test_a_run_that_is_asked_to_stop_exits_with_75(no_figures, tmp_path, capsys, monkeypatch):
-    send = Program.train
+    send = Trainer.train
 
     def interrupted(self, *arguments, **options):
         os.kill(os.getpid(), signal.SIGTERM)
         return send(self, *arguments, **options)
 
-    monkeypatch.setattr(Program, "train", interrupted)
+    monkeypatch.setattr(Trainer, "train", interrupted)
     arguments = ("fit", "digits", "--out", str(tmp_path / "run"), "--steps", "20", *TINY)
     assert main(list(arguments)) == 75
     assert "the same command with --resume goes on" in capsys.readouterr().err.splitlines()[-1]

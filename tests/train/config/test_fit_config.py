@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from train.config.config_file import differences, from_values, to_values
 from train.config.fit_config import FitConfig
-from train.config.saved import differences, from_values, to_values
 from train.system.errors import UserError
 
 

@@ -3,22 +3,22 @@ import pytest
 from flax import nnx
 
 from tests.tolerance import assert_close
-from train.learn.program import assemble
 from train.learn.scoring import Scores, score
 from train.learn.step import data_mesh
+from train.learn.trainer import assemble
 
 
-def lengths_of(program, images):
+def lengths_of(trainer, images):
     """The lengths of the class capsules, by the network alone."""
-    output = nnx.jit(lambda model, seen: model(seen))(program.model(), images / np.float32(255))
+    output = nnx.jit(lambda model, seen: model(seen))(trainer.model(), images / np.float32(255))
     return np.asarray(output.lengths)
 
 
 @pytest.mark.parametrize("devices", [1, 3])  # 256 is no multiple of 3
 def test_each_example_counts_once_on_any_number_of_devices(config, dataset, devices):
-    program = assemble(config.changed(batch_size=devices), dataset, devices=devices)
-    scores = program.score()
-    lengths = lengths_of(program, dataset.test.images)
+    trainer = assemble(config.changed(batch_size=devices), dataset, devices=devices)
+    scores = trainer.score()
+    lengths = lengths_of(trainer, dataset.test.images)
     predictions = lengths.argmax(axis=-1)
     np.testing.assert_array_equal(scores.predictions, predictions)
     assert scores.metrics["accuracy"] == np.mean(predictions == dataset.test.labels)
@@ -32,11 +32,11 @@ def test_each_example_counts_once_on_any_number_of_devices(config, dataset, devi
 @pytest.mark.parametrize("devices", [1, 4])
 def test_each_pair_counts_once_and_is_right_only_if_both_are(config, pairs, devices):
     config = config.changed(dataset="multi_mnist", train_examples=40)
-    program = assemble(config, pairs, devices=devices)
+    trainer = assemble(config, pairs, devices=devices)
     tested = pairs.limited(test=300).test  # one more batch, which is not full
-    scores = score(program.scoring_step, program.state, tested, data_mesh(256, devices))
+    scores = score(trainer.scoring_step, trainer.state, tested, data_mesh(256, devices))
     batch = tested.gather(np.arange(300))
-    lengths = lengths_of(program, batch.images)
+    lengths = lengths_of(trainer, batch.images)
     two = np.argsort(-lengths, axis=1)[:, :2]
     right = [set(a) == set(b) for a, b in zip(two.tolist(), batch.labels.tolist(), strict=True)]
     assert 0 < sum(right) < 300

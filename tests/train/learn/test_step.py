@@ -7,19 +7,19 @@ import pytest
 
 from tests.tolerance import assert_close
 from train.learn.metrics import merge
-from train.learn.program import assemble
 from train.learn.step import data_mesh, make_dispatch
+from train.learn.trainer import assemble
 from train.system.errors import UserError
 
 
 @pytest.fixture
 def train(programs, dataset):
-    """Takes three steps, each in a dispatch of its own: the program, and their metrics."""
+    """Takes three steps, each in a dispatch of its own: the trainer, and their metrics."""
 
     def steps(config, data=dataset, **options):
-        program = programs(config, data, **options)
-        batches = program.feed.batches(0, 3)
-        return program, [merge([program.train([batch])]) for batch in batches]
+        trainer = programs(config, data, **options)
+        batches = trainer.feed.batches(0, 3)
+        return trainer, [merge([trainer.train([batch])]) for batch in batches]
 
     return steps
 
@@ -31,7 +31,7 @@ def assert_alike(ours, theirs):
         for name in actual:
             value, expected = np.float32(actual[name]), np.float32(wanted[name])
             assert_close(value, expected, reduction_length=64 * 8)
-    params = [jax.tree.leaves(program.state.params) for program, _ in (ours, theirs)]
+    params = [jax.tree.leaves(trainer.state.params) for trainer, _ in (ours, theirs)]
     for leaf, expected in zip(*params, strict=True):
         # Adam divides by the size of a gradient, so that its rounding is that of the largest one.
         assert_close(leaf, expected, reduction_length=64 * 64)
@@ -69,7 +69,7 @@ def test_a_batch_is_normalised_as_a_whole_on_any_number_of_devices(config, train
     spread, metrics = train(normalised, devices=4)
     for actual, wanted in zip(metrics, expected, strict=True):
         assert_close(np.float32(actual["loss"]), np.float32(wanted["loss"]), reduction_length=64)
-    statistics = [jax.tree.leaves(program.state.model_state) for program in (spread, alone)]
+    statistics = [jax.tree.leaves(trainer.state.model_state) for trainer in (spread, alone)]
     for ours, theirs in zip(*statistics, strict=True):
         assert_close(ours, theirs, reduction_length=64 * 8)
         assert np.abs(ours - np.round(ours)).max() > 0  # neither zeros nor ones any more
@@ -92,12 +92,12 @@ def test_logits_shared_by_the_batch_are_shared_by_the_devices(config, dataset, t
 def test_how_steps_are_cut_into_dispatches_changes_no_bit(config, dataset, programs):
     results = []
     for cut in ([1, 1, 1, 1], [4], [3, 1]):
-        program = programs(config, dataset, devices=2)
-        rest = iter(list(program.feed.batches(0, 4)))
+        trainer = programs(config, dataset, devices=2)
+        rest = iter(list(trainer.feed.batches(0, 4)))
         with jax.no_tracing(bool(results)):  # the first has made the program for all
-            metrics = [program.train(list(itertools.islice(rest, count))) for count in cut]
-        assert int(program.state.step) == 4
-        learned = (program.state.params, program.state.optimizer)
+            metrics = [trainer.train(list(itertools.islice(rest, count))) for count in cut]
+        assert int(trainer.state.step) == 4
+        learned = (trainer.state.params, trainer.state.optimizer)
         results.append((merge(metrics), jax.tree.map(np.asarray, learned)))
     for metrics, learned in results[1:]:
         assert metrics == results[0][0]
@@ -111,10 +111,10 @@ def test_micro_batches_and_devices_have_the_same_loss_curve(config, dataset):
     )
     curves, steps = {}, 32
     for devices, parts in ((1, 1), (1, 4), (4, 2)):
-        program = assemble(config.changed(micro_batches=parts), dataset, devices=devices)
-        (batch,) = program.feed.batches(0, 1)
-        room = program.capacity
-        metrics = [program.train([batch] * room) for _ in range(steps // room)]
+        trainer = assemble(config.changed(micro_batches=parts), dataset, devices=devices)
+        (batch,) = trainer.feed.batches(0, 1)
+        room = trainer.capacity
+        metrics = [trainer.train([batch] * room) for _ in range(steps // room)]
         losses, accuracies = (
             np.concatenate([some[name].total / some[name].examples for some in metrics])
             for name in ("loss", "accuracy")
@@ -132,31 +132,31 @@ def test_micro_batches_and_devices_have_the_same_loss_curve(config, dataset):
 def test_each_step_of_a_dispatch_has_its_metrics_and_changes_every_parameter(
     config, dataset, programs
 ):
-    program = programs(config, dataset, devices=2)
-    before = jax.tree.map(np.array, program.state.params)
-    metrics = program.train(list(program.feed.batches(0, 1)))
-    assert program.capacity > 1
+    trainer = programs(config, dataset, devices=2)
+    before = jax.tree.map(np.array, trainer.state.params)
+    metrics = trainer.train(list(trainer.feed.batches(0, 1)))
+    assert trainer.capacity > 1
     counted = {"skipped": 1, "gradient_norm": 1, "update_norm": 1, "dead_capsules": 3}
     assert counted.keys() < metrics.keys()
     for name, mean in metrics.items():
-        assert mean.total.shape == mean.examples.shape == (program.capacity,)
+        assert mean.total.shape == mean.examples.shape == (trainer.capacity,)
         assert mean.examples[0] == counted.get(name, config.schedule.batch_size)
         assert not np.any(mean.total[1:])
         assert not np.any(mean.examples[1:])
     for name in ("loss", "gradient_norm", "update_norm"):
         assert metrics[name].total[0] > 0
-    assert int(program.state.step) == 1
-    after = program.state.params
+    assert int(trainer.state.step) == 1
+    after = trainer.state.params
     for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.any(old != np.asarray(new))
 
 
 def test_a_wish_to_stop_comes_back_with_the_dispatch(config, dataset, programs):
-    program = programs(config, dataset, devices=2)
-    batches = list(program.feed.batches(0, 2))
+    trainer = programs(config, dataset, devices=2)
+    batches = list(trainer.feed.batches(0, 2))
     for stop, batch in zip((True, False), batches, strict=True):
-        program.train([batch], stop=stop)
-        assert int(program.stopping) == stop
+        trainer.train([batch], stop=stop)
+        assert int(trainer.stopping) == stop
 
 
 def test_batches_lie_device_by_device_and_step_by_step():
@@ -175,16 +175,16 @@ def test_batches_lie_device_by_device_and_step_by_step():
 def test_streaming_and_resident_feeds_train_alike(config, dataset, programs):
     runs = []
     for kind in ("resident", "streaming"):
-        program = programs(config, dataset, feed_kind=kind, devices=2)
-        program.train(list(program.feed.batches(0, 6)))
-        runs.append(jax.tree.map(np.asarray, program.state.params))
+        trainer = programs(config, dataset, feed_kind=kind, devices=2)
+        trainer.train(list(trainer.feed.batches(0, 6)))
+        runs.append(jax.tree.map(np.asarray, trainer.state.params))
     jax.tree.map(np.testing.assert_array_equal, *runs)
 
 
 def test_bfloat16_keeps_float32_parameters(config, train):
-    program, metrics = train(config.changed(dtype="bfloat16"), devices=2)
+    trainer, metrics = train(config.changed(dtype="bfloat16"), devices=2)
     _, expected = train(config, devices=2)
-    assert {leaf.dtype for leaf in jax.tree.leaves(program.state.params)} == {jnp.dtype("float32")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(trainer.state.params)} == {jnp.dtype("float32")}
     assert_close(np.float32(metrics[0]["loss"]), np.float32(expected[0]["loss"]), dtype="bfloat16")
     assert metrics[0]["loss"] != expected[0]["loss"]
 

@@ -53,11 +53,11 @@ def values(tree):
 
 @pytest.mark.parametrize("changes", [{}, {"micro_batches": 2, "ema_decay": 0.9}])
 def test_a_bad_step_changes_nothing_but_the_position(config, dataset, programs, changes):
-    program = programs(config.changed(**changes), with_white(dataset, [7]), devices=2)
-    before, skipped = values(program.state.params), []
-    for batch in program.feed.batches(0, 5):  # an epoch
-        metrics = merge([program.train([batch])])
-        state = program.state
+    trainer = programs(config.changed(**changes), with_white(dataset, [7]), devices=2)
+    before, skipped = values(trainer.state.params), []
+    for batch in trainer.feed.batches(0, 5):  # an epoch
+        metrics = merge([trainer.train([batch])])
+        state = trainer.state
         after = values((state.params, state.optimizer, state.average))
         is_bad = 7 in batch["indices"]
         skipped.append(is_bad)
@@ -69,20 +69,20 @@ def test_a_bad_step_changes_nothing_but_the_position(config, dataset, programs, 
             jax.tree.map(np.testing.assert_array_equal, after, before)
         before = after
     assert sum(skipped) == 1
-    assert (int(program.state.step), int(program.state.skipped.total)) == (5, 1)
+    assert (int(trainer.state.step), int(trainer.state.skipped.total)) == (5, 1)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(before))
 
 
 def test_after_too_many_bad_steps_the_devices_take_no_more_and_the_run_is_given_up(
     config, white, programs, monkeypatch, tmp_path
 ):
-    program = programs(config, white, devices=2)
-    before = values(program.state.params)
-    batches = list(program.feed.batches(0, 5))
-    taken = [int(program.train(batches)["skipped"].examples.sum()) for _ in range(2)]
+    trainer = programs(config, white, devices=2)
+    before = values(trainer.state.params)
+    batches = list(trainer.feed.batches(0, 5))
+    taken = [int(trainer.train(batches)["skipped"].examples.sum()) for _ in range(2)]
     assert taken == [3, 0]
-    assert int(program.state.step) == 3
-    jax.tree.map(np.testing.assert_array_equal, values(program.state.params), before)
+    assert int(trainer.state.step) == 3
+    jax.tree.map(np.testing.assert_array_equal, values(trainer.state.params), before)
 
     monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: white)
     monkeypatch.setattr(loop, "assemble", programs)
@@ -111,10 +111,10 @@ def metrics(*skipped, capacity=6):
 
 
 def test_steps_are_counted_over_dispatches(config, dataset, programs, monkeypatch):
-    program, given_up = programs(config, dataset, devices=2), []
-    skipped = program.state.skipped._replace(in_a_row=1)
-    program.state = program.state._replace(skipped=skipped)
-    guard = Guard(program, None, None)
+    trainer, given_up = programs(config, dataset, devices=2), []
+    skipped = trainer.state.skipped._replace(in_a_row=1)
+    trainer.state = trainer.state._replace(skipped=skipped)
+    guard = Guard(trainer, None, None)
     monkeypatch.setattr(guard, "_give_up", given_up.append)
     guard.check(10, metrics(1, 0, 1))
     guard.check(13, metrics(1))
@@ -125,20 +125,20 @@ def test_steps_are_counted_over_dispatches(config, dataset, programs, monkeypatc
 
 def test_the_first_tensor_that_is_not_finite_is_named(config, dataset, white, pairs, programs):
     indices = np.arange(8)
-    program = programs(config, white, devices=2)
-    assert first_not_finite(program, 0, indices) == "loss loss"
-    program.dataset = with_white(dataset, [])
-    assert first_not_finite(program, 0, indices) is None
-    kernel = program.state.params["decoder"]["layers"][0]["kernel"]
-    program.state.params["decoder"]["layers"][0]["kernel"] = kernel.at[0, 0].set(np.nan)
-    assert first_not_finite(program, 0, indices) == "parameter decoder.layers.0.kernel"
+    trainer = programs(config, white, devices=2)
+    assert first_not_finite(trainer, 0, indices) == "loss loss"
+    trainer.dataset = with_white(dataset, [])
+    assert first_not_finite(trainer, 0, indices) is None
+    kernel = trainer.state.params["decoder"]["layers"][0]["kernel"]
+    trainer.state.params["decoder"]["layers"][0]["kernel"] = kernel.at[0, 0].set(np.nan)
+    assert first_not_finite(trainer, 0, indices) == "parameter decoder.layers.0.kernel"
 
     of_pairs = config.changed(dataset="multi_mnist", train_examples=40, input_std=1.0)
-    program = programs(of_pairs, pairs, devices=2)
-    assert first_not_finite(program, 0, indices) is None
-    infinite = jax.tree.map(lambda x: x * np.inf, program.state.params)
-    program.state = program.state._replace(params=infinite)
-    assert first_not_finite(program, 0, indices).startswith("parameter")
+    trainer = programs(of_pairs, pairs, devices=2)
+    assert first_not_finite(trainer, 0, indices) is None
+    infinite = jax.tree.map(lambda x: x * np.inf, trainer.state.params)
+    trainer.state = trainer.state._replace(params=infinite)
+    assert first_not_finite(trainer, 0, indices).startswith("parameter")
 
 
 @pytest.mark.parametrize("implementation", ["xla", "recompute"])

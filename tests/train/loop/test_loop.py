@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.train.saved import arrays
-from train.learn.program import Program
+from train.learn.trainer import Trainer
 from train.loop.journal import Journal
 from train.loop.loop import fit
 from train.run.log import read_metrics
@@ -46,8 +46,8 @@ def assert_same_state(ours: Path, theirs: Path) -> None:
 
 
 def before_step(step: int, act):
-    """`Program.train`, before which something happens when so many steps are taken."""
-    send = Program.train
+    """`Trainer.train`, before which something happens when so many steps are taken."""
+    send = Trainer.train
 
     def train(self, batches, **options):
         if int(self.state.step) == step:
@@ -82,7 +82,7 @@ def test_everything_comes_when_it_is_due(config, tmp_path):
 
 def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path, monkeypatch):
     order = []
-    send, take_in = Program.train, Journal.trained
+    send, take_in = Trainer.train, Journal.trained
 
     def sent(self, *arguments, **options):
         order.append("sent")
@@ -92,7 +92,7 @@ def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path
         order.append(step)
         return take_in(self, step, *arguments, **options)
 
-    monkeypatch.setattr(Program, "train", sent)
+    monkeypatch.setattr(Trainer, "train", sent)
     monkeypatch.setattr(Journal, "trained", trained)
     train(tmp_path / "run", config.changed(steps=4, evaluate_every=4))
     assert order == ["sent", "sent", 1, "sent", 2, "sent", 3, 4]
@@ -105,7 +105,7 @@ def test_an_interrupted_run_has_written_all_it_did_and_goes_on(config, tmp_path,
     )
     lines = train(whole, config)
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "train", before_step(5, interrupt))
+        patch.setattr(Trainer, "train", before_step(5, interrupt))
         with pytest.raises(KeyboardInterrupt):
             train(out, config)
     assert [row["step"] for row in read_metrics(out / "metrics.jsonl")] == [2, 3, 3, 4]
@@ -121,7 +121,7 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp
     train(whole, config)
     with monkeypatch.context() as patch:
         ask = before_step(2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        patch.setattr(Program, "train", ask)
+        patch.setattr(Trainer, "train", ask)
         with pytest.raises(PreemptedError, match=r"asked to stop \(SIGTERM\): .* of step 3 is"):
             train(out, config)
     assert checkpoints(out) >= {"2", "3"}
@@ -131,14 +131,14 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp
 
 
 def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_path, monkeypatch):
-    score = Program.score
+    score = Trainer.score
 
     def rated(self):
         scores = score(self)
         scores.metrics["accuracy"] = int(self.state.step) / 10
         return scores
 
-    monkeypatch.setattr(Program, "score", rated)
+    monkeypatch.setattr(Trainer, "score", rated)
     config = config.changed(steps=12, stop_at_accuracy=0.6)
     out = tmp_path / "run"
     ended = train(out, config)
@@ -154,7 +154,7 @@ def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_pa
     # It is the same end after an interruption.
     other = tmp_path / "other"
     with monkeypatch.context() as patch:
-        patch.setattr(Program, "train", before_step(5, interrupt))
+        patch.setattr(Trainer, "train", before_step(5, interrupt))
         with pytest.raises(KeyboardInterrupt):
             train(other, config)
     assert train(other, config, resume=True) == ended

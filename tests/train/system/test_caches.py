@@ -82,7 +82,7 @@ def test_the_oldest_programs_make_room(tmp_path, monkeypatch):
 
 USES_IT = """
 import os, sys
-import capsjax, train.learn.program, jax
+import capsjax, train.learn.trainer, jax
 from train.system.caches import VARIABLE, keep_compiled_programs
 before = jax.config.jax_compilation_cache_dir
 os.environ[VARIABLE] = sys.argv[1]

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.presets import get_preset
+from train.study.trial.baselines import BASELINE, CAPSNET, SMALL, baseline, error_on, own_error
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
-from train.study.trial.parts import BASELINE, CAPSNET, SMALL, baseline, error_on, own_error
 
 SEEN = "error on MNIST at random places, %"
 UNSEEN = "error on transformed digits, %"

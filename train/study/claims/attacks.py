@@ -17,8 +17,8 @@ from train.learn.objective import Objective, log_probabilities
 from train.presets import get_preset
 from train.report.loading import load_model
 from train.run.folder import load_run
+from train.study.trial.baselines import BASELINE, CAPSNET, PUBLISHED, SMALL, baseline
 from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
-from train.study.trial.parts import BASELINE, CAPSNET, PUBLISHED, SMALL, baseline
 
 EXAMPLES = 1000
 """Images that are attacked, the first of the test split."""

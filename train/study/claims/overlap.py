@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
+from train.study.trial.baselines import BASELINE, CAPSNET, baseline, own_error
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
-from train.study.trial.parts import BASELINE, CAPSNET, baseline, own_error
 
 ERROR = "error on pairs, %"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from train.presets import get_preset
 from train.run.folder import load_run
+from train.study.trial.baselines import baseline, error_on, own_error
 from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
-from train.study.trial.parts import baseline, error_on, own_error
 
 NOVEL = "error on novel viewpoints, %"
 FAMILIAR = "error on familiar viewpoints, %"

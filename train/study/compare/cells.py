@@ -9,7 +9,7 @@ from train.config.fit_config import FitConfig
 from train.config.setting import flag
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
-from train.learn.own_routing import is_own, trust
+from train.learn.user_routing import is_own, trust
 from train.presets import get_preset, list_presets
 from train.system.errors import UserError
 

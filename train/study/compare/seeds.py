@@ -22,7 +22,7 @@ STEPS = 16
 """Steps in a dispatch, at most."""
 
 
-class SeedsProgram:
+class SeedsTrainer:
     """Networks of one configuration that differ in their seed, and the step that trains all.
 
     Each has its own initial values, order of examples and augmentation: those that a run of
@@ -65,7 +65,7 @@ class SeedsProgram:
         step = make_step(graphdef, optimizer, dataset.train.select, config)
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
-    def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsProgram":
+    def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsTrainer":
         """Trains all networks to the end; returns itself.
 
         Args:

@@ -4,8 +4,8 @@ import jax
 import pytest
 
 from tests.tolerance import assert_close
-from train.learn.program import assemble
-from train.study.compare.seeds import SeedsProgram
+from train.learn.trainer import assemble
+from train.study.compare.seeds import SeedsTrainer
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_each_seed_learns_what_it_learns_alone(name, changes, config, request):
     config = config.changed(steps=18, train_examples=40, **changes)
     data = request.getfixturevalue(name).limited(train=40)
     taken = []
-    trained = SeedsProgram(config, data, [0, 3]).train(taken.append)
+    trained = SeedsTrainer(config, data, [0, 3]).train(taken.append)
     assert taken == [16, 2]
     assert trained.step_bytes > 0
     assert trained.images_per_second > 0

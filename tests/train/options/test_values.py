@@ -1,6 +1,6 @@
 import pytest
 
-from train.cli.words import list_of, positive, seconds, size_in_bytes
+from train.options.values import list_of, positive, seconds, size_in_bytes
 
 
 @pytest.mark.parametrize(

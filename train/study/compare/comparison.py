@@ -14,7 +14,7 @@ from train.run.folder import CONFIG
 from train.study.compare import findings
 from train.study.compare.cells import Cell, difference
 from train.study.compare.measures import measure
-from train.study.compare.seeds import SeedsProgram
+from train.study.compare.seeds import SeedsTrainer
 from train.study.results import results_folder, write_results
 from train.system.errors import UserError
 from train.system.files import write_json, write_whole, writing
@@ -132,12 +132,12 @@ def _train(
 ) -> dict[str, Any]:
     saved = None
     with out_of_memory_is_bad_input(cell.config.schedule.batch_size):
-        program = SeedsProgram(cell.config, dataset, range(seeds))
+        trainer = SeedsTrainer(cell.config, dataset, range(seeds))
         if measures_saving and seeds > 1:
-            alone = SeedsProgram(cell.config, dataset, [0]).seconds_per_step()
-            saved = {"alone": alone, "together": program.seconds_per_step(), "seeds": seeds}
-        program.train(progress.advance)
-        measured = measure(cell.config, program.states, dataset, robustness_examples)
+            alone = SeedsTrainer(cell.config, dataset, [0]).seconds_per_step()
+            saved = {"alone": alone, "together": trainer.seconds_per_step(), "seeds": seeds}
+        trainer.train(progress.advance)
+        measured = measure(cell.config, trainer.states, dataset, robustness_examples)
     return {
         "identity": cell.identity(seeds, robustness_examples),
         "model": cell.model,
@@ -149,11 +149,11 @@ def _train(
         "test_examples": len(dataset.test),
         "robustness_examples": min(robustness_examples, len(dataset.test)),
         **measured,
-        "images_per_second": program.images_per_second,
-        "step_bytes": program.step_bytes,
-        "parameters": program.parameters,
-        "steps": program.total,
-        "skipped_updates": int(np.sum(program.states.skipped.total)),
+        "images_per_second": trainer.images_per_second,
+        "step_bytes": trainer.step_bytes,
+        "parameters": trainer.parameters,
+        "steps": trainer.total,
+        "skipped_updates": int(np.sum(trainer.states.skipped.total)),
         "device_kind": jax.devices()[0].device_kind,
         "saved": saved,
     }

@@ -10,7 +10,7 @@ from PIL import Image
 from tests.train.study.compare.test_findings import result
 from train.__main__ import main
 from train.presets import get_preset
-from train.study.compare import cells, runner
+from train.study.compare import cells, comparison
 
 TINY = ["--steps", "2", "--batch-size", "16", "--robustness-examples", "20"]
 
@@ -57,7 +57,7 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
         kept = result(cell.routing, *[0.9, 0.8][:seeds])
         return {**kept, "identity": cell.identity(seeds, examples)}
 
-    monkeypatch.setattr(runner, "_train", train)
+    monkeypatch.setattr(comparison, "_train", train)
     out = tmp_path / "out"
     uniform, dynamic = (out / "cells" / f"digits-capsnet-{x}.json" for x in ("uniform", "dynamic"))
     assert compare(out, "--routings", "uniform", "--seeds", "2") == 0
@@ -106,7 +106,7 @@ def test_a_folder_with_a_run_of_fit_is_refused(tmp_path, capsys):
 
 
 def test_images_of_several_classes_are_refused(pairs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "load_dataset", lambda name, *, data_dir: pairs)
+    monkeypatch.setattr(comparison, "load_dataset", lambda name, *, data_dir: pairs)
     assert compare(tmp_path / "out", "--datasets", "multi_mnist") == 2
     assert "images of multi_mnist are of 2 classes each" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

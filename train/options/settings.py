@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import capsjax
-from train.cli.words import reader
 from train.config.fit_config import SETTINGS, FitConfig
 from train.config.model import ModelConfig
 from train.config.setting import flag
+from train.options.values import reader
 from train.system.errors import UserError
 
 

@@ -8,8 +8,8 @@ from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.folder import SUMMARY, load_run
 from train.study.results import results_folder, write_results
+from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm, Budget, Claim
-from train.study.trial.parts import summary
 from train.study.trial.verdict import Measured, draw_quantities, markdown, text
 from train.system.files import writing
 from train.system.progress import Progress

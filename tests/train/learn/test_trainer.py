@@ -6,37 +6,37 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tolerance import assert_close
-from train.learn import program as module
+from train.learn import trainer as module
 from train.learn.metrics import merge
-from train.learn.program import STEPS_PER_DISPATCH, Program, assemble
 from train.learn.step import replicate
+from train.learn.trainer import STEPS_PER_DISPATCH, Trainer, assemble
 from train.system.errors import UserError
 
 
 def test_only_the_first_examples_are_trained_with(config, dataset):
-    program = assemble(config.changed(train_examples=9), dataset, devices=1)
-    np.testing.assert_array_equal(program.dataset.train.images, dataset.train.images[:9])
-    assert max(batch["indices"].max() for batch in program.feed.batches(0, 9)) == 8
-    assert program.dataset.test is dataset.test
+    trainer = assemble(config.changed(train_examples=9), dataset, devices=1)
+    np.testing.assert_array_equal(trainer.dataset.train.images, dataset.train.images[:9])
+    assert max(batch["indices"].max() for batch in trainer.feed.batches(0, 9)) == 8
+    assert trainer.dataset.test is dataset.test
 
 
 def test_the_average_is_what_is_scored_and_used(config, dataset):
-    program = assemble(config.changed(ema_decay=0.5), dataset, devices=2)
+    trainer = assemble(config.changed(ema_decay=0.5), dataset, devices=2)
     weights = []
-    for batch in program.feed.batches(0, 3):
-        program.train([batch])
-        weights.append(jax.tree.map(np.array, program.state.params))
+    for batch in trainer.feed.batches(0, 3):
+        trainer.train([batch])
+        weights.append(jax.tree.map(np.array, trainer.state.params))
     share = np.float32([1, 2, 4]) / 7
     total = jax.tree.map(lambda *xs: sum(s * x for s, x in zip(share, xs, strict=True)), *weights)
-    jax.tree.map(assert_close, program.state.average, total)
+    jax.tree.map(assert_close, trainer.state.average, total)
 
-    used = nnx.to_pure_dict(nnx.state(program.model(), nnx.Param))
-    jax.tree.map(np.testing.assert_array_equal, used, program.state.average)
-    measured = program.score()
-    program.state = program.state._replace(params=program.state.average, average=None)
-    assert program.score().metrics == measured.metrics
-    program.state = program.state._replace(params=replicate(weights[-1], program.mesh))
-    assert program.score().metrics != measured.metrics
+    used = nnx.to_pure_dict(nnx.state(trainer.model(), nnx.Param))
+    jax.tree.map(np.testing.assert_array_equal, used, trainer.state.average)
+    measured = trainer.score()
+    trainer.state = trainer.state._replace(params=trainer.state.average, average=None)
+    assert trainer.score().metrics == measured.metrics
+    trainer.state = trainer.state._replace(params=replicate(weights[-1], trainer.mesh))
+    assert trainer.score().metrics != measured.metrics
 
 
 @pytest.mark.parametrize("model", ["cnn", "matrix_capsnet"])
@@ -60,11 +60,11 @@ def test_networks_without_a_decoder_learn_pairs(config, pairs, model):
         routing_iterations=1,
         loss="cross_entropy",
     )
-    program = assemble(small, pairs, devices=1)
-    metrics = merge([program.train(list(program.feed.batches(0, 2)))])
+    trainer = assemble(small, pairs, devices=1)
+    metrics = merge([trainer.train(list(trainer.feed.batches(0, 2)))])
     assert np.isfinite(metrics["loss"])
     assert "reconstruction_loss" not in metrics
-    assert program.score().predictions.shape == (10, 2)
+    assert trainer.score().predictions.shape == (10, 2)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +89,8 @@ def test_what_does_not_fit_is_refused(config, pairs, changes, message):
 # --- When a dispatch ends
 
 
-class Course(Program):
-    """A program of which only the course counts."""
+class Course(Trainer):
+    """A trainer of which only the course counts."""
 
     def __init__(self, total, intervals, capacity=STEPS_PER_DISPATCH):
         self._values = total, tuple(intervals), capacity
@@ -107,10 +107,10 @@ class Course(Program):
 )
 def test_a_run_stops_at_everything_that_is_due_and_at_its_end(total, intervals, limits):
     due = {step for every in intervals for step in range(every, total + 1, every)} | {total}
-    program, step, stops = Course(total, intervals), 0, set()
+    trainer, step, stops = Course(total, intervals), 0, set()
     while step < total:
         most = limits[len(stops) % len(limits)]
-        count = program.steps_until_due(step, most)
+        count = trainer.steps_until_due(step, most)
         assert 1 <= count <= min(most, STEPS_PER_DISPATCH)
         step += count
         stops.add(step)
@@ -119,15 +119,15 @@ def test_a_run_stops_at_everything_that_is_due_and_at_its_end(total, intervals, 
 
 
 def test_a_run_stops_nowhere_else_where_it_may_go_on():
-    program = Course(98, (10, 23, 500), capacity=64)
-    counts = [program.steps_until_due(step, 64) for step in (0, 20, 23, 96)]
+    trainer = Course(98, (10, 23, 500), capacity=64)
+    counts = [trainer.steps_until_due(step, 64) for step in (0, 20, 23, 96)]
     assert counts == [10, 3, 7, 2]
-    assert program.steps_until_due(0, 4) == 4
+    assert trainer.steps_until_due(0, 4) == 4
 
 
 @pytest.mark.parametrize(("bytes_per_batch", "steps"), [(1, 16), (2**22, 4), (2**25, 1)])
 def test_there_is_room_for_a_step_and_not_for_too_much(config, dataset, bytes_per_batch, steps):
-    program = assemble(config, dataset, devices=1)
-    program.feed.batch_bytes = bytes_per_batch
-    assert program.capacity == steps
+    trainer = assemble(config, dataset, devices=1)
+    trainer.feed.batch_bytes = bytes_per_batch
+    assert trainer.capacity == steps
     assert steps in (1, STEPS_PER_DISPATCH) or steps * bytes_per_batch <= module.BYTES_PER_DISPATCH

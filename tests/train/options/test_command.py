@@ -7,8 +7,8 @@ from typing import Literal
 import pytest
 
 from tests.train.conftest import ROOT
-from train.cli.command_line import Command, argument, command_name, option, parse, run_program
-from train.cli.words import list_of, positive
+from train.options.command import Command, argument, command_name, option, parse, run_program
+from train.options.values import list_of, positive
 from train.system.errors import DivergedError, PreemptedError, UserError
 
 

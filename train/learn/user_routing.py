@@ -44,7 +44,7 @@ def trust(name: str | None) -> None:
     path = Path(f"{stem}.py")
     if not path.is_file():
         raise UserError(f"there is no file {path}: --routing is a name, or FILE.py:NAME.")
-    spec = importlib.util.spec_from_file_location(f"own_routing_{path.stem}", path)
+    spec = importlib.util.spec_from_file_location(f"user_routing_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

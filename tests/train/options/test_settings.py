@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from train.cli.command_line import Command, parse, settings
-from train.cli.settings import with_settings
 from train.config.fit_config import FitConfig
+from train.options.command import Command, parse, settings
+from train.options.settings import with_settings
 from train.presets import get_preset
 from train.system.errors import UserError
 

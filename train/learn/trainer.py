@@ -39,7 +39,7 @@ BYTES_PER_DISPATCH = 2**24
 
 
 @dataclass
-class Program:
+class Trainer:
     """A network in training: its state, and the steps that change and measure it.
 
     Attributes:
@@ -120,8 +120,8 @@ class Program:
 
 def assemble(
     config: FitConfig, dataset: Dataset, *, feed_kind: FeedKind = "auto", devices: int | None = None
-) -> Program:
-    """Assembles a program; nothing is compiled or written yet.
+) -> Trainer:
+    """Assembles a trainer; nothing is compiled or written yet.
 
     Args:
         config: what to compute.
@@ -158,7 +158,7 @@ def assemble(
             f"--micro-batches is {micro_batches}, but {config.model.name} normalises a batch as a "
             "whole: leave it out, or use more --devices."
         )
-    return Program(
+    return Trainer(
         config=config,
         dataset=dataset,
         mesh=mesh,

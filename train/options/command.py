@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
-from train.cli.words import checked_by, reader
 from train.config.setting import flag
+from train.options.values import checked_by, reader
 from train.system.errors import CommandError, PreemptedError, UserError
 
 Text = str | Callable[[], str]
@@ -217,7 +217,7 @@ def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> lis
             )
             names.append(flag(field.name))
         elif about.get("kind") == "settings":
-            from train.cli.settings import add_settings  # JAX takes a second
+            from train.options.settings import add_settings  # JAX takes a second
 
             names += add_settings(parser, f"{field.name}:", about["only"])
     return names

@@ -11,9 +11,9 @@ from tests.tolerance import assert_close
 from train.__main__ import main
 from train.run.folder import load_run
 from train.study import claims
-from train.study.trial import runner
+from train.study.trial import trial
+from train.study.trial.baselines import error_on, own_error
 from train.study.trial.definition import Arm, Claim, Contrast
-from train.study.trial.parts import error_on, own_error
 
 ERROR = "test error, %"
 
@@ -44,7 +44,7 @@ def tried(digits_run, monkeypatch, tmp_path):
         [Contrast("3 iterations", "1 iteration", ERROR)],
         figures=["curves.png"],
     )
-    monkeypatch.setattr(runner, "fit", fit)
+    monkeypatch.setattr(trial, "fit", fit)
     monkeypatch.setattr(claims, "get_claim", lambda name: claim)
     out = tmp_path / "out"
     return out, trained, lambda *more: main(["claims", "mnist", "--out", str(out), *more])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from train.__main__ import main
+from train.config.config_file import from_values
 from train.config.fit_config import FitConfig
-from train.config.saved import from_values
 from train.learn.network import build_model
-from train.learn.own_routing import is_own, make_routing, takes_iterations, trust
+from train.learn.user_routing import is_own, make_routing, takes_iterations, trust
 from train.run.folder import load_run
 from train.system.errors import UserError
 
@@ -147,9 +147,9 @@ def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, cap
     assert load_run(out).config.model.routing == name
     assert main(["evaluate", str(out), "--routing", name, "--devices", "1"]) == 0
     capsys.readouterr()
-    from train.learn import own_routing
+    from train.learn import user_routing
 
-    own_routing._trusted.clear()  # as in a new process
+    user_routing._trusted.clear()  # as in a new process
     assert main(["evaluate", str(out), "--devices", "1"]) == 2
     assert "name it with --routing" in capsys.readouterr().err
     assert np.isfinite(json.loads((out / "summary.json").read_text())["test.loss"])

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from train.cli.command_line import Command, argument, option
+from train.options.command import Command, argument, option
 from train.system.errors import UserError
 
 
@@ -48,7 +48,7 @@ class Trained(Command):
         Raises:
             UserError: none of the runs was trained with it; or it cannot be loaded.
         """
-        from train.learn.own_routing import trust
+        from train.learn.user_routing import trust
         from train.run.folder import load_run
 
         if self.routing is not None:
