@@ -20,9 +20,11 @@ from parity.reference._parts import Reference
 from parity.reference.models import MODELS, ModelReference
 from parity.reference.models.capsnet import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
+from train.config.fit_config import FitConfig
 from train.config.objective import ObjectiveConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
+from train.learn.own_routing import takes_iterations
 
 Arrays = dict[str, np.ndarray]
 DtypeName = Literal["float32", "float64"]
@@ -46,6 +48,9 @@ SIZES: dict[str, Sizes] = {
     "paper": {"image_shape": (28, 28, 1), "num_classes": 10},
 }
 """The sizes of `CapsNet` that are compared, as arguments of both constructors."""
+
+LAYOUTS: dict[str, Any] = {**REFERENCES, **OTHERS}
+"""The PyTorch network of each weight layout, by its name."""
 
 # The axes of a weight in capsjax, as those of PyTorch's.
 _KERNEL_AXES: Mapping[type[nn.Module], tuple[int, ...]] = {
@@ -88,7 +93,7 @@ class Pair:
     @property
     def dtype(self) -> np.dtype:
         """The dtype of the reference's parameters."""
-        return dtype_of(self.reference)
+        return _dtype(self.reference)
 
     def in_dtype(self, dtype: DtypeName) -> "Pair":
         """The same pair with a copy of its reference in a dtype."""
@@ -106,44 +111,21 @@ dtype in which capsjax computes, if it is another one.
 """
 
 
-def capsnet_pair(
-    reference: Reference,
-    to_capsjax: Callable[[Arrays], Arrays],
-    sizes: Sizes,
-    *,
-    compute: str | None = None,
-    objective: Objective = Objective(),  # noqa: B008 (frozen, has no state)
-    **options: Any,
-) -> Pair:
-    """Gives the weights of a PyTorch network to a `capsjax.CapsNet`.
-
-    The arguments are those of `Pair` and `PairMaker`, and further ones of the `CapsNet`.
-    """
-    # Without values, which come from the reference.
-    model = nnx.eval_shape(
-        lambda: capsjax.CapsNet(**sizes, **_dtypes(reference, compute), **options)
-    )
-    weights.load(model, to_capsjax(learned(reference)))
-    return Pair(reference, model, objective, to_capsjax)
-
-
 def layout_pair(
     layout: str, sizes: Sizes, *, iterations: int, compute: str | None = None, **drawn: Any
 ) -> Pair:
-    """The PyTorch reference of a weight layout of `REFERENCES`, and capsjax set to do the same."""
-    table = get_layout(layout)
-    reference = _drawn(lambda: REFERENCES[layout](**sizes, iterations=iterations), **drawn)
-    config = table.config(tuple(sizes["image_shape"]), sizes["num_classes"])
-    return capsnet_pair(
+    """The PyTorch network of a weight layout of `LAYOUTS`, and capsjax set to do the same."""
+    kind, table = LAYOUTS[layout], get_layout(layout)
+    is_other = issubclass(kind, ModelReference)
+    iterated = kind.with_iterations(iterations) if is_other else {"iterations": iterations}
+    reference = _drawn(lambda: kind(**sizes, **iterated), **drawn)
+    config = table.config(sizes["image_shape"], sizes["num_classes"])
+    return _pair_of(
         reference,
-        match(table, shapes_of(reference)).to_capsjax,
+        match(table, learned(reference)).to_capsjax,
+        config.changed(routing_iterations=iterations),
         sizes,
-        compute=compute,
-        objective=Objective.of(config),
-        routing=capsjax.create_routing(
-            config.model.routing, iterations=iterations, **config.model.routing_options
-        ),
-        **config.model.options,
+        compute,
     )
 
 
@@ -151,19 +133,40 @@ def routing_pair(
     routing: str, sizes: Sizes, *, iterations: int, compute: str | None = None, **drawn: Any
 ) -> Pair:
     """The paper's CapsNet with another routing of `ROUTINGS`, in PyTorch and in capsjax."""
-    iterated = {"iterations": iterations} if iterates(routing) else {}
+    iterated = {"iterations": iterations} if takes_iterations(routing) else {}
     make_routing = functools.partial(ROUTINGS[routing], **iterated)
     reference = _drawn(lambda: RoutedCapsNet(make_routing, **sizes), **drawn)
-    shapes = {n: s for n, s in shapes_of(reference).items() if not n.startswith("routing.")}
-    matched = match(get_layout("reference"), shapes)
+
+    def without_routing(arrays: Arrays) -> Arrays:
+        return {n: array for n, array in arrays.items() if not n.startswith("routing.")}
+
+    matched = match(get_layout("reference"), without_routing(learned(reference)))
 
     def to_capsjax(arrays: Arrays) -> Arrays:
-        of_routing = {n: a for n, a in arrays.items() if n.startswith("routing.")}
-        rest = matched.to_capsjax({n: a for n, a in arrays.items() if n not in of_routing})
-        return rest | {f"class_caps.{name}": array for name, array in of_routing.items()}
+        rest = without_routing(arrays)
+        of_routing = {f"class_caps.{n}": arrays[n] for n in arrays.keys() - rest.keys()}
+        return matched.to_capsjax(rest) | of_routing
 
-    made = capsjax.create_routing(routing, **iterated)
-    return capsnet_pair(reference, to_capsjax, sizes, compute=compute, routing=made)
+    config = FitConfig.of(routing=routing, routing_iterations=iterations)
+    return _pair_of(reference, to_capsjax, config, sizes, compute)
+
+
+def _pair_of(
+    reference: Reference,
+    to_capsjax: Callable[[Arrays], Arrays],
+    config: FitConfig,
+    sizes: Sizes,
+    compute: str | None,
+) -> Pair:
+    """A reference, and the network of a configuration in these sizes with its weights."""
+    options = {**config.model.options, **sizes}
+    shape, classes = options.pop("image_shape"), options.pop("num_classes")
+    dtype = str(_dtype(reference))
+    config = config.changed(model_options=options, dtype=compute or dtype, param_dtype=dtype)
+    # Without values, which come from the reference.
+    model = nnx.eval_shape(lambda: build_model(config, shape, classes))
+    weights.load(model, to_capsjax(learned(reference)), weights.LEARNED)
+    return Pair(reference, model, Objective.of(config), to_capsjax)
 
 
 def model_pair(
@@ -172,35 +175,20 @@ def model_pair(
     """A published network of `MODELS` in PyTorch and in capsjax."""
     kind = MODELS[model]
     reference = _drawn(lambda: kind(**sizes, **kind.with_iterations(iterations)), **drawn)
-    routings: dict[str, Any] = {
-        argument: capsjax.create_routing(name, iterations=iterations)
-        for argument, name in kind.routings.items()
-    }
-    made = capsjax.create_model(model, **sizes, **routings, **_dtypes(reference, compute))
+    made = capsjax.create_model(
+        model,
+        **sizes,
+        **{
+            argument: capsjax.create_routing(name, iterations=iterations)
+            for argument, name in kind.routings.items()
+        },
+        dtype=jnp.dtype(compute or _dtype(reference)),
+        param_dtype=_dtype(reference),
+        rngs=nnx.Rngs(0),
+    )
     to_capsjax = same_names(reference)
     weights.load(made, to_capsjax(learned(reference)))
     return Pair(reference, made, Objective(ObjectiveConfig(loss=kind.loss)), to_capsjax)
-
-
-def other_pair(
-    layout: str, sizes: Sizes, *, iterations: int, compute: str | None = None, **drawn: Any
-) -> Pair:
-    """A public implementation of another network, of `OTHERS`, and capsjax set to do the same."""
-    kind, table = OTHERS[layout], get_layout(layout)
-    reference = _drawn(lambda: kind(**sizes, **kind.with_iterations(iterations)), **drawn)
-    image_shape, classes = tuple(sizes["image_shape"]), sizes["num_classes"]
-    config = table.config(image_shape, classes)
-    further = {name: sizes[name] for name in sizes.keys() - {"image_shape", "num_classes"}}
-    config = config.changed(
-        model_options={**config.model.options, **further},
-        routing_iterations=iterations,
-        dtype=compute or drawn["dtype"],
-        param_dtype=drawn["dtype"],
-    )
-    made = build_model(config, image_shape, classes)
-    to_capsjax = match(table, shapes_of(reference)).to_capsjax
-    weights.load(made, to_capsjax(learned(reference)), weights.LEARNED)
-    return Pair(reference, made, Objective.of(config), to_capsjax)
 
 
 def same_names(reference: nn.Module) -> Callable[[Arrays], Arrays]:
@@ -240,20 +228,9 @@ def learned(reference: nn.Module) -> Arrays:
     return {name: value.numpy() for name, value in state.items() if value.is_floating_point()}
 
 
-def shapes_of(reference: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of the parameters of a PyTorch module and of its statistics of batches."""
-    state = reference.state_dict()
-    return {name: tuple(value.shape) for name, value in state.items() if value.is_floating_point()}
-
-
-def dtype_of(reference: nn.Module) -> np.dtype:
+def _dtype(reference: nn.Module) -> np.dtype:
     """The dtype of the parameters of a PyTorch module."""
     return np.dtype(str(next(reference.parameters()).dtype).removeprefix("torch."))
-
-
-def iterates(routing: str) -> bool:
-    """Whether a routing, by its name, has iterations."""
-    return "iterations" in capsjax.routing_options(routing)
 
 
 def _drawn(
@@ -265,9 +242,3 @@ def _drawn(
         reference = make()
     reference.draw(torch.Generator().manual_seed(seed), biases=biases)
     return reference.to(getattr(torch, dtype))
-
-
-def _dtypes(reference: Reference, compute: str | None) -> dict[str, Any]:
-    """The arguments of a model with the dtype of a reference."""
-    dtype = dtype_of(reference)
-    return {"dtype": jnp.dtype(compute or dtype), "param_dtype": dtype, "rngs": nnx.Rngs(0)}

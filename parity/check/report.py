@@ -25,7 +25,7 @@ def table(result: Result, *, verbose: bool = False) -> str:
     """The errors: of each stage the one closest to its limit, or (verbose) that of every case."""
     blocks = []
     for size, comparisons in _by_size(result.comparisons if verbose else result.worst()):
-        rows = [(f"{c.stage.group}: {c.stage.name}", *_cells(c)) for c in comparisons]
+        rows = [(f"{c.stage.group}: {c.stage.name}", *cells(c)) for c in comparisons]
         blocks.append(
             f"{size} ({result.dtype})\n{textwrap.indent(aligned([COLUMNS, *rows]), '  ')}"
         )
@@ -68,7 +68,7 @@ def summary(results: Mapping[str, Sequence[Result]]) -> str:
         unlimited = sum(
             c.limit is None and c.stage.group not in (ADAM, TRAINING) for c in result.comparisons
         )
-        verdict_of = "ok" if result.passed else "PARTS"
+        verdict_of = "ok" if result.passed else "DIFFERS"
         rows.append(
             (
                 result.name,
@@ -121,10 +121,10 @@ def as_json(result: Result) -> dict[str, Any]:
             "torch": torch.__version__,
         },
         "comparisons": len(result.comparisons),
-        "first_difference": None if first is None else _plain(first),
-        "groups": {group: _plain(c) for group, c in worst_of_groups(result).items()},
-        "stages": [_plain(c) for c in result.worst()],
-        "failures": [_plain(c) for c in result.comparisons if not c.held],
+        "first_difference": None if first is None else plain(first),
+        "groups": {group: plain(c) for group, c in worst_of_groups(result).items()},
+        "stages": [plain(c) for c in result.worst()],
+        "failures": [plain(c) for c in result.comparisons if not c.held],
         "growth": [
             {
                 "case": growth.case,
@@ -204,7 +204,7 @@ def _markdown(result: Result, pictures: Sequence[tuple[str, str]]) -> str:
         "Each stage is shown in the case in which it comes closest to its limit.",
     ]
     for size, comparisons in _by_size(result.worst()):
-        rows = [(c.stage.group, c.stage.name, *_cells(c)) for c in comparisons]
+        rows = [(c.stage.group, c.stage.name, *cells(c)) for c in comparisons]
         lines += ["", f"## {size}", "", *markdown_lines([("group", *COLUMNS), *rows])]
     for title, name in pictures:
         lines += ["", f"## {title}", "", f"![{title}]({name})"]
@@ -216,9 +216,10 @@ def _by_size(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Comparis
     return [(size, [c for c in comparisons if c.size == size]) for size in sizes]
 
 
-def _cells(comparison: Comparison) -> tuple[str, ...]:
+def cells(comparison: Comparison) -> tuple[str, ...]:
+    """A comparison under all of `COLUMNS` but the first."""
     error = comparison.error
-    held = "information" if comparison.limit is None else "ok" if comparison.held else "PARTS"
+    held = "information" if comparison.limit is None else "ok" if comparison.held else "DIFFERS"
     case = comparison.case.removeprefix(f"{comparison.size}, ")
     return (
         "x".join(map(str, error.shape)) or "scalar",
@@ -236,7 +237,8 @@ def _number(value: float | None) -> str:
     return "0" if value == 0 else f"{value:.1e}"
 
 
-def _plain(comparison: Comparison) -> dict[str, Any]:
+def plain(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as plain values; an error that is not finite is null."""
     return {
         "network": comparison.size,
         "group": comparison.stage.group,

@@ -6,19 +6,19 @@ from typing import Any, NamedTuple
 
 from parity.check.inputs import KINDS
 from parity.check.pairs import (
+    LAYOUTS,
     SIZES,
     Pair,
     PairMaker,
     Sizes,
-    iterates,
     layout_pair,
     model_pair,
-    other_pair,
     routing_pair,
 )
-from parity.reference import OTHERS, REFERENCES
+from parity.reference import OTHERS
 from parity.reference.models import MODELS, ModelReference
 from parity.reference.routing import ROUTINGS
+from train.learn.own_routing import takes_iterations
 from train.system.errors import UserError
 
 STEPS = 20
@@ -104,21 +104,22 @@ _ALIKE = ("zeros", "1e-20")
 
 
 def layout_subject(layout: str, sizes: Collection[str] | None = None) -> Subject:
-    """A public implementation by the name of its weight layout, of `REFERENCES` or `OTHERS`.
+    """A public implementation by the name of its weight layout, of `LAYOUTS`.
 
     Its sizes are those of `SIZES`, by default all; networks of `OTHERS` are tiny.
 
     Raises:
         UserError: there is no such layout, or it cannot have these sizes.
     """
-    _require("layout", layout, {*REFERENCES, *OTHERS})
+    _require("layout", layout, LAYOUTS)
+    make_pair = functools.partial(layout_pair, layout)
     if layout not in OTHERS:
         chosen = {name: SIZES[name] for name in sizes or SIZES}
         cases = [case for case in _CAPSNET_CASES if case.size in chosen]
-        return Subject(layout, functools.partial(layout_pair, layout), cases, chosen)
+        return Subject(layout, make_pair, cases, chosen)
     if sizes is not None:
         raise UserError(f"--layout {layout} compares tiny networks: leave --sizes out.")
-    return _model_subject(layout, functools.partial(other_pair, layout), OTHERS[layout])
+    return _model_subject(layout, make_pair, OTHERS[layout])
 
 
 def routing_subject(name: str) -> Subject:
@@ -129,7 +130,7 @@ def routing_subject(name: str) -> Subject:
     """
     _require("routing", name, ROUTINGS)
     cases = [_THREE_ITERATIONS, _THREE_ITERATIONS._replace(trained=True)]
-    if iterates(name):
+    if takes_iterations(name):
         cases.insert(0, _ONE_ITERATION)
     make_pair = functools.partial(routing_pair, name)
     return Subject(f"routing {name}", make_pair, cases, {"tiny": SIZES["tiny"]})

@@ -135,7 +135,7 @@ class Check(Command):
             raise UserError(f"--all compares everything in both precisions: leave {given} out.")
 
     def _own_module(self, spec: str) -> int:
-        from parity.against.comparing import as_json, compare_module, text
+        from parity.against.own_module import as_json, compare_module, text
         from parity.check import report
 
         if self.weights is None:

@@ -100,7 +100,7 @@ def export_run(
         name: np.asarray(jax.device_get(array))
         for name, array in {**parameters, **weights.by_name(state.model_state)}.items()
     }
-    found = match_parameters(table, {name: array.shape for name, array in learned.items()})
+    found = match_parameters(table, learned)
     if not found.fits:
         owners = {"run": found.missing, "layout": found.extra}
         lines = [

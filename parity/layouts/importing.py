@@ -104,7 +104,7 @@ def match_state(path: Path, state: State, layout: str) -> Match:
     """
     if layout == AUTO:
         return recognise(path, state, builtin_layouts())
-    return match(get_layout(layout), _shapes(state))
+    return match(get_layout(layout), state)
 
 
 def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
@@ -113,7 +113,7 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
     Raises:
         UserError: if none fits, or more than one.
     """
-    matches = [match(layout, _shapes(state)) for layout in layouts]
+    matches = [match(layout, state) for layout in layouts]
     fitting = [found for found in matches if found.fits]
     if len(fitting) == 1:
         return fitting[0]
@@ -284,10 +284,6 @@ def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
             staged.checkpoints.rename(run.checkpoints)
     finally:
         shutil.rmtree(staged.folder, ignore_errors=True)
-
-
-def _shapes(state: State) -> dict[str, tuple[int, ...]]:
-    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _names(matches: Sequence[Match]) -> str:

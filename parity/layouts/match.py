@@ -18,7 +18,7 @@ from parity.layouts.axes import Sizes
 from parity.layouts.model_table import DECODER, ModelTable
 from parity.layouts.table import Layout, Row
 
-Shapes = Mapping[str, tuple[int, ...]]
+Arrays = Mapping[str, np.ndarray]
 
 _LATENT = f"{DECODER} -1"  # the numbers that a decoder takes
 
@@ -115,7 +115,7 @@ class Match:
             for name, parts in self._by_parameter().items()
         }
 
-    def to_capsjax(self, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def to_capsjax(self, tensors: Arrays) -> dict[str, np.ndarray]:
         """Tensors (weights, gradients or moments) -> arrays by the names of capsjax's parameters.
 
         Their shapes have to be those of the match. Parameters of which no tensor is given, such as
@@ -133,7 +133,7 @@ class Match:
             if any(source in tensors for part in parts for source in part.sources)
         }
 
-    def to_source(self, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def to_source(self, parameters: Arrays) -> dict[str, np.ndarray]:
         """The inverse of `to_capsjax`."""
         tensors: dict[str, np.ndarray] = {}
         for name, parts in self._by_parameter().items():
@@ -154,16 +154,19 @@ class Match:
         return parameters
 
 
-def match(layout: Layout, shapes: Shapes) -> Match:
-    """Lays a layout over the tensors of a PyTorch network, given the shape of each by its name."""
-    found = _find(layout, shapes)
+def match(layout: Layout, tensors: Arrays) -> Match:
+    """Lays a layout over the tensors of a PyTorch network, by their names."""
+    found = _find(layout, tensors)
     stacked: dict[str, int] = {}
     for row, _, index, _ in found.values():
         if row.axes.stacked and index is not None:
             stacked[row.axes.stacked] = max(stacked.get(row.axes.stacked, 0), index + 1)
     brackets = Counter(decoder for row, _, _, decoder in found.values() if "[" in row.source.text)
     counts = _counts(layout.table, (target for _, target, _, _ in found.values()))
-    arrays = [([(t, row.axes.source)], shapes[name]) for name, (row, t, _, _) in found.items()]
+    arrays = [
+        ([(target, row.axes.source)], tensors[name].shape)
+        for name, (row, target, _, _) in found.items()
+    ]
     sizes = _solve(layout.table, arrays, stacked)
 
     decoder = brackets[True] >= brackets[False]
@@ -175,42 +178,42 @@ def match(layout: Layout, shapes: Shapes) -> Match:
             entries.append(entry)
             wanted, why = entry.source_shape, f"expected {list(entry.source_shape)}"
         misshapen += [
-            f"{name} is {list(shapes[name])}, {why} ({entry.axes.source})"
+            f"{name} is {list(tensors[name].shape)}, {why} ({entry.axes.source})"
             for name in entry.sources
-            if name in shapes and tuple(shapes[name]) != wanted
+            if name in tensors and tensors[name].shape != wanted
         ]
     return Match(
         layout,
         sizes,
         tuple(entries),
-        missing=tuple(sorted(expected - shapes.keys())),
-        extra=tuple(sorted(shapes.keys() - expected)),
+        missing=tuple(sorted(expected - tensors.keys())),
+        extra=tuple(sorted(tensors.keys() - expected)),
         misshapen=(*misshapen, *_disagreements(sizes, entries, layout)),
-        found=len(expected & shapes.keys()),
+        found=len(expected & tensors.keys()),
     )
 
 
-def match_parameters(layout: Layout, shapes: Shapes) -> Match:
-    """Lays a layout over the parameters of a capsjax model, given the shape of each by its name.
+def match_parameters(layout: Layout, parameters: Arrays) -> Match:
+    """Lays a layout over the parameters of a capsjax model, by their names.
 
     Returns:
         A match whose `missing` and `extra` are names of parameters.
     """
-    counts = _counts(layout.table, shapes)
+    counts = _counts(layout.table, parameters)
     parts: dict[str, list[tuple[str, str]]] = {}
     for row, target in _instances(layout, counts):
         parts.setdefault(names.parameter(target), []).append((target, row.axes.target))
-    arrays = [(parts[name], shapes[name]) for name in parts if name in shapes]
+    arrays = [(parts[name], parameters[name].shape) for name in parts if name in parameters]
     sizes = _solve(layout.table, arrays, {})
     entries = _entries(layout, sizes, counts, decoder=DECODER in counts)
     return Match(
         layout,
         sizes,
         tuple(entry for entry, is_known in entries if is_known),
-        missing=tuple(sorted(parts.keys() - shapes.keys())),
-        extra=tuple(sorted(shapes.keys() - parts.keys())),
+        missing=tuple(sorted(parts.keys() - parameters.keys())),
+        extra=tuple(sorted(parameters.keys() - parts.keys())),
         misshapen=(),
-        found=len(parts.keys() & shapes.keys()),
+        found=len(parts.keys() & parameters.keys()),
     )
 
 
@@ -281,10 +284,10 @@ def _majority(votes: list[int]) -> int:
     return Counter(votes).most_common(1)[0][0]
 
 
-def _find(layout: Layout, shapes: Shapes) -> dict[str, tuple[Row, str, int | None, bool]]:
+def _find(layout: Layout, known: Iterable[str]) -> dict[str, tuple[Row, str, int | None, bool]]:
     """For each name in the table its row, target and number, and whether it has the brackets."""
     found = {}
-    for name in shapes:
+    for name in known:
         for row in layout.rows:
             if matched := row.source.matches(name):
                 target = row.target.replace("{n}", str(matched[0]))

@@ -60,7 +60,7 @@ def test_table_shows_the_worst_case_of_each_stage(result: Result):
         "5.0e-01",
         "2.5e-01",
         "2.0e-06",
-        "PARTS",
+        "DIFFERS",
         "batch",
         "32",
     ]
@@ -120,7 +120,7 @@ def test_report_has_the_figures_and_the_numbers(result: Result, tmp_path: Path):
         "report.md",
     ]
     text = (folder / "report.md").read_text()
-    assert "| forward | c1 | 2 | 5.0e-01 | 2.5e-01 | 2.0e-06 | PARTS | batch 32 |" in text
+    assert "| forward | c1 | 2 | 5.0e-01 | 2.5e-01 | 2.0e-06 | DIFFERS | batch 32 |" in text
     for name in ("errors-tiny.png", "growth.png"):
         assert f"]({name})" in text
         picture = (folder / name).read_bytes()

@@ -7,14 +7,16 @@ from collections.abc import Callable
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 import capsjax
 from parity.check import report
 from parity.check.comparison import Result
-from parity.check.pairs import SIZES, Pair, capsnet_pair, layout_pair
+from parity.check.pairs import SIZES, Pair, layout_pair, learned
 from parity.check.runner import check, check_all
 from parity.check.subjects import Case, Subject, layout_subject, model_subject, routing_subject
 from parity.check.training import SETTINGS, adam
+from parity.layouts import weights
 from parity.reference import OTHERS
 from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
@@ -30,6 +32,7 @@ def faulty(
     turn: Callable[[dict], dict] = lambda parameters: parameters,
     fewer_iterations: int = 0,
     routing: dict | None = None,
+    objective: Objective = Objective(),  # noqa: B008 (frozen, has no state)
     **options,
 ) -> Callable[..., Pair]:
     """Makes pairs as `reference_pair` does, but with something wrong in capsjax."""
@@ -37,13 +40,14 @@ def faulty(
     def make_pair(sizes, *, iterations: int, **drawn) -> Pair:
         right = reference_pair(sizes, iterations=iterations, **drawn)
         settings = {"iterations": iterations - fewer_iterations, **(routing or {})}
-        return capsnet_pair(
-            right.reference,
-            lambda tensors: turn(right.to_capsjax(tensors)),
-            sizes,
-            routing=capsjax.routing.Dynamic(**settings),
-            **options,
+        model = capsjax.CapsNet(
+            **sizes, routing=capsjax.routing.Dynamic(**settings), **options, rngs=nnx.Rngs(0)
         )
+        pair = Pair(
+            right.reference, model, objective, lambda tensors: turn(right.to_capsjax(tensors))
+        )
+        weights.load(model, pair.to_capsjax(learned(right.reference)))
+        return pair
 
     return make_pair
 

@@ -16,7 +16,7 @@ import capsjax
 import train.__main__
 from parity.__main__ import main
 from parity.check.arithmetic import exact
-from parity.check.pairs import shapes_of
+from parity.check.pairs import learned
 from parity.layouts import Layout, get_layout, match, weights
 from parity.layouts.importing import import_weights, recognise
 from parity.reference import OTHERS, REFERENCES
@@ -82,7 +82,7 @@ def test_a_run_computes_what_the_dialect_computes(name, tmp_path):
     close(scale * losses["reconstruction_loss"], terms["reconstruction"], FORWARD)
     close(jnp.mean(losses["loss"]), terms["total"], FORWARD)
 
-    found = match(get_layout(name), shapes_of(reference))
+    found = match(get_layout(name), learned(reference))
     of_reference = {key: p.grad.numpy() for key, p in reference.named_parameters()}
     for key, value in found.to_capsjax(of_reference).items():
         close(gradient[key], value, BACKWARD)

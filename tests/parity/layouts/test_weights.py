@@ -23,8 +23,7 @@ def model() -> nnx.Module:
 
 
 def to_capsjax(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    shapes = {name: array.shape for name, array in state.items()}
-    return match(get_layout("reference"), shapes).to_capsjax(state)
+    return match(get_layout("reference"), state).to_capsjax(state)
 
 
 def test_every_tensor_reaches_its_parameter(state: dict, model: nnx.Module):

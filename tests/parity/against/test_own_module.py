@@ -13,7 +13,7 @@ from flax import nnx
 
 from parity.__main__ import main
 from parity.against import diagnosis
-from parity.against.comparing import Outcome, compare_module, text
+from parity.against.own_module import Outcome, compare_module, text
 from tests.parity import theirs
 from tests.parity.layouts.dialects import SIZES, build
 from train.system.errors import UserError

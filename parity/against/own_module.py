@@ -1,4 +1,4 @@
-"""`python -m parity check --against`: capsjax beside a PyTorch module that somebody else wrote."""
+"""`check --against`: capsjax beside a PyTorch module that somebody else wrote."""
 
 import contextlib
 import functools
@@ -17,7 +17,7 @@ from flax import nnx
 from parity.against import SIDES, InputLayout
 from parity.against.calling import Call, View, What, calls, find_capsules, load_module, load_weights
 from parity.against.diagnosis import Diagnosis, Target, diagnose
-from parity.check import tolerance
+from parity.check import report, tolerance
 from parity.check.arithmetic import exact
 from parity.check.batch import capsnet_lengths
 from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_between
@@ -128,19 +128,14 @@ def compare_module(
 
 def text(outcome: Outcome) -> str:
     """The outcome as a person reads it: a table, notes, and the verdict."""
-    rows: list[tuple[str, ...]] = [("stage", "shape", "absolute", "relative", "limit", "verdict")]
-    for row in outcome.comparisons:
-        shape = "x".join(map(str, row.error.shape))
-        numbers = (f"{x:.1e}" for x in (row.error.absolute, row.error.relative, row.limit))
-        rows.append((row.stage.name, shape, *numbers, "ok" if row.held else "DIFFERS"))
-    notes = [f"{row.stage.name}: {row.error.note}" for row in outcome.comparisons if row.error.note]
+    rows = [(c.stage.name, *report.cells(c)) for c in outcome.comparisons]
     lines = [
         f"{outcome.module} as the layout {outcome.layout}, {outcome.dtype}, given {outcome.call}; "
         f"compared: {outcome.output}",
         "",
-        aligned(rows),
+        aligned([report.COLUMNS, *rows]),
         "",
-        *(f"note: {note}" for note in (*notes, *outcome.notes)),
+        *(f"note: {note}" for note in outcome.notes),
     ]
     if outcome.diagnosis is not None:
         lines.append(f"diagnosis: {outcome.diagnosis.sentence()}.")
@@ -158,17 +153,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     names = ("passed", "module", "layout", "dtype", "image_shape", "call", "output", "notes")
     return {
         **{name: getattr(outcome, name) for name in names},
-        "stages": [
-            {
-                "stage": row.stage.name,
-                "shape": list(row.error.shape),
-                "absolute": finite_or_none(row.error.absolute),
-                "relative": finite_or_none(row.error.relative),
-                "limit": row.limit,
-                "held": row.held,
-            }
-            for row in outcome.comparisons
-        ],
+        "stages": [report.plain(comparison) for comparison in outcome.comparisons],
         "diagnosis": diagnosis
         and {
             "sentence": diagnosis.sentence(),
@@ -334,26 +319,26 @@ def _compare(
     ours, our_gradient = jax.device_get(
         _capsjax(state, images, cotangent, graphdef=graphdef, what=view.what)
     )
-    stage, error = Stage(FORWARD, view.what), error_between(ours, output)
-    comparisons = [Comparison(stage, error, target.forward_limit)]
-    if gradient is not None:
-        stage, error = (
-            Stage(GRADIENT, "gradient of the images"),
-            error_between(our_gradient, gradient),
-        )
-        comparisons.append(Comparison(stage, error, target.gradient_limit))
-    agrees = all(comparison.held for comparison in comparisons)
     shape = "x".join(map(str, call.image_shape))
+    how = f"{len(images)} {call.how} of {shape}"
+    compared = [(Stage(FORWARD, view.what), ours, output, target.forward_limit)]
+    if gradient is not None:
+        stage = Stage(GRADIENT, "gradient of the images")
+        compared.append((stage, our_gradient, gradient, target.gradient_limit))
+    comparisons = tuple(
+        Comparison(stage, error_between(actual, truth), limit, layout, how)
+        for stage, actual, truth, limit in compared
+    )
     return Outcome(
         spec,
         layout,
         dtype,
         call.image_shape,
-        f"{len(images)} {call.how} of {shape}",
+        how,
         f"{view.name or 'its output'} {list(call.outputs[view.name].shape)} as {view.what}",
-        tuple(comparisons),
+        comparisons,
         tuple(notes),
-        None if agrees else diagnose(model, images, target),
+        None if all(c.held for c in comparisons) else diagnose(model, images, target),
     )
 
 
