@@ -4,7 +4,7 @@ import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from parity.against import SIDES, InputLayout
 from train.config.setting import flag
@@ -12,8 +12,8 @@ from train.options.command import Command, option
 from train.system.errors import UserError
 from train.system.progress import each
 
-if TYPE_CHECKING:
-    from parity.check.comparison import Result
+Found = tuple[bool, str, Any]
+"""Whether everything agrees, what is printed, and what JSON has."""
 
 MODULE = "your own module"
 
@@ -103,17 +103,13 @@ class Check(Command):
         self._refuse_what_contradicts()
         report.require_writable(self.json, self.report)
         if self.against is not None:
-            return self._own_module(self.against)
-        if self.all:
-            return self._everything()
-        result = self._result()
-        print(report.table(result, verbose=self.verbose))
-        print(report.verdict(result))
+            passed, text, values = self._own_module(self.against)
+        else:
+            passed, text, values = self._everything() if self.all else self._one()
+        print(text)
         if self.json is not None:
-            report.write_json(self.json, report.as_json(result))
-        if self.report is not None:
-            report.write_report(self.report, result)
-        return 0 if result.passed else 1
+            report.write_json(self.json, values)
+        return 0 if passed else 1
 
     def _refuse_what_contradicts(self) -> None:
         if self.seed < 0:
@@ -134,9 +130,8 @@ class Check(Command):
             given = "--x64" if self.x64 else "--report"
             raise UserError(f"--all compares everything in both precisions: leave {given} out.")
 
-    def _own_module(self, spec: str) -> int:
+    def _own_module(self, spec: str) -> Found:
         from parity.against.own_module import as_json, compare_module, text
-        from parity.check import report
 
         if self.weights is None:
             raise UserError("--against needs the module's weights: give --weights FILE.")
@@ -153,24 +148,20 @@ class Check(Command):
             data_dir=self.data_dir,
             seed=self.seed,
         )
-        print(text(outcome))
-        if self.json is not None:
-            report.write_json(self.json, as_json(outcome))
-        return 0 if outcome.passed else 1
+        return outcome.passed, text(outcome), as_json(outcome)
 
-    def _everything(self) -> int:
+    def _everything(self) -> Found:
         from parity.check import report
         from parity.check.runner import check_all
 
         results = check_all(data_dir=self.data_dir, seed=self.seed, progress=_progress)
-        print(report.summary(results))
-        if self.json is not None:
-            values = {name: [*map(report.as_json, both)] for name, both in results.items()}
-            report.write_json(self.json, values)
-        return 0 if all(result.passed for both in results.values() for result in both) else 1
+        passed = all(result.passed for both in results.values() for result in both)
+        values = {name: [*map(report.as_json, both)] for name, both in results.items()}
+        return passed, report.summary(results), values
 
-    def _result(self) -> "Result":
-        """Compares with one PyTorch network."""
+    def _one(self) -> Found:
+        """Compares with one PyTorch network, and writes its report."""
+        from parity.check import report
         from parity.check.runner import check
         from parity.check.subjects import layout_subject, model_subject, routing_subject
 
@@ -181,9 +172,13 @@ class Check(Command):
         else:
             sizes = None if self.sizes is None else (self.sizes,)
             subject = layout_subject(self.layout or "reference", sizes)
-        return check(
+        result = check(
             subject, x64=self.x64, data_dir=self.data_dir, seed=self.seed, progress=_progress
         )
+        if self.report is not None:
+            report.write_report(self.report, result)
+        text = f"{report.table(result, verbose=self.verbose)}\n{report.verdict(result)}"
+        return result.passed, text, report.as_json(result)
 
 
 def _progress(jobs: Iterator, total: int) -> Iterator:

@@ -14,26 +14,18 @@ import capsjax
 from capsjax.capsules import squash_from
 from parity.layouts import Layout, get_layout, match_parameters, weights
 from parity.layouts.state_files import require_suffix, with_counters, write_state
+from parity.layouts.table import DIALECT_FIELDS
 from train.config.fit_config import FitConfig
-from train.learn.network import seen_shape
-from train.learn.user_routing import is_own, make_routing, takes_iterations
+from train.learn.network import build_routing, seen_shape
+from train.learn.user_routing import is_own
 from train.report.loading import load_state
 from train.run.checkpoints import Which
 from train.run.folder import Run, load_run
 from train.system.errors import UserError
 
 _OF_THE_DECODER = ("reconstruction_weight", "mask_in_training", "mask_in_test")
-_COMPARED = (
-    "input_mean",
-    "input_std",
-    "loss",
-    "standardise",
-    "margin_of",
-    "margin_power",
-    "margin_weight",
-    *_OF_THE_DECODER,
-    "routing",
-)
+_OF_THE_MODEL = ("model_options", "routing_iterations", "routing_options")
+_COMPARED = ("standardise", *(name for name in DIALECT_FIELDS if name not in _OF_THE_MODEL))
 
 
 @dataclass(frozen=True)
@@ -102,13 +94,11 @@ def export_run(
     }
     found = match_parameters(table, learned)
     if not found.fits:
-        owners = {"run": found.missing, "layout": found.extra}
-        lines = [
-            f"parameters that the {owner} has not: {', '.join(which)}"
-            for owner, which in owners.items()
-            if which
-        ]
-        raise UserError("\n  ".join([f"{folder} cannot be written as {table.name}:", *lines]))
+        lines = [f"{folder} cannot be written as {table.name}:"]
+        for owner, names in (("run", found.missing), ("layout", found.extra)):
+            if names:
+                lines.append(f"parameters that the {owner} has not: {', '.join(names)}")
+        raise UserError("\n  ".join(lines))
     tensors = with_counters(found.to_source(learned), int(state.step))
     write_state(out, tensors)
     return Exported(
@@ -160,7 +150,12 @@ def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {name: config.value(name) for name in _COMPARED}
     options = _options(config)
     values |= {f"model_options {name}": _plain(name, options[name]) for name in compared}
-    return values | _routing(config)
+    routing: Any = build_routing(config)
+    if dataclasses.is_dataclass(routing):
+        of_routing = {f.name: getattr(routing, f.name) for f in dataclasses.fields(routing)}
+        values["routing_iterations"] = of_routing.pop("iterations", None)
+        values |= {f"routing_options {name}": value for name, value in of_routing.items()}
+    return values
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -168,17 +163,3 @@ def _plain(name: str, value: Any) -> Any:
     if name.endswith("squash"):
         return squash_from(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-def _routing(config: FitConfig) -> dict[str, Any]:
-    iterations = {"iterations": config.model.routing_iterations}
-    routing: Any = make_routing(
-        config.model.routing,
-        **config.model.routing_options,
-        **(iterations if takes_iterations(config.model.routing) else {}),
-    )
-    if not dataclasses.is_dataclass(routing):
-        return {}
-    values = {f.name: getattr(routing, f.name) for f in dataclasses.fields(routing)}
-    passes = {"routing_iterations": values.pop("iterations", None)}
-    return {**passes, **{f"routing_options {name}": v for name, v in values.items()}}

@@ -1,10 +1,10 @@
 """Files of weights: PyTorch's, safetensors and Keras' .h5, all read and written as state dicts."""
 
-import os
+import io
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
-from train.system.errors import UserError, first_line
+from train.system.errors import UserError
+from train.system.files import write_whole, writing
 
 State = dict[str, np.ndarray]
 
@@ -73,21 +74,9 @@ def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
         UserError: if it cannot be written.
     """
     require_suffix(path, tuple(_KINDS))
-    _, write = _KINDS[path.suffix.lower()]
-    staged = path.with_name(f".{path.name}.new")
-    try:
-        write(staged, state)
-        with staged.open("rb") as file:
-            os.fsync(file.fileno())
-        staged.replace(path)
-    # PyTorch and safetensors have errors of their own for a full disk and a missing folder.
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be written ({first_line(error)}): make room or give permission there, "
-            "or choose another --out."
-        ) from error
-    finally:
-        staged.unlink(missing_ok=True)
+    _, encode = _KINDS[path.suffix.lower()]
+    with writing(path):
+        write_whole(path, encode(state))
 
 
 def require_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
@@ -189,8 +178,10 @@ def _torch(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def _write_torch(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    torch.save({name: _torch(array) for name, array in state.items()}, path)
+def _torch_bytes(state: Mapping[str, np.ndarray]) -> bytes:
+    file = io.BytesIO()
+    torch.save({name: _torch(array) for name, array in state.items()}, file)
+    return file.getvalue()
 
 
 def _read_safetensors(path: Path) -> State:
@@ -204,10 +195,10 @@ def _read_safetensors(path: Path) -> State:
     return {name: _numpy(path, name, tensor) for name, tensor in tensors.items()}
 
 
-def _write_safetensors(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    from safetensors.torch import save_file
+def _safetensors_bytes(state: Mapping[str, np.ndarray]) -> bytes:
+    from safetensors.torch import save
 
-    save_file({name: _torch(array) for name, array in state.items()}, path)
+    return save({name: _torch(array) for name, array in state.items()})
 
 
 def read_keras(path: Path) -> State:
@@ -254,8 +245,8 @@ def read_keras(path: Path) -> State:
     return state
 
 
-def _write_keras(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes what `read_keras` reads, in the groups in which Keras 2 looks for it."""
+def _keras_bytes(state: Mapping[str, np.ndarray]) -> bytes:
+    """A file that `read_keras` reads, with the groups in which Keras 2 looks for it."""
     import h5py
 
     layers: dict[str, dict[str, np.ndarray]] = {}
@@ -267,7 +258,8 @@ def _write_keras(path: Path, state: Mapping[str, np.ndarray]) -> None:
         if array.dtype == _BFLOAT16:
             array = array.astype(np.float32)
         layers.setdefault(layer, {})["/".join([*(inner or [layer]), f"{kind}:0"])] = array
-    with h5py.File(path, "w") as file:
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         file.attrs["layer_names"] = [layer.encode() for layer in layers]
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.0.7"
@@ -276,6 +268,7 @@ def _write_keras(path: Path, state: Mapping[str, np.ndarray]) -> None:
             group.attrs["weight_names"] = [name.encode() for name in weights]
             for name, array in weights.items():
                 group.create_dataset(name, data=array)
+    return content.getvalue()
 
 
 def _dense_number(parts: tuple[str, ...]) -> int | None:
@@ -284,13 +277,13 @@ def _dense_number(parts: tuple[str, ...]) -> int | None:
     return found and int(found[1] or 0)
 
 
-_TORCH = (_read_torch, _write_torch)
-_KERAS = (read_keras, _write_keras)
-_KINDS: dict[str, tuple[Callable[[Path], State], Callable[[Path, Mapping[str, np.ndarray]], None]]]
+_TORCH = (_read_torch, _torch_bytes)
+_KERAS = (read_keras, _keras_bytes)
 _KINDS = {
     ".pt": _TORCH,
     ".pth": _TORCH,
-    ".safetensors": (_read_safetensors, _write_safetensors),
+    ".safetensors": (_read_safetensors, _safetensors_bytes),
     ".h5": _KERAS,
     ".hdf5": _KERAS,
 }
+"""By a file's suffix what reads it, and what makes its bytes."""

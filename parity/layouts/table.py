@@ -19,7 +19,7 @@ from parity.layouts.model_table import (
 )
 from train.config.config_file import from_values
 from train.config.fit_config import FitConfig
-from train.learn.user_routing import make_routing, takes_iterations
+from train.learn.network import build_routing
 from train.system.errors import UserError
 
 DIALECT_FIELDS = (
@@ -204,15 +204,10 @@ def _options(path: Path, values: Any, model: str) -> dict[str, Any]:
         if values.get(name, "sum") not in ("sum", "mean"):
             raise ValueError(f"{name} is {values[name]!r}, but must be 'sum' or 'mean'")
     fields = {name: value for name, value in values.items() if name not in REDUCTIONS}
-    config = from_values({"model": model, **fields}, path).model
+    config = from_values({"model": model, **fields}, path)
     known = sorted(set(capsjax.model_options(model)) - _NOT_OF_A_LAYOUT)
-    _require_known("model option", config.options, known)
-    iterations = {"iterations": config.routing_iterations}
-    make_routing(
-        config.routing,
-        **(iterations if takes_iterations(config.routing) else {}),
-        **config.routing_options,
-    )
+    _require_known("model option", config.model.options, known)
+    build_routing(config)
     return dict(values)
 
 

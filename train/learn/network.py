@@ -37,7 +37,7 @@ def build_model(
     try:
         options = dict(config.model.options)
         if "routing" in takes:
-            options["routing"] = _routing(config, axis)
+            options["routing"] = build_routing(config, axis)
         elif config.model.routing != ModelConfig.routing or config.model.routing_options:
             raise ValueError(f"{config.model.name} has no routing to choose")
         if "batch_axis" in takes:
@@ -97,7 +97,14 @@ def seen_shape(config: FitConfig, image_shape: Sequence[int]) -> tuple[int, int,
     return config.data.crop, config.data.crop, channels
 
 
-def _routing(config: FitConfig, axis: str | None) -> Any:
+def build_routing(config: FitConfig, axis: str | None = None) -> Any:
+    """Makes the routing of a configuration's network; the axis is as of `build_model`.
+
+    Raises:
+        UserError: it is of the user's own and was not named on the command line.
+        ValueError: it is none, or has no such option.
+        TypeError: an option is wrong.
+    """
     options = dict(config.model.routing_options)
     if axis is not None and options.get("shared_logits"):
         options["shared_axes"] = (axis,)
