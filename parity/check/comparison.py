@@ -148,14 +148,16 @@ class Result:
         return {stage: place for place, stage in enumerate(order)}
 
 
-def error_between(actual: np.ndarray, expected: np.ndarray) -> Error:
+def error_between(actual: np.ndarray | None, expected: np.ndarray | None) -> Error:
     """The error of an array, by the rules of `parity.check.tolerance`.
 
     Args:
-        actual: from capsjax; any shape and floating dtype.
-        expected: from the reference.
+        actual: from capsjax; any shape and floating dtype; None where it has no such stage.
+        expected: from the reference, alike.
     """
-    actual, expected = np.asarray(actual), np.asarray(expected)
+    if actual is None or expected is None:
+        name = "capsjax" if actual is None else "the reference"
+        return _infinite((), f"{name} has no such stage")
     if actual.shape != expected.shape:
         return _infinite(expected.shape, f"capsjax has the shape {list(actual.shape)}")
     tiny = float(np.finfo(expected.dtype).tiny)
@@ -172,11 +174,6 @@ def error_between(actual: np.ndarray, expected: np.ndarray) -> Error:
     if scale == 0:
         return _infinite(expected.shape, "the reference is zero", absolute)
     return Error(expected.shape, absolute, absolute / scale, _histogram(difference / scale))
-
-
-def missing(name: str) -> Error:
-    """The error of a stage that one network does not have."""
-    return _infinite((), f"{name} has no such stage")
 
 
 def worst_of(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> Error:

@@ -59,29 +59,10 @@ def verdict(result: Result) -> str:
 
 def summary(results: Mapping[str, Sequence[Result]]) -> str:
     """A line for each of several checks, by their names, and whether all of them passed."""
+    heads = ("checked", "in", "comparisons", "closest to its limit", "relative", "limit", "verdict")
     every = [result for of_name in results.values() for result in of_name]
-    rows = [
-        ("checked", "in", "comparisons", "closest to its limit", "relative", "limit", "verdict")
-    ]
-    for result in every:
-        closest = max(result.comparisons, key=lambda c: c.share)
-        unlimited = sum(
-            c.limit is None and c.stage.group not in (ADAM, TRAINING) for c in result.comparisons
-        )
-        verdict_of = "ok" if result.passed else "DIFFERS"
-        rows.append(
-            (
-                result.name,
-                result.dtype,
-                str(len(result.comparisons)),
-                f"{closest.stage.group}: {closest.stage.name}",
-                _number(closest.error.relative),
-                _number(closest.limit),
-                f"{verdict_of}, {unlimited} information" if unlimited else verdict_of,
-            )
-        )
     failed = [result for result in every if not result.passed]
-    lines = [textwrap.indent(aligned(rows), "  "), ""]
+    lines = [textwrap.indent(aligned([heads, *map(_summary_cells, every)]), "  "), ""]
     lines += [f"{result.name}, {result.dtype}: {verdict(result)}" for result in failed]
     count = sum(len(result.comparisons) for result in every)
     lines.append(
@@ -91,6 +72,22 @@ def summary(results: Mapping[str, Sequence[Result]]) -> str:
         f"are within their limits ({sum(result.seconds for result in every):.0f} s)."
     )
     return "\n".join(lines)
+
+
+def _summary_cells(result: Result) -> tuple[str, ...]:
+    closest = max(result.comparisons, key=lambda c: c.share)
+    beside = [c for c in result.comparisons if c.stage.group not in (ADAM, TRAINING)]
+    unlimited = sum(c.limit is None for c in beside)
+    held = "ok" if result.passed else "DIFFERS"
+    return (
+        result.name,
+        result.dtype,
+        str(len(result.comparisons)),
+        f"{closest.stage.group}: {closest.stage.name}",
+        _number(closest.error.relative),
+        _number(closest.limit),
+        f"{held}, {unlimited} information" if unlimited else held,
+    )
 
 
 def worst_of_groups(result: Result) -> dict[str, Comparison]:
@@ -178,37 +175,33 @@ def write_report(folder: Path, result: Result) -> None:
     """
     with _writing():
         folder.mkdir(exist_ok=True)
-        pictures = []
+        lines, pictures = _head(result), []
         for size, comparisons in _by_size(result.worst()):
+            rows = [(c.stage.group, c.stage.name, *cells(c)) for c in comparisons]
+            lines += ["", f"## {size}", "", *markdown_lines([("group", *COLUMNS), *rows])]
             name = f"errors-{size.replace(' ', '-')}.png"
             write_figure(folder / name, figures.draw_histograms(size, result, comparisons))
             pictures.append((f"Errors of every stage, {size}", name))
         if result.growth:
             write_figure(folder / "growth.png", figures.draw_growth(result.growth, result.dtype))
             pictures.append(("Growth of the error in training", "growth.png"))
-        write_whole(folder / "report.md", _markdown(result, pictures).encode())
+        for title, name in pictures:
+            lines += ["", f"## {title}", "", f"![{title}]({name})"]
+        write_whole(folder / "report.md", ("\n".join(lines) + "\n").encode())
 
 
-def _markdown(result: Result, pictures: Sequence[tuple[str, str]]) -> str:
-    values = as_json(result)
-    lines = [
+def _head(result: Result) -> list[str]:
+    return [
         f"# Parity of capsjax with PyTorch, {result.dtype}",
         "",
         *(f"- {line}" for line in verdict(result).splitlines()),
         "",
         f"Layout `{result.name}`, ordinary images from {result.dataset}, seed {result.seed}, on "
-        f"{values['device']}; JAX {values['versions']['jax']}, "
-        f"PyTorch {values['versions']['torch']}.",
+        f"{jax.devices()[0].device_kind}; JAX {jax.__version__}, PyTorch {torch.__version__}.",
         "",
         "An error is the largest difference in a stage divided by the largest magnitude in it. "
         "Each stage is shown in the case in which it comes closest to its limit.",
     ]
-    for size, comparisons in _by_size(result.worst()):
-        rows = [(c.stage.group, c.stage.name, *cells(c)) for c in comparisons]
-        lines += ["", f"## {size}", "", *markdown_lines([("group", *COLUMNS), *rows])]
-    for title, name in pictures:
-        lines += ["", f"## {title}", "", f"![{title}]({name})"]
-    return "\n".join(lines) + "\n"
 
 
 def _by_size(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Comparison]]]:
@@ -232,9 +225,7 @@ def cells(comparison: Comparison) -> tuple[str, ...]:
 
 
 def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "0" if value == 0 else f"{value:.1e}"
+    return "-" if value is None else "0" if value == 0 else f"{value:.1e}"
 
 
 def plain(comparison: Comparison) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from parity.check.arithmetic import exact
 from parity.check.batch import coarser_precisions, compare_batch
 from parity.check.comparison import Result
 from parity.check.inputs import cut_to_size, load_images
-from parity.check.subjects import Case, Subject, all_subjects
+from parity.check.subjects import Subject, all_subjects
 from parity.check.training import compare_training
 from train.system.caches import keep_compiled_programs
 
@@ -51,19 +51,15 @@ def check(
     dataset, split = load_images(data_dir, seed)
     result = Result(subject.name, "float64" if x64 else "float32", dataset, seed)
     images = {
-        name: cut_to_size(split, subject.sizes[name]["image_shape"]) for name in subject.sizes
+        name: cut_to_size(split, sizes["image_shape"]) for name, sizes in subject.sizes.items()
     }
-
-    def compare(case: Case) -> None:
-        if case.trained:
-            compare_training(subject, case, images[case.size], result, optimizer)
-        else:
-            compare_batch(subject, case, images[case.size], result)
-
     jobs = [(str(case), case) for case in subject.cases]
     with exact(x64=x64):
         for _, case in progress(iter(jobs), len(jobs)):
-            compare(case)
+            if case.trained:
+                compare_training(subject, case, images[case.size], result, optimizer)
+            else:
+                compare_batch(subject, case, images[case.size], result)
         if jax.default_backend() == "gpu" and not x64:
             for size, split in images.items():
                 result.comparisons += coarser_precisions(subject, size, split, seed=seed)
@@ -88,15 +84,12 @@ def check_all(
     Returns:
         By the subject's name both results, that in float32 first.
     """
-    jobs = [
-        (subject, x64)
-        for subject in (all_subjects() if subjects is None else subjects)
-        for x64 in (False, True)
-    ]
+    subjects = all_subjects() if subjects is None else subjects
+    jobs = [(subject, x64) for subject in subjects for x64 in (False, True)]
+    names = [f"{subject.name}, {'float64' if x64 else 'float32'}" for subject, x64 in jobs]
     check_one = functools.partial(_check_one, data_dir=data_dir, seed=seed)
     if workers is None:
         workers = (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 0
-    names = [f"{subject.name}, {'float64' if x64 else 'float32'}" for subject, x64 in jobs]
     results: dict[str, list[Result]] = {}
     with contextlib.ExitStack() as stack:
         found: Iterator[Result] = map(check_one, jobs)

@@ -48,9 +48,9 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         """`tiny, 3 iterations, batch 7`."""
-        plural = "" if self.iterations == 1 else "s"
+        iterations = f"{self.iterations} iteration{'s' * (self.iterations > 1)}"
         steps = f", {STEPS} steps" if self.trained else ""
-        return f"{self.size}, {self.iterations} iteration{plural}, batch {self.batch}{steps}"
+        return f"{self.size}, {iterations}, batch {self.batch}{steps}"
 
 
 class Subject(NamedTuple):
@@ -92,13 +92,11 @@ _CAPSNET_CASES = [
 _ONE_ITERATION = Case("tiny", 1, 7, gradients=False, biases=(True,))
 _THREE_ITERATIONS = Case("tiny", 3, 7)
 
-# Batch normalisation divides by the deviation of a feature over the batch, and by almost nothing
-# where all images are alike or each is a constant: what it then sends back are rounding errors, a
-# few hundred times enlarged, of gradients that are zero. So there it is compared forwards alone,
-# on images that are exactly alike. Not even that, where activations are normalised that a routing
-# makes of equal votes: its logarithms round one capsule otherwise than the next. Nor where less is
-# added to a variance than 0.001. It is alike with the largest of several values: where they are the
-# same, rounding decides which gets the gradient.
+# Where images are alike, batch normalisation divides by almost nothing, and its gradients are
+# rounding errors of zero, enlarged; of several largest values rounding decides which gets the
+# gradient. So there networks with either are compared forwards alone, on images that are exactly
+# alike; not even that where rounding shows: where activations that a routing makes of equal votes
+# are normalised, or less than 0.001 is added to a variance.
 _VARIED = ("images", "1e4")
 _ALIKE = ("zeros", "1e-20")
 

@@ -86,17 +86,18 @@ class ReferenceTraining:
 
     def snapshot(self) -> Snapshot:
         """The parameters and moments after the last step, as far as they are compared."""
+
+        def turned(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+            # Copies: the optimiser changes its tensors in place.
+            arrays = {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
+            return self._pair.compared(self._pair.to_capsjax(arrays))
+
         moments = {name: self._adam.state[value] for name, value in self._parameters.items()}
         return {
-            "first moment": self._turned({n: of_n["exp_avg"] for n, of_n in moments.items()}),
-            "second moment": self._turned({n: of_n["exp_avg_sq"] for n, of_n in moments.items()}),
-            "parameters": self._turned(self._parameters),
+            "first moment": turned({n: of_n["exp_avg"] for n, of_n in moments.items()}),
+            "second moment": turned({n: of_n["exp_avg_sq"] for n, of_n in moments.items()}),
+            "parameters": turned(self._parameters),
         }
-
-    def _turned(self, tensors: Mapping[str, torch.Tensor]) -> Arrays:
-        # Copies: the optimiser changes its tensors in place.
-        arrays = {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors.items()}
-        return self._pair.compared(self._pair.to_capsjax(arrays))
 
 
 class CapsjaxTraining:
@@ -130,23 +131,21 @@ class AdamAlone:
     """capsjax's optimiser on the parameters of a pair's model, with gradients from elsewhere."""
 
     def __init__(self, pair: Pair, optimizer: optax.GradientTransformation) -> None:
-        self._params: PyTree = weights.variables(pair.model)
-        self._state = optimizer.init(self._params)
-
         @jax.jit
-        def update(gradients: PyTree, state: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+        def update(gradients: PyTree, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             updates, state = optimizer.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
 
-        self._update = update
+        params = weights.variables(pair.model)
+        self._update, self._trained = update, (params, optimizer.init(params))
 
     def step(self, gradients: Arrays) -> None:
         """Takes a step with gradients by the names of the parameters."""
-        self._params, self._state = self._update(gradients, self._state, self._params)
+        self._trained = self._update(gradients, *self._trained)
 
     def snapshot(self) -> Snapshot:
         """The parameters and moments after the last step."""
-        return _snapshot(self._params, self._state)
+        return _snapshot(*self._trained)
 
 
 def compare_training(
@@ -194,22 +193,16 @@ def compare_training(
                 growth.errors.setdefault(f"{what} ({group})", []).append(error.relative)
                 if number not in SNAPSHOTS:
                     continue
-                limit: float | None = training_limit if comparable else None
+                limit = training_limit if comparable else None
                 if group == ADAM:
                     limit = tolerance.limit("forward", dtype, number)
-                plural = "" if number == 1 else "s"
-                stage = Stage(group, f"{what} after {number} step{plural}")
+                stage = Stage(group, f"{what} after {number} step{'s' * (number > 1)}")
                 comparisons[group].append(Comparison(stage, error, limit, case.size, name))
     of_reference, of_capsjax = np.asarray(losses, np.dtype(dtype)).T
-    comparisons[TRAINING].append(
-        Comparison(
-            Stage(TRAINING, f"loss of {STEPS} steps"),
-            error_between(of_capsjax, of_reference),
-            training_limit if comparable else None,
-            case.size,
-            name,
-        )
-    )
+    error = error_between(of_capsjax, of_reference)
+    limit = training_limit if comparable else None
+    stage = Stage(TRAINING, f"loss of {STEPS} steps")
+    comparisons[TRAINING].append(Comparison(stage, error, limit, case.size, name))
     result.comparisons += comparisons[ADAM] + comparisons[TRAINING]
     result.growth.append(growth)
 
