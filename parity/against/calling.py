@@ -81,15 +81,14 @@ def load_weights(
     """
     module.to(dtype=getattr(torch, dtype)).eval()
     expected = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    kinds = {
-        "missing": sorted(expected.keys() - state.keys()),
-        "not in the module": sorted(state.keys() - expected.keys()),
-    }
-    problems = [f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names]
+    actual = {name: list(array.shape) for name, array in state.items()}
+    missing, extra = expected.keys() - actual.keys(), actual.keys() - expected.keys()
+    problems = [f"missing: {', '.join(sorted(missing))}"] if missing else []
+    problems += [f"not in the module: {', '.join(sorted(extra))}"] if extra else []
     problems += [
-        f"{name} is {list(state[name].shape)}, expected {shape}"
+        f"{name} is {actual[name]}, expected {shape}"
         for name, shape in expected.items()
-        if name in state and list(state[name].shape) != shape
+        if actual.get(name, shape) != shape
     ]
     if problems:
         raise UserError(f"{path} does not fit {spec}: {'; '.join(problems)}.")
@@ -237,11 +236,8 @@ class View:
         return laid_out.permute([self.order.index(axis) for axis in range(len(self.sizes))])
 
 
-def view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> View | None:
-    """How a tensor holds capsule lengths or poses; None if it has not their shape.
-
-    Sizes are batch, classes and dimension of the class capsules.
-    """
+def _view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> View | None:
+    """How a tensor holds capsule lengths or poses, if it has their shape."""
     if not tensor.is_floating_point():
         return None
     shape = [size for size in tensor.shape if size != 1]
@@ -276,16 +272,13 @@ def find_capsules(
     }
     if not inside:
         raise UserError(f"the module returns no output {wanted!r}; there is {there}.")
-    views = [view for name, tensor in inside.items() if (view := view_of(name, tensor, sizes))]
+    views = [view for name, tensor in inside.items() if (view := _view_of(name, tensor, sizes))]
     if len(views) == 1:
         return views[0]
-    batch, classes, dim = sizes
-    shapes = f"capsule lengths {[batch, classes]} or poses {[batch, classes, dim]}"
+    shapes = f"capsule lengths {list(sizes[:2])} or poses {list(sizes)}"
     if not views:
-        which = (
-            "no output of the module has" if wanted is None else f"the output {wanted!r} has not"
-        )
-        raise UserError(f"{which} the shape of {shapes}; there is {there}.")
+        has = "no output of the module has" if wanted is None else f"the output {wanted!r} has not"
+        raise UserError(f"{has} the shape of {shapes}; there is {there}.")
     names = ", ".join(f"{view.name} {list(outputs[view.name].shape)}" for view in views)
     raise UserError(
         f"more than one output of the module has the shape of {shapes}: choose with --output one "

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from parity.layouts.state_files import State, read_state
 from train.config.fit_config import FitConfig
 from train.data import Split
 from train.learn.network import build_model
-from train.system.errors import UserError
+from train.system.errors import UserError, first_line
 from train.system.files import finite_or_none
 from train.system.tables import aligned
 
@@ -83,16 +83,9 @@ def compare_module(
 ) -> Outcome:
     """Gives a module and capsjax the same weights and images and compares what comes out.
 
-    Args:
-        spec: `FILE.py:NAME`, see `load_module`.
-        path: the weights, see `read_state`.
-        layout: see `match_state`.
-        output: the index or key of the output, see `find_capsules`.
-        input_layout: how the module wants its images; None to try.
-        image_size: height and width of the images; None to find out.
-        x64: compute in float64.
-        data_dir: as of `check`.
-        seed: of which images are taken, and of the weights in the sum that is differentiated.
+    Arguments are those of the command `check`. The spec is `FILE.py:NAME`, the path that of the
+    weights; what is None is found out. The seed decides which images are taken, and the weights in
+    the sum that is differentiated.
 
     Raises:
         UserError: on bad input.
@@ -111,19 +104,14 @@ def compare_module(
     module = load_module(spec)
     load_weights(module, state, spec=spec, path=path, dtype=dtype)
     _, split = load_images(data_dir, seed)
-    with exact(x64=x64), _torch_default(dtype):
-        call, view = _call(
-            module,
-            found,
-            split,
-            spec=spec,
-            dtype=dtype,
-            output=output,
-            input_layout=input_layout,
-            image_size=image_size,
-        )
+    sizes = [image_size] if image_size else _image_sizes(found)
+    with exact(x64=x64), contextlib.ExitStack() as stack:
+        # Tensors that a module creates without a dtype have that of its parameters.
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(getattr(torch, dtype))
+        call, view = _call(module, found, split, dtype, sizes, input_layout, output, spec)
         model = _model(call, found, state, path, dtype)
-        return _compare(model, call, view, spec=spec, layout=table.name, dtype=dtype, seed=seed)
+        return _compare(model, call, view, spec, table.name, dtype, seed)
 
 
 def text(outcome: Outcome) -> str:
@@ -170,26 +158,13 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def _torch_default(dtype: DtypeName) -> Iterator[None]:
-    """Makes tensors that a module creates without a dtype of the same as its parameters."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
 def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:
     """Heights and widths that the images may have, the likely ones first."""
     if found.pixels is None:
         yield from ((side, side) for side in SIDES)
         return
-    area = found.pixels // found.sizes["c"]
-    heights = [height for height in range(1, area + 1) if area % height == 0]
-    pairs = [(height, area // height) for height in heights]
-    kernel = found.sizes["y features.conv"]
+    area, kernel = found.pixels // found.sizes["c"], found.sizes["y features.conv"]
+    pairs = [(height, area // height) for height in range(1, area + 1) if area % height == 0]
     fitting = [pair for pair in pairs if min(pair) >= kernel]
     yield from sorted(fitting, key=lambda pair: (abs(math.log(pair[0] / pair[1])), -pair[0]))
 
@@ -198,17 +173,13 @@ def _call(
     module: torch.nn.Module,
     found: Match,
     split: Split,
-    *,
-    spec: str,
     dtype: DtypeName,
+    image_sizes: Iterable[tuple[int, int]],
+    layout: InputLayout | None,
     output: str | None,
-    input_layout: InputLayout | None,
-    image_size: tuple[int, int] | None,
+    spec: str,
 ) -> tuple[Call, View]:
-    """Calls a module with images of every size and layout that it may want.
-
-    Returns:
-        The first call whose output holds capsules, and how.
+    """The first call of a module whose output holds capsules, and how.
 
     Raises:
         UserError: there is none.
@@ -218,13 +189,13 @@ def _call(
     data = found.layout.config().data
     failures: list[str] = []
     misfit: UserError | None = None
-    for height, width in [image_size] if image_size else _image_sizes(found):
+    for height, width in image_sizes:
         cut = cut_to_size(split, (height, width, found.sizes["c"]))
         unit = cut.images[:batch].astype(np.float64) / 255
         images = ((unit - data.input_mean) / data.input_std).astype(dtype)
         # Digits that are no class of the module's are shown under the label of one.
         labels = cut.labels[:batch] % classes
-        for call in calls(module, images, labels, classes, input_layout, failures):
+        for call in calls(module, images, labels, classes, layout, failures):
             try:
                 return call, find_capsules(call.outputs, output, (batch, classes, dim))
             except UserError as error:
@@ -273,12 +244,10 @@ def _strides(call: Call, found: Match) -> dict[str, int]:
         "conv_stride": (sizes["f"], sizes["c"], sizes["y features.conv"]),
         "primary_stride": (None, sizes["f"], sizes["y primary_caps.conv"]),
     }
-    seen = {}
     # The first convolution is the first that was called, that of the capsules the last.
-    for (shape, strides), name in zip(
-        [*call.convolutions[:1], *call.convolutions[1:][-1:]], kernels, strict=False
-    ):
-        out, *rest = kernels[name]
+    called = [*call.convolutions[:1], *call.convolutions[1:][-1:]]
+    seen = {}
+    for (shape, strides), (name, (out, *rest)) in zip(called, kernels.items(), strict=False):
         if list(shape[1:3]) == rest and out in (None, shape[0]) and len(set(strides)) == 1:
             seen[name] = strides[0]
     return seen
@@ -288,7 +257,6 @@ def _compare(
     model: nnx.Module,
     call: Call,
     view: View,
-    *,
     spec: str,
     layout: str,
     dtype: DtypeName,
@@ -316,9 +284,7 @@ def _compare(
         tolerance.limit("gradient", dtype, lengths[GRADIENT]),
     )
     graphdef, state = nnx.split(model)
-    ours, our_gradient = jax.device_get(
-        _capsjax(state, images, cotangent, graphdef=graphdef, what=view.what)
-    )
+    ours, our_gradient = jax.device_get(_capsjax(graphdef, state, view.what, images, cotangent))
     shape = "x".join(map(str, call.image_shape))
     how = f"{len(images)} {call.how} of {shape}"
     compared = [(Stage(FORWARD, view.what), ours, output, target.forward_limit)]
@@ -348,11 +314,11 @@ def _module_gradient(
     """The gradient of the weighted sum of the output, or why there is none."""
     gradient = None
     if output.requires_grad:
+        weighted = (output * torch.from_numpy(cotangent)).sum()
         try:
-            weighted = (output * torch.from_numpy(cotangent)).sum()
             (gradient,) = torch.autograd.grad(weighted, images, allow_unused=True)
         except RuntimeError as error:  # an operation without derivative, or a change in place
-            return None, f"the module is not differentiable ({str(error).splitlines()[0]})"
+            return None, f"the module is not differentiable ({first_line(error)})"
     if gradient is None:
         return None, "the module's output is cut off from its images"
     return gradient.numpy(), ""
@@ -360,7 +326,7 @@ def _module_gradient(
 
 @functools.partial(jax.jit, static_argnames=("graphdef", "what"))
 def _capsjax(
-    state: Any, images: jax.Array, cotangent: jax.Array, *, graphdef: nnx.GraphDef, what: What
+    graphdef: nnx.GraphDef, state: Any, what: What, images: jax.Array, cotangent: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """The output of a `CapsNet` that is compared, and its gradient."""
 

@@ -58,13 +58,7 @@ def export_run(
 ) -> Exported:
     """Writes the weights of a run as a PyTorch network calls and turns them.
 
-    Args:
-        folder: the run.
-        layout: the name of a layout, or the path of a TOML file.
-        out: the file; its suffix says of which kind.
-        which: the newest checkpoint, or the one with the highest test accuracy.
-        overwrite: replace the file, if there is one.
-        force: write the weights although the run computes something else than the layout's network.
+    Arguments are those of the command `export`.
 
     Raises:
         UserError: on bad input, or if the layout cannot say what the run computes; nothing is
@@ -111,12 +105,9 @@ def export_run(
 
 
 def differences(run: Run, layout: Layout) -> list[str]:
-    """The fields in which a run and a layout's network of the same sizes compute something else.
+    """The fields, with both values, in which a run computes something else than a layout's network.
 
     Sizes are no difference, and neither are other arguments of the PyTorch network.
-
-    Returns:
-        A text for each field, with the run's value and the layout's.
     """
     config = run.config
     expected = layout.config(seen_shape(config, run.image_shape), run.num_classes)
@@ -127,11 +118,8 @@ def differences(run: Run, layout: Layout) -> list[str]:
     if _options(config).get("decoder_hidden") is None:
         for name in (*_OF_THE_DECODER, "model_options decoder_combine"):
             ours.pop(name, None)
-    return [
-        f"{name}: {value!r}, expected {theirs.get(name)!r}"
-        for name, value in ours.items()
-        if not _same(value, theirs.get(name))
-    ]
+    pairs = {name: (value, theirs.get(name)) for name, value in ours.items()}
+    return [f"{name}: {a!r}, expected {b!r}" for name, (a, b) in pairs.items() if not _same(a, b)]
 
 
 def _options(config: FitConfig) -> dict[str, Any]:

@@ -63,14 +63,9 @@ def import_weights(
 ) -> Imported:
     """Makes a run of a file of weights: what `fit` leaves before its first step.
 
-    Args:
-        path: the file, see `read_state`.
-        layout: the name of a layout, the path of a TOML file, or `"auto"`.
-        out: the run's folder.
-        dataset: the set that it was trained on; by default the first one that has such images.
-        change: makes a configuration from that of the layout, where the network differs from the
-            published one.
-        overwrite: replace the run in `out`, if there is one.
+    Arguments are those of the command `import`. The data set is by default the first one that has
+    such images; `change` makes a configuration from that of the layout, where the network differs
+    from the published one.
 
     Raises:
         UserError: on bad input; nothing is written then.
@@ -117,27 +112,24 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
     fitting = [found for found in matches if found.fits]
     if len(fitting) == 1:
         return fitting[0]
-    if fitting:
-        raise UserError(
-            f"{path} fits more than one layout: choose with --layout one of {_names(fitting)}."
-        )
     most = max(found.found for found in matches)
-    nearest = [found for found in matches if found.found == most]
+    shown = fitting or [found for found in matches if found.found == most]
+    names = ", ".join(found.layout.name for found in shown)
+    if fitting:
+        raise UserError(f"{path} fits more than one layout: choose with --layout one of {names}.")
     if not most:
-        shown = ", ".join([*state][:4]) + (", ..." if len(state) > 4 else "")
+        tensors = ", ".join([*state][:4]) + (", ..." if len(state) > 4 else "")
         raise UserError(
-            f"{path} fits no layout; {shown} are names of none of {_names(matches)}: describe it "
-            "in a TOML file and give --layout FILE."
+            f"{path} fits no layout; {tensors} are names of none of {names}: describe it in a TOML "
+            "file and give --layout FILE."
         )
-    if len(nearest) > 1:
+    if len(shown) > 1:
         raise UserError(
-            f"{path} fits no layout; equally near are {_names(nearest)}: choose one with --layout "
-            "to see what differs, or describe yours in a TOML file and give --layout FILE."
+            f"{path} fits no layout; equally near are {names}: choose one with --layout to see "
+            "what differs, or describe yours in a TOML file and give --layout FILE."
         )
-    first = (
-        f"{path} fits no layout; the nearest is {nearest[0].layout.name}, from which it differs:"
-    )
-    raise UserError("\n  ".join([first, *nearest[0].problems()]))
+    first = f"{path} fits no layout; the nearest is {names}, from which it differs:"
+    raise UserError("\n  ".join([first, *shown[0].problems()]))
 
 
 def configure(
@@ -200,12 +192,12 @@ def choose_dataset(
             f"{name} {'x'.join(map(str, shape))} in {len(classes)} classes"
             for name, (shape, classes) in known.items()
         )
-        lines = [
+        first = (
             f"{path} is of a network for {_images_of(found, change(found.layout.config()))}; "
             f"{have} {'has' if len(names) == 1 else 'have'} no such images."
-        ]
-        lines += [f"with {name}: {misfit}" for name, misfit in misfits.items()]
-        raise UserError("\n  ".join(lines))
+        )
+        whys = [f"with {name}: {misfit}" for name, misfit in misfits.items()]
+        raise UserError("\n  ".join([first, *whys]))
     if len({known[name][0] for name in fitting}) > 1:
         raise UserError(
             f"{path} is of a network without decoder, which does not tell the size of its images: "
@@ -233,37 +225,31 @@ def _misfit_of(found: Match, dataset: str, change: Change) -> str | None:
 def _images_of(found: Match, config: FitConfig) -> str:
     sizes = found.sizes
     pixels = "" if found.pixels is None else f" of {found.pixels // sizes['c']} pixels"
-    images = f"images{pixels} with {sizes['c']} channel{'s' * (sizes['c'] > 1)}"
+    channels = f"{sizes['c']} channel{'s' * (sizes['c'] > 1)}"
     capsules = ""
     if "i" in sizes:
         capsules = f", with {sizes['i']} primary capsules of {sizes['t']} types"
-    strides = {
-        option: config.model.options.get(option, published)
-        for option, published in capsjax.models.published_options(config.model.name).items()
-        if option.endswith(("stride", "strides"))
-    }
+    options = {**capsjax.models.published_options(config.model.name), **config.model.options}
+    strides = [option for option in options if option.endswith(("stride", "strides"))]
     return (
-        f"{images} in {sizes['j']} classes{capsules} (with strides "
-        f"{' and '.join(str(stride) for stride in strides.values())}, which --model-options "
-        f"{' '.join(f'{option}=N' for option in strides)} changes)"
+        f"images{pixels} with {channels} in {sizes['j']} classes{capsules} (with strides "
+        f"{' and '.join(str(options[name]) for name in strides)}, which --model-options "
+        f"{' '.join(f'{name}=N' for name in strides)} changes)"
     )
 
 
 def problems(found: Match, state: State) -> list[str]:
     """What is missing, left over, misshapen, no float or not finite, a line for each kind."""
-    not_floats, not_finite = [], []
+    kinds: dict[str, list[str]] = {"no floating dtype": [], "not finite": []}
     for name, tensor in state.items():
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
-            not_floats.append(f"{name} ({tensor.dtype})")
+            kinds["no floating dtype"].append(f"{name} ({tensor.dtype})")
             continue
         wide = tensor.astype(np.float64)
         counts = {"NaN": int(np.isnan(wide).sum()), "infinite": int(np.isinf(wide).sum())}
-        if any(counts.values()):
-            shown = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
-            not_finite.append(f"{name} ({shown})")
-    kinds = {"no floating dtype": not_floats, "not finite": not_finite}
-    further = [f"{kind}: {', '.join(which)}" for kind, which in kinds.items() if which]
-    return found.problems() + further
+        if shown := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
+            kinds["not finite"].append(f"{name} ({shown})")
+    return found.problems() + [f"{kind}: {', '.join(of)}" for kind, of in kinds.items() if of]
 
 
 def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
@@ -284,7 +270,3 @@ def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
             staged.checkpoints.rename(run.checkpoints)
     finally:
         shutil.rmtree(staged.folder, ignore_errors=True)
-
-
-def _names(matches: Sequence[Match]) -> str:
-    return ", ".join(found.layout.name for found in matches)

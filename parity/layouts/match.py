@@ -96,7 +96,7 @@ class Match:
     def model_options(self) -> dict[str, Any]:
         """The sizes as arguments of the model, but for its classes and the shape of its images."""
         options = self.layout.table.arguments(self.sizes)
-        if self.layout.table.has_decoder:
+        if f"{DECODER}.{{n}}.kernel" in self.layout.table.axes:
             hidden = [self.sizes[f"{DECODER} {n}"] for n in range(self.decoder_layers - 1)]
             options["decoder_hidden"] = hidden if self.decoder_layers else None
         return options
@@ -121,14 +121,12 @@ class Match:
         Their shapes have to be those of the match. Parameters of which no tensor is given, such as
         the statistics of batches where it is gradients, are left out.
         """
+
+        def turned(part: Entry) -> np.ndarray:
+            return part.axes.to_target([tensors[source] for source in part.sources], part.sizes)
+
         return {
-            name: np.concatenate(
-                [
-                    part.axes.to_target([tensors[source] for source in part.sources], part.sizes)
-                    for part in parts
-                ],
-                axis=-1,
-            )
+            name: np.concatenate([turned(part) for part in parts], axis=-1)
             for name, parts in self._by_parameter().items()
             if any(source in tensors for part in parts for source in part.sources)
         }
@@ -218,22 +216,21 @@ def match_parameters(layout: Layout, parameters: Arrays) -> Match:
 
 
 Parts = Sequence[tuple[str, str]]
-Sums = Sequence[tuple[list[tuple[str, ...]], int]]
+"""The names and axes of the parts of an array, which are joined along its last axis."""
+
+Sums = list[tuple[list[tuple[str, ...]], int]]
+"""Sums of products of sizes, and what each comes to."""
 
 
 def _solve(
     table: ModelTable, arrays: Sequence[tuple[Parts, tuple[int, ...]]], stacked: Sizes
 ) -> dict[str, int]:
-    """The sizes of the axes of arrays; those of which nothing is known are left out.
+    """The sizes of the axes of arrays, given their shapes; those that nothing tells are left out.
 
-    Args:
-        table: knows the names of the sizes.
-        arrays: of each the names and axes of its parts, which are joined along its last axis, and
-            the shape.
-        stacked: how many tensors are stacked along a letter.
+    How many tensors are stacked along a letter is known.
     """
     votes: dict[str, list[int]] = {}  # the values that single axes give a size
-    sums: list[tuple[list[tuple[str, ...]], int]] = []  # other axes: sums of products of sizes
+    sums: Sums = []  # the other axes
     for parts, shape in arrays:
         groups = [ax.groups(axes) for _, axes in parts]
         if len(shape) != len(groups[0]):
@@ -342,13 +339,13 @@ def _disagreements(sizes: Sizes, entries: Sequence[Entry], layout: Layout) -> li
         y, x = entry.sizes.get("y"), entry.sizes.get("x")
         if y != x:
             texts.append(f"{entry.sources[0]} has a kernel of {y}x{x}, which is not square")
-    combine = layout.options.get("model_options", {}).get("decoder_combine", "concat")
-    if all(key in sizes for key in (_LATENT, "d", "j")):
-        expected = sizes["d"] * (1 if combine == "sum" else sizes["j"])
-        first = [entry.sources[0] for entry in entries if entry.target == f"{DECODER}.0.kernel"]
-        if sizes[_LATENT] != expected and first:
+    first = [entry.sources[0] for entry in entries if entry.target == f"{DECODER}.0.kernel"]
+    if first and all(key in sizes for key in (_LATENT, "d", "j")):
+        latent, j, d = (sizes[key] for key in (_LATENT, "j", "d"))
+        is_sum = layout.options.get("model_options", {}).get("decoder_combine") == "sum"
+        expected, formula = (d, "d") if is_sum else (j * d, f"j x d = {j} x {d}")
+        if latent != expected:
             texts.append(
-                f"{first[0]} takes {sizes[_LATENT]} numbers, expected {expected}, which is "
-                + ("d" if combine == "sum" else f"j x d = {sizes['j']} x {sizes['d']}")
+                f"{first[0]} takes {latent} numbers, expected {expected}, which is {formula}"
             )
     return texts

@@ -32,7 +32,9 @@ from train.learn.network import build_model
 DECODER = "decoder.layers"
 """The list of a decoder's dense layers, which a network need not have."""
 
-_FILES = {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("*.toml"))}
+_FOLDER = Path(__file__).parent / "models"
+MODELS = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
+"""The models that layouts can be of."""
 
 # Images on which any strides leave room for any kernels, and some number of classes.
 _IMAGE_SHAPE, _CLASSES = (512, 512, 1), 10
@@ -48,11 +50,6 @@ class ModelTable:
     same: Mapping[str, str]
     compared: tuple[str, ...]
 
-    @property
-    def has_decoder(self) -> bool:
-        """Whether the model can have a decoder."""
-        return f"{DECODER}.{{n}}.kernel" in self.axes
-
     def list_of(self, target: str) -> str | None:
         """The list of modules that a parameter is in, or the one that is as long."""
         name = names.module_list(target)
@@ -61,7 +58,7 @@ class ModelTable:
     def key(self, letter: str, target: str) -> str:
         """The name of the size of a letter in the axes of a parameter."""
         if letter in ("y", "x"):
-            return f"{letter} {names.module(target)}"
+            return f"{letter} {target.rpartition('.')[0]}"
         if letter not in ("in", "out"):
             return letter
         index = names.list_index(target)
@@ -83,15 +80,10 @@ def _value(key: str, sizes: Sizes) -> int | list[int]:
     return sizes[key]
 
 
-def list_models() -> list[str]:
-    """The models that layouts can be of."""
-    return list(_FILES)
-
-
 @functools.cache
 def model_table(name: str) -> ModelTable:
-    """The table of a name of `list_models()`."""
-    values = tomllib.loads(_FILES[name].read_text(encoding="utf-8"))
+    """The table of a model, one of `MODELS`."""
+    values = tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     return ModelTable(
         axes={
             target: (axes,) if isinstance(axes, str) else tuple(axes)

@@ -100,8 +100,3 @@ def part(target: str) -> int:
     """The number of the part of the parameter; 0 for all of it."""
     found = _PART.search(target)
     return int(found[1]) if found else 0
-
-
-def module(target: str) -> str:
-    """The module that has the parameter."""
-    return target.rpartition(".")[0]

@@ -10,13 +10,7 @@ from typing import Any
 import capsjax
 from parity.layouts import names
 from parity.layouts.axes import Axes, parse_axes
-from parity.layouts.model_table import (
-    DECODER,
-    ModelTable,
-    list_models,
-    model_table,
-    parameter_names,
-)
+from parity.layouts.model_table import DECODER, MODELS, ModelTable, model_table, parameter_names
 from train.config.config_file import from_values
 from train.config.fit_config import FitConfig
 from train.learn.network import build_routing
@@ -79,7 +73,7 @@ class Layout:
         rows: tensors and parameters.
         options: those of `DIALECT_FIELDS` and `REDUCTIONS` that differ from the defaults, which are
             the paper's.
-        model: which network it is, one of `list_models()`.
+        model: which network it is, one of `MODELS`.
     """
 
     name: str
@@ -105,8 +99,7 @@ class Layout:
             num_classes: by which a mean over classes is divided.
         """
         fields = {name: value for name, value in self.options.items() if name not in REDUCTIONS}
-        # A decay of its own, and not one that follows the length of a run, which then could not be
-        # made longer.
+        # A decay of its own: one that follows the length of a run could not be made longer.
         config = FitConfig.of(
             preset=f"imported:{self.name}",
             model=self.model,
@@ -114,13 +107,12 @@ class Layout:
             decay_steps=2000,
             **fields,
         )
-        changes, weights = {}, config.objective
+        margin, error = config.objective.margin_weight, config.objective.reconstruction_weight
         if num_classes and self.options.get("margin_over_classes") == "mean":
-            changes["margin_weight"] = weights.margin_weight / num_classes
+            config = config.changed(margin_weight=margin / num_classes)
         if image_shape and self.options.get("reconstruction_over_pixels") == "mean":
-            pixels = math.prod(image_shape)
-            changes["reconstruction_weight"] = weights.reconstruction_weight / pixels
-        return config.changed(**changes)
+            config = config.changed(reconstruction_weight=error / math.prod(image_shape))
+        return config
 
 
 def read_layout(path: Path) -> Layout:
@@ -148,7 +140,7 @@ def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
         if not isinstance(values.get(key, ""), str):
             raise ValueError(f"{key} is {values[key]!r}, but must be a text")
     model = values.get("model", Layout.model)
-    _require_known("model", [model], list_models())
+    _require_known("model", [model], MODELS)
     formats = _texts("formats", values.get("formats", FORMATS))
     _require_known("format", formats, ALL_FORMATS)
     rows = values.get("weights")
@@ -180,12 +172,12 @@ def _row(value: Any, table: ModelTable) -> Row:
         known = ", ".join(table.axes)
         raise ValueError(f"unknown target {target!r} of {source!r}, choose from: {known}")
     pattern = names.Pattern(source)
-    repeated = "{n}" in target
-    if repeated and pattern.letter != "n":
+    is_repeated = "{n}" in target
+    if is_repeated and pattern.letter != "n":
         raise ValueError(
             f"the target {target!r} is one of several, so {source!r} needs a number of the letter n"
         )
-    row = Row(pattern, target, parse_axes(axes, None if repeated else pattern.letter))
+    row = Row(pattern, target, parse_axes(axes, None if is_repeated else pattern.letter))
     if row.axes.target not in choices:
         right = "' or '".join(choices)
         raise ValueError(
@@ -233,17 +225,13 @@ def _check_rows(layout: Layout) -> None:
     wanted = [target for target in known if names.parameter(target) in needed]
     named = {names.template(target) for target in targets}
     why = "options, and rows and options (routing, model_options) belong together"
+    model = layout.model
     missing = [t for t in wanted if t not in named and names.module_list(t) != DECODER]
     if missing:
-        raise ValueError(
-            f"the table has no row for {', '.join(missing)}: {layout.model} has that with these "
-            f"{why}"
-        )
-    if idle := sorted(named - set(wanted)):
-        raise ValueError(
-            f"the table has a row for {', '.join(idle)}, which {layout.model} has not with these "
-            f"{why}"
-        )
+        which = ", ".join(missing)
+        raise ValueError(f"the table has no row for {which}: {model} has that with these {why}")
+    if idle := ", ".join(sorted(named - set(wanted))):
+        raise ValueError(f"the table has a row for {idle}, which {model} has not with these {why}")
 
 
 def _texts(key: str, values: Any) -> tuple[str, ...]:

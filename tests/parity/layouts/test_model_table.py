@@ -5,9 +5,9 @@ import pytest
 import capsjax
 from parity.layouts import builtin_layouts, names
 from parity.layouts.axes import parse_axes
-from parity.layouts.model_table import DECODER, list_models, model_table, parameter_names
+from parity.layouts.model_table import DECODER, MODELS, model_table, parameter_names
 
-every_model = pytest.mark.parametrize("name", list_models())
+every_model = pytest.mark.parametrize("name", MODELS)
 
 
 @every_model
