@@ -82,7 +82,7 @@ def test_the_commands_are_commands():
 
 def test_the_layout_table_is_a_layout(tmp_path):
     pytest.importorskip("torch")
-    from parity.layouts import read_layout
+    from parity.layouts.table import read_layout
 
     (table,) = re.findall(r"```toml\n(.*?)```", TEXT, re.DOTALL)
     (tmp_path / "mine.toml").write_text(table, encoding="utf-8")

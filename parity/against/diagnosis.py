@@ -272,7 +272,8 @@ class _Search:
     def run(self) -> list[Finding]:
         """The smallest combinations that agree."""
         forward = [switch for switch in self.switches if not switch.only_gradient]
-        invisible = [switch for switch in self.switches if switch.only_gradient]
+        has_gradient = self.target.gradient is not None
+        invisible = [switch for switch in self.switches if switch.only_gradient and has_gradient]
         limit = self.target.forward_limit
         layout = self._try(())
         smaller: list[Combination] = [()] if self.errors[()] <= limit else []
@@ -318,8 +319,6 @@ class _Search:
                 gradient = error_between(actual, self.target.gradient).relative
                 if gradient > self.target.gradient_limit:
                     continue
-            elif further is not None:
-                continue
             found.append(Finding(chosen, self.errors[shown], gradient))
         return found
 

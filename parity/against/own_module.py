@@ -23,8 +23,9 @@ from parity.check.batch import capsnet_lengths
 from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_between
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import DtypeName
-from parity.layouts import Match, weights
+from parity.layouts import weights
 from parity.layouts.importing import AUTO, configure, match_state, problems
+from parity.layouts.match import Match
 from parity.layouts.state_files import State, read_state
 from train.config.fit_config import FitConfig
 from train.data import Split

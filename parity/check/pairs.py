@@ -14,7 +14,9 @@ from flax import nnx
 from torch import nn
 
 import capsjax
-from parity.layouts import get_layout, match, weights
+from parity.layouts import weights
+from parity.layouts.match import match
+from parity.layouts.table import get_layout
 from parity.reference import OTHERS, REFERENCES
 from parity.reference._parts import Reference
 from parity.reference.models import MODELS, ModelReference

@@ -9,7 +9,7 @@ from train.options.command import Command, argument, option, settings
 
 def layouts() -> str:
     """A sentence with all layouts."""
-    from parity.layouts import builtin_layouts
+    from parity.layouts.table import builtin_layouts
 
     named = ", ".join(f"{layout.name} ({layout.about})" for layout in builtin_layouts())
     return f"Layouts: {named}."

@@ -12,9 +12,10 @@ import numpy as np
 
 import capsjax
 from capsjax.capsules import squash_from
-from parity.layouts import Layout, get_layout, match_parameters, weights
+from parity.layouts import weights
+from parity.layouts.match import match_parameters
 from parity.layouts.state_files import require_suffix, with_counters, write_state
-from parity.layouts.table import DIALECT_FIELDS
+from parity.layouts.table import DIALECT_FIELDS, Layout, get_layout
 from train.config.fit_config import FitConfig
 from train.learn.network import build_routing, seen_shape
 from train.learn.user_routing import is_own

@@ -13,8 +13,10 @@ import numpy as np
 from flax import nnx
 
 import capsjax
-from parity.layouts import Layout, Match, builtin_layouts, get_layout, match, weights
+from parity.layouts import weights
+from parity.layouts.match import Match, match
 from parity.layouts.state_files import State, read_state, require_suffix
+from parity.layouts.table import Layout, builtin_layouts, get_layout
 from train.config.fit_config import FitConfig
 from train.data import is_dataset, list_datasets, load_dataset
 from train.data.catalog import SOURCES

@@ -40,11 +40,6 @@ class Entry:
     sizes: Sizes
 
     @property
-    def source_shape(self) -> tuple[int, ...]:
-        """The shape of each tensor."""
-        return ax.shape(self.axes.source, self.sizes)
-
-    @property
     def target_shape(self) -> tuple[int, ...]:
         """The shape of the parameter or the part."""
         return ax.shape(self.axes.target, self.sizes)
@@ -174,7 +169,8 @@ def match(layout: Layout, tensors: Arrays) -> Match:
         wanted, why = None, "which does not go with the others"
         if is_known:
             entries.append(entry)
-            wanted, why = entry.source_shape, f"expected {list(entry.source_shape)}"
+            wanted = ax.shape(entry.axes.source, entry.sizes)
+            why = f"expected {list(wanted)}"
         misshapen += [
             f"{name} is {list(tensors[name].shape)}, {why} ({entry.axes.source})"
             for name in entry.sources

@@ -1,5 +1,6 @@
 """A layout: the names and axes of a PyTorch network's tensors, read from a TOML file."""
 
+import functools
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -132,6 +133,37 @@ def read_layout(path: Path) -> Layout:
     except (ValueError, TypeError, UserError) as error:
         text = f"{str(error).removesuffix('.')}."
         raise UserError(text if str(path) in text else f"{path}: {text}") from error
+
+
+_published = functools.cache(read_layout)
+_FILES = {
+    path.stem.replace("_", "-"): path
+    for path in sorted((Path(__file__).parent / "published").glob("*.toml"))
+}
+
+
+def builtin_layouts() -> list[Layout]:
+    """The layouts that come with the program."""
+    return [_published(path) for path in _FILES.values()]
+
+
+def get_layout(name: str) -> Layout:
+    """A layout by its name, one of its other names, or the path of a TOML file.
+
+    Raises:
+        UserError: if there is none of that name, or the file is no layout.
+    """
+    known = name.replace("_", "-")
+    if known in _FILES:
+        return _published(_FILES[known])
+    if Path(name).suffix == ".toml" or Path(name).is_file():
+        return read_layout(Path(name))
+    for layout in builtin_layouts():
+        if known in layout.aliases:
+            return layout
+    raise UserError(
+        f"unknown layout {name!r}, choose from: {', '.join(_FILES)}, or name a TOML file."
+    )
 
 
 def _layout(path: Path, values: Mapping[str, Any]) -> Layout:

@@ -17,8 +17,10 @@ import train.__main__
 from parity.__main__ import main
 from parity.check.arithmetic import exact
 from parity.check.pairs import learned
-from parity.layouts import Layout, get_layout, match, weights
+from parity.layouts import weights
 from parity.layouts.importing import import_weights, recognise
+from parity.layouts.match import match
+from parity.layouts.table import Layout, get_layout
 from parity.reference import OTHERS, REFERENCES
 from tests.parity.layouts.dialects import (
     STRIDE,

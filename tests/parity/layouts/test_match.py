@@ -7,8 +7,10 @@ import torch
 from flax import nnx
 
 from parity.check.pairs import learned
-from parity.layouts import builtin_layouts, get_layout, match, match_parameters, weights
+from parity.layouts import weights
 from parity.layouts.importing import configure, describe_dataset
+from parity.layouts.match import match, match_parameters
+from parity.layouts.table import builtin_layouts, get_layout
 from parity.reference import OTHERS, REFERENCES
 from tests.parity.layouts.dialects import OTHER_SIZES, SIZES, build
 from tests.tolerance import assert_close

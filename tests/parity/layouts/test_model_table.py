@@ -3,9 +3,10 @@
 import pytest
 
 import capsjax
-from parity.layouts import builtin_layouts, names
+from parity.layouts import names
 from parity.layouts.axes import parse_axes
 from parity.layouts.model_table import DECODER, MODELS, model_table, parameter_names
+from parity.layouts.table import builtin_layouts
 
 every_model = pytest.mark.parametrize("name", MODELS)
 
@@ -30,7 +31,7 @@ def test_arguments_are_the_models_and_read_off_or_compared_but_not_both(name):
     known = set(capsjax.model_options(name))
     assert set(table.sizes) | set(table.compared) <= known
     assert not set(table.sizes) & set(table.compared)
-    assert table.has_decoder == ("decoder_hidden" in known)
+    assert (f"{DECODER}.{{n}}.kernel" in table.axes) == ("decoder_hidden" in known)
 
 
 def test_what_sizes_are_called():

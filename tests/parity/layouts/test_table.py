@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import parity.layouts
-from parity.layouts import builtin_layouts, get_layout, read_layout
+from parity.layouts.table import builtin_layouts, get_layout, read_layout
 from train.system.errors import UserError
 
 FOLDER = Path(parity.layouts.__file__).parent / "published"

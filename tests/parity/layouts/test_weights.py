@@ -7,7 +7,9 @@ from flax import nnx
 
 import capsjax
 from parity.check.pairs import SIZES
-from parity.layouts import get_layout, match, weights
+from parity.layouts import weights
+from parity.layouts.match import match
+from parity.layouts.table import get_layout
 from parity.reference import CapsNet as ReferenceCapsNet
 
 
