@@ -204,24 +204,22 @@ def same_names(reference: nn.Module) -> Callable[[Arrays], Arrays]:
 
     def to_capsjax(arrays: Arrays) -> Arrays:
         turned = {}
-        for path, module in reference.named_modules():
-            for name, _ in module.named_parameters(recurse=False):
-                prefix = f"{path}." if path else ""
-                if prefix + name in arrays:
-                    target, array = _in_capsjax(module, name, arrays[prefix + name])
-                    turned[prefix + target] = array
+        for name, _ in reference.named_parameters():
+            if name in arrays:
+                target, array = name, arrays[name]
+                path, _, own_name = name.rpartition(".")
+                module = reference.get_submodule(path)
+                if own_name == "weight" and type(module) in _KERNEL_AXES:
+                    target = f"{path}.kernel"
+                    array = array.transpose(_KERNEL_AXES[type(module)])
+                    if isinstance(module, nn.ConvTranspose2d):
+                        array = array[::-1, ::-1]
+                elif own_name == "weight" and isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+                    target = f"{path}.scale"
+                turned[target] = array
         return turned
 
     return to_capsjax
-
-
-def _in_capsjax(module: nn.Module, name: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    if name == "weight" and type(module) in _KERNEL_AXES:
-        kernel = array.transpose(_KERNEL_AXES[type(module)])
-        return "kernel", kernel[::-1, ::-1] if isinstance(module, nn.ConvTranspose2d) else kernel
-    if name == "weight" and isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
-        return "scale", array
-    return name, array
 
 
 def learned(reference: nn.Module) -> Arrays:

@@ -215,7 +215,7 @@ Parts = Sequence[tuple[str, str]]
 """The names and axes of the parts of an array, which are joined along its last axis."""
 
 Sums = list[tuple[list[tuple[str, ...]], int]]
-"""Sums of products of sizes, and what each comes to."""
+"""Of each axis the sizes, products of which it is the sum of, and its length."""
 
 
 def _solve(
@@ -225,8 +225,7 @@ def _solve(
 
     How many tensors are stacked along a letter is known.
     """
-    votes: dict[str, list[int]] = {}  # the values that single axes give a size
-    sums: Sums = []  # the other axes
+    sums: Sums = []
     for parts, shape in arrays:
         groups = [ax.groups(axes) for _, axes in parts]
         if len(shape) != len(groups[0]):
@@ -237,13 +236,10 @@ def _solve(
                 tuple(table.key(letter, target) for letter in of_part[axis])
                 for (target, _), of_part in zip(parts[:joined], groups, strict=False)
             ]
-            if len(products) == len(products[0]) == 1:
-                votes.setdefault(products[0][0], []).append(size)
-            else:
-                sums.append((products, size))
-    sizes = {**stacked, **{key: _majority(of_key) for key, of_key in votes.items()}}
+            sums.append((products, size))
+    sizes = {**stacked, **_majorities(_quotients(sums, {}))}  # of axes that are one size
     while votes := _quotients(sums, sizes) or _sides(sums, sizes):
-        sizes |= {key: _majority(of_key) for key, of_key in votes.items()}
+        sizes |= _majorities(votes)
     return sizes
 
 
@@ -272,9 +268,9 @@ def _sides(sums: Sums, sizes: Sizes) -> dict[str, list[int]]:
     return votes
 
 
-def _majority(votes: list[int]) -> int:
-    """The most frequent one, the first of equals."""
-    return Counter(votes).most_common(1)[0][0]
+def _majorities(votes: Mapping[str, list[int]]) -> dict[str, int]:
+    """The most frequent value of each size, the first of equals."""
+    return {key: Counter(values).most_common(1)[0][0] for key, values in votes.items()}
 
 
 def _find(layout: Layout, known: Iterable[str]) -> dict[str, tuple[Row, str, int | None, bool]]:
