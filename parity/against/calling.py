@@ -212,32 +212,25 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from _tensors(item, f"{name}.{key}" if name else str(key))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
-    """How a tensor holds capsules.
+    """A tensor that holds capsules, its axes in our order; gradients flow through.
 
     Attributes:
         name: of the tensor, see `Call.outputs`.
-        what: `"lengths"` `[B, J]` or `"poses"` `[B, J, D]`.
-        order: of the tensor's axes, units left out, which axis of those each is.
-        sizes: those of `[B, J]` or `[B, J, D]`.
-        certain: whether sizes alone decide the order.
+        what: `"lengths"` or `"poses"`.
+        tensor: `[B, J]` or `[B, J, D]`.
+        certain: whether sizes alone decide the order of the axes.
     """
 
     name: str
     what: What
-    order: tuple[int, ...]
-    sizes: tuple[int, ...]
+    tensor: torch.Tensor
     certain: bool
-
-    def of(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor as `[B, J]` or `[B, J, D]`; gradients flow through."""
-        laid_out = tensor.reshape([self.sizes[axis] for axis in self.order])
-        return laid_out.permute([self.order.index(axis) for axis in range(len(self.sizes))])
 
 
 def _view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> View | None:
-    """How a tensor holds capsule lengths or poses, if it has their shape."""
+    """A tensor as capsule lengths or poses, if it has their shape but for units and order."""
     if not tensor.is_floating_point():
         return None
     shape = [size for size in tensor.shape if size != 1]
@@ -245,8 +238,9 @@ def _view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> Vi
     for what, wanted in choices:
         for order in itertools.permutations(range(len(wanted))):
             if [wanted[axis] for axis in order if wanted[axis] != 1] == shape:
-                distinct = [size for size in wanted if size != 1]
-                return View(name, what, order, wanted, len(set(distinct)) == len(distinct))
+                laid_out = tensor.reshape([wanted[axis] for axis in order])
+                laid_out = laid_out.permute([order.index(axis) for axis in range(len(wanted))])
+                return View(name, what, laid_out, len(set(shape)) == len(shape))
     return None
 
 

@@ -177,13 +177,14 @@ def model_pair(
     """A published network of `MODELS` in PyTorch and in capsjax."""
     kind = MODELS[model]
     reference = _drawn(lambda: kind(**sizes, **kind.with_iterations(iterations)), **drawn)
+    routings: dict[str, Any] = {
+        argument: capsjax.create_routing(name, iterations=iterations)
+        for argument, name in kind.routings.items()
+    }
     made = capsjax.create_model(
         model,
         **sizes,
-        **{
-            argument: capsjax.create_routing(name, iterations=iterations)
-            for argument, name in kind.routings.items()
-        },
+        **routings,
         dtype=jnp.dtype(compute or _dtype(reference)),
         param_dtype=_dtype(reference),
         rngs=nnx.Rngs(0),

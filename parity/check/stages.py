@@ -91,39 +91,23 @@ def of_capsjax(
     while the model was called; those of a routing are traced again from the votes.
     """
     graphdef, params, rest = nnx.split(pair.model, nnx.Param, ...)  # type: ignore[misc]
-    stages, losses, arrays = jax.device_get(
-        _compute(
-            nnx.to_pure_dict(params),
-            nnx.to_pure_dict(rest),
-            images,
-            labels,
-            graphdef=graphdef,
-            objective=pair.objective,
-            scale=1.0 if pair.reference.reconstruction_over_pixels == "sum" else 1 / images[0].size,
-            gradients=gradients,
-            parts=pair.parts,
-        )
-    )
+    state = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+    scale = 1.0 if pair.reference.reconstruction_over_pixels == "sum" else 1 / images[0].size
+    fixed = graphdef, pair.objective, pair.parts, scale, gradients
+    stages, losses, arrays = jax.device_get(_compute(fixed, state, images, labels))
     groups = {FORWARD: stages, LOSS: losses, GRADIENT: pair.compared(arrays)}
     return {Stage(group, name): groups[group][name] for group in groups for name in groups[group]}
 
 
-@functools.partial(
-    jax.jit, static_argnames=("graphdef", "objective", "scale", "gradients", "parts")
-)
+@functools.partial(jax.jit, static_argnames="fixed")
 def _compute(
-    params: Any,
-    rest: Any,
+    fixed: tuple[nnx.GraphDef, Objective, tuple[str, ...], float, bool],
+    state: tuple[Any, Any],
     images: jax.Array,
     labels: jax.Array,
-    *,
-    graphdef: nnx.GraphDef,
-    objective: Objective,
-    scale: float,
-    gradients: bool,
-    parts: tuple[str, ...],
 ) -> tuple[dict, dict, dict]:
     """Intermediates, losses (reconstruction by a scale) and gradients, if wanted, by name."""
+    (graphdef, objective, parts, scale, gradients), (params, rest) = fixed, state
 
     def run(params: Any, images: jax.Array) -> tuple[jax.Array, tuple[dict, dict]]:
         model = nnx.merge(graphdef, params, rest, copy=True)
