@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,29 +274,21 @@ class _Search:
         forward = [switch for switch in self.switches if not switch.only_gradient]
         has_gradient = self.target.gradient is not None
         invisible = [switch for switch in self.switches if switch.only_gradient and has_gradient]
-        limit = self.target.forward_limit
         layout = self._try(())
-        smaller: list[Combination] = [()] if self.errors[()] <= limit else []
-        useful: list[Switch] = []
-        for size in (1, 2):
-            if found := self._agreeing(itertools.product(smaller, invisible)):
-                return found
-            smaller = []
-            combinations: list[Combination] = [(switch,) for switch in forward]
-            if size == 2:
-                pairs = itertools.combinations(useful, 2)
-                combinations = [pair for pair in pairs if pair[0].goes_with(pair[1])]
-            for chosen in combinations:
-                output = self._try(chosen)
-                if size == 1:
-                    if chosen[0].is_epsilon and error_between(output, layout).relative <= limit:
-                        continue
-                    useful += chosen
-                if self.errors[chosen] <= limit:
-                    smaller.append(chosen)
-            if found := self._agreeing((chosen, None) for chosen in smaller):
-                return found
-        return self._agreeing(itertools.product(smaller, invisible))
+        if found := self._agreeing([()], invisible):
+            return found
+        useful = []
+        for switch in forward:
+            move = error_between(self._try((switch,)), layout).relative
+            if not switch.is_epsilon or move > self.target.forward_limit:
+                useful.append(switch)
+        singles = [(switch,) for switch in useful]
+        if found := self._agreeing(singles) or self._agreeing(singles, invisible):
+            return found
+        pairs = [(a, b) for a, b in itertools.combinations(useful, 2) if a.goes_with(b)]
+        for pair in pairs:
+            self._try(pair)
+        return self._agreeing(pairs) or self._agreeing(pairs, invisible)
 
     def _try(self, chosen: Combination) -> np.ndarray:
         """The output with some switches; notes its error."""
@@ -304,11 +296,15 @@ class _Search:
         self.errors[chosen] = error_between(output, self.target.output).relative
         return output
 
-    def _agreeing(self, candidates: Iterable[tuple[Combination, Switch | None]]) -> list[Finding]:
-        """Those, of combinations that agree forwards and a further switch, that agree backwards."""
+    def _agreeing(
+        self, combinations: Iterable[Combination], further: Sequence[Switch | None] = (None,)
+    ) -> list[Finding]:
+        """Those that agree forwards and, each with a further switch, backwards."""
         found = []
-        for shown, further in candidates:
-            chosen = shown if further is None else (*shown, further)
+        for shown, switch in itertools.product(combinations, further):
+            if self.errors[shown] > self.target.forward_limit:
+                continue
+            chosen = shown if switch is None else (*shown, switch)
             gradient = None
             if self.target.gradient is not None:
                 if not self._gradients_left:

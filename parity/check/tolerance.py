@@ -9,24 +9,21 @@ assumed.
 
 In `parity check` an error is the largest difference in a stage divided by the largest magnitude in
 it: the elements of a stage are added to one another further on, so an error counts by the size of
-what it is added to. Two further rules follow from the numbers themselves:
-
-- A difference below the smallest normal number of the dtype (1e-38 in float32) is none. Processors
-  may take smaller numbers for zero, and XLA lets them.
-- A stage that is zero in one network is exactly zero in the other, up to that number.
+what it is added to. A difference below the smallest normal number of the dtype (1e-38 in float32),
+which XLA lets processors take for zero, is none; a stage that is zero in one network is zero in the
+other, up to that number.
 
 An input on which no implementation can be expected to agree is one on which the reference in
 float32 misses the limit against itself in float64. Where capsjax misses a limit in float32, that is
 looked at; if it is so, the difference is information, and float64 is the proof.
 
 Training in float32 can be held to a limit only where rounding alone does not exceed it. Adam's
-first steps are the learning rate times the sign of the gradient, also where the gradient is smaller
-than its rounding error; there two implementations, each of them right, step in opposite directions,
-and rectifiers that are on in the one are off in the other from then on. Whether that is so is
-measured: the reference is trained in float64 too. From where its float32 training is further from
-that than the ceiling (at the paper's sizes after a step, in the tiny network never), the difference
-from capsjax is information. What proves the training of large networks is the optimiser by itself,
-given the same gradients for 20 steps and held to the forward limits, and training in float64.
+first steps are the learning rate times the sign of the gradient, also where that is smaller than
+its rounding error; there two right implementations step in opposite directions. Whether that is so
+is measured: the reference is trained in float64 too. From where its float32 training is further
+from that than the ceiling (at the paper's sizes after a step, in the tiny network never), the
+difference from capsjax is information. What proves the training of large networks is the optimiser
+by itself, given the same gradients for 20 steps and held to the forward limits, and float64.
 """
 
 import math
