@@ -26,7 +26,7 @@ from train.config.fit_config import FitConfig
 from train.config.objective import ObjectiveConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
-from train.learn.own_routing import takes_iterations
+from train.learn.user_routing import takes_iterations
 
 Arrays = dict[str, np.ndarray]
 DtypeName = Literal["float32", "float64"]

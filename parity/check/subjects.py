@@ -18,7 +18,7 @@ from parity.check.pairs import (
 from parity.reference import OTHERS
 from parity.reference.models import MODELS, ModelReference
 from parity.reference.routing import ROUTINGS
-from train.learn.own_routing import takes_iterations
+from train.learn.user_routing import takes_iterations
 from train.system.errors import UserError
 
 STEPS = 20
