@@ -46,17 +46,14 @@ def of_kind(kind: str, images: np.ndarray, pair: Pair) -> np.ndarray:
 
     Only ordinary images are normalised as in training.
     """
-    unit = images.astype(np.float64) / 255
-    batch = len(images)
+    values = images.astype(np.float64) / 255
     if kind == "images":
-        data = pair.objective.data
-        values = (unit - data.input_mean) / data.input_std
-    elif kind == "zeros":
-        values = np.zeros_like(unit)
+        values = (values - pair.objective.data.input_mean) / pair.objective.data.input_std
     elif kind == "constants":
-        values = np.ones_like(unit) * (np.arange(1, batch + 1) / batch)[:, None, None, None]
+        shares = np.arange(1, len(images) + 1) / len(images)
+        values = np.ones_like(values) * shares[:, None, None, None]
     else:
-        values = unit * float(kind)
+        values *= 0 if kind == "zeros" else float(kind)
     return values.astype(pair.dtype)
 
 

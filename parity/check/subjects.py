@@ -101,65 +101,56 @@ _VARIED = ("images", "1e4")
 _ALIKE = ("zeros", "1e-20")
 
 
-def layout_subject(layout: str, sizes: Collection[str] | None = None) -> Subject:
-    """A public implementation by the name of its weight layout, of `LAYOUTS`.
+_MAKERS: dict[str, tuple[Mapping[str, Any], PairMaker]] = {
+    "layout": (LAYOUTS, layout_pair),
+    "routing": (ROUTINGS, routing_pair),
+    "model": (MODELS, model_pair),
+}
 
-    Its sizes are those of `SIZES`, by default all; networks of `OTHERS` are tiny.
+
+def find_subject(what: str, name: str, sizes: Collection[str] | None = None) -> Subject:
+    """A public implementation by its layout, CapsNet with a routing, or a published model.
+
+    Args:
+        what: `"layout"`, `"routing"` or `"model"`.
+        name: of `LAYOUTS`, `ROUTINGS` or `MODELS`.
+        sizes: of `SIZES`, by default all, for a layout of CapsNet; all else is tiny.
 
     Raises:
-        UserError: there is no such layout, or it cannot have these sizes.
+        UserError: there is none of that name, or it cannot have these sizes.
     """
-    _require("layout", layout, LAYOUTS)
-    make_pair = functools.partial(layout_pair, layout)
-    if layout not in OTHERS:
-        chosen = {name: SIZES[name] for name in sizes or SIZES}
+    known, make_pair = _MAKERS[what]
+    if name not in known:
+        raise UserError(f"there is no {what} {name!r}: choose one of {', '.join(sorted(known))}.")
+    shown = name if what == "layout" else f"{what} {name}"
+    make_pair = functools.partial(make_pair, name)
+    if what == "layout" and name not in OTHERS:
+        chosen = {size: SIZES[size] for size in sizes or SIZES}
         cases = [case for case in _CAPSNET_CASES if case.size in chosen]
-        return Subject(layout, make_pair, cases, chosen)
+        return Subject(shown, make_pair, cases, chosen)
     if sizes is not None:
-        raise UserError(f"--layout {layout} compares tiny networks: leave --sizes out.")
-    return _model_subject(layout, make_pair, OTHERS[layout])
-
-
-def routing_subject(name: str) -> Subject:
-    """CapsNet with a routing by its name, of `ROUTINGS`.
-
-    Raises:
-        UserError: there is no such routing.
-    """
-    _require("routing", name, ROUTINGS)
-    cases = [_THREE_ITERATIONS, _THREE_ITERATIONS._replace(trained=True)]
-    if takes_iterations(name):
-        cases.insert(0, _ONE_ITERATION)
-    make_pair = functools.partial(routing_pair, name)
-    return Subject(f"routing {name}", make_pair, cases, {"tiny": SIZES["tiny"]})
-
-
-def model_subject(name: str) -> Subject:
-    """A published network by its name, of `MODELS`.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    _require("model", name, MODELS)
-    return _model_subject(f"model {name}", functools.partial(model_pair, name), MODELS[name])
+        raise UserError(f"--{what} {name} compares tiny networks: leave --sizes out.")
+    if what == "routing":
+        cases = [_ONE_ITERATION] if takes_iterations(name) else []
+        cases += [_THREE_ITERATIONS, _THREE_ITERATIONS._replace(trained=True)]
+        return Subject(shown, make_pair, cases, {"tiny": SIZES["tiny"]})
+    return Subject(shown, make_pair, _model_cases(known[name]), {"tiny": known[name].tiny})
 
 
 def all_subjects() -> list[Subject]:
     """Every routing and every model."""
-    routings = [routing_subject(name) for name in sorted(ROUTINGS)]
-    return routings + [model_subject(name) for name in sorted(MODELS)]
+    return [
+        find_subject(what, name)
+        for what, known in (("routing", ROUTINGS), ("model", MODELS))
+        for name in sorted(known)
+    ]
 
 
-def _model_subject(name: str, make_pair: PairMaker, kind: type[ModelReference]) -> Subject:
+def _model_cases(kind: type[ModelReference]) -> list[Case]:
     published = _THREE_ITERATIONS._replace(iterations=kind.published_iterations)
     cases = [_ONE_ITERATION, published] if kind.with_iterations(1) else [published]
     if kind.normalises_batch or kind.pools:
         cases = [case._replace(kinds=_VARIED) for case in cases]
         if not kind.shows_rounding:
             cases.append(published._replace(gradients=False, kinds=_ALIKE))
-    return Subject(name, make_pair, [*cases, published._replace(trained=True)], {"tiny": kind.tiny})
-
-
-def _require(what: str, name: str, known: Collection[str]) -> None:
-    if name not in known:
-        raise UserError(f"there is no {what} {name!r}: choose one of {', '.join(sorted(known))}.")
+    return [*cases, published._replace(trained=True)]

@@ -124,8 +124,8 @@ class Check(Command):
             raise UserError(
                 f"--{what[0]} and --{what[1]} both say what to compare: give one of them."
             )
-        if what and what[0] != "layout" and self.sizes is not None:
-            raise UserError(f"--{what[0]} compares tiny networks: leave --sizes out.")
+        if self.all and self.sizes is not None:
+            raise UserError("--all compares tiny networks: leave --sizes out.")
         if self.all and (self.x64 or self.report is not None):
             given = "--x64" if self.x64 else "--report"
             raise UserError(f"--all compares everything in both precisions: leave {given} out.")
@@ -163,17 +163,17 @@ class Check(Command):
         """Compares with one PyTorch network, and writes its report."""
         from parity.check import report
         from parity.check.runner import check
-        from parity.check.subjects import layout_subject, model_subject, routing_subject
+        from parity.check.subjects import find_subject
 
-        if self.routing is not None:
-            subject = routing_subject(self.routing)
-        elif self.model is not None:
-            subject = model_subject(self.model)
-        else:
-            sizes = None if self.sizes is None else (self.sizes,)
-            subject = layout_subject(self.layout or "reference", sizes)
+        given = (what for what in ("routing", "model") if getattr(self, what) is not None)
+        what = next(given, "layout")
+        sizes = None if self.sizes is None else (self.sizes,)
         result = check(
-            subject, x64=self.x64, data_dir=self.data_dir, seed=self.seed, progress=_progress
+            find_subject(what, getattr(self, what) or "reference", sizes),
+            x64=self.x64,
+            data_dir=self.data_dir,
+            seed=self.seed,
+            progress=_progress,
         )
         if self.report is not None:
             report.write_report(self.report, result)

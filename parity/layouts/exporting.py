@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 import capsjax
 from capsjax.capsules import squash_from
@@ -83,10 +82,7 @@ def export_run(
         )
     _, state = load_state(run, which, devices=1)
     parameters = weights.by_name(state.weights)
-    learned = {
-        name: np.asarray(jax.device_get(array))
-        for name, array in {**parameters, **weights.by_name(state.model_state)}.items()
-    }
+    learned = jax.device_get({**parameters, **weights.by_name(state.model_state)})
     found = match_parameters(table, learned)
     if not found.fits:
         lines = [f"{folder} cannot be written as {table.name}:"]

@@ -180,15 +180,14 @@ def choose_dataset(
     if wanted is not None and not is_dataset(wanted):
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
     known = {name: describe_dataset(name) for name in names}
-    # Whatever the strides are, these sizes are those of the tensors.
-    likely = [
-        name
+    misfits = {
+        name: _misfit_of(found, name, change)
         for name, (shape, classes) in known.items()
+        # Whatever the strides are, these sizes are those of the tensors.
         if (shape[2], len(classes)) == (found.sizes["c"], found.sizes["j"])
         and found.pixels in (None, math.prod(shape))
-    ]
-    misfits = {name: _misfit_of(found, name, change) for name in likely}
-    fitting = [name for name in likely if misfits[name] is None]
+    }
+    fitting = [name for name, misfit in misfits.items() if misfit is None]
     if not fitting:
         have = ", ".join(
             f"{name} {'x'.join(map(str, shape))} in {len(classes)} classes"

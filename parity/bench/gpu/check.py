@@ -6,7 +6,7 @@ from typing import Any
 
 from parity.bench.gpu.plan import Found, Task
 from parity.check.runner import check
-from parity.check.subjects import layout_subject
+from parity.check.subjects import find_subject
 from train.system.progress import each
 
 _SHARE = 0.6
@@ -34,7 +34,7 @@ def measure(task: Task) -> Iterator[Found]:
                 counted["cases"] += 1
                 yield job
 
-        subject = layout_subject("reference", (size,))
+        subject = find_subject("layout", "reference", (size,))
         result = check(subject, data_dir=task.data_dir, progress=in_time)
         first = result.first_difference
         yield {

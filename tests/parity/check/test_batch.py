@@ -4,7 +4,7 @@ from parity.check.arithmetic import exact
 from parity.check.batch import coarser_precisions, reduction_lengths
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import SIZES, layout_pair
-from parity.check.subjects import layout_subject
+from parity.check.subjects import find_subject
 
 TINY = SIZES["tiny"]
 
@@ -24,7 +24,7 @@ def test_reduction_lengths_of_the_tiny_network():
 def test_coarser_precisions_have_errors_but_no_limit():
     _, split = load_images(None, seed=0)
     images = cut_to_size(split, TINY["image_shape"])
-    subject = layout_subject("reference")
+    subject = find_subject("layout", "reference")
     with exact(x64=False):
         comparisons = coarser_precisions(subject, "tiny", images, seed=0, batch=2)
     assert all(c.limit is None and c.held for c in comparisons)

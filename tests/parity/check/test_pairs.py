@@ -7,7 +7,7 @@ from parity.check.arithmetic import exact
 from parity.check.comparison import GRADIENT
 from parity.check.pairs import SIZES, layout_pair
 from parity.check.stages import of_reference
-from parity.check.subjects import layout_subject, model_subject, routing_subject
+from parity.check.subjects import find_subject
 from parity.layouts import weights
 from parity.reference import OTHERS
 
@@ -28,7 +28,7 @@ def test_weights_do_not_depend_on_the_dtype():
 
 @pytest.mark.parametrize("name", ["em", "self-routing"])
 def test_a_routings_parameters_are_those_of_its_reference(name):
-    pair = tiny_pair(routing_subject(name))
+    pair = tiny_pair(find_subject("routing", name))
     own = [n for n, _ in pair.reference.named_parameters() if n.startswith("routing.")]
     turned = pair.to_capsjax({n: t.detach().numpy() for n, t in pair.reference.named_parameters()})
     assert {f"class_caps.{n}" for n in own} <= turned.keys()
@@ -37,7 +37,7 @@ def test_a_routings_parameters_are_those_of_its_reference(name):
 
 @pytest.mark.parametrize(
     "subject",
-    [routing_subject("inverted-attention"), model_subject("attention_capsnet")],
+    [find_subject("routing", "inverted-attention"), find_subject("model", "attention_capsnet")],
     ids=lambda subject: subject.name,
 )
 def test_the_seed_decides_every_weight(subject):
@@ -53,7 +53,7 @@ def test_the_seed_decides_every_weight(subject):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_nothing_depends_on_in_training_is_not_compared_and_nothing_else(name):
-    subject = layout_subject(name)
+    subject = find_subject("layout", name)
     pair = tiny_pair(subject)
     images = np.random.default_rng(0).uniform(size=(3, *subject.sizes["tiny"]["image_shape"]))
     values = of_reference(pair, images.astype(np.float32), np.arange(3, dtype=np.int32))

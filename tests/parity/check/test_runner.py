@@ -14,7 +14,7 @@ from parity.check import report
 from parity.check.comparison import Result
 from parity.check.pairs import SIZES, Pair, layout_pair, learned
 from parity.check.runner import check, check_all
-from parity.check.subjects import Case, Subject, layout_subject, model_subject, routing_subject
+from parity.check.subjects import Case, Subject, find_subject
 from parity.check.training import SETTINGS, adam
 from parity.layouts import weights
 from parity.reference import OTHERS
@@ -217,7 +217,7 @@ def test_only_an_error_of_the_reference_itself_is_information():
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_public_implementation_of_another_network_agrees_in_both_precisions(name):
-    subject = layout_subject(name)
+    subject = find_subject("layout", name)
     case = subject.cases[-2]._replace(batch=3, kinds=("images",), biases=(True,))
     for x64, worst in ((False, 2e-5), (True, 5e-13)):
         result = check(subject._replace(cases=[case]), x64=x64)
@@ -229,8 +229,8 @@ def test_a_public_implementation_of_another_network_agrees_in_both_precisions(na
 
 def test_of_all_that_is_checked_the_faulty_is_named():
     case = Case("tiny", 2, 3, kinds=("images",), biases=(True,))
-    routing = routing_subject("uniform")._replace(cases=[case])
-    model = model_subject("aff_capsnet")._replace(cases=[case, TRAINING])
+    routing = find_subject("routing", "uniform")._replace(cases=[case])
+    model = find_subject("model", "aff_capsnet")._replace(cases=[case, TRAINING])
 
     def make_pair(*arguments, **options):
         pair = routing.make_pair(*arguments, **options)

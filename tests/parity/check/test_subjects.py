@@ -5,7 +5,7 @@ import pytest
 import capsjax
 from parity.__main__ import main
 from parity.check.pairs import SIZES
-from parity.check.subjects import all_subjects, layout_subject
+from parity.check.subjects import all_subjects, find_subject
 from parity.reference.models import MODELS
 from parity.reference.routing import ROUTINGS
 
@@ -18,7 +18,7 @@ def test_every_routing_and_every_model_is_proven():
 
 @pytest.mark.parametrize("sizes", [None, ("tiny",)])
 def test_a_layout_is_compared_in_the_sizes_that_are_asked_for(sizes):
-    subject = layout_subject("gram-ai", sizes)
+    subject = find_subject("layout", "gram-ai", sizes)
     assert set(subject.sizes) == set(sizes or SIZES)
     cases = {(case.size, case.trained) for case in subject.cases}
     assert cases == {(size, trained) for size in sizes or SIZES for trained in (False, True)}
