@@ -165,7 +165,7 @@ def test_failed_parity_exits_with_one(
         (["check", "--model", "capsnets"], "there is no model 'capsnets': choose one of aff"),
         (["check", "--all", "--routing", "em"], "--all and --routing both say what to compare"),
         (["check", "--model", "cnn", "--layout", "gram-ai"], "--model and --layout both say"),
-        (["check", "--routing", "em", "--sizes", "paper"], "--routing compares tiny networks"),
+        (["check", "--routing", "em", "--sizes", "paper"], "--routing em compares tiny networks"),
         (["check", "--all", "--x64"], "in both precisions: leave --x64 out"),
         (["check", "--jsno", "x"], "did you mean --json?"),
         (["check", "--json", "{folder}/none/out.json"], "there is no folder"),
