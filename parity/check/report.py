@@ -107,10 +107,7 @@ def as_json(result: Result) -> dict[str, Any]:
     return {
         "passed": result.passed,
         "layout": result.name,
-        "dtype": result.dtype,
-        "dataset": result.dataset,
-        "seed": result.seed,
-        "seconds": result.seconds,
+        **{name: getattr(result, name) for name in ("dtype", "dataset", "seed", "seconds")},
         "device": jax.devices()[0].device_kind,
         "versions": {
             "python": platform.python_version(),

@@ -332,8 +332,8 @@ def _disagreements(sizes: Sizes, entries: Sequence[Entry], layout: Layout) -> li
         if y != x:
             texts.append(f"{entry.sources[0]} has a kernel of {y}x{x}, which is not square")
     first = [entry.sources[0] for entry in entries if entry.target == f"{DECODER}.0.kernel"]
-    if first and all(key in sizes for key in (_LATENT, "d", "j")):
-        latent, j, d = (sizes[key] for key in (_LATENT, "j", "d"))
+    if first and sizes.keys() >= {_LATENT, "d", "j"}:
+        latent, j, d = sizes[_LATENT], sizes["j"], sizes["d"]
         is_sum = layout.options.get("model_options", {}).get("decoder_combine") == "sum"
         expected, formula = (d, "d") if is_sum else (j * d, f"j x d = {j} x {d}")
         if latent != expected:
