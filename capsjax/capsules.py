@@ -136,7 +136,6 @@ class Squash:
     epsilon_in: Literal["length", "square"] = "length"
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.one_of("axis of squash", self.axis, ("pose", "capsules", "element"))
         _checks.fraction("epsilon of squash", self.epsilon)
         _checks.one_of("epsilon_in of squash", self.epsilon_in, ("length", "square"))
@@ -182,7 +181,6 @@ class ExponentialSquash:
     epsilon: float = 1e-20
 
     def __post_init__(self) -> None:
-        """Checks the value."""
         _checks.fraction("epsilon of squash", self.epsilon)
 
     def __call__(self, s: jax.Array) -> jax.Array:

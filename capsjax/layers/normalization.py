@@ -49,7 +49,6 @@ class BatchNorm(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        del rngs
         features = _checks.positive_integer("features", features)
         self.momentum = _checks.fraction("momentum", momentum)
         self.epsilon = _checks.positive_number("epsilon", epsilon)

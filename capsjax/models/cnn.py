@@ -107,7 +107,6 @@ class CNN(nnx.Module):
         Returns:
             Class probabilities as lengths, and logits, in float32 at least; no capsules.
         """
-        del labels
         x = images
         for convolution in self.convolutions:
             x = nnx.relu(convolution(x))

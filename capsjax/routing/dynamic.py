@@ -79,7 +79,6 @@ class Dynamic(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of dynamic routing", self.iterations)
         _checks.one_of("softmax_over", self.softmax_over, ("in", "out"))
         _checks.fields(self, _checks.boolean, "leaky", "shared_logits", "detach")
@@ -95,7 +94,6 @@ class Dynamic(IterativeRouting):
 
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         """Line 7: the scalar products of votes and outputs are added to the logits."""
-        del index
         u_hat = inputs.votes
         agreement = _contract("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
         if self.shared_logits:
@@ -141,7 +139,6 @@ class _DynamicPrior(SizedRouting):
     depends_on = ("in_capsules", "out_capsules")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         self.prior = nnx.Param(jnp.zeros((sizes.in_capsules, sizes.out_capsules), param_dtype))
 
     def first(self, inputs: RoutingInputs) -> DynamicTrace:

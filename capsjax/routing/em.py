@@ -106,7 +106,6 @@ class EM:
     initial_beta_a: float = 0.5
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of EM routing", self.iterations)
         _checks.one_of("formulation", self.formulation, ("code", "paper"))
         for name in ("temperature_decay", "previous_share"):
@@ -133,7 +132,6 @@ class _EM(SizedRouting):
     depends_on = ("out_capsules",)
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         n_out = sizes.out_capsules
         self.beta_u = nnx.Param(jnp.full(n_out, self.settings.initial_beta_u, param_dtype))
         self.beta_a = nnx.Param(jnp.full(n_out, self.settings.initial_beta_a, param_dtype))

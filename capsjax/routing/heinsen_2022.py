@@ -83,7 +83,6 @@ class Heinsen2022:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of Heinsen's routing", self.iterations)
         _checks.boolean("normalize", self.normalize)
         if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
@@ -133,7 +132,6 @@ class _Heinsen2022(SizedRouting):
     def again(
         self, inputs: RoutingInputs, state: Heinsen2022Trace, index: Index
     ) -> Heinsen2022Trace:
-        del index
         return self._d_and_m_step(inputs, *self._predict(state.x_out, inputs.pose))
 
     def outcome(self, state: Heinsen2022Trace) -> Routed:

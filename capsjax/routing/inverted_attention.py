@@ -72,7 +72,6 @@ class InvertedAttention:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of inverted attention", self.iterations)
         _checks.boolean("presence", self.presence)
         _checks.fraction("epsilon of inverted attention", self.epsilon)
@@ -118,7 +117,6 @@ class _InvertedAttention(SizedRouting):
     def again(
         self, inputs: RoutingInputs, state: InvertedAttentionTrace, index: Index
     ) -> InvertedAttentionTrace:
-        del index
         votes, p = inputs.votes, state.p.astype(inputs.votes.dtype)
         # Equation 2 and line 3, over sqrt(D).
         a = jnp.einsum("jd,ijd->ij", p, votes, preferred_element_type=state.p.dtype)

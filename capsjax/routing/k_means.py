@@ -57,7 +57,6 @@ class KMeans(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of k-means routing", self.iterations)
         _checks.one_of("similarity", self.similarity, ("dot", "cosine"))
         object.__setattr__(self, "squash", squash_from(self.squash))
@@ -75,7 +74,6 @@ class KMeans(IterativeRouting):
 
     def again(self, inputs: "_Prepared", state: KMeansTrace, index: Index) -> KMeansTrace:
         """One more assignment."""
-        del index
         b = jnp.einsum("ijd,jd->ij", inputs.compared, _direction(state.s))
         return self._centres(inputs, b)
 

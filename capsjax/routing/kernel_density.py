@@ -69,7 +69,6 @@ class KDEDynamic(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of mean shift routing", self.iterations)
         _checks.positive_number("half_length", self.half_length)
         object.__setattr__(self, "squash", squash_from(self.squash))
@@ -84,7 +83,6 @@ class KDEDynamic(IterativeRouting):
 
     def again(self, inputs: "_Prepared", state: KDEDynamicTrace, index: Index) -> KDEDynamicTrace:
         """One more step of mean shift."""
-        del index
         return self._shift(inputs, state.b + 1 - _squared_distance(inputs.samples, state.v))
 
     def outcome(self, state: KDEDynamicTrace) -> Routed:
@@ -156,7 +154,6 @@ class KDEEM(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of kernel mixture routing", self.iterations)
         _checks.fields(self, _checks.positive_number, "bandwidth", "mass_epsilon", "half_length")
         object.__setattr__(self, "squash", squash_from(self.squash))
@@ -173,7 +170,6 @@ class KDEEM(IterativeRouting):
 
     def again(self, inputs: "_Prepared", state: KDEEMTrace, index: Index) -> KDEEMTrace:
         """One more E-step, and the M-step of it."""
-        del index
         log_m = jnp.log(state.m + self.mass_epsilon)
         distance = _squared_distance(inputs.samples, state.v)
         return self._m_step(inputs, log_m[None] - distance / (2 * self.bandwidth**2))

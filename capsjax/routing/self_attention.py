@@ -64,7 +64,6 @@ class SelfAttention:
     squash: SquashFunction = ExponentialSquash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfAttention":
@@ -77,7 +76,6 @@ class _SelfAttention(SizedRouting):
     depends_on = ("in_capsules", "out_capsules")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         self.prior = nnx.Param(jnp.zeros((sizes.in_capsules, sizes.out_capsules), param_dtype))
 
     def first(self, inputs: RoutingInputs) -> SelfAttentionTrace:

@@ -65,7 +65,6 @@ class SelfRouting:
     epsilon: float = 1e-12
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.fraction("epsilon of self-routing", self.epsilon)
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfRouting":
@@ -79,7 +78,6 @@ class _SelfRouting(SizedRouting):
     depends_on = ("in_capsules", "in_dim", "out_capsules")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         n_in, in_dim, n_out, _ = sizes
         self.kernel = nnx.Param(jnp.zeros((n_in, n_out, in_dim), param_dtype))
         self.bias = nnx.Param(jnp.zeros((n_in, n_out), param_dtype))

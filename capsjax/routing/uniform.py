@@ -46,7 +46,6 @@ class Uniform(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def first(self, inputs: RoutingInputs) -> UniformTrace:

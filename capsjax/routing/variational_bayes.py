@@ -110,7 +110,6 @@ class VariationalBayes:
     activation: Literal["sigmoid", "logit"] = "sigmoid"
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of variational Bayes", self.iterations)
         _checks.one_of("cov", self.cov, ("diag", "full"))
         _checks.fields(self, _checks.positive_number, "alpha0", "kappa0", "psi0")
@@ -134,7 +133,6 @@ class _VariationalBayes(SizedRouting):
     depends_on = ("out_capsules", "out_dim")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         dim = sizes.out_dim
         self.nu0 = float(dim + 1 if self.settings.nu0 is None else self.settings.nu0)
         if self.nu0 <= dim - 1:
@@ -158,7 +156,6 @@ class _VariationalBayes(SizedRouting):
     def again(
         self, inputs: RoutingInputs, state: VariationalBayesTrace, index: Index
     ) -> VariationalBayesTrace:
-        del index
         return self._posterior(inputs, self._log_responsibilities(inputs.votes, state))
 
     def outcome(self, state: VariationalBayesTrace) -> Routed:
