@@ -54,9 +54,7 @@ class ConvCaps(RoutedLayer):
         transform: how a matrix makes a vote of a pose, see `make_votes`.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(I)`, with `I` the capsules in a window.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: the window is larger than the grid, a size is not a positive integer, or another
@@ -128,19 +126,12 @@ class Conv3dCaps(RoutedLayer):
     and positions jointly. In `iterations`, all capsules above are in one axis.
 
     Args:
-        input_shape: of the capsules below.
-        types: number of capsule types.
-        dim: dimension of their poses.
-        kernel_size: side of the filters.
-        stride: in both directions.
-        padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
+        input_shape, types, dim, dtype, param_dtype, rngs: see `ConvCaps`.
+        kernel_size, stride, padding: of the filters, see there.
         routing: maps the votes `[types below, P * Q * types, dim]` of one example to this layer's
             capsules. An `UnsizedRouting` is built for these sizes. To a routing that asks for them,
             a type has the mean of its activations, and all its poses one after the other.
         kernel_init: initialiser of the filters.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: the filters are larger than the grid, a size is not a positive integer, or
@@ -228,7 +219,7 @@ class ClassCaps(RoutedLayer):
     `b` of `B` at position `p = y * width + x`.
 
     Args:
-        input_shape: of the capsules below.
+        input_shape, transform, dtype, param_dtype, rngs: see `ConvCaps`.
         num_classes: number of class capsules.
         dim: dimension of their poses.
         routing: maps all votes of one example to the class capsules. An `UnsizedRouting` is built
@@ -236,12 +227,8 @@ class ClassCaps(RoutedLayer):
         coordinates: whether positions are added; only with `transform="matrix"`.
         coordinates_of: what is added, those of the `"centre"`, as in the paper, or of the
             `"corner"`, where each goes as told above.
-        transform: how a matrix makes a vote of a pose, see `make_votes`.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(I)`, with `I` the capsules below.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: a size is not a positive integer, or another argument has a wrong value.

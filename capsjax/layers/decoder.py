@@ -32,9 +32,7 @@ class Decoder(nnx.Module):
         combine: the first layer sees the poses of all capsules one after the other, `"concat"`, or
             their `"sum"`.
         hidden_init: initialiser of the hidden layers' matrices; the last one has Glorot's.
-        dtype: dtype of the computation.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: a size is not a positive integer, or `combine` is neither of the two.
@@ -97,17 +95,13 @@ class ConvDecoder(nnx.Module):
     convolutions, without anything in between, enlarge it; a rectifier comes last.
 
     Args:
-        dim: dimension of the class capsules' poses.
-        image_shape: `(height, width, channels)` of the image.
+        dim, image_shape, dtype, param_dtype, rngs: see `Decoder`.
         channels: of the small image.
         features: filters of each convolution but the last, which has as many as the image channels.
         strides: how many times as large each of them makes the image; what the last then has too
             much, on the right and below, is cut off.
         kernel_size: side of the filters.
         batch_axis: see `BatchNorm`.
-        dtype: dtype of the computation.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: there are not as many features as strides, or a size is not a positive integer.

@@ -46,9 +46,7 @@ class DenseCaps(RoutedLayer):
         implementation: how votes and routing are computed, see `route_dense`; if not given, what
             was measured to be the fastest where the program runs. Shared or 4x4 matrices have the
             one, `"xla"`.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: a size is not a positive integer, the transform or the routing is none, or the

@@ -47,9 +47,7 @@ class PrimaryCaps(nnx.Module):
             `Squash` by name.
         depthwise: whether each filter sees one channel alone: there are `types * dim` channels
             below, and as many filters (Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491).
-        dtype: dtype of the computation; norms are computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: the kernel is larger than the input, a size is not a positive integer, order or
@@ -151,11 +149,8 @@ class ConvPrimaryCaps(nnx.Module):
     `squash` if there is one; with `"one"` all capsules are there.
 
     Args:
-        input_shape: `(height, width, channels)` of the features below.
-        types: number of capsule types.
-        dim: dimension of a pose.
-        kernel_size: side of the square kernel.
-        stride: in both directions.
+        input_shape, types, dim, dtype, param_dtype, rngs: see `PrimaryCaps`.
+        kernel_size, stride: see there.
         padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
         activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`; or `"logit"`
             for what they are the sigmoid of, to be normalised, see `CapsuleNorm`.
@@ -164,9 +159,6 @@ class ConvPrimaryCaps(nnx.Module):
         use_bias: whether the convolution adds learned numbers.
         kernel_init: initialiser of its filters, first those of the poses, capsule by capsule, then
             those of the activations.
-        dtype: dtype of the computation; norms are computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: the kernel is larger than the input, a size is not a positive integer, or

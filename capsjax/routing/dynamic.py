@@ -11,14 +11,8 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, squash_from
-from capsjax.routing._base import (
-    Index,
-    IterativeRouting,
-    RoutingInputs,
-    SizedRouting,
-    Sizes,
-    leaky,
-)
+from capsjax.ops._arrays import product
+from capsjax.routing._base import Index, IterativeRouting, RoutingInputs, SizedRouting, Sizes, leaky
 from capsjax.routing.mapping import EXAMPLES
 
 
@@ -95,7 +89,7 @@ class Dynamic(IterativeRouting):
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         """Line 7: the scalar products of votes and outputs are added to the logits."""
         u_hat = inputs.votes
-        agreement = _contract("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
+        agreement = product("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
         if self.shared_logits:
             agreement = lax.pmean(agreement, (EXAMPLES, *self.shared_axes))
         if self.detach:
@@ -109,7 +103,7 @@ class Dynamic(IterativeRouting):
             c = jax.nn.softmax(b, axis=0)
         else:
             c = leaky(inputs.softmax)(b) if self.leaky else inputs.softmax(b)
-        s = _contract("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
+        s = product("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
         return DynamicTrace(b, c, s, self.squash(s))
 
 
@@ -147,7 +141,3 @@ class _DynamicPrior(SizedRouting):
 
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         return self.settings.again(inputs, state, index)
-
-
-def _contract(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, normalized
 
 
@@ -154,7 +155,7 @@ class _Heinsen2022(SizedRouting):
         D_ign = f_a_inp - D_use
         get = self._in(D_use.dtype)
         phi = get(self.beta_use) * D_use - get(self.beta_ign) * D_ign
-        x_out = jnp.einsum("ij,ijd->jd", phi.astype(V.dtype), V, preferred_element_type=phi.dtype)
+        x_out = product("ij,ijd->jd", phi.astype(V.dtype), V)
         x_norm = normalized(x_out, self.settings.epsilon) if self.settings.normalize else x_out
         score = jnp.sum(x_norm * get(self.W_A), axis=-1)
         a_out = score / math.sqrt(len(x_norm)) + get(self.B_A)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, norm, squash_from
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Index, IterativeRouting, Routed, RoutingInputs
 
 HALF_LENGTH = math.sqrt(0.5)
@@ -74,26 +75,22 @@ class KDEDynamic(IterativeRouting):
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
-        """The inputs, and the votes as samples of a density."""
         return _Prepared(inputs, self.squash(inputs.wide().votes / self.half_length))
 
     def first(self, inputs: "_Prepared") -> KDEDynamicTrace:
-        """The outputs of equal weights."""
         return self._shift(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
     def again(self, inputs: "_Prepared", state: KDEDynamicTrace, index: Index) -> KDEDynamicTrace:
-        """One more step of mean shift."""
         return self._shift(inputs, state.b + 1 - _squared_distance(inputs.samples, state.v))
 
     def outcome(self, state: KDEDynamicTrace) -> Routed:
-        """The output capsules, whose activations are their lengths."""
         return Routed(pose=state.v, activation=norm(state.v), coupling=state.w)
 
     def _shift(self, inputs: "_Prepared", b: jax.Array) -> KDEDynamicTrace:
         votes = inputs.seen.votes
         c = inputs.seen.softmax(b)
         w = _normalized(c)
-        s = jnp.einsum("ij,ijd->jd", w.astype(votes.dtype), votes, preferred_element_type=b.dtype)
+        s = product("ij,ijd->jd", w.astype(votes.dtype), votes)
         return KDEDynamicTrace(b, c, w, s, self.squash(s / self.half_length))
 
 
@@ -159,17 +156,14 @@ class KDEEM(IterativeRouting):
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
-        """The inputs, and the votes as samples of a density."""
         # Weights rounded to bfloat16 would not sum to the mass that their sum is divided by.
         inputs = inputs.wide()
         return _Prepared(inputs, self.squash(inputs.votes / self.half_length))
 
     def first(self, inputs: "_Prepared") -> KDEEMTrace:
-        """The M-step of equal coupling."""
         return self._m_step(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
     def again(self, inputs: "_Prepared", state: KDEEMTrace, index: Index) -> KDEEMTrace:
-        """One more E-step, and the M-step of it."""
         log_m = jnp.log(state.m + self.mass_epsilon)
         distance = _squared_distance(inputs.samples, state.v)
         return self._m_step(inputs, log_m[None] - distance / (2 * self.bandwidth**2))

@@ -16,6 +16,7 @@ from capsjax.capsules import (
     norm,
     squash_from,
 )
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
 
 
@@ -84,11 +85,10 @@ class _SelfAttention(SizedRouting):
 
         # The sum over k goes first: so the matrix [I, I] of each output capsule is never made.
         total = jnp.sum(u_hat, axis=0, dtype=dtype).astype(u_hat.dtype)
-        a = jnp.einsum("ijd,jd->ij", u_hat, total, preferred_element_type=dtype)
-        a = a / math.sqrt(u_hat.shape[-1])
+        a = product("ijd,jd->ij", u_hat, total) / math.sqrt(u_hat.shape[-1])
         c = inputs.softmax(a)
         c_b = c + self.prior[...].astype(dtype)
-        s = jnp.einsum("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat, preferred_element_type=dtype)
+        s = product("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat)
         return SelfAttentionTrace(a, c, c_b, s, self.settings.squash(s))
 
     def outcome(self, state: SelfAttentionTrace) -> Routed:

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
 
 
@@ -94,7 +95,7 @@ class _SelfRouting(SizedRouting):
         mass = jnp.sum(routed, axis=0)
         a = self._ratio(mass, jnp.sum(a_in))
         share = self._ratio(routed, mass[None])
-        u = jnp.einsum("ij,ijd->jd", share.astype(u_hat.dtype), u_hat, preferred_element_type=dtype)
+        u = product("ij,ijd->jd", share.astype(u_hat.dtype), u_hat)
         return SelfRoutingTrace(logits, c, a, u)
 
     def outcome(self, state: SelfRoutingTrace) -> Routed:
