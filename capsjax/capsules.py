@@ -219,7 +219,7 @@ def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFuncti
         ValueError: it is none of these, or a field is unknown or has a wrong value.
     """
     if isinstance(value, Mapping):
-        _checks.known_options("squash", value, _checks.option_names(Squash))
+        _checks.known_options("squash", value, [field.name for field in dataclasses.fields(Squash)])
         return Squash(**value)
     if isinstance(value, str) and value in _BY_NAME:
         return _BY_NAME[value]

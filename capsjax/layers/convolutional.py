@@ -10,14 +10,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import (
-    Capsules,
-    accumulation_dtype,
-    in_a_list,
-)
+from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
+from capsjax.layers.features import conv_through
 from capsjax.layers.primary import GridShape
 from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
-from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import Competition, Routing, RoutingInputs, Sizes, UnsizedRouting
 from capsjax.routing._base import sized
@@ -158,14 +154,11 @@ class Conv3dCaps(RoutedLayer):
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype
-        self.conv = nnx.Conv(
+        self.conv = conv_through(
+            windows,
             in_dim,
             types * dim,
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=windows.padding,
             use_bias=False,
-            conv_general_dilated=conv_general_dilated,
             kernel_init=kernel_init,
             dtype=dtype,
             param_dtype=param_dtype,

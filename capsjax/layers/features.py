@@ -22,6 +22,19 @@ _fan_in_fifth = nnx.initializers.variance_scaling(0.2, "fan_in", "normal")
 _uniform_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+def conv_through(windows: Windows, n_in: int, n_out: int, **options: Any) -> nnx.Conv:
+    """A convolution whose filters see what windows see, in the library's own implementation."""
+    return nnx.Conv(
+        n_in,
+        n_out,
+        (windows.size, windows.size),
+        strides=windows.stride,
+        padding=windows.padding,
+        conv_general_dilated=conv_general_dilated,
+        **options,
+    )
+
+
 class ConvFeatures(nnx.Module):
     """A convolution and a rectifier: the local features that capsules are made of.
 
@@ -72,14 +85,11 @@ class ConvFeatures(nnx.Module):
         self.output_shape = (*windows.counts, features)
         self.rectified = _checks.boolean("rectified", rectified)
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.conv = nnx.Conv(
+        self.conv = conv_through(
+            windows,
             channels,
             features,
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=windows.padding,
             use_bias=_checks.boolean("use_bias", use_bias),
-            conv_general_dilated=conv_general_dilated,
             kernel_init=kernel_init,
             **options,
         )

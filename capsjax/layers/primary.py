@@ -18,7 +18,7 @@ from capsjax.capsules import (
     norm,
     squash_from,
 )
-from capsjax.ops import conv_general_dilated
+from capsjax.layers.features import conv_through
 from capsjax.ops.patches import Padding, Windows
 
 
@@ -82,14 +82,11 @@ class PrimaryCaps(nnx.Module):
                 f"{self.types} types of depthwise capsules of {self.dim} need as many channels as "
                 f"their product, {filters}, not {channels}"
             )
-        self.conv = nnx.Conv(
+        self.conv = conv_through(
+            windows,
             channels,
             filters,
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding="VALID",
             feature_group_count=channels if depthwise else 1,
-            conv_general_dilated=conv_general_dilated,
             kernel_init=nnx.initializers.glorot_uniform(),
             dtype=dtype,
             param_dtype=param_dtype,
@@ -192,14 +189,11 @@ class ConvPrimaryCaps(nnx.Module):
         )
         self.activation_offset = _checks.number("activation_offset", activation_offset)
         self.squash = None if squash is None else squash_from(squash)
-        self.pose = nnx.Conv(
+        self.pose = conv_through(
+            windows,
             channels,
             types * (dim + (activation in ("sigmoid", "logit"))),
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=windows.padding,
             use_bias=_checks.boolean("use_bias", use_bias),
-            conv_general_dilated=conv_general_dilated,
             kernel_init=kernel_init,
             dtype=dtype,
             param_dtype=param_dtype,

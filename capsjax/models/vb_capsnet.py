@@ -42,14 +42,8 @@ class VBCapsNet(CapsuleNetwork):
 
     Args:
         image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
-        conv_features, conv_kernel, conv_stride: filters of the convolution (`A`), the side of its
-            kernel, and its stride.
-        primary_types: types of primary capsules, `B`.
-        caps_types, caps_kernels, caps_strides: of each convolutional capsule layer, its types (`C`
-            and `D`), the side of its windows, and the stride between them.
-        pose_dim: numbers of a pose, a square: 16 for 4x4.
-        competition: whether a capsule's responsibilities are shared out over its parents at `"all"`
-            positions, or in each `"patch"` apart.
+        conv_features, conv_kernel, conv_stride, primary_types, caps_types, caps_kernels,
+            caps_strides, pose_dim, competition: see `MatrixCapsNet`.
         routing: see `create_model`. Of variational Bayes that is still
             to be built, activations are normalised before their sigmoid; of another routing, they
             stay as they are.

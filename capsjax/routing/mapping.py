@@ -26,7 +26,6 @@ POSITIONS = "capsjax_positions"
 """The name of the axis over the positions of one example."""
 
 Competition = Literal["all", "patch"]
-COMPETITIONS: tuple[Competition, ...] = ("all", "patch")
 
 T = TypeVar("T")
 
@@ -177,7 +176,7 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> 
 
 def check_competition(competition: Competition, routing: Routing) -> Competition:
     """The competition, if the routing can have it; else a ValueError."""
-    _checks.one_of("competition", competition, COMPETITIONS)
+    _checks.one_of("competition", competition, ("all", "patch"))
     if competition == "all" and "softmax" not in needs_of(routing):
         raise ValueError(
             f"{name_of(routing)} takes no softmax, so its capsules cannot compete over all "
