@@ -205,8 +205,6 @@ def _slope(n: jax.Array) -> jax.Array:
 
 SquashFunction = Callable[[jax.Array], jax.Array]
 
-_BY_NAME: dict[str, SquashFunction] = {"exponential": ExponentialSquash()}
-
 
 def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFunction:
     """A squash of what a configuration holds.
@@ -221,11 +219,10 @@ def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFuncti
     if isinstance(value, Mapping):
         _checks.known_options("squash", value, [field.name for field in dataclasses.fields(Squash)])
         return Squash(**value)
-    if isinstance(value, str) and value in _BY_NAME:
-        return _BY_NAME[value]
+    if value == "exponential":
+        return ExponentialSquash()
     if not callable(value):
         raise ValueError(
-            f"squash must be a Squash or a dict of its fields, not {value!r}; by name there is: "
-            f"{', '.join(_BY_NAME)}"
+            f"squash must be a Squash or a dict of its fields, or 'exponential', not {value!r}"
         )
     return value

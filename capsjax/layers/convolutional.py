@@ -154,15 +154,9 @@ class Conv3dCaps(RoutedLayer):
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv = conv_through(
-            windows,
-            in_dim,
-            types * dim,
-            use_bias=False,
-            kernel_init=kernel_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+            windows, in_dim, types * dim, use_bias=False, kernel_init=kernel_init, **options
         )
         above = math.prod(self.output_shape[:3])
         sizes = Sizes(in_types, height * width * in_dim, above, dim)
@@ -180,14 +174,14 @@ class Conv3dCaps(RoutedLayer):
 
         The coupling coefficients are `[batch, B, P, Q, types]`.
         """
-        routed, coupling = super().__call__(capsules)
-        batch, in_types = coupling.shape[:2]
-
-        def on_grid(x: jax.Array, *leading: Any) -> jax.Array:
-            return x.reshape(*leading, *self.output_shape[:3], *x.shape[len(leading) + 1 :])
-
-        above = Capsules(on_grid(routed.pose, batch), on_grid(routed.activation, batch))
-        return above, on_grid(coupling, batch, in_types)
+        (pose, activation), coupling = super().__call__(capsules)
+        batch, in_types, _ = coupling.shape
+        *positions_and_types, dim = self.output_shape
+        above = Capsules(
+            pose.reshape(batch, *positions_and_types, dim),
+            activation.reshape(batch, *positions_and_types),
+        )
+        return above, coupling.reshape(batch, in_types, *positions_and_types)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
         """What is routed are the types below, whose poses are `[batch, B, H W K]`."""

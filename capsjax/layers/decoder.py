@@ -59,15 +59,9 @@ class Decoder(nnx.Module):
         inputs = num_capsules * dim if combine == "concat" else dim
         sizes = (inputs, *hidden, math.prod(self.image_shape))
         inits = [hidden_init] * len(hidden) + [nnx.initializers.glorot_uniform()]
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.layers = nnx.List(
-            nnx.Linear(
-                n_in,
-                n_out,
-                kernel_init=init,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
+            nnx.Linear(n_in, n_out, kernel_init=init, **options)
             for (n_in, n_out), init in zip(itertools.pairwise(sizes), inits, strict=True)
         )
 

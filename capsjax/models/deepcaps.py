@@ -12,8 +12,9 @@ from jax.typing import DTypeLike
 from capsjax import _checks
 from capsjax.capsules import Capsules, norm, squash
 from capsjax.layers import BatchNorm, Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
+from capsjax.layers.features import conv_through
 from capsjax.models.output import CapsuleNetwork, layer_options
-from capsjax.ops import conv_general_dilated
+from capsjax.ops.patches import Windows
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
 # Squash leaves of a short pose the square of its length, so that after some layers nothing is left.
@@ -151,14 +152,10 @@ class DeepCaps(CapsuleNetwork):
                 "dims are of two cells at least, of which the last two have the same, since their "
                 f"capsules are one list that votes for the classes; not {dims}"
             )
-        self.convolution = nnx.Conv(
-            channels,
-            conv_features,
-            (3, 3),
-            padding="SAME",
-            conv_general_dilated=conv_general_dilated,
-            kernel_init=nnx.initializers.glorot_uniform(),
-            **options,
+        windows = Windows.of((height, width), 3, 1, "SAME")
+        glorot = nnx.initializers.glorot_uniform()
+        self.convolution = conv_through(
+            windows, channels, conv_features, kernel_init=glorot, **options
         )
         self.norm = BatchNorm(conv_features, **normalized)
         below, cells = (height, width, conv_features), list[Cell]()

@@ -125,7 +125,6 @@ class DynamicPrior(Dynamic):
     """
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_DynamicPrior":
-        """Makes the routing, see `UnsizedRouting`."""
         return _DynamicPrior(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 

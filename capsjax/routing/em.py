@@ -83,9 +83,8 @@ class EM:
         renormalize: whether the assignments of an input capsule are normalised once more after they
             are multiplied by its activation. Every capsule counts alike then, unless its activation
             is about as small as `mass_epsilon`.
-        leaky: whether an input capsule may belong to nothing above: a further logit, always zero,
-            takes part in the softmax over the output capsules, and what it gets is lost. An option
-            of the authors' code.
+        leaky: whether an input capsule may belong to nothing above, see `Dynamic`. An option of the
+            authors' code.
         initial_beta_u: what `beta_u` starts from.
         initial_beta_a: what `beta_a` starts from.
 
@@ -117,7 +116,6 @@ class EM:
         _checks.fields(self, _checks.number, "initial_beta_u", "initial_beta_a")
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_EM":
-        """Makes the routing, see `UnsizedRouting`."""
         return _EM(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
     @property

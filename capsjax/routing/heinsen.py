@@ -78,7 +78,6 @@ class Heinsen:
             raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen":
-        """Makes the routing, see `UnsizedRouting`."""
         return _Heinsen(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 

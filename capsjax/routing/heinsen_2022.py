@@ -90,7 +90,6 @@ class Heinsen2022:
             raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen2022":
-        """Makes the routing, see `UnsizedRouting`."""
         return _Heinsen2022(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 

@@ -68,7 +68,6 @@ class SelfAttention:
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfAttention":
-        """Makes the routing, see `UnsizedRouting`."""
         return _SelfAttention(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 

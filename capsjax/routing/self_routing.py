@@ -69,7 +69,6 @@ class SelfRouting:
         _checks.fraction("epsilon of self-routing", self.epsilon)
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfRouting":
-        """Makes the routing, see `UnsizedRouting`."""
         return _SelfRouting(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
