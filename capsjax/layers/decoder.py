@@ -8,13 +8,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
+from capsjax.ops._arrays import pad
 
 
 class Decoder(nnx.Module):
@@ -170,4 +170,4 @@ def _spread(x: jax.Array, stride: int, kernel_size: int) -> jax.Array:
     """
     low = kernel_size - 1 - max(kernel_size - stride, 0) // 2
     spatial = (low, stride + kernel_size - 2 - low, stride - 1)
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), spatial, spatial, (0, 0, 0)])
+    return pad(x, {1: spatial, 2: spatial})

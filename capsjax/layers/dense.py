@@ -80,11 +80,8 @@ class DenseCaps(RoutedLayer):
         self.shared = _checks.boolean("shared", shared)
         self.kernel: Any  # a Param, or None
         if transform is not None:
-            matrices = (
-                1 if shared else in_capsules,
-                out_capsules,
-                *kernel_shape(transform, in_dim, out_dim),
-            )
+            shape = kernel_shape(transform, in_dim, out_dim)
+            matrices = (1 if shared else in_capsules, out_capsules, *shape)
             self.kernel = nnx.Param(init(rngs.params(), matrices, param_dtype))
         elif out_dim == in_dim and not shared:
             self.kernel = nnx.data(None)

@@ -10,14 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import (
-    Capsules,
-    Squash,
-    SquashFunction,
-    accumulation_dtype,
-    norm,
-    squash_from,
-)
+from capsjax.capsules import Capsules, Squash, SquashFunction, accumulation_dtype, norm, squash_from
 from capsjax.layers.features import conv_through
 from capsjax.ops.patches import Padding, Windows
 

@@ -57,12 +57,7 @@ def published_routing(name: str) -> str | None:
 
 
 def create_model(
-    name: str,
-    *,
-    image_shape: Sequence[int],
-    num_classes: int,
-    rngs: nnx.Rngs,
-    **options: Any,
+    name: str, *, image_shape: Sequence[int], num_classes: int, rngs: nnx.Rngs, **options: Any
 ) -> nnx.Module:
     """Makes a model by its name, with its published sizes.
 

@@ -79,7 +79,7 @@ class AttentionCapsNet(CapsuleNetwork):
         )
         options = layer_options(dtype, param_dtype, rngs)
         self.backbone = ResidualFeatures(
-            _checks.image_shape(image_shape),
+            image_shape,
             features=backbone_features,
             blocks=backbone_blocks,
             strides=backbone_strides,

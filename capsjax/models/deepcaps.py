@@ -1,7 +1,8 @@
 """DeepCaps (Rajasegaran et al. 2019)."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -39,21 +40,18 @@ class Cell(nnx.Module):
         routing: Routing | UnsizedRouting | None,
         **options: Any,
     ) -> None:
-        def convolve(below: tuple[int, ...], stride: int = 1) -> ConvPrimaryCaps:
-            return ConvPrimaryCaps(
-                below,
-                types,
-                dim,
-                kernel_size=3,
-                stride=stride,
-                padding="SAME",
-                activation="length",
-                squash=squash,
-                use_bias=False,
-                kernel_init=_of_length,
-                **options,
-            )
-
+        convolve: Callable[..., ConvPrimaryCaps] = functools.partial(
+            ConvPrimaryCaps,
+            types=types,
+            dim=dim,
+            kernel_size=3,
+            padding="SAME",
+            activation="length",
+            squash=squash,
+            use_bias=False,
+            kernel_init=_of_length,
+            **options,
+        )
         self.enter = convolve(input_shape, stride=2)
         self.output_shape = self.enter.output_shape
         inside = (*self.output_shape[:2], types * dim)

@@ -88,16 +88,12 @@ class VBCapsNet(CapsuleNetwork):
         if isinstance(routing, VariationalBayes):
             routing = dataclasses.replace(routing, activation="logit")
 
-        def norm(types: int, **exact: Any) -> CapsuleNorm:
-            options = {"affine": False, "logits": is_normalized, **normalized, **exact}
+        def norm(types: int, **others: Any) -> CapsuleNorm:
+            options = {"affine": False, "logits": is_normalized, **normalized, **others}
             return CapsuleNorm(types, pose_dim, over="type", **options)
 
         self.features = NormalizedConv(
-            _checks.image_shape(image_shape),
-            conv_features,
-            kernel_size=conv_kernel,
-            stride=conv_stride,
-            **normalized,
+            image_shape, conv_features, kernel_size=conv_kernel, stride=conv_stride, **normalized
         )
         self.primary_caps = ConvPrimaryCaps(
             self.features.output_shape,
@@ -107,9 +103,7 @@ class VBCapsNet(CapsuleNetwork):
             use_bias=False,
             **options,
         )
-        self.primary_norm = CapsuleNorm(
-            primary_types, pose_dim, over="type", logits=True, **normalized
-        )
+        self.primary_norm = norm(primary_types, affine=True, logits=True)
         self.conv_caps, grid = conv_caps_stack(
             self.primary_caps.output_shape,
             layers,

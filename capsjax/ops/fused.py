@@ -54,7 +54,6 @@ def _(reason: str, inputs: Any, _tangents: Any) -> tuple[Any, Any]:
 
 @_no_kernel.def_abstract_eval
 def _(kernel: Any, pose: Any, reason: str) -> list[Any]:
-    del reason
     batch, n_in, _ = pose.shape
     n_out, dim = kernel.shape[1:3]
     dtype = accumulation_dtype(pose.dtype)

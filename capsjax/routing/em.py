@@ -156,16 +156,14 @@ class _EM(SizedRouting):
         """Line 7 of the E-step, and the M-step."""
         softmax = leaky(inputs.softmax) if self.settings.leaky else inputs.softmax
         r = softmax(log_ap)
-        mass, mu, variance = self._gaussians(inputs.votes, self._weights(r, inputs.activation), mu)
+        # Line 2 of the M-step: how much each vote counts.
+        a_in = inputs.activation
+        if self.settings.renormalize:
+            a_in = a_in / (a_in + self.settings.mass_epsilon)
+        mass, mu, variance = self._gaussians(inputs.votes, r * a_in[:, None], mu)
         inverse_temperature = jnp.asarray(self.settings.schedule, mass.dtype)[index]
         logit = inverse_temperature * self._saving(mass, variance)
         return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
-
-    def _weights(self, r: jax.Array, a_in: jax.Array) -> jax.Array:
-        """How much each vote counts `[I, J]`, line 2 of the M-step."""
-        if self.settings.renormalize:
-            a_in = a_in / (a_in + self.settings.mass_epsilon)
-        return r * a_in[:, None]
 
     def _gaussians(
         self, V: jax.Array, weights: jax.Array, previous_mu: jax.Array

@@ -89,7 +89,10 @@ class KDEDynamic(IterativeRouting):
     def _shift(self, inputs: "_Prepared", b: jax.Array) -> KDEDynamicTrace:
         votes = inputs.seen.votes
         c = inputs.seen.softmax(b)
-        w = _normalized(c)
+        total = jnp.sum(c, axis=0)
+        # After dozens of iterations all input capsules may have left one.
+        is_zero = total < jnp.finfo(c.dtype).tiny
+        w = c / jnp.where(is_zero, 1, total)[None]
         s = product("ij,ijd->jd", w.astype(votes.dtype), votes)
         return KDEDynamicTrace(b, c, w, s, self.squash(s / self.half_length))
 
@@ -180,14 +183,6 @@ class KDEEM(IterativeRouting):
 class _Prepared(NamedTuple):
     seen: RoutingInputs
     samples: jax.Array
-
-
-def _normalized(c: jax.Array) -> jax.Array:
-    """Weights of which those of an output capsule sum to one, unless all are zero: `[I, J]`."""
-    total = jnp.sum(c, axis=0)
-    # After dozens of iterations all input capsules may have left one.
-    is_zero = total < jnp.finfo(c.dtype).tiny
-    return c / jnp.where(is_zero, 1, total)[None]
 
 
 def _squared_distance(samples: jax.Array, v: jax.Array) -> jax.Array:
