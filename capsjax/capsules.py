@@ -223,6 +223,7 @@ def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFuncti
         return ExponentialSquash()
     if not callable(value):
         raise ValueError(
-            f"squash must be a Squash or a dict of its fields, or 'exponential', not {value!r}"
+            f"squash must be a Squash or a dict of its fields, not {value!r}; by name there is: "
+            "exponential"
         )
     return value
