@@ -4,8 +4,6 @@ The error says in one sentence what was wrong and what would be right. An argume
 the message calls the value.
 """
 
-import functools
-import inspect
 import math
 import numbers
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -115,17 +113,6 @@ def floating_dtype(name: str, value: Any) -> jnp.dtype:
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{name} must be a floating dtype such as 'float32', not {value!r}")
     return dtype
-
-
-def option_names(function: Callable[..., Any], *, without: Collection[str] = ()) -> list[str]:
-    """The names of the arguments of a function or constructor, `self` left out."""
-    if isinstance(function, functools.partial):
-        function = function.func
-    if inspect.isclass(function):
-        function = function.__init__
-    return [
-        name for name in inspect.signature(function).parameters if name not in {"self", *without}
-    ]
 
 
 def known_options(owner: str, options: Mapping[str, Any], valid: Collection[str]) -> None:

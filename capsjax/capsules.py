@@ -136,7 +136,6 @@ class Squash:
     epsilon_in: Literal["length", "square"] = "length"
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.one_of("axis of squash", self.axis, ("pose", "capsules", "element"))
         _checks.fraction("epsilon of squash", self.epsilon)
         _checks.one_of("epsilon_in of squash", self.epsilon_in, ("length", "square"))
@@ -182,7 +181,6 @@ class ExponentialSquash:
     epsilon: float = 1e-20
 
     def __post_init__(self) -> None:
-        """Checks the value."""
         _checks.fraction("epsilon of squash", self.epsilon)
 
     def __call__(self, s: jax.Array) -> jax.Array:
@@ -207,8 +205,6 @@ def _slope(n: jax.Array) -> jax.Array:
 
 SquashFunction = Callable[[jax.Array], jax.Array]
 
-_BY_NAME: dict[str, SquashFunction] = {"exponential": ExponentialSquash()}
-
 
 def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFunction:
     """A squash of what a configuration holds.
@@ -221,13 +217,13 @@ def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFuncti
         ValueError: it is none of these, or a field is unknown or has a wrong value.
     """
     if isinstance(value, Mapping):
-        _checks.known_options("squash", value, _checks.option_names(Squash))
+        _checks.known_options("squash", value, [field.name for field in dataclasses.fields(Squash)])
         return Squash(**value)
-    if isinstance(value, str) and value in _BY_NAME:
-        return _BY_NAME[value]
+    if value == "exponential":
+        return ExponentialSquash()
     if not callable(value):
         raise ValueError(
             f"squash must be a Squash or a dict of its fields, not {value!r}; by name there is: "
-            f"{', '.join(_BY_NAME)}"
+            "exponential"
         )
     return value

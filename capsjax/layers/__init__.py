@@ -1,6 +1,11 @@
 """Capsule layers: modules that make capsules or votes, and hand the votes to a routing.
 
-`routed.py` is what those with a routing have in common.
+`routed.py` is what those with a routing have in common. All layers take, by name:
+
+- `dtype`, that of what is computed, such as votes: float32 if not given. Norms, statistics of a
+  batch, and a routing's softmax are in float32 at least;
+- `param_dtype`, that of the parameters: float32 if not given;
+- `rngs`, the source of the initial values.
 """
 
 from capsjax import _deprecated

@@ -10,14 +10,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import (
-    Capsules,
-    accumulation_dtype,
-    in_a_list,
-)
+from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
+from capsjax.layers.features import conv_through
 from capsjax.layers.primary import GridShape
 from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
-from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import Competition, Routing, RoutingInputs, Sizes, UnsizedRouting
 from capsjax.routing._base import sized
@@ -54,9 +50,7 @@ class ConvCaps(RoutedLayer):
         transform: how a matrix makes a vote of a pose, see `make_votes`.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(I)`, with `I` the capsules in a window.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: the window is larger than the grid, a size is not a positive integer, or another
@@ -128,19 +122,12 @@ class Conv3dCaps(RoutedLayer):
     and positions jointly. In `iterations`, all capsules above are in one axis.
 
     Args:
-        input_shape: of the capsules below.
-        types: number of capsule types.
-        dim: dimension of their poses.
-        kernel_size: side of the filters.
-        stride: in both directions.
-        padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
+        input_shape, types, dim, dtype, param_dtype, rngs: see `ConvCaps`.
+        kernel_size, stride, padding: of the filters, see there.
         routing: maps the votes `[types below, P * Q * types, dim]` of one example to this layer's
             capsules. An `UnsizedRouting` is built for these sizes. To a routing that asks for them,
             a type has the mean of its activations, and all its poses one after the other.
         kernel_init: initialiser of the filters.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: the filters are larger than the grid, a size is not a positive integer, or
@@ -167,18 +154,9 @@ class Conv3dCaps(RoutedLayer):
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype
-        self.conv = nnx.Conv(
-            in_dim,
-            types * dim,
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=windows.padding,
-            use_bias=False,
-            conv_general_dilated=conv_general_dilated,
-            kernel_init=kernel_init,
-            dtype=dtype,
-            param_dtype=param_dtype,
-            rngs=rngs,
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.conv = conv_through(
+            windows, in_dim, types * dim, use_bias=False, kernel_init=kernel_init, **options
         )
         above = math.prod(self.output_shape[:3])
         sizes = Sizes(in_types, height * width * in_dim, above, dim)
@@ -196,14 +174,14 @@ class Conv3dCaps(RoutedLayer):
 
         The coupling coefficients are `[batch, B, P, Q, types]`.
         """
-        routed, coupling = super().__call__(capsules)
-        batch, in_types = coupling.shape[:2]
-
-        def on_grid(x: jax.Array, *leading: Any) -> jax.Array:
-            return x.reshape(*leading, *self.output_shape[:3], *x.shape[len(leading) + 1 :])
-
-        above = Capsules(on_grid(routed.pose, batch), on_grid(routed.activation, batch))
-        return above, on_grid(coupling, batch, in_types)
+        (pose, activation), coupling = super().__call__(capsules)
+        batch, in_types, _ = coupling.shape
+        *positions_and_types, dim = self.output_shape
+        above = Capsules(
+            pose.reshape(batch, *positions_and_types, dim),
+            activation.reshape(batch, *positions_and_types),
+        )
+        return above, coupling.reshape(batch, in_types, *positions_and_types)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
         """What is routed are the types below, whose poses are `[batch, B, H W K]`."""
@@ -228,7 +206,7 @@ class ClassCaps(RoutedLayer):
     `b` of `B` at position `p = y * width + x`.
 
     Args:
-        input_shape: of the capsules below.
+        input_shape, transform, dtype, param_dtype, rngs: see `ConvCaps`.
         num_classes: number of class capsules.
         dim: dimension of their poses.
         routing: maps all votes of one example to the class capsules. An `UnsizedRouting` is built
@@ -236,12 +214,8 @@ class ClassCaps(RoutedLayer):
         coordinates: whether positions are added; only with `transform="matrix"`.
         coordinates_of: what is added, those of the `"centre"`, as in the paper, or of the
             `"corner"`, where each goes as told above.
-        transform: how a matrix makes a vote of a pose, see `make_votes`.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(I)`, with `I` the capsules below.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: a size is not a positive integer, or another argument has a wrong value.

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
+from capsjax.ops._arrays import pad
 
 
 class Decoder(nnx.Module):
@@ -32,9 +32,7 @@ class Decoder(nnx.Module):
         combine: the first layer sees the poses of all capsules one after the other, `"concat"`, or
             their `"sum"`.
         hidden_init: initialiser of the hidden layers' matrices; the last one has Glorot's.
-        dtype: dtype of the computation.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: a size is not a positive integer, or `combine` is neither of the two.
@@ -61,15 +59,9 @@ class Decoder(nnx.Module):
         inputs = num_capsules * dim if combine == "concat" else dim
         sizes = (inputs, *hidden, math.prod(self.image_shape))
         inits = [hidden_init] * len(hidden) + [nnx.initializers.glorot_uniform()]
+        options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.layers = nnx.List(
-            nnx.Linear(
-                n_in,
-                n_out,
-                kernel_init=init,
-                dtype=dtype,
-                param_dtype=param_dtype,
-                rngs=rngs,
-            )
+            nnx.Linear(n_in, n_out, kernel_init=init, **options)
             for (n_in, n_out), init in zip(itertools.pairwise(sizes), inits, strict=True)
         )
 
@@ -97,17 +89,13 @@ class ConvDecoder(nnx.Module):
     convolutions, without anything in between, enlarge it; a rectifier comes last.
 
     Args:
-        dim: dimension of the class capsules' poses.
-        image_shape: `(height, width, channels)` of the image.
+        dim, image_shape, dtype, param_dtype, rngs: see `Decoder`.
         channels: of the small image.
         features: filters of each convolution but the last, which has as many as the image channels.
         strides: how many times as large each of them makes the image; what the last then has too
             much, on the right and below, is cut off.
         kernel_size: side of the filters.
         batch_axis: see `BatchNorm`.
-        dtype: dtype of the computation.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: there are not as many features as strides, or a size is not a positive integer.
@@ -182,4 +170,4 @@ def _spread(x: jax.Array, stride: int, kernel_size: int) -> jax.Array:
     """
     low = kernel_size - 1 - max(kernel_size - stride, 0) // 2
     spatial = (low, stride + kernel_size - 2 - low, stride - 1)
-    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), spatial, spatial, (0, 0, 0)])
+    return pad(x, {1: spatial, 2: spatial})

@@ -46,9 +46,7 @@ class DenseCaps(RoutedLayer):
         implementation: how votes and routing are computed, see `route_dense`; if not given, what
             was measured to be the fastest where the program runs. Shared or 4x4 matrices have the
             one, `"xla"`.
-        dtype: dtype of the votes; the routing's norms and softmax are in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: a size is not a positive integer, the transform or the routing is none, or the
@@ -82,11 +80,8 @@ class DenseCaps(RoutedLayer):
         self.shared = _checks.boolean("shared", shared)
         self.kernel: Any  # a Param, or None
         if transform is not None:
-            matrices = (
-                1 if shared else in_capsules,
-                out_capsules,
-                *kernel_shape(transform, in_dim, out_dim),
-            )
+            shape = kernel_shape(transform, in_dim, out_dim)
+            matrices = (1 if shared else in_capsules, out_capsules, *shape)
             self.kernel = nnx.Param(init(rngs.params(), matrices, param_dtype))
         elif out_dim == in_dim and not shared:
             self.kernel = nnx.data(None)

@@ -22,6 +22,19 @@ _fan_in_fifth = nnx.initializers.variance_scaling(0.2, "fan_in", "normal")
 _uniform_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+def conv_through(windows: Windows, n_in: int, n_out: int, **options: Any) -> nnx.Conv:
+    """A convolution whose filters see what windows see, in the library's own implementation."""
+    return nnx.Conv(
+        n_in,
+        n_out,
+        (windows.size, windows.size),
+        strides=windows.stride,
+        padding=windows.padding,
+        conv_general_dilated=conv_general_dilated,
+        **options,
+    )
+
+
 class ConvFeatures(nnx.Module):
     """A convolution and a rectifier: the local features that capsules are made of.
 
@@ -35,13 +48,9 @@ class ConvFeatures(nnx.Module):
         use_bias: whether the convolution adds learned numbers.
         rectified: whether there is a rectifier.
         normalize: whether a batch is normalised between the two, see `BatchNorm`.
-        norm_momentum: see there.
-        norm_epsilon: see there.
-        batch_axis: see there.
+        norm_momentum, norm_epsilon, batch_axis: see there.
         kernel_init: initialiser of the filters.
-        dtype: dtype of the computation; statistics of a batch are float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: the kernel is larger than the padded image, a size is not a positive integer, or
@@ -76,14 +85,11 @@ class ConvFeatures(nnx.Module):
         self.output_shape = (*windows.counts, features)
         self.rectified = _checks.boolean("rectified", rectified)
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.conv = nnx.Conv(
+        self.conv = conv_through(
+            windows,
             channels,
             features,
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=windows.padding,
             use_bias=_checks.boolean("use_bias", use_bias),
-            conv_general_dilated=conv_general_dilated,
             kernel_init=kernel_init,
             **options,
         )
@@ -103,10 +109,8 @@ class NormalizedConv(ConvFeatures):
     """A convolution without biases, batch normalisation with PyTorch's constants, and a rectifier.
 
     Args:
-        input_shape: as of `ConvFeatures`, and so are all others but `use_bias` and `norm_*`.
-        features: see there.
+        input_shape, features, **options: of `ConvFeatures`, all but `use_bias` and `norm_*`.
         kernel_init: if not given, uniform with the deviation of He et al. 2015, arXiv:1502.01852.
-        **options: see there.
     """
 
     def __init__(
@@ -132,7 +136,7 @@ class ResidualFeatures(nnx.Module):
     and A of section 4.1).
 
     Args:
-        input_shape: `(height, width, channels)` of one image.
+        input_shape, dtype, param_dtype, rngs: see `ConvFeatures`.
         features: filters of the blocks of each stage; the first convolution has those of the first.
         blocks: how many blocks there are in each stage.
         strides: of the first block of each stage.
@@ -140,9 +144,6 @@ class ResidualFeatures(nnx.Module):
             a block has no fewer features than the one below.
         kernel_init: initialiser of all filters; if not given, what PyTorch draws.
         batch_axis: as of `BatchNorm`, whose other constants are those of PyTorch.
-        dtype: dtype of the computation.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: a size is not a positive integer, there is no stage, or there are fewer features

@@ -29,9 +29,8 @@ class BatchNorm(nnx.Module):
         affine: whether there are scale and bias, or a scale of one and a bias of zero.
         batch_axis: name of the mapped axis over which a batch is spread, whose examples then have
             their statistics in common; None where a batch is in one piece.
-        dtype: dtype of the result; it is computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values, which are ones and zeros and draw none.
+        dtype, param_dtype, rngs: see `capsjax.layers`; the initial values are ones and zeros and
+            draw none.
 
     Raises:
         ValueError: a value is out of its range.
@@ -49,7 +48,6 @@ class BatchNorm(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        del rngs
         features = _checks.positive_integer("features", features)
         self.momentum = _checks.fraction("momentum", momentum)
         self.epsilon = _checks.positive_number("epsilon", epsilon)
@@ -112,11 +110,8 @@ class CapsuleNorm(nnx.Module):
         affine: whether a learned scale and bias follow.
         logits: whether activations come as what they are the sigmoids of, and are normalised, too;
             if not, they are left as they are.
-        batch_axis: name of the mapped axis over which a batch is spread, so that it is normalised
-            as a whole; None where a batch is in one piece.
-        dtype: dtype of the poses; everything is computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        batch_axis: see `BatchNorm`.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: a size is not a positive integer, or another argument has a wrong value.

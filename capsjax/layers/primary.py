@@ -10,15 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import (
-    Capsules,
-    Squash,
-    SquashFunction,
-    accumulation_dtype,
-    norm,
-    squash_from,
-)
-from capsjax.ops import conv_general_dilated
+from capsjax.capsules import Capsules, Squash, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax.layers.features import conv_through
 from capsjax.ops.patches import Padding, Windows
 
 
@@ -47,9 +40,7 @@ class PrimaryCaps(nnx.Module):
             `Squash` by name.
         depthwise: whether each filter sees one channel alone: there are `types * dim` channels
             below, and as many filters (Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491).
-        dtype: dtype of the computation; norms are computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
+        dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
         ValueError: the kernel is larger than the input, a size is not a positive integer, order or
@@ -84,14 +75,11 @@ class PrimaryCaps(nnx.Module):
                 f"{self.types} types of depthwise capsules of {self.dim} need as many channels as "
                 f"their product, {filters}, not {channels}"
             )
-        self.conv = nnx.Conv(
+        self.conv = conv_through(
+            windows,
             channels,
             filters,
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding="VALID",
             feature_group_count=channels if depthwise else 1,
-            conv_general_dilated=conv_general_dilated,
             kernel_init=nnx.initializers.glorot_uniform(),
             dtype=dtype,
             param_dtype=param_dtype,
@@ -151,11 +139,8 @@ class ConvPrimaryCaps(nnx.Module):
     `squash` if there is one; with `"one"` all capsules are there.
 
     Args:
-        input_shape: `(height, width, channels)` of the features below.
-        types: number of capsule types.
-        dim: dimension of a pose.
-        kernel_size: side of the square kernel.
-        stride: in both directions.
+        input_shape, types, dim, dtype, param_dtype, rngs: see `PrimaryCaps`.
+        kernel_size, stride: see there.
         padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
         activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`; or `"logit"`
             for what they are the sigmoid of, to be normalised, see `CapsuleNorm`.
@@ -164,9 +149,6 @@ class ConvPrimaryCaps(nnx.Module):
         use_bias: whether the convolution adds learned numbers.
         kernel_init: initialiser of its filters, first those of the poses, capsule by capsule, then
             those of the activations.
-        dtype: dtype of the computation; norms are computed in float32 at least.
-        param_dtype: dtype of the parameters.
-        rngs: source of the initial values.
 
     Raises:
         ValueError: the kernel is larger than the input, a size is not a positive integer, or
@@ -200,14 +182,11 @@ class ConvPrimaryCaps(nnx.Module):
         )
         self.activation_offset = _checks.number("activation_offset", activation_offset)
         self.squash = None if squash is None else squash_from(squash)
-        self.pose = nnx.Conv(
+        self.pose = conv_through(
+            windows,
             channels,
             types * (dim + (activation in ("sigmoid", "logit"))),
-            (kernel_size, kernel_size),
-            strides=stride,
-            padding=windows.padding,
             use_bias=_checks.boolean("use_bias", use_bias),
-            conv_general_dilated=conv_general_dilated,
             kernel_init=kernel_init,
             dtype=dtype,
             param_dtype=param_dtype,

@@ -42,8 +42,8 @@ def published_options(name: str) -> dict[str, Any]:
     model = _MODELS[_checks.one_of("model", name, list_models())]
     fixed = model.keywords if isinstance(model, functools.partial) else {}
     arguments = inspect.signature(getattr(model, "func", model).__init__).parameters
-    options = arguments.keys() - {"self", "image_shape", "num_classes", "rngs"}
-    return {o: fixed.get(o, a.default) for o, a in arguments.items() if o in options}
+    given = ("self", "image_shape", "num_classes", "rngs")
+    return {o: fixed.get(o, a.default) for o, a in arguments.items() if o not in given}
 
 
 def model_options(name: str) -> list[str]:
@@ -57,12 +57,7 @@ def published_routing(name: str) -> str | None:
 
 
 def create_model(
-    name: str,
-    *,
-    image_shape: Sequence[int],
-    num_classes: int,
-    rngs: nnx.Rngs,
-    **options: Any,
+    name: str, *, image_shape: Sequence[int], num_classes: int, rngs: nnx.Rngs, **options: Any
 ) -> nnx.Module:
     """Makes a model by its name, with its published sizes.
 

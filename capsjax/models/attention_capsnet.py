@@ -38,10 +38,7 @@ class AttentionCapsNet(CapsuleNetwork):
         image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         backbone_features, backbone_blocks, backbone_strides: of each stage of the residual network,
             its filters, its blocks, and the stride of the first of these.
-        primary_types: types of primary capsules.
-        caps_types, caps_kernels, caps_strides: of each convolutional capsule layer, its types, the
-            side of its windows, and the stride between them.
-        pose_dim: numbers of a pose, a square: 16 for 4x4.
+        primary_types, caps_types, caps_kernels, caps_strides, pose_dim: see `MatrixCapsNet`.
         routing: see `create_model`. Inverted attention is built without
             `presence` below the class capsules, and with it for them.
         sequential: whether a layer routes until it is done before the next one begins.
@@ -71,7 +68,7 @@ class AttentionCapsNet(CapsuleNetwork):
         self.sequential = _checks.boolean("sequential", sequential)
         _checks.positive_integer("primary_types", primary_types)
         pose_dim = square("pose_dim", pose_dim)
-        stages = sizes_by_layer(
+        sizes_by_layer(
             "stage of the backbone",
             backbone_features=backbone_features,
             backbone_blocks=backbone_blocks,
@@ -80,15 +77,12 @@ class AttentionCapsNet(CapsuleNetwork):
         layers = sizes_by_layer(
             caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides
         )
-        if not stages:
-            raise ValueError("backbone_features must have a value for each stage, but has none")
         options = layer_options(dtype, param_dtype, rngs)
-        features, blocks, strides = zip(*stages, strict=True)
         self.backbone = ResidualFeatures(
-            _checks.image_shape(image_shape),
-            features=features,
-            blocks=blocks,
-            strides=strides,
+            image_shape,
+            features=backbone_features,
+            blocks=backbone_blocks,
+            strides=backbone_strides,
             batch_axis=batch_axis,
             **options,
         )

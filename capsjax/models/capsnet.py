@@ -76,7 +76,6 @@ class CapsNet(CapsuleNetwork):
             primary_stride=primary_stride,
             class_dim=class_dim,
         )
-        image_shape = _checks.image_shape(image_shape)
         options = layer_options(dtype, param_dtype, rngs)
         self.num_classes = num_classes
         self.remat = remat

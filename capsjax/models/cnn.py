@@ -90,11 +90,7 @@ class CNN(nnx.Module):
         self.classes = nnx.Linear((flat, *hidden)[-1], self.num_classes, **options)
 
     def __call__(
-        self,
-        images: jax.Array,
-        labels: jax.Array | None = None,
-        *,
-        keys: jax.Array | None = None,
+        self, images: jax.Array, labels: jax.Array | None = None, *, keys: jax.Array | None = None
     ) -> CapsNetOutput:
         """Runs the network on a batch of images.
 
@@ -107,7 +103,6 @@ class CNN(nnx.Module):
         Returns:
             Class probabilities as lengths, and logits, in float32 at least; no capsules.
         """
-        del labels
         x = images
         for convolution in self.convolutions:
             x = nnx.relu(convolution(x))

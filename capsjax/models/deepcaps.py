@@ -1,7 +1,8 @@
 """DeepCaps (Rajasegaran et al. 2019)."""
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ from jax.typing import DTypeLike
 from capsjax import _checks
 from capsjax.capsules import Capsules, norm, squash
 from capsjax.layers import BatchNorm, Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
+from capsjax.layers.features import conv_through
 from capsjax.models.output import CapsuleNetwork, layer_options
-from capsjax.ops import conv_general_dilated
+from capsjax.ops.patches import Windows
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
 # Squash leaves of a short pose the square of its length, so that after some layers nothing is left.
@@ -38,21 +40,18 @@ class Cell(nnx.Module):
         routing: Routing | UnsizedRouting | None,
         **options: Any,
     ) -> None:
-        def convolve(below: tuple[int, ...], stride: int = 1) -> ConvPrimaryCaps:
-            return ConvPrimaryCaps(
-                below,
-                types,
-                dim,
-                kernel_size=3,
-                stride=stride,
-                padding="SAME",
-                activation="length",
-                squash=squash,
-                use_bias=False,
-                kernel_init=_of_length,
-                **options,
-            )
-
+        convolve: Callable[..., ConvPrimaryCaps] = functools.partial(
+            ConvPrimaryCaps,
+            types=types,
+            dim=dim,
+            kernel_size=3,
+            padding="SAME",
+            activation="length",
+            squash=squash,
+            use_bias=False,
+            kernel_init=_of_length,
+            **options,
+        )
         self.enter = convolve(input_shape, stride=2)
         self.output_shape = self.enter.output_shape
         inside = (*self.output_shape[:2], types * dim)
@@ -151,14 +150,10 @@ class DeepCaps(CapsuleNetwork):
                 "dims are of two cells at least, of which the last two have the same, since their "
                 f"capsules are one list that votes for the classes; not {dims}"
             )
-        self.convolution = nnx.Conv(
-            channels,
-            conv_features,
-            (3, 3),
-            padding="SAME",
-            conv_general_dilated=conv_general_dilated,
-            kernel_init=nnx.initializers.glorot_uniform(),
-            **options,
+        windows = Windows.of((height, width), 3, 1, "SAME")
+        glorot = nnx.initializers.glorot_uniform()
+        self.convolution = conv_through(
+            windows, channels, conv_features, kernel_init=glorot, **options
         )
         self.norm = BatchNorm(conv_features, **normalized)
         below, cells = (height, width, conv_features), list[Cell]()

@@ -10,9 +10,9 @@ from jax.typing import DTypeLike
 from capsjax import _checks
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps
+from capsjax.layers.features import conv_through
 from capsjax.models._stack import sizes_by_layer
 from capsjax.models.output import CapsuleNetwork, layer_options
-from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Windows
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
@@ -95,21 +95,13 @@ class EfficientCapsNet(CapsuleNetwork):
                 f"primary_dim is {primary_dim}, but must divide the last of features, "
                 f"{features[-1]}: capsules are made of so many of them"
             )
+        he_normal = nnx.initializers.he_normal()
         convolutions, below = [], image_shape
         for filters, kernel_size, stride in layers:
-            convolutions.append(
-                nnx.Conv(
-                    below[-1],
-                    filters,
-                    (kernel_size, kernel_size),
-                    strides=stride,
-                    padding="VALID",
-                    conv_general_dilated=conv_general_dilated,
-                    kernel_init=nnx.initializers.he_normal(),
-                    **options,
-                )
-            )
             windows = Windows.of(below[:2], kernel_size, stride, "VALID")
+            convolutions.append(
+                conv_through(windows, below[-1], filters, kernel_init=he_normal, **options)
+            )
             below = (*windows.counts, filters)
         self.convolutions = nnx.List(convolutions)
         self.norms = nnx.List(
@@ -147,7 +139,7 @@ class EfficientCapsNet(CapsuleNetwork):
                 class_dim,
                 image_shape,
                 hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
-                hidden_init=nnx.initializers.he_normal(),
+                hidden_init=he_normal,
                 **options,
             )
 

@@ -101,7 +101,7 @@ class MatrixCapsNet(CapsuleNetwork):
         routing = as_routing(routing)
         self.num_classes = num_classes
         self.features = ConvFeatures(
-            _checks.image_shape(image_shape),
+            image_shape,
             conv_features,
             kernel_size=conv_kernel,
             stride=conv_stride,

@@ -76,7 +76,6 @@ class CapsuleNetwork(nnx.Module):
 
     def logits(self, capsules: Capsules) -> jax.Array | None:
         """The logits `[batch, classes]` of the class capsules, if there are such."""
-        del capsules
         return None
 
     def decode(self, pose: jax.Array, mask: jax.Array) -> jax.Array:

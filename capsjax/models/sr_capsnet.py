@@ -11,19 +11,11 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, in_a_list
-from capsjax.layers import (
-    CapsuleNorm,
-    ConvPrimaryCaps,
-    DenseCaps,
-    NormalizedConv,
-    ResidualFeatures,
-)
+from capsjax.layers import CapsuleNorm, ConvPrimaryCaps, DenseCaps, NormalizedConv, ResidualFeatures
 from capsjax.models._stack import conv_caps_stack
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops.patches import Padding
 from capsjax.routing import Competition, Routing, SelfRouting, UnsizedRouting, as_routing
-
-BACKBONES = ("resnet", "convnet")
 
 _PADDED: Padding = ((1, 1), (1, 1))
 
@@ -92,14 +84,12 @@ class SRCapsNet(CapsuleNetwork):
             caps_types=caps_types,
             caps_dim=caps_dim,
         )
-        _checks.one_of("backbone", backbone, BACKBONES)
-        if conv_caps != 0:
-            _checks.positive_integer("conv_caps, if not 0,", conv_caps)
+        _checks.one_of("backbone", backbone, ("resnet", "convnet"))
+        _checks.not_negative_integer("conv_caps", conv_caps)
         options = layer_options(dtype, param_dtype, rngs)
         normalized = {"batch_axis": batch_axis, **options}
         self.num_classes = num_classes
         routing = as_routing(routing)
-        image_shape = _checks.image_shape(image_shape)
         self.features: ResidualFeatures | nnx.Sequential
         if backbone == "convnet":
             self.features, shape = _convnet(image_shape, width, **normalized)
@@ -159,9 +149,7 @@ class SRCapsNet(CapsuleNetwork):
         return self.class_caps(in_a_list(capsules))
 
 
-def _convnet(
-    shape: tuple[int, int, int], width: int, **options: Any
-) -> tuple[nnx.Sequential, tuple[int, int, int]]:
+def _convnet(shape: Sequence[int], width: int, **options: Any) -> tuple[nnx.Sequential, Any]:
     """The network that the authors have for smallNORB up to its primary capsules, and its shape."""
     layers = []
     for factor, stride in ((1, 1), (2, 2), (2, 1), (4, 2), (4, 1), (8, 2)):

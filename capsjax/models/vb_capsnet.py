@@ -42,14 +42,8 @@ class VBCapsNet(CapsuleNetwork):
 
     Args:
         image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
-        conv_features, conv_kernel, conv_stride: filters of the convolution (`A`), the side of its
-            kernel, and its stride.
-        primary_types: types of primary capsules, `B`.
-        caps_types, caps_kernels, caps_strides: of each convolutional capsule layer, its types (`C`
-            and `D`), the side of its windows, and the stride between them.
-        pose_dim: numbers of a pose, a square: 16 for 4x4.
-        competition: whether a capsule's responsibilities are shared out over its parents at `"all"`
-            positions, or in each `"patch"` apart.
+        conv_features, conv_kernel, conv_stride, primary_types, caps_types, caps_kernels,
+            caps_strides, pose_dim, competition: see `MatrixCapsNet`.
         routing: see `create_model`. Of variational Bayes that is still
             to be built, activations are normalised before their sigmoid; of another routing, they
             stay as they are.
@@ -94,16 +88,12 @@ class VBCapsNet(CapsuleNetwork):
         if isinstance(routing, VariationalBayes):
             routing = dataclasses.replace(routing, activation="logit")
 
-        def norm(types: int, **exact: Any) -> CapsuleNorm:
-            options = {"affine": False, "logits": is_normalized, **normalized, **exact}
+        def norm(types: int, **others: Any) -> CapsuleNorm:
+            options = {"affine": False, "logits": is_normalized, **normalized, **others}
             return CapsuleNorm(types, pose_dim, over="type", **options)
 
         self.features = NormalizedConv(
-            _checks.image_shape(image_shape),
-            conv_features,
-            kernel_size=conv_kernel,
-            stride=conv_stride,
-            **normalized,
+            image_shape, conv_features, kernel_size=conv_kernel, stride=conv_stride, **normalized
         )
         self.primary_caps = ConvPrimaryCaps(
             self.features.output_shape,
@@ -113,9 +103,7 @@ class VBCapsNet(CapsuleNetwork):
             use_bias=False,
             **options,
         )
-        self.primary_norm = CapsuleNorm(
-            primary_types, pose_dim, over="type", logits=True, **normalized
-        )
+        self.primary_norm = norm(primary_types, affine=True, logits=True)
         self.conv_caps, grid = conv_caps_stack(
             self.primary_caps.output_shape,
             layers,

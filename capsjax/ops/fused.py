@@ -23,21 +23,15 @@ def route_fused(
     Raises:
         ValueError: once compiled, on a platform that has no kernel for them.
     """
-
-    def on(platform: str) -> Any:
-        form = FORMS[platform]
+    branches: dict[str, Any] = {}
+    for platform, form in FORMS.items():
         missing = form.unsupported(kernel.shape)
         if missing is None:
-            return functools.partial(form.route, iterations=iterations)
-        return lambda kernel, pose: _refuse(kernel, pose, f"{missing} on {platform}")
-
-    branches = {platform: on(platform) for platform in FORMS}
-
-    def elsewhere(kernel: jax.Array, pose: jax.Array) -> tuple[jax.Array, ...]:
-        return _refuse(kernel, pose, "runs on a TPU or GPU alone")
-
-    v, coupling = lax.platform_dependent(kernel, pose, **branches, default=elsewhere)
-    return v, coupling
+            branches[platform] = functools.partial(form.route, iterations=iterations)
+        else:
+            branches[platform] = functools.partial(_refuse, reason=f"{missing} on {platform}")
+    elsewhere = functools.partial(_refuse, reason="runs on a TPU or GPU alone")
+    return lax.platform_dependent(kernel, pose, **branches, default=elsewhere)
 
 
 # What stands in for the kernels in a program for a platform without one. Which one it is for is not
@@ -60,7 +54,6 @@ def _(reason: str, inputs: Any, _tangents: Any) -> tuple[Any, Any]:
 
 @_no_kernel.def_abstract_eval
 def _(kernel: Any, pose: Any, reason: str) -> list[Any]:
-    del reason
     batch, n_in, _ = pose.shape
     n_out, dim = kernel.shape[1:3]
     dtype = accumulation_dtype(pose.dtype)

@@ -51,7 +51,9 @@ def route_recomputing(
         bytes_of_one = n_out * in_dim * batch * dtype.itemsize
         of_batch = tiles.cut(kernel, pose, max(1, tile_bytes // bytes_of_one))
         total = jnp.zeros((n_out, dim, batch), dtype)
-        s = _uniform_outputs(of_batch)
+        # The coupling coefficients of the first iteration are all equal: one product.
+        w, u = of_batch
+        s = product("njdr,nrb->jdb", w, u.reshape(len(u), w.shape[-1], batch)) / n_out
         for _ in range(iterations - 1):
             total = total + squash_each(s)
             s = _attend(of_batch, total, detach=detach)
@@ -65,12 +67,6 @@ def route_recomputing(
 
     elsewhere = functools.partial(route, tile_bytes=ACCELERATOR_TILE_BYTES)
     return lax.platform_dependent(kernel, pose, cpu=on_cpu, default=elsewhere)
-
-
-def _uniform_outputs(of_batch: tiles.Tiles) -> jax.Array:
-    """`s` of the first iteration, whose coupling coefficients are all equal: one product."""
-    count, n_out, _, rows = of_batch.w.shape
-    return product("njdr,nrb->jdb", of_batch.w, of_batch.u.reshape(count, rows, -1)) / n_out
 
 
 def _attend(of_batch: tiles.Tiles, total: jax.Array, *, detach: bool) -> jax.Array:

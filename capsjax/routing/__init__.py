@@ -4,6 +4,7 @@
 a convolution, `dense.py` computes dense layers in several ways.
 """
 
+import inspect
 from typing import Any
 
 from capsjax import _checks, _deprecated
@@ -62,7 +63,7 @@ def list_routings() -> list[str]:
 def routing_options(name: str) -> list[str]:
     """The options that `create_routing` takes for a name of `list_routings()`."""
     _checks.one_of("routing", name, list_routings())
-    return _checks.option_names(_ROUTINGS[name])
+    return list(inspect.signature(_ROUTINGS[name]).parameters)
 
 
 def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:

@@ -1,7 +1,6 @@
 """Routing of dense capsules: one operation from poses to capsules, in several implementations."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -114,36 +113,34 @@ def route_dense(
     """
     check_implementation(implementation, routing)
     run = functools.partial(_run, routing)
+    of_batch = (kernel, pose, activation)
     if implementation is not None:
-        return run(implementation)(kernel, pose, activation)
+        return run(implementation, *of_batch)
     by_platform = {p: implementation_on(p, routing, len(pose)) for p in MEASURED}
     # Not even asked about the platform where the answer is the same: a routing may hold parameters.
     if set(by_platform.values()) <= {"xla"}:
-        return run("xla")(kernel, pose, activation)
-    return lax.platform_dependent(
-        kernel,
-        pose,
-        activation,
-        **{platform: run(name) for platform, name in by_platform.items()},
-        default=run("xla"),
-    )
+        return run("xla", *of_batch)
+    branches = {platform: functools.partial(run, name) for platform, name in by_platform.items()}
+    return lax.platform_dependent(*of_batch, **branches, default=functools.partial(run, "xla"))
 
 
-def _run(routing: Any, implementation: Implementation) -> Callable[..., Routed]:
-    """`(kernel, pose, activation) -> Routed` by an implementation that is able to."""
+def _run(
+    routing: Any,
+    implementation: Implementation,
+    kernel: jax.Array,
+    pose: jax.Array,
+    activation: jax.Array,
+) -> Routed:
+    """Routes by an implementation that is able to."""
+    if implementation == "xla":
+        return route(routing, dense_votes(kernel, pose), activation, pose=pose)
+    options: dict[str, Any] = {"iterations": routing.iterations}
+    if implementation == "recompute":
+        options |= {"squash": routing.squash, "detach": routing.detach}
+        v, c = route_recomputing(kernel, pose, **options)
+    else:
+        # Pallas is experimental: only those who ask for it should depend on its import.
+        from capsjax.ops.fused import route_fused
 
-    def run(kernel: jax.Array, pose: jax.Array, activation: jax.Array) -> Routed:
-        if implementation == "xla":
-            return route(routing, dense_votes(kernel, pose), activation, pose=pose)
-        options: dict[str, Any] = {"iterations": routing.iterations}
-        if implementation == "recompute":
-            options |= {"squash": routing.squash, "detach": routing.detach}
-            v, c = route_recomputing(kernel, pose, **options)
-        else:
-            # Pallas is experimental: only those who ask for it should depend on its import.
-            from capsjax.ops.fused import route_fused
-
-            v, c = route_fused(kernel, pose, **options)
-        return Routed(pose=v, activation=norm(v), coupling=c)
-
-    return run
+        v, c = route_fused(kernel, pose, **options)
+    return Routed(pose=v, activation=norm(v), coupling=c)

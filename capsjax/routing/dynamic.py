@@ -11,14 +11,8 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, squash_from
-from capsjax.routing._base import (
-    Index,
-    IterativeRouting,
-    RoutingInputs,
-    SizedRouting,
-    Sizes,
-    leaky,
-)
+from capsjax.ops._arrays import product
+from capsjax.routing._base import Index, IterativeRouting, RoutingInputs, SizedRouting, Sizes, leaky
 from capsjax.routing.mapping import EXAMPLES
 
 
@@ -79,7 +73,6 @@ class Dynamic(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of dynamic routing", self.iterations)
         _checks.one_of("softmax_over", self.softmax_over, ("in", "out"))
         _checks.fields(self, _checks.boolean, "leaky", "shared_logits", "detach")
@@ -95,9 +88,8 @@ class Dynamic(IterativeRouting):
 
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         """Line 7: the scalar products of votes and outputs are added to the logits."""
-        del index
         u_hat = inputs.votes
-        agreement = _contract("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
+        agreement = product("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
         if self.shared_logits:
             agreement = lax.pmean(agreement, (EXAMPLES, *self.shared_axes))
         if self.detach:
@@ -111,7 +103,7 @@ class Dynamic(IterativeRouting):
             c = jax.nn.softmax(b, axis=0)
         else:
             c = leaky(inputs.softmax)(b) if self.leaky else inputs.softmax(b)
-        s = _contract("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
+        s = product("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
         return DynamicTrace(b, c, s, self.squash(s))
 
 
@@ -133,7 +125,6 @@ class DynamicPrior(Dynamic):
     """
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_DynamicPrior":
-        """Makes the routing, see `UnsizedRouting`."""
         return _DynamicPrior(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
@@ -141,7 +132,6 @@ class _DynamicPrior(SizedRouting):
     depends_on = ("in_capsules", "out_capsules")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         self.prior = nnx.Param(jnp.zeros((sizes.in_capsules, sizes.out_capsules), param_dtype))
 
     def first(self, inputs: RoutingInputs) -> DynamicTrace:
@@ -150,7 +140,3 @@ class _DynamicPrior(SizedRouting):
 
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         return self.settings.again(inputs, state, index)
-
-
-def _contract(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum(subscripts, a, b, preferred_element_type=accumulation_dtype(a.dtype))

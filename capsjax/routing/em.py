@@ -83,9 +83,8 @@ class EM:
         renormalize: whether the assignments of an input capsule are normalised once more after they
             are multiplied by its activation. Every capsule counts alike then, unless its activation
             is about as small as `mass_epsilon`.
-        leaky: whether an input capsule may belong to nothing above: a further logit, always zero,
-            takes part in the softmax over the output capsules, and what it gets is lost. An option
-            of the authors' code.
+        leaky: whether an input capsule may belong to nothing above, see `Dynamic`. An option of the
+            authors' code.
         initial_beta_u: what `beta_u` starts from.
         initial_beta_a: what `beta_a` starts from.
 
@@ -106,7 +105,6 @@ class EM:
     initial_beta_a: float = 0.5
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of EM routing", self.iterations)
         _checks.one_of("formulation", self.formulation, ("code", "paper"))
         for name in ("temperature_decay", "previous_share"):
@@ -118,7 +116,6 @@ class EM:
         _checks.fields(self, _checks.number, "initial_beta_u", "initial_beta_a")
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_EM":
-        """Makes the routing, see `UnsizedRouting`."""
         return _EM(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
     @property
@@ -133,7 +130,6 @@ class _EM(SizedRouting):
     depends_on = ("out_capsules",)
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         n_out = sizes.out_capsules
         self.beta_u = nnx.Param(jnp.full(n_out, self.settings.initial_beta_u, param_dtype))
         self.beta_a = nnx.Param(jnp.full(n_out, self.settings.initial_beta_a, param_dtype))
@@ -160,16 +156,14 @@ class _EM(SizedRouting):
         """Line 7 of the E-step, and the M-step."""
         softmax = leaky(inputs.softmax) if self.settings.leaky else inputs.softmax
         r = softmax(log_ap)
-        mass, mu, variance = self._gaussians(inputs.votes, self._weights(r, inputs.activation), mu)
+        # Line 2 of the M-step: how much each vote counts.
+        a_in = inputs.activation
+        if self.settings.renormalize:
+            a_in = a_in / (a_in + self.settings.mass_epsilon)
+        mass, mu, variance = self._gaussians(inputs.votes, r * a_in[:, None], mu)
         inverse_temperature = jnp.asarray(self.settings.schedule, mass.dtype)[index]
         logit = inverse_temperature * self._saving(mass, variance)
         return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
-
-    def _weights(self, r: jax.Array, a_in: jax.Array) -> jax.Array:
-        """How much each vote counts `[I, J]`, line 2 of the M-step."""
-        if self.settings.renormalize:
-            a_in = a_in / (a_in + self.settings.mass_epsilon)
-        return r * a_in[:, None]
 
     def _gaussians(
         self, V: jax.Array, weights: jax.Array, previous_mu: jax.Array

@@ -71,7 +71,6 @@ class Heinsen:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of Heinsen's routing", self.iterations)
         _checks.one_of("model of Heinsen's routing", self.model, ("gaussian", "soft_k_means"))
         _checks.fields(self, _checks.boolean, "single_beta", "shared")
@@ -79,7 +78,6 @@ class Heinsen:
             raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen":
-        """Makes the routing, see `UnsizedRouting`."""
         return _Heinsen(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
@@ -95,7 +93,6 @@ class _Heinsen(SizedRouting):
     settings: Heinsen
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         own = ("out_capsules",) if self.settings.shared else ("in_capsules", "out_capsules")
         self.depends_on = own
         shape = (1 if self.settings.shared else sizes.in_capsules, sizes.out_capsules)
@@ -117,7 +114,6 @@ class _Heinsen(SizedRouting):
         return self._d_and_m_step(inputs, inputs.softmax(jnp.zeros(V.shape[:2], V.dtype)))
 
     def again(self, inputs: _Prepared, state: HeinsenTrace, index: Index) -> HeinsenTrace:
-        del index
         return self._d_and_m_step(inputs, inputs.softmax(self._e_step(inputs.V, state)))
 
     def outcome(self, state: HeinsenTrace) -> Routed:

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, normalized
 
 
@@ -83,14 +84,12 @@ class Heinsen2022:
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of Heinsen's routing", self.iterations)
         _checks.boolean("normalize", self.normalize)
         if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
             raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen2022":
-        """Makes the routing, see `UnsizedRouting`."""
         return _Heinsen2022(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
@@ -133,7 +132,6 @@ class _Heinsen2022(SizedRouting):
     def again(
         self, inputs: RoutingInputs, state: Heinsen2022Trace, index: Index
     ) -> Heinsen2022Trace:
-        del index
         return self._d_and_m_step(inputs, *self._predict(state.x_out, inputs.pose))
 
     def outcome(self, state: Heinsen2022Trace) -> Routed:
@@ -156,7 +154,7 @@ class _Heinsen2022(SizedRouting):
         D_ign = f_a_inp - D_use
         get = self._in(D_use.dtype)
         phi = get(self.beta_use) * D_use - get(self.beta_ign) * D_ign
-        x_out = jnp.einsum("ij,ijd->jd", phi.astype(V.dtype), V, preferred_element_type=phi.dtype)
+        x_out = product("ij,ijd->jd", phi.astype(V.dtype), V)
         x_norm = normalized(x_out, self.settings.epsilon) if self.settings.normalize else x_out
         score = jnp.sum(x_norm * get(self.W_A), axis=-1)
         a_out = score / math.sqrt(len(x_norm)) + get(self.B_A)

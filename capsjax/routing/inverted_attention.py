@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, normalized
 
 
@@ -72,7 +73,6 @@ class InvertedAttention:
     layer_norm_epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of inverted attention", self.iterations)
         _checks.boolean("presence", self.presence)
         _checks.fraction("epsilon of inverted attention", self.epsilon)
@@ -118,11 +118,9 @@ class _InvertedAttention(SizedRouting):
     def again(
         self, inputs: RoutingInputs, state: InvertedAttentionTrace, index: Index
     ) -> InvertedAttentionTrace:
-        del index
-        votes, p = inputs.votes, state.p.astype(inputs.votes.dtype)
+        votes = inputs.votes
         # Equation 2 and line 3, over sqrt(D).
-        a = jnp.einsum("jd,ijd->ij", p, votes, preferred_element_type=state.p.dtype)
-        a = a / math.sqrt(votes.shape[-1])
+        a = product("jd,ijd->ij", state.p.astype(votes.dtype), votes) / math.sqrt(votes.shape[-1])
         # Equation 3 and line 4. The authors divide by the sum, which the softmax has made one.
         r = inputs.softmax(a) / (1 + self.settings.epsilon)
         return self._state(a, r, votes)
@@ -146,7 +144,7 @@ class _InvertedAttention(SizedRouting):
 
     def _state(self, a: jax.Array, r: jax.Array, votes: jax.Array) -> InvertedAttentionTrace:
         """Lines 5 and 6: the poses of the routing coefficients."""
-        s = jnp.einsum("ij,ijd->jd", r.astype(votes.dtype), votes, preferred_element_type=a.dtype)
+        s = product("ij,ijd->jd", r.astype(votes.dtype), votes)
         # Layer normalisation of each pose (Ba, Kiros and Hinton 2016, arXiv:1607.06450).
         p = normalized(s, self.settings.layer_norm_epsilon)
         if s.shape[-1] > 1:

@@ -57,7 +57,6 @@ class KMeans(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of k-means routing", self.iterations)
         _checks.one_of("similarity", self.similarity, ("dot", "cosine"))
         object.__setattr__(self, "squash", squash_from(self.squash))
@@ -69,13 +68,10 @@ class KMeans(IterativeRouting):
         return _Prepared(u_hat, compared, inputs.softmax)
 
     def first(self, inputs: "_Prepared") -> KMeansTrace:
-        """The first assignment, to the sums of all votes."""
         start = self._centres(inputs, jnp.zeros(inputs.u_hat.shape[:2], inputs.u_hat.dtype))
         return self.again(inputs, start, 0)
 
     def again(self, inputs: "_Prepared", state: KMeansTrace, index: Index) -> KMeansTrace:
-        """One more assignment."""
-        del index
         b = jnp.einsum("ijd,jd->ij", inputs.compared, _direction(state.s))
         return self._centres(inputs, b)
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from capsjax import _checks
 from capsjax.capsules import Squash, SquashFunction, norm, squash_from
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Index, IterativeRouting, Routed, RoutingInputs
 
 HALF_LENGTH = math.sqrt(0.5)
@@ -69,33 +70,30 @@ class KDEDynamic(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of mean shift routing", self.iterations)
         _checks.positive_number("half_length", self.half_length)
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
-        """The inputs, and the votes as samples of a density."""
         return _Prepared(inputs, self.squash(inputs.wide().votes / self.half_length))
 
     def first(self, inputs: "_Prepared") -> KDEDynamicTrace:
-        """The outputs of equal weights."""
         return self._shift(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
     def again(self, inputs: "_Prepared", state: KDEDynamicTrace, index: Index) -> KDEDynamicTrace:
-        """One more step of mean shift."""
-        del index
         return self._shift(inputs, state.b + 1 - _squared_distance(inputs.samples, state.v))
 
     def outcome(self, state: KDEDynamicTrace) -> Routed:
-        """The output capsules, whose activations are their lengths."""
         return Routed(pose=state.v, activation=norm(state.v), coupling=state.w)
 
     def _shift(self, inputs: "_Prepared", b: jax.Array) -> KDEDynamicTrace:
         votes = inputs.seen.votes
         c = inputs.seen.softmax(b)
-        w = _normalized(c)
-        s = jnp.einsum("ij,ijd->jd", w.astype(votes.dtype), votes, preferred_element_type=b.dtype)
+        total = jnp.sum(c, axis=0)
+        # After dozens of iterations all input capsules may have left one.
+        is_zero = total < jnp.finfo(c.dtype).tiny
+        w = c / jnp.where(is_zero, 1, total)[None]
+        s = product("ij,ijd->jd", w.astype(votes.dtype), votes)
         return KDEDynamicTrace(b, c, w, s, self.squash(s / self.half_length))
 
 
@@ -156,24 +154,19 @@ class KDEEM(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of kernel mixture routing", self.iterations)
         _checks.fields(self, _checks.positive_number, "bandwidth", "mass_epsilon", "half_length")
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
-        """The inputs, and the votes as samples of a density."""
         # Weights rounded to bfloat16 would not sum to the mass that their sum is divided by.
         inputs = inputs.wide()
         return _Prepared(inputs, self.squash(inputs.votes / self.half_length))
 
     def first(self, inputs: "_Prepared") -> KDEEMTrace:
-        """The M-step of equal coupling."""
         return self._m_step(inputs, jnp.zeros(inputs.samples.shape[:2], inputs.samples.dtype))
 
     def again(self, inputs: "_Prepared", state: KDEEMTrace, index: Index) -> KDEEMTrace:
-        """One more E-step, and the M-step of it."""
-        del index
         log_m = jnp.log(state.m + self.mass_epsilon)
         distance = _squared_distance(inputs.samples, state.v)
         return self._m_step(inputs, log_m[None] - distance / (2 * self.bandwidth**2))
@@ -190,14 +183,6 @@ class KDEEM(IterativeRouting):
 class _Prepared(NamedTuple):
     seen: RoutingInputs
     samples: jax.Array
-
-
-def _normalized(c: jax.Array) -> jax.Array:
-    """Weights of which those of an output capsule sum to one, unless all are zero: `[I, J]`."""
-    total = jnp.sum(c, axis=0)
-    # After dozens of iterations all input capsules may have left one.
-    is_zero = total < jnp.finfo(c.dtype).tiny
-    return c / jnp.where(is_zero, 1, total)[None]
 
 
 def _squared_distance(samples: jax.Array, v: jax.Array) -> jax.Array:

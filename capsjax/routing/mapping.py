@@ -14,7 +14,6 @@ from capsjax.routing._base import (
     Routed,
     Routing,
     RoutingInputs,
-    Softmax,
     name_of,
     needs_of,
 )
@@ -26,7 +25,6 @@ POSITIONS = "capsjax_positions"
 """The name of the axis over the positions of one example."""
 
 Competition = Literal["all", "patch"]
-COMPETITIONS: tuple[Competition, ...] = ("all", "patch")
 
 T = TypeVar("T")
 
@@ -177,7 +175,7 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> 
 
 def check_competition(competition: Competition, routing: Routing) -> Competition:
     """The competition, if the routing can have it; else a ValueError."""
-    _checks.one_of("competition", competition, COMPETITIONS)
+    _checks.one_of("competition", competition, ("all", "patch"))
     if competition == "all" and "softmax" not in needs_of(routing):
         raise ValueError(
             f"{name_of(routing)} takes no softmax, so its capsules cannot compete over all "
@@ -187,11 +185,7 @@ def check_competition(competition: Competition, routing: Routing) -> Competition
 
 
 def over_positions(
-    function: Callable[..., T],
-    routing: Any,
-    inputs: RoutingInputs,
-    *others: Any,
-    windows: Windows,
+    function: Callable[..., T], routing: Any, inputs: RoutingInputs, *others: Any, windows: Windows
 ) -> T:
     """Applies a function of a routing and what one position of a convolution sees to all of them.
 
@@ -208,19 +202,6 @@ def over_positions(
         What the function returns, with the axes `[batch, P, Q]` in front of each array.
     """
 
-    def at_position(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
-        softmax = _over_all_positions(windows)
-        return function(routing, RoutingInputs(votes, activation, pose, softmax), *others)
-
-    def of_example(*arrays: Any) -> T:
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
-        routed = jax.vmap(at_position, axis_name=POSITIONS)(*flat)
-        return jax.tree.map(lambda x: x.reshape(*windows.counts, *x.shape[1:]), routed)
-
-    return jax.vmap(of_example, axis_name=EXAMPLES)(*inputs[:3], *others)
-
-
-def _over_all_positions(windows: Windows) -> Softmax:
     def softmax(logits: jax.Array) -> jax.Array:
         everywhere = lax.all_gather(logits, POSITIONS)  # [P Q, I, J]
         n_in, n_out = logits.shape
@@ -229,4 +210,12 @@ def _over_all_positions(windows: Windows) -> Softmax:
         ).reshape(-1, n_in, n_out)
         return lax.dynamic_index_in_dim(coupling, lax.axis_index(POSITIONS), keepdims=False)
 
-    return softmax
+    def at_position(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
+        return function(routing, RoutingInputs(votes, activation, pose, softmax), *others)
+
+    def of_example(*arrays: Any) -> T:
+        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
+        routed = jax.vmap(at_position, axis_name=POSITIONS)(*flat)
+        return jax.tree.map(lambda x: x.reshape(*windows.counts, *x.shape[1:]), routed)
+
+    return jax.vmap(of_example, axis_name=EXAMPLES)(*inputs[:3], *others)

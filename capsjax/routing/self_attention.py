@@ -16,6 +16,7 @@ from capsjax.capsules import (
     norm,
     squash_from,
 )
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
 
 
@@ -64,11 +65,9 @@ class SelfAttention:
     squash: SquashFunction = ExponentialSquash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfAttention":
-        """Makes the routing, see `UnsizedRouting`."""
         return _SelfAttention(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
@@ -77,7 +76,6 @@ class _SelfAttention(SizedRouting):
     depends_on = ("in_capsules", "out_capsules")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         self.prior = nnx.Param(jnp.zeros((sizes.in_capsules, sizes.out_capsules), param_dtype))
 
     def first(self, inputs: RoutingInputs) -> SelfAttentionTrace:
@@ -86,11 +84,10 @@ class _SelfAttention(SizedRouting):
 
         # The sum over k goes first: so the matrix [I, I] of each output capsule is never made.
         total = jnp.sum(u_hat, axis=0, dtype=dtype).astype(u_hat.dtype)
-        a = jnp.einsum("ijd,jd->ij", u_hat, total, preferred_element_type=dtype)
-        a = a / math.sqrt(u_hat.shape[-1])
+        a = product("ijd,jd->ij", u_hat, total) / math.sqrt(u_hat.shape[-1])
         c = inputs.softmax(a)
         c_b = c + self.prior[...].astype(dtype)
-        s = jnp.einsum("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat, preferred_element_type=dtype)
+        s = product("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat)
         return SelfAttentionTrace(a, c, c_b, s, self.settings.squash(s))
 
     def outcome(self, state: SelfAttentionTrace) -> Routed:

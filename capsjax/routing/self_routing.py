@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
 
 
@@ -65,11 +66,9 @@ class SelfRouting:
     epsilon: float = 1e-12
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.fraction("epsilon of self-routing", self.epsilon)
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfRouting":
-        """Makes the routing, see `UnsizedRouting`."""
         return _SelfRouting(self, sizes, param_dtype=param_dtype, rngs=rngs)
 
 
@@ -79,7 +78,6 @@ class _SelfRouting(SizedRouting):
     depends_on = ("in_capsules", "in_dim", "out_capsules")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         n_in, in_dim, n_out, _ = sizes
         self.kernel = nnx.Param(jnp.zeros((n_in, n_out, in_dim), param_dtype))
         self.bias = nnx.Param(jnp.zeros((n_in, n_out), param_dtype))
@@ -96,7 +94,7 @@ class _SelfRouting(SizedRouting):
         mass = jnp.sum(routed, axis=0)
         a = self._ratio(mass, jnp.sum(a_in))
         share = self._ratio(routed, mass[None])
-        u = jnp.einsum("ij,ijd->jd", share.astype(u_hat.dtype), u_hat, preferred_element_type=dtype)
+        u = product("ij,ijd->jd", share.astype(u_hat.dtype), u_hat)
         return SelfRoutingTrace(logits, c, a, u)
 
     def outcome(self, state: SelfRoutingTrace) -> Routed:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, squash_from
+from capsjax.ops._arrays import product
 from capsjax.routing._base import IterativeRouting, RoutingInputs
 
 
@@ -46,12 +47,10 @@ class Uniform(IterativeRouting):
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         object.__setattr__(self, "squash", squash_from(self.squash))
 
     def first(self, inputs: RoutingInputs) -> UniformTrace:
-        """The only iteration."""
-        votes, dtype = inputs.votes, accumulation_dtype(inputs.votes.dtype)
-        c = inputs.softmax(jnp.zeros(votes.shape[:2], dtype))
-        s = jnp.einsum("ij,ijd->jd", c.astype(votes.dtype), votes, preferred_element_type=dtype)
+        votes = inputs.votes
+        c = inputs.softmax(jnp.zeros(votes.shape[:2], accumulation_dtype(votes.dtype)))
+        s = product("ij,ijd->jd", c.astype(votes.dtype), votes)
         return UniformTrace(c, s, self.squash(s))

@@ -1,6 +1,7 @@
 """Routing by variational Bayes (Ribeiro, Leontidis and Kollias 2020)."""
 
 import dataclasses
+import functools
 import math
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.typing import DTypeLike
 
 from capsjax import _checks
+from capsjax.ops._arrays import product
 from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes
 
 _SHIFT = 8
@@ -110,7 +112,6 @@ class VariationalBayes:
     activation: Literal["sigmoid", "logit"] = "sigmoid"
 
     def __post_init__(self) -> None:
-        """Checks the values."""
         _checks.positive_integer("iterations of variational Bayes", self.iterations)
         _checks.one_of("cov", self.cov, ("diag", "full"))
         _checks.fields(self, _checks.positive_number, "alpha0", "kappa0", "psi0")
@@ -134,7 +135,6 @@ class _VariationalBayes(SizedRouting):
     depends_on = ("out_capsules", "out_dim")
 
     def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        del rngs
         dim = sizes.out_dim
         self.nu0 = float(dim + 1 if self.settings.nu0 is None else self.settings.nu0)
         if self.nu0 <= dim - 1:
@@ -158,7 +158,6 @@ class _VariationalBayes(SizedRouting):
     def again(
         self, inputs: RoutingInputs, state: VariationalBayesTrace, index: Index
     ) -> VariationalBayesTrace:
-        del index
         return self._posterior(inputs, self._log_responsibilities(inputs.votes, state))
 
     def outcome(self, state: VariationalBayesTrace) -> Routed:
@@ -173,9 +172,7 @@ class _VariationalBayes(SizedRouting):
         mass = jnp.sum(weight, axis=0)
         alpha, kappa, nu = prior.alpha0 + mass, prior.kappa0 + mass, self.nu0 + mass
 
-        total = jnp.einsum(
-            "ij,ijd->jd", weight.astype(votes.dtype), votes, preferred_element_type=dtype
-        )
+        total = product("ij,ijd->jd", weight.astype(votes.dtype), votes)
         m = (total + prior.kappa0 * prior.m0) / kappa[:, None]
         root = self._root_of_scatter(votes, weight, m)
 
@@ -258,6 +255,5 @@ def _below_log(x: jax.Array) -> jax.Array:
     return recurrence + (1 / (2 * shifted) + series)
 
 
-def _exact(subscripts: str, a: jax.Array, b: jax.Array) -> jax.Array:
-    """In the arrays' own precision: rounded to less, a matrix may not be positive definite."""
-    return jnp.einsum(subscripts, a, b, precision=jax.lax.Precision.HIGHEST)
+# In the arrays' own precision: rounded to less, a matrix may not be positive definite.
+_exact = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)

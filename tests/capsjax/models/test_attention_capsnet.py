@@ -152,7 +152,7 @@ def test_coarse_images_and_parameters_have_exact_outputs():
         ({"backbone_blocks": (1, 2)}, "each stage of the backbone .* backbone_blocks has 2"),
         (
             {"backbone_features": (), "backbone_blocks": (), "backbone_strides": ()},
-            "backbone_features must have a value for each stage",
+            "features must have a value for each stage",
         ),
         ({"pose_dim": 12}, "pose_dim must be the square of at least 2, such as 16, not 12"),
         ({"sequential": 1}, "sequential must be True or False, not 1"),

@@ -74,7 +74,7 @@ def test_gradients_reach_every_parameter_of_the_smaller_backbone():
     [
         ({"backbone": "vgg"}, "unknown backbone 'vgg', choose from: resnet, convnet"),
         ({"blocks": 0}, "blocks must be an integer of at least 1, not 0"),
-        ({"conv_caps": -1}, "conv_caps, if not 0, must be an integer of at least 1, not -1"),
+        ({"conv_caps": -1}, "conv_caps must be an integer of at least 0, not -1"),
         ({"class_dim": 0}, "class_dim must be an integer of at least 1, not 0"),
         ({"competition": "class"}, "unknown competition 'class', choose from: all, patch"),
         ({"routing": "selfrouting"}, "unknown routing 'selfrouting', choose from: "),
