@@ -104,32 +104,14 @@ def capsjax(work: Work) -> Contender:
     )
 
 
-def torch_reference(work: Work) -> Contender:
-    """`parity.reference.CapsNet`: plain PyTorch, which keeps every intermediate."""
-    from parity.reference import CapsNet
-
-    def forward(model: Any, images: Any, labels: Any) -> Any:
-        outputs = model(images, labels)
-        return outputs["lengths"], outputs["reconstruction"]
-
-    return _torch(work, CapsNet, forward)
-
-
-def torch_fast(work: Work, *, compiled: bool = False) -> Contender:
-    """`FastCapsNet`: PyTorch in products of matrices, under `torch.compile` if wanted."""
-    from parity.bench.fast import FastCapsNet
-
-    return _torch(work, FastCapsNet, lambda model, *inputs: model(*inputs), compiled=compiled)
-
-
-def _torch(
-    work: Work, network: Any, apply: Callable[..., Any], *, compiled: bool = False
-) -> Contender:
+def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contender:
+    """`FastCapsNet`, or else the reference, which keeps every intermediate; compiled if wanted."""
     import os
 
     import torch
 
-    from parity.bench.fast import loss_of
+    from parity.bench.fast import FastCapsNet
+    from parity.reference import CapsNet
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # XLA tries several algorithms, too
@@ -137,23 +119,25 @@ def _torch(
     on_gpu = device.type == "cuda"
     memory_format = torch.channels_last if on_gpu else torch.contiguous_format
     shape = work.images.shape[1:]
+    network = FastCapsNet if fast else CapsNet
     model = network(shape, work.num_classes, iterations=work.iterations, **work.sizes)
     model = model.to(device=device, memory_format=memory_format)
     optimizer = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=on_gpu)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
     labels = torch.from_numpy(work.labels).long().to(device)
 
-    def autocast() -> Any:
-        return torch.autocast(device.type, torch.bfloat16, enabled=work.dtype == "bfloat16")
-
     def normalised() -> Any:
         return (pixels.float() / 255).contiguous(memory_format=memory_format)
 
+    def apply(images: Any, labels: Any) -> Any:
+        with torch.autocast(device.type, torch.bfloat16, enabled=work.dtype == "bfloat16"):
+            stages = model(images, labels)
+        return {name: stages[name] for name in ("lengths", "reconstruction")}
+
     def loss_and_gradients() -> Any:
         images = normalised()
-        with autocast():
-            lengths, decoded = apply(model, images, labels)
-        loss = loss_of(lengths.float(), decoded.float(), images, labels)
+        outputs = {name: output.float() for name, output in apply(images, labels).items()}
+        loss = model.losses(outputs, images, labels)["total"]
         loss.backward()
         return loss.detach()
 
@@ -161,8 +145,7 @@ def _torch(
 
     @torch.no_grad()
     def infer() -> Any:
-        with autocast():
-            return apply(model, normalised(), None)
+        return apply(normalised(), None)
 
     infer_once = torch.compile(infer) if compiled else infer
 
@@ -189,8 +172,8 @@ def _torch(
 
 CONTENDERS: dict[str, Callable[[Work], Contender]] = {
     "capsjax": capsjax,
-    "torch-reference": torch_reference,
-    "torch-fast": torch_fast,
-    "torch-compile": partial(torch_fast, compiled=True),
+    "torch-reference": partial(pytorch, fast=False),
+    "torch-fast": pytorch,
+    "torch-compile": partial(pytorch, compiled=True),
 }
 """By name, what makes each contender; to be called in a process of its own."""
