@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+LEARNING_RATE = 0.001
+CLASS_NAMES = tuple("0123456789")
+
 
 @dataclass(frozen=True)
 class Work:
@@ -23,8 +26,6 @@ class Work:
         images: of a step, uint8 `[batch, height, width, channels]`.
         labels: int32 `[batch]`.
         sizes: arguments of the network that differ from the paper's.
-        num_classes: number of classes.
-        learning_rate: of Adam.
     """
 
     dtype: str
@@ -32,8 +33,6 @@ class Work:
     images: np.ndarray
     labels: np.ndarray
     sizes: Mapping[str, Any] = field(default_factory=dict)
-    num_classes: int = 10
-    learning_rate: float = 0.001
 
     @property
     def batch_size(self) -> int:
@@ -72,14 +71,13 @@ def capsjax(work: Work) -> Contender:
         batch_size=work.batch_size,
         dtype=work.dtype,
         routing_iterations=work.iterations,
-        learning_rate=work.learning_rate,
+        learning_rate=LEARNING_RATE,
         max_shift=0,
         ema_decay=None,  # the others keep no average either
         model_options=dict(work.sizes),
     )
     split = Split(work.images, work.labels)
-    names = tuple(map(str, range(work.num_classes)))
-    program = assemble(config, Dataset("bench", split, split, names), devices=1)
+    program = assemble(config, Dataset("bench", split, split, CLASS_NAMES), devices=1)
     batch = {"indices": np.arange(work.batch_size, dtype=np.int32)}
     take = steps_of(program, itertools.repeat(batch))
     images = jnp.asarray(work.images, jnp.float32) / 255
@@ -119,10 +117,10 @@ def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contend
     on_gpu = device.type == "cuda"
     memory_format = torch.channels_last if on_gpu else torch.contiguous_format
     shape = work.images.shape[1:]
-    network = FastCapsNet if fast else CapsNet
-    model = network(shape, work.num_classes, iterations=work.iterations, **work.sizes)
+    network: Any = FastCapsNet if fast else CapsNet
+    model = network(shape, len(CLASS_NAMES), iterations=work.iterations, **work.sizes)
     model = model.to(device=device, memory_format=memory_format)
-    optimizer = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=on_gpu)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=on_gpu)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
     labels = torch.from_numpy(work.labels).long().to(device)
 
