@@ -98,8 +98,8 @@ def measure_side_by_side(task: Task) -> Iterator[Found]:
 def measure_routing(task: Task) -> Iterator[Found]:
     """Finds, under the name of each implementation, `forward` and `both` or a `failure`.
 
-    Each of the two is what `train.bench.step_parts.measure` finds of votes and routing alone, forward,
-    and forward and backward.
+    Each of the two is what `train.bench.step_parts.measure` finds of votes and routing alone,
+    forward, and forward and backward.
     """
     for implementation in IMPLEMENTATIONS:
         yield {implementation: attempt(_routing_cost, task.plan, implementation)}

@@ -45,7 +45,7 @@ class GramAi(CapsNet):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        return agree(u_hat, self.iterations, over=1)  # the input capsules i
+        return agree(u_hat, self.iterations, over=-2)  # the input capsules i
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
         """The margin loss `[B]` of a softmax of the lengths."""

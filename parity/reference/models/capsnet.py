@@ -41,7 +41,8 @@ def agree(
     iterations: int,
     *,
     b: Tensor | None = None,
-    over: int = 2,
+    shared: bool = False,
+    over: int = -1,
     squash: Callable[[Tensor], Tensor] = squash,
 ) -> Stages:
     """Procedure 1 on votes `[B, I, J, D]`: `b`, `c`, `s` and `v` of each iteration.
@@ -52,18 +53,23 @@ def agree(
       u_hat: the votes.
       iterations: how often the class capsules are computed.
       b: the logits `[B, I, J]` at first; zeros if None.
-      over: axis of the softmax: 2 for the output capsules j, 1 for the input capsules i.
+      shared: there is one set of logits for the whole batch, and what is added to them is the mean
+        over it. `b` and `c` are returned with the same numbers for every example.
+      over: axis of the softmax: -1 for the output capsules j, -2 for the input capsules i.
       squash: of the class capsules.
     """
     stages: Stages = {}
-    b = u_hat.new_zeros(u_hat.shape[:3]) if b is None else b
+    of_each = u_hat.shape[:3]
+    if b is None:
+        b = u_hat.new_zeros(of_each[1:] if shared else of_each)
     for r in range(1, iterations + 1):
         c = torch.softmax(b, dim=over)  # equation 3
-        s = torch.einsum("bij,bijd->bjd", c, u_hat)
+        s = torch.einsum("ij,bijd->bjd" if shared else "bij,bijd->bjd", c, u_hat)
         v = squash(s)
-        stages |= numbered(r, b=b, c=c, s=s, v=v)
+        stages |= numbered(r, b=b.expand(of_each), c=c.expand(of_each), s=s, v=v)
         if r < iterations:
-            b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
+            agreement = torch.einsum("bijd,bjd->bij", u_hat, v)
+            b = b + (agreement.mean(dim=0) if shared else agreement)
     return stages
 
 
