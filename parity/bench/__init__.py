@@ -1,5 +1,5 @@
 """capsjax and PyTorch at the same work, side by side: `python -m parity bench`.
 
 `contenders` are the programs, `fast` PyTorch written for speed, `side_by_side` times them in turns,
-`runner` reports; `gpu` measures all that needs an accelerator. The core is that of `train/bench`.
+`benchmark` reports; `gpu` measures all that needs an accelerator. The core is `train/bench`.
 """

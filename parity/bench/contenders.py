@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+LEARNING_RATE = 0.001
+CLASS_NAMES = tuple("0123456789")
+
 
 @dataclass(frozen=True)
 class Work:
@@ -23,8 +26,6 @@ class Work:
         images: of a step, uint8 `[batch, height, width, channels]`.
         labels: int32 `[batch]`.
         sizes: arguments of the network that differ from the paper's.
-        num_classes: number of classes.
-        learning_rate: of Adam.
     """
 
     dtype: str
@@ -32,8 +33,6 @@ class Work:
     images: np.ndarray
     labels: np.ndarray
     sizes: Mapping[str, Any] = field(default_factory=dict)
-    num_classes: int = 10
-    learning_rate: float = 0.001
 
     @property
     def batch_size(self) -> int:
@@ -72,14 +71,13 @@ def capsjax(work: Work) -> Contender:
         batch_size=work.batch_size,
         dtype=work.dtype,
         routing_iterations=work.iterations,
-        learning_rate=work.learning_rate,
+        learning_rate=LEARNING_RATE,
         max_shift=0,
         ema_decay=None,  # the others keep no average either
         model_options=dict(work.sizes),
     )
     split = Split(work.images, work.labels)
-    names = tuple(map(str, range(work.num_classes)))
-    program = assemble(config, Dataset("bench", split, split, names), devices=1)
+    program = assemble(config, Dataset("bench", split, split, CLASS_NAMES), devices=1)
     batch = {"indices": np.arange(work.batch_size, dtype=np.int32)}
     take = steps_of(program, itertools.repeat(batch))
     images = jnp.asarray(work.images, jnp.float32) / 255
@@ -104,32 +102,14 @@ def capsjax(work: Work) -> Contender:
     )
 
 
-def torch_reference(work: Work) -> Contender:
-    """`parity.reference.CapsNet`: plain PyTorch, which keeps every intermediate."""
-    from parity.reference import CapsNet
-
-    def forward(model: Any, images: Any, labels: Any) -> Any:
-        outputs = model(images, labels)
-        return outputs["lengths"], outputs["reconstruction"]
-
-    return _torch(work, CapsNet, forward)
-
-
-def torch_fast(work: Work, *, compiled: bool = False) -> Contender:
-    """`FastCapsNet`: PyTorch in products of matrices, under `torch.compile` if wanted."""
-    from parity.bench.fast import FastCapsNet
-
-    return _torch(work, FastCapsNet, lambda model, *inputs: model(*inputs), compiled=compiled)
-
-
-def _torch(
-    work: Work, network: Any, apply: Callable[..., Any], *, compiled: bool = False
-) -> Contender:
+def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contender:
+    """`FastCapsNet`, or else the reference, which keeps every intermediate; compiled if wanted."""
     import os
 
     import torch
 
-    from parity.bench.fast import loss_of
+    from parity.bench.fast import FastCapsNet
+    from parity.reference import CapsNet
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # XLA tries several algorithms, too
@@ -137,23 +117,25 @@ def _torch(
     on_gpu = device.type == "cuda"
     memory_format = torch.channels_last if on_gpu else torch.contiguous_format
     shape = work.images.shape[1:]
-    model = network(shape, work.num_classes, iterations=work.iterations, **work.sizes)
+    network: Any = FastCapsNet if fast else CapsNet
+    model = network(shape, len(CLASS_NAMES), iterations=work.iterations, **work.sizes)
     model = model.to(device=device, memory_format=memory_format)
-    optimizer = torch.optim.Adam(model.parameters(), lr=work.learning_rate, fused=on_gpu)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=on_gpu)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
     labels = torch.from_numpy(work.labels).long().to(device)
-
-    def autocast() -> Any:
-        return torch.autocast(device.type, torch.bfloat16, enabled=work.dtype == "bfloat16")
 
     def normalised() -> Any:
         return (pixels.float() / 255).contiguous(memory_format=memory_format)
 
+    def apply(images: Any, labels: Any) -> Any:
+        with torch.autocast(device.type, torch.bfloat16, enabled=work.dtype == "bfloat16"):
+            stages = model(images, labels)
+        return {name: stages[name] for name in ("lengths", "reconstruction")}
+
     def loss_and_gradients() -> Any:
         images = normalised()
-        with autocast():
-            lengths, decoded = apply(model, images, labels)
-        loss = loss_of(lengths.float(), decoded.float(), images, labels)
+        outputs = {name: output.float() for name, output in apply(images, labels).items()}
+        loss = model.losses(outputs, images, labels)["total"]
         loss.backward()
         return loss.detach()
 
@@ -161,8 +143,7 @@ def _torch(
 
     @torch.no_grad()
     def infer() -> Any:
-        with autocast():
-            return apply(model, normalised(), None)
+        return apply(normalised(), None)
 
     infer_once = torch.compile(infer) if compiled else infer
 
@@ -189,8 +170,8 @@ def _torch(
 
 CONTENDERS: dict[str, Callable[[Work], Contender]] = {
     "capsjax": capsjax,
-    "torch-reference": torch_reference,
-    "torch-fast": torch_fast,
-    "torch-compile": partial(torch_fast, compiled=True),
+    "torch-reference": partial(pytorch, fast=False),
+    "torch-fast": pytorch,
+    "torch-compile": partial(pytorch, compiled=True),
 }
 """By name, what makes each contender; to be called in a process of its own."""

@@ -38,7 +38,7 @@ class Bench(Command):
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
-        from parity.bench.runner import bench
+        from parity.bench.benchmark import bench
         from train.bench.report import require_folder
         from train.bench.timing import Rounds
 

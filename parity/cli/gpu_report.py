@@ -33,7 +33,7 @@ class GpuReport(Command):
     def run(self) -> int:
         """Measures, and writes the report."""
         from parity.bench.gpu.plan import Plan, tiny
-        from parity.bench.gpu.runner import report
+        from parity.bench.gpu.report import report
 
         if not 0 < self.minutes < math.inf:
             raise UserError(f"--minutes is {self.minutes}, but must be more than 0.")

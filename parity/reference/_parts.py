@@ -1,7 +1,7 @@
 """Shared parts of the PyTorch references: losses, weights, sizes, names, masks and decoders.
 
-Everything in which public implementations differ (capsule order, squash, routing, further losses)
-is written out in the file of each.
+Everything in which public implementations differ (capsule order, squash, further losses, what their
+routing does otherwise than Procedure 1) is told in the file of each.
 """
 
 import math

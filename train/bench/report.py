@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from train.bench.memory import Prediction
-from train.bench.parts import NAMES
+from train.bench.step_parts import NAMES
 from train.bench.sweep import POINT, Growth, Row, describe
 from train.system.errors import UserError
 from train.system.files import write_figure, write_json

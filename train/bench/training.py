@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 from train.bench.costs import compiled_count, flops, footprint, peak_bytes, room
-from train.bench.parts import measure_parts
+from train.bench.step_parts import measure_parts
 from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.config.fit_config import FitConfig
 from train.data import Batch, Dataset

@@ -80,8 +80,8 @@ class Bench(DataDir, Devices):
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
+        from train.bench.benchmark import Benchmark
         from train.bench.report import require_folder
-        from train.bench.runner import Benchmark
         from train.bench.sweep import Sweep
         from train.bench.timing import Rounds
         from train.learn.user_routing import trust

@@ -14,10 +14,10 @@ import capsjax
 from capsjax.routing.dense import IMPLEMENTATIONS, Implementation
 from parity.bench.gpu.plan import Found, Plan, Task, attempt, fastest
 from parity.bench.side_by_side import make_work, measure, summarise
+from train.bench.ceilings import measure_machine
 from train.bench.costs import peak_bytes, room
 from train.bench.data import load_or_imitate
-from train.bench.machine import measure_machine
-from train.bench.parts import measure as measure_alone
+from train.bench.step_parts import measure as measure_alone
 from train.bench.timing import fit_line
 from train.bench.training import (
     measure_speed,
@@ -98,8 +98,8 @@ def measure_side_by_side(task: Task) -> Iterator[Found]:
 def measure_routing(task: Task) -> Iterator[Found]:
     """Finds, under the name of each implementation, `forward` and `both` or a `failure`.
 
-    Each of the two is what `train.bench.parts.measure` finds of votes and routing alone, forward,
-    and forward and backward.
+    Each of the two is what `train.bench.step_parts.measure` finds of votes and routing alone,
+    forward, and forward and backward.
     """
     for implementation in IMPLEMENTATIONS:
         yield {implementation: attempt(_routing_cost, task.plan, implementation)}

@@ -21,7 +21,7 @@ class Row(NamedTuple):
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    """The report that `runner.report` puts together, for people."""
+    """The report that `report` puts together, for people."""
     machine = report["parts"].get("machine", {}).get("found", {})
     kind = f"{machine['devices']} x {machine['device_kind']}" if machine else "unknown"
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from parity.reference._parts import NamedDecoder, Stages, group, margins, numbered, zeros
-from parity.reference.models.capsnet import CapsNet, squash
+from parity.reference._parts import NamedDecoder, Stages, group, margins, zeros
+from parity.reference.models.capsnet import CapsNet, agree, squash
 
 
 class AdamBielski(CapsNet):
@@ -69,16 +69,8 @@ class AdamBielski(CapsNet):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages: Stages = {}
-        b = self.without_decoder.digitCaps.routing_module.b.expand(u_hat.shape[:3])
-        for r in range(1, self.iterations + 1):
-            c = torch.softmax(b, dim=2)
-            s = torch.einsum("bij,bijd->bjd", c, u_hat)
-            v = squash(s)
-            stages |= numbered(r, b=b, c=c, s=s, v=v)
-            if r < self.iterations:
-                b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
-        return stages
+        prior = self.without_decoder.digitCaps.routing_module.b
+        return agree(u_hat, self.iterations, b=prior.expand(u_hat.shape[:3]))
 
     def decode(self, masked: Tensor) -> Tensor:
         """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from parity.reference._parts import NamedDecoder, Stages, group, numbered
-from parity.reference.models.capsnet import CapsNet, squash
+from parity.reference._parts import NamedDecoder, Stages, group
+from parity.reference.models.capsnet import CapsNet, agree, squash
 
 
 class CedrickChee(CapsNet):
@@ -51,14 +51,4 @@ class CedrickChee(CapsNet):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages: Stages = {}
-        b = u_hat.new_zeros(u_hat.shape[1:3])  # of the whole batch
-        for r in range(1, self.iterations + 1):
-            c = torch.softmax(b, dim=1)
-            s = torch.einsum("ij,bijd->bjd", c, u_hat)
-            v = squash(s)
-            of_each = (len(u_hat), *b.shape)
-            stages |= numbered(r, b=b.expand(of_each), c=c.expand(of_each), s=s, v=v)
-            if r < self.iterations:
-                b = b + torch.einsum("bijd,bjd->bij", u_hat, v).mean(dim=0)
-        return stages
+        return agree(u_hat, self.iterations, shared=True)

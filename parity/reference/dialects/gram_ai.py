@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from parity.reference._parts import Stages, group, margins, numbered, sequential_decoder
-from parity.reference.models.capsnet import CapsNet, squash
+from parity.reference._parts import Stages, group, margins, sequential_decoder
+from parity.reference.models.capsnet import CapsNet, agree, squash
 
 
 class GramAi(CapsNet):
@@ -45,16 +45,7 @@ class GramAi(CapsNet):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages: Stages = {}
-        b = u_hat.new_zeros(u_hat.shape[:3])
-        for r in range(1, self.iterations + 1):
-            c = torch.softmax(b, dim=1)  # over the input capsules i
-            s = torch.einsum("bij,bijd->bjd", c, u_hat)
-            v = squash(s)
-            stages |= numbered(r, b=b, c=c, s=s, v=v)
-            if r < self.iterations:
-                b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
-        return stages
+        return agree(u_hat, self.iterations, over=-2)  # the input capsules i
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
         """The margin loss `[B]` of a softmax of the lengths."""

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from parity.reference._parts import Stages, group, numbered, sequential_decoder
-from parity.reference.models.capsnet import CapsNet, squash
+from parity.reference._parts import Stages, group, sequential_decoder
+from parity.reference.models.capsnet import CapsNet, agree, squash
 
 
 class JindongWang(CapsNet):
@@ -57,17 +57,13 @@ class JindongWang(CapsNet):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages: Stages = {}
-        b = u_hat.new_zeros(u_hat.shape[1:3])  # of the whole batch
-        for r in range(1, self.iterations + 1):
-            c = torch.softmax(b, dim=0)  # over the input capsules i
-            s = torch.einsum("ij,bijd->bjd", c, u_hat)
-            v = squash(s[..., None])[..., 0]  # each component is a vector of one
-            of_each = (len(u_hat), *b.shape)
-            stages |= numbered(r, b=b.expand(of_each), c=c.expand(of_each), s=s, v=v)
-            if r < self.iterations:
-                b = b + torch.einsum("bijd,bjd->bij", u_hat, v).mean(dim=0)
-        return stages
+        return agree(
+            u_hat,
+            self.iterations,
+            shared=True,
+            over=-2,  # the input capsules i
+            squash=lambda s: squash(s[..., None])[..., 0],  # each component is a vector of one
+        )
 
     def decode(self, masked: Tensor) -> Tensor:
         """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""

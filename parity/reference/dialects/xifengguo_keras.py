@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from parity.reference._parts import NamedDecoder, Stages, group, numbered
-from parity.reference.models.capsnet import CapsNet
+from parity.reference._parts import NamedDecoder, Stages, group
+from parity.reference.models.capsnet import CapsNet, agree
 
 
 def squash(s: Tensor, dim: int = -1) -> Tensor:
@@ -57,13 +57,4 @@ class XifengGuoKeras(CapsNet):
 
     def route(self, u_hat: Tensor) -> Stages:
         """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
-        stages: Stages = {}
-        b = u_hat.new_zeros(u_hat.shape[:3])
-        for r in range(1, self.iterations + 1):
-            c = torch.softmax(b, dim=2)
-            s = torch.einsum("bij,bijd->bjd", c, u_hat)
-            v = squash(s)
-            stages |= numbered(r, b=b, c=c, s=s, v=v)
-            if r < self.iterations:
-                b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
-        return stages
+        return agree(u_hat, self.iterations, squash=squash)

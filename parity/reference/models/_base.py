@@ -1,13 +1,13 @@
 """The base of the models' references, two layers that several have, and names of stages."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from parity.reference._parts import Reference, Stages, batch_norm, dense_layers, length
+from parity.reference._parts import Reference, Stages, batch_norm, class_mask, dense_layers, length
 
 
 class ModelReference(Reference):
@@ -87,9 +87,9 @@ class DenseDecoder(nn.Module):
         self.image_shape = image_shape
         self.layers = nn.ModuleList(dense_layers(inputs, *hidden, math.prod(image_shape)))
 
-    def forward(self, capsules: Tensor, mask: Tensor) -> Tensor:
-        """Poses `[B, J, D]` and a mask `[B, J]` -> images NHWC."""
-        x = (capsules * mask[:, :, None]).flatten(1)
+    def forward(self, masked: Tensor) -> Tensor:
+        """Poses `[B, J, D]`, all but one of them zero -> images NHWC."""
+        x = masked.flatten(1)
         *hidden, last = self.layers
         for layer in hidden:
             x = torch.relu(layer(x))
@@ -110,3 +110,16 @@ def class_stages(routed: Stages) -> Stages:
     result = {name: routed[name] for name in ("capsules", "coupling", "lengths")}
     part = capsule_stages("class_caps", result["capsules"], result["lengths"], result["coupling"])
     return part | result
+
+
+def with_decoder(stages: Stages, labels: Tensor, decode: Callable[[Tensor], Tensor]) -> Stages:
+    """Adds the mask, and what is decoded from the masked capsules: the part `decoder`, the result.
+
+    Args:
+      stages: with `capsules` and `lengths`.
+      labels: `[B]` integers.
+      decode: poses `[B, J, D]`, all but one of them zero -> images NHWC.
+    """
+    mask = class_mask(stages["lengths"], labels)
+    drawn = decode(stages["capsules"] * mask[:, :, None])
+    return stages | {"mask": mask, "decoder": drawn, "reconstruction": drawn}

@@ -5,12 +5,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from parity.reference._parts import Sizes, Stages, class_mask, group, length, nhwc, zeros
+from parity.reference._parts import Sizes, Stages, group, length, nhwc, zeros
 from parity.reference.models._base import (
     DenseDecoder,
     ModelReference,
     capsule_stages,
     class_stages,
+    with_decoder,
 )
 from parity.reference.models.capsnet import squash
 from parity.reference.routing.uniform import Uniform
@@ -64,6 +65,4 @@ class AffCapsNet(ModelReference):
         votes = torch.stack([u @ W.T for W in self.class_caps.kernel[0]], dim=2)
         stages = {"features": nhwc(features)} | capsule_stages("primary_caps", u)
         stages |= class_stages(self.routing(votes, length(u), u))
-        stages["mask"] = class_mask(stages["lengths"], labels)
-        stages["decoder"] = self.decoder(stages["capsules"], stages["mask"])
-        return stages | {"reconstruction": stages["decoder"]}
+        return with_decoder(stages, labels, self.decoder)

@@ -36,6 +36,43 @@ def squash(s: Tensor, dim: int = -1) -> Tensor:
     return (n**2 / (1 + n**2) * direction).to(s.dtype)
 
 
+def agree(
+    u_hat: Tensor,
+    iterations: int,
+    *,
+    b: Tensor | None = None,
+    shared: bool = False,
+    over: int = -1,
+    squash: Callable[[Tensor], Tensor] = squash,
+) -> Stages:
+    """Procedure 1 on votes `[B, I, J, D]`: `b`, `c`, `s` and `v` of each iteration.
+
+    Its last update of `b`, which nothing uses, is left out.
+
+    Args:
+      u_hat: the votes.
+      iterations: how often the class capsules are computed.
+      b: the logits `[B, I, J]` at first; zeros if None.
+      shared: there is one set of logits for the whole batch, and what is added to them is the mean
+        over it. `b` and `c` are returned with the same numbers for every example.
+      over: axis of the softmax: -1 for the output capsules j, -2 for the input capsules i.
+      squash: of the class capsules.
+    """
+    stages: Stages = {}
+    of_each = u_hat.shape[:3]
+    if b is None:
+        b = u_hat.new_zeros(of_each[1:] if shared else of_each)
+    for r in range(1, iterations + 1):
+        c = torch.softmax(b, dim=over)  # equation 3
+        s = torch.einsum("ij,bijd->bjd" if shared else "bij,bijd->bjd", c, u_hat)
+        v = squash(s)
+        stages |= numbered(r, b=b.expand(of_each), c=c.expand(of_each), s=s, v=v)
+        if r < iterations:
+            agreement = torch.einsum("bijd,bjd->bij", u_hat, v)
+            b = b + (agreement.mean(dim=0) if shared else agreement)
+    return stages
+
+
 class CapsNet(Reference):
     """The network of section 4, with the reconstruction of section 4.1.
 
@@ -215,20 +252,8 @@ class CapsNet(Reference):
         return stages | {"capsules": v, "coupling": c, "lengths": length(v)}
 
     def route(self, u_hat: Tensor) -> Stages:
-        """Procedure 1 on votes `[B, I, J, D]`: `b`, `c`, `s` and `v` of each iteration.
-
-        Its last update of `b`, which nothing uses, is left out.
-        """
-        stages: Stages = {}
-        b = u_hat.new_zeros(u_hat.shape[:3])
-        for r in range(1, self.iterations + 1):
-            c = torch.softmax(b, dim=2)  # equation 3, over the output capsules j
-            s = torch.einsum("bij,bijd->bjd", c, u_hat)
-            v = squash(s)
-            stages |= numbered(r, b=b, c=c, s=s, v=v)
-            if r < self.iterations:
-                b = b + torch.einsum("bijd,bjd->bij", u_hat, v)
-        return stages
+        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each iteration."""
+        return agree(u_hat, self.iterations)
 
     def decode(self, masked: Tensor) -> Tensor:
         """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""

@@ -8,17 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from parity.reference._parts import (
-    Sizes,
-    Stages,
-    batch_norm,
-    class_mask,
-    group,
-    length,
-    nhwc,
-    zeros,
-)
-from parity.reference.models._base import ModelReference, capsule_stages, class_stages
+from parity.reference._parts import Sizes, Stages, batch_norm, group, length, nhwc, zeros
+from parity.reference.models._base import ModelReference, capsule_stages, class_stages, with_decoder
 from parity.reference.models.capsnet import squash
 from parity.reference.routing.dynamic import Dynamic
 
@@ -125,11 +116,7 @@ class DeepCaps(ModelReference):
         u = torch.cat([flat[-1], flat[-2]], dim=1)
         votes = torch.einsum("ijdk,bik->bijd", self.class_caps.kernel, u)
         stages |= class_stages(self.routing(votes, length(u), u))
-        stages["mask"] = class_mask(stages["lengths"], labels)
-        stages["decoder"] = self.decode(
-            (stages["capsules"] * stages["mask"][:, :, None]).sum(dim=1)
-        )
-        return stages | {"reconstruction": stages["decoder"]}
+        return with_decoder(stages, labels, self.decode)
 
     def capsules(self, convolution: nn.Conv2d, x: Tensor, stride: int = 1) -> Tensor:
         """Maps NCHW -> poses `[B, H, W, types, dim]`."""
@@ -150,10 +137,10 @@ class DeepCaps(ModelReference):
         above = (height, width, types)
         return routed["capsules"].unflatten(1, above), routed["coupling"].unflatten(2, above)
 
-    def decode(self, pose: Tensor) -> Tensor:
-        """Poses `[B, D]` -> images NHWC."""
+    def decode(self, masked: Tensor) -> Tensor:
+        """Poses `[B, J, D]`, all but one of them zero -> images NHWC."""
         channels, height, width = self.small
-        x = torch.relu(self.decoder.dense(pose))
+        x = torch.relu(self.decoder.dense(masked.sum(dim=1)))
         x = x.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
         x = batch_norm(x, self.decoder.norm)
         for convolution in self.decoder.convolutions:

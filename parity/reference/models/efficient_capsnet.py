@@ -5,21 +5,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from parity.reference._parts import (
-    Sizes,
-    Stages,
-    batch_norm,
-    class_mask,
-    group,
-    length,
-    nhwc,
-    zeros,
-)
+from parity.reference._parts import Sizes, Stages, batch_norm, group, length, nhwc, zeros
 from parity.reference.models._base import (
     DenseDecoder,
     ModelReference,
     capsule_stages,
     class_stages,
+    with_decoder,
 )
 from parity.reference.routing.self_attention import SelfAttention, exponential_squash
 
@@ -86,6 +78,4 @@ class EfficientCapsNet(ModelReference):
         votes = torch.einsum("ijdk,bik->bijd", self.class_caps.kernel, u)
         stages |= capsule_stages("primary_caps", u)
         stages |= class_stages(self.class_caps.routing(votes, length(u), u))
-        stages["mask"] = class_mask(stages["lengths"], labels)
-        stages["decoder"] = self.decoder(stages["capsules"], stages["mask"])
-        return stages | {"reconstruction": stages["decoder"]}
+        return with_decoder(stages, labels, self.decoder)

@@ -11,9 +11,7 @@ from parity.reference.routing._base import Routing
 class Dynamic(Routing):
     """Procedure 1, with what section 2 and the authors' code add to it.
 
-    Args:
-      sizes: what is connected.
-      iterations: how often the output is computed.
+    Args (after those of `Routing`):
       leaky: a further logit of zero takes part in the softmax, and its share is lost.
       prior: the logits start from a parameter `prior` `[I, J]` instead of zero.
     """

@@ -17,9 +17,7 @@ from parity.reference.routing._base import Routing, over_parents
 class EM(Routing):
     """A diagonal Gaussian for each output capsule, fitted to the votes in turns.
 
-    Args:
-      sizes: what is connected.
-      iterations: how often the Gaussians are fitted.
+    Args (after those of `Routing`):
       inverse_temperature: what that of an activation tends to.
       beta_u: what it starts from.
       beta_a: what it starts from.

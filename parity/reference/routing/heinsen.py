@@ -12,12 +12,7 @@ EPSILON = 1e-5
 
 
 class Heinsen(Routing):
-    """Three steps an iteration: expectation, data, maximisation, with Gaussian mixtures.
-
-    Args:
-      sizes: what is connected.
-      iterations: how often the output is computed.
-    """
+    """Three steps an iteration: expectation, data, maximisation, with Gaussian mixtures."""
 
     def __init__(self, sizes: Sizes, iterations: int = 3) -> None:
         super().__init__(sizes, iterations)

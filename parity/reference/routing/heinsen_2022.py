@@ -12,10 +12,6 @@ class Heinsen2022(Routing):
     """The author's `EfficientVectorRouting`, with votes and activations of the inputs given.
 
     What it begins with there, the activation scores `A`, is at the end here, for the outputs.
-
-    Args:
-      sizes: what is connected.
-      iterations: how often the output is computed.
     """
 
     def __init__(self, sizes: Sizes, iterations: int = 2) -> None:

@@ -11,9 +11,7 @@ from parity.reference.routing._base import Routing
 class InvertedAttention(Routing):
     """Procedure 1 with the constants of the authors' code, and the class probabilities above it.
 
-    Args:
-      sizes: what is connected.
-      iterations: how often the poses are computed.
+    Args (after those of `Routing`):
       presence: whether the output capsules are classes.
     """
 

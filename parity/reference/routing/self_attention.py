@@ -26,11 +26,7 @@ def exponential_squash(s: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """One pass, as in the authors' code; the prior `[I, J]` is added after the softmax.
-
-    Args:
-      sizes: what is connected.
-    """
+    """One pass, as in the authors' code; the prior `[I, J]` is added after the softmax."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()

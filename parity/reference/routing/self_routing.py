@@ -7,11 +7,7 @@ from parity.reference._parts import Sizes, Stages, numbered, zeros
 
 
 class SelfRouting(nn.Module):
-    """A linear routing network for each capsule below, and a mixture of what all of them say.
-
-    Args:
-      sizes: what is connected.
-    """
+    """A linear routing network for each capsule below, and a mixture of what all of them say."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()

@@ -8,11 +8,7 @@ from parity.reference.models.capsnet import squash
 
 
 class Uniform(nn.Module):
-    """Every vote weighs `1 / J`.
-
-    Args:
-      sizes: what is connected.
-    """
+    """Every vote weighs `1 / J`."""
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()

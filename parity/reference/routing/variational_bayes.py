@@ -17,9 +17,7 @@ class VariationalBayes(Routing):
     Wishart distribution with `D + 1` degrees of freedom and the identity for a scale matrix. The
     numbers (10.51) and so on are those of Bishop 2006, section 10.2.
 
-    Args:
-      sizes: what is connected.
-      iterations: how often the posterior is computed.
+    Args (after those of `Routing`):
       logits: whether activations are left as what they are the sigmoids of, without betas.
     """
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from train.bench.parts import NAMES
+from train.bench.step_parts import NAMES
 
 
 def make_row(**changes: Any) -> dict[str, Any]:

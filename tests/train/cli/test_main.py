@@ -93,7 +93,7 @@ ABSENT = ("tensorflow_datasets", "grain", "tensorboardX", "importlib_resources")
 def test_a_run_needs_neither_grain_nor_tensorboardx_nor_tensorflow_datasets(environment, tmp_path):
     program = (
         f"import sys; sys.modules |= dict.fromkeys({ABSENT})\n"
-        "import train.bench.runner\n"
+        "import train.bench.benchmark\n"
         "from train.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     ended = subprocess.run(

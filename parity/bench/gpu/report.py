@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parity.bench.gpu import check, device, fitting
+from parity.bench.gpu import device, fitting, parity_check
 from parity.bench.gpu.plan import Measure, Plan, Task, with_compiled_programs
 from parity.bench.gpu.table import markdown
 from train.bench.worker import WorkerError, within, worker
@@ -44,7 +44,7 @@ PARTS = (
     Part("epoch", fitting.measure_epoch, 35, "python -m train fit mnist --dtype bfloat16"),
     Part("routing", device.measure_routing, 30),
     Part("memory", device.measure_memory, 60, "python -m train bench mnist --predict-memory BYTES"),
-    Part("parity", check.measure, 50, "python -m parity check"),
+    Part("parity", parity_check.measure, 50, "python -m parity check"),
     Part("recipe", fitting.measure_recipe, 100, "python -m train fit mnist"),
 )
 """What matters most comes first, what can wait last."""

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from tests.train.bench.conftest import make_row
-from train.bench.figures import draw_all, draw_growth, draw_parts, draw_scaling
-from train.bench.parts import NAMES
+from train.bench.charts import draw_all, draw_growth, draw_parts, draw_scaling
+from train.bench.step_parts import NAMES
 from train.bench.sweep import growths
 
 

@@ -7,9 +7,9 @@ from typing import get_args
 import pytest
 
 from parity.__main__ import main
-from parity.bench import runner
+from parity.bench import benchmark
+from parity.bench.benchmark import cells, draw
 from parity.bench.contenders import CONTENDERS
-from parity.bench.runner import cells, draw
 from parity.bench.side_by_side import summarise
 from parity.cli.bench import Name
 from train.bench.report import table
@@ -81,12 +81,12 @@ def test_the_command_passes_on_what_it_is_given(results, monkeypatch, tmp_path, 
         asked.append((contenders, work.batch_size, work.dtype, work.iterations, rounds, cores))
         return results[:2]
 
-    monkeypatch.setattr(runner, "measure", measure)
+    monkeypatch.setattr(benchmark, "measure", measure)
     arguments = ["--contenders", "capsjax", "--batch-size", "8", "--repetitions", "3"]
     arguments += ["--seconds", "0.5", "--dtype", "bfloat16", "--routing-iterations", "2"]
     arguments += ["--json", str(tmp_path / "b.json"), "--plot", str(tmp_path / "chart")]
     assert main(["bench", *arguments, "--cores", "1"]) == 0
-    assert asked == [(["capsjax"], 8, "bfloat16", 2, runner.Rounds(3, 0.5), 1)]
+    assert asked == [(["capsjax"], 8, "bfloat16", 2, benchmark.Rounds(3, 0.5), 1)]
     found = json.loads((tmp_path / "b.json").read_text())
     assert (found["dtype"], found["machine"]["cores"], len(found["rows"])) == ("bfloat16", 1, 4)
     assert (tmp_path / "chart").exists()

@@ -4,9 +4,9 @@ import pytest
 from flax import nnx
 
 from tests.tolerance import assert_close
-from train.bench import parts
+from train.bench import step_parts
 from train.bench.costs import flops
-from train.bench.parts import NAMES, measure_parts
+from train.bench.step_parts import NAMES, measure_parts
 from train.bench.timing import Rounds
 from train.bench.training import network_flops
 from train.learn.objective import Objective
@@ -25,7 +25,7 @@ def test_the_parts_add_up_to_the_network(quick, dataset):
     config = quick.changed(routing="dynamic-prior")
     program = assemble(config, dataset, devices=2)
     share = config.schedule.batch_size // 2
-    found = {name: rest for name, *rest in parts._parts(program)}
+    found = {name: rest for name, *rest in step_parts._parts(program)}
     assert tuple(found) == NAMES
 
     function, arguments, _ = found["decoder"]
@@ -51,7 +51,7 @@ def test_a_routing_without_votes_is_one_part(config, dataset):
     config = config.changed(
         model_options=config.model.options | {"routing_implementation": "recompute"}
     )
-    found = {name: part for name, *part in parts._parts(assemble(config, dataset, devices=1))}
+    found = {name: part for name, *part in step_parts._parts(assemble(config, dataset, devices=1))}
     assert tuple(found) == tuple(name for name in NAMES if name != "votes")
     function, arguments, plain = found["routing"]
     shapes = jax.eval_shape(function, *arguments)
@@ -63,16 +63,16 @@ def test_a_routing_without_votes_is_one_part(config, dataset):
 
 def test_the_optimiser_s_state_is_replaced_and_the_program_s_own_kept(quick, dataset, monkeypatch):
     program = assemble(quick, dataset, devices=1)
-    *_, (name, update, arguments, _) = parts._parts(program)
+    *_, (name, update, arguments, _) = step_parts._parts(program)
     assert name == "optimiser"
 
     def take(run, rounds):
         run(2)
         return [3.0, 1.0, 2.0]
 
-    monkeypatch.setattr(parts, "time_rounds", take)
+    monkeypatch.setattr(step_parts, "time_rounds", take)
     with jax.debug_nans(False):  # which keeps what was donated
-        part = parts.measure(update, arguments, Rounds(), carries=True)
+        part = step_parts.measure(update, arguments, Rounds(), carries=True)
     times = (part["fastest_seconds"], part["seconds"], part["slowest_seconds"])
     assert times == (1, 2, 3)
     state = (program.state.params, program.state.optimizer)

@@ -7,9 +7,9 @@ import pytest
 
 from tests.train.bench.conftest import make_row
 from train.__main__ import main
-from train.bench import runner
-from train.bench.machine import measure_machine
-from train.bench.runner import Benchmark
+from train.bench import benchmark
+from train.bench.benchmark import Benchmark
+from train.bench.ceilings import measure_machine
 from train.bench.sweep import Sweep
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
@@ -75,7 +75,7 @@ def measured(monkeypatch):
         point = ("batch_size", "dtype", "iterations", "implementation", "primary_types")
         return {k: v for k, v in make_row().items() if k not in point}
 
-    monkeypatch.setattr(runner, "in_own_process", in_own_process)
+    monkeypatch.setattr(benchmark, "in_own_process", in_own_process)
     return calls
 
 
@@ -126,12 +126,12 @@ def test_the_largest_batch_and_the_feeds_as_reports(monkeypatch, capsys):
     from train.bench.memory import Prediction
 
     found = Prediction(4900, 50_000_000, 50_100_000, 10_000.0, 1e6, {16: 1_160_000})
-    monkeypatch.setattr(runner, "predict_memory", lambda *_, **__: found)
+    monkeypatch.setattr(benchmark, "predict_memory", lambda *_, **__: found)
     assert main(["bench", "digits", "--predict-memory", "60MB"]) == 0
     said = capsys.readouterr().out
     assert "the largest batch that fits in 60.0 MB a device is 4,900" in said
     assert "the program included" in said
-    monkeypatch.setattr(runner, "measure_feeds", lambda *_, **__: [])
+    monkeypatch.setattr(benchmark, "measure_feeds", lambda *_, **__: [])
     assert main(["bench", "digits", "--feed", "--devices", "1"]) == 0
     assert "Batches of 64, brought onto the device" in capsys.readouterr().out
 

@@ -1,6 +1,5 @@
 """The benchmark's figures."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from train.bench.parts import NAMES
+from train.bench.step_parts import NAMES
 from train.bench.sweep import COLUMNS, POINT, Growth, Row, describe
 
 _COLOURS = ("#4f6d94", "#7a9e7e", "#c2571a", "#d9a441", "#8a6fa8")
@@ -41,9 +40,10 @@ def draw_parts(rows: Sequence[Row], title: str) -> Figure:
     places = range(len(rows))
     _stack(time, [_milliseconds(row) for row in rows], across=True)
     # The parts of a step share their memory, so that a sum would mean nothing.
-    for name in NAMES:
-        sizes = [_megabytes(part) for row in rows for part in [_find(row, name)]]
-        memory.plot(sizes, places, "o", color=_PART_COLOURS[name], markersize=8)
+    for place, row in enumerate(rows):
+        for part in row["parts"]:
+            style = {"color": _PART_COLOURS[part["name"]], "markersize": 8}
+            memory.plot(_megabytes(part), place, "o", **style)
     whole = [_megabytes(row) for row in rows]
     memory.plot(whole, places, "D", color="black", markersize=7, label="whole step")
     memory.set_xlim(left=0)
@@ -137,13 +137,9 @@ def _milliseconds(row: Row, images: int = 1) -> dict[str, float]:
     return {**parts, _REST: max(0.0, 1e3 * row["step_seconds"] / images - sum(parts.values()))}
 
 
-def _find(row: Row, name: str) -> Row | None:
-    return next((part for part in row["parts"] if part["name"] == name), None)
-
-
-def _megabytes(planned: Row | None) -> float:
-    """The memory of a step or of a part, if there is one."""
-    return math.nan if planned is None else planned["memory"]["total"] / 1e6
+def _megabytes(planned: Row) -> float:
+    """The memory of a step or of a part."""
+    return planned["memory"]["total"] / 1e6
 
 
 def _stack(axes: Axes, costs: Sequence[Mapping[str, float]], *, across: bool) -> None:

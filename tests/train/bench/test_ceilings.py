@@ -1,8 +1,8 @@
 import jax
 import pytest
 
-from train.bench import machine
-from train.bench.machine import measure_machine
+from train.bench import ceilings
+from train.bench.ceilings import measure_machine
 from train.bench.timing import Rounds
 from train.system.errors import UserError
 
@@ -16,9 +16,9 @@ def test_ceilings_are_those_of_all_devices(monkeypatch, seconds, side):
         ran.append(rounds)
         return [2 * seconds, seconds]
 
-    monkeypatch.setattr(machine, "time_rounds", take)
-    monkeypatch.setattr(machine, "_SIDES", (32, 64))
-    monkeypatch.setattr(machine, "_BYTES", 2**16)
+    monkeypatch.setattr(ceilings, "time_rounds", take)
+    monkeypatch.setattr(ceilings, "_SIDES", (32, 64))
+    monkeypatch.setattr(ceilings, "_BYTES", 2**16)
     found = measure_machine(["float32", "bfloat16"], 2, Rounds(2, 1.0))
     # Products grow until one takes long; each device does one in the time of a repetition.
     product = 2 * side**3 * 2 / seconds

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 
-from train.bench import figures, report
+from train.bench import charts, report
+from train.bench.ceilings import measure_machine
 from train.bench.data import load_or_imitate, measure_feeds
-from train.bench.machine import measure_machine
 from train.bench.memory import predict_memory
 from train.bench.report import Report
 from train.bench.sweep import Row, Sweep, describe, growths, scaling_points
@@ -60,7 +60,7 @@ class Benchmark:
         return self._report(
             "\n\n".join(text).rstrip(),
             {"rows": rows, "growth": growing, "machine": machine},
-            figures.draw_all(rows, grown, title + machine["device_kind"]),
+            charts.draw_all(rows, grown, title + machine["device_kind"]),
         )
 
     def _measure(self, configs: Sequence[tuple[Row, FitConfig]]) -> list[dict[str, Any]]:
@@ -127,7 +127,7 @@ class Benchmark:
         return self._report(
             report.scaling_lines(rows, machine),
             {"rows": rows, "machine": machine},
-            {"scaling.png": figures.draw_scaling(rows, self.config.preset)},
+            {"scaling.png": charts.draw_scaling(rows, self.config.preset)},
         )
 
     def _machine(self, dtypes: Sequence[str]) -> dict[str, Any]:

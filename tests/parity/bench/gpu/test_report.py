@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from parity.__main__ import main
-from parity.bench.gpu import runner
+from parity.bench.gpu import report as report_module
 from parity.bench.gpu.plan import tiny
-from parity.bench.gpu.runner import PARTS, Part, report
+from parity.bench.gpu.report import PARTS, Part, report
 from train.bench.worker import WorkerError
 
 ROOT = Path(__file__).parents[4]
@@ -108,8 +108,8 @@ def here(monkeypatch):
         given.append(seconds)
         yield from values
 
-    monkeypatch.setattr(runner, "worker", Here)
-    monkeypatch.setattr(runner, "within", within)
+    monkeypatch.setattr(report_module, "worker", Here)
+    monkeypatch.setattr(report_module, "within", within)
     return given
 
 
