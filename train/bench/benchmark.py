@@ -104,7 +104,7 @@ class Benchmark:
         text = report.prediction_lines(prediction, budget)
         if on_cpu:
             text += "\non a CPU that is the memory of the whole process, the program included"
-        found = {"budget_bytes": budget, "prediction": dataclasses.asdict(prediction)}
+        found = {"budget_bytes": budget, "prediction": prediction}
         return self._report(text, found)
 
     def scaling(self) -> Report:

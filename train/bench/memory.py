@@ -1,7 +1,7 @@
 """The largest batch whose training step fits into so much memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from train.bench.timing import fit_line
 from train.bench.training import planned_memory, smallest_program
@@ -11,22 +11,6 @@ from train.system.errors import DoesNotFitError
 from train.system.machine import process_bytes
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The largest batch that fits a budget: what it takes by a straight line, and as compiled.
-
-    The line through smaller batches has `bytes_per_image` and `fixed_bytes`; `compiled` holds the
-    bytes of every batch size that was compiled.
-    """
-
-    batch_size: int
-    predicted_bytes: int
-    compiled_bytes: int
-    bytes_per_image: float
-    fixed_bytes: float
-    compiled: dict[int, int]
-
-
 def predict_memory(
     config: FitConfig,
     dataset: Dataset,
@@ -34,8 +18,8 @@ def predict_memory(
     budget: int,
     *,
     with_program: bool = False,
-) -> Prediction:
-    """The largest batch whose training step fits into so many bytes of each device.
+) -> dict[str, Any]:
+    """The largest batch whose step fits into so many bytes of each device: see `largest_batch`.
 
     Where devices share the memory of this process, as on a CPU, what that takes apart from the step
     counts too (`with_program`). All devices are used if their number is None.
@@ -64,7 +48,7 @@ def predict_memory(
 
 def largest_batch(
     bytes_of: Callable[[int], int], budget: int, *, multiple: int, start: int
-) -> Prediction:
+) -> dict[str, Any]:
     """Finds the largest batch that fits, with few compilations.
 
     A step's memory grows with the batch along a straight line, or nearly so. The line through two
@@ -76,6 +60,11 @@ def largest_batch(
         budget: bytes that are there.
         multiple: batches are multiples of it.
         start: where to begin, a multiple; the second size is twice that.
+
+    Returns:
+        The `batch_size`; what it takes by a straight line, `predicted_bytes`, and as compiled,
+        `compiled_bytes`; `bytes_per_image` and `fixed_bytes` of the line through smaller batches;
+        and in `compiled` the bytes of every batch size that was compiled.
 
     Raises:
         DoesNotFitError: if not even the smallest batch fits.
@@ -89,10 +78,14 @@ def largest_batch(
         above = min((size for size, needed in known.items() if needed > budget), default=None)
         next_one = known.get(below, 0) + line.each * multiple
         if below and (above == below + multiple or (len(known) > 2 and next_one > budget)):
-            compiled = dict(sorted(known.items()))
-            return Prediction(
-                below, predicted[below], known[below], line.each, line.fixed, compiled
-            )
+            return {
+                "batch_size": below,
+                "predicted_bytes": predicted[below],
+                "compiled_bytes": known[below],
+                "bytes_per_image": line.each,
+                "fixed_bytes": line.fixed,
+                "compiled": dict(sorted(known.items())),
+            }
         if above == multiple:
             raise DoesNotFitError(
                 f"a batch of {multiple} takes {known[multiple]:,} bytes, more than the "

@@ -7,7 +7,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from train.bench.memory import Prediction
 from train.bench.step_parts import NAMES
 from train.bench.sweep import POINT, Growth, Row, describe
 from train.system.errors import UserError
@@ -197,16 +196,17 @@ def feed_table(rows: Sequence[Row], batch_size: int) -> str:
     return f"Batches of {batch_size}, brought onto the device:\n\n{table(cells)}"
 
 
-def prediction_lines(prediction: Prediction, budget: int) -> str:
+def prediction_lines(prediction: Row, budget: int) -> str:
     """The largest batch that fits, and how it was found."""
-    compiled = [f"{size:,}: {_megabytes(n)} MB" for size, n in prediction.compiled.items()]
+    compiled = [f"{size:,}: {_megabytes(n)} MB" for size, n in prediction["compiled"].items()]
     return (
         f"the largest batch that fits in {_megabytes(budget)} MB a device is "
-        f"{prediction.batch_size:,}\n"
-        f"predicted {_megabytes(prediction.predicted_bytes)} MB, compiled "
-        f"{_megabytes(prediction.compiled_bytes)} MB; a step takes "
-        f"{_megabytes(prediction.fixed_bytes)} MB and {prediction.bytes_per_image / 1e6:,.3f} MB "
-        f"for each image\ncompiled: {', '.join(compiled)}"
+        f"{prediction['batch_size']:,}\n"
+        f"predicted {_megabytes(prediction['predicted_bytes'])} MB, compiled "
+        f"{_megabytes(prediction['compiled_bytes'])} MB; a step takes "
+        f"{_megabytes(prediction['fixed_bytes'])} MB and "
+        f"{prediction['bytes_per_image'] / 1e6:,.3f} MB for each image\n"
+        f"compiled: {', '.join(compiled)}"
     )
 
 

@@ -6,6 +6,15 @@ import pytest
 
 from train.bench.step_parts import NAMES
 
+PREDICTION = {
+    "batch_size": 4900,
+    "predicted_bytes": 50_000_000,
+    "compiled_bytes": 50_100_000,
+    "bytes_per_image": 10_000.0,
+    "fixed_bytes": 1e6,
+    "compiled": {16: 1_160_000},
+}
+
 
 def make_row(**changes: Any) -> dict[str, Any]:
     """A configuration that trains 1,000 images a second in steps of 8 ms, 5 of them in parts."""

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.train.bench.conftest import make_row
+from tests.train.bench.conftest import PREDICTION, make_row
 from train.__main__ import main
 from train.bench import benchmark
 from train.bench.benchmark import Benchmark
@@ -123,10 +123,7 @@ def test_scaling_over_the_devices_present(measured, tmp_path, capsys):
 
 
 def test_the_largest_batch_and_the_feeds_as_reports(monkeypatch, capsys):
-    from train.bench.memory import Prediction
-
-    found = Prediction(4900, 50_000_000, 50_100_000, 10_000.0, 1e6, {16: 1_160_000})
-    monkeypatch.setattr(benchmark, "predict_memory", lambda *_, **__: found)
+    monkeypatch.setattr(benchmark, "predict_memory", lambda *_, **__: PREDICTION)
     assert main(["bench", "digits", "--predict-memory", "60MB"]) == 0
     said = capsys.readouterr().out
     assert "the largest batch that fits in 60.0 MB a device is 4,900" in said

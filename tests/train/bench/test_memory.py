@@ -16,9 +16,9 @@ def test_a_line_through_two_batches_predicts_a_third(config, dataset):
     config = config.changed(**quick, batch_size=256, max_shift=0)
     budget = 2_660_000
     found = predict_memory(config, dataset, 1, budget)
-    assert found.batch_size in list(found.compiled)[2:]
-    assert found.predicted_bytes == pytest.approx(found.compiled_bytes, rel=0.02)
-    assert found.compiled_bytes == found.compiled[found.batch_size] <= budget
+    assert found["batch_size"] in list(found["compiled"])[2:]
+    assert found["predicted_bytes"] == pytest.approx(found["compiled_bytes"], rel=0.02)
+    assert found["compiled_bytes"] == found["compiled"][found["batch_size"]] <= budget
 
 
 @pytest.mark.parametrize("with_program", [False, True])
@@ -40,7 +40,7 @@ def test_the_program_itself_and_all_devices_count_on_a_cpu(
     found = predict_memory(config, dataset, 2, 8005, with_program=with_program)
     assert asked[:2] == [4, 8]
     # 1,000 + 5 n <= 8,005, or 5,000 + 2 (800 + 5 n) <= 8,005, for an even number of images.
-    assert found.batch_size == (140 if with_program else 1400)
+    assert found["batch_size"] == (140 if with_program else 1400)
 
 
 @given(
@@ -62,10 +62,10 @@ def test_the_largest_batch_fits_and_no_line_says_that_a_larger_one_would(
 
     found = largest_batch(bytes_of, budget, multiple=multiple, start=multiple)
     assert len(asked) == len(set(asked))
-    assert found.compiled_bytes == bytes_of(found.batch_size) <= budget
-    assert found.batch_size % multiple == 0
-    next_one = bytes_of(found.batch_size + multiple)
-    assert next_one + found.bytes_per_image * multiple > budget
+    assert found["compiled_bytes"] == bytes_of(found["batch_size"]) <= budget
+    assert found["batch_size"] % multiple == 0
+    next_one = bytes_of(found["batch_size"] + multiple)
+    assert next_one + found["bytes_per_image"] * multiple > budget
 
 
 def test_a_straight_line_takes_three_compilations():
@@ -76,8 +76,12 @@ def test_a_straight_line_takes_three_compilations():
         return 1000 + 10 * size
 
     found = largest_batch(bytes_of, 50_005, multiple=1, start=16)
-    assert (found.batch_size, found.predicted_bytes, found.compiled_bytes) == (4900, 50_000, 50_000)
-    assert list(found.compiled) == asked == [16, 32, 4900]
+    assert (found["batch_size"], found["predicted_bytes"], found["compiled_bytes"]) == (
+        4900,
+        50_000,
+        50_000,
+    )
+    assert list(found["compiled"]) == asked == [16, 32, 4900]
 
 
 def test_too_little_memory_is_refused():

@@ -3,8 +3,7 @@ import json
 import pytest
 from matplotlib.figure import Figure
 
-from tests.train.bench.conftest import make_row
-from train.bench.memory import Prediction
+from tests.train.bench.conftest import PREDICTION, make_row
 from train.bench.report import (
     Report,
     feed_table,
@@ -94,9 +93,7 @@ def test_feeds_predictions_and_scaling(machine):
     row = {"feed": "streaming", "workers": 2, "images_per_second": 20_000.0}
     row |= {"slowest": 19_000.0, "fastest": 21_000.0, "first_batch_seconds": 0.5}
     assert "| streaming | 2 | 20,000 (19,000 to 21,000) | 0.50 |" in feed_table([row], 64)
-    said = prediction_lines(
-        Prediction(4900, 50_000_000, 50_100_000, 10_000.0, 1e6, {16: 1_160_000}), 60_000_000
-    )
+    said = prediction_lines(PREDICTION, 60_000_000)
     assert "the largest batch that fits in 60.0 MB a device is 4,900" in said
     assert "predicted 50.0 MB, compiled 50.1 MB" in said
     row = {"kind": "weak", "devices": 2, "batch_size": 16, "step_seconds": 0.004}
