@@ -44,7 +44,7 @@ class Fit(DataDir, Devices):
     steps_per_dispatch: int | None = option(
         None,
         "the most steps that the devices are told to take at once, no more than 16, which changes "
-        "the speed and no result (default: 1 on a CPU, else 16)",
+        "the speed and no result (default: 4 on a CPU, else 16)",
         metavar="N",
     )
     profile: int | None = option(

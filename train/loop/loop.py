@@ -50,7 +50,7 @@ def fit(
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`, if there is one.
         steps_per_dispatch: the most steps that the devices take at once, up to `Trainer.capacity`;
-            nothing is shown, and no signal heeded, before the last of them. 1 by default on a CPU,
+            nothing is shown, and no signal heeded, before the last of them. 4 by default on a CPU,
             whose steps are long, and as many as there is room for elsewhere.
         profile: record so many steps in the run's folder `profile`, which TensorBoard shows.
 
@@ -70,7 +70,7 @@ def fit(
     with processes.all_or_none():
         trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     run = Run(out, config, dataset.image_shape, dataset.class_names)
-    most = steps_per_dispatch or (1 if jax.default_backend() == "cpu" else trainer.capacity)
+    most = steps_per_dispatch or (4 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
         entered(run, resume=resume, overwrite=overwrite) as resuming,
         Checkpoints(run.checkpoints) as checkpoints,
