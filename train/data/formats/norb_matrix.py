@@ -12,23 +12,24 @@ Reference:
     Invariance to Pose and Lighting", CVPR 2004; the format is described where the set is published.
 """
 
+import gzip
+import math
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from train.data.formats.packed import GET_IT_AGAIN, opened, read_at_most, read_rest, read_shape
 from train.system.errors import UserError
 
 _TYPES: dict[int, np.dtype] = {0x1E3D4C55: np.dtype(np.uint8), 0x1E3D4C54: np.dtype(np.int32)}
 _ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
 _LEAST_SIZES = 3
 MOST_BYTES = 1 << 29
-"""Elements of a file: a little more than the images of smallNORB have."""
+"""That are read of a file: a little more than the images of smallNORB have."""
 
 
 def read(path: Path, *, dtype: type[np.generic], ndim: int) -> np.ndarray:
-    """Reads one file, gzipped or not.
+    """Reads one file, gzipped where its name says so, which was verified then.
 
     Args:
         path: the file.
@@ -39,25 +40,42 @@ def read(path: Path, *, dtype: type[np.generic], ndim: int) -> np.ndarray:
         The array, of the shape that the header gives.
 
     Raises:
-        UserError: if the file is missing, unreadable, corrupted, truncated, not in this format, of
-            another element type or number of dimensions, or longer or shorter than its header says.
+        UserError: if the file is missing, unreadable, truncated, not in this format, of another
+            element type or number of dimensions, or longer or shorter than its header says.
     """
-    with opened(path) as file:
-        magic = read_at_most(file, 4)
-        order = next((o for o in _ORDERS if int.from_bytes(magic, o) in _TYPES), None)
-        if order is None:
-            raise UserError(
-                f"{path} is not a NORB matrix of bytes or integers: it begins with "
-                f"0x{magic.hex()}, which is none of the known magic numbers; {GET_IT_AGAIN}"
-            )
-        stored = _TYPES[int.from_bytes(magic, order)]
-        dimensions = int.from_bytes(read_at_most(file, 4), order)
-        size = np.dtype(np.int32).newbyteorder(order)
-        shape = read_shape(file, path, dimensions, ndim, size, least=_LEAST_SIZES)
-        if stored != dtype:
-            raise UserError(
-                f"{path} holds {stored}, but {np.dtype(dtype)} was expected: check that the files "
-                "have not been swapped."
-            )
-        array = read_rest(file, path, shape, stored.newbyteorder(order), most=MOST_BYTES)
-    return array.astype(dtype, copy=False)
+    opened = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opened(path, "rb") as file:
+            content: bytes = file.read(MOST_BYTES)
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}): check what it is and its "
+            "permissions."
+        ) from error
+    order = next((o for o in _ORDERS if int.from_bytes(content[:4], o) in _TYPES), None)
+    if order is None:
+        raise UserError(
+            f"{path} is not a NORB matrix of bytes or integers: it begins with "
+            f"0x{content[:4].hex()}, which is none of the known magic numbers; get the "
+            "file again from the data set's publisher."
+        )
+
+    def number(index: int) -> int:
+        return int.from_bytes(content[4 * index : 4 * index + 4], order, signed=True)
+
+    stored, dimensions = _TYPES[number(0)], number(1)
+    if (stored, dimensions) != (dtype, ndim):
+        raise UserError(
+            f"{path} has {dimensions} dimensions of {stored}, but {ndim} of {np.dtype(dtype)} were "
+            "expected: check that the files have not been swapped."
+        )
+    shape = [number(2 + axis) for axis in range(ndim)]
+    begin = 4 * (2 + max(ndim, _LEAST_SIZES))
+    promised, there = math.prod(shape) * stored.itemsize, len(content) - begin
+    if min(shape) < 1 or there != promised:
+        raise UserError(
+            f"{path} is damaged: its header promises {promised:,} bytes for the shape {shape}, but "
+            f"{max(there, 0):,} follow; get the file again from the data set's publisher."
+        )
+    elements = np.frombuffer(content, stored.newbyteorder(order), offset=begin)
+    return elements.reshape(shape).astype(dtype, copy=False)

@@ -14,7 +14,6 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from train.data.dataset import Split
-from train.data.formats.packed import GET_IT_AGAIN, opened, read_at_most
 from train.data.official import OfficialFile, Source
 from train.system.errors import UserError
 
@@ -28,24 +27,17 @@ def read(
     """Reads files of the binary version: for each image its labels, a byte each, and its pixels.
 
     Args:
-        path: the archive of the files, or the folder that was unpacked from it.
+        path: the archive of the files, verified before, or the folder that was unpacked from it.
         train: names of the files with the training images, and how many are in each.
         test: the same of the test images.
         labels: labels of an image, of which the last, the finest, is its class.
 
     Raises:
-        UserError: if the archive is damaged, or a file in it is missing or of another size.
+        UserError: if a file in the folder is missing or of another size.
     """
     record = labels + _IMAGE_BYTES
     sizes = {name: count * record for name, count in {**train, **test}.items()}
     contents = _read_folder(path, sizes) if path.is_dir() else _read_archive(path, sizes)
-    for name, size in sizes.items():
-        if len(contents[name]) != size:
-            there = "only" if len(contents[name]) < size else "at least"
-            raise UserError(
-                f"{path} has a file {name} of {there} {len(contents[name]):,} bytes, where "
-                f"{size:,} belong: {GET_IT_AGAIN}"
-            )
 
     def split(names: Mapping[str, int]) -> Split:
         content = b"".join(contents[name] for name in names)
@@ -57,30 +49,29 @@ def read(
     return split(train), split(test)
 
 
-def _read_folder(folder: Path, sizes: Mapping[str, int]) -> dict[str, bytearray]:
-    """Reads files of a folder, of each one byte more at most than it should have."""
+def _read_folder(folder: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
     contents = {}
     for name, size in sizes.items():
-        with opened(folder / name) as file:
-            contents[name] = read_at_most(file, size + 1)
+        path = folder / name
+        try:
+            if path.stat().st_size == size:
+                contents[name] = path.read_bytes()
+                continue
+            found = f"has {path.stat().st_size:,} bytes, where {size:,} belong"
+        except OSError as error:
+            found = f"cannot be read ({error.strerror})"
+        raise UserError(f"{path} {found}: unpack it again.")
     return contents
 
 
-def _read_archive(path: Path, sizes: Mapping[str, int]) -> dict[str, bytearray]:
-    """Reads the same files of an archive, whatever folder they are in there."""
+def _read_archive(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    """Reads the same files of an archive, in the order in which they are in there."""
     contents = {}
-    try:
-        with opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
-            for member in archive:
-                name = member.name.rpartition("/")[2]
-                stored = archive.extractfile(member) if name in sizes and member.isfile() else None
-                if stored is not None:
-                    contents[name] = read_at_most(cast(BinaryIO, stored), sizes[name] + 1)
-    # tarfile reports a damaged number in a header as a ValueError.
-    except (tarfile.TarError, ValueError) as error:
-        raise UserError(f"{path} is no sound tar archive ({error}): {GET_IT_AGAIN}") from error
-    if missing := sorted(sizes.keys() - contents.keys()):
-        raise UserError(f"{path} lacks the file {missing[0]}: {GET_IT_AGAIN}")
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = member.name.rpartition("/")[2]
+            if name in sizes:
+                contents[name] = cast(BinaryIO, archive.extractfile(member)).read()
     return contents
 
 

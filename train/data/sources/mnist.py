@@ -1,11 +1,11 @@
 """MNIST and the sets published in its format: four IDX files each."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
 
 from train.data.dataset import Split
-from train.data.formats import idx
 from train.data.official import OfficialFile, Source
 
 TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
@@ -26,7 +26,19 @@ def _read(*paths: Path) -> tuple[Split, Split]:
 
 
 def _split(images: Path, labels: Path) -> Split:
-    return Split(idx.read(images, ndim=3)[..., None], idx.read(labels, ndim=1).astype(np.int32))
+    return Split(_read_idx(images, ndim=3)[..., None], _read_idx(labels, ndim=1).astype(np.int32))
+
+
+def _read_idx(path: Path, *, ndim: int) -> np.ndarray:
+    """Reads unsigned bytes in the IDX format; the file was verified before.
+
+    That is a magic number of four bytes, `ndim` sizes as big-endian unsigned 32-bit integers, and
+    the elements, the last dimension fastest.
+    """
+    with gzip.open(path) as file:
+        content = file.read()
+    shape = np.frombuffer(content, ">u4", ndim, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
 
 
 def _source(

@@ -13,7 +13,6 @@ import numpy as np
 
 from train.data.dataset import Split
 from train.data.formats import numpy_files
-from train.data.formats.packed import GET_IT_AGAIN
 from train.data.official import OfficialFile, Source
 from train.system.errors import UserError
 
@@ -45,7 +44,7 @@ def _read(path: Path, *, corruption: str) -> tuple[Split, Split]:
 
 def _split(path: Path, images: np.ndarray, labels: np.ndarray) -> Split:
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{path} has labels of {labels.dtype}, not integers: {GET_IT_AGAIN}")
+        raise UserError(f"{path} has labels of {labels.dtype}, not integers: unpack it again.")
     return Split(images, labels.astype(np.int32))
 
 

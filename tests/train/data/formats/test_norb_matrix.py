@@ -16,7 +16,7 @@ LABELS = np.array([3, 1, 4, 1, 500_000], np.int32)
 
 @pytest.fixture
 def path(tmp_path):
-    return tmp_path / "smallnorb-x-dat.mat.gz"
+    return tmp_path / "smallnorb-x-dat.mat"
 
 
 def refused(path, match, dtype=np.uint8, ndim=4):
@@ -25,10 +25,11 @@ def refused(path, match, dtype=np.uint8, ndim=4):
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, bytes])
+@pytest.mark.parametrize(("pack", "suffix"), [(gzip.compress, ".mat.gz"), (bytes, ".mat")])
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("array", [IMAGES, LABELS, LABELS.reshape(1, 5)])
-def test_reads_what_was_written(path, pack, order, array):
+def test_reads_what_was_written(tmp_path, pack, suffix, order, array):
+    path = tmp_path / f"any{suffix}"
     path.write_bytes(pack(norb_bytes(array, order)))
     result = norb_matrix.read(path, dtype=array.dtype.type, ndim=array.ndim)
     assert result.dtype == array.dtype
@@ -47,7 +48,7 @@ def test_every_truncation(path):
     content = norb_bytes(IMAGES)
     for length in range(len(content)):
         path.write_bytes(content[:length])
-        refused(path, "truncated|not a NORB matrix|dimensions")
+        refused(path, "is damaged|not a NORB matrix|dimensions")
 
 
 def test_what_is_no_such_matrix(path):
@@ -57,24 +58,22 @@ def test_what_is_no_such_matrix(path):
 
 def test_swapped_files(path):
     path.write_bytes(norb_bytes(LABELS))
-    refused(path, "has 1 dimensions, but 4 were expected")
-    refused(path, "holds int32, but uint8 was expected", ndim=1)
+    refused(path, "has 1 dimensions of int32, but 4 of uint8 were expected")
+    refused(path, "has 1 dimensions of int32, but 1 of uint8 were expected", ndim=1)
 
 
 def test_trailing_bytes(path):
     path.write_bytes(norb_bytes(IMAGES) + b"\0")
-    refused(path, "goes on after the 96 bytes")
+    refused(path, "is damaged: its header promises 96 bytes .* but 97 follow")
+
+
+def test_missing(path):
+    refused(path, "cannot be read \\(No such file")
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((2**20, 2, 1, 1), "truncated: its header promises"),
-        ((2**31 - 1,) * 4, "more than any data set"),
-        ((-1, 2, 4, 6), "is empty"),
-        ((0, 2, 4, 6), "is empty"),
-    ],
+    "shape", [(2**20, 2, 1, 1), (2**31 - 1,) * 4, (-1, 2, 4, 6), (0, 2, 4, 6), (-1, -1, 1, 100)]
 )
-def test_a_header_that_promises_too_much_or_nothing(path, shape, message):
+def test_a_header_that_promises_too_much_or_nothing(path, shape):
     path.write_bytes(struct.pack("<6i", 0x1E3D4C55, 4, *shape) + bytes(100))
-    refused(path, message)
+    refused(path, "is damaged: its header promises")

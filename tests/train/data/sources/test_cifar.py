@@ -1,9 +1,5 @@
 """CIFAR's binary version, from an archive and from what was unpacked from it."""
 
-import gzip
-import io
-import tarfile
-
 import numpy as np
 import pytest
 
@@ -31,53 +27,39 @@ def test_images_and_fine_labels_of_the_archive_and_of_the_unpacked_folder(tmp_pa
         assert dataset.test.labels.tolist() == [files + i for i in range(4)]
 
 
-def read(tmp_path, content: bytes):
-    path = tmp_path / "other.tar.gz"
-    path.write_bytes(content)
-    return small_cifar(tmp_path, cifar.CIFAR10).load([path])
+@pytest.fixture
+def folder(tmp_path):
+    """The files that a user has unpacked."""
+    for name, content in cifar_files(cifar.CIFAR10, 4).items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
 
 
-def test_a_file_of_another_size(tmp_path):
-    files = cifar_files(cifar.CIFAR10, 4)
-    files["data_batch_3.bin"] = files["data_batch_3.bin"][:-1]
-    with pytest.raises(UserError, match="data_batch_3.bin of only 12,291 bytes, where 12,292 bel"):
-        read(tmp_path, tar_bytes(files))
-    files["data_batch_3.bin"] += bytes(1000)
-    with pytest.raises(UserError, match="data_batch_3.bin of at least 12,293 bytes"):
-        read(tmp_path, tar_bytes(files))
+def load(folder):
+    return small_cifar(folder / "packed", cifar.CIFAR10).load([folder])
 
 
-def test_a_file_that_is_missing(tmp_path):
-    files = cifar_files(cifar.CIFAR10, 4)
-    del files["test_batch.bin"]
-    with pytest.raises(UserError, match="lacks the file test_batch.bin"):
-        read(tmp_path, tar_bytes(files))
+def test_an_unpacked_file_of_another_size(folder):
+    path = folder / "data_batch_3.bin"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    with pytest.raises(UserError, match=f"{path} has 12,291 bytes, where 12,292 belong"):
+        load(folder)
+    path.write_bytes(content + bytes(1000))
+    with pytest.raises(UserError, match=f"{path} has 13,292 bytes, where 12,292 belong"):
+        load(folder)
 
 
-def test_every_fiftieth_truncation(tmp_path):
-    content = tar_bytes(cifar_files(cifar.CIFAR10, 4))
-    for length in range(0, len(content) - 300, len(content) // 50):
-        with pytest.raises(UserError):
-            read(tmp_path, content[:length])
+def test_an_unpacked_file_that_is_missing(folder):
+    (folder / "test_batch.bin").unlink()
+    with pytest.raises(UserError, match=r"test_batch.bin cannot be read \(No such file"):
+        load(folder)
 
 
 def test_members_go_nowhere(tmp_path):
-    """A name that leads out of the archive is a name, and a link is no file."""
+    """A name that leads out of the archive is a name."""
     files = cifar_files(cifar.CIFAR10, 4)
-    files = {f"../../{name}": content for name, content in files.items()}
-    assert len(read(tmp_path, tar_bytes(files)).train) == 20
+    path = tmp_path / "other.tar.gz"
+    path.write_bytes(tar_bytes({f"../../{name}": content for name, content in files.items()}))
+    assert len(small_cifar(tmp_path / "packed", cifar.CIFAR10).load([path]).train) == 20
     assert not list(tmp_path.parent.glob("*.bin"))
-
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        link = tarfile.TarInfo("test_batch.bin")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    with pytest.raises(UserError, match="lacks the file data_batch_1.bin"):
-        read(tmp_path, file.getvalue())
-
-
-def test_what_is_no_archive(tmp_path):
-    for content in (b"", gzip.compress(b"no archive" * 100), b"text" * 300):
-        with pytest.raises(UserError, match="no sound tar archive|lacks the file"):
-            read(tmp_path, content)

@@ -16,6 +16,8 @@ def test_reads_both_splits(make_source):
     assert (len(dataset.train), len(dataset.test)) == (30, 12)
     assert dataset.image_shape == source.image_shape == (28, 28, 1)
     assert dataset.test.labels.tolist() == [*range(10), 0, 1]
+    written = np.random.default_rng(1).integers(0, 256, (30, 28, 28, 1), dtype=np.uint8)
+    np.testing.assert_array_equal(dataset.train.images, written)
 
 
 def test_labels_of_another_set(make_source):

@@ -21,12 +21,12 @@ def load(folder, name="smallnorb"):
     return source.load(source.find(folder))
 
 
-def replaced(folder, kind: str, part: str, content: bytes):
+def replaced(folder, kind: str, part: str, array: np.ndarray):
     """The set with another file in the place of one of its own."""
     source = small_smallnorb(folder)
     paths = source.find(folder)
     (path,) = folder.glob(f"*-{part}-{kind}.mat.gz")
-    path.write_bytes(content)
+    path.write_bytes(gzip.compress(norb_bytes(array)))
     return source.load(paths)
 
 
@@ -53,7 +53,7 @@ def test_novel_and_familiar_viewpoints(tmp_path, kind, ending):
 
 def test_the_images_of_a_pair_are_the_channels(tmp_path):
     pairs = random(len(VIEWPOINTS), 2, 8, 8)
-    train = replaced(tmp_path, "dat", "training", gzip.compress(norb_bytes(pairs))).train
+    train = replaced(tmp_path, "dat", "training", pairs).train
     assert train.images.shape == (len(VIEWPOINTS), 4, 4, 2)
     mean = pairs.astype(float).reshape(-1, 2, 4, 2, 4, 2).mean((3, 5))
     np.testing.assert_array_equal(
@@ -81,7 +81,7 @@ def test_unpacked_files_are_as_good(tmp_path):
 )
 def test_files_that_do_not_fit_each_other(tmp_path, kind, array, message):
     with pytest.raises(UserError, match=message):
-        replaced(tmp_path, kind, "testing", norb_bytes(array))
+        replaced(tmp_path, kind, "testing", array)
 
 
 def test_halves_are_rounded_up():
