@@ -98,12 +98,12 @@ def shift_examples(key: jax.Array, batch: Batch, positions: jax.Array, max_shift
         UserError: if `max_shift` is negative.
     """
     keys = _of_examples(key, positions)
-    images = jax.vmap(shift, in_axes=(0, 0, None))(keys, batch.images, max_shift)
-    if batch.parts is None:
-        return batch._replace(images=images)
-    of_one = jax.vmap(shift, in_axes=(None, 0, None))
-    parts = jax.vmap(of_one, in_axes=(0, 0, None))(keys, batch.parts, max_shift)
-    return batch._replace(images=images, parts=parts)
+
+    def shifted(images: jax.Array) -> jax.Array:
+        return jax.vmap(shift, in_axes=(0, 0, None))(keys, images, max_shift)
+
+    parts = None if batch.parts is None else jax.vmap(shifted, 1, 1)(batch.parts)
+    return batch._replace(images=shifted(batch.images), parts=parts)
 
 
 def centre_crop(images: ArrayT, side: int) -> ArrayT:

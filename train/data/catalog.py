@@ -55,7 +55,7 @@ def is_dataset(name: str) -> bool:
 def is_at_hand(name: str) -> bool:
     """Whether `load_dataset` needs no files and downloads none, as far as that can be seen."""
     source = SOURCES.get("mnist" if name in MADE_OF_MNIST else name)
-    return source is None or _is_in_cache(source, None)
+    return source is None or _is_in_cache(source)
 
 
 def labels_per_image(name: str) -> int:
@@ -63,12 +63,7 @@ def labels_per_image(name: str) -> int:
     return 2 if name == "multi_mnist" else 1
 
 
-def load_dataset(
-    name: str,
-    *,
-    data_dir: str | Path | None = None,
-    cache_dir: str | Path | None = None,
-) -> Dataset:
+def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
     """Loads a data set into memory.
 
     Args:
@@ -77,9 +72,8 @@ def load_dataset(
             one's own.
         data_dir: a folder with the set's official files; without it they are downloaded, once. The
             embedded digits and data of one's own need none, sets made of MNIST need MNIST's. They
-            are verified also where the cache has the same images already.
-        cache_dir: where prepared sets and downloads are kept; by default the environment variable
-            `TFDS_DATA_DIR`, else `~/tensorflow_datasets`.
+            are verified also where the cache (see `tfds_cache.cache_folder`) has the same images
+            already.
 
     Returns:
         The data set, in the order of the official files.
@@ -101,17 +95,17 @@ def load_dataset(
     if name.startswith(_NPZ):
         return npz.load(Path(name.removeprefix(_NPZ)), name=name)
     if name in MADE_OF_MNIST:
-        return MADE_OF_MNIST[name](_load_source(SOURCES["mnist"], data_dir, cache_dir))
+        return MADE_OF_MNIST[name](_load_source(SOURCES["mnist"], data_dir))
     if name == affnist.NAME:
         # The folder may hold affNIST's files alone, where MNIST is in the cache.
-        files = None if _is_in_cache(SOURCES["mnist"], cache_dir) else data_dir
-        return affnist.load(_load_source(SOURCES["mnist"], files, cache_dir), data_dir)
+        files = None if _is_in_cache(SOURCES["mnist"]) else data_dir
+        return affnist.load(_load_source(SOURCES["mnist"], files), data_dir)
     if name not in SOURCES:
         raise UserError(
             f"there is no data set {name!r}: choose {_CORRUPTED} and one of "
             f"{', '.join(mnist_corrupted.CORRUPTIONS)}."
         )
-    return _load_source(SOURCES[name], data_dir, cache_dir)
+    return _load_source(SOURCES[name], data_dir)
 
 
 def as_file_name(name: str) -> str:
@@ -123,19 +117,17 @@ def _has_tfds() -> bool:
     return importlib.util.find_spec("tensorflow_datasets") is not None
 
 
-def _is_in_cache(source: Source, cache_dir: str | Path | None) -> bool:
+def _is_in_cache(source: Source) -> bool:
     if not _has_tfds():
         return False
 
     # Here, because tensorflow-datasets takes a second to import.
     from train.data import tfds_cache
 
-    return tfds_cache.has(source, cache_dir)
+    return tfds_cache.has(source)
 
 
-def _load_source(
-    source: Source, data_dir: str | Path | None, cache_dir: str | Path | None
-) -> Dataset:
+def _load_source(source: Source, data_dir: str | Path | None) -> Dataset:
     paths = None if data_dir is None else source.find(data_dir)
     if paths is not None and not (source.is_prepared and _has_tfds()):
         return source.load(paths)
@@ -148,4 +140,4 @@ def _load_source(
 
     from train.data import tfds_cache
 
-    return tfds_cache.load(source, cache_dir, data_dir=data_dir)
+    return tfds_cache.load(source, data_dir)

@@ -36,28 +36,20 @@ PROBE_SECONDS = 5.0
 CLEANING_SECONDS = 3.0
 
 
-def cache_folder(named: str | Path | None = None) -> Path:
+def cache_folder() -> Path:
     """The folder in which tensorflow-datasets keeps what it has prepared and downloaded.
 
-    Args:
-        named: the folder; by default the environment variable `TFDS_DATA_DIR` names it, else it is
-            `~/tensorflow_datasets`.
+    The environment variable `TFDS_DATA_DIR` names it, else it is `~/tensorflow_datasets`.
     """
-    named = named or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(named).expanduser()
+    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
-def has(source: Source, cache_dir: str | Path | None = None) -> bool:
+def has(source: Source) -> bool:
     """Whether the cache holds a set, so that nothing has to be downloaded."""
-    return not _missing(source, cache_folder(cache_dir))
+    return not _missing(source, cache_folder())
 
 
-def load(
-    source: Source,
-    cache_dir: str | Path | None = None,
-    *,
-    data_dir: str | Path | None = None,
-) -> Dataset:
+def load(source: Source, data_dir: str | Path | None = None) -> Dataset:
     """Loads a set from the cache, after it was downloaded or prepared there the first time.
 
     That is done in a hidden folder of the cache, from which whole files and sets are moved to their
@@ -65,7 +57,6 @@ def load(
 
     Args:
         source: the set.
-        cache_dir: see `cache_folder`; made where it does not exist.
         data_dir: a folder with the official files, for a set that is prepared from them; None to
             download them.
 
@@ -76,21 +67,17 @@ def load(
         UserError: if the files are wrong or out of reach, the cache cannot be written, or what it
             holds is damaged or in a format that only TensorFlow reads.
     """
-    cache = cache_folder(cache_dir)
+    cache = cache_folder()
     folder = _folder(source, cache)
     if missing := _missing(source, cache):
         if data_dir is None:
             _require_publisher(source, missing, cache)
-        work = (
-            f"Preparing {source.name} in {cache}"
-            if source.is_prepared
-            else f"Downloading {_listed(missing)} to {folder}"
-        )
-        print(f"{work}, once.", file=sys.stderr)
         with _staging_folder(source, cache) as staging:
             if source.is_prepared:
+                print(f"Preparing {source.name} in {cache}, once.", file=sys.stderr)
                 _prepare(source, cache, staging, data_dir)
             else:
+                print(f"Downloading {_listed(missing)} to {folder}, once.", file=sys.stderr)
                 _download(missing, folder, staging)
     if source.is_prepared:
         return _read_prepared(source, cache)

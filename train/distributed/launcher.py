@@ -44,7 +44,10 @@ def launch(processes: int, command: Sequence[str], devices_per_process: int | No
     for option, value in numbers.items():
         if value is not None and value < 1:
             raise UserError(f"{option} is {value}, but must be at least 1.")
-    common = {**os.environ, COORDINATOR: f"localhost:{_free_port()}", PROCESSES: str(processes)}
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]  # a free one
+    common = {**os.environ, COORDINATOR: f"localhost:{port}", PROCESSES: str(processes)}
     environments = [
         {**common, **_devices(index, devices_per_process, os.environ), INDEX: str(index)}
         for index in range(processes)
@@ -71,12 +74,6 @@ def launch(processes: int, command: Sequence[str], devices_per_process: int | No
                 child.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        return probe.getsockname()[1]
 
 
 def _devices(index: int, count: int | None, environment: Mapping[str, str]) -> dict[str, str]:

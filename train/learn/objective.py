@@ -21,7 +21,7 @@ from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
 
 SPREAD_MARGINS = (0.2, 0.9)
-"""Of the spread loss at the beginning and at the end; Hinton, Sabour and Frosst 2018, section 3."""
+"""Of the spread loss at first and after `spread_steps`; Hinton et al. 2018, section 3."""
 
 
 @dataclass(frozen=True)
@@ -196,17 +196,15 @@ class Objective:
             of_each = optax.losses.sigmoid_binary_cross_entropy(logits, targets)
             return "sigmoid_cross_entropy", jnp.sum(of_each, axis=-1)
         if self.settings.loss == "spread":
-            margin = self.spread_margin(step)
+            first, last = SPREAD_MARGINS
+            margin: float | jax.Array = last
+            if step is not None and self.settings.spread_steps > 0:
+                margin = first + (last - first) * jnp.minimum(
+                    step / self.settings.spread_steps, 1.0
+                )
             return "spread_loss", capsjax.spread_loss(lengths, targets, margin=margin)
         seen = lengths if self.settings.margin_of == "length" else jax.nn.softmax(lengths)
         return "margin_loss", capsjax.margin_loss(seen, targets, power=self.settings.margin_power)
-
-    def spread_margin(self, step: jax.Array | None) -> float | jax.Array:
-        """The margin of the spread loss: from 0.2 to 0.9 in `spread_steps` steps, then 0.9."""
-        first, last = SPREAD_MARGINS
-        if step is None or self.settings.spread_steps == 0:
-            return last
-        return first + (last - first) * jnp.minimum(step / self.settings.spread_steps, 1.0)
 
 
 def standardised(images: jax.Array) -> jax.Array:

@@ -83,16 +83,6 @@ def lamb(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformat
     )
 
 
-def lars(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
-    """LARS (You et al. 2017, arXiv:1708.03888, algorithm 1), trust ratio and decay for matrices."""
-    return optax.lars(
-        rate,
-        weight_decay=weight_decay,
-        weight_decay_mask=is_matrix,
-        trust_ratio_mask=is_matrix,
-    )
-
-
 def muon(rate: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
     """Muon (Jordan et al. 2024): the momentum of each matrix, all its singular values made alike.
 
@@ -150,7 +140,8 @@ def build_optimizer(
         "adam": lambda: optax.adam(rate),
         "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=is_matrix),
         "lamb": lambda: lamb(rate, decay),
-        "lars": lambda: lars(rate, decay),
+        # You et al. 2017, arXiv:1708.03888, algorithm 1.
+        "lars": lambda: optax.lars(rate, decay, is_matrix, trust_ratio_mask=is_matrix),
         "muon": lambda: muon(rate, decay),
     }[config.optimizer.name]()
     if config.optimizer.clip_norm is None:

@@ -101,7 +101,11 @@ def load_run(folder: Path) -> Run:
     found: dict[str, Any] = values if isinstance(values, dict) else {}
     shape: Any = found.get("image_shape")
     names: Any = found.get("class_names")
-    is_shape = isinstance(shape, list) and len(shape) == 3 and all(map(_is_size, shape))
+    is_shape = (
+        isinstance(shape, list)
+        and len(shape) == 3
+        and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in shape)
+    )
     are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not (is_shape and are_names and "config" in found):
         raise UserError(
@@ -111,10 +115,6 @@ def load_run(folder: Path) -> Run:
     height, width, channels = shape
     config = from_values(found["config"], path)
     return Run(folder, config, (height, width, channels), tuple(names))
-
-
-def _is_size(value: Any) -> bool:
-    return type(value) is int and 0 < value <= LARGEST_SIDE
 
 
 @contextlib.contextmanager

@@ -38,7 +38,20 @@ class Log:
             kept = [row for row in read_metrics(run.metrics) if row["step"] <= step]
             write_whole(run.metrics, "".join(map(_line, kept)).encode())
             self._file = run.metrics.open("a", encoding="utf-8")
-            self._events = _events(run, step)
+            if SummaryWriter is None:
+                print(
+                    "note: TensorBoard events are left out, since tensorboardX is not installed; "
+                    f"{run.metrics} holds the same numbers.",
+                    file=sys.stderr,
+                )
+                self._events: Any = None
+            else:
+                # Two files begun in the same second would have the same name, but for the suffix.
+                self._events = SummaryWriter(
+                    str(run.events),
+                    purge_step=step + 1 if step else None,
+                    filename_suffix=f".from-{step}",
+                )
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Writes one line; `split` becomes the TensorBoard group of its numbers.
@@ -69,22 +82,6 @@ class Log:
 def _line(row: Mapping[str, Any]) -> str:
     values = {k: finite_or_none(v) if isinstance(v, float) else v for k, v in row.items()}
     return json.dumps(values, allow_nan=False) + "\n"
-
-
-def _events(run: Run, step: int) -> Any:
-    if SummaryWriter is None:
-        print(
-            "note: TensorBoard events are left out, since tensorboardX is not installed; "
-            f"{run.metrics} holds the same numbers.",
-            file=sys.stderr,
-        )
-        return None
-    return SummaryWriter(
-        str(run.events),
-        purge_step=step + 1 if step else None,
-        # Two files begun in the same second would have the same name.
-        filename_suffix=f".from-{step}",
-    )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -32,11 +32,11 @@ def idx_bytes(array: np.ndarray) -> bytes:
     return header + array.astype(np.uint8).tobytes()
 
 
-def norb_bytes(array: np.ndarray, order: str = "<") -> bytes:
+def norb_bytes(array: np.ndarray) -> bytes:
     """A NORB matrix of bytes or 32-bit integers."""
     sizes = [*array.shape, *[1] * (3 - array.ndim)]
-    header = struct.pack(f"{order}{2 + len(sizes)}i", NORB_MAGIC[array.dtype], array.ndim, *sizes)
-    return header + array.astype(array.dtype.newbyteorder(order)).tobytes()
+    header = struct.pack(f"<{2 + len(sizes)}i", NORB_MAGIC[array.dtype], array.ndim, *sizes)
+    return header + array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
 def npy_bytes(array: np.ndarray) -> bytes:

@@ -89,9 +89,9 @@ def test_an_unknown_name_lists_the_right_ones():
         ("smallnorb", "the training images of smallNORB"),
     ],
 )
-def test_the_folders_are_passed_on(tmp_path, name, told):
+def test_the_folder_is_passed_on(tmp_path, name, told):
     with pytest.raises(UserError, match=f"{tmp_path}.*{told}.* as published at http"):
-        load_dataset(name, data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        load_dataset(name, data_dir=tmp_path)
 
 
 def test_what_is_at_hand(tmp_path, monkeypatch):
@@ -119,7 +119,8 @@ def test_a_set_in_mnists_format_is_the_same_with_tensorflow_datasets_and_without
     with pytest.raises(UserError, match="gone"):  # looked at, though the cache has the images
         load_dataset("kmnist", data_dir=tmp_path / "gone")
     monkeypatch.setattr(catalog, "_has_tfds", lambda: False)
-    direct = load_dataset("kmnist", data_dir=files, cache_dir=tmp_path / "unused")
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "unused"))
+    direct = load_dataset("kmnist", data_dir=files)
     assert not (tmp_path / "unused").exists()
     for other in (again, direct):
         for ours, theirs in ((prepared.train, other.train), (prepared.test, other.test)):
@@ -132,12 +133,13 @@ def test_a_set_in_mnists_format_is_the_same_with_tensorflow_datasets_and_without
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_files_that_are_not_the_official_ones_are_never_read(name, has_tfds, tmp_path, monkeypatch):
     monkeypatch.setattr(catalog, "_has_tfds", lambda: has_tfds)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
     make = small_mnist if name == "mnist" else small_cifar
     source = make(tmp_path, SOURCES[name])
     monkeypatch.setitem(SOURCES, name, source)
     (tmp_path / source.files[0].name).write_bytes(b"something else")
     with pytest.raises(UserError, match="not the official file"):
-        load_dataset(name, data_dir=tmp_path, cache_dir=tmp_path / "cache")
+        load_dataset(name, data_dir=tmp_path)
     assert not (tmp_path / "cache").exists()
 
 
@@ -153,10 +155,11 @@ def test_without_tensorflow_datasets_files_are_needed(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_official_files_of_mnist_are_prepared_for_stock_tensorflow_datasets(
-    mnist_dir, tmp_path
+    mnist_dir, tmp_path, monkeypatch
 ):
     """70,000 real images; the small files of `test_tfds_cache.py` are for the rest."""
-    prepared = load_dataset("mnist", data_dir=mnist_dir, cache_dir=tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    prepared = load_dataset("mnist", data_dir=mnist_dir)
     direct = mnist.MNIST.load(mnist.MNIST.find(mnist_dir))
     for ours, theirs in ((prepared.train, direct.train), (prepared.test, direct.test)):
         np.testing.assert_array_equal(ours.images, theirs.images)

@@ -24,7 +24,8 @@ VERSION = str(tfds.builder_cls("mnist").VERSION)
 
 
 @pytest.fixture
-def cache(tmp_path) -> Path:
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -44,7 +45,9 @@ def prepared(tmp_path_factory) -> tuple[Source, Dataset, Path]:
     """A small source, read from its official files, and a cache that it was prepared in."""
     folder = tmp_path_factory.mktemp("prepared")
     source = small_mnist(folder / "files", train_size=200)
-    tfds_cache.load(source, folder / "cache", data_dir=folder / "files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFDS_DATA_DIR", str(folder / "cache"))
+        tfds_cache.load(source, folder / "files")
     return source, source.load(source.find(folder / "files")), folder / "cache"
 
 
@@ -77,15 +80,16 @@ def test_the_folder_is_laid_out_as_by_stock_tensorflow_datasets(prepared):
     assert info["moduleName"] == stock.__module__
 
 
-def test_reads_back_the_official_order_without_files_or_publisher(prepared):
+def test_reads_back_the_official_order_without_files_or_publisher(prepared, monkeypatch):
     source, official, cache = prepared
-    assert tfds_cache.has(source, cache)
-    require_equal(tfds_cache.load(source, cache), official)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(cache))
+    assert tfds_cache.has(source)
+    require_equal(tfds_cache.load(source), official)
 
 
 def test_a_faster_process_wins(make_source, cache, capsys):
     source, folder = make_source()
-    tfds_cache.load(source, cache, data_dir=folder)
+    tfds_cache.load(source, folder)
     printed = capsys.readouterr()
     assert printed.out == ""  # where programs read
     assert printed.err == f"Preparing mnist in {cache}, once.\n"
@@ -103,7 +107,7 @@ def test_a_damaged_version_is_named(prepared, cache, pattern):
     (file,) = cache.rglob(pattern)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(UserError, match=f"{file.parent} is damaged .*: delete that folder"):
-        tfds_cache.load(source, cache)
+        tfds_cache.load(source)
 
 
 def test_a_version_that_only_tensorflow_reads(prepared, cache):
@@ -112,22 +116,23 @@ def test_a_version_that_only_tensorflow_reads(prepared, cache):
     (info,) = cache.rglob("dataset_info.json")
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(UserError, match="holds mnist as tfrecord, which needs TensorFlow"):
-        tfds_cache.load(source, cache)
+        tfds_cache.load(source)
 
 
 def test_labels_out_of_range_leave_nothing(make_source, cache):
     source, folder = make_source(largest_label=10)
     with pytest.raises(UserError, match="label 10 of training example 10"):
-        tfds_cache.load(source, cache, data_dir=folder)
+        tfds_cache.load(source, folder)
     assert not contents(cache)
 
 
 @pytest.mark.parametrize("make", [small_mnist, small_svhn])
-def test_a_cache_that_cannot_be_made(make, website, tmp_path):
+def test_a_cache_that_cannot_be_made(make, website, tmp_path, monkeypatch):
     source = website(make(tmp_path / "files"))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "file" / "cache"))
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to .*Not a directory.*TFDS_DATA_DIR"):
-        tfds_cache.load(source, tmp_path / "file" / "cache")
+        tfds_cache.load(source)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -135,7 +140,7 @@ def test_a_cache_without_permission(make_source, cache):
     source, folder = make_source()
     cache.mkdir(mode=0o500)
     with pytest.raises(UserError, match="cannot be written to .*Permission denied"):
-        tfds_cache.load(source, cache, data_dir=folder)
+        tfds_cache.load(source, folder)
     assert not contents(cache)
 
 
@@ -146,7 +151,7 @@ def test_no_space_left_leaves_nothing(make_source, cache):
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(UserError, match="cannot be written to .*: make room"):
-            tfds_cache.load(source, cache, data_dir=folder)
+            tfds_cache.load(source, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not contents(cache)
@@ -163,7 +168,7 @@ def test_a_full_disk_at_the_last_moment_leaves_no_set(make_source, cache, monkey
 
     monkeypatch.setattr(Path, "rename", full)
     with pytest.raises(UserError, match="No space left on device"):
-        tfds_cache.load(source, cache, data_dir=folder)
+        tfds_cache.load(source, folder)
     assert contents(cache) == [cache / "mnist"]  # an empty folder
 
 
@@ -173,7 +178,7 @@ def test_no_internet_and_no_files(make, tmp_path, cache):
     begin = time.monotonic()
     names = " and ".join(file.name for file in source.files)
     with pytest.raises(UserError, match=f"host.invalid cannot be reached .*{names}.*--data-dir"):
-        tfds_cache.load(source, cache)
+        tfds_cache.load(source)
     assert time.monotonic() - begin < 10
     assert not cache.exists()
 
@@ -189,30 +194,30 @@ def test_a_network_that_swallows_everything(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(requests, "get", silence)
     begin = time.monotonic()
     with pytest.raises(UserError, match=r"cannot be reached \(no answer in 0.2 seconds\)"):
-        tfds_cache.load(MNIST, cache)
+        tfds_cache.load(MNIST)
     assert time.monotonic() - begin < 2
 
 
 def test_prepares_what_it_downloads(make_source, website, cache):
     small, folder = make_source()
     source = website(small)
-    assert not tfds_cache.has(source, cache)
-    require_equal(tfds_cache.load(source, cache), source.load(source.find(folder)))
-    assert tfds_cache.has(source, cache)
+    assert not tfds_cache.has(source)
+    require_equal(tfds_cache.load(source), source.load(source.find(folder)))
+    assert tfds_cache.has(source)
 
 
 def test_downloads_once_into_a_folder_that_serves_as_data_dir(website, cache, tmp_path, capsys):
     source = website(small_svhn(tmp_path / "files"))
-    assert not tfds_cache.has(source, cache)
-    dataset = tfds_cache.load(source, cache)
-    assert tfds_cache.has(source, cache)
+    assert not tfds_cache.has(source)
+    dataset = tfds_cache.load(source)
+    assert tfds_cache.has(source)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith("Downloading train_32x32.mat and test_32x32.mat to ")
 
     for file in (tmp_path / "files").iterdir():
         file.unlink()
-    require_equal(tfds_cache.load(source, cache), dataset)
+    require_equal(tfds_cache.load(source), dataset)
     folder = cache / "downloads" / "svhn_cropped"
     require_equal(source.load(source.find(folder)), dataset)
     assert sorted(path for path in cache.rglob("*") if path.is_file()) == [
@@ -226,7 +231,7 @@ def test_a_download_with_a_wrong_checksum_leaves_nothing(make, website, cache, t
     source = website(make(tmp_path / "files"))
     (tmp_path / "files" / source.files[-1].name).write_bytes(b"changed by its publisher")
     with pytest.raises(UserError, match="could not be downloaded .*wrong checksum"):
-        tfds_cache.load(source, cache)
+        tfds_cache.load(source)
     assert not [path for path in contents(cache) if path.is_file()]
 
 
@@ -234,16 +239,15 @@ def test_a_publisher_that_has_moved(make_source, website, cache):
     source, folder = make_source()
     (folder / source.files[0].name).unlink()
     with pytest.raises(UserError, match=r"cannot be reached \(it answers 404\)"):
-        tfds_cache.load(website(source), cache)
+        tfds_cache.load(website(source))
 
 
 @pytest.mark.parametrize("variable", [True, False])
 def test_the_default_cache(tmp_path, monkeypatch, variable):
     monkeypatch.setenv("HOME", str(tmp_path))
     if variable:
-        monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "named"))
+        monkeypatch.setenv("TFDS_DATA_DIR", "~/named")
     else:
         monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
     expected = tmp_path / ("named" if variable else "tensorflow_datasets")
     assert tfds_cache.cache_folder() == expected
-    assert tfds_cache.cache_folder("~/x") == tmp_path / "x"

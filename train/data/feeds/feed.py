@@ -1,16 +1,17 @@
-"""Feeds: the contract of both, and the choice between them for a data set and a device."""
+"""Feeds: what both do, and the choice between them for a data set and a device."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import jax
-import numpy as np
 
-from train.data.dataset import Batch, Examples
+from train.data.dataset import Examples
 from train.data.feeds.order import WHOLE
 from train.data.feeds.resident import ResidentFeed
 from train.distributed import processes
 from train.system.errors import UserError
+
+if TYPE_CHECKING:
+    from train.data.feeds.streaming import StreamingFeed
 
 FeedKind = Literal["auto", "resident", "streaming"]
 
@@ -24,35 +25,14 @@ RESIDENT_CPU_BYTES = 2**30
 """Bytes that a resident split may take on a CPU, the copies of all virtual devices together."""
 
 
-class Feed(Protocol):
-    """Gives the training step its examples; every feed gives the same ones for the same seed.
+Feed: TypeAlias = "ResidentFeed | StreamingFeed"
+"""Gives the training step its examples; every feed gives the same ones for the same seed.
 
-    The step calls `select(constants, batch)` on each device, with that device's slice of the batch.
-
-    Attributes:
-        constants: arrays replicated over the devices, the same for every step.
-        batch_bytes: size of what a step sends from all processes together.
-    """
-
-    constants: dict[str, jax.Array]
-    batch_bytes: int
-
-    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
-        """Yields what changes from step to step, from `start_step` to before `stop_step`.
-
-        Yields:
-            Host arrays whose leading axis is this process's part of the global batch.
-        """
-        ...
-
-    def select(self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
-        """Takes the examples of one device's slice of the batch: a pure function, to be traced.
-
-        Args:
-            constants: `self.constants`.
-            batch: one item of `batches`, each array cut to the device's [b, ...].
-        """
-        ...
+It yields `batches` on the host, whose leading axis is this process's part of the global batch, and
+a step calls `select(constants, batch)` on each device, with that device's slice of the batch:
+`constants` are arrays replicated over the devices, the same for every step. `batch_bytes` is the
+size of what a step sends from all processes together.
+"""
 
 
 def make_feed(

@@ -4,8 +4,7 @@
     dimensions  their number, then the size of each, at least three of which stand there
     elements    row-major, the last dimension fastest
 
-All integers are in the byte order of the machine that wrote them, which the magic shows; that is
-little-endian in the published files.
+All integers are little-endian in the published files.
 
 Reference:
     Y. LeCun, F. J. Huang, L. Bottou, "Learning Methods for Generic Object Recognition with
@@ -14,15 +13,14 @@ Reference:
 
 import gzip
 import math
+import struct
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from train.system.errors import UserError
 
-_TYPES: dict[int, np.dtype] = {0x1E3D4C55: np.dtype(np.uint8), 0x1E3D4C54: np.dtype(np.int32)}
-_ORDERS: tuple[Literal["little", "big"], ...] = ("little", "big")
+_TYPES = {0x1E3D4C55: np.dtype(np.uint8), 0x1E3D4C54: np.dtype("<i4")}
 _LEAST_SIZES = 3
 MOST_BYTES = 1 << 29
 """That are read of a file: a little more than the images of smallNORB have."""
@@ -34,7 +32,7 @@ def read(path: Path, *, dtype: type[np.generic], ndim: int) -> np.ndarray:
     Args:
         path: the file.
         dtype: what it must hold, uint8 or int32.
-        ndim: number of dimensions it must have.
+        ndim: number of dimensions it must have, up to 4.
 
     Returns:
         The array, of the shape that the header gives.
@@ -52,24 +50,21 @@ def read(path: Path, *, dtype: type[np.generic], ndim: int) -> np.ndarray:
             f"{path} cannot be read ({error.strerror or error}): check what it is and its "
             "permissions."
         ) from error
-    order = next((o for o in _ORDERS if int.from_bytes(content[:4], o) in _TYPES), None)
-    if order is None:
+    # The header of a file with as many dimensions as any has, or of a shorter one and what follows.
+    magic, dimensions, *sizes = struct.unpack("<6i", content[:24].ljust(24, b"\0"))
+    if magic not in _TYPES:
         raise UserError(
             f"{path} is not a NORB matrix of bytes or integers: it begins with "
-            f"0x{content[:4].hex()}, which is none of the known magic numbers; get the "
-            "file again from the data set's publisher."
+            f"0x{content[:4].hex()}, which is none of the known magic numbers; get the file again "
+            "from the data set's publisher."
         )
-
-    def number(index: int) -> int:
-        return int.from_bytes(content[4 * index : 4 * index + 4], order, signed=True)
-
-    stored, dimensions = _TYPES[number(0)], number(1)
+    stored = _TYPES[magic]
     if (stored, dimensions) != (dtype, ndim):
         raise UserError(
             f"{path} has {dimensions} dimensions of {stored}, but {ndim} of {np.dtype(dtype)} were "
             "expected: check that the files have not been swapped."
         )
-    shape = [number(2 + axis) for axis in range(ndim)]
+    shape = sizes[:ndim]
     begin = 4 * (2 + max(ndim, _LEAST_SIZES))
     promised, there = math.prod(shape) * stored.itemsize, len(content) - begin
     if min(shape) < 1 or there != promised:
@@ -77,5 +72,4 @@ def read(path: Path, *, dtype: type[np.generic], ndim: int) -> np.ndarray:
             f"{path} is damaged: its header promises {promised:,} bytes for the shape {shape}, but "
             f"{max(there, 0):,} follow; get the file again from the data set's publisher."
         )
-    elements = np.frombuffer(content, stored.newbyteorder(order), offset=begin)
-    return elements.reshape(shape).astype(dtype, copy=False)
+    return np.frombuffer(content, stored, offset=begin).reshape(shape)

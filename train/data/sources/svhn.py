@@ -17,7 +17,6 @@ from train.data.formats import mat
 from train.data.official import OfficialFile, Source
 
 _URL = "http://ufldl.stanford.edu/housenumbers/"
-_LABEL_OF_ZERO = 10
 
 
 def _read(train: Path, test: Path) -> tuple[Split, Split]:
@@ -28,7 +27,7 @@ def _split(path: Path) -> Split:
     """Reads images and labels of a file, where the digit 0 has the label 10; here it has 0."""
     images, labels = mat.read(path, ("X", "y"))
     images = np.ascontiguousarray(np.moveaxis(images, -1, 0))
-    return Split(images, (labels.ravel() % _LABEL_OF_ZERO).astype(np.int32))
+    return Split(images, (labels.ravel() % 10).astype(np.int32))
 
 
 def _file(name: str, content: str, size: int, sha256: str) -> OfficialFile:
