@@ -120,46 +120,6 @@ def centre_crop(images: ArrayT, side: int) -> ArrayT:
     return images[..., top : top + side, left : left + side, :]
 
 
-def random_crop(key: jax.Array, image: jax.Array, side: int) -> jax.Array:
-    """Cuts a square out of one image, each place as likely as any other.
-
-    Args:
-        key: a random key.
-        image: [height, width, channels], any dtype.
-        side: of the square, no longer than those of the image.
-
-    Returns:
-        [side, side, channels], the dtype of `image`.
-    """
-    height, width, channels = image.shape
-    places = jnp.asarray((height - side + 1, width - side + 1), jnp.int32)
-    top, left = jax.random.randint(key, (2,), 0, places)
-    return jax.lax.dynamic_slice(image, (top, left, 0), (side, side, channels))
-
-
-def vary_light(
-    key: jax.Array, image: jax.Array, max_brightness: float, max_contrast: float
-) -> jax.Array:
-    """Makes one image brighter or darker, and its contrast larger or smaller.
-
-    Each channel's distances from its mean grow by the same random factor, uniform on
-    1 - max_contrast to 1 + max_contrast; then the same random number is added to all pixels,
-    uniform on -max_brightness to max_brightness. Nothing is clipped.
-
-    Args:
-        key: a random key.
-        image: [height, width, channels], floating.
-        max_brightness: in the units of the image.
-        max_contrast: from 0 to 1.
-
-    Returns:
-        The shape and dtype of `image`.
-    """
-    added, factor = jax.random.uniform(key, (2,), image.dtype, -1, 1)
-    mean = jnp.mean(image, axis=(0, 1), keepdims=True)
-    return mean + (1 + max_contrast * factor) * (image - mean) + max_brightness * added
-
-
 def vary_batch(
     key: jax.Array,
     images: jax.Array,
@@ -171,24 +131,34 @@ def vary_batch(
 ) -> jax.Array:
     """Crops each image of a batch and varies its light by itself (see `shift_examples`).
 
+    A crop is a square, each place of it as likely as any other. In it, each channel's distances
+    from its mean grow by the same random factor, uniform on 1 - max_contrast to 1 + max_contrast;
+    then the same random number is added to all pixels, uniform on -max_brightness to
+    max_brightness. Nothing is clipped.
+
     Args:
         key: the step's random key, the same on every device.
         images: [b, height, width, channels], floating.
         positions: int32 [b], the positions of these examples in the global batch.
-        crop: see `random_crop`; None takes the whole image.
-        max_brightness: see `vary_light`, where the light is varied in what was cropped.
-        max_contrast: see there; where both are 0, the light stays as it is.
+        crop: side of the square, no longer than those of the images; None takes the whole image.
+        max_brightness: in the units of the images.
+        max_contrast: from 0 to 1; where both are 0, the light stays as it is.
 
     Returns:
         [b, height or crop, width or crop, channels], the dtype of `images`.
     """
 
     def vary(key: jax.Array, image: jax.Array) -> jax.Array:
-        place, light = jax.random.split(key)
+        of_place, of_light = jax.random.split(key)
         if crop is not None:
-            image = random_crop(place, image, crop)
+            height, width, channels = image.shape
+            places = jnp.asarray((height - crop + 1, width - crop + 1), jnp.int32)
+            top, left = jax.random.randint(of_place, (2,), 0, places)
+            image = jax.lax.dynamic_slice(image, (top, left, 0), (crop, crop, channels))
         if max_brightness or max_contrast:
-            image = vary_light(light, image, max_brightness, max_contrast)
+            added, factor = jax.random.uniform(of_light, (2,), image.dtype, -1, 1)
+            mean = jnp.mean(image, axis=(0, 1), keepdims=True)
+            image = mean + (1 + max_contrast * factor) * (image - mean) + max_brightness * added
         return image
 
     return jax.vmap(vary)(_of_examples(jax.random.fold_in(key, _FOR_VIEWS), positions), images)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
 from train.distributed.preemption import SIGNALS
@@ -49,7 +49,7 @@ def launch(processes: int, command: Sequence[str], devices_per_process: int | No
         port = probe.getsockname()[1]  # a free one
     common = {**os.environ, COORDINATOR: f"localhost:{port}", PROCESSES: str(processes)}
     environments = [
-        {**common, **_devices(index, devices_per_process, os.environ), INDEX: str(index)}
+        {**common, **_devices(index, devices_per_process), INDEX: str(index)}
         for index in range(processes)
     ]
     # In sessions of their own: a Ctrl-C on the terminal comes through here, and once.
@@ -76,11 +76,11 @@ def launch(processes: int, command: Sequence[str], devices_per_process: int | No
             signal.signal(number, handler)
 
 
-def _devices(index: int, count: int | None, environment: Mapping[str, str]) -> dict[str, str]:
+def _devices(index: int, count: int | None) -> dict[str, str]:
     if count is None:
         return {}
     first = index * count
-    named = environment.get("CUDA_VISIBLE_DEVICES")
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None:
         gpus = [str(number) for number in range(first, first + count)]
     else:

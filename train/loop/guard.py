@@ -61,17 +61,11 @@ class Guard:
         )
         indices = order.indices(step)
         tensor = first_not_finite(self._trainer, step, indices) or "none in a step on one device"
-        path = self._run.bad_numbers
+        path, examples = self._run.bad_numbers, indices.tolist()
         if processes.is_first():
+            values = {"step": step, "first_not_finite": tensor, "training_examples": examples}
             with writing(self._run.folder):
-                write_json(
-                    path,
-                    {
-                        "step": step,
-                        "first_not_finite": tensor,
-                        "training_examples": indices.tolist(),
-                    },
-                )
+                write_json(path, values)
         some = ", ".join(map(str, indices[:4]))
         raise DivergedError(
             f"loss or gradient were not finite in {config.optimizer.max_skipped + 1} steps in a "

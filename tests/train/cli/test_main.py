@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.train.conftest import ROOT
 from train.__main__ import main
-from train.data.sources.mnist import MNIST, TRAIN_IMAGES, TRAIN_LABELS
+from train.data.sources.mnist import MNIST
 from train.learn.trainer import Trainer
 from train.run.checkpoints import Checkpoints
 from train.run.folder import load_run
@@ -365,7 +365,7 @@ def replaced(path: Path, content: bytes) -> None:
 
 
 def bad_file(kind: str, folder: Path) -> str:
-    path = folder / TRAIN_IMAGES
+    path, labels, *_ = (folder / file.name for file in MNIST.files)
     if kind == "missing":
         path.unlink()
     elif kind == "truncated":
@@ -375,7 +375,7 @@ def bad_file(kind: str, folder: Path) -> str:
         content[5000] ^= 1
         replaced(path, bytes(content))
     else:
-        path = folder / TRAIN_LABELS
+        path = labels
         replaced(path, gzip.compress(b"not the labels"))
     return path.name
 

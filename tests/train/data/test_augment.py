@@ -9,7 +9,7 @@ import pytest
 
 from tests.tolerance import assert_close
 from train.data import Batch, centre_crop, shift_examples, vary_batch
-from train.data.augment import random_crop, shift, vary_light
+from train.data.augment import shift
 from train.system.errors import UserError
 
 KEY = jax.random.key(0)
@@ -27,6 +27,12 @@ def many(augment, key, image, count, *options):
     """What becomes of one image, with so many keys."""
     keys = jax.random.split(key, count)
     return jax.vmap(lambda key: augment(key, image, *options))(keys)
+
+
+def views(image: np.ndarray, count: int, **how) -> np.ndarray:
+    """What becomes of one image in so many places of a batch."""
+    images, positions = np.broadcast_to(image, (count, *image.shape)), np.arange(count)
+    return np.asarray(jax.jit(functools.partial(vary_batch, **how))(KEY, images, positions))
 
 
 def shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
@@ -104,7 +110,7 @@ def test_a_crop_is_one_of_those_there_are_and_all_of_them_occur(dtype):
     places = {
         image[top : top + 3, left : left + 3].tobytes() for top in range(3) for left in range(2)
     }
-    results = np.asarray(many(functools.partial(random_crop, side=3), KEY, image, 200))
+    results = views(image, 200, crop=3)
     assert results.dtype == image.dtype
     assert results.shape == (200, 3, 3, 3)
     assert {result.tobytes() for result in results} == places
@@ -112,7 +118,7 @@ def test_a_crop_is_one_of_those_there_are_and_all_of_them_occur(dtype):
 
 def test_the_places_of_crops_are_uniform():
     image = np.arange(9, dtype=np.float32).reshape(3, 3, 1)
-    places = np.asarray(many(functools.partial(random_crop, side=1), KEY, image, 4500))
+    places = views(image, 4500, crop=1)
     counts = np.bincount(places.ravel().astype(int))
     # Nine places of 500 expected, standard deviation 21: five of them either way.
     assert np.abs(counts - 500).max() <= 105
@@ -130,7 +136,7 @@ def test_light_is_what_the_text_says():
     """One factor, from the mean of each channel, and one number for the whole image."""
     image = RANDOM.random((6, 5, 2), np.float32)
     mean = image.mean((0, 1))
-    results = np.asarray(many(vary_light, KEY, image, 2000, 0.3, 0.5))
+    results = views(image, 2000, max_brightness=0.3, max_contrast=0.5)
     added = (results.mean((1, 2)) - mean)[:, 0]
     factors = results.std((1, 2))[:, 1] / image.std((0, 1))[1]
     rebuilt = factors[:, None, None, None] * (image - mean) + mean + added[:, None, None, None]

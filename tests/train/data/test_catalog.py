@@ -146,7 +146,7 @@ def test_files_that_are_not_the_official_ones_are_never_read(name, has_tfds, tmp
 def test_without_tensorflow_datasets_files_are_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "cifar10", small_cifar(tmp_path, cifar.CIFAR10))
     monkeypatch.setattr(catalog.importlib.util, "find_spec", lambda name: None)
-    for name, file in (("cifar10", "cifar-10-binary.tar.gz"), ("mnist", mnist.TRAIN_IMAGES)):
+    for name, file in (("cifar10", "cifar-10-binary.tar.gz"), ("mnist", mnist.MNIST.files[0].name)):
         with pytest.raises(UserError, match=f"is not installed: .* folder with {file}"):
             load_dataset(name)
         assert not is_at_hand(name)

@@ -20,7 +20,7 @@ import numpy as np
 
 from train.system.errors import UserError
 
-_TYPES = {0x1E3D4C55: np.dtype(np.uint8), 0x1E3D4C54: np.dtype("<i4")}
+_TYPES: dict[int, np.dtype] = {0x1E3D4C55: np.dtype(np.uint8), 0x1E3D4C54: np.dtype("<i4")}
 _LEAST_SIZES = 3
 MOST_BYTES = 1 << 29
 """That are read of a file: a little more than the images of smallNORB have."""

@@ -54,13 +54,15 @@ def _read_folder(folder: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
     for name, size in sizes.items():
         path = folder / name
         try:
-            if path.stat().st_size == size:
-                contents[name] = path.read_bytes()
-                continue
-            found = f"has {path.stat().st_size:,} bytes, where {size:,} belong"
+            if (found := path.stat().st_size) != size:
+                raise UserError(
+                    f"{path} has {found:,} bytes, where {size:,} belong: unpack it again."
+                )
+            contents[name] = path.read_bytes()
         except OSError as error:
-            found = f"cannot be read ({error.strerror})"
-        raise UserError(f"{path} {found}: unpack it again.")
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}): unpack it again."
+            ) from error
     return contents
 
 

@@ -8,16 +8,11 @@ import numpy as np
 from train.data.dataset import Split
 from train.data.official import OfficialFile, Source
 
-TRAIN_IMAGES = "train-images-idx3-ubyte.gz"
-TRAIN_LABELS = "train-labels-idx1-ubyte.gz"
-TEST_IMAGES = "t10k-images-idx3-ubyte.gz"
-TEST_LABELS = "t10k-labels-idx1-ubyte.gz"
-
 _CONTENT = {
-    TRAIN_IMAGES: "the training images",
-    TRAIN_LABELS: "the training labels",
-    TEST_IMAGES: "the test images",
-    TEST_LABELS: "the test labels",
+    "train-images-idx3-ubyte.gz": "the training images",
+    "train-labels-idx1-ubyte.gz": "the training labels",
+    "t10k-images-idx3-ubyte.gz": "the test images",
+    "t10k-labels-idx1-ubyte.gz": "the test labels",
 }
 
 

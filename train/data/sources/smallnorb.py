@@ -65,22 +65,12 @@ def _split(paths: Sequence[Path], limited: int | None, familiar: bool) -> Split:
     if limited is not None:
         chosen = np.isin(viewpoints[:, limited], FAMILIAR[limited]) == familiar
         pairs, labels = pairs[chosen], labels[chosen]
-    return Split(np.moveaxis(halved(pairs), 1, -1).copy(), labels)
-
-
-def halved(images: np.ndarray) -> np.ndarray:
-    """Halves images in size, each pixel the mean of 2x2, halves rounded up.
-
-    Args:
-        images: uint8 `[..., height, width]`, of even sides.
-
-    Returns:
-        uint8 `[..., height / 2, width / 2]`.
-    """
-    total = images[..., ::2, ::2].astype(np.uint16)
+    # Each pixel is the mean of 2x2, halves rounded up.
+    total = pairs[..., ::2, ::2].astype(np.uint16)
     for down, right in ((0, 1), (1, 0), (1, 1)):
-        total += images[..., down::2, right::2]
-    return ((total + 2) // 4).astype(np.uint8)
+        total += pairs[..., down::2, right::2]
+    halved = ((total + 2) // 4).astype(np.uint8)
+    return Split(np.moveaxis(halved, 1, -1).copy(), labels)
 
 
 def _files(part: str, stem: str, **fingerprints: tuple[int, str]) -> list[OfficialFile]:

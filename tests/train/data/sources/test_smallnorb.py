@@ -7,7 +7,6 @@ import pytest
 
 from tests.train.data.small_files import VIEWPOINTS, norb_bytes, random, small_smallnorb
 from train.data.catalog import SOURCES
-from train.data.sources import smallnorb
 from train.system.errors import UserError
 
 FAMILIAR = {
@@ -51,7 +50,7 @@ def test_novel_and_familiar_viewpoints(tmp_path, kind, ending):
     np.testing.assert_array_equal(dataset.test.images[:, 0, 0, 1], tested % 200 + 1)
 
 
-def test_the_images_of_a_pair_are_the_channels(tmp_path):
+def test_the_images_of_a_pair_are_the_channels_at_half_size(tmp_path):
     pairs = random(len(VIEWPOINTS), 2, 8, 8)
     train = replaced(tmp_path, "dat", "training", pairs).train
     assert train.images.shape == (len(VIEWPOINTS), 4, 4, 2)
@@ -82,8 +81,3 @@ def test_unpacked_files_are_as_good(tmp_path):
 def test_files_that_do_not_fit_each_other(tmp_path, kind, array, message):
     with pytest.raises(UserError, match=message):
         replaced(tmp_path, kind, "testing", array)
-
-
-def test_halves_are_rounded_up():
-    image = np.array([[0, 1, 255, 255], [0, 1, 255, 254]], np.uint8)
-    assert smallnorb.halved(image).tolist() == [[1, 255]]
