@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from argparse import Namespace
 
 import jax
 import numpy as np
@@ -13,7 +12,7 @@ from train.config.config_file import from_values
 from train.config.fit_config import FitConfig
 from train.learn.network import build_model
 from train.learn.user_routing import is_own, make_routing, takes_iterations, trust
-from train.run.folder import load_run
+from train.run.folder import Run, load_run
 from train.system.errors import UserError
 
 MINE = """
@@ -166,8 +165,8 @@ def test_one_that_fits_what_it_is_tried_on_alone_leaves_nothing(command, mine, t
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_a_run_is_not_measured_with_another_routing(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("train.run.folder.load_run", lambda _: Namespace(config=FitConfig.of()))
+def test_a_run_is_not_measured_with_another_routing(command, tmp_path, capsys):
+    Run(tmp_path, FitConfig.of(), (8, 8, 1), ("a", "b")).save()
     images = ["image.png"] if command == "predict" else []
     assert main([command, str(tmp_path), *images, "--routing", "em"]) == 2
     assert f"--routing is em, but {tmp_path} was trained with dynamic" in capsys.readouterr().err

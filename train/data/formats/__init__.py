@@ -1,1 +1,1 @@
-"""Readers of file formats, damaged and hostile files included; no data set is known here."""
+"""Readers of file formats, for damaged and hostile files as well; no data set is known here."""
