@@ -262,6 +262,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_wheel_works_in_an_empty_environment(empty_environment, tmp_path):
     told = json.loads(run(empty_environment, "-I", "-c", FORWARD, cwd=tmp_path))
     assert Path(told["file"]).is_relative_to(empty_environment.parents[1])

@@ -11,6 +11,7 @@ from train.cli.fit import Fit
 from train.cli.launch import Launch
 from train.cli.predict import Predict
 from train.cli.presets import Presets
+from train.cli.results import Results
 from train.cli.show import Show
 from train.options.command import run_program
 from train.system.huge_pages import restart_with_huge_pages
@@ -18,7 +19,7 @@ from train.system.quirks import end_program
 
 PROGRAM = "python -m train"
 DESCRIPTION = "Trains capsule networks, and measures and uses what was trained."
-COMMANDS = (Fit, Launch, Evaluate, Predict, Bench, Compare, Claims, Show, Presets)
+COMMANDS = (Fit, Launch, Evaluate, Predict, Bench, Compare, Claims, Show, Presets, Results)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,6 +21,14 @@ class CapsNet(CapsuleNetwork):
     The defaults are the paper's (arXiv:1710.09829, section 4): on 28x28x1 images and 10 classes it
     has 8,215,568 parameters, 6,804,224 of them outside the decoder.
 
+    The authors' code in TensorFlow has what the paper does not tell: primary votes are multiplied
+    by 1/32 before bias and squash, biases start at 0.1, class capsules have a bias (inside of every
+    iteration), their matrices start from a truncated normal distribution with a deviation of 0.1,
+    the first kernel from one of 0.05. It takes the margin loss 0.5 times and as the mean over batch
+    and classes, so that the reconstruction weighs 20 times as much as here (the recipes'
+    `--reconstruction-weight 0.01`); the learning rate falls by 4 % every 2,000 steps, smoothly, to
+    1e-6, over 300,000 steps of 128 images, 640 epochs. None of this is a default here.
+
     Args:
         image_shape, num_classes, routing, dtype, param_dtype, rngs: see `create_model`.
         conv_features, conv_kernel, conv_stride: filters of the first convolution, the side of its

@@ -9,14 +9,20 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import accumulation_dtype
+from capsjax.capsules import Capsules, accumulation_dtype, norm, squash
+from capsjax.layers.decoder import Decoder
 from capsjax.models._stack import sizes_by_layer
-from capsjax.models.output import CapsNetOutput, layer_options
+from capsjax.models.output import CapsNetOutput, layer_options, reconstruct
 from capsjax.ops import conv_general_dilated
 
 
 class CNN(nnx.Module):
     """Convolutions, dense layers, and a softmax over the classes: no capsules.
+
+    With `class_dim` the classes have vectors instead of scores: the last layer gives one a class,
+    squashed, whose length is the class's presence, as of a class capsule, but nothing is routed.
+    A decoder may then reconstruct the image from the vector of one class. So a network without
+    routing can be compared with CapsNet part by part (Gu, Tresp and Hu 2021, arXiv:2103.15459).
 
     The baseline of arXiv:1710.09829, section 5: three convolutions, two dense layers, the last of
     which is connected with dropout to the classes; its loss is cross entropy. On 28x28x1 images and
@@ -34,7 +40,12 @@ class CNN(nnx.Module):
         hidden: sizes of the dense layers.
         dropout: share of the last dense layer that is dropped in training. A half is the common
             one; the paper has no number.
+        class_dim: values in the vector of a class; None for a softmax.
+        decoder_hidden: sizes of the decoder's hidden layers; None for no decoder. It needs
+            `class_dim`.
     """
+
+    decoder: Decoder | None = None
 
     draws = True
 
@@ -48,6 +59,8 @@ class CNN(nnx.Module):
         pool: int = 1,
         hidden: Sequence[int] = (328, 192),
         dropout: float = 0.5,
+        class_dim: int | None = None,
+        decoder_hidden: Sequence[int] | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -87,7 +100,22 @@ class CNN(nnx.Module):
             nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.he_normal(), **options)
             for n_in, n_out in itertools.pairwise((flat, *hidden))
         )
-        self.classes = nnx.Linear((flat, *hidden)[-1], self.num_classes, **options)
+        self.class_dim = class_dim
+        if class_dim is not None:
+            _checks.positive_integer("class_dim", class_dim)
+        elif decoder_hidden is not None:
+            raise ValueError("decoder_hidden needs class_dim: scores cannot be decoded")
+        self.classes = nnx.Linear(
+            (flat, *hidden)[-1], self.num_classes * (class_dim or 1), **options
+        )
+        if class_dim is not None and decoder_hidden is not None:
+            self.decoder = Decoder(
+                self.num_classes,
+                class_dim,
+                (height, width, channels),
+                hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
+                **options,
+            )
 
     def __call__(
         self, images: jax.Array, labels: jax.Array | None = None, *, keys: jax.Array | None = None
@@ -96,12 +124,15 @@ class CNN(nnx.Module):
 
         Args:
             images: `[batch, height, width, channels]`, values from 0 to 1.
-            labels: not used; for other networks a decoder's.
+            labels: `[batch]`, or `[batch, k]`: the classes whose vectors the decoder sees, in
+                training; without them the longest.
             keys: `[batch]`, random keys, one for each image, in training; without them nothing is
                 dropped.
 
         Returns:
-            Class probabilities as lengths, and logits, in float32 at least; no capsules.
+            Class probabilities as lengths, and logits, in float32 at least; no capsules. With
+            `class_dim` capsules and their lengths, a reconstruction if there is a decoder, and no
+            logits.
         """
         x = images
         for convolution in self.convolutions:
@@ -115,7 +146,14 @@ class CNN(nnx.Module):
             x = jax.vmap(self._drop)(keys, x)
         logits = self.classes(x)
         logits = logits.astype(accumulation_dtype(logits.dtype))
-        return CapsNetOutput(None, jax.nn.softmax(logits), None, None, logits)
+        if self.class_dim is None:
+            return CapsNetOutput(None, jax.nn.softmax(logits), None, None, logits)
+        pose = squash(logits.reshape(len(x), self.num_classes, self.class_dim))
+        lengths, reconstruction = norm(pose), None
+        if self.decoder is not None:
+            shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
+            reconstruction = reconstruct(self.decoder, pose, shown)
+        return CapsNetOutput(Capsules(pose, lengths), lengths, None, reconstruction)
 
     def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
         kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)

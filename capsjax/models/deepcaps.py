@@ -104,6 +104,10 @@ class DeepCaps(CapsuleNetwork):
     are left out here, and takes for the length of a vector in `Conv3dCaps` that over all positions
     of a type, where here it is each capsule's own.
 
+    More of the code is not as here: its kernels start from Glorot's values, and what it reports is
+    the best checkpoint by test images. In the routed cell the shares of an input capsule sum to one
+    over all types and positions of the outputs together, in the code as here.
+
     It is trained with the margin loss and 0.4 times the mean squared error of the reconstruction,
     which is 0.0005 times its sum for 28x28x1 images.
 

@@ -31,7 +31,7 @@ class MatrixCapsNet(CapsuleNetwork):
 
     On patches of 32x32x2 of smallNORB and 5 classes it has 316,650 parameters, and 68,618 with the
     smaller sizes of section 5, `conv_features=64`, `primary_types=8` and `caps_types=(16, 16)`. The
-    paper has 310K and 68K: the same, cut off after two digits.
+    paper has 310K and 68K; that these are the same numbers, cut off after two digits, is a guess.
 
     Two things are the paper's where the code differs. Positions are added to the right-hand column
     of a vote and run from 0 to 1; in the code, they are distances from the centre in hundreds of

@@ -47,6 +47,8 @@ class Heinsen:
     the scores are in the trace. The votes, which the paper makes in the routing, are the layer's.
     The coupling is `R`, which sums to one over the output capsules.
 
+    The author's code adds a bias to each vote; a layer here has the matrices alone.
+
     The defaults are those of the author's code.
 
     Attributes:

@@ -65,6 +65,9 @@ class Heinsen2022:
     negative and sum to nothing in particular; the coupling of the result is the shares `R`, which
     sum to one over the output capsules, and the credits are in the trace.
 
+    The author's code makes the votes of its `F` with biases and scales them, and has `F` factorised
+    so that it is small for many capsules; a layer here has whole matrices and no biases.
+
     The defaults are those of the author's code.
 
     Attributes:

@@ -31,7 +31,7 @@ class Export(Command):
         metavar="FILE",
     )
     checkpoint: Literal["last", "best"] = option(
-        "last", "the newest one, or the one with the highest test accuracy"
+        "last", "the newest one, or the one with the highest validation accuracy"
     )
     overwrite: bool = option(False, "replace FILE, if there is one")
     force: bool = option(

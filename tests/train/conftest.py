@@ -45,7 +45,7 @@ def config() -> FitConfig:
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
-    """Forty training and ten test images, 8x8, in three classes."""
+    """Forty training, ten test and ten validation images, 8x8, in three classes."""
     rng = np.random.default_rng(0)
 
     def split(size: int) -> Split:
@@ -54,7 +54,8 @@ def dataset() -> Dataset:
             labels=rng.integers(0, 3, size, dtype=np.int32),
         )
 
-    return Dataset("three", split(40), split(10), ("a", "b", "c"))
+    train, test = split(40), split(10)
+    return Dataset("three", train, test, ("a", "b", "c"), split(10))
 
 
 @pytest.fixture(scope="session")

@@ -78,7 +78,7 @@ ARRAYS = zip_bytes(
         f"{name}.npy": npy_bytes(array)
         for name, array in zip(
             npz.NAMES[0],
-            (PIXELS[None], np.zeros(1, int), PIXELS[None], np.zeros(1, int)),
+            3 * (PIXELS[None], np.zeros(1, int)),
             strict=True,
         )
     }

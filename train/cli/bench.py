@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from train.options.command import argument, option, settings
-from train.options.shared import DataDir, Devices
+from train.options.shared import DataDir, Devices, Recorded
 from train.options.values import list_of, positive, seconds, size_in_bytes
 
 SWEEP = "what to compare (lists; all combinations are measured)"
@@ -13,7 +13,7 @@ INSTEAD = "what to measure instead"
 
 
 @dataclass(kw_only=True)
-class Bench(DataDir, Devices):
+class Bench(DataDir, Devices, Recorded):
     """Measure what training costs.
 
     Measures the training step of a recipe: images a second, memory, the split between its parts,
@@ -88,6 +88,7 @@ class Bench(DataDir, Devices):
         from train.options.settings import with_settings
         from train.presets import get_preset
 
+        self.require_name()
         trust(self.settings.get("routing"))
         config = with_settings(get_preset(self.preset), self.settings)
         require_folder(self.json)
@@ -103,4 +104,5 @@ class Bench(DataDir, Devices):
             lists = {field.name: getattr(self, field.name) for field in fields(Sweep)}
             report = benchmark.training(Sweep(**lists))
         report.deliver(json=self.json, plot=self.plot)
+        self.keep("bench", {"kind": "bench", "text": report.text, **report.values})
         return 0

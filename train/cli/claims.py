@@ -1,12 +1,11 @@
 """`claims`: tries what papers say of capsule networks."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from train.options.command import argument, option
-from train.options.shared import DataDir
+from train.options.shared import DataDir, Recorded
 from train.options.values import positive
 
 
@@ -17,7 +16,7 @@ def _names() -> str:
 
 
 @dataclass(kw_only=True)
-class Claims(DataDir):
+class Claims(DataDir, Recorded):
     """Try what papers say of capsule networks.
 
     Trains capsule networks and what they are compared with, from several seeds, and writes the
@@ -42,14 +41,16 @@ class Claims(DataDir):
         from train.study.trial.trial import try_claim
         from train.system.caches import keep_compiled_programs
 
+        self.require_name()
         keep_compiled_programs()
-        try_claim(
+        found = try_claim(
             get_claim(self.claim),
             out=self.out or Path("runs") / "claims" / f"{self.claim}-{self.budget}",
-            command=shlex.join(["python", "-m", "train", *self.arguments]),
+            command=self.line,
             budget=self.budget,
             seeds=self.seeds,
             data_dir=self.data_dir,
             overwrite=self.overwrite,
         )
+        self.keep("claims", {"kind": "claims", **found, "claim": self.claim})
         return 0

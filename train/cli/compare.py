@@ -1,29 +1,22 @@
 """`compare`: trains networks and routings on the same data, and tells them apart."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from train.options.command import option, settings
-from train.options.shared import DataDir
+from train.options.shared import DataDir, Recorded
 from train.options.values import positive
 
-COMMON = (
-    "epochs",
-    "steps",
-    "batch_size",
-    "learning_rate",
-    "routing_iterations",
-    "max_shift",
-    "crop",
-    "dtype",
+NO_OPTIONS = (
+    *("seed", "dataset", "model", "model_options", "routing", "routing_options"),
+    *("stop_at_accuracy", "log_every", "evaluate_every", "checkpoint_every"),
 )
-"""The settings that may be given for all cells."""
+"""The settings that are compared, and those of runs that are watched; all cells have the others."""
 
 
 @dataclass(kw_only=True)
-class Compare(DataDir):
+class Compare(DataDir, Recorded):
     """Train networks and routings on the same data, and tell them apart.
 
     Trains each model with each routing on each data set, from several seeds at once, and writes
@@ -46,6 +39,12 @@ class Compare(DataDir):
         metavar="N",
         parse=positive,
     )
+    recipe: str | None = option(
+        None,
+        "train all networks as this recipe says: its images, optimiser and schedule, each network "
+        "with its own loss (default: each by its own recipe, which the table shows)",
+        metavar="PRESET",
+    )
     out: Path = option(Path("runs/compare"), "folder of the tables and figures")
     robustness_examples: int = option(
         2000,
@@ -54,7 +53,7 @@ class Compare(DataDir):
         parse=positive,
     )
     overwrite: bool = option(False, "measure anew what the folder has from other options")
-    settings: dict[str, Any] = settings(COMMON)
+    settings: dict[str, Any] = settings(leave_out=NO_OPTIONS)
 
     def run(self) -> int:
         """Trains what is missing, and writes and prints the tables."""
@@ -62,14 +61,16 @@ class Compare(DataDir):
         from train.study.compare.comparison import compare
         from train.system.caches import keep_compiled_programs
 
+        self.require_name()
         keep_compiled_programs()
-        compare(
-            list_cells(self.models, self.routings, self.datasets, self.settings),
+        cells = compare(
+            list_cells(self.models, self.routings, self.datasets, self.settings, self.recipe),
             out=self.out,
-            command=shlex.join(["python", "-m", "train", *self.arguments]),
+            command=self.line,
             seeds=self.seeds,
             robustness_examples=self.robustness_examples,
             data_dir=self.data_dir,
             overwrite=self.overwrite,
         )
+        self.keep("compare", {"kind": "compare", "cells": cells})
         return 0

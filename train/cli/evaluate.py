@@ -1,7 +1,8 @@
-"""`evaluate`: measures trained networks on test images."""
+"""`evaluate`: measures trained networks on test or validation images."""
 
 import json
 from dataclasses import dataclass
+from typing import Literal
 
 from train.config.setting import flag
 from train.options.command import option
@@ -13,11 +14,15 @@ from train.system.errors import UserError
 class Evaluate(OfRuns, DataDir, Devices):
     """Measure a trained network on test images.
 
-    Measures the network of a run on the test images of its data set, or of another one with images
-    of the same shape. Several runs are measured as one network, by the mean of their lengths.
+    Measures the network of a run on the test images of its data set, on its validation images, or
+    on another set with images of the same shape. Several runs are measured as one network, by the
+    mean of their lengths.
     """
 
     dataset: str | None = option(None, "another data set than the run's", metavar="NAME")
+    split: Literal["test", "validation"] = option(
+        "test", "images to measure on; those to choose by are the run's validation images"
+    )
     routing_iterations: int | None = option(
         None, "route N times, instead of as often as in training", metavar="N"
     )
@@ -51,6 +56,7 @@ class Evaluate(OfRuns, DataDir, Devices):
             devices=self.devices,
             routing_iterations=self.routing_iterations,
             inspect=self.inspect,
+            split=self.split,
             test_examples=self.test_examples,
         )
         if self.json:
@@ -58,7 +64,8 @@ class Evaluate(OfRuns, DataDir, Devices):
             return 0
         print(
             f"{run} at step {result['step']}: accuracy {result['accuracy']:.2%} on the "
-            f"{result['examples']:,} test images of {result['dataset']}, loss {result['loss']:.5f}"
+            f"{result['examples']:,} {self.split} images of {result['dataset']}, "
+            f"loss {result['loss']:.5f}"
         )
         if self.inspect:
             for layer, found in result["inspection"].items():
@@ -72,8 +79,8 @@ class Evaluate(OfRuns, DataDir, Devices):
     def _ensemble(self) -> int:
         from train.report.evaluate import evaluate_ensemble
 
-        for name in ("devices", "routing_iterations", "inspect"):
-            if getattr(self, name):
+        for name in ("devices", "routing_iterations", "inspect", "split"):
+            if getattr(self, name) not in (None, False, "test"):
                 raise UserError(f"{flag(name)} is for a single run: leave it out, or the others.")
         result = evaluate_ensemble(
             self.runs, dataset=self.dataset, data_dir=self.data_dir, which=self.checkpoint

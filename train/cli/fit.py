@@ -1,11 +1,15 @@
-"""`fit`: trains a network by a recipe."""
+"""`fit`: trains a network by a recipe.
+
+The options here say where and on what; those that decide the numbers are the settings in
+`train/config/`, a group a file.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from train.options.command import argument, option, settings
-from train.options.shared import DataDir, Devices
+from train.options.shared import DataDir, Devices, Recorded
 from train.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +19,7 @@ PROCESSES = "several processes, on one host or on many"
 
 
 @dataclass(kw_only=True)
-class Fit(DataDir, Devices):
+class Fit(DataDir, Devices, Recorded):
     """Train a network by a recipe.
 
     Trains a network by a recipe (`python -m train presets` lists them) and leaves a run folder with
@@ -84,6 +88,7 @@ class Fit(DataDir, Devices):
         from train.loop.loop import fit
         from train.system.caches import keep_compiled_programs
 
+        self.require_name()
         self._join()
         with processes.all_or_none():
             trust(self.settings.get("routing"))
@@ -107,6 +112,8 @@ class Fit(DataDir, Devices):
                 f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
                 f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
             )
+            values = {"kind": "fit", "config": config.flat(), "summary": summary}
+            self.keep(f"fit-seed-{config.seed}", values)
         return 0
 
     def _join(self) -> None:

@@ -13,6 +13,9 @@ CADENCE = frozenset({"log_every", "evaluate_every", "checkpoint_every"})
 MEMORY = frozenset({"micro_batches", "remat"})
 LENGTH = frozenset({"steps", "epochs"})
 
+BEFORE = {"validation": 0}
+"""What was the rule before there was a setting, where that is not its default."""
+
 
 def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
     """The settings in which a run cannot be resumed, each with the saved and the wanted value."""
@@ -35,7 +38,7 @@ def from_values(values: Any, source: Path) -> FitConfig:
     """Makes a configuration of the plain values of a file.
 
     Settings may stand in their groups or, as in older files, flat. One that the file lacks has its
-    default: the file may be older than the setting.
+    default, or the value of `BEFORE`: the file may be older than the setting.
 
     Args:
         values: what the file holds.
@@ -56,7 +59,7 @@ def from_values(values: Any, source: Path) -> FitConfig:
         # For Python, a bool is an int.
         if isinstance(value, bool) != (bool in expected) or not isinstance(value, accepted):
             raise UserError(f"{source} has {name} = {value!r}, which is of the wrong type.")
-    return FitConfig.of(**flat)
+    return FitConfig.of(**{**BEFORE, **flat})
 
 
 def _flatten(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

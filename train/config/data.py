@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from train.config.setting import NOT_NEGATIVE, POSITIVE, SHARE, Checked, setting
-from train.data import is_dataset, list_datasets
+from train.config.setting import BELOW_ONE, NOT_NEGATIVE, POSITIVE, SHARE, Checked, setting
+from train.data import Dataset, hold_out, is_dataset, list_datasets
 from train.system.errors import UserError
 
 
@@ -26,6 +26,12 @@ class DataConfig(Checked):
     standardise: bool = setting(
         False, "each image is given mean 0 and variance 1, instead of the two before"
     )
+    validation: float | None = setting(
+        None,
+        "training images to choose by, set aside: how many, or what share; 0 trains with all of "
+        "them (if not given, 10,000 of 60,000, else a tenth, or the set's own)",
+        bound=NOT_NEGATIVE,
+    )
     train_examples: int | None = setting(
         None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
     )
@@ -37,6 +43,16 @@ class DataConfig(Checked):
     )
     max_shift: int = setting(
         0, "training images are shifted by up to this many pixels", bound=NOT_NEGATIVE
+    )
+    flip: bool = setting(False, "half of the training images are flipped from left to right")
+    max_rotation: float = setting(
+        0.0, "training images are turned by up to so many degrees", bound=NOT_NEGATIVE
+    )
+    max_scaling: float = setting(
+        0.0, "training images are enlarged or shrunk by up to this share", bound=BELOW_ONE
+    )
+    max_erased: float = setting(
+        0.0, "a rectangle of up to this share of a training image's sides is made 0", bound=SHARE
     )
     crop: int | None = setting(
         None,
@@ -64,3 +80,15 @@ class DataConfig(Checked):
                 f"--input-mean is {self.input_mean} and --input-std is {self.input_std}, but with "
                 "--standardise each image has its own: leave them out."
             )
+        if self.validation is not None and self.validation > 1 and self.validation % 1:
+            raise UserError(
+                f"--validation is {self.validation}, but must be a share below 1 or a whole number."
+            )
+
+    def choose(self, dataset: Dataset) -> Dataset:
+        """The examples of a data set that these settings train, choose and measure with.
+
+        Raises:
+            UserError: if there are not as many.
+        """
+        return hold_out(dataset, self.validation).limited(self.train_examples, self.test_examples)

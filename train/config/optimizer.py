@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from train.config.setting import BETWEEN, NOT_NEGATIVE, POSITIVE, Checked, setting
+from train.config.setting import BELOW_ONE, BETWEEN, NOT_NEGATIVE, POSITIVE, Checked, setting
 from train.system.errors import UserError
 
-OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon")
+OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon", "sgd")
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class OptimizerConfig(Checked):
     weight_decay: float = setting(
         0.0, "weight decay of all but adam, on matrices only", bound=NOT_NEGATIVE
     )
+    momentum: float = setting(0.9, "momentum of sgd; 0 for none", bound=BELOW_ONE)
     clip_norm: float | None = setting(
         None, "longest gradient; a longer one is shortened to it", bound=POSITIVE
     )
@@ -40,5 +41,5 @@ class OptimizerConfig(Checked):
         if self.weight_decay and self.name == "adam":
             raise UserError(
                 f"--weight-decay is {self.weight_decay}, but adam has none: choose the --optimizer "
-                "adamw, lamb, lars or muon."
+                "adamw, lamb, lars, muon or sgd."
             )

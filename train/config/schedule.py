@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from train.config.setting import BETWEEN, NOT_NEGATIVE, POSITIVE, Checked, setting
 
-DECAYS = ("exponential", "cosine", "constant")
+DECAYS = ("exponential", "staircase", "cosine", "constant")
 SCALINGS = ("none", "linear", "sqrt")
 
 
@@ -27,7 +27,8 @@ class ScheduleConfig(Checked):
     steps: int | None = setting(None, "training steps, instead of epochs", bound=POSITIVE)
     stop_at_accuracy: float | None = setting(
         None,
-        "share of test images, from 0 to 1: end with the first evaluation that has as many right",
+        "share of validation images, from 0 to 1: end with the first evaluation that has as many "
+        "right",
         bound=BETWEEN,
     )
     learning_rate: float = setting(0.001, "learning rate at its highest", bound=POSITIVE)
@@ -44,13 +45,19 @@ class ScheduleConfig(Checked):
         "exponential", "how the learning rate falls after that", DECAYS, name="schedule"
     )
     decay_rate: float = setting(
-        0.3, "factor on the learning rate every --decay-steps steps, if exponential", bound=POSITIVE
+        0.3,
+        "factor on the learning rate every --decay-steps steps, smoothly if exponential, at once "
+        "if staircase",
+        bound=POSITIVE,
     )
     decay_steps: int | None = setting(
         None,
         "steps in which the learning rate falls by --decay-rate, or to zero on a cosine (if not "
         "given, what the warm-up leaves of the run)",
         bound=POSITIVE,
+    )
+    learning_rate_floor: float = setting(
+        0.0, "below this the learning rate does not fall", bound=NOT_NEGATIVE
     )
     log_every: int = setting(10, "steps between two lines of metrics", bound=POSITIVE)
     evaluate_every: int | None = setting(

@@ -13,11 +13,13 @@ POSITIVE = "more than 0"
 NOT_NEGATIVE = "0 or more"
 BETWEEN = "more than 0 and less than 1"
 SHARE = "from 0 to 1"
+BELOW_ONE = "0 or more and less than 1"
 _HOLDS: dict[str, Callable[[Any], bool]] = {
     POSITIVE: lambda value: value > 0,
     NOT_NEGATIVE: lambda value: value >= 0,
     BETWEEN: lambda value: 0 < value < 1,
     SHARE: lambda value: 0 <= value <= 1,
+    BELOW_ONE: lambda value: 0 <= value < 1,
 }
 
 

@@ -7,6 +7,7 @@ from train.data.affine import warp
 from train.data.augment import (
     centre_crop,
     example_keys,
+    reshape_examples,
     shift_examples,
     vary_batch,
 )
@@ -21,6 +22,7 @@ from train.data.dataset import Batch, Dataset, Examples, Split, stored
 from train.data.feeds.feed import Feed, FeedKind, make_feed
 from train.data.feeds.order import Order
 from train.data.feeds.padded import padded_batches
+from train.data.validation import hold_out
 
 __all__ = [
     "Batch",
@@ -33,12 +35,14 @@ __all__ = [
     "as_file_name",
     "centre_crop",
     "example_keys",
+    "hold_out",
     "is_dataset",
     "labels_per_image",
     "list_datasets",
     "load_dataset",
     "make_feed",
     "padded_batches",
+    "reshape_examples",
     "shift_examples",
     "stored",
     "vary_batch",

@@ -13,12 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from train.data.affine import warp
 from train.data.dataset import Batch
 from train.system.errors import UserError
 
 ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
-_FOR_THE_NETWORK, _FOR_VIEWS = 2**31 - 1, 2**31 - 2
+_FOR_THE_NETWORK, _FOR_VIEWS, _FOR_SHAPES = 2**31 - 1, 2**31 - 2, 2**31 - 3
 """Numbers beyond all positions in a batch."""
 
 
@@ -104,6 +105,74 @@ def shift_examples(key: jax.Array, batch: Batch, positions: jax.Array, max_shift
 
     parts = None if batch.parts is None else jax.vmap(shifted, 1, 1)(batch.parts)
     return batch._replace(images=shifted(batch.images), parts=parts)
+
+
+def reshape_examples(
+    key: jax.Array,
+    batch: Batch,
+    positions: jax.Array,
+    *,
+    flip: bool = False,
+    max_rotation: float = 0.0,
+    max_scaling: float = 0.0,
+    max_erased: float = 0.0,
+) -> Batch:
+    """Flips, turns, scales and covers each image of a batch, and its parts alike, by itself.
+
+    First half of the images are flipped from left to right. Then an image is turned around its
+    centre by an angle, and enlarged by a factor, both uniform; what comes in from outside is 0.
+    Last, a rectangle is made 0: its height and width are the same uniform share of the image's, and
+    every place is as likely (Zhong et al. 2017, arXiv:1708.04896, has more sizes and shapes).
+
+    Args:
+        key: the step's random key, the same on every device.
+        batch: images uint8 [b, height, width, channels].
+        positions: int32 [b], their positions in the global batch (see `shift_examples`).
+        flip: whether images are flipped.
+        max_rotation: the largest angle, in degrees, either way.
+        max_scaling: the factor is from 1 - max_scaling to 1 + max_scaling; less than 1.
+        max_erased: the largest share of the sides that is covered, from 0 to 1.
+
+    Returns:
+        The shapes and dtypes of `batch`; with every option at its default, the batch itself.
+    """
+    if not (flip or max_rotation or max_scaling or max_erased):
+        return batch
+
+    def change(key: jax.Array, image: jax.Array) -> jax.Array:
+        of_flip, of_turn, of_cover = jax.random.split(key, 3)
+        if flip:
+            image = jnp.where(jax.random.bernoulli(of_flip), image[:, ::-1], image)
+        if max_rotation or max_scaling:
+            turn, growth = jax.random.uniform(of_turn, (2,), jnp.float32, -1, 1)
+            angle = jnp.deg2rad(max_rotation) * turn
+            c, s = jnp.cos(angle), jnp.sin(angle)
+            back = jnp.stack([jnp.stack([c, s]), jnp.stack([-s, c])]) / (1 + max_scaling * growth)
+            turned = warp(image.astype(jnp.float32), back, jnp.zeros(2), image.shape[:2])
+            image = jnp.rint(turned).astype(image.dtype)
+        if max_erased:
+            share, *place = jax.random.uniform(of_cover, (3,), jnp.float32)
+            share = max_erased * share
+            rows, columns = (
+                _between(n, start * (1 - share), start * (1 - share) + share)
+                for n, start in zip(image.shape[:2], place, strict=True)
+            )
+            image = jnp.where(rows[:, None, None] & columns[None, :, None], 0, image)
+        return image.astype(batch.images.dtype)
+
+    keys = _of_examples(jax.random.fold_in(key, _FOR_SHAPES), positions)
+
+    def changed(images: jax.Array) -> jax.Array:
+        return jax.vmap(change)(keys, images)
+
+    parts = None if batch.parts is None else jax.vmap(changed, 1, 1)(batch.parts)
+    return batch._replace(images=changed(batch.images), parts=parts)
+
+
+def _between(count: int, start: jax.Array, end: jax.Array) -> jax.Array:
+    """Which of the pixels along a side have their middle between two shares of it: bool [count]."""
+    middles = (jnp.arange(count) + 0.5) / count
+    return (middles >= start) & (middles < end)
 
 
 def centre_crop(images: ArrayT, side: int) -> ArrayT:

@@ -1,4 +1,4 @@
-"""Data sets as the rest of the program sees them: two splits of examples, stored or made."""
+"""Data sets as the rest of the program sees them: splits of examples, stored or made."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -79,6 +79,14 @@ class Examples(Protocol):
         """Takes the first examples alone, 1 to all of them."""
         ...
 
+    def take(self, images: np.ndarray) -> "Examples":
+        """Takes the examples that are, or are made of, some of the stored images, by number."""
+        ...
+
+    def set_aside(self, images: np.ndarray) -> "Examples":
+        """The same, as they are measured: where training varies images, in a way of their own."""
+        return self.take(images)
+
 
 @dataclass(frozen=True, eq=False)
 class Split(Examples):
@@ -149,6 +157,9 @@ class Split(Examples):
     def first(self, count: int) -> "Split":
         return Split(self.images[:count], self.labels[:count])
 
+    def take(self, images: np.ndarray) -> "Split":
+        return Split(self.images[images], self.labels[images])
+
 
 def stored(examples: Examples) -> Split:
     """Demands examples whose images and labels are in memory, to be used as a whole.
@@ -166,13 +177,14 @@ def stored(examples: Examples) -> Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named data set with a training and a test split.
+    """A named data set with its splits.
 
     Attributes:
         name: what `load_dataset` calls it.
         train: the training split.
         test: the test split, with images of the same shape.
         class_names: one readable name per class; label `i` is `class_names[i]`.
+        validation: examples to choose by, with images of the same shape; None where there are none.
 
     Raises:
         UserError: if a label is not in [0, num_classes) or the splits' image shapes differ.
@@ -182,15 +194,20 @@ class Dataset:
     train: Examples
     test: Examples
     class_names: tuple[str, ...]
+    validation: Examples | None = None
 
     def __post_init__(self) -> None:
         """Refuses splits that do not fit each other or the classes."""
-        if self.train.image_shape != self.test.image_shape:
-            raise UserError(
-                f"{self.name} has training images of shape {self.train.image_shape} but test "
-                f"images of shape {self.test.image_shape}: both splits need the same shape."
-            )
-        for split_name, split in (("training", self.train), ("test", self.test)):
+        splits = {"training": self.train, "test": self.test, "validation": self.validation}
+        for split_name, split in splits.items():
+            if split is None:
+                continue
+            if split.image_shape != self.image_shape:
+                raise UserError(
+                    f"{self.name} has training images of shape {self.image_shape} but "
+                    f"{split_name} images of shape {split.image_shape}: all splits need the same "
+                    "shape."
+                )
             labels = split.source_labels
             wrong = (labels < 0) | (labels >= self.num_classes)
             if wrong.any():
@@ -204,20 +221,26 @@ class Dataset:
     def limited(self, train: int | None = None, test: int | None = None) -> "Dataset":
         """Takes the first examples of each split alone.
 
+        To choose by there are as many as a block (`Examples.block`) has: all of a split that is
+        stored, and one example of each image of a split that is made.
+
         Args:
             train: how many to train with; all if None.
-            test: how many to measure with; a block (`Examples.block`) if None, which is all of a
-                split that is stored, and one example of each image of a split that is made.
+            test: how many to measure with; a block if None.
 
         Raises:
             UserError: if there are not as many.
         """
         if test is None:
             test = min(self.test.block, len(self.test))
+        validation = self.validation
+        if validation is not None:
+            validation = validation.first(min(validation.block, len(validation)))
         return dataclasses.replace(
             self,
             train=_first(self.train, train, "--train-examples", "training"),
             test=_first(self.test, test, "--test-examples", "test"),
+            validation=validation,
         )
 
     @property

@@ -16,7 +16,7 @@ from capsjax.inspection import DEAD
 from train.config.data import DataConfig
 from train.config.fit_config import FitConfig
 from train.config.objective import ObjectiveConfig
-from train.data import Batch, centre_crop, shift_examples, vary_batch
+from train.data import Batch, centre_crop, reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
 
@@ -81,7 +81,17 @@ class Objective:
             positions: int32 `[batch]`, the positions of these examples in the global batch.
             dtype: of the result.
         """
-        batch = shift_examples(key, batch, positions, self.data.max_shift)
+        data = self.data
+        batch = shift_examples(key, batch, positions, data.max_shift)
+        batch = reshape_examples(
+            key,
+            batch,
+            positions,
+            flip=data.flip,
+            max_rotation=data.max_rotation,
+            max_scaling=data.max_scaling,
+            max_erased=data.max_erased,
+        )
 
         def vary(images: jax.Array) -> jax.Array:
             return vary_batch(

@@ -13,14 +13,15 @@ from train.system.errors import UserError
 
 
 def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
-    """The learning rate of each update: a warm-up, then one of three ways down.
+    """The learning rate of each update: a warm-up, then one of four ways down.
 
     The highest rate is `learning_rate`, times the batch in units of `base_batch` (`linear`: Goyal
     et al. 2017, arXiv:1706.02677, section 2.1) or times the root of that (`sqrt`: You et al. 2019,
     arXiv:1904.00962, section 4.3). It is reached in `warmup_steps` equal steps from zero, which is
     itself left out: it would waste an update. From there it stays (`constant`), falls by
-    `decay_rate` in `decay_steps` again and again (`exponential`), or to zero within them on half a
-    cosine (`cosine`: Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5).
+    `decay_rate` in `decay_steps` again and again (`exponential`; `staircase`: all at once at their
+    end), or to zero within them on half a cosine (`cosine`: Loshchilov and Hutter 2016,
+    arXiv:1608.03983, equation 5); it never falls below `learning_rate_floor`.
 
     Args:
         config: what to make.
@@ -45,8 +46,14 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
     schedule = {
         "constant": lambda: optax.constant_schedule(highest),
         "exponential": lambda: optax.exponential_decay(highest, steps, settings.decay_rate),
+        "staircase": lambda: optax.exponential_decay(
+            highest, steps, settings.decay_rate, staircase=True
+        ),
         "cosine": lambda: optax.cosine_decay_schedule(highest, steps),
     }[settings.decay]()
+    if floor := settings.learning_rate_floor:
+        falling = schedule
+        schedule = lambda step: jnp.maximum(falling(step), floor)  # noqa: E731
     if warmup:
         # optax.linear_schedule computes it down from the highest, and so the first ones inexactly.
         schedule = optax.join_schedules(
@@ -143,6 +150,10 @@ def build_optimizer(
         # You et al. 2017, arXiv:1708.03888, algorithm 1.
         "lars": lambda: optax.lars(rate, decay, is_matrix, trust_ratio_mask=is_matrix),
         "muon": lambda: muon(rate, decay),
+        "sgd": lambda: optax.chain(
+            optax.add_decayed_weights(decay, is_matrix),
+            optax.sgd(rate, config.optimizer.momentum or None),
+        ),
     }[config.optimizer.name]()
     if config.optimizer.clip_norm is None:
         return optimizer

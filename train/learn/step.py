@@ -1,4 +1,6 @@
-"""The pmapped steps of training and of scoring: the only file that calls pmap.
+"""The steps of training and of scoring over all devices: the only file that calls pmap.
+
+What one step of training computes is in `update.py`, what it changes in `state.py`.
 
 The state is one copy without a device axis, replicated over the devices (`in_axes=None`,
 `out_axes=None`); batches are cut along a leading device axis. `out_axes=None` takes the first

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Feed, FeedKind, make_feed
+from train.data import Dataset, Examples, Feed, FeedKind, make_feed
 from train.learn.metrics import Mean
 from train.learn.network import build_model, require_fitting_routing
 from train.learn.objective import Objective
@@ -108,9 +108,9 @@ class Trainer:
         jax.tree.map(lambda array: array.copy_to_host_async(), (metrics, self.stopping))
         return metrics
 
-    def score(self) -> Scores:
-        """Measures the network on the test split."""
-        return score(self.scoring_step, self.state, self.dataset.test, self.mesh)
+    def score(self, split: Examples) -> Scores:
+        """Measures the network on a split."""
+        return score(self.scoring_step, self.state, split, self.mesh)
 
     def model(self) -> nnx.Module:
         """The network with its present parameters, for batches in one piece."""
@@ -138,7 +138,7 @@ def assemble(
             f"--max-shift is {config.data.max_shift}, but the images of {dataset.name} are "
             f"{dataset.image_shape[0]}x{dataset.image_shape[1]}: choose less than a side."
         )
-    dataset = dataset.limited(config.data.train_examples, config.data.test_examples)
+    dataset = config.data.choose(dataset)
     batch_size, micro_batches = config.schedule.batch_size, config.schedule.micro_batches
     mesh = data_mesh(batch_size, devices, micro_batches)
     feed = make_feed(

@@ -1,6 +1,7 @@
 """The log of a run while it trains: a line for each log step and each evaluation."""
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 
@@ -42,7 +43,7 @@ class Journal:
         # All at once: a schedule computes on the devices, and would wait there for the steps.
         self._rates = np.asarray(learning_rate(config, self._examples)(np.arange(total)))
         self._unmerged: list[Mapping[str, Mean]] = []
-        self._log = Log(run, start)
+        self._log, self._metrics = Log(run, start), run.metrics
         self._progress = Progress(total, "step", done=start)
         self._shown = start
 
@@ -82,13 +83,15 @@ class Journal:
             }
         )
 
-    def scored(self, step: int, scores: Scores) -> None:
+    def scored(self, step: int, split: Literal["validation", "test"], scores: Scores) -> None:
         """Takes in the result of an evaluation."""
         if self._log is None:
             return
         accuracy, loss = scores.metrics["accuracy"], scores.metrics["loss"]
-        self._progress.note(f"step {step}: test accuracy {accuracy:.2%}, test loss {loss:.4f}")
-        self._log.write({"step": step, "split": "test", **scores.metrics})
+        self._progress.note(f"step {step}: {split} accuracy {accuracy:.2%}, loss {loss:.4f}")
+        row = {"step": step, "split": split, **scores.metrics}
+        if split != "test" or row not in read_metrics(self._metrics):  # of a run that had ended
+            self._log.write(row)
 
     def __enter__(self) -> "Journal":
         return self

@@ -69,6 +69,11 @@ def fit(
         dataset = load_dataset(config.data.dataset, data_dir=data_dir)
     with processes.all_or_none():
         trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
+    if config.schedule.stop_at_accuracy and trainer.dataset.validation is None:
+        raise UserError(
+            "--stop-at-accuracy looks at validation images, and none are set aside: leave it out, "
+            "or give --validation."
+        )
     run = Run(out, config, dataset.image_shape, dataset.class_names)
     most = steps_per_dispatch or (4 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
@@ -80,13 +85,16 @@ def fit(
                 trainer.state = checkpoints.load(trainer.state)
         guard = Guard(trainer, run, checkpoints)
         with Journal(trainer, run) as journal, Profiler(run.profile, profile) as profiler:
-            scores = _train(trainer, most, journal, guard, checkpoints, profiler)
-        summary = summarise(trainer, scores, journal.stopwatch)
+            validated = _train(trainer, most, journal, guard, checkpoints, profiler)
+            with out_of_memory_is_bad_input(config.schedule.batch_size):
+                tested = trainer.score(trainer.dataset.test)
+            journal.scored(int(trainer.state.step), "test", tested)
+        summary = summarise(trainer, validated, tested, journal.stopwatch)
         if processes.is_first():
             with writing(out):
                 write_json(run.summary, summary)
                 rows, test = read_metrics(run.metrics), trainer.dataset.test
-                draw_run(run, rows, trainer.model(), test, scores)
+                draw_run(run, rows, trainer.model(), test, tested)
     return summary
 
 
@@ -97,8 +105,10 @@ def _train(
     guard: Guard,
     checkpoints: Checkpoints,
     profiler: Profiler,
-) -> Scores:
-    """Takes the steps that are left, at most so many at once; returns the scores of the last one.
+) -> Scores | None:
+    """Takes the steps that are left, at most so many at once.
+
+    Returns the scores of the last one on the validation examples, if there are any.
 
     The devices never wait for the host: what is done with the results of a dispatch is done when
     the next one has been sent. That a process was asked to stop goes with its next dispatch to all
@@ -109,10 +119,12 @@ def _train(
     log_every, evaluate_every, checkpoint_every = trainer.intervals
     batches = trainer.feed.batches(step, total)
     in_memory = partial(out_of_memory_is_bad_input, schedule.batch_size)
+    validation = trainer.dataset.validation
     scores: Scores | None = None
-    if schedule.stop_at_accuracy and 0 < step < total and step % evaluate_every == 0:
+    may_stop = schedule.stop_at_accuracy is not None and step % evaluate_every == 0
+    if validation is not None and step and (step == total or may_stop):
         with in_memory():
-            scores = trainer.score()  # a run that is resumed may have reached its end
+            scores = trainer.score(validation)  # a run that is resumed may have reached its end
 
     with StopSignals() as signals, DeferredWork() as deferred:
         while step < total and not (scores and scores.reach(schedule.stop_at_accuracy)):
@@ -132,9 +144,10 @@ def _train(
             if evaluate:
                 with in_memory():
                     deferred.do_all()
-                with journal.stopwatch.paused():
-                    scores = trainer.score()
-                    journal.scored(step, scores)
+                if validation is not None:
+                    with journal.stopwatch.paused():
+                        scores = trainer.score(validation)
+                        journal.scored(step, "validation", scores)
             if evaluate or stop or step % checkpoint_every == 0:
                 state = snapshot(trainer.state)
                 accuracy = scores.metrics["accuracy"] if scores and evaluate else None
@@ -146,4 +159,4 @@ def _train(
                     f"asked to stop ({by}): the checkpoint of step {step} is written, and the "
                     "same command with --resume goes on from there."
                 )
-    return scores or trainer.score()  # there was no step left to take
+    return scores

@@ -87,13 +87,15 @@ def option(
     return dataclasses.field(default=None if default is ... else default, metadata=metadata)
 
 
-def settings(only: Sequence[str] | None = None) -> Any:
+def settings(leave_out: Sequence[str] = ()) -> Any:
     """A field that holds the settings of a run that were given, by their flat names.
 
     Args:
-        only: the settings that are options; all of `FitConfig`'s if not given.
+        leave_out: settings of `FitConfig` that are no options.
     """
-    return dataclasses.field(default_factory=dict, metadata={"only": only, "kind": "settings"})
+    return dataclasses.field(
+        default_factory=dict, metadata={"leave_out": leave_out, "kind": "settings"}
+    )
 
 
 def command_name(command: type[Command]) -> str:
@@ -219,7 +221,7 @@ def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> lis
         elif about.get("kind") == "settings":
             from train.options.settings import add_settings  # JAX takes a second
 
-            names += add_settings(parser, f"{field.name}:", about["only"])
+            names += add_settings(parser, f"{field.name}:", about["leave_out"])
     return names
 
 

@@ -14,20 +14,20 @@ from train.system.errors import UserError
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, prefix: str, only: Collection[str] | None = None
+    parser: argparse.ArgumentParser, prefix: str, leave_out: Collection[str] = ()
 ) -> list[str]:
-    """Adds an option for each setting, or for some, except the preset itself.
+    """Adds an option for each setting except the preset itself.
 
     Args:
         parser: to which they are added.
         prefix: what the destinations of their values begin with.
-        only: the flat names of some settings.
+        leave_out: the flat names of some that are no options.
 
     Returns:
         The options.
     """
     groups: dict[str, Any] = {}
-    names = [name for name in SETTINGS if name != "preset" and (only is None or name in only)]
+    names = [name for name in SETTINGS if name not in {"preset", *leave_out}]
     for name in names:
         kinds, about = SETTINGS[name].types, SETTINGS[name].field.metadata
         form: dict[str, Any] = {"dest": prefix + name, "help": about["help"].replace("%", "%%")}

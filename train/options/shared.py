@@ -1,8 +1,10 @@
 """Options that several commands have."""
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from train.options.command import Command, argument, option
 from train.system.errors import UserError
@@ -20,6 +22,44 @@ class DataDir(Command):
 
 
 @dataclass(kw_only=True)
+class Recorded(Command):
+    """A command whose result may be published."""
+
+    record: str | None = option(
+        None,
+        "keep the result in docs/results/NAME, of which `python -m train results` makes the tables "
+        "of the docs",
+    )
+
+    def require_name(self) -> None:
+        """Refuses a name that is none, before anything is measured.
+
+        Raises:
+            UserError: if it is no name of a folder.
+        """
+        if self.record is not None:
+            from train.study.records import require_name
+
+            require_name(self.record)
+
+    def keep(self, part: str, values: Mapping[str, Any]) -> None:
+        """Keeps a result, if that is wanted, and prints where.
+
+        Raises:
+            UserError: if it cannot be written.
+        """
+        if self.record is not None:
+            from train.study.records import keep
+
+            print(keep(self.record, part, self.line, values))
+
+    @property
+    def line(self) -> str:
+        """The command as it was given."""
+        return shlex.join(["python", "-m", "train", *self.arguments])
+
+
+@dataclass(kw_only=True)
 class Devices(Command):
     """A command that computes on some of the devices."""
 
@@ -33,7 +73,7 @@ class Trained(Command):
     """A command that takes what was trained."""
 
     checkpoint: Literal["last", "best"] = option(
-        "last", "the newest one, or the one with the highest test accuracy"
+        "last", "the newest one, or the one with the highest validation accuracy"
     )
     routing: str | None = option(
         None,

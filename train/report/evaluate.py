@@ -9,18 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 import capsjax
-from train.data import as_file_name
+from train.data import Examples, as_file_name
 from train.learn.objective import Objective, is_right, predict
-from train.learn.scoring import score
-from train.learn.state import trained_model
+from train.learn.scoring import Scores, score
+from train.learn.state import TrainState, trained_model
 from train.learn.step import make_scoring_step
 from train.learn.user_routing import takes_iterations
 from train.report.loading import (
+    Kind,
     evaluation_mesh,
     lengths_of,
     load_model,
+    load_split,
     load_state,
-    load_test_split,
 )
 from train.run.checkpoints import Which
 from train.run.folder import Run, load_run
@@ -37,18 +38,20 @@ def evaluate(
     devices: int | None = None,
     routing_iterations: int | None = None,
     inspect: bool = False,
+    split: Kind = "test",
     test_examples: int | None = None,
 ) -> dict[str, Any]:
-    """Measures a run's network on a test split, and leaves the result in the run's folder.
+    """Measures a run's network on a split, and leaves the result in the run's folder.
 
     Args:
         folder: the run.
         dataset: name of another data set with images of the same shape and as many classes.
         data_dir: a folder with the data set's official files.
-        which: the newest checkpoint, or the one with the highest test accuracy.
+        which: the newest checkpoint, or the one with the highest validation accuracy.
         devices: how many local devices to use, all by default.
         routing_iterations: how often to route, instead of as often as in training.
         inspect: look into the routing, too, and draw what is there into the run's `figures`.
+        split: the test split, or the validation examples.
         test_examples: how many test images to take, the first; by default as many as the run did,
             and of another data set see `Dataset.limited`.
 
@@ -63,24 +66,26 @@ def evaluate(
     if routing_iterations is not None:
         run = _with_iterations(run, routing_iterations)
     name = dataset or run.config.data.dataset
-    if test_examples is None and dataset is None:
+    if split == "validation" and test_examples is not None:
+        raise UserError("--test-examples says nothing of --split validation: leave it out.")
+    if test_examples is None and dataset is None and split == "test":
         test_examples = run.config.data.test_examples
-    test = load_test_split(run, name, data_dir, test_examples)
-    graphdef, state = load_state(run, which, devices=devices)
-    mesh = evaluation_mesh(devices)
-    scores = score(make_scoring_step(graphdef, run.config, mesh), state, test, mesh)
+    examples = load_split(run, name, data_dir, split, test_examples)
+    state, scores = score_run(run, examples, which=which, devices=devices)
     result: dict[str, Any] = {
         "dataset": name,
-        "split": "test",
+        "split": split,
         "checkpoint": which,
         "step": int(state.step),
-        "examples": len(test),
+        "examples": len(examples),
         **{key: finite_or_none(value) for key, value in scores.metrics.items()},
     }
     suffix = ""
     if routing_iterations is not None:
         result["routing_iterations"] = routing_iterations
         suffix = f"-{routing_iterations}-iterations"
+    if split != "test":
+        suffix += f"-{split}"
     if test_examples is not None:
         suffix += f"-{test_examples}-examples"
     with writing(folder):
@@ -89,10 +94,24 @@ def evaluate(
             from train.report.inspect import inspect as look
 
             model = trained_model(run.config, run.image_shape, run.num_classes, state)
-            tested = Tested(model, Objective.of(run.config), test, scores, run.class_names)
+            tested = Tested(model, Objective.of(run.config), examples, scores, run.class_names)
             result["inspection"] = look(run, tested)
         _keep(run, f"{as_file_name(name)}-{which}{suffix}", result)
     return result
+
+
+def score_run(
+    run: Run, examples: Examples, *, which: Which = "last", devices: int | None = None
+) -> tuple[TrainState, Scores]:
+    """Scores the network of a run on examples; its state, and the scores.
+
+    Raises:
+        UserError: if there is no checkpoint that can be read.
+    """
+    graphdef, state = load_state(run, which, devices=devices)
+    mesh = evaluation_mesh(devices)
+    step = make_scoring_step(graphdef, run.config, mesh)
+    return state, score(step, state, examples, mesh)
 
 
 def evaluate_ensemble(
@@ -130,7 +149,7 @@ def evaluate_ensemble(
         _require_same_classes(first, run)
     name = dataset or first.config.data.dataset
     count = first.config.data.test_examples if dataset is None else None
-    test = load_test_split(first, name, data_dir, count)
+    test = load_split(first, name, data_dir, count=count)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
 

@@ -25,7 +25,7 @@ COLUMNS = 16
 """Images in a row of reconstructions, at most."""
 
 _RIGHT, _WRONG = "#2a7f3f", "#b3261e"
-_TRAIN, _TEST = "#6b7f99", "#c2571a"
+_TRAIN, _VALIDATION, _TEST = "#6b7f99", "#2a7f3f", "#c2571a"
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,17 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     """Draws loss and error against the step, of the lines of a `metrics.jsonl`."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)
-    for split, colour, label in (("train", _TRAIN, "training batches"), ("test", _TEST, "test")):
+    for split, colour, label in (
+        ("train", _TRAIN, "training batches"),
+        ("validation", _VALIDATION, "validation"),
+        ("test", _TEST, "test"),
+    ):
         chosen = [r for r in rows if r["split"] == split and r.get("loss") is not None]
         steps = [r["step"] for r in chosen]
-        # A dot for each evaluation of the test split, of which there may be one alone.
-        style = {"color": colour, "label": label, "marker": "o" if split == "test" else None}
+        if not chosen:
+            continue
+        # A dot for each evaluation, of which there may be one alone.
+        style = {"color": colour, "label": label, "marker": None if split == "train" else "o"}
         width = {"linewidth": 1 if split == "train" else 2, "markersize": 4}
         loss.plot(steps, [r["loss"] for r in chosen], **style, **width)
         error.plot(steps, [100 * (1 - r["accuracy"]) for r in chosen], **style, **width)

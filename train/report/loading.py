@@ -1,6 +1,7 @@
 """The network of a run, loaded from a checkpoint, and the images that it can be measured on."""
 
 from pathlib import Path
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from train.config.fit_config import FitConfig
-from train.data import Examples, load_dataset
+from train.data import Examples, hold_out, load_dataset
 from train.learn.network import build_model, require_room
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
@@ -19,6 +20,8 @@ from train.learn.update import AXIS
 from train.run.checkpoints import Checkpoints, Which
 from train.run.folder import Run
 from train.system.errors import UserError
+
+Kind = Literal["test", "validation"]
 
 _BATCH = 64
 
@@ -54,11 +57,21 @@ def evaluation_mesh(devices: int | None) -> jax.sharding.Mesh:
     return data_mesh(-(-BATCH // max(count, 1)) * count, devices)
 
 
-def load_test_split(run: Run, name: str, data_dir: Path | None, count: int | None) -> Examples:
-    """The first examples of a data set's test split, all if there is no `count`.
+def load_split(
+    run: Run, name: str, data_dir: Path | None, split: Kind = "test", count: int | None = None
+) -> Examples:
+    """The examples of a data set that a run is measured on.
+
+    Args:
+        run: the run.
+        name: of the data set.
+        data_dir: a folder with its official files.
+        split: the test split, or the examples that the run sets aside to choose by.
+        count: the first so many of the test split; what `Dataset.limited` takes if None.
 
     Raises:
-        UserError: if there is no such set, it cannot be had, or its images or classes do not fit.
+        UserError: if there is no such set, it cannot be had, its images or classes do not fit, or
+            no examples are set aside.
     """
     dataset = load_dataset(name, data_dir=data_dir)
     if dataset.image_shape != run.image_shape or dataset.num_classes != run.num_classes:
@@ -66,7 +79,14 @@ def load_test_split(run: Run, name: str, data_dir: Path | None, count: int | Non
             f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
             f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
         )
-    return dataset.limited(test=count).test
+    if split == "test":
+        return dataset.limited(test=count).test
+    chosen = hold_out(dataset, run.config.data.validation).limited().validation
+    if chosen is None:
+        raise UserError(
+            f"the run in {run.folder} set no validation images aside: measure test ones."
+        )
+    return chosen
 
 
 def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:

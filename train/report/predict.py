@@ -21,7 +21,7 @@ def predict(
     Args:
         folder: the run.
         paths: the files.
-        which: the newest checkpoint, or the one with the highest test accuracy.
+        which: the newest checkpoint, or the one with the highest validation accuracy.
         invert: swap dark and light first.
 
     Returns:

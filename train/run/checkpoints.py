@@ -1,4 +1,7 @@
-"""Checkpoints of a run, with Orbax: the last two and the best one are kept."""
+"""Checkpoints of a run, with Orbax: the last two and the best one are kept.
+
+What a checkpoint holds is `TrainState` in `train/learn/state.py`.
+"""
 
 import hashlib
 import shutil
@@ -18,7 +21,8 @@ from train.system.errors import UserError
 from train.system.quirks import abandoned_work_collected, quieten_orbax, reason
 
 KEPT_LAST = 2
-ACCURACY = "test_accuracy"
+ACCURACY, OLD_ACCURACY = "validation_accuracy", "test_accuracy"
+"""What the best is chosen by; before version 0.3 that was the other."""
 DIGEST = "sha256"
 
 Which = Literal["last", "best"]
@@ -59,8 +63,8 @@ class Checkpoints:
             except Exception as error:  # whatever Orbax and the file system raise
                 self._set_aside(step, reason(error))
                 continue
-            if ACCURACY in metadata:
-                self._accuracies[step] = metadata[ACCURACY]
+            if (accuracy := _accuracy(metadata)) is not None:
+                self._accuracies[step] = accuracy
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, ascending."""
@@ -68,16 +72,16 @@ class Checkpoints:
         return sorted({int(name) for name in names if name.isdecimal()} - self._damaged)
 
     def best_step(self) -> int | None:
-        """The step with the highest test accuracy, the later one of equals; None without any."""
+        """The step with the highest validation accuracy, the later of equals; None without any."""
         return _best(self._accuracies, self.steps())
 
-    def save(self, state: Any, test_accuracy: float | None = None) -> None:
+    def save(self, state: Any, accuracy: float | None = None) -> None:
         """Begins to save a state under its step and returns; a step that is there is left alone.
 
         Args:
             state: the training state, which must stay as it is: where a step is about to take
                 over its memory, a `snapshot` of it.
-            test_accuracy: what the best checkpoint is chosen by.
+            accuracy: on the validation examples, what the best checkpoint is chosen by.
 
         Raises:
             UserError: if this save or the one before cannot be written.
@@ -87,9 +91,9 @@ class Checkpoints:
             self._wait()
             if step in self.steps():
                 return
-            metadata: dict[str, Any] = {DIGEST: _digest(values, test_accuracy)}
-            if test_accuracy is not None:
-                metadata[ACCURACY] = self._accuracies[step] = test_accuracy
+            metadata: dict[str, Any] = {DIGEST: _digest(values, accuracy)}
+            if accuracy is not None:
+                metadata[ACCURACY] = self._accuracies[step] = accuracy
             if self._writer is None:
                 self._writer = ocp.training.Checkpointer(
                     self._folder, preservation_policy=_LastAndBest(self._accuracies)
@@ -103,7 +107,7 @@ class Checkpoints:
 
         Args:
             like: a state of the wanted shapes, dtypes and placement on devices.
-            which: the newest checkpoint, or the one with the highest test accuracy.
+            which: the newest checkpoint, or the one with the highest validation accuracy.
 
         Returns:
             The state.
@@ -112,7 +116,12 @@ class Checkpoints:
             UserError: if there is no checkpoint, or none that can be read.
         """
         steps, best = self.steps(), self.best_step()
-        if which == "best" and best is not None:
+        if which == "best" and (steps or self._damaged):
+            if best is None:
+                raise UserError(
+                    f"none of the checkpoints in {self._folder} is known to be the best: the run "
+                    "set no validation images aside; take the last one."
+                )
             steps = [best]
         if not steps and not self._damaged:
             raise self._nothing()
@@ -175,7 +184,7 @@ class Checkpoints:
             with abandoned_work_collected():
                 values = ocp.load(self._folder / str(step), abstract)
             metadata = self._metadata(step)
-            if metadata.get(DIGEST) != _digest(values, metadata.get(ACCURACY)):
+            if metadata.get(DIGEST) != _digest(values, _accuracy(metadata)):
                 raise ValueError("its numbers are not those that were saved")
             found = values
         except Exception as error:  # whatever Orbax and the file system raise for a damaged file
@@ -228,13 +237,18 @@ def snapshot(state: Any) -> Any:
     return jax.tree.map(jnp.copy, state)
 
 
-def _digest(values: Any, test_accuracy: float | None) -> str:
+def _accuracy(metadata: Mapping[str, Any]) -> float | None:
+    """What a checkpoint is rated by, if it is."""
+    return metadata.get(ACCURACY, metadata.get(OLD_ACCURACY))
+
+
+def _digest(values: Any, accuracy: float | None) -> str:
     """A checksum of all that a checkpoint holds.
 
     What Orbax writes is not protected as a whole: a bit that is flipped on a disk may come back as
     a number like any other.
     """
-    found = hashlib.sha256(repr(test_accuracy).encode())
+    found = hashlib.sha256(repr(accuracy).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(values):
         found.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

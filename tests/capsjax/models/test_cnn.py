@@ -73,3 +73,40 @@ def test_coarse_images_have_exact_probabilities():
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+def test_a_vector_for_each_class_is_squashed_and_one_of_them_decoded():
+    model = make(class_dim=4, decoder_hidden=(7,))
+    output = model(images())
+    raw = np.asarray(model.classes(hidden(model)), np.float64).reshape(4, 3, 4)
+    length = np.linalg.norm(raw, axis=-1)
+    squashed = length**2 / (1 + length**2)
+    assert_close(output.lengths, squashed, dtype="float32", reduction_length=64)
+    assert_close(
+        output.capsules.pose,
+        raw * (squashed / length)[..., None],
+        dtype="float32",
+        reduction_length=64,
+    )
+    assert output.logits is None
+    assert output.reconstruction.shape == images().shape
+    longest = np.argmax(output.lengths, axis=-1)
+    np.testing.assert_array_equal(model(images(), longest).reconstruction, output.reconstruction)
+    others = model(images(), (longest + 1) % 3).reconstruction
+    assert np.abs(others - output.reconstruction).max() > 1e-3
+
+
+def hidden(model):
+    """What the last layer is given."""
+    x = images()
+    for convolution in model.convolutions:
+        x = jnp.maximum(convolution(x), 0)
+    x = x.reshape(4, -1)
+    for layer in model.hidden:
+        x = jnp.maximum(layer(x), 0)
+    return x
+
+
+def test_scores_cannot_be_decoded():
+    with pytest.raises(ValueError, match="decoder_hidden needs class_dim"):
+        make(decoder_hidden=(7,))

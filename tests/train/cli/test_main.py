@@ -71,6 +71,8 @@ def test_a_run_leaves_what_the_readme_says(digits_run):
     wrong = summary["test.error_percent"] * summary["test.examples"] / 100
     assert wrong == pytest.approx((1 - summary["test.accuracy"]) * 359)
     assert summary["test.loss"] > 0
+    assert summary["validation.examples"] == 144  # a tenth of what there is to train with
+    assert summary["validation.accuracy"] > 0.9
     assert summary["images_per_second"] > 0
     assert summary["wall_seconds"] > 0
     assert summary["devices"] == 8
@@ -78,7 +80,7 @@ def test_a_run_leaves_what_the_readme_says(digits_run):
 
     rows = read_metrics(digits_run / "metrics.jsonl")
     logged = [row["step"] for row in rows if row["split"] == "train"]
-    assert logged == sorted({*range(10, 151, 10), *range(23, 150, 23)})
+    assert logged == sorted({*range(10, 151, 10), *range(21, 150, 21)})
     assert {"loss", "accuracy", "learning_rate", "images_per_second"} <= rows[0].keys()
     figures = {path.name for path in (digits_run / "figures").iterdir()}
     assert figures == {"curves.png", "confusion.png", "reconstructions.png", "dimensions.png"}
@@ -113,6 +115,7 @@ def test_a_run_needs_neither_grain_nor_tensorboardx_nor_tensorflow_datasets(envi
     rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [(row["split"], row["step"]) for row in rows] == [
         *(("train", step) for step in range(1, 5)),
+        ("validation", 4),
         ("test", 4),
     ]
 
@@ -125,6 +128,10 @@ def test_evaluate_reproduces_the_summary_exactly(digits_run, capsys):
         assert result[name] == summary[f"test.{name}"]
     kept = json.loads((digits_run / "evaluations" / "digits-last.json").read_text())
     assert kept == result
+    assert main(["evaluate", str(digits_run), "--split", "validation", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["split"], result["examples"]) == ("validation", 144)
+    assert result["loss"] == summary["validation.loss"]
     assert main(["evaluate", str(digits_run), "--checkpoint", "best"]) == 0
     assert "of digits" in capsys.readouterr().out
 
@@ -199,7 +206,7 @@ def test_one_device_and_four_have_the_same_loss_curve(no_figures, tmp_path, caps
         curves.append([(row["step"], row["split"], row["loss"]) for row in rows])
     assert [point[:2] for point in curves[0]] == [point[:2] for point in curves[1]]
     losses = np.array([[point[2] for point in curve] for curve in curves])
-    assert losses.shape[1] == 11
+    assert losses.shape[1] == 12
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
 
 
@@ -297,7 +304,7 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--routing-iterations", "0"], "--routing-iterations is 0"),
         (["fit", "digits", "--epochs", "nan"], "--epochs is nan"),
         (["fit", "digits", "--batch-size", "30"], "30 cannot be shared equally by 8 devices"),
-        (["fit", "digits", "--batch-size", "4096"], "larger than the training set of 1438"),
+        (["fit", "digits", "--batch-size", "4096"], "larger than the training set of 1294"),
         (["fit", "digits", "--devices", "99"], "--devices is 99, but this machine has 1 to 8"),
         (["fit", "digits", "--steps-per-dispatch", "0"], "--steps-per-dispatch is 0, but must be"),
         (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),

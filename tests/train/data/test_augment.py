@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from tests.tolerance import assert_close
-from train.data import Batch, centre_crop, shift_examples, vary_batch
+from train.data import (
+    Batch,
+    centre_crop,
+    reshape_examples,
+    shift_examples,
+    vary_batch,
+)
 from train.data.augment import shift
 from train.system.errors import UserError
 
@@ -163,6 +169,78 @@ def test_views_do_not_depend_on_the_split_of_the_batch():
     assert whole.shape == (8, 4, 4, 2)
     views = np.asarray(vary(images[:1].repeat(8, 0), positions))
     assert len({view.tobytes() for view in views}) == 8
+
+
+def reshaped(image: np.ndarray, count: int, **how) -> np.ndarray:
+    """What becomes of one image in so many places of a batch."""
+    images, positions = np.broadcast_to(image, (count, *image.shape)), np.arange(count)
+    change = jax.jit(lambda images: reshape_examples(KEY, Batch(images, None), positions, **how))
+    return np.asarray(change(images).images)
+
+
+def test_half_of_the_images_are_flipped_and_the_others_as_they_were():
+    image = RANDOM.integers(0, 256, (5, 6, 2), np.uint8)
+    results = reshaped(image, 400, flip=True)
+    flipped = np.array([(result == image[:, ::-1]).all() for result in results])
+    assert all((result == image).all() for result in results[~flipped])
+    assert abs(flipped.mean() - 0.5) < 5 * 0.5 / np.sqrt(400)
+
+
+def test_images_are_turned_and_scaled_as_far_as_they_may():
+    """Of two planes that rise down and to the right, the slopes tell angle and factor."""
+    rows, columns = np.mgrid[:31, :31] - 15.0
+    image = np.stack([128 + 8 * rows, 128 + 8 * columns], axis=-1).clip(0, 255).astype(np.uint8)
+    results = reshaped(image, 500, max_rotation=30, max_scaling=0.25).astype(float)
+    middle = results[:, 10:21, 10:21]  # which nothing from outside reaches, nor what is clipped
+    down = (middle[:, -1] - middle[:, 0]).mean(axis=1) / 10 / 8  # of each channel
+    right = (middle[:, :, -1] - middle[:, :, 0]).mean(axis=1) / 10 / 8
+    angles = np.rad2deg(np.arctan2(right[:, 0], down[:, 0]))
+    factors = 1 / np.hypot(right[:, 0], down[:, 0])
+    # A turn, and no shear or reflection: the second channel's slopes are the first's, turned.
+    assert np.abs(right[:, 1] - down[:, 0]).max() < 0.02
+    assert np.abs(down[:, 1] + right[:, 0]).max() < 0.02
+    for values, low, high in ((angles, -30, 30), (factors, 0.75, 1.25)):
+        slack = 0.03 * (high - low)  # of whole grey levels, and of 500 draws
+        assert low - slack < values.min() < low + slack
+        assert high - slack < values.max() < high + slack
+        assert abs(values.mean() - (low + high) / 2) < 5 * (high - low) / np.sqrt(12 * 500)
+    np.testing.assert_array_equal(
+        reshaped(image[:, :, :1], 3, max_scaling=1e-9)[0], image[:, :, :1]
+    )
+
+
+def test_what_is_covered_is_a_rectangle_of_any_share_up_to_the_largest_anywhere():
+    results = reshaped(np.full((20, 40, 1), 9, np.uint8), 500, max_erased=0.5)[..., 0]
+    assert set(np.unique(results)) == {0, 9}
+    rows, columns = (results == 0).any(axis=2), (results == 0).any(axis=1)
+    np.testing.assert_array_equal(results == 0, rows[:, :, None] & columns[:, None, :])
+    heights, widths = rows.sum(axis=1), columns.sum(axis=1)
+    assert np.abs(2 * heights - widths).max() <= 2
+    assert heights.max() == 10
+    assert heights.min() <= 1
+    assert rows.any(axis=0).all()
+    assert columns.any(axis=0).all()
+
+
+def test_parts_are_reshaped_with_their_image_wherever_the_batch_is_cut():
+    parts = RANDOM.integers(0, 100, (8, 2, 9, 9, 1), np.uint8)
+    batch = Batch(parts[:, 0], np.zeros((8, 2), np.int32), parts)
+    positions = np.arange(8, dtype=np.int32)
+
+    @jax.jit
+    def change(batch, positions):
+        how = {"flip": True, "max_rotation": 20, "max_scaling": 0.1, "max_erased": 0.4}
+        return reshape_examples(KEY, batch, positions, **how)
+
+    whole = jax.tree.map(np.asarray, change(batch, positions))
+    np.testing.assert_array_equal(whole.images, whole.parts[:, 0])
+    assert whole.images.dtype == np.uint8
+    halves = [
+        change(jax.tree.map(lambda x, at=at: x[at], batch), positions[at])
+        for at in (slice(0, 4), slice(4, 8))
+    ]
+    np.testing.assert_array_equal(whole.images, np.concatenate([half.images for half in halves]))
+    assert reshape_examples(KEY, batch, positions) is batch
 
 
 def test_nothing_to_vary_returns_the_images_untouched():

@@ -79,6 +79,7 @@ def wait_for_steps(process: subprocess.Popen, out: Path, steps: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_all_processes_stop_at_the_same_step_and_any_layout_goes_on(start, tmp_path, fit_here):
     whole, one, several = tmp_path / "whole", tmp_path / "one", tmp_path / "several"
     stopped = start("--steps", 200, "--out", several)

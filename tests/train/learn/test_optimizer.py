@@ -31,6 +31,21 @@ def test_exponential_decay_falls_smoothly():
     assert_close(actual, np.float32([0.5, 0.25, 0.03125]))
 
 
+def test_a_staircase_falls_at_once():
+    actual = rates([0, 9, 10, 20, 39], schedule="staircase", decay_rate=0.5, decay_steps=10)
+    assert_close(actual, np.float32([0.5, 0.5, 0.25, 0.125, 0.0625]))
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "staircase", "cosine"])
+def test_the_rate_stops_at_its_floor_which_a_warm_up_may_be_below(schedule):
+    settings = {"schedule": schedule, "decay_rate": 0.25, "decay_steps": 10, "warmup_steps": 9}
+    actual = rates(range(100), learning_rate_floor=0.1, **settings)
+    free = rates(range(100), **settings)
+    assert actual[0] == free[0] < 0.1
+    assert_close(actual[9:], np.maximum(free[9:], np.float32(0.1)))
+    assert (actual[60:] == np.float32(0.1)).all()
+
+
 def test_without_steps_the_decay_follows_the_whole_run():
     run = {"steps": None, "epochs": 2.0, "batch_size": 200}  # ten steps
     actual = rates([0, 5, 10], schedule="exponential", decay_rate=0.25, **run)
@@ -128,6 +143,18 @@ def of(name: str, gradients=None) -> list[np.ndarray]:
 def assert_trained(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     for name, value in expected.items():
         assert_close(actual[name], value, reduction_length=32)
+
+
+@pytest.mark.parametrize("momentum", [0.9, 0.0])
+def test_sgd(momentum):
+    expected = {}
+    for name, x in PARAMS.items():
+        velocity = np.zeros_like(x)
+        for gradient in of(name):
+            velocity = momentum * velocity + gradient + DECAY * (x if x.ndim > 1 else 0)
+            x = x - RATE * velocity
+        expected[name] = x
+    assert_trained(trained(optimizer="sgd", weight_decay=DECAY, momentum=momentum), expected)
 
 
 def test_adam():

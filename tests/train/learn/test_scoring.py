@@ -17,7 +17,7 @@ def lengths_of(trainer, images):
 @pytest.mark.parametrize("devices", [1, 3])  # 256 is no multiple of 3
 def test_each_example_counts_once_on_any_number_of_devices(config, dataset, devices):
     trainer = assemble(config.changed(batch_size=devices), dataset, devices=devices)
-    scores = trainer.score()
+    scores = trainer.score(dataset.test)
     lengths = lengths_of(trainer, dataset.test.images)
     predictions = lengths.argmax(axis=-1)
     np.testing.assert_array_equal(scores.predictions, predictions)

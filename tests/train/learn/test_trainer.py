@@ -32,11 +32,11 @@ def test_the_average_is_what_is_scored_and_used(config, dataset):
 
     used = nnx.to_pure_dict(nnx.state(trainer.model(), nnx.Param))
     jax.tree.map(np.testing.assert_array_equal, used, trainer.state.average)
-    measured = trainer.score()
+    measured = trainer.score(trainer.dataset.test)
     trainer.state = trainer.state._replace(params=trainer.state.average, average=None)
-    assert trainer.score().metrics == measured.metrics
+    assert trainer.score(trainer.dataset.test).metrics == measured.metrics
     trainer.state = trainer.state._replace(params=replicate(weights[-1], trainer.mesh))
-    assert trainer.score().metrics != measured.metrics
+    assert trainer.score(trainer.dataset.test).metrics != measured.metrics
 
 
 @pytest.mark.parametrize("model", ["cnn", "matrix_capsnet"])
@@ -64,7 +64,7 @@ def test_networks_without_a_decoder_learn_pairs(config, pairs, model):
     metrics = merge([trainer.train(list(trainer.feed.batches(0, 2)))])
     assert np.isfinite(metrics["loss"])
     assert "reconstruction_loss" not in metrics
-    assert trainer.score().predictions.shape == (10, 2)
+    assert trainer.score(trainer.dataset.test).predictions.shape == (10, 2)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
 import pytest
 
 from train.loop import loop
+from train.report import loading
 
 
 @pytest.fixture
 def tiny_runs(monkeypatch, dataset, programs):
     """Lets `fit` train on forty examples, without figures and without compiling anything twice."""
-    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    for module in (loop, loading):
+        monkeypatch.setattr(module, "load_dataset", lambda name, *, data_dir: dataset)
     monkeypatch.setattr(loop, "assemble", programs)
     monkeypatch.setattr(loop, "draw_run", lambda *_: None)

@@ -10,6 +10,7 @@ from tests.train.saved import arrays
 from train.learn.trainer import Trainer
 from train.loop.journal import Journal
 from train.loop.loop import fit
+from train.report.evaluate import evaluate
 from train.run.log import read_metrics
 from train.system.errors import PreemptedError, UserError
 
@@ -77,7 +78,8 @@ def test_everything_comes_when_it_is_due(config, tmp_path):
     rows = read_metrics(out / "metrics.jsonl")
     logged = [(row["step"], row["split"]) for row in rows]
     trained = [(step, "train") for step in (2, 4, 5, 6, 7)]
-    assert logged == sorted([*trained, (5, "test"), (7, "test")], key=lambda point: point[0])
+    looked = [(5, "validation"), (7, "validation"), (7, "test")]
+    assert logged == sorted([*trained, *looked], key=lambda point: point[0])
     assert {"6", "7"} <= checkpoints(out)
     assert "device_idle_percent" not in summary(out)
     assert not (out / "profile").exists()
@@ -136,8 +138,8 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp
 def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_path, monkeypatch):
     score = Trainer.score
 
-    def rated(self):
-        scores = score(self)
+    def rated(self, split):
+        scores = score(self, split)
         scores.metrics["accuracy"] = int(self.state.step) / 10
         return scores
 
@@ -146,9 +148,9 @@ def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_pa
     out = tmp_path / "run"
     ended = train(out, config)
     assert (summary(out)["steps"], summary(out)["stopped_at_accuracy"]) == (6, True)
-    assert summary(out)["test.accuracy"] == 0.6
+    assert summary(out)["validation.accuracy"] == 0.6
     rows = read_metrics(out / "metrics.jsonl")
-    assert [row["step"] for row in rows if row["split"] == "test"] == [3, 6]
+    assert [row["step"] for row in rows if row["split"] == "validation"] == [3, 6]
     assert "6" in checkpoints(out)
     # It stays at its end when it is resumed.
     assert train(out, config, resume=True) == ended
@@ -165,6 +167,41 @@ def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_pa
     whole = tmp_path / "whole"
     train(whole, config.changed(steps=9, stop_at_accuracy=0.95))
     assert (summary(whole)["steps"], summary(whole)["stopped_at_accuracy"]) == (9, False)
+
+
+def test_the_best_checkpoint_is_the_best_on_validation_images(config, tmp_path, monkeypatch):
+    # The best on the validation images is the first, and the best on the test images the last.
+    score, looked = Trainer.score, []
+
+    def rated(self, split):
+        scores, step = score(self, split), int(self.state.step)
+        is_test = split is self.dataset.test
+        looked.append((step, "test" if is_test else "validation"))
+        scores.metrics["accuracy"] = step / 20 if is_test else 1 - step / 20
+        return scores
+
+    monkeypatch.setattr(Trainer, "score", rated)
+    out = tmp_path / "run"
+    train(out, config.changed(steps=12))
+    steps = [(step, "validation") for step in (3, 6, 9, 12)]
+    assert looked == [*steps, (12, "test")]  # once, and after all that chooses
+    assert evaluate(out, which="best")["step"] == 3
+    assert summary(out)["validation.accuracy"] == 1 - 12 / 20
+    assert summary(out)["test.accuracy"] == 12 / 20
+
+
+def test_without_validation_images_nothing_chooses(config, tmp_path):
+    config, out = config.changed(validation=0), tmp_path / "run"
+    with pytest.raises(UserError, match="looks at validation images, and none"):
+        train(out, config.changed(stop_at_accuracy=0.5))
+    train(out, config)
+    rows = read_metrics(out / "metrics.jsonl")
+    assert [row["step"] for row in rows if row["split"] != "train"] == [6]
+    assert not any(name.startswith("validation") for name in summary(out))
+    with pytest.raises(UserError, match=r"none of the checkpoints .* is known to be the best"):
+        evaluate(out, which="best")
+    with pytest.raises(UserError, match="set no validation images aside"):
+        evaluate(out, split="validation")
 
 
 def test_a_profile_of_some_steps_is_left_for_tensorboard(config, tmp_path):

@@ -28,7 +28,7 @@ def runs(config, tmp_path, monkeypatch):
         found[tmp_path / name] = Run(tmp_path / name, config, (8, 8, 1), ("a", "b", "c"))
     split = Split(np.zeros((4, 8, 8, 1), np.uint8), LABELS)
     monkeypatch.setattr(module, "load_run", found.__getitem__)
-    monkeypatch.setattr(module, "load_test_split", lambda *arguments: split)
+    monkeypatch.setattr(module, "load_split", lambda *_, **__: split)
     monkeypatch.setattr(module, "load_model", lambda run, which: run.folder.name)
     monkeypatch.setattr(module, "lengths_of", lambda model, *_: np.array(LENGTHS[model]))
     return found

@@ -19,6 +19,7 @@ from train.run.folder import Run
 ROWS = [
     {"step": 10, "split": "train", "loss": 0.5, "accuracy": 0.5},
     {"step": 20, "split": "train", "loss": None, "accuracy": 0.0},
+    {"step": 20, "split": "validation", "loss": 0.4, "accuracy": 0.8},
     {"step": 20, "split": "test", "loss": 0.3, "accuracy": 0.9},
 ]
 
@@ -57,8 +58,13 @@ def test_without_a_decoder_there_is_nothing_to_reconstruct(
 def test_the_curves_are_those_of_the_metrics():
     loss, error = figures.draw_curves(ROWS, "title").axes
     # A loss that was not finite is left out.
-    assert [line.get_xydata().tolist() for line in loss.lines] == [[[10, 0.5]], [[20, 0.3]]]
-    assert_close(error.lines[1].get_xydata(), [[20, 10]])
+    assert [line.get_xydata().tolist() for line in loss.lines] == [
+        [[10, 0.5]],
+        [[20, 0.4]],
+        [[20, 0.3]],
+    ]
+    assert_close(error.lines[1].get_xydata(), [[20, 20]])
+    assert_close(error.lines[2].get_xydata(), [[20, 10]])
 
 
 def test_the_confusion_matrix_counts_true_and_predicted():

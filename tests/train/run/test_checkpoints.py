@@ -7,6 +7,7 @@ import pytest
 
 from train.learn.step import data_mesh, replicate
 from train.learn.update import Skipped, TrainState
+from train.run import checkpoints as module
 from train.run.checkpoints import Checkpoints, snapshot
 from train.system.errors import UserError
 
@@ -80,11 +81,21 @@ def test_the_last_two_and_the_best_are_kept(folder):
         assert int(checkpoints.load(state(0), "best").step) == 2
 
 
-def test_without_any_evaluation_the_best_is_the_last(folder):
+def test_without_any_evaluation_none_is_the_best(folder):
     save(folder, (1, None), (2, None))
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.best_step() is None
-        assert int(checkpoints.load(state(0), "best").step) == 2
+        assert int(checkpoints.load(state(0), "last").step) == 2
+        with pytest.raises(UserError, match=r"none of the checkpoints in .* known to be the best"):
+            checkpoints.load(state(0), "best")
+
+
+def test_what_was_rated_by_test_accuracy_is_still_read(folder, monkeypatch):
+    with monkeypatch.context() as before:
+        before.setattr(module, "ACCURACY", module.OLD_ACCURACY)
+        save(folder, (1, 0.9), (2, 0.8))
+    with Checkpoints(folder) as checkpoints:
+        assert int(checkpoints.load(state(0), "best").step) == 1
 
 
 def test_a_step_that_is_saved_is_not_saved_again(folder):

@@ -1,46 +1,83 @@
 import math
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from tests.tolerance import assert_close
-from train.study.statistics import (
-    mean_interval,
-    paired_difference,
-    smallest_visible,
-    spread,
-)
+from train.study import statistics
+from train.study.statistics import estimate, holm, pack, spread, unpack
 
 
-def test_an_interval_is_that_of_students_t():
+def test_of_seeds_alone_the_interval_is_students():
     values = [0.91, 0.93, 0.92, 0.95]
-    expected = stats.t.interval(
-        0.95, 3, loc=np.mean(values), scale=np.std(values, ddof=1) / math.sqrt(4)
-    )
-    interval = mean_interval(values)
-    ends = (interval.mean - interval.half_width, interval.mean + interval.half_width)
-    assert_close(ends, expected)
+    scale = np.std(values, ddof=1) / math.sqrt(4)
+    found = estimate(np.array(values))
+    expected = stats.t.interval(0.95, 3, loc=np.mean(values), scale=scale)
+    assert_close((found.mean - found.half_width, found.mean + found.half_width), expected)
+    assert_close(found.p_value, stats.ttest_1samp(values, 0).pvalue)
 
 
-def test_what_both_owe_to_the_seed_falls_out_of_a_difference():
-    theirs = [0.5, 0.875, 0.75]
-    ours = [x + d / 256 for x, d in zip(theirs, (7, 9, 8), strict=True)]
-    paired = paired_difference(ours, theirs)
-    assert paired.excludes_zero
-    assert paired.mean == 8 / 256
-    assert_close(paired.half_width, stats.t.ppf(0.975, 2) / 256 / math.sqrt(3))
-    noisy = paired_difference([0.5, 0.9], [0.9, 0.5])
-    assert not noisy.excludes_zero
-
-
-def test_a_single_seed_shows_nothing():
+def test_values_that_are_all_alike_do_not_tell_how_well_they_are_known():
+    for values in ([0.9], [0.5, 0.5, 0.5], [[1.0, 0.0]], [[1.0, 1.0], [1.0, 1.0]]):
+        found = estimate(np.array(values))
+        assert math.isinf(found.half_width)
+        assert found.p_value == 1
     assert math.isnan(spread([0.9]))
-    assert math.isinf(mean_interval([0.9]).half_width)
-    assert not paired_difference([0.99], [0.1]).excludes_zero
 
 
-def test_few_images_show_little_however_alike_the_seeds_are():
-    few = smallest_visible([0.75, 0.75, 0.75], 359)
-    assert_close(few, 1.96 * math.sqrt(2 * 0.75 * 0.25 / 359))
-    assert smallest_visible([0.75, 0.75, 0.75], 10_000) < few / 5
-    assert smallest_visible([0.9, 0.98, 0.94], 10_000) > 0.05
+def test_the_images_count_however_alike_the_seeds_are():
+    wrong = np.zeros((3, 400))
+    wrong[:, ::4] = 1  # every seed fails on the same quarter
+    found = estimate(wrong)
+    assert found.mean == 0.25
+    of_sampling = math.sqrt(0.25 * 0.75 / 400)
+    assert abs(found.error / of_sampling - 1) < 0.1  # of 2,000 resamples
+    assert found.freedom > 200  # known from the images, which are many
+    few = estimate(wrong[:, :40])
+    assert few.error > 2.5 * found.error
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_the_interval_holds_the_truth_as_often_as_it_says(seeds, monkeypatch):
+    monkeypatch.setattr(statistics, "RESAMPLES", 200)
+    rng = np.random.default_rng(seeds)
+
+    def study():
+        return sum(
+            deviation * rng.standard_normal(shape)
+            for deviation, shape in ((0.1, (seeds, 1)), (1, (1, 100)), (1, (seeds, 100)))
+        )
+
+    found = [estimate(study()) for _ in range(200)]
+    held = np.mean([abs(each.mean) < each.half_width for each in found])
+    # 95 % of 200, within three deviations of the binomial distribution below, and not all of them.
+    assert 0.95 - 3 * math.sqrt(0.95 * 0.05 / 200) < held < 1
+
+
+def test_a_difference_of_the_visible_size_is_seen_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    truth = estimate(rng.standard_normal(5))
+    noise = truth.error * rng.standard_t(truth.freedom, 4000)
+    seen = np.mean(np.abs(truth.visible + noise) > truth.half_width)
+    assert abs(seen - statistics.POWER) < 0.03
+
+
+def test_holms_correction_by_hand():
+    assert_close(np.array(holm([0.01, 0.04, 0.03])), np.array([0.03, 0.06, 0.06]))
+    assert holm([0.6, 0.9]) == [1, 1]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_a_correction_makes_nothing_likelier_and_keeps_the_order(p_values):
+    corrected = holm(p_values)
+    assert all(0 <= p <= q <= 1 for p, q in zip(p_values, corrected, strict=True))
+    assert np.all(np.diff(np.array(corrected)[np.argsort(p_values, kind="stable")]) >= 0)
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_booleans_come_back_from_their_text(flags):
+    assert unpack(pack(np.array(flags, bool)), len(flags)).tolist() == flags

@@ -1,4 +1,4 @@
-"""Affine transformations of MNIST's test digits, drawn as for affNIST, under a name of their own.
+"""Affine transformations of MNIST's test digits in the manner of affNIST, under their own name.
 
 affNIST itself is a set of files (`sources.affnist`); results on the two are not the same thing.
 """
@@ -81,10 +81,11 @@ def draw(key: jax.Array) -> Transformation:
 class TransformedSplit(GeneratedSplit):
     """Digits that are turned, sheared, scaled and moved on a larger black background.
 
-    T. Tieleman, "The affNIST dataset for machine learning", 2013: rotation by up to 20 degrees,
-    shear by up to 0.2, each axis scaled by 0.8 to 1.2, and a translation with which the digit
-    stays within the image. What is meant by each number, and that translations end at 8 pixels, is
-    a choice of this file, whose digits are therefore not called affNIST.
+    Of affNIST (T. Tieleman, "The affNIST dataset for machine learning", 2013) there are 32 versions
+    of each digit, in images of 40x40, and so there are here. The ranges of rotation, shear, scale
+    and translation, how each is meant, and that none is likelier than another, are choices of this
+    file: a digit of 20x20 could move by 10 pixels in such an image, here it moves by 8 at most. So
+    these digits are not called affNIST, and no number published for it stands beside theirs.
     """
 
     def make(self, constants: Mapping[str, jax.Array], image: jax.Array, key: jax.Array) -> Batch:

@@ -89,6 +89,9 @@ class GeneratedSplit(Examples):
     def first(self, count: int) -> Self:
         return dataclasses.replace(self, count=count)
 
+    def take(self, images: np.ndarray) -> Self:
+        return dataclasses.replace(self, source=self.source.take(images))
+
     def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
         # The generator is named: a setting of the user's must not change a data set.
         seed = jax.random.key(self.seed, impl="threefry2x32")

@@ -14,6 +14,7 @@ from train.system.errors import UserError
 from train.system.machine import physical_bytes
 
 TRAIN, TEST = "train", "test"
+VALIDATION = ("val", "validation")
 
 _TEST_EVERY = 5
 _SHAPE = re.compile(r"(?P<path>.+)@(?P<height>\d{1,5})x(?P<width>\d{1,5})(?:x(?P<channels>[13]))?")
@@ -22,10 +23,11 @@ _SHAPE = re.compile(r"(?P<path>.+)@(?P<height>\d{1,5})x(?P<width>\d{1,5})(?:x(?P
 def load(where: str, *, name: str) -> Dataset:
     """Loads image files, whose classes are the folders that they are in.
 
-    Where PATH has the folders `train` and `test`, each of them has a folder for each class. Where
-    it has not, it has these folders itself, and a fifth of each class is the test split: of its
-    files, in an order that the generator PCG64 with seed 0 decides, every fifth from the third on.
-    That is the same on every machine, and for every seed of a run.
+    Where PATH has the folders `train` and `test`, and it may have `val` or `validation`, each of
+    them has a folder for each class. Where it has not, it has these folders itself, and a fifth of
+    each class is the test split: of its files, in an order that the generator PCG64 with seed 0
+    decides, every fifth from the third on. That is the same on every machine, and for every seed
+    of a run.
 
     Classes are in the order of their names, and so are the images of a class. Hidden files are left
     out; every other file has to be an image.
@@ -43,29 +45,32 @@ def load(where: str, *, name: str) -> Dataset:
     path, shape = _parse(where)
     if (path / TRAIN).is_dir() and (path / TEST).is_dir():
         classes = _classes(path / TRAIN)
-        if _classes(path / TEST) != classes:
-            raise UserError(
-                f"{path / TRAIN} has the classes {', '.join(classes)}, but {path / TEST} has "
-                f"{', '.join(_classes(path / TEST))}: make them the same."
-            )
-        train, test = ([_files(path / part / c) for c in classes] for part in (TRAIN, TEST))
+        parts = [TRAIN, TEST, *(part for part in VALIDATION if (path / part).is_dir())][:3]
+        for part in parts[1:]:
+            if (found := _classes(path / part)) != classes:
+                raise UserError(
+                    f"{path / TRAIN} has the classes {', '.join(classes)}, but {path / part} has "
+                    f"{', '.join(found)}: make them the same."
+                )
+        splits = [[_files(path / part / c) for c in classes] for part in parts]
     else:
         classes = _classes(path)
-        train, test = _fifths([_files(path / c) for c in classes])
+        splits = list(_fifths([_files(path / c) for c in classes]))
     if shape is None:
-        first = train[0][0]
+        first = splits[0][0][0]
         shape = read_image(first).shape
         read = functools.partial(_read_alike, first=first, shape=shape, name=name)
     else:
         read = functools.partial(read_image, shape=shape)
-    count = sum(map(len, [*train, *test]))
+    count = sum(map(len, itertools.chain(*splits)))
     needed = count * int(np.prod(shape, dtype=np.int64))
     if needed > physical_bytes():
         raise UserError(
             f"{count} images of {_text(shape)} take {needed:,} bytes, more than the memory of this "
             "machine: make them smaller, by ending the name in @HEIGHTxWIDTH."
         )
-    return Dataset(name, _split(train, read, shape), _split(test, read, shape), tuple(classes))
+    train, test, *validation = (_split(files, read, shape) for files in splits)
+    return Dataset(name, train, test, tuple(classes), *validation)
 
 
 def _split(

@@ -9,17 +9,18 @@ from train.data.formats import numpy_files
 from train.system.errors import UserError
 
 NAMES = (
-    ("train_images", "train_labels", "test_images", "test_labels"),
-    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels", "val_images", "val_labels"),
+    ("x_train", "y_train", "x_test", "y_test", "x_val", "y_val"),
 )
-"""Names of the arrays; the second row is that of Keras' files."""
+"""Names of the arrays, the last two may be missing; the second row is that of Keras' files."""
 
 
 def load(path: Path, *, name: str) -> Dataset:
     """Loads the arrays of a file, which `numpy.savez` or `numpy.savez_compressed` has written.
 
-    The file holds training and test images, uint8 `[n, height, width]` or `[n, height, width,
-    channels]`, and their labels, integers from 0 on, `[n]` or `[n, 1]`, under one row of `NAMES`.
+    The file holds training and test images, and may hold validation images, uint8 `[n, height,
+    width]` or `[n, height, width, channels]`, and their labels, integers from 0 on, `[n]` or
+    `[n, 1]`, under one row of `NAMES`.
     There are as many classes as the largest label tells, and their names are the numbers.
 
     Args:
@@ -30,28 +31,35 @@ def load(path: Path, *, name: str) -> Dataset:
         UserError: if the file is missing or damaged, or does not hold what it should.
     """
     present = [member.removesuffix(".npy") for member in numpy_files.members(path)]
-    names = next((names for names in NAMES if set(names) <= set(present)), None)
+    names: tuple[str, ...] | None = next(
+        (names for names in NAMES if set(names[:4]) <= set(present)), None
+    )
     if names is None:
-        wanted = ", or ".join(", ".join(names) for names in NAMES)
+        wanted = ", or ".join(", ".join(names[:4]) for names in NAMES)
         raise UserError(
             f"{path} holds {', '.join(map(repr, sorted(present)[:8])) or 'nothing'}: save the "
             f"arrays {wanted} with numpy.savez."
         )
+    if not set(names) <= set(present):
+        names = names[:4]
     arrays = numpy_files.read_members(path, [f"{name}.npy" for name in names])
-    train = _split(path, names[:2], *arrays[:2])
-    test = _split(path, names[2:], *arrays[2:])
-    if unknown := sorted(set(test.labels.tolist()) - set(train.labels.tolist())):
-        raise UserError(
-            f"{path} has test images of class {', '.join(map(str, unknown[:5]))}, of which it has "
-            "no training image."
-        )
+    train, *others = (
+        _split(path, names[i : i + 2], *arrays[i : i + 2]) for i in range(0, len(names), 2)
+    )
+    for split in others:
+        if unknown := sorted(set(split.labels.tolist()) - set(train.labels.tolist())):
+            kind = "test" if split is others[0] else "validation"
+            raise UserError(
+                f"{path} has {kind} images of class {', '.join(map(str, unknown[:5]))}, of which "
+                "it has no training image."
+            )
     classes = 1 + int(train.labels.max())
     if classes > len(train):
         raise UserError(
             f"{path} has the label {classes - 1}, but only {len(train)} training images: number "
             "the classes from 0 on."
         )
-    return Dataset(name, train, test, tuple(map(str, range(classes))))
+    return Dataset(name, train, others[0], tuple(map(str, range(classes))), *others[1:])
 
 
 def _split(path: Path, names: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> Split:

@@ -26,16 +26,17 @@ def arms(budget: Budget) -> Sequence[Arm]:
         )
         network = SMALL
     return [
-        Arm(BASELINE, baseline(base, network), {SEEN: 0.78, UNSEEN: 34.0}),
-        Arm(CAPSNET, base, {SEEN: 0.77, UNSEEN: 21.0}),
+        Arm(BASELINE, baseline(base, network), {SEEN: 0.78}),
+        Arm(CAPSNET, base, {SEEN: 0.77}),
     ]
 
 
 CLAIM = Claim(
     says="Trained on digits that are moved alone, capsules recognise more of those that are "
     "turned, sheared and scaled than a convolutional network that is as accurate on moved ones.",
-    source="Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 5.1; their test images are "
-    "affNIST's, here they are MNIST's, transformed in the same ranges",
+    source="Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 5.1; the paper "
+    "measures on affNIST's files, here MNIST's test digits are transformed in ranges of our own, "
+    "and so the paper's 34 % (CNN) and 21 % (CapsNet) are of other images",
     arms=arms,
     quantities=[own_error(SEEN), error_on("affnist-generated", UNSEEN)],
     contrasts=[Contrast(CAPSNET, BASELINE, UNSEEN)],

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from train.presets import get_preset
 from train.run.folder import load_run
 from train.study.trial.baselines import baseline, error_on, own_error
@@ -43,7 +45,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     ]
 
 
-def _familiar_error(folder: Path, data_dir: Path | None) -> float:
+def _familiar_error(folder: Path, data_dir: Path | None) -> float | np.ndarray:
     dataset = f"{load_run(folder).config.data.dataset}-familiar"
     return error_on(dataset, FAMILIAR).of(folder, data_dir)
 

@@ -67,14 +67,19 @@ def list_cells(
     routings: Sequence[str],
     datasets: Sequence[str],
     settings: Mapping[str, Any],
+    recipe: str | None = None,
 ) -> list[Cell]:
     """All combinations that there are: a model without a choice of routings is one cell.
+
+    Without a `recipe`, each model is trained by its own (`own_recipe`).
 
     Args:
         models: names.
         routings: names, `FILE.py:NAME` of one's own, whose code is run, or `PUBLISHED`.
         datasets: names.
         settings: of training, that all have in common, by the flat names of `FitConfig`.
+        recipe: a preset; all cells take from it how images are prepared, the optimiser and the
+            schedule.
 
     Raises:
         UserError: a name does not exist, a value is out of its range, or steps and epochs are both
@@ -94,7 +99,9 @@ def list_cells(
     for dataset in datasets:
         for model in models:
             published = capsjax.models.published_routing(model)
-            base = recipe(model, dataset)
+            base = own_recipe(model, dataset)
+            if recipe is not None:
+                base = _trained_as(base, get_preset(recipe))
             for routing in routings if published else [NONE]:
                 chosen = published if routing == PUBLISHED else routing
                 fields = dict(settings)
@@ -107,7 +114,15 @@ def list_cells(
     return list({cell.name: cell for cell in cells}.values())  # each once
 
 
-def recipe(model: str, dataset: str) -> FitConfig:
+def _trained_as(config: FitConfig, recipe: FitConfig) -> FitConfig:
+    """A configuration with what another says of images, optimiser and schedule."""
+    data = dataclasses.replace(recipe.data, dataset=config.data.dataset)
+    return dataclasses.replace(
+        config, data=data, optimizer=recipe.optimizer, schedule=recipe.schedule
+    )
+
+
+def own_recipe(model: str, dataset: str) -> FitConfig:
     """The configuration by which a model is trained on a data set.
 
     A recipe for both if there is one, `DATASET-MODEL`, or for the data set, if that is of this

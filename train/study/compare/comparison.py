@@ -34,19 +34,21 @@ def compare(
     robustness_examples: int = 2000,
     data_dir: Path | None = None,
     overwrite: bool = False,
-) -> None:
+) -> list[dict[str, Any]]:
     """Compares networks and prints a table; goes on where it was interrupted.
 
     Everything is left in `out`, with the command that asked for it; results of other options that
     are there are measured anew if `overwrite`. The seeds of a cell's networks are those from 0 on.
-    To see how robust they are, the first `robustness_examples` test images are changed.
+    To see how robust they are, the first `robustness_examples` test images are changed. Returns
+    what is known of each cell.
 
     Raises:
         UserError: on bad input, or if the folder cannot be written.
     """
     loaded = {name: _load(name, data_dir) for name in dict.fromkeys(c.dataset for c in cells)}
+    datasets = {cell.name: cell.config.data.choose(loaded[cell.dataset]) for cell in cells}
     for cell in cells:
-        dataset = loaded[cell.dataset]
+        dataset = datasets[cell.name]
         require_fitting_routing(cell.config, dataset.image_shape, dataset.num_classes)
     if (out / CONFIG).exists():
         raise UserError(f"{out} holds a run of fit: choose another --out.")
@@ -58,12 +60,12 @@ def compare(
             for cell in cells
         }
         missing = [cell for cell in cells if kept[cell.name] is None]
-        steps = [c.config.schedule.total_steps(len(loaded[c.dataset].train)) for c in missing]
+        steps = [c.config.schedule.total_steps(len(datasets[c.name].train)) for c in missing]
         with Progress(sum(steps), "step") as progress:
             for number, cell in enumerate(missing, start=1):
                 progress.begin(f"[{number}/{len(missing)}] {cell.name}")
                 result = _train(
-                    cell, loaded[cell.dataset], seeds, robustness_examples, progress, number == 1
+                    cell, datasets[cell.name], seeds, robustness_examples, progress, number == 1
                 )
                 with writing(out):
                     write_json(_path(out, cell), result)
@@ -83,6 +85,7 @@ def compare(
     print(aligned(findings.table(results, SHOWN)))
     print(*findings.limits(results), *findings.saving(results), sep="\n")
     print(f"{out}: {', '.join([*names, 'table.csv'])}")
+    return results
 
 
 def _load(name: str, data_dir: Path | None) -> Dataset:
@@ -92,7 +95,7 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
             f"images of {name} are of {dataset.labels_per_image} classes each, but likelihood and "
             "calibration are compared for one: leave it out of --datasets."
         )
-    return dataset.limited()
+    return dataset
 
 
 def _path(out: Path, cell: Cell) -> Path:

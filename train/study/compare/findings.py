@@ -1,6 +1,7 @@
 """The findings of a comparison: tables, sentences and figures."""
 
 import csv
+import functools
 import io
 import math
 from collections.abc import Mapping, Sequence
@@ -9,10 +10,25 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from train.config.config_file import CADENCE
+from train.config.setting import flag
 from train.report.figures import mark_seeds
 from train.study.compare.perturb import PERTURBATIONS
-from train.study.statistics import mean_interval, paired_difference, smallest_visible, spread
+from train.study.statistics import (
+    POWER,
+    UNLIKELY,
+    Estimate,
+    estimate,
+    holm,
+    spread,
+    unpack,
+)
 from train.system.tables import markdown_lines
+
+OF_THE_CELL = frozenset(
+    {"preset", "dataset", "model", "model_options", "routing", "routing_options", "seed"}
+)
+"""Settings that are what is compared."""
 
 Result = Mapping[str, Any]
 """The plain values that `results.json` has for a cell."""
@@ -20,21 +36,26 @@ Result = Mapping[str, Any]
 
 def table(results: Sequence[Result], columns: Sequence[str] = ()) -> list[list[str]]:
     """The names of columns, all if none are given, and a row of text for each cell."""
-    firsts = {result["dataset"]: result for result in reversed(results)}
-    rows = [_row(result, firsts[result["dataset"]]) for result in results]
+    against = differences(results)
+    rows = [
+        {**_row(result), "against first": text, "recipe": recipe}
+        for result, text, recipe in zip(results, against, own_settings(results), strict=True)
+    ]
     columns = columns or list(rows[0])
     return [list(columns), *([row[name] for name in columns] for row in rows)]
 
 
-def _row(result: Result, first: Result) -> dict[str, str]:
+def _row(result: Result) -> dict[str, str]:
+    likelihood = f"{np.mean(result['nll']):.4f}"
     return {
         "model": result["model"],
         "routing": result["routing"],
         "dataset": result["dataset"],
         "accuracy": _percent(np.mean(result["accuracy"])),
         "spread": _percent(spread(result["accuracy"])),
-        "against first": "" if result is first else difference(result, first),
-        "nll": f"{np.mean(result['nll']):.4f}",
+        "against first": "",
+        "nll": likelihood if result["from_logits"] else "",
+        "nll of lengths": "" if result["from_logits"] else likelihood,
         "calibration": _percent(np.mean(result["calibration_error"])),
         **{kind: _percent(np.mean(result["robustness"][kind][1:])) for kind in PERTURBATIONS},
         "images/s": f"{result['images_per_second']:,.0f}",
@@ -44,13 +65,53 @@ def _row(result: Result, first: Result) -> dict[str, str]:
     }
 
 
-def difference(ours: Result, theirs: Result) -> str:
-    """The difference of accuracy in points, with its interval: `+0.12 ± 0.30`."""
-    interval = paired_difference(ours["accuracy"], theirs["accuracy"])
-    points = f"{100 * interval.mean:+.2f}"
-    if math.isinf(interval.half_width):
-        return points
-    return f"{points} ± {100 * interval.half_width:.2f}{' *' if interval.excludes_zero else ''}"
+def own_settings(results: Sequence[Result]) -> list[str]:
+    """What each cell is trained with that not all cells of its data are: `--max-shift 2`."""
+    texts = []
+    for result in results:
+        alike = [r["identity"]["config"] for r in results if r["dataset"] == result["dataset"]]
+        own = result["identity"]["config"]
+        names = [
+            n for n in own if n not in OF_THE_CELL | CADENCE and any(c[n] != own[n] for c in alike)
+        ]
+        texts.append(" ".join(f"{flag(name)} {own[name]}" for name in names))
+    return texts
+
+
+def differences(results: Sequence[Result]) -> list[str]:
+    """Of each cell the difference of accuracy to the first of the same data: `+0.12 ± 0.30`.
+
+    In points, with the 95 % interval where it is known; with a star where zero is unlikely after
+    the correction for all comparisons of the table.
+    """
+    firsts = {result["dataset"]: result for result in reversed(results)}
+    found = {
+        number: _estimate(result, firsts[result["dataset"]])
+        for number, result in enumerate(results)
+        if result is not firsts[result["dataset"]]
+    }
+    corrected = dict(zip(found, holm([each.p_value for each in found.values()]), strict=True))
+    texts = [""] * len(results)
+    for number, each in found.items():
+        texts[number] = f"{100 * each.mean:+.2f}"
+        if math.isfinite(each.error):
+            star = " *" if corrected[number] < UNLIKELY else ""
+            texts[number] += f" ± {100 * each.half_width:.2f}{star}"
+    return texts
+
+
+def _estimate(ours: Result, theirs: Result | None = None) -> Estimate:
+    """The accuracy of a cell, or how much higher it is than another's."""
+    packed = (tuple(ours["right"]), tuple(theirs["right"]) if theirs else ())
+    return _estimated(*packed, ours["test_examples"])
+
+
+@functools.lru_cache(maxsize=256)
+def _estimated(ours: tuple[str, ...], theirs: tuple[str, ...], examples: int) -> Estimate:
+    right = np.array([unpack(of_seed, examples) for of_seed in ours], np.int8)
+    if theirs:
+        right = right - np.array([unpack(of_seed, examples) for of_seed in theirs], np.int8)
+    return estimate(right)
 
 
 def markdown(results: Sequence[Result], command: str) -> str:
@@ -67,13 +128,17 @@ def _explanations(results: Sequence[Result]) -> list[str]:
     return [
         f"accuracy: of the test images, in percent, mean of {len(seeds)} "
         f"{'seed' if len(seeds) == 1 else 'seeds'}; spread: its standard deviation over the seeds.",
-        "against first: points more than the first cell of the same data, the mean of the paired "
-        "differences of the seeds, with its 95 % confidence interval (Student's t); * where the "
-        "interval leaves zero out.",
-        "nll: mean negative log likelihood in nats, lengths as shares of their sum; calibration: "
-        "expected calibration error, in percent, of the length of the predicted class.",
+        "against first: points more than the first cell of the same data, seed by seed and image "
+        "by image, with its 95 % interval over other seeds and other test images (bootstrap); * "
+        "where zero is unlikely, corrected for all comparisons of the table (Holm, 5 %).",
+        "nll: mean negative log likelihood in nats, of the softmax that the network was trained "
+        "with; nll of lengths: of lengths as shares of their sum, which is no likelihood that was "
+        "trained: the two are not to be compared. calibration: expected calibration error, in "
+        "percent, of the length of the predicted class.",
         f"{', '.join(PERTURBATIONS)}: accuracy on the first {first['robustness_examples']:,} test "
         f"images, changed, in percent, the mean of four strengths ({strengths}).",
+        "recipe: what the cell is trained with that not all cells of its data are; empty where all "
+        "have one recipe.",
         "images/s: that all seeds learn from together in training; memory: of a training step of "
         "all seeds, by the compiled program.",
     ]
@@ -86,15 +151,18 @@ def limits(results: Sequence[Result]) -> list[str]:
         sentences.append("One seed shows no spread: no difference here is known to be one.")
     for dataset in dict.fromkeys(result["dataset"] for result in results):
         of_dataset = [result for result in results if result["dataset"] == dataset]
-        visible = max(smallest_visible(r["accuracy"], r["test_examples"]) for r in of_dataset)
-        sentences.append(
-            f"On {dataset} ({of_dataset[0]['test_examples']:,} test images), differences of less "
-            f"than about {100 * visible:.2f} points of accuracy can't be told from chance."
-        )
-        if len({(r["steps"], r["batch_size"]) for r in of_dataset}) > 1:
+        first, *others = of_dataset
+        visible = max((_estimate(other, first).visible for other in others), default=math.inf)
+        if math.isfinite(visible):
             sentences.append(
-                f"On {dataset} the cells were not trained for as long as one another: --steps and "
-                "--batch-size give all the same budget."
+                f"On {dataset} ({first['test_examples']:,} test images), a true difference of "
+                f"{100 * visible:.2f} points of accuracy would be told from chance in "
+                f"{POWER:.0%} of such comparisons; a smaller one less often."
+            )
+        if any(own_settings(of_dataset)):
+            sentences.append(
+                f"On {dataset} each cell was trained by a recipe of its own, and a difference may "
+                "be one of recipes: --recipe trains all by one."
             )
     return sentences
 
@@ -136,10 +204,12 @@ def draw_accuracy(results: Sequence[Result]) -> Figure:
     axes = figure.add_subplot()
     values = [[100 * accuracy for accuracy in result["accuracy"]] for result in results]
     mark_seeds(axes, _labels(results), values, "#6b7f99")
-    for place, (mean, half_width) in enumerate(map(mean_interval, reversed(values))):
-        if math.isfinite(half_width):
+    for place, result in enumerate(reversed(results)):
+        found = _estimate(result)
+        if math.isfinite(found.error):
             style: dict[str, Any] = {"color": "#6b7f99", "linewidth": 4, "alpha": 0.5}
-            axes.hlines(place, mean - half_width, mean + half_width, **style)
+            low, high = found.mean - found.half_width, found.mean + found.half_width
+            axes.hlines(place, 100 * low, 100 * high, **style)
     figure.supxlabel(
         "test accuracy in percent: mean, 95 % interval of the mean, and each seed", fontsize=10
     )

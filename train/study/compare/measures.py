@@ -15,6 +15,7 @@ from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
 from train.learn.state import TrainState
 from train.study.compare.perturb import PERTURBATIONS, perturb
+from train.study.statistics import pack
 
 BATCH = 256
 BINS = 15
@@ -35,8 +36,10 @@ def measure(
         examples: how many of them, the first, are changed to see how robust the networks are.
 
     Returns:
-        `accuracy`, `nll` and `calibration_error`, a value a seed; and `robustness`, by the kind of
-        change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
+        `accuracy`, `nll` and `calibration_error`, a value a seed; `right`, which images each seed
+        recognises, as of `statistics.pack`; `from_logits`, whether `nll` is of a softmax that the
+        network was trained with, or of lengths as shares of their sum; and `robustness`, by the
+        kind of change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
     """
     labels = dataset.test.gather(np.arange(len(dataset.test))).labels
     predict = _predictor(config, states, dataset)
@@ -53,6 +56,8 @@ def measure(
     }
     return {
         "accuracy": accuracy(lengths, labels).tolist(),
+        "right": [pack(of_seed) for of_seed in np.argmax(lengths, axis=-1) == labels],
+        "from_logits": config.objective.loss == "cross_entropy",
         "nll": negative_log_likelihood(probabilities, labels).tolist(),
         "calibration_error": [calibration_error(of_seed, labels) for of_seed in lengths],
         "robustness": robustness,

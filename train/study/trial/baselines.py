@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from train.config.fit_config import FitConfig
 from train.config.model import ModelConfig
-from train.report.evaluate import evaluate
+from train.report.evaluate import score_run
+from train.report.loading import load_split
 from train.run.folder import load_run
 from train.study.trial.definition import Quantity
 
@@ -45,15 +48,24 @@ def summary(folder: Path) -> dict[str, Any]:
     return json.loads(load_run(folder).summary.read_text(encoding="utf-8"))
 
 
-def own_error(name: str) -> Quantity:
-    """The share of test images of the run's own set that are not recognised, in percent."""
-    return Quantity(name, lambda folder, data_dir: summary(folder)["test.error_percent"])
+def error_on(dataset: str | None, name: str) -> Quantity:
+    """The share of test images that are not recognised, in percent, image by image.
 
+    The images are those of the run's own set if no other is named.
+    """
 
-def error_on(dataset: str, name: str) -> Quantity:
-    """The share of test images of another set that are not recognised, in percent."""
-
-    def of(folder: Path, data_dir: Path | None) -> float:
-        return 100 * (1 - evaluate(folder, dataset=dataset, data_dir=data_dir)["accuracy"])
+    def of(folder: Path, data_dir: Path | None) -> np.ndarray:
+        run = load_run(folder)
+        count = run.config.data.test_examples if dataset is None else None
+        name = dataset or run.config.data.dataset
+        _, scores = score_run(run, load_split(run, name, data_dir, count=count))
+        wrong = np.zeros(len(scores.predictions))
+        wrong[scores.wrong] = 100
+        return wrong
 
     return Quantity(name, of)
+
+
+def own_error(name: str) -> Quantity:
+    """The share of test images of the run's own set that are not recognised, in percent."""
+    return error_on(None, name)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from train.config.fit_config import FitConfig
 
 Budget = Literal["small", "paper"]
@@ -37,11 +39,12 @@ class Quantity:
 
     Attributes:
         name: of the column.
-        of: measures it, of the folder of a run; it takes the folder of the official files, too.
+        of: measures it, of the folder of a run; it takes the folder of the official files, too. It
+            gives a number, or one for each image, `[images]`, whose mean is the quantity.
     """
 
     name: str
-    of: Callable[[Path, Path | None], float]
+    of: Callable[[Path, Path | None], float | np.ndarray]
 
 
 @dataclass(frozen=True)

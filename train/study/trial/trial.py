@@ -3,6 +3,9 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
@@ -24,11 +27,12 @@ def try_claim(
     seeds: int = 3,
     data_dir: Path | None = None,
     overwrite: bool = False,
-) -> None:
+) -> dict[str, Any]:
     """Tries a claim and prints the verdict; goes on where it was interrupted.
 
     Everything is left in `out`, with the command that asked for it; runs of other options that are
     there are replaced if `overwrite`. The seeds of an arm's networks are those from 0 on.
+    Returns the plain values of `results.json`.
 
     Raises:
         UserError: on bad input, or if the folder cannot be written.
@@ -51,6 +55,7 @@ def try_claim(
         names = write_results(out, command, page, figures, values)
     print(text(claim, measured, budget))
     print(f"{out}: {', '.join([*names, *claim.figures])}; runs/ has every network")
+    return values
 
 
 def _train(
@@ -77,12 +82,15 @@ def _is_finished(folder: Path, config: FitConfig) -> bool:
 
 def _measure(claim: Claim, arm: Arm, folders: list[Path], data_dir: Path | None) -> Measured:
     # Run by run: what several quantities have in common is computed once.
-    values = [[quantity.of(run, data_dir) for quantity in claim.quantities] for run in folders]
+    values = [
+        [np.atleast_1d(quantity.of(run, data_dir)) for quantity in claim.quantities]
+        for run in folders
+    ]
     names = [quantity.name for quantity in claim.quantities]
     summaries = [summary(run) for run in folders]
     return Measured(
         arm=arm,
-        values=dict(zip(names, map(list, zip(*values, strict=True)), strict=True)),
+        values=dict(zip(names, map(np.stack, zip(*values, strict=True)), strict=True)),
         parameters=summaries[0]["parameters"],
         steps=[each["steps"] for each in summaries],
         seconds=sum(each["wall_seconds"] for each in summaries),

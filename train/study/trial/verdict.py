@@ -1,5 +1,6 @@
 """The verdict on a claim: a table, sentences and a figure."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,9 +9,20 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from train.config.fit_config import FitConfig
 from train.report.figures import mark_seeds
-from train.study.statistics import paired_difference, spread
+from train.study.statistics import (
+    POWER,
+    UNLIKELY,
+    Estimate,
+    estimate,
+    holm,
+    pack,
+    spread,
+    unpack,
+)
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
+from train.system.files import finite_or_none
 from train.system.tables import aligned, markdown_lines
 
 
@@ -20,14 +32,15 @@ class Measured:
 
     Attributes:
         arm: what was trained.
-        values: by the names of quantities, a value for each seed.
+        values: by the names of quantities, `[seeds, images]`; `[seeds, 1]` of a quantity that is
+            not one of images.
         parameters: of a network.
         steps: that the network of each seed was trained for.
         seconds: that training took, all seeds together.
     """
 
     arm: Arm
-    values: Mapping[str, Sequence[float]]
+    values: Mapping[str, np.ndarray]
     parameters: int
     steps: Sequence[int]
     seconds: float
@@ -37,13 +50,42 @@ class Measured:
         """Training images that a network has seen, the mean of the seeds."""
         return round(float(np.mean(self.steps)) * self.arm.config.schedule.batch_size)
 
+    def of_seeds(self, quantity: str) -> list[float]:
+        """The value of a quantity for each seed."""
+        return self.values[quantity].mean(axis=1).tolist()
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Measured":
+        """The arm whose plain values these are."""
+        values = {
+            name: np.array([[math.nan if value is None else value] for value in of_seeds])
+            for name, of_seeds in plain["values"].items()
+        }
+        for name, packed in plain["of_images"].items():
+            flags = [unpack(text, packed["of"]) for text in packed["where"]]
+            values[name] = packed["is"] * np.array(flags, np.float64)
+        config = FitConfig.of(**plain["config"])
+        arm = Arm(plain["name"], config, plain["paper"])
+        return cls(arm, values, plain["parameters"], plain["steps"], plain["seconds"])
+
     def plain(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
             "name": self.arm.name,
             "config": {**self.arm.config.flat(), "seed": 0},
             "paper": dict(self.arm.paper),
-            "values": {name: list(values) for name, values in self.values.items()},
+            "values": {
+                name: list(map(finite_or_none, self.of_seeds(name))) for name in self.values
+            },
+            "of_images": {
+                name: {
+                    "is": float(values.max()),
+                    "of": values.shape[1],
+                    "where": list(map(pack, values)),
+                }
+                for name, values in self.values.items()
+                if values.shape[1] > 1 and set(np.unique(values)) <= {0.0, values.max()}
+            },
             "parameters": self.parameters,
             "steps": list(self.steps),
             "seconds": self.seconds,
@@ -92,7 +134,7 @@ def _rows(claim: Claim, measured: Sequence[Measured]) -> list[list[str]]:
     for each in measured:
         row = [each.arm.name]
         for name in names:
-            row.append(_mean(each.values[name]))
+            row.append(_mean(each.of_seeds(name)))
             if name in papers:
                 row.append(f"{each.arm.paper[name]:g}" if name in each.arm.paper else "")
         table.append([*row, f"{each.parameters:,}", f"{each.images:,}", f"{each.seconds:,.0f}"])
@@ -100,6 +142,8 @@ def _rows(claim: Claim, measured: Sequence[Measured]) -> list[list[str]]:
 
 
 def _mean(values: Sequence[float]) -> str:
+    if np.isnan(values).any():
+        return "-"
     if len(values) == 1:
         return f"{values[0]:.2f}"
     return f"{np.mean(values):.2f} ± {spread(values):.2f}"
@@ -110,22 +154,28 @@ def verdicts(claim: Claim, measured: Sequence[Measured]) -> list[str]:
     by_name = {each.arm.name: each.values for each in measured}
     if not claim.contrasts:
         return ["Nothing is compared here: the figures are for the eye."]
-    return [_verdict(contrast, by_name) for contrast in claim.contrasts]
+    found = [
+        estimate(
+            by_name[contrast.more][contrast.quantity] - by_name[contrast.less][contrast.quantity]
+        )
+        for contrast in claim.contrasts
+    ]
+    corrected = holm([each.p_value for each in found])
+    return list(map(_verdict, claim.contrasts, found, corrected))
 
 
-def _verdict(contrast: Contrast, by_name: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    less, more = (by_name[name][contrast.quantity] for name in (contrast.less, contrast.more))
-    interval = paired_difference(more, less)
-    names = (contrast.less, contrast.more) if interval.mean >= 0 else (contrast.more, contrast.less)
-    difference = (
-        f"{names[0]} has {abs(interval.mean):.2f} points less than {names[1]} ({contrast.quantity}"
+def _verdict(contrast: Contrast, found: Estimate, p_value: float) -> str:
+    names = (contrast.less, contrast.more) if found.mean >= 0 else (contrast.more, contrast.less)
+    difference = f"{names[0]} has {abs(found.mean):.2f} less than {names[1]} ({contrast.quantity}"
+    if math.isinf(found.error):
+        return f"Cannot be told from seeds that are one or all alike: {difference})."
+    difference += (
+        f"; 95 % interval ± {found.half_width:.2f}, p = {p_value:.2g} corrected for all contrasts; "
+        f"{found.visible:.2f} would be seen in {POWER:.0%} of such trials)."
     )
-    if len(less) < 2:
-        return f"Cannot be told from one seed: {difference})."
-    difference += f"; 95 % interval ± {interval.half_width:.2f}, {len(less)} seeds)."
-    if not interval.excludes_zero:
+    if p_value >= UNLIKELY:
         return f"Not seen, nor its opposite: {difference}"
-    return f"{'Seen' if interval.mean > 0 else 'The opposite was seen'}: {difference}"
+    return f"{'Seen' if found.mean > 0 else 'The opposite was seen'}: {difference}"
 
 
 def limits(measured: Sequence[Measured], budget: Budget) -> list[str]:
@@ -153,7 +203,7 @@ def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> Figure:
     panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
     marks: dict[str, Line2D] = {}
     for axes, quantity in zip(panels, claim.quantities, strict=True):
-        values = [each.values[quantity.name] for each in measured]
+        values = [each.of_seeds(quantity.name) for each in measured]
         marks |= mark_seeds(axes, names, values, "#2f6690")
         for place, each in enumerate(reversed(measured)):
             if quantity.name in each.arm.paper:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from train.data import Dataset, Split
+from train.data import Dataset, Split, hold_out
 from train.data.sources.expanded_mnist import make
+from train.data.validation import last_of_each_class
 
 
 @pytest.fixture
@@ -26,6 +27,16 @@ def test_training_digits_are_in_the_middle(digits):
     np.testing.assert_array_equal(train.images[:, 6:11, 6:10], digits.train.images)
     assert train.images.astype(int).sum() == digits.train.images.astype(int).sum()
     np.testing.assert_array_equal(train.labels, digits.train.labels)
+
+
+def test_digits_to_choose_by_are_placed_as_those_of_the_test_are(digits):
+    held = hold_out(make(digits), 2)
+    numbers = last_of_each_class(digits.train.labels, 2)
+    left = np.delete(np.arange(6), numbers)
+    np.testing.assert_array_equal(held.train.images[:, 6:11, 6:10], digits.train.images[left])
+    same = Dataset("mnist", digits.train, digits.train.take(numbers), digits.class_names)
+    np.testing.assert_array_equal(held.validation.images, make(same).test.images)
+    np.testing.assert_array_equal(held.validation.labels, digits.train.labels[numbers])
 
 
 def test_test_digits_are_placed_at_random_and_always_alike(digits):

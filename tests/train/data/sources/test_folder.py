@@ -39,6 +39,18 @@ def test_train_and_test_as_they_are(tmp_path, channels):
         np.testing.assert_array_equal(dataset.train.images[i], random(4, 6, channels, seed=100 + i))
 
 
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_folder_of_images_to_choose_by(tmp_path, name):
+    for part, each in (("train", 3), ("test", 1), (name, 2)):
+        fill(tmp_path / part, each=each)
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.validation.labels.tolist() == [0, 0, 1, 1]
+    assert len(dataset.train) == 6
+    fill(tmp_path / name, "c")
+    with pytest.raises(UserError, match=rf"train has the classes a, b, but .*{name} has a, b, c"):
+        load_dataset(f"folder:{tmp_path}")
+
+
 def test_a_fifth_of_each_class_is_set_aside_always_the_same(tmp_path):
     fill(tmp_path, each=10)
     dataset = load_dataset(f"folder:{tmp_path}")

@@ -40,6 +40,15 @@ def test_grey_images_without_a_channel_and_the_names_of_keras(tmp_path):
     assert dataset.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
+def test_images_to_choose_by_are_the_files_own(tmp_path):
+    given = arrays(val_images=random(3, 5, 4, 3, seed=2), val_labels=np.array([0, 1, 1]))
+    np.savez(tmp_path / "x.npz", **given)
+    dataset = load_dataset(f"npz:{tmp_path / 'x.npz'}")
+    np.testing.assert_array_equal(dataset.validation.images, random(3, 5, 4, 3, seed=2))
+    assert dataset.validation.labels.tolist() == [0, 1, 1]
+    assert len(dataset.train) == 6
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -56,7 +65,11 @@ def test_grey_images_without_a_channel_and_the_names_of_keras(tmp_path):
             "label 1000000000, but only 6 training images",
         ),
         ({"train_labels": np.arange(5)}, "6 images but 5 labels"),
-        ({"test_images": random(2, 4, 4, 3)}, "both splits need the same shape"),
+        ({"test_images": random(2, 4, 4, 3)}, "all splits need the same shape"),
+        (
+            {"val_images": random(2, 5, 4, 3), "val_labels": np.array([0, 4])},
+            "validation images of class 4, of which it has no training",
+        ),
         ({"train_images": random(0, 5, 4, 3), "train_labels": np.arange(0)}, "holds no pixel"),
         ({"train_labels": np.array([{}] * 6)}, "mine.npz, train_labels.npy, holds objects"),
     ],

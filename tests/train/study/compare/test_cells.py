@@ -32,3 +32,20 @@ def test_parts_of_a_set_and_data_of_ones_own_have_recipes():
     (cell,) = list_cells(["matrix_capsnet"], ["published"], ["smallnorb-azimuth"], {})
     assert cell.config.preset == "smallnorb-matrix_capsnet"
     assert cell.config.data.dataset == "smallnorb-azimuth"
+
+
+def test_one_recipe_for_all_leaves_each_model_its_own_loss():
+    models = ["capsnet", "cnn", "matrix_capsnet"]
+    cells = list_cells(models, ["published"], ["mnist"], {"epochs": 2}, "mnist-small")
+    small = get_preset("mnist-small").changed(epochs=2)
+    for cell in cells:
+        config = cell.config
+        assert (config.data, config.optimizer, config.schedule) == (
+            small.data,
+            small.optimizer,
+            small.schedule,
+        )
+    losses = [cell.config.objective.loss for cell in cells]
+    assert losses == ["margin", "cross_entropy", "spread"]
+    (digits,) = list_cells(["cnn"], ["published"], ["digits"], {}, "mnist-small")
+    assert digits.config.data.dataset == "digits"

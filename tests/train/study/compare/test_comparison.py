@@ -23,7 +23,7 @@ def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, monkeypa
     digits = get_preset("digits")
     options = {"conv_features": 4, "primary_types": 2, "decoder_hidden": None}
     small = digits.changed(model_options={**digits.model.options, **options})
-    monkeypatch.setattr(cells, "recipe", lambda model, dataset: small)
+    monkeypatch.setattr(cells, "own_recipe", lambda model, dataset: small)
     out = tmp_path / "out"
     assert compare(out, "--routings", "uniform", "--seeds", "2") == 0
     printed = capsys.readouterr()
@@ -47,6 +47,21 @@ def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, monkeypa
     for name in ("accuracy.png", "robustness.png"):
         with Image.open(out / name) as image:
             assert len(image.convert("L").getcolors()) > 10
+
+
+def test_a_cell_learns_from_as_many_images_as_its_identity_says(tmp_path, monkeypatch):
+    sizes = []
+
+    def train(cell, dataset, seeds, examples, *others):
+        sizes.append((len(dataset.train), len(dataset.validation)))
+        return {**result(cell.routing, 0.9), "identity": cell.identity(seeds, examples)}
+
+    monkeypatch.setattr(comparison, "_train", train)
+    options = ["--seeds", "1", "--train-examples", "100", "--validation", "50"]
+    assert compare(tmp_path / "out", *options) == 0
+    (cell,) = (tmp_path / "out" / "cells").iterdir()
+    config = json.loads(cell.read_text())["identity"]["config"]
+    assert sizes == [(100, 50)] == [(config["train_examples"], config["validation"])]
 
 
 def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
@@ -90,6 +105,7 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
         (["--robustness-examples", "0"], "--robustness-examples: '0' is not a whole number"),
         (["--epochs", "3"], "--steps and --epochs both say how long"),
         (["--routings", "none.py:Mine"], "there is no file none.py"),
+        (["--recipe", "mnists"], "unknown preset 'mnists'"),
         (["--batch-size", "0"], "--batch-size is 0, but must be more than 0"),
     ],
 )

@@ -1,11 +1,13 @@
 """Tables and figures of a comparison."""
 
 import csv
+import re
 
 import numpy as np
 import pytest
 
 from tests.tolerance import assert_close
+from train.config.fit_config import FitConfig
 from train.study.compare.findings import (
     csv_text,
     draw_accuracy,
@@ -15,10 +17,14 @@ from train.study.compare.findings import (
     table,
 )
 from train.study.compare.perturb import PERTURBATIONS
+from train.study.statistics import pack
 
 
-def result(routing, *accuracies, dataset="digits", **others):
-    """What a comparison keeps of a cell; changed images cost one more point each time."""
+def result(routing, *accuracies, dataset="digits", settings=None, **others):
+    """What a comparison keeps of a cell; changed images cost one more point each time.
+
+    Of 100 test images the first are recognised, as many as the accuracy says.
+    """
     robustness = {
         kind: [[a - 0.01 * i for a in accuracies] for i in range(5)] for kind in PERTURBATIONS
     }
@@ -29,11 +35,14 @@ def result(routing, *accuracies, dataset="digits", **others):
         "dataset": dataset,
         "seeds": list(range(len(accuracies))),
         "accuracy": list(accuracies),
+        "identity": {"config": {**FitConfig().flat(), **(settings or {})}},
+        "right": [pack(np.arange(100) < round(100 * accuracy)) for accuracy in accuracies],
+        "from_logits": False,
         "nll": [0.25 for _ in accuracies],
         "calibration_error": [0.125 for _ in accuracies],
         "robustness": robustness,
         "robustness_examples": 100,
-        "test_examples": 359,
+        "test_examples": 100,
         "batch_size": 16,
         "steps": 2,
         "images_per_second": 1234.5,
@@ -57,20 +66,49 @@ def test_a_row_for_each_cell_with_its_difference_from_the_first():
         "accuracy": "85.00",
         "spread": "7.07",
         "against first": "",
-        "nll": "0.2500",
+        "nll": "",
+        "nll of lengths": "0.2500",
         "calibration": "12.50",
         **dict.fromkeys(PERTURBATIONS, "82.50"),
         "images/s": "1,234",
         "memory": "2 MiB",
         "parameters": "4,321",
         "steps": "2",
+        "recipe": "",
     }
-    # The half width: 12.71 (Student's t, one degree of freedom) times 3.54 / sqrt(2).
-    assert second[head.index("against first")] == "-17.50 ± 31.77"
-    alike = [result("one", 0.9, 0.8), result("two", 0.8, 0.7)]
-    assert table(alike, ["against first"])[2] == ["-10.00 ± 0.00 *"]
+    assert re.fullmatch(r"-17\.50 ± [0-9]+\.[0-9]+ \*", second[head.index("against first")])
     alone = [result("one", 0.9), result("two", 0.8)]
     assert table(alone, ["routing", "against first"])[2] == ["two", "-10.00"]
+    logits = table([*alone, result("three", 0.9, from_logits=True)], ["nll", "nll of lengths"])
+    assert logits[1:] == [["", "0.2500"], ["", "0.2500"], ["0.2500", ""]]
+
+
+def test_equal_differences_of_all_seeds_are_as_uncertain_as_the_images_are():
+    alike = [result("one", 0.9, 0.9, 0.9), result("two", 0.88, 0.88, 0.88)]
+    # On 2 of 100 images: it could have been none, or four.
+    assert re.fullmatch(r"-2\.00 ± [2-4]\.[0-9]+", table(alike, ["against first"])[2][0])
+
+
+def test_what_is_seen_is_corrected_for_all_comparisons():
+    first, other = result("first", 0.9, 0.9, 0.9), result("other", 0.84, 0.84, 0.84)
+    assert table([first, other], ["against first"])[2][0].endswith(" *")
+    others = [result(f"other {i}", 0.84, 0.84, 0.84) for i in range(30)]
+    assert not table([first, *others], ["against first"])[2][0].endswith(" *")
+
+
+def test_each_row_says_in_what_its_recipe_is_another():
+    cells = [
+        result("one", 0.9, settings={"max_shift": 2, "log_every": 5, "seed": 1}),
+        result("two", 0.8),
+        result("three", 0.8, dataset="mnist", settings={"max_shift": 3}),
+    ]
+    assert [row[0] for row in table(cells, ["recipe"])[1:]] == [
+        "--max-shift 2",
+        "--max-shift 0",
+        "",
+    ]
+    assert any("recipe of its own" in sentence for sentence in limits(cells))
+    assert not any("recipe of its own" in sentence for sentence in limits(cells[1:]))
 
 
 def test_a_page_says_what_the_columns_are_and_what_they_cannot_show():
@@ -78,11 +116,10 @@ def test_a_page_says_what_the_columns_are_and_what_they_cannot_show():
     assert page[0] == "`python -m train compare`"
     assert page[2].startswith("| model | routing | dataset | accuracy |")
     assert "accuracy: of the test images, in percent, mean of 2 seeds" in page[7]
-    assert "can't be told from chance" in page[-2]
+    assert "would be told from chance in 80% of such comparisons" in page[-2]
     assert page[-1].startswith("All 2 seeds at once: 0.5 ms a step, one alone 1.0 ms: 4.00 times")
-    alone, _ = limits([result("one", 0.9)])
+    (alone,) = limits([result("one", 0.9)])
     assert alone.startswith("One seed shows no spread")
-    assert "not trained for as long" in limits([result("one", 0.9, 0.8, steps=3), *TWO])[-1]
 
 
 def test_a_line_of_plain_numbers_for_each_seed():

@@ -14,8 +14,8 @@ from train.study.compare.seeds import SeedsTrainer
 )
 def test_each_seed_learns_what_it_learns_alone(name, changes, config, request):
     """In eighteen steps, which are more than one dispatch has."""
-    config = config.changed(steps=18, train_examples=40, **changes)
-    data = request.getfixturevalue(name).limited(train=40)
+    config = config.changed(steps=18, train_examples=40, validation=0, **changes)
+    data = config.data.choose(request.getfixturevalue(name))
     taken = []
     trained = SeedsTrainer(config, data, [0, 3]).train(taken.append)
     assert taken == [16, 2]

@@ -56,7 +56,7 @@ def test_networks_are_trained_once_and_everything_is_written(tried, digits_run, 
     printed = capsys.readouterr()
     assert trained == [(1, 0), (1, 1), (3, 0), (3, 1)]
     assert "[4/4] 3 iterations, seed 1; about" in printed.err
-    assert "3 iterations has" in printed.out
+    assert "less than" in printed.out
     assert "This budget proves nothing" in printed.out
     files = "table.md, results.json, quantities.png, curves.png"
     assert f"{out}: {files}; runs/ has every network" in printed.out
@@ -64,8 +64,9 @@ def test_networks_are_trained_once_and_everything_is_written(tried, digits_run, 
     assert found["command"] == f"python -m train claims mnist --out {out} --seeds 2"
     assert [arm["name"] for arm in found["arms"]] == ["1 iteration", "3 iterations"]
     error = json.loads(load_run(digits_run).summary.read_text())["test.error_percent"]
+    assert_close(np.array(found["arms"][1]["values"][ERROR]), np.array([error, error]))
     for arm in found["arms"]:
-        assert arm["values"] == {ERROR: [error, error]}
+        assert arm["of_images"][ERROR]["of"] == 359
         assert arm["steps"] == [2, 2]
     assert "| 1 iteration | " in (out / "table.md").read_text()
     for name in ("quantities.png", "curves.png"):

@@ -1,8 +1,10 @@
 """The verdict on a claim."""
 
+import numpy as np
 import pytest
 
 from train.config.fit_config import FitConfig
+from train.study.statistics import unpack
 from train.study.trial.definition import Arm, Claim, Contrast, Quantity
 from train.study.trial.verdict import (
     Measured,
@@ -22,28 +24,53 @@ def claim(*contrasts):
 
 def measured(name, *errors, paper=None, steps=100):
     arm = Arm(name, FitConfig.of(batch_size=10), {} if paper is None else {ERROR.name: paper})
-    return Measured(arm, {ERROR.name: errors}, 1234, [steps] * len(errors), 12.4)
+    values = np.array(errors, float).reshape(len(errors), -1)
+    return Measured(arm, {ERROR.name: values}, 1234, [steps] * len(errors), 12.4)
 
 
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [
-        ((1.0, 1.1, 0.9), "Seen: A has 1.00 points less than B (error, %; 95 % interval ± 0.25"),
-        ((3.0, 3.1, 2.9), "The opposite was seen: B has 1.00 points less than A (error, %;"),
-        ((1.0, 2.5, 2.2), "Not seen, nor its opposite: A has 0.10 points less than B"),
+        ((1.0, 1.1, 0.9), "Seen: A has 1.00 less than B (error, %; 95 % interval ± 0.25, p = 0.00"),
+        ((3.0, 3.1, 2.9), "The opposite was seen: B has 1.00 less than A (error, %;"),
+        ((1.0, 2.5, 2.2), "Not seen, nor its opposite: A has 0.10 less than B"),
+        ((1.0, 1.0, 1.0), "Cannot be told from seeds that are one or all alike: A has 1.00 less"),
     ],
 )
 def test_whether_it_was_seen(errors, expected):
     both = [measured("A", *errors), measured("B", 2.0, 2.0, 2.0)]
     (sentence,) = verdicts(claim(Contrast("A", "B", ERROR.name)), both)
     assert sentence.startswith(expected)
-    assert sentence.endswith("3 seeds).")
 
 
 def test_one_seed_shows_nothing():
     both = [measured("A", 1.0), measured("B", 2.0)]
     (sentence,) = verdicts(claim(Contrast("A", "B", ERROR.name)), both)
-    assert sentence.startswith("Cannot be told from one seed: A has 1.00 points less than B")
+    assert sentence.startswith("Cannot be told from seeds that are one or all alike: A has 1.00")
+
+
+def test_several_contrasts_are_all_said_and_corrected_together():
+    arms = [
+        measured("A", 1.0, 1.4, 0.8),
+        measured("B", 2.0, 2.0, 2.0),
+        measured("C", 2.5, 1.6, 2.3),
+    ]
+    one = verdicts(claim(Contrast("A", "B", ERROR.name)), arms)
+    both = verdicts(claim(Contrast("A", "B", ERROR.name), Contrast("C", "B", ERROR.name)), arms)
+    assert one[0].startswith("Seen: A has 0.93 less than B")
+    assert both[0].startswith("Not seen, nor its opposite: A has 0.93 less than B")
+    assert both[1].startswith("Not seen, nor its opposite: B has 0.13 less than C")
+
+
+def test_errors_of_images_are_kept_image_by_image():
+    plain = measured("A", [0.0, 100.0, 0.0], [100.0, 100.0, 0.0]).plain()
+    assert plain["values"] == {ERROR.name: [100 / 3, 200 / 3]}
+    kept = plain["of_images"][ERROR.name]
+    assert [unpack(text, kept["of"]).tolist() for text in kept["where"]] == [
+        [False, True, False],
+        [True, True, False],
+    ]
+    assert measured("A", 1.0, 2.0).plain()["of_images"] == {}
 
 
 def test_the_table_has_the_papers_numbers_beside_ours():

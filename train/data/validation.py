@@ -1,0 +1,86 @@
+"""Validation examples: those of the training split that choose, so that the test split need not."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from train.data.dataset import Dataset
+from train.system.errors import UserError
+
+_OPTION = "--validation"
+
+
+def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
+    """Sets validation examples aside, which no one trains on.
+
+    They are the last ones of each class, in proportion to the classes: fixed by the order of the
+    files, and the same for every seed. Of a set that is made, they are made of images that are set
+    aside. A set that brings validation examples of its own keeps its training split whole.
+
+    Args:
+        dataset: the whole set.
+        amount: how many, from 1 on, or what share of the images; 0 for none, None for what is
+            usual: 10,000 of 60,000, as of MNIST, else a tenth, and none where one of each class is
+            all there is.
+
+    Raises:
+        UserError: if there are not as many.
+    """
+    own, train = dataset.validation, dataset.train
+    if amount == 0:
+        return dataclasses.replace(dataset, validation=None)
+    labels = (train if own is None else own).source_labels
+    if own is not None:
+        if amount is None:
+            return dataset
+        count = _count(amount, len(own))
+        if not 1 <= count <= len(own):
+            raise UserError(
+                f"{_OPTION} is {amount:g}, but {dataset.name} has {len(own)} validation images."
+            )
+        return dataclasses.replace(dataset, validation=own.first(count))
+    count = max(1, _usual(len(labels)) if amount is None else _count(amount, len(labels)))
+    room = len(labels) - len(np.unique(labels))
+    if amount is None and not room:
+        return dataset
+    if count > room:
+        raise UserError(
+            f"{_OPTION} is {amount:g}, but an image of each class has to be left to train with: "
+            f"of {len(labels)} images choose at most {room}."
+        )
+    held = last_of_each_class(labels, count)
+    left = np.delete(np.arange(len(labels)), held)
+    return dataclasses.replace(dataset, train=train.take(left), validation=train.set_aside(held))
+
+
+def last_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """The positions of the last examples of each class, in proportion to the classes, ascending.
+
+    One example of each class at least is not among them.
+
+    Args:
+        labels: integers `[n]`.
+        count: how many, at most n less the number of classes.
+    """
+    classes, sizes = np.unique(labels, return_counts=True)
+    shares = count * sizes / len(labels)
+    taken = np.minimum(np.floor(shares).astype(int), sizes - 1)
+    # What rounding down has left goes to the classes that are owed most.
+    for index in itertools.cycle(np.argsort(taken - shares, kind="stable")):
+        if taken.sum() == count:
+            break
+        taken[index] += taken[index] < sizes[index] - 1
+    lasts = [
+        np.flatnonzero(labels == label)[size - number :]
+        for label, size, number in zip(classes, sizes, taken, strict=True)
+    ]
+    return np.sort(np.concatenate(lasts))
+
+
+def _count(amount: float, of: int) -> int:
+    return round(amount * of) if amount < 1 else int(amount)
+
+
+def _usual(images: int) -> int:
+    return 10_000 if images == 60_000 else round(images / 10)

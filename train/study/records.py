@@ -1,0 +1,192 @@
+"""Results that are published: a file for each, and the tables in the docs that are made of them.
+
+`docs/results/NAME/PART.json` is written by the command that it names. A page has its table between
+`<!-- results: NAME -->` and `<!-- end of results -->`.
+"""
+
+import datetime
+import json
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from train.study.claims import get_claim
+from train.study.compare import findings
+from train.study.statistics import spread
+from train.study.trial import verdict
+from train.system.errors import UserError
+from train.system.files import write_json, write_whole, writing
+from train.system.machine import available_cores, describe_machine
+from train.system.tables import markdown_lines
+
+ROOT = Path(__file__).parents[2]
+_NAME = r"[A-Za-z0-9][\w.-]*"
+_TABLE = re.compile(
+    rf"(?P<begin><!-- results: (?P<name>{_NAME}) -->\n).*?(?P<end><!-- end of results -->)", re.S
+)
+
+
+def keep(name: str, part: str, command: str, values: Mapping[str, Any]) -> Path:
+    """Writes a result for the docs, with what is known of where it comes from.
+
+    Args:
+        name: of the result, a folder; `require_name` has seen it.
+        part: the name of the file, of those that belong together.
+        command: what has measured it.
+        values: plain values, with their `kind`.
+
+    Returns:
+        The file.
+
+    Raises:
+        UserError: if it cannot be written.
+    """
+    path = ROOT / "docs" / "results" / name / f"{part}.json"
+    origin = {
+        "command": command,
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_since": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cores": available_cores(),
+        **describe_machine(("jax", "jaxlib", "flax", "optax", "numpy")),
+    }
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {**origin, **values})
+    return path
+
+
+def require_name(name: str | None) -> None:
+    """Refuses a name that is no name of a folder, before anything is measured.
+
+    Raises:
+        UserError: if it is none.
+    """
+    if name is not None and not re.fullmatch(_NAME, name):
+        raise UserError(f"--record is {name!r}, but must be a name such as mnist-small.")
+
+
+def pages() -> list[Path]:
+    """The pages that may have tables."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def rendered(page: str) -> str:
+    """The text of a page, its tables made anew of their files.
+
+    Raises:
+        UserError: if a result is missing or damaged.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        return f"{found['begin']}{render(found['name'])}\n{found['end']}"
+
+    return _TABLE.sub(table, page)
+
+
+def render_all() -> list[Path]:
+    """Makes the tables of all pages anew; the pages that were changed by it.
+
+    Raises:
+        UserError: if a result is missing or damaged, or a page cannot be written.
+    """
+    changed = []
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        if (new := rendered(text)) != text:
+            with writing(path.parent):
+                write_whole(path, new.encode())
+            changed.append(path)
+    return changed
+
+
+def render(name: str) -> str:
+    """The table of a result, and where it comes from, in Markdown.
+
+    Raises:
+        UserError: if there is no such result, or it is damaged.
+    """
+    folder = ROOT / "docs" / "results" / name
+    files = sorted(folder.glob("*.json"))
+    if not files:
+        raise UserError(f"there is no result {name!r}: {folder} has no files.")
+    try:
+        results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+        (kind,) = {result["kind"] for result in results}
+        lines = _KINDS[kind](results)
+        dates = sorted({result["date"] for result in results})
+        where = sorted({f"{r['device_kind']}, JAX {r['jax']}" for r in results})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} holds no result that can be read ({error!r}).") from error
+    source = f"`{files[0].relative_to(ROOT)}`" + (f" and {len(files) - 1} more" * (len(files) > 1))
+    origin = f"From {source}; {' to '.join(dates)}, {'; '.join(where)}."
+    return "\n".join(["", *lines, "", origin, ""])
+
+
+def _fits(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row for the networks of one recipe."""
+    of_seeds = sorted(results, key=lambda result: result["config"]["seed"])
+    summaries = [result["summary"] for result in of_seeds]
+    first = summaries[0]
+    errors = [summary["test.error_percent"] for summary in summaries]
+    mean = f"{np.mean(errors):.3f}" + (f" ± {spread(errors):.3f}" * (len(errors) > 1))
+    row = {
+        "recipe": f"`{first['preset']}`",
+        "test error, %": ", ".join(f"{error:.2f}" for error in errors),
+        "mean": mean,
+        "validation error, %": ", ".join(
+            f"{summary['validation.error_percent']:.2f}"
+            for summary in summaries
+            if "validation.error_percent" in summary
+        ),
+        "parameters": f"{first['parameters']:,}",
+        "steps": f"{first['steps']:,}",
+        "images/s": f"{np.mean([summary['images_per_second'] for summary in summaries]):,.0f}",
+    }
+    seeds = ", ".join(str(result["config"]["seed"]) for result in of_seeds)
+    examples = f"{first['test.examples']:,}"
+    return [
+        f"`{of_seeds[0]['command']}`",
+        "",
+        *markdown_lines([list(row), list(row.values())]),
+        "",
+        f"Seeds {seeds}; all {examples} test images, by the last checkpoint.",
+    ]
+
+
+def _compared(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    (result,) = results
+    return findings.markdown(result["cells"], result["command"]).splitlines()
+
+
+def _tried(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    (result,) = results
+    claim = get_claim(result["claim"])
+    measured = [verdict.Measured.of(arm) for arm in result["arms"]]
+    return verdict.markdown(claim, measured, result["budget"], result["command"]).splitlines()
+
+
+def _benched(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    (result,) = results
+    return result["text"].splitlines()
+
+
+_KINDS = {"fit": _fits, "compare": _compared, "claims": _tried, "bench": _benched}
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this checkout; None where there is no git."""
+    try:
+        said = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()
