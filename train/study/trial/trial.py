@@ -15,7 +15,7 @@ from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm, Budget, Claim
 from train.study.trial.verdict import Measured, draw_quantities, markdown, text
 from train.system.files import writing
-from train.system.progress import Progress
+from train.system.progress import Progress, each
 
 
 def try_claim(
@@ -43,7 +43,8 @@ def try_claim(
             arm.name: [out / "runs" / f"{arm.slug}-{seed}" for seed in range(seeds)] for arm in arms
         }
         _train(arms, runs, data_dir, overwrite)
-        measured = [_measure(claim, arm, runs[arm.name], data_dir) for arm in arms]
+        named = each(arms, len(arms), lambda arm: f"measuring {arm.name}")
+        measured = [_measure(claim, arm, runs[arm.name], data_dir) for arm in named]
         of_run = load_run(runs[arms[0].name][0]).figures
         with writing(out):
             for figure in claim.figures:
@@ -51,7 +52,7 @@ def try_claim(
         figures = {"quantities.png": draw_quantities(claim, measured)}
         page = markdown(claim, measured, budget, command, [*figures, *claim.figures])
         about = {"claim": claim.says, "source": claim.source, "budget": budget}
-        values = {**about, "arms": [each.plain() for each in measured]}
+        values = {**about, "arms": [of_arm.plain() for of_arm in measured]}
         names = write_results(out, command, page, figures, values)
     print(text(claim, measured, budget))
     print(f"{out}: {', '.join([*names, *claim.figures])}; runs/ has every network")
@@ -92,6 +93,6 @@ def _measure(claim: Claim, arm: Arm, folders: list[Path], data_dir: Path | None)
         arm=arm,
         values=dict(zip(names, map(np.stack, zip(*values, strict=True)), strict=True)),
         parameters=summaries[0]["parameters"],
-        steps=[each["steps"] for each in summaries],
-        seconds=sum(each["wall_seconds"] for each in summaries),
+        steps=[ended["steps"] for ended in summaries],
+        seconds=sum(ended["wall_seconds"] for ended in summaries),
     )
