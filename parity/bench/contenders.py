@@ -69,6 +69,7 @@ def capsjax(work: Work) -> Contender:
 
     config = get_preset("mnist").changed(
         batch_size=work.batch_size,
+        validation=0,  # the data are one batch
         dtype=work.dtype,
         routing_iterations=work.iterations,
         learning_rate=LEARNING_RATE,

@@ -39,7 +39,8 @@ class Benchmark:
     def __init__(
         self, config: FitConfig, *, data_dir: Path | None, devices: int | None, rounds: Rounds
     ) -> None:
-        self.config, self.devices, self.rounds = config, devices, rounds
+        # A benchmark chooses nothing: a batch may be as large as the training split.
+        self.config, self.devices, self.rounds = config.changed(validation=0), devices, rounds
         self.dataset, self.synthetic = load_or_imitate(config.data.dataset, data_dir=data_dir)
 
     def training(self, sweep: Sweep) -> Report:
