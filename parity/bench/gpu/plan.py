@@ -59,7 +59,7 @@ class Plan:
     fit_dtypes: Sequence[str] = ("bfloat16", "float32")
 
     def training(self, batch_size: int, implementation: str | None = None) -> FitConfig:
-        """The recipe in `dtype` at another batch size, with all images; routed as is best if None."""
+        """The recipe in `dtype` at another batch size; the library routes as it likes if None."""
         options = {**self.config.model.options, "routing_implementation": implementation}
         return self.config.changed(
             batch_size=batch_size, dtype=self.dtype, model_options=options, validation=0
