@@ -12,7 +12,7 @@ from capsjax import _checks
 from capsjax.capsules import Capsules, accumulation_dtype, norm, squash
 from capsjax.layers.decoder import Decoder
 from capsjax.models._stack import sizes_by_layer
-from capsjax.models.output import CapsNetOutput, layer_options, reconstruct
+from capsjax.models.output import CapsNetOutput, layer_options, reconstruct_shown
 from capsjax.ops import conv_general_dilated
 
 
@@ -149,11 +149,11 @@ class CNN(nnx.Module):
         if self.class_dim is None:
             return CapsNetOutput(None, jax.nn.softmax(logits), None, None, logits)
         pose = squash(logits.reshape(len(x), self.num_classes, self.class_dim))
-        lengths, reconstruction = norm(pose), None
+        capsules = Capsules(pose, norm(pose))
+        shown = None
         if self.decoder is not None:
-            shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
-            reconstruction = reconstruct(self.decoder, pose, shown)
-        return CapsNetOutput(Capsules(pose, lengths), lengths, None, reconstruction)
+            shown = reconstruct_shown(self.decoder, capsules, labels)
+        return CapsNetOutput(capsules, capsules.activation, None, shown)
 
     def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
         kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)

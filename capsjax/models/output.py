@@ -61,6 +61,12 @@ def reconstruct(decoder: Decode, pose: jax.Array, classes: jax.Array) -> jax.Arr
     return images.reshape(-1, count, *images.shape[1:])
 
 
+def reconstruct_shown(decoder: Decode, capsules: Capsules, labels: jax.Array | None) -> jax.Array:
+    """`reconstruct` of the classes `labels`; without them, of the longest capsule of each image."""
+    shown = jnp.argmax(capsules.activation, axis=-1) if labels is None else labels
+    return reconstruct(decoder, capsules.pose, shown)
+
+
 class CapsuleNetwork(nnx.Module):
     """A network from images to the capsules of the classes, and back if it has a decoder.
 
@@ -96,11 +102,11 @@ class CapsuleNetwork(nnx.Module):
             float32 at least.
         """
         capsules, coupling = self.encode(images)
-        lengths, reconstruction = capsules.activation, None
+        shown = None
         if self.decoder is not None:
-            shown = jnp.argmax(lengths, axis=-1) if labels is None else labels
-            reconstruction = reconstruct(self.decode, capsules.pose, shown)
-        return CapsNetOutput(capsules, lengths, coupling, reconstruction, self.logits(capsules))
+            shown = reconstruct_shown(self.decode, capsules, labels)
+        logits = self.logits(capsules)
+        return CapsNetOutput(capsules, capsules.activation, coupling, shown, logits)
 
 
 def layer_options(dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> dict[str, Any]:

@@ -18,14 +18,13 @@ class Results(Command):
 
     def run(self) -> int:
         """Renders the tables, and prints which pages were changed."""
-        from train.study.records import pages, render_all, rendered
+        from train.study.records import outdated, render_all
 
         if not self.check:
             for page in render_all():
                 print(page)
             return 0
-        texts = {page: page.read_text(encoding="utf-8") for page in pages()}
-        if differing := [page for page, text in texts.items() if rendered(text) != text]:
+        if differing := outdated():
             raise UserError(
                 f"{', '.join(map(str, differing))} differ from docs/results/: run `python -m train "
                 "results`."

@@ -52,8 +52,7 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
         "cosine": lambda: optax.cosine_decay_schedule(highest, steps),
     }[settings.decay]()
     if floor := settings.learning_rate_floor:
-        falling = schedule
-        schedule = lambda step: jnp.maximum(falling(step), floor)  # noqa: E731
+        schedule = _not_below(schedule, floor)
     if warmup:
         # optax.linear_schedule computes it down from the highest, and so the first ones inexactly.
         schedule = optax.join_schedules(
@@ -66,6 +65,10 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
         return jnp.broadcast_to(schedule(wide), wide.shape)
 
     return rate
+
+
+def _not_below(schedule: optax.Schedule, floor: float) -> optax.Schedule:
+    return lambda step: jnp.maximum(schedule(step), floor)
 
 
 def is_matrix(params: Any) -> Any:

@@ -91,20 +91,27 @@ def rendered(page: str) -> str:
     return _TABLE.sub(table, page)
 
 
+def outdated() -> dict[Path, str]:
+    """The pages whose tables differ from their files, and what they should be.
+
+    Raises:
+        UserError: if a result is missing or damaged.
+    """
+    texts = {path: path.read_text(encoding="utf-8") for path in pages()}
+    return {path: new for path, text in texts.items() if (new := rendered(text)) != text}
+
+
 def render_all() -> list[Path]:
     """Makes the tables of all pages anew; the pages that were changed by it.
 
     Raises:
         UserError: if a result is missing or damaged, or a page cannot be written.
     """
-    changed = []
-    for path in pages():
-        text = path.read_text(encoding="utf-8")
-        if (new := rendered(text)) != text:
-            with writing(path.parent):
-                write_whole(path, new.encode())
-            changed.append(path)
-    return changed
+    changed = outdated()
+    for path, new in changed.items():
+        with writing(path.parent):
+            write_whole(path, new.encode())
+    return list(changed)
 
 
 def render(name: str) -> str:

@@ -210,7 +210,10 @@ def _victim(folder: Path, data_dir: Path | None) -> Victim:
 
 @functools.lru_cache(maxsize=8)
 def _outcome(folder: Path, data_dir: Path | None, attack: Attack) -> Outcome:
-    return _victim(folder, data_dir).outcome(attack)
+    victim = _victim(folder, data_dir)
+    if attack.knows and not victim.reconstructs:  # there is nothing to know
+        return _outcome(folder, data_dir, PGD)
+    return victim.outcome(attack)
 
 
 def _quantity(attack: Attack, field: str) -> Quantity:
