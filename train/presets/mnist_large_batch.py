@@ -20,7 +20,4 @@ CONFIG = mnist.CONFIG.changed(
     optimizer="muon",
     learning_rate=0.03,
     warmup_steps=5,
-    schedule="cosine",
-    decay_steps=None,
-    ema_decay=None,
 )
