@@ -28,8 +28,8 @@ from train.config.fit_config import FitConfig
 from train.data import Batch, Split
 from train.learn.metrics import merge
 from train.learn.optimizer import learning_rate
-from train.learn.state import PyTree, initial_state
-from train.learn.step import data_mesh, make_dispatch, make_train_step, replicate
+from train.learn.pmap import data_mesh, make_dispatch, make_train_step, replicate
+from train.learn.training_state import PyTree, initial_state
 
 SNAPSHOTS = (1, STEPS)
 """The steps after which parameters and moments are held to their limits."""

@@ -23,8 +23,8 @@ from train.data.catalog import SOURCES
 from train.data.sources import mnist
 from train.learn.network import build_model
 from train.learn.optimizer import build_optimizer
-from train.learn.state import initial_state
-from train.learn.update import AXIS
+from train.learn.step import AXIS
+from train.learn.training_state import initial_state
 from train.run.checkpoints import Checkpoints
 from train.run.folder import Run, prepare_folder
 from train.system.errors import UserError

@@ -19,7 +19,7 @@ from train.bench.worker import in_own_process
 from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
 from train.learn.network import require_precision
-from train.learn.step import data_mesh
+from train.learn.pmap import data_mesh
 from train.system.errors import DoesNotFitError, UserError
 from train.system.machine import describe_machine
 from train.system.progress import each

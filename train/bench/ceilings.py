@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from train.bench.timing import Rounds, time_rounds
-from train.learn.step import data_mesh
+from train.learn.pmap import data_mesh
 
 _SIDES = (512, 1024, 2048, 4096, 8192, 16384)
 _LONG_ENOUGH = 0.05

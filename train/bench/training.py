@@ -18,7 +18,7 @@ from train.data import Batch, Dataset
 from train.learn.metrics import Mean
 from train.learn.network import count_parameters, out_of_memory_is_bad_input
 from train.learn.objective import Objective
-from train.learn.step import data_mesh, make_dispatch
+from train.learn.pmap import data_mesh, make_dispatch
 from train.learn.trainer import Trainer, assemble
 from train.system.errors import DoesNotFitError
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from train.data import Examples, padded_batches
 from train.learn.metrics import Mean, merge
 from train.learn.objective import is_right
-from train.learn.step import own_part, split_batch
+from train.learn.pmap import own_part, split_batch
 
 BATCH = 256
 """Images in a scoring step. It is no setting, so that every evaluation sums alike."""

@@ -1,224 +1,196 @@
-"""The steps of training and of scoring over all devices: the only file that calls pmap.
+"""One step of training: a loss, its gradient, an update.
 
-What one step of training computes is in `update.py`, what it changes in `state.py`.
-
-The state is one copy without a device axis, replicated over the devices (`in_axes=None`,
-`out_axes=None`); batches are cut along a leading device axis. `out_axes=None` takes the first
-device's value on trust: everything that leaves a step is either reduced over the axis or computed
-from reduced values alone.
-
-Where several processes train, the axis runs over the devices of all of them, and what goes into a
-step and comes out of it is each process's own: a copy of the state on its devices, and the part of
-the batch that belongs to them (`own_part`).
+It runs inside of a mapped axis over which the batch is spread, whatever maps it: `learn.pmap` over
+the devices, `study.compare` over one device and the seeds beside.
 """
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from capsjax import CapsNetOutput
 from train.config.fit_config import FitConfig
-from train.data import Batch
-from train.learn.metrics import Mean, across_devices
-from train.learn.objective import Objective, coupling_entropy, measure, predict
-from train.learn.state import PyTree, TrainState
-from train.learn.update import AXIS, make_step
-from train.system.errors import UserError
+from train.data import Batch, example_keys
+from train.learn.metrics import Mean, across_devices, masked_mean
+from train.learn.objective import Objective, class_lengths, dead_share, measure
+from train.learn.training_state import PyTree, Skipped, TrainState, wide
 
-Carry = tuple[jax.Array, TrainState, PyTree]
+AXIS = "data"
+"""The name of the axis over which a batch is spread."""
 
 
-def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 1) -> Mesh:
-    """The devices that share a batch, along one axis, those of a process side by side.
+def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array) -> PyTree:
+    """The exponential moving average of parameters after one more update.
+
+    It weighs the parameters after update `i` of `n` by `decay ** (n - i)`, and initial values not
+    at all: Adam's moments with their bias corrected (arXiv:1412.6980, section 3), as `optax.ema`
+    gives them.
 
     Args:
-        batch_size: images in a step, over all devices of all processes.
-        devices: how many devices of each process to use; all if not given.
-        micro_batches: parts in which each takes its share of the batch.
-
-    Raises:
-        UserError: if there are fewer devices, or the batch cannot be shared out equally.
+        average: the average so far, anything before the first update.
+        params: the parameters after the update.
+        decay: more than 0 and less than 1.
+        count: n, the updates so far, this one included.
     """
-    present = len(jax.local_devices())
-    count = present if devices is None else devices
-    if not 1 <= count <= present:
-        raise UserError(f"--devices is {count}, but this machine has 1 to {present} to offer.")
-    chosen = [
-        device
-        for process in range(jax.process_count())
-        for device in jax.local_devices(process)[:count]
-    ]
-    total = len(chosen)
-    if batch_size % total:
-        raise UserError(
-            f"a batch of {batch_size} cannot be shared equally by {total} devices: choose a batch "
-            f"size that is a multiple of {total}, or another number of --devices."
-        )
-    if batch_size // total % micro_batches:
-        raise UserError(
-            f"a device's {batch_size // total} images of a batch cannot be cut into "
-            f"{micro_batches} equal --micro-batches: choose a divisor."
-        )
-    return Mesh(np.asarray(chosen), (AXIS,))
+    # 1 - decay**n, also where decay is almost 1.
+    share = (1 - decay) / -jnp.expm1(count * math.log(decay))
+    return jax.tree.map(
+        lambda old, new: optax.incremental_update(new.astype(old.dtype), old, share),
+        average,
+        params,
+    )
 
 
-def own_part(batch_size: int, mesh: Mesh) -> slice:
-    """The examples of a global batch that are computed on devices of this process."""
-    own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
-    first, each = own.index(True), batch_size // mesh.devices.size
-    return slice(first * each, (first + sum(own)) * each)
+def norm(tree: PyTree) -> jax.Array:
+    """The Euclidean norm over all arrays of a tree, in float32 at least."""
+    return optax.tree.norm(jax.tree.map(lambda x: x.astype(wide(x)), tree))
 
 
-def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Puts a copy of every array on every device of this process, as the steps expect it."""
-    return jax.device_put(tree, NamedSharding(mesh.local_mesh, PartitionSpec()))
-
-
-def split_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Cuts host arrays `[part of this process, ...]` into `[devices, part / devices, ...]`."""
-    count = len(mesh.local_devices)
-    return jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-
-
-def make_dispatch(
-    batches: Sequence[PyTree], capacity: int, mesh: Mesh, *, stop: bool = False
-) -> tuple[PyTree, np.ndarray, np.ndarray]:
-    """Stacks the batches of several steps, for one call of the training step.
+def in_parts(
+    function: Callable[[PyTree], tuple[PyTree, PyTree]], batch: PyTree, parts: int
+) -> tuple[PyTree, PyTree]:
+    """Calls a function on one part of a batch after the other.
 
     Args:
-        batches: at least one; host arrays `[part of this process, ...]`, all alike.
-        capacity: steps there is room for; what the batches do not fill is zero and never read.
-        mesh: the devices.
-        stop: whether this process was asked to stop.
+        function: part of the batch -> what is a mean over its examples, and what is a sum.
+        batch: arrays `[b, ...]`.
+        parts: a divisor of b.
 
     Returns:
-        Host arrays `[devices of this process, capacity, batch / devices, ...]`, the number of
-        batches, and `stop` for each device of this process.
-
-    Raises:
-        ValueError: if there are more batches than room.
+        The same of the whole batch.
     """
-    if len(batches) > capacity:
-        raise ValueError(f"{len(batches)} batches are more than the {capacity} there is room for.")
-
-    def stack(*arrays: np.ndarray) -> np.ndarray:
-        first = arrays[0]
-        stacked = np.zeros((len(first), capacity, *first.shape[1:]), first.dtype)
-        for step, array in enumerate(arrays):
-            stacked[:, step] = array
-        return stacked
-
-    stacked = jax.tree.map(stack, *(split_batch(batch, mesh) for batch in batches))
-    devices = len(mesh.local_devices)
-    return stacked, np.asarray(len(batches), np.int32), np.full(devices, stop, np.int32)
+    if parts == 1:
+        return function(batch)
+    cut = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), batch)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], cut))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (means, sums), _ = lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), nothing, cut
+    )
+    return jax.tree.map(lambda x: x / parts, means), sums
 
 
-def make_train_step(
+def forward(
+    graphdef: nnx.GraphDef,
+    objective: Objective,
+    state: TrainState,
+    params: PyTree,
+    batch: Batch,
+    keys: jax.Array,
+) -> tuple[nnx.Module, CapsNetOutput, dict[str, jax.Array]]:
+    """Runs the network on a batch as a step of training does.
+
+    Args:
+        graphdef: the model's structure.
+        objective: what is minimised.
+        state: before the step; the parameters are `params` instead of its own.
+        params: the parameters.
+        batch: images as the network sees them in training.
+        keys: `[batch]`, random keys of the examples.
+
+    Returns:
+        The model with moved batch statistics, its output, and the terms of the loss `[batch]`.
+    """
+    # A copy: statistics of the batch change inside of the gradient.
+    model = nnx.merge(graphdef, params, state.model_state, copy=True)
+    output = objective.apply(model, batch.images, batch.labels, training=True, keys=keys)
+    return model, output, objective.losses(output, batch.targets, batch.labels, state.step)
+
+
+def make_step(
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
     select: Callable[[Mapping, Any], Batch],
     config: FitConfig,
-    mesh: Mesh,
-) -> Callable[..., tuple[TrainState, dict[str, Mean], jax.Array]]:
-    """Makes steps of training on all devices of the mesh, any number in one dispatch.
+) -> Callable[[TrainState, PyTree, PyTree], tuple[TrainState, dict[str, Mean]]]:
+    """Makes a step of training, to be mapped over `AXIS`.
 
-    The number of steps is a value, not a part of the program: the same program takes one step or
-    as many as there is room for, so that the results do not depend, in any bit, on how the steps
-    of a run are cut into dispatches.
+    A step whose loss or gradient is not finite changes nothing but the position in the data and the
+    count of such steps.
 
     Args:
         graphdef: the model's structure.
         optimizer: turns mean gradients into updates.
-        select: see `make_step`.
-        config: see there. After one skipped update in a row more than `max_skipped` no step is
-            taken, whatever is sent, so that the state stays as it was.
-        mesh: the devices.
+        select: what makes examples of the constants and a batch, such as a feed's `select`.
+        config: what is minimised, how images are varied, in what dtype (`param_dtype`) they enter
+            the model and the loss, and in how many parts (`micro_batches`) a share of a batch is
+            taken: what the parts come to is as if each were on a device of its own.
 
     Returns:
-        `(state, feed.constants, *make_dispatch(batches, ...)) -> (state, metrics, stop)`. The state
-        is donated. Each metric is a `Mean` of arrays `[capacity]`, an entry for each step and zero
-        where no step was taken. `stop`, int32, is 1 if any process was asked to stop.
-    """
-    # Traced once, although `steps` asks for its shapes and for its results.
-    step = jax.jit(make_step(graphdef, optimizer, select, config))
-    max_skipped = config.optimizer.max_skipped
-
-    def steps(
-        state: TrainState, constants: PyTree, batches: PyTree, count: jax.Array, stop: jax.Array
-    ) -> tuple[TrainState, dict[str, Mean], jax.Array]:
-        def batch_of(index: jax.Array) -> PyTree:
-            return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, 0, False), batches)
-
-        def goes_on(carry: Carry) -> jax.Array:
-            index, state, _ = carry
-            return (index < count) & (state.skipped.in_a_row <= max_skipped)
-
-        def body(carry: Carry) -> Carry:
-            index, state, taken = carry
-            state, metrics = step(state, constants, batch_of(index))
-            put = functools.partial(lax.dynamic_update_index_in_dim, index=index, axis=0)
-            return index + 1, state, jax.tree.map(put, taken, metrics)
-
-        first = jnp.zeros((), jnp.int32)
-        capacity = len(jax.tree.leaves(batches)[0])
-        _, metrics = jax.eval_shape(step, state, constants, batch_of(first))
-        nothing = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), metrics)
-        _, state, metrics = lax.while_loop(goes_on, body, (first, state, nothing))
-        return state, metrics, lax.pmax(stop, AXIS)
-
-    return jax.pmap(
-        steps,
-        axis_name=AXIS,
-        in_axes=(None, None, 0, None, 0),
-        out_axes=None,
-        donate_argnums=0,
-        devices=list(mesh.devices.flat),
-    )
-
-
-def make_scoring_step(
-    graphdef: nnx.GraphDef, config: FitConfig, mesh: Mesh
-) -> Callable[[PyTree, PyTree, PyTree], tuple[dict[str, Mean], jax.Array]]:
-    """Makes a step that measures a network, on all devices of the mesh.
-
-    Args:
-        graphdef: the model's structure.
-        config: what is measured, and in what dtype (`param_dtype`) images enter the model.
-        mesh: the devices.
-
-    Returns:
-        `(params, model_state, split_batch((batch, mask))) -> (metrics, predictions)`, with batch
-        and mask as of `padded_batches`: sums and counts over the examples of the mask, and int32
-        `[batch]` or `[batch, k]` (see `objective.predict`), the same on every device.
+        `(state, constants, batch) -> (state, metrics)`, with this device's share of the batch
+        and the metrics of the whole. Beside those of `measure` there are `dead_capsules` (see
+        `dead_share`); `skipped`, 1 for a skipped update; and of an update that was made
+        `gradient_norm` and `update_norm`, Euclidean lengths over all parameters.
     """
     objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
+    decay = config.optimizer.ema_decay
 
     def step(
-        params: PyTree, model_state: PyTree, batch: PyTree
-    ) -> tuple[dict[str, Mean], jax.Array]:
-        examples, mask = batch
-        examples, labels = objective.normalise_batch(examples, dtype), examples.labels
-        model = nnx.merge(graphdef, params, model_state)
-        output = objective.apply(model, examples.images, labels, training=False)
-        losses = objective.losses(output, examples.targets, labels)
-        # Not in training: where votes are recomputed, the coupling is one more pass over them.
-        metrics = measure(output, losses, labels, mask)
-        if output.coupling is not None:
-            metrics["coupling_entropy"] = coupling_entropy(output, mask)
-        predictions = lax.all_gather(predict(output.lengths, labels), AXIS, tiled=True)
-        return across_devices(metrics, AXIS), predictions
+        state: TrainState, constants: PyTree, batch: PyTree
+    ) -> tuple[TrainState, dict[str, Mean]]:
+        examples = select(constants, batch)
+        count = len(examples.labels)
+        positions = lax.axis_index(AXIS) * count + jnp.arange(count, dtype=jnp.int32)
+        key = jax.random.fold_in(state.key, state.step)
 
-    return jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, None, 0),
-        out_axes=None,
-        devices=list(mesh.devices.flat),
-    )
+        def loss(
+            params: PyTree, batch: Batch, keys: jax.Array
+        ) -> tuple[jax.Array, tuple[PyTree, dict[str, Mean]]]:
+            model, output, losses = forward(graphdef, objective, state, params, batch, keys)
+            model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+            metrics = measure(output, losses, batch.labels)
+            metrics["dead_capsules"] = class_lengths(output)
+            return jnp.mean(losses["loss"]), (model_state, metrics)
+
+        def learn(part: tuple[Batch, jax.Array]) -> tuple[PyTree, dict[str, Mean]]:
+            examples, positions = part
+            gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(
+                state.params,
+                objective.augment(key, examples, positions, dtype),
+                example_keys(key, positions),
+            )
+            return (gradient, model_state), metrics
+
+        means, metrics = in_parts(learn, (examples, positions), config.schedule.micro_batches)
+        metrics = across_devices(metrics, AXIS)
+        metrics["dead_capsules"] = dead_share(metrics["dead_capsules"])
+        gradient, model_state = lax.pmean(means, AXIS)
+        gradient_norm = norm(gradient)
+        is_finite = jnp.isfinite(metrics["loss"].total) & jnp.isfinite(gradient_norm)
+
+        def update(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
+            params, _, optimizer_state, average = old
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+            params = optax.apply_updates(params, updates)
+            if decay is not None:
+                average = move_average(average, params, decay, state.step + 1)
+            return (params, model_state, optimizer_state, average), norm(updates)
+
+        # Not optax.apply_if_finite: it does not see the loss, moves batch statistics and average,
+        # and makes the update that is one too many.
+        old = (state.params, state.model_state, state.optimizer, state.average)
+        (params, model_state, optimizer_state, average), update_norm = lax.cond(
+            is_finite, update, lambda old: (old, jnp.zeros_like(gradient_norm)), old
+        )
+        was_skipped = 1 - is_finite.astype(jnp.int32)
+        metrics |= {
+            "skipped": masked_mean(was_skipped),
+            "gradient_norm": masked_mean(gradient_norm, is_finite),
+            "update_norm": masked_mean(update_norm, is_finite),
+        }
+        skipped = Skipped(
+            in_a_row=was_skipped * (state.skipped.in_a_row + 1),
+            total=state.skipped.total + was_skipped,
+        )
+        new_state = TrainState(
+            state.step + 1, params, model_state, optimizer_state, state.key, average, skipped
+        )
+        return new_state, metrics
+
+    return step

@@ -14,9 +14,7 @@ from train.learn.metrics import Mean
 from train.learn.network import build_model, require_fitting_routing
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
-from train.learn.scoring import Scores, score
-from train.learn.state import TrainState, initial_state, trained_model
-from train.learn.step import (
+from train.learn.pmap import (
     data_mesh,
     make_dispatch,
     make_scoring_step,
@@ -24,7 +22,9 @@ from train.learn.step import (
     own_part,
     replicate,
 )
-from train.learn.update import AXIS
+from train.learn.scoring import Scores, score
+from train.learn.step import AXIS
+from train.learn.training_state import TrainState, initial_state, trained_model
 from train.system.errors import UserError
 
 STEPS_PER_DISPATCH = 16

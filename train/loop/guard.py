@@ -12,8 +12,8 @@ from train.distributed import processes
 from train.learn.metrics import Mean
 from train.learn.network import structure
 from train.learn.objective import Objective
+from train.learn.step import forward
 from train.learn.trainer import Trainer
-from train.learn.update import forward
 from train.run.checkpoints import Checkpoints
 from train.run.folder import Run
 from train.system.errors import DivergedError

@@ -11,9 +11,9 @@ import numpy as np
 import capsjax
 from train.data import Examples, as_file_name
 from train.learn.objective import Objective, is_right, predict
+from train.learn.pmap import make_scoring_step
 from train.learn.scoring import Scores, score
-from train.learn.state import TrainState, trained_model
-from train.learn.step import make_scoring_step
+from train.learn.training_state import TrainState, trained_model
 from train.learn.user_routing import takes_iterations
 from train.report.loading import (
     Kind,

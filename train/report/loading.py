@@ -13,10 +13,10 @@ from train.data import Examples, hold_out, load_dataset
 from train.learn.network import build_model, require_room
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
+from train.learn.pmap import data_mesh, replicate
 from train.learn.scoring import BATCH
-from train.learn.state import TrainState, initial_state, trained_model
-from train.learn.step import data_mesh, replicate
-from train.learn.update import AXIS
+from train.learn.step import AXIS
+from train.learn.training_state import TrainState, initial_state, trained_model
 from train.run.checkpoints import Checkpoints, Which
 from train.run.folder import Run
 from train.system.errors import UserError

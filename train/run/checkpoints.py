@@ -1,6 +1,6 @@
 """Checkpoints of a run, with Orbax: the last two and the best one are kept.
 
-What a checkpoint holds is `TrainState` in `train/learn/state.py`.
+What a checkpoint holds is `TrainState` in `train/learn/training_state.py`.
 """
 
 import hashlib

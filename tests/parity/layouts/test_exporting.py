@@ -25,8 +25,8 @@ from tests.parity.layouts.dialects import (
 )
 from train.config.fit_config import FitConfig
 from train.data import load_dataset
+from train.learn.pmap import data_mesh, make_scoring_step, replicate
 from train.learn.scoring import score
-from train.learn.step import data_mesh, make_scoring_step, replicate
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
 from train.report.loading import load_state

@@ -4,7 +4,7 @@ import pytest
 from train.bench import data
 from train.bench.data import load_or_imitate, measure_feeds
 from train.bench.timing import Rounds
-from train.learn.step import data_mesh
+from train.learn.pmap import data_mesh
 from train.system.errors import UserError
 
 

@@ -3,8 +3,8 @@ import pytest
 from flax import nnx
 
 from tests.tolerance import assert_close
+from train.learn.pmap import data_mesh
 from train.learn.scoring import Scores, score
-from train.learn.step import data_mesh
 from train.learn.trainer import assemble
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.tolerance import assert_close
 from train.learn import trainer as module
 from train.learn.metrics import merge
-from train.learn.step import replicate
+from train.learn.pmap import replicate
 from train.learn.trainer import STEPS_PER_DISPATCH, Trainer, assemble
 from train.system.errors import UserError
 

@@ -13,9 +13,9 @@ from train.data import Batch
 from train.learn.metrics import Mean, merge
 from train.learn.network import build_model
 from train.learn.optimizer import build_optimizer
-from train.learn.state import initial_state
-from train.learn.step import data_mesh, make_dispatch, make_train_step, replicate
-from train.learn.update import AXIS
+from train.learn.pmap import data_mesh, make_dispatch, make_train_step, replicate
+from train.learn.step import AXIS
+from train.learn.training_state import initial_state
 from train.loop import loop
 from train.loop.guard import Guard, first_not_finite
 from train.system.errors import DivergedError

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.learn.step import data_mesh, replicate
-from train.learn.update import Skipped, TrainState
+from train.learn.pmap import data_mesh, replicate
+from train.learn.step import Skipped, TrainState
 from train.run import checkpoints as module
 from train.run.checkpoints import Checkpoints, snapshot
 from train.system.errors import UserError

@@ -13,7 +13,7 @@ from train.config.fit_config import FitConfig
 from train.data import Dataset, padded_batches
 from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
-from train.learn.state import TrainState
+from train.learn.training_state import TrainState
 from train.study.compare.perturb import PERTURBATIONS, perturb
 from train.study.statistics import pack
 

@@ -15,8 +15,8 @@ from train.config.fit_config import FitConfig
 from train.data import Dataset, Order
 from train.learn.network import build_model, count_parameters
 from train.learn.optimizer import build_optimizer
-from train.learn.state import TrainState, initial_state
-from train.learn.update import AXIS, make_step
+from train.learn.step import AXIS, make_step
+from train.learn.training_state import TrainState, initial_state
 
 STEPS = 16
 """Steps in a dispatch, at most."""
