@@ -9,7 +9,7 @@ from tests.soak.steep import steep
 @pytest.mark.slow
 @pytest.mark.parametrize("routing", list_routings())
 def test_a_rate_that_is_far_too_high_breaks_nothing(routing):
-    finite, skipped, largest = steep(routing, 60)
+    finite, skipped, largest = steep(routing, 30)
     assert finite
     assert skipped == 0
     assert largest > 0.5  # it has been trained
