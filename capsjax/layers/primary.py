@@ -38,6 +38,7 @@ class PrimaryCaps(nnx.Module):
         order: how the output is cut into capsules, one of the three above.
         squash: of the capsules `[batch, num_capsules, dim]`; a function, or the fields of a
             `Squash` by name.
+        scale: by which the output of the convolution is multiplied, before its bias is added.
         depthwise: whether each filter sees one channel alone: there are `types * dim` channels
             below, and as many filters (Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491).
         dtype, param_dtype, rngs: see `capsjax.layers`.
@@ -57,6 +58,7 @@ class PrimaryCaps(nnx.Module):
         stride: int = 1,
         order: Literal["position_major", "type_major", "flat"] = "position_major",
         squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
+        scale: float = 1.0,
         depthwise: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
@@ -69,6 +71,7 @@ class PrimaryCaps(nnx.Module):
         self.num_capsules = math.prod(windows.counts) * self.types
         self.order = _checks.one_of("order", order, ("position_major", "type_major", "flat"))
         self.squash = squash_from(squash)
+        self.scale = _checks.number("scale", scale)
         filters = self.types * self.dim
         if _checks.boolean("depthwise", depthwise) and channels != filters:
             raise ValueError(
@@ -91,7 +94,7 @@ class PrimaryCaps(nnx.Module):
 
         They are `[batch, num_capsules, dim]`.
         """
-        maps = self.conv(features)
+        maps = self.conv(features if self.scale == 1 else features * self.scale)
         batch = maps.shape[0]
         if self.order == "type_major":
             by_position = maps.reshape(batch, -1, self.types, self.dim)

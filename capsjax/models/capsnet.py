@@ -22,12 +22,12 @@ class CapsNet(CapsuleNetwork):
     has 8,215,568 parameters, 6,804,224 of them outside the decoder.
 
     The authors' code in TensorFlow has what the paper does not tell: primary votes are multiplied
-    by 1/32 before bias and squash, biases start at 0.1, class capsules have a bias (inside of every
-    iteration), their matrices start from a truncated normal distribution with a deviation of 0.1,
-    the first kernel from one of 0.05. It takes the margin loss 0.5 times and as the mean over batch
-    and classes, so that the reconstruction weighs 20 times as much as here (the recipes'
-    `--reconstruction-weight 0.01`); the learning rate falls by 4 % every 2,000 steps, smoothly, to
-    1e-6, over 300,000 steps of 128 images, 640 epochs. None of this is a default here.
+    by 1/32 before bias and squash (`primary_scale`), class capsules have a bias inside of every
+    iteration (the routing `dynamic-bias`), and values start otherwise (`initial_values`). It takes
+    the margin loss 0.5 times and as the mean over batch and classes, so that the reconstruction
+    weighs 20 times as much as here; the learning rate falls by 4 % every 2,000 steps, smoothly, to
+    1e-6, over 300,000 steps of 128 images, 640 epochs. None of this is a default here; the recipe
+    `mnist-authors` has it all.
 
     Args:
         image_shape, num_classes, routing, dtype, param_dtype, rngs: see `create_model`.
@@ -37,6 +37,8 @@ class CapsNet(CapsuleNetwork):
         primary_kernel, primary_stride: side of the kernel they are made with, and its stride.
         primary_order: how they are numbered, see `PrimaryCaps`.
         primary_squash: how they are squashed; a function, or the fields of a `Squash` by name.
+        primary_scale: by which the output of the primary convolution is multiplied, before its bias
+            is added.
         class_dim: dimension of the class capsules' poses.
         shared_transform: whether all primary capsules vote with the same matrices.
         routing_implementation: how it is computed, `"xla"`, `"recompute"` or `"pallas"`, see
@@ -44,6 +46,9 @@ class CapsNet(CapsuleNetwork):
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
         decoder_combine: whether the decoder sees the masked class capsules one after the other,
             `"concat"`, or their `"sum"`.
+        initial_values: `"scaled"` to the sizes of the layers, or those of the authors' code, at any
+            size: `"authors"`, biases of 0.1, and matrices from truncated normal distributions with
+            a deviation of 0.1, or 0.05 for the first kernel.
         remat: compute what is inside convolution, primary capsules, class capsules and decoder
             anew for the gradient, instead of keeping it: more work for less memory.
     """
@@ -62,12 +67,14 @@ class CapsNet(CapsuleNetwork):
         primary_stride: int = 2,
         primary_order: Literal["position_major", "type_major", "flat"] = "position_major",
         primary_squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
+        primary_scale: float = 1.0,
         class_dim: int = 16,
         shared_transform: bool = False,
         routing: str | Routing | UnsizedRouting = "dynamic",
         routing_implementation: Implementation | None = None,
         decoder_hidden: Sequence[int] | None = (512, 1024),
         decoder_combine: Literal["concat", "sum"] = "concat",
+        initial_values: Literal["scaled", "authors"] = "scaled",
         remat: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
@@ -98,6 +105,7 @@ class CapsNet(CapsuleNetwork):
             stride=primary_stride,
             order=primary_order,
             squash=primary_squash,
+            scale=primary_scale,
             **options,
         )
         self.class_caps = DenseCaps(
@@ -119,6 +127,19 @@ class CapsNet(CapsuleNetwork):
                 combine=decoder_combine,
                 **options,
             )
+        _checks.one_of("initial_values", initial_values, ("scaled", "authors"))
+        if initial_values == "authors":
+            self._draw_authors_values(rngs)
+
+    def _draw_authors_values(self, rngs: nnx.Rngs) -> None:
+        for path, parameter in nnx.iter_graph(self):
+            if not isinstance(parameter, nnx.Param) or "routing" in path:
+                continue
+            if path[-1] == "bias":
+                parameter[...] = jnp.full_like(parameter[...], 0.1)
+            else:
+                init = nnx.initializers.truncated_normal(0.05 if path[0] == "features" else 0.1)
+                parameter[...] = init(rngs.params(), parameter.shape, parameter.dtype)
 
     def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         maps = self._run(self.features, images)

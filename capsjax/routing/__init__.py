@@ -24,7 +24,7 @@ from capsjax.routing.dense import (
     implementation_on,
     route_dense,
 )
-from capsjax.routing.dynamic import Dynamic, DynamicLeaky, DynamicPrior, DynamicTrace
+from capsjax.routing.dynamic import Dynamic, DynamicBias, DynamicLeaky, DynamicPrior, DynamicTrace
 from capsjax.routing.em import EM, EMTrace
 from capsjax.routing.heinsen import Heinsen, HeinsenTrace
 from capsjax.routing.heinsen_2022 import Heinsen2022, Heinsen2022Trace
@@ -39,6 +39,7 @@ from capsjax.routing.variational_bayes import VariationalBayes, VariationalBayes
 
 _ROUTINGS: dict[str, type[Routing | UnsizedRouting]] = {
     "dynamic": Dynamic,
+    "dynamic-bias": DynamicBias,
     "dynamic-leaky": DynamicLeaky,
     "dynamic-prior": DynamicPrior,
     "em": EM,
@@ -102,6 +103,7 @@ __all__ = [
     "KDEEM",
     "Competition",
     "Dynamic",
+    "DynamicBias",
     "DynamicLeaky",
     "DynamicPrior",
     "DynamicTrace",

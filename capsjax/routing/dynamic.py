@@ -87,23 +87,33 @@ class Dynamic(IterativeRouting):
         return self.from_logits(jnp.zeros(inputs.votes.shape[:2], dtype), inputs)
 
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
-        """Line 7: the scalar products of votes and outputs are added to the logits."""
+        """Lines 7 and 4 to 6."""
+        return self.from_logits(self.more_logits(inputs, state), inputs)
+
+    def more_logits(self, inputs: RoutingInputs, state: DynamicTrace) -> jax.Array:
+        """Line 7: the scalar products of votes and outputs are added to the logits `[I, J]`."""
         u_hat = inputs.votes
         agreement = product("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
         if self.shared_logits:
             agreement = lax.pmean(agreement, (EXAMPLES, *self.shared_axes))
         if self.detach:
             agreement = lax.stop_gradient(agreement)
-        return self.from_logits(state.b + agreement, inputs)
+        return state.b + agreement
 
-    def from_logits(self, b: jax.Array, inputs: RoutingInputs) -> DynamicTrace:
-        """Lines 4 to 6: coupling and output capsules of the logits `b [I, J]`."""
+    def from_logits(
+        self, b: jax.Array, inputs: RoutingInputs, bias: jax.Array | None = None
+    ) -> DynamicTrace:
+        """Lines 4 to 6: coupling and output capsules of the logits `b [I, J]`.
+
+        A `bias [J, D]` is added before squash.
+        """
         u_hat = inputs.votes
         if self.softmax_over == "in":
             c = jax.nn.softmax(b, axis=0)
         else:
             c = leaky(inputs.softmax)(b) if self.leaky else inputs.softmax(b)
         s = product("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
+        s = s if bias is None else s + bias.astype(s.dtype)
         return DynamicTrace(b, c, s, self.squash(s))
 
 
@@ -140,3 +150,43 @@ class _DynamicPrior(SizedRouting):
 
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
         return self.settings.again(inputs, state, index)
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicBias(Dynamic):
+    """Dynamic routing to output capsules with a learned bias `[J, D]`, added in every iteration.
+
+    What the code of the authors of Sabour, Frosst and Hinton 2017 does, and the paper does not
+    tell: the bias is added to the sum of the votes before squash. The other attributes are those of
+    `Dynamic`.
+
+    Attributes:
+        initial_bias: what each number of the bias starts from.
+    """
+
+    initial_bias: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _checks.number("initial_bias", self.initial_bias)
+
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_DynamicBias":
+        return _DynamicBias(self, sizes, param_dtype=param_dtype, rngs=rngs)
+
+
+class _DynamicBias(SizedRouting):
+    depends_on = ("out_capsules", "out_dim")
+
+    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+        shape = (sizes.out_capsules, sizes.out_dim)
+        self.bias = nnx.Param(jnp.full(shape, self.settings.initial_bias, param_dtype))
+
+    def first(self, inputs: RoutingInputs) -> DynamicTrace:
+        dtype = accumulation_dtype(inputs.votes.dtype)
+        b = jnp.zeros(inputs.votes.shape[:2], dtype)
+        return self.settings.from_logits(b, inputs, self.bias[...])
+
+    def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
+        return self.settings.from_logits(
+            self.settings.more_logits(inputs, state), inputs, self.bias[...]
+        )

@@ -27,6 +27,7 @@ from parity.reference.routing.variational_bayes import VariationalBayes
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "dynamic": Dynamic,
+    "dynamic-bias": functools.partial(Dynamic, bias=True),
     "dynamic-leaky": functools.partial(Dynamic, leaky=True),
     "dynamic-prior": functools.partial(Dynamic, prior=True),
     "em": EM,

@@ -14,14 +14,22 @@ class Dynamic(Routing):
     Args (after those of `Routing`):
       leaky: a further logit of zero takes part in the softmax, and its share is lost.
       prior: the logits start from a parameter `prior` `[I, J]` instead of zero.
+      bias: a parameter `bias` `[J, D]` is added before squash, in every iteration.
     """
 
     def __init__(
-        self, sizes: Sizes, iterations: int = 3, *, leaky: bool = False, prior: bool = False
+        self,
+        sizes: Sizes,
+        iterations: int = 3,
+        *,
+        leaky: bool = False,
+        prior: bool = False,
+        bias: bool = False,
     ) -> None:
         super().__init__(sizes, iterations)
         self.leaky = leaky
         self.prior = zeros(sizes.in_capsules, sizes.out_capsules) if prior else None
+        self.bias = zeros(sizes.out_capsules, sizes.out_dim) if bias else None
 
     def forward(self, votes: Tensor, activation: Tensor, pose: Tensor) -> Stages:
         """Routes a batch; activations and poses are not used."""
@@ -36,6 +44,8 @@ class Dynamic(Routing):
             else:
                 c = torch.softmax(b, dim=2)
             s = torch.einsum("bij,bijd->bjd", c, votes)
+            if self.bias is not None:
+                s = s + self.bias
             v = squash(s)
             stages |= numbered(r, b=b, c=c, s=s, v=v)
             b = b + torch.einsum("bijd,bjd->bij", votes, v)

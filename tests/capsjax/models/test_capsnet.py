@@ -64,6 +64,35 @@ def test_options_add_the_parameters_they_say():
     assert family.count(same) == 8_215_568
 
 
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "tree"])
+def test_values_may_start_as_in_the_authors_code(graph):
+    options = {"initial_values": "authors", "routing": create_routing("dynamic-bias")}
+    with nnx.set_graph_mode(graph):
+        model = small(conv_features=64, primary_types=8, **options)
+    layers = [model.features.conv, model.primary_caps.conv, *model.decoder.layers]
+    for layer in layers:
+        np.testing.assert_array_equal(layer.bias[...], np.full_like(layer.bias[...], 0.1))
+    np.testing.assert_array_equal(model.class_caps.routing.bias[...], np.full((7, 6), 0.1, "f"))
+    kernels = [model.class_caps.kernel, *(layer.kernel for layer in layers)]
+    for kernel, deviation in zip(kernels, [0.1, 0.05, 0.1, 0.1, 0.1, 0.1], strict=True):
+        # A normal distribution that is cut off at two deviations has 0.88 of its deviation left.
+        assert abs(np.std(kernel[...]) / (0.8796 * deviation) - 1) < 4 / kernel.size**0.5
+        assert np.abs(kernel[...]).max() <= 2 * deviation
+    with pytest.raises(
+        ValueError, match="unknown initial_values 'x', choose from: scaled"
+    ):
+        family.shapes(NAME, initial_values="x")
+
+
+def test_the_primary_convolution_is_scaled_before_its_bias_is_added():
+    model, scaled = small(), small(primary_scale=0.25)
+    maps = model.features(images())
+    model.primary_caps.conv.bias[...] = scaled.primary_caps.conv.bias[...] = jnp.arange(12.0)
+    bias = np.tile(np.arange(12.0), BELOW // 3).reshape(1, BELOW, 4)
+    expected = 0.25 * (model.primary_caps.project(maps) - bias) + bias
+    assert_close(scaled.primary_caps.project(maps), expected, reduction_length=200)
+
+
 def longest(name=NAME, **options):
     """The output for images without labels, with initial values."""
     network = family.small(name, **options)

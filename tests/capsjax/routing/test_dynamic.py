@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from capsjax import CapsNet, Sizes, Squash, route, trace
-from capsjax.routing import Dynamic, DynamicLeaky, DynamicPrior, DynamicTrace
+from capsjax.routing import Dynamic, DynamicBias, DynamicLeaky, DynamicPrior, DynamicTrace
 from tests.capsjax.routing.family import assert_slopes_agree, assert_traces_agree, built
 from tests.tolerance import assert_close
 
@@ -47,6 +47,7 @@ def numpy_trace(
     shared_logits=False,
     squash=Squash(),  # noqa: B008
     prior=0.0,
+    bias=0.0,
 ):
     """Every iteration on a batch `[B, I, J, D]`, example by example: arrays `[B, R, ...]`."""
     batch = len(votes)
@@ -54,7 +55,10 @@ def numpy_trace(
     steps = []
     for _ in range(iterations):
         c = [softmax(b_n, axis={"in": 0, "out": 1}[softmax_over]) for b_n in b]
-        s = [(c_n[:, :, None] * u_hat).sum(axis=0) for c_n, u_hat in zip(c, votes, strict=True)]
+        s = [
+            (c_n[:, :, None] * u_hat).sum(axis=0) + bias
+            for c_n, u_hat in zip(c, votes, strict=True)
+        ]
         v = [numpy_squash(s_n, squash) for s_n in s]
         steps.append((np.stack(b), np.stack(c), np.stack(s), np.stack(v)))
         agreement = [(u_hat * v_n[None]).sum(-1) for u_hat, v_n in zip(votes, v, strict=True)]
@@ -361,3 +365,34 @@ def test_the_prior_has_the_dtype_of_the_parameters():
     assert routing.prior.dtype == jnp.bfloat16
     shapes = jax.eval_shape(lambda votes: routing(votes, jnp.ones(I)), jnp.zeros((I, J, D)))
     assert shapes.pose.dtype == jnp.float32
+
+
+# --- The bias
+
+
+def with_bias(bias, dtype="float32", **options):
+    routing = built(DynamicBias(**options), SIZES, dtype)
+    routing.bias[...] = bias
+    return routing
+
+
+def test_a_bias_starts_at_the_authors_value():
+    np.testing.assert_array_equal(built(DynamicBias(), SIZES).bias[...], np.full((J, D), 0.1, "f"))
+    with pytest.raises(ValueError, match="initial_bias must be a number, not 'x'"):
+        DynamicBias(initial_bias="x")
+
+
+def test_a_bias_is_added_in_every_iteration():
+    votes, bias = draw(B, I, J, D), draw(J, D, seed=1)
+    with jax.enable_x64(True):
+        routing = with_bias(jnp.asarray(bias), "float64", iterations=3)
+        ours = traced(routing, votes)
+    assert_traces_agree(ours, numpy_trace(votes, 3, bias=bias), TERMS)
+
+
+def test_gradients_reach_the_bias():
+    def ours(votes, bias):
+        return with_bias(bias, "float64")(votes, jnp.ones(I))
+
+    arguments = {"votes": draw(I, J, D), "bias": draw(J, D, seed=1)}
+    assert_slopes_agree(ours, last, arguments, TERMS)

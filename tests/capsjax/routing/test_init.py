@@ -45,7 +45,7 @@ def test_options_as_json_has_them():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("em2", {}, "unknown routing 'em2', choose from: dynamic, dynamic-leaky"),
+        ("em2", {}, "unknown routing 'em2', choose from: dynamic, dynamic-bias"),
         ("dynamic", {"passes": 3}, "routing 'dynamic' has no option 'passes', choose from: iter"),
         ("dynamic-prior", {"routing": 1}, "routing 'dynamic-prior' has no option 'routing'"),
         ("dynamic", {"iterations": "3"}, "at least 1, not '3'"),

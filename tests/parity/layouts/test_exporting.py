@@ -144,6 +144,7 @@ CHANGES = [
     ("margin_weight", {"margin_weight": 0.5}),
     ("reconstruction_weight", {"reconstruction_weight": 0.1}),
     ("mask_in_test", {"mask_in_test": "label"}),
+    ("model_options primary_scale", {"model_options": {"primary_scale": 0.5}}),
 ]
 
 
@@ -151,6 +152,8 @@ CHANGES = [
 def test_each_difference_is_named_and_can_be_overruled(field, change, tmp_path):
     folder, out = imported(tmp_path, "gram-ai"), tmp_path / "out.pt"
     run = load_run(folder)
+    if of_model := change.get("model_options"):
+        change = {"model_options": {**run.config.model.options, **of_model}}
     dataclasses.replace(run, config=run.config.changed(**change)).save()
     lines = refused(folder, layout="gram-ai", out=out).splitlines()
     assert len(lines) == 2
