@@ -1,7 +1,8 @@
 """What `python -m train bench` measures: training, the feeds, the memory, or scaling."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +10,31 @@ import jax
 
 from train.bench import charts, report
 from train.bench.ceilings import measure_machine
-from train.bench.data import load_or_imitate, measure_feeds
-from train.bench.memory import predict_memory
+from train.bench.data import load_or_imitate
+from train.bench.memory import largest_batch
 from train.bench.report import Report
-from train.bench.sweep import Row, Sweep, describe, growths, scaling_points
-from train.bench.timing import Rounds
-from train.bench.training import measure_speed, measure_training
+from train.bench.sweep import Growing, Row, describe, growths, list_configs, scaling_points
+from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
+from train.bench.training import (
+    measure_speed,
+    measure_training,
+    planned_memory,
+    smallest_program,
+)
 from train.bench.worker import in_own_process
 from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
+from train.data import Feed, make_feed
+from train.data.feeds.streaming import StreamingFeed
+from train.data.made.generated import GeneratedSplit
 from train.learn.network import require_precision
 from train.learn.pmap import data_mesh
 from train.system.errors import DoesNotFitError, UserError
-from train.system.machine import describe_machine
+from train.system.machine import describe_machine, process_bytes
 from train.system.progress import each
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax")
+WORKERS = (0, 1, 2)
 _CEILING_SHARE = 0.25
 """A round of a ceiling is so much shorter: the fastest counts."""
 
@@ -43,11 +53,15 @@ class Benchmark:
         self.config, self.devices, self.rounds = config.changed(validation=0), devices, rounds
         self.dataset, self.synthetic = load_or_imitate(config.data.dataset, data_dir=data_dir)
 
-    def training(self, sweep: Sweep) -> Report:
-        """What a step costs at each point of a sweep, and how that grows."""
-        machine = self._machine(sweep.dtypes or [self.config.model.dtype])
+    def training(
+        self, varied: Mapping[str, Sequence[Any] | None], grow: Sequence[Growing] = ()
+    ) -> Report:
+        """What a step costs, and how that grows; arguments as of `list_configs`."""
+        machine = self._machine(varied.get("dtype") or [self.config.model.dtype])
         images, count = len(self.dataset.train), machine["devices"]
-        rows = self._measure(sweep.configs(self.config, largest_batch=images, devices=count))
+        rows = self._measure(
+            list_configs(self.config, varied, grow, largest_batch=images, devices=count)
+        )
         if all(row["failure"] for row in rows):
             raise UserError(rows[0]["failure"])
         grown = growths(rows)
@@ -85,28 +99,53 @@ class Benchmark:
         return rows
 
     def feeds(self) -> Report:
-        """How many images a second the feeds bring onto the devices, without any training."""
-        batch = self.config.schedule.batch_size
-        rows = measure_feeds(
-            self.dataset,
-            batch_size=batch,
-            seed=self.config.seed,
-            mesh=data_mesh(batch, self.devices),
-            rounds=self.rounds,
-        )
+        """How many images a second the feeds bring onto the devices, without any training.
+
+        They are the resident feed, and the streaming one with as many worker processes as `WORKERS`
+        says; examples that are made are made by this process alone.
+        """
+        split, batch = self.dataset.train, self.config.schedule.batch_size
+        order: dict[str, Any] = {"batch_size": batch, "seed": self.config.seed}
+        mesh = data_mesh(batch, self.devices)
+        workers = WORKERS[:1] if isinstance(split, GeneratedSplit) else WORKERS
+        feeds: list[tuple[str, int, Feed]] = [
+            ("resident", 0, make_feed(split, kind="resident", mesh=mesh, **order)),
+            *(("streaming", n, StreamingFeed(split, workers=n, **order)) for n in workers),
+        ]
+        rows = []
+        for name, count, feed in feeds:
+            bring = _bring(feed)
+            row = {"feed": name, "workers": count, "first_batch_seconds": seconds_of(bring, 1)}
+            rows.append({**row, **rates(batch, time_rounds(bring, self.rounds))})
         return self._report(report.feed_table(rows, batch), {"feeds": rows})
 
     def memory(self, budget: int) -> Report:
-        """The largest batch whose step fits into so many bytes of a device."""
+        """The largest batch whose step fits into so many bytes of each device.
+
+        On a CPU, whose devices share the memory of this process, what that takes apart from the
+        step counts too.
+        """
         on_cpu = jax.default_backend() == "cpu"
-        prediction = predict_memory(
-            self.config, self.dataset, self.devices, budget, with_program=on_cpu
-        )
+        program = smallest_program(self.config, self.dataset, self.devices)
+        count, multiple = program.mesh.devices.size, program.config.schedule.batch_size
+        start = max(multiple, self.config.schedule.batch_size // 2 // multiple * multiple)
+        besides: int | None = None
+
+        def needed(size: int) -> int:
+            nonlocal besides
+            plan = planned_memory(program, size)
+            if not on_cpu:
+                return plan["total"]
+            if besides is None:  # now that the compiler has had its share, too
+                besides = process_bytes()
+            # The arguments are there already.
+            return besides + count * (plan["total"] - plan["arguments"])
+
+        prediction = largest_batch(needed, budget, multiple=multiple, start=start)
         text = report.prediction_lines(prediction, budget)
         if on_cpu:
             text += "\non a CPU that is the memory of the whole process, the program included"
-        found = {"budget_bytes": budget, "prediction": prediction}
-        return self._report(text, found)
+        return self._report(text, {"budget_bytes": budget, "prediction": prediction})
 
     def scaling(self) -> Report:
         """Weak and strong scaling over the devices present."""
@@ -149,3 +188,15 @@ class Benchmark:
             "machine": describe_machine(_PACKAGES),
         }
         return Report(text, about | found, drawn or {})
+
+
+def _bring(feed: Feed) -> Callable[[int], None]:
+    """What brings so many batches onto the devices."""
+    batches, select = feed.batches(0, NO_END), jax.jit(feed.select)
+
+    def run(times: int) -> None:
+        for batch in itertools.islice(batches, times):
+            arrived = select(feed.constants, batch)
+        jax.block_until_ready(arrived)
+
+    return run

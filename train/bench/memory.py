@@ -4,46 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from train.bench.timing import fit_line
-from train.bench.training import planned_memory, smallest_program
-from train.config.fit_config import FitConfig
-from train.data import Dataset
 from train.system.errors import DoesNotFitError
-from train.system.machine import process_bytes
-
-
-def predict_memory(
-    config: FitConfig,
-    dataset: Dataset,
-    devices: int | None,
-    budget: int,
-    *,
-    with_program: bool = False,
-) -> dict[str, Any]:
-    """The largest batch whose step fits into so many bytes of each device: see `largest_batch`.
-
-    Where devices share the memory of this process, as on a CPU, what that takes apart from the step
-    counts too (`with_program`). All devices are used if their number is None.
-
-    Raises:
-        DoesNotFitError: if not even the smallest does.
-        UserError: if the program cannot be put together.
-    """
-    program = smallest_program(config, dataset, devices)
-    count, multiple = program.mesh.devices.size, program.config.schedule.batch_size
-    start = max(multiple, config.schedule.batch_size // 2 // multiple * multiple)
-    besides: int | None = None
-
-    def needed(size: int) -> int:
-        nonlocal besides
-        plan = planned_memory(program, size)
-        if not with_program:
-            return plan["total"]
-        if besides is None:  # now that the compiler has had its share, too
-            besides = process_bytes()
-        # The arguments are there already.
-        return besides + count * (plan["total"] - plan["arguments"])
-
-    return largest_batch(needed, budget, multiple=multiple, start=start)
 
 
 def largest_batch(

@@ -35,47 +35,46 @@ Growing = Literal["batch", "iterations", "capsules"]
 Row = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """What is varied: all combinations of the lists, and for each of them what is to grow.
+def list_configs(
+    config: FitConfig,
+    varied: Mapping[str, Sequence[Any] | None],
+    grow: Sequence[Growing] = (),
+    *,
+    largest_batch: int,
+    devices: int,
+) -> list[tuple[Row, FitConfig]]:
+    """What is measured, each once: the varied columns of its row, and the configuration.
 
-    Without a list it is the configuration's value. The implementations are those of the model's
-    option `routing_implementation`, "none" for None; quantities grow one at a time.
+    A growing batch begins with the number of devices and ends with the largest, at the latest.
+
+    Args:
+        config: the recipe, whose value counts where there is no list.
+        varied: lists by the name of their column, all combinations of which are measured. Those of
+            "implementation" are of the model's option `routing_implementation`, "none" for None.
+        grow: quantities that grow, one at a time, for each of the combinations.
+        largest_batch: examples that there are.
+        devices: how many share a batch.
+
+    Raises:
+        UserError: if a value is out of its range.
     """
-
-    batch_sizes: Sequence[int] | None = None
-    dtypes: Sequence[str] | None = None
-    iterations: Sequence[int] | None = None
-    implementations: Sequence[str] | None = None
-    primary_types: Sequence[int] | None = None
-    grow: Sequence[Growing] = ()
-
-    def configs(
-        self, config: FitConfig, *, largest_batch: int, devices: int
-    ) -> list[tuple[Row, FitConfig]]:
-        """What is measured, each once: the varied columns of its row, and the configuration.
-
-        A growing batch begins with the number of devices and ends with the largest, at the latest.
-
-        Raises:
-            UserError: if a value is out of its range.
-        """
-        lists: dict[str, Sequence[Any]] = {
-            "batch_size": self.batch_sizes or [config.schedule.batch_size],
-            "dtype": self.dtypes or [config.model.dtype],
-            "iterations": self.iterations or [config.model.routing_iterations],
-            "implementation": self.implementations or [None],
-            "primary_types": self.primary_types or [None],
-        }
-        growing: dict[str, dict[str, Sequence[Any]]] = {
-            "batch": {"batch_size": doubled(devices, largest_batch)},
-            "iterations": {"iterations": GROWING_ITERATIONS},
-            "capsules": {"primary_types": GROWING_TYPES},
-        }
-        sweeps = [lists | growing[name] for name in self.grow] or [lists]
-        points = [point for chosen in sweeps for point in itertools.product(*chosen.values())]
-        rows = [dict(zip(lists, point, strict=True)) for point in dict.fromkeys(points)]
-        return [(row, _changed(config, row)) for row in rows]
+    recipe = {
+        "batch_size": config.schedule.batch_size,
+        "dtype": config.model.dtype,
+        "iterations": config.model.routing_iterations,
+        "implementation": None,
+        "primary_types": None,
+    }
+    lists = {name: varied.get(name) or [value] for name, value in recipe.items()}
+    growing: dict[str, dict[str, Sequence[Any]]] = {
+        "batch": {"batch_size": doubled(devices, largest_batch)},
+        "iterations": {"iterations": GROWING_ITERATIONS},
+        "capsules": {"primary_types": GROWING_TYPES},
+    }
+    sweeps = [lists | growing[name] for name in grow] or [lists]
+    points = [point for chosen in sweeps for point in itertools.product(*chosen.values())]
+    rows = [dict(zip(lists, point, strict=True)) for point in dict.fromkeys(points)]
+    return [(row, _changed(config, row)) for row in rows]
 
 
 def _changed(config: FitConfig, row: Row) -> FitConfig:

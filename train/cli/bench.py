@@ -1,6 +1,6 @@
 """`bench`: measures what training costs."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,6 @@ class Bench(DataDir, Devices, Recorded):
         """Measures, prints what was found, and writes what was asked for."""
         from train.bench.benchmark import Benchmark
         from train.bench.report import require_folder
-        from train.bench.sweep import Sweep
         from train.bench.timing import Rounds
         from train.learn.user_routing import trust
         from train.options.settings import with_settings
@@ -101,8 +100,14 @@ class Bench(DataDir, Devices, Recorded):
         elif self.scaling:
             report = benchmark.scaling()
         else:
-            lists = {field.name: getattr(self, field.name) for field in fields(Sweep)}
-            report = benchmark.training(Sweep(**lists))
+            varied = {
+                "batch_size": self.batch_sizes,
+                "dtype": self.dtypes,
+                "iterations": self.iterations,
+                "implementation": self.implementations,
+                "primary_types": self.primary_types,
+            }
+            report = benchmark.training(varied, self.grow)
         report.deliver(json=self.json, plot=self.plot)
         self.keep("bench", {"kind": "bench", "text": report.text, **report.values})
         return 0

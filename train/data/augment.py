@@ -7,6 +7,7 @@ Reference:
     its experiments (brightness and contrast).
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import jax
@@ -15,34 +16,11 @@ import numpy as np
 
 from train.data.affine import warp
 from train.data.dataset import Batch
-from train.system.errors import UserError
 
 ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
 
 _FOR_THE_NETWORK, _FOR_VIEWS, _FOR_SHAPES = 2**31 - 1, 2**31 - 2, 2**31 - 3
 """Numbers beyond all positions in a batch."""
-
-
-def shift(key: jax.Array, image: jax.Array, max_shift: int) -> jax.Array:
-    """Shifts one image by a random whole number of pixels on both axes, zeros coming in.
-
-    Args:
-        key: a random key.
-        image: [height, width, channels], any dtype.
-        max_shift: both shifts are uniform on -max_shift, ..., max_shift; 0 returns the image as it
-            is. Static.
-
-    Returns:
-        The shape and dtype of `image`.
-
-    Raises:
-        UserError: if `max_shift` is negative.
-    """
-    if max_shift < 0:
-        raise UserError(f"the largest shift is {max_shift} pixels, but must be 0 or more.")
-    if max_shift == 0:
-        return image
-    return moved(image, jax.random.randint(key, (2,), -max_shift, max_shift + 1), max_shift)
 
 
 def moved(image: jax.Array, by: jax.Array, most: int) -> jax.Array:
@@ -80,31 +58,43 @@ def _of_examples(key: jax.Array, positions: jax.Array) -> jax.Array:
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
 
 
+def _changed(
+    change: Callable[[jax.Array, jax.Array], jax.Array],
+    key: jax.Array,
+    batch: Batch,
+    positions: jax.Array,
+) -> Batch:
+    """Changes each image of a batch, and its parts alike, with a random key of its own."""
+    keys, of_images = _of_examples(key, positions), jax.vmap(change)
+    of_parts = jax.vmap(of_images, (None, 1), 1)
+    parts = None if batch.parts is None else of_parts(keys, batch.parts)
+    return batch._replace(images=of_images(keys, batch.images), parts=parts)
+
+
 def shift_examples(key: jax.Array, batch: Batch, positions: jax.Array, max_shift: int) -> Batch:
-    """Shifts each image of a batch, and its parts with it, by itself (see `shift`).
+    """Shifts each image of a batch, and its parts with it, by itself, zeros coming in.
 
     The randomness of an example comes from its position in the global batch, so the result does
     not depend on how the batch is split over devices.
 
     Args:
         key: the step's random key, the same on every device.
-        batch: b examples.
+        batch: b examples, images of any dtype.
         positions: int32 [b], their positions in the global batch.
-        max_shift: largest shift in pixels; 0 returns the images as they are. Static.
+        max_shift: the shifts along both axes are uniform on -max_shift, ..., max_shift pixels; 0
+            returns the images as they are. Static.
 
     Returns:
         The shapes and dtypes of `batch`.
-
-    Raises:
-        UserError: if `max_shift` is negative.
     """
-    keys = _of_examples(key, positions)
+    if max_shift == 0:
+        return batch
 
-    def shifted(images: jax.Array) -> jax.Array:
-        return jax.vmap(shift, in_axes=(0, 0, None))(keys, images, max_shift)
+    def shift(key: jax.Array, image: jax.Array) -> jax.Array:
+        by = jax.random.randint(key, (2,), -max_shift, max_shift + 1)
+        return moved(image, by, max_shift)
 
-    parts = None if batch.parts is None else jax.vmap(shifted, 1, 1)(batch.parts)
-    return batch._replace(images=shifted(batch.images), parts=parts)
+    return _changed(shift, key, batch, positions)
 
 
 def reshape_examples(
@@ -160,13 +150,7 @@ def reshape_examples(
             image = jnp.where(rows[:, None, None] & columns[None, :, None], 0, image)
         return image.astype(batch.images.dtype)
 
-    keys = _of_examples(jax.random.fold_in(key, _FOR_SHAPES), positions)
-
-    def changed(images: jax.Array) -> jax.Array:
-        return jax.vmap(change)(keys, images)
-
-    parts = None if batch.parts is None else jax.vmap(changed, 1, 1)(batch.parts)
-    return batch._replace(images=changed(batch.images), parts=parts)
+    return _changed(change, jax.random.fold_in(key, _FOR_SHAPES), batch, positions)
 
 
 def _between(count: int, start: jax.Array, end: jax.Array) -> jax.Array:
@@ -191,14 +175,14 @@ def centre_crop(images: ArrayT, side: int) -> ArrayT:
 
 def vary_batch(
     key: jax.Array,
-    images: jax.Array,
+    batch: Batch,
     positions: jax.Array,
     *,
     crop: int | None = None,
     max_brightness: float = 0.0,
     max_contrast: float = 0.0,
-) -> jax.Array:
-    """Crops each image of a batch and varies its light by itself (see `shift_examples`).
+) -> Batch:
+    """Crops each image of a batch, and its parts alike, and varies its light by itself.
 
     A crop is a square, each place of it as likely as any other. In it, each channel's distances
     from its mean grow by the same random factor, uniform on 1 - max_contrast to 1 + max_contrast;
@@ -207,14 +191,14 @@ def vary_batch(
 
     Args:
         key: the step's random key, the same on every device.
-        images: [b, height, width, channels], floating.
-        positions: int32 [b], the positions of these examples in the global batch.
+        batch: images [b, height, width, channels], floating.
+        positions: int32 [b], their positions in the global batch (see `shift_examples`).
         crop: side of the square, no longer than those of the images; None takes the whole image.
         max_brightness: in the units of the images.
         max_contrast: from 0 to 1; where both are 0, the light stays as it is.
 
     Returns:
-        [b, height or crop, width or crop, channels], the dtype of `images`.
+        Images [b, height or crop, width or crop, channels], in the dtypes of `batch`.
     """
 
     def vary(key: jax.Array, image: jax.Array) -> jax.Array:
@@ -230,4 +214,4 @@ def vary_batch(
             image = mean + (1 + max_contrast * factor) * (image - mean) + max_brightness * added
         return image
 
-    return jax.vmap(vary)(_of_examples(jax.random.fold_in(key, _FOR_VIEWS), positions), images)
+    return _changed(vary, jax.random.fold_in(key, _FOR_VIEWS), batch, positions)

@@ -1,7 +1,7 @@
 """Data sets as the rest of the program sees them: splits of examples, stored or made."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -29,6 +29,11 @@ class Batch(NamedTuple):
     def targets(self) -> Any:
         """The images that a decoder is to reconstruct, or their parts."""
         return self.images if self.parts is None else self.parts
+
+    def with_images(self, change: Callable[[Any], Any]) -> "Batch":
+        """The batch with its images, and their parts alike, as a function makes them."""
+        parts = None if self.parts is None else change(self.parts)
+        return self._replace(images=change(self.images), parts=parts)
 
 
 class Examples(Protocol):

@@ -67,8 +67,7 @@ class Objective:
 
     def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:
         """Images as the network sees them in test, and their parts alike."""
-        parts = None if batch.parts is None else self.normalise(batch.parts, dtype)
-        return batch._replace(images=self.normalise(batch.images, dtype), parts=parts)
+        return batch.with_images(lambda images: self.normalise(images, dtype))
 
     def augment(
         self, key: jax.Array, batch: Batch, positions: jax.Array, dtype: jnp.dtype
@@ -93,18 +92,15 @@ class Objective:
             max_erased=data.max_erased,
         )
 
-        def vary(images: jax.Array) -> jax.Array:
-            return vary_batch(
-                key,
-                self._scale(images, dtype),
-                positions,
-                crop=self.data.crop,
-                max_brightness=self.data.max_brightness,
-                max_contrast=self.data.max_contrast,
-            )
-
-        parts = batch.parts if batch.parts is None else jax.vmap(vary, 1, 1)(batch.parts)
-        return batch._replace(images=vary(batch.images), parts=parts)
+        scaled = batch.with_images(lambda images: self._scale(images, dtype))
+        return vary_batch(
+            key,
+            scaled,
+            positions,
+            crop=data.crop,
+            max_brightness=data.max_brightness,
+            max_contrast=data.max_contrast,
+        )
 
     def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         unit = images.astype(dtype) / 255

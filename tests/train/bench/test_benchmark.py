@@ -2,7 +2,9 @@
 
 import json
 import re
+from types import SimpleNamespace
 
+import jax
 import pytest
 
 from tests.train.bench.conftest import PREDICTION, make_row
@@ -10,7 +12,6 @@ from train.__main__ import main
 from train.bench import benchmark
 from train.bench.benchmark import Benchmark
 from train.bench.ceilings import measure_machine
-from train.bench.sweep import Sweep
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
 from train.system.errors import DoesNotFitError, UserError
@@ -84,7 +85,7 @@ def test_what_cannot_run_has_a_row_and_larger_batches_are_not_tried(measured, co
         config.changed(dataset="digits"), data_dir=None, devices=None, rounds=Rounds(2, 1.0)
     )
     dtypes = ["float32", "bfloat16"]
-    found = benchmark.training(Sweep(batch_sizes=[1, 2, 4, 8, 16, 32], dtypes=dtypes))
+    found = benchmark.training({"batch_size": [1, 2, 4, 8, 16, 32], "dtype": dtypes})
     (_, named, devices, rounds), *others = measured
     assert (named, devices, rounds) == (dtypes, None, Rounds(2, 0.25))
     tried = [(c.model.dtype, c.schedule.batch_size) for f, c, *_ in others]
@@ -102,7 +103,7 @@ def test_where_nothing_can_run_there_is_no_report(measured, config):
         config.changed(dataset="digits"), data_dir=None, devices=None, rounds=Rounds()
     )
     with pytest.raises(UserError, match="^odd$"):
-        benchmark.training(Sweep(batch_sizes=[1, 3]))
+        benchmark.training({"batch_size": [1, 3]})
 
 
 def test_scaling_over_the_devices_present(measured, tmp_path, capsys):
@@ -122,15 +123,97 @@ def test_scaling_over_the_devices_present(measured, tmp_path, capsys):
     assert len(measured) == 1 + 3 + 2
 
 
-def test_the_largest_batch_and_the_feeds_as_reports(monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "predict_memory", lambda *_, **__: PREDICTION)
+@pytest.fixture
+def of_dataset(config):
+    """A benchmark of a data set."""
+
+    def make(dataset, devices, **changes):
+        made = Benchmark(
+            config.changed(dataset="digits", **changes),
+            data_dir=None,
+            devices=devices,
+            rounds=Rounds(),
+        )
+        made.dataset = dataset
+        return made
+
+    return make
+
+
+def test_the_largest_batch_as_a_report(monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "largest_batch", lambda *_, **__: PREDICTION)
     assert main(["bench", "digits", "--predict-memory", "60MB"]) == 0
     said = capsys.readouterr().out
     assert "the largest batch that fits in 60.0 MB a device is 4,900" in said
     assert "the program included" in said
-    monkeypatch.setattr(benchmark, "measure_feeds", lambda *_, **__: [])
-    assert main(["bench", "digits", "--feed", "--devices", "1"]) == 0
-    assert "Batches of 64, brought onto the device" in capsys.readouterr().out
+
+
+def test_a_line_through_two_batches_predicts_a_third(config, dataset, of_dataset, monkeypatch):
+    quick = {"conv_kernel": 1, "primary_kernel": 1, "decoder_hidden": None}
+    quick |= {"routing_implementation": "xla"}
+    changes = {"model_options": config.model.options | quick, "routing_iterations": 1}
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")  # the step alone counts
+    budget = 2_660_000
+    found = of_dataset(dataset, 1, **changes, batch_size=256, max_shift=0).memory(budget)
+    found = found.values["prediction"]
+    assert found["batch_size"] in list(found["compiled"])[2:]
+    assert found["predicted_bytes"] == pytest.approx(found["compiled_bytes"], rel=0.02)
+    assert found["compiled_bytes"] == found["compiled"][found["batch_size"]] <= budget
+
+
+@pytest.mark.parametrize("backend", ["gpu", "cpu"])
+def test_the_program_itself_and_all_devices_count_on_a_cpu(
+    config, dataset, of_dataset, monkeypatch, backend
+):
+    """A step takes 1,000 bytes and 10 for an image of a device, 200 of them arguments."""
+    asked = []
+
+    def planned(program, size):
+        asked.append(size)
+        return {"total": 1000 + 10 * size // 2, "arguments": 200}
+
+    mesh = SimpleNamespace(devices=SimpleNamespace(size=2))
+    program = SimpleNamespace(mesh=mesh, config=config.changed(batch_size=2))
+    monkeypatch.setattr(benchmark, "smallest_program", lambda *_: program)
+    monkeypatch.setattr(benchmark, "planned_memory", planned)
+    monkeypatch.setattr(benchmark, "process_bytes", lambda: 5000)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    found = of_dataset(dataset, 2).memory(8005).values["prediction"]
+    assert asked[:2] == [4, 8]
+    # 1,000 + 5 n <= 8,005, or 5,000 + 2 (800 + 5 n) <= 8,005, for an even number of images.
+    assert found["batch_size"] == (140 if backend == "cpu" else 1400)
+
+
+@pytest.fixture
+def feeds(monkeypatch, of_dataset):
+    """Rows of the feeds, by a clock on which the rounds take 1 to 4 seconds."""
+
+    def take(run, rounds):
+        run(2)
+        return [1.0, 2.0, 4.0]
+
+    monkeypatch.setattr(benchmark, "time_rounds", take)
+    monkeypatch.setattr(benchmark, "WORKERS", (0,))  # worker processes take seconds to start
+
+    def measure(dataset, batch_size, devices):
+        found = of_dataset(dataset, devices, batch_size=batch_size).feeds()
+        assert f"Batches of {batch_size}, brought onto the device" in found.text
+        return found.values["feeds"]
+
+    return measure
+
+
+def test_every_feed_is_measured(dataset, feeds):
+    rows = feeds(dataset, 8, 2)
+    assert [(row["feed"], row["workers"]) for row in rows] == [("resident", 0), ("streaming", 0)]
+    for row in rows:
+        assert (row["images_per_second"], row["slowest"], row["fastest"]) == (4, 2, 8)
+        assert row["first_batch_seconds"] > 0
+
+
+def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, monkeypatch):
+    monkeypatch.setattr(benchmark, "WORKERS", (0, 1))
+    assert [row["workers"] for row in feeds(pairs, 8, 1)] == [0, 0]
 
 
 @pytest.mark.parametrize(

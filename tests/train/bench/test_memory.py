@@ -1,46 +1,9 @@
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from train.bench import memory
-from train.bench.memory import largest_batch, predict_memory
+from train.bench.memory import largest_batch
 from train.system.errors import DoesNotFitError
-
-
-def test_a_line_through_two_batches_predicts_a_third(config, dataset):
-    quick = {"conv_kernel": 1, "primary_kernel": 1, "decoder_hidden": None}
-    quick |= {"routing_implementation": "xla"}
-    quick = {"model_options": config.model.options | quick, "routing_iterations": 1}
-    config = config.changed(**quick, batch_size=256, max_shift=0)
-    budget = 2_660_000
-    found = predict_memory(config, dataset, 1, budget)
-    assert found["batch_size"] in list(found["compiled"])[2:]
-    assert found["predicted_bytes"] == pytest.approx(found["compiled_bytes"], rel=0.02)
-    assert found["compiled_bytes"] == found["compiled"][found["batch_size"]] <= budget
-
-
-@pytest.mark.parametrize("with_program", [False, True])
-def test_the_program_itself_and_all_devices_count_on_a_cpu(
-    config, dataset, monkeypatch, with_program
-):
-    """A step takes 1,000 bytes and 10 for an image of a device, 200 of them arguments."""
-    asked = []
-
-    def planned(program, size):
-        asked.append(size)
-        return {"total": 1000 + 10 * size // 2, "arguments": 200}
-
-    mesh = SimpleNamespace(devices=SimpleNamespace(size=2))
-    program = SimpleNamespace(mesh=mesh, config=config.changed(batch_size=2))
-    monkeypatch.setattr(memory, "smallest_program", lambda *_: program)
-    monkeypatch.setattr(memory, "planned_memory", planned)
-    monkeypatch.setattr(memory, "process_bytes", lambda: 5000)
-    found = predict_memory(config, dataset, 2, 8005, with_program=with_program)
-    assert asked[:2] == [4, 8]
-    # 1,000 + 5 n <= 8,005, or 5,000 + 2 (800 + 5 n) <= 8,005, for an even number of images.
-    assert found["batch_size"] == (140 if with_program else 1400)
 
 
 @given(

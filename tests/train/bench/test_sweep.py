@@ -5,9 +5,9 @@ from tests.train.bench.conftest import make_row
 from train.bench.sweep import (
     GROWING_ITERATIONS,
     GROWING_TYPES,
-    Sweep,
     describe,
     growths,
+    list_configs,
     scaling_points,
 )
 from train.system.errors import UserError
@@ -16,21 +16,21 @@ LIMITS = {"largest_batch": 40, "devices": 1}
 
 
 def test_without_lists_the_recipe_is_all(config):
-    ((row, changed),) = Sweep().configs(config, **LIMITS)
+    ((row, changed),) = list_configs(config, {}, **LIMITS)
     assert changed == config
     assert describe(row) == "batch 8, float32, 3 iterations"
 
 
 def test_every_combination_is_measured_once(config):
-    sweep = Sweep(batch_sizes=[4, 8], iterations=[1, 3], dtypes=["float32"])
-    rows = [row for row, _ in sweep.configs(config, **LIMITS)]
+    varied = {"batch_size": [4, 8], "iterations": [1, 3], "dtype": ["float32"]}
+    rows = [row for row, _ in list_configs(config, varied, **LIMITS)]
     found = [(row["batch_size"], row["iterations"]) for row in rows]
     assert found == [(4, 1), (4, 3), (8, 1), (8, 3)]
 
 
 def test_quantities_grow_one_at_a_time_from_the_same_point(config):
-    sweep = Sweep(grow=["batch", "iterations", "capsules"])
-    rows = [row for row, _ in sweep.configs(config, largest_batch=40, devices=2)]
+    grow = ["batch", "iterations", "capsules"]
+    rows = [row for row, _ in list_configs(config, {}, grow, largest_batch=40, devices=2)]
     points = [(row["batch_size"], row["iterations"], row["primary_types"]) for row in rows]
     assert points.count((8, 3, None)) == 1
     assert [batch for batch, *others in points if others == [3, None]] == [2, 4, 8, 16, 32]
@@ -40,21 +40,22 @@ def test_quantities_grow_one_at_a_time_from_the_same_point(config):
 
 
 def test_a_row_changes_what_it_names_and_nothing_else(config):
-    sweep = Sweep([4], ["bfloat16"], [2], ["xla", "none"], [5])
-    (row, xla), (_, none) = sweep.configs(config, **LIMITS)
+    varied = {"batch_size": [4], "dtype": ["bfloat16"], "iterations": [2]}
+    varied |= {"implementation": ["xla", "none"], "primary_types": [5]}
+    (row, xla), (_, none) = list_configs(config, varied, **LIMITS)
     assert describe(row) == "batch 4, bfloat16, 2 iterations, routing xla, 5 types"
     wanted = {"batch_size": 4, "dtype": "bfloat16", "routing_iterations": 2}
     for changed, implementation in ((xla, "xla"), (none, None)):
         options = {"routing_implementation": implementation, "primary_types": 5}
         options = config.model.options | options
         assert changed == config.changed(**wanted, model_options=options)
-    ((_, plain),) = Sweep(iterations=[2]).configs(config, **LIMITS)
+    ((_, plain),) = list_configs(config, {"iterations": [2]}, **LIMITS)
     assert "routing_implementation" not in plain.model.options
 
 
 def test_a_wrong_value_is_refused(config):
     with pytest.raises(UserError, match="unknown dtype 'float8'"):
-        Sweep(dtypes=["float8"]).configs(config, **LIMITS)
+        list_configs(config, {"dtype": ["float8"]}, **LIMITS)
 
 
 def test_rows_that_differ_in_one_quantity_grow(failed):
