@@ -1,5 +1,6 @@
 """`check`: compares every number of two networks with the same weights."""
 
+import argparse
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ def height_and_width(text: str) -> tuple[int, int]:
     """`28x28` as two numbers."""
     sides = text.lower().split("x")
     if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise ValueError(f"{text!r} is not of the form HxW, such as 28x28")
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form HxW, such as 28x28")
     return int(sides[0]), int(sides[1])
 
 

@@ -120,10 +120,10 @@ class Fit(DataDir, Devices, Recorded):
         """Joins the other processes, if there are to be any."""
         from train.distributed import processes
 
-        spec = processes.ProcessSpec(self.coordinator, self.processes, self.process_index)
+        place = (self.coordinator, self.processes, self.process_index)
         if self.distributed:
-            processes.join(spec)
-        elif spec != processes.ProcessSpec():
+            processes.join(*place)
+        elif place != (None, None, None):
             raise UserError(
                 "--coordinator, --processes and --process-index say where a process stands among "
                 "others: give --distributed too."

@@ -6,6 +6,10 @@ from typing import Literal
 
 from train.options.command import argument, option
 from train.options.shared import DataDir
+from train.system.errors import UserError
+
+MOST = 1000
+"""Images on a sheet."""
 
 
 @dataclass(kw_only=True)
@@ -23,14 +27,25 @@ class Show(DataDir):
 
     def run(self) -> int:
         """Draws, and prints the name of the file."""
-        from train.report.contact_sheet import write_contact_sheet
+        import numpy as np
 
-        write_contact_sheet(
-            self.dataset,
-            out=self.out,
-            split=self.split,
-            count=self.count,
-            data_dir=self.data_dir,
-        )
-        print(self.out)
+        from train.data import load_dataset
+        from train.report.contact_sheet import draw_contact_sheet
+        from train.system.files import write_figure, writing
+
+        out = self.out
+        if not 1 <= self.count <= MOST:
+            raise UserError(f"--count is {self.count}: choose 1 to {MOST} images.")
+        if out.suffix.lower() != ".png":
+            raise UserError(
+                f"--out is {out}, but a PNG is drawn: name it so, as in {out.stem}.png."
+            )
+        dataset = load_dataset(self.dataset, data_dir=self.data_dir)
+        examples = dataset.train if self.split == "train" else dataset.test
+        batch = examples.gather(np.arange(min(self.count, len(examples))))
+        first = f"the first {len(batch.labels)} of {len(examples):,}"
+        title = f"{self.dataset}, {self.split}: {first}"
+        with writing(out):
+            write_figure(out, draw_contact_sheet(batch, dataset.class_names, title))
+        print(out)
         return 0

@@ -12,7 +12,6 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,34 +27,24 @@ _MESSAGE_BYTES = 1024
 _COMMUNICATION = re.compile("gloo|nccl|mpi|coordination|barrier", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class ProcessSpec:
-    """Which process this is, as far as the user gives it; `jax.distributed` finds the rest.
+def join(coordinator: str | None, processes: int | None, index: int | None) -> None:
+    """Joins the other processes; to be called before anything is computed.
 
-    Attributes:
+    What is None is taken from the environment (`JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`,
+    `JAX_PROCESS_ID`), and then from the cluster that `jax.distributed` recognises: Slurm, Open MPI,
+    Kubernetes or Cloud TPU.
+
+    Args:
         coordinator: `host:port` at which process 0 listens.
         processes: how many there are.
         index: the number of this one, from 0.
-    """
-
-    coordinator: str | None = None
-    processes: int | None = None
-    index: int | None = None
-
-
-def join(spec: ProcessSpec) -> None:
-    """Joins the other processes; to be called before anything is computed.
-
-    What `spec` leaves open is taken from the environment (`JAX_COORDINATOR_ADDRESS`,
-    `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID`), and then from the cluster that `jax.distributed`
-    recognises: Slurm, Open MPI, Kubernetes or Cloud TPU.
 
     Raises:
         UserError: if it is not known who the others are, or they cannot be reached.
     """
-    coordinator = spec.coordinator or os.environ.get(COORDINATOR)
-    processes = _number(spec.processes, "--processes", PROCESSES)
-    index = _number(spec.index, "--process-index", INDEX)
+    coordinator = coordinator or os.environ.get(COORDINATOR)
+    processes = _number(processes, "--processes", PROCESSES)
+    index = _number(index, "--process-index", INDEX)
     if coordinator is not None and not coordinator.rpartition(":")[2].isdecimal():
         raise UserError(f"the coordinator {coordinator!r} is not of the form HOST:PORT.")
     if processes is not None and processes < 1:

@@ -1,18 +1,21 @@
-"""The log of a run while it trains: a line for each log step and each evaluation."""
+"""The log of a run while it trains, a line for each log step and each evaluation; its summary."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from train.distributed import processes
 from train.learn.metrics import Mean, merge
+from train.learn.network import count_parameters
 from train.learn.optimizer import learning_rate
 from train.learn.scoring import Scores
 from train.learn.trainer import Trainer
 from train.loop.stopwatch import Stopwatch
 from train.run.folder import Run
 from train.run.log import Log, read_metrics
+from train.system.files import finite_or_none
 from train.system.progress import Progress
 
 
@@ -34,7 +37,7 @@ class Journal:
 
     def __init__(self, trainer: Trainer, run: Run) -> None:
         config, start = trainer.config, int(trainer.state.step)
-        self._batch_size = config.schedule.batch_size
+        self._trainer, self._batch_size = trainer, config.schedule.batch_size
         self.stopwatch = Stopwatch(self._batch_size, _seconds_before(run, start))
         self._log: Log | None = None
         if not processes.is_first():
@@ -93,6 +96,33 @@ class Journal:
         if split != "test" or row not in read_metrics(self._metrics):  # of a run that had ended
             self._log.write(row)
 
+    def summary(self, validated: Scores | None, tested: Scores) -> dict[str, Any]:
+        """What `summary.json` holds of the run, which has ended.
+
+        Args:
+            validated: the scores of the last step on the validation examples, if there are any.
+            tested: its scores on the test split.
+        """
+        state, config = self._trainer.state, self._trainer.config
+        devices, stop_at = self._trainer.mesh.devices, config.schedule.stop_at_accuracy
+        return {
+            "preset": config.preset,
+            "dataset": config.data.dataset,
+            "steps": int(state.step),
+            "stopped_at_accuracy": validated is not None and validated.reach(stop_at),
+            "parameters": count_parameters(state.params),
+            **(_summary("validation", validated) if validated else {}),
+            **_summary("test", tested),
+            "test.checkpoint": "last",
+            "skipped_updates": int(state.skipped.total),
+            "images_per_second": self.stopwatch.rate,
+            "wall_seconds": self.stopwatch.wall_seconds,
+            "devices": devices.size,
+            "processes": jax.process_count(),
+            "device_kind": devices.flat[0].device_kind,
+            "jax_version": jax.__version__,
+        }
+
     def __enter__(self) -> "Journal":
         return self
 
@@ -106,3 +136,12 @@ def _seconds_before(run: Run, step: int) -> float:
     """Wall time that a resumed run had taken when it was at this step."""
     rows = (row for row in read_metrics(run.metrics) if row["step"] <= step)
     return max((row["wall_seconds"] for row in rows if "wall_seconds" in row), default=0.0)
+
+
+def _summary(split: str, scores: Scores) -> dict[str, Any]:
+    examples = len(scores.predictions)
+    return {
+        **{f"{split}.{name}": finite_or_none(value) for name, value in scores.metrics.items()},
+        f"{split}.error_percent": 100 * len(scores.wrong) / examples,
+        f"{split}.examples": examples,
+    }

@@ -18,7 +18,6 @@ from train.loop.deferred import DeferredWork
 from train.loop.guard import Guard
 from train.loop.journal import Journal
 from train.loop.profiling import Profiler
-from train.loop.summary import summarise
 from train.report.figures import draw_run
 from train.run.checkpoints import Checkpoints, snapshot
 from train.run.folder import Run, entered
@@ -89,7 +88,7 @@ def fit(
             with out_of_memory_is_bad_input(config.schedule.batch_size):
                 tested = trainer.score(trainer.dataset.test)
             journal.scored(int(trainer.state.step), "test", tested)
-        summary = summarise(trainer, validated, tested, journal.stopwatch)
+        summary = journal.summary(validated, tested)
         if processes.is_first():
             with writing(out):
                 write_json(run.summary, summary)

@@ -13,11 +13,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
 from train.config.setting import flag
-from train.options.values import checked_by, reader
+from train.options.values import reader
 from train.system.errors import CommandError, PreemptedError, UserError
 
 Text = str | Callable[[], str]
 """A help text, or what makes it: for one that needs imports which take a second."""
+
+_CHOSEN, _SETTING = "chosen command", "setting:"
+"""What argparse calls the name of the command, and what its names of settings begin with."""
 
 
 @dataclass(kw_only=True)
@@ -52,10 +55,9 @@ def argument(
         rest: all that is left of the line, as a list.
         **default: `default=None` for one that may be left out.
     """
-    return dataclasses.field(
-        **default,
-        metadata={"help": help, "metavar": metavar, "many": many, "rest": rest, "kind": "argument"},
-    )
+    number = "+" if many else argparse.REMAINDER if rest else "?" if default else None
+    metadata = {"help": help, "metavar": metavar, "nargs": number, "kind": "argument"}
+    return dataclasses.field(**default, metadata=metadata)
 
 
 def option(
@@ -76,7 +78,7 @@ def option(
         default: its value where it is not given; `...` for one that has to be given.
         help: what it is.
         metavar: what stands for the value in the help.
-        parse: makes the value of a word, or raises ValueError with what is wrong with it.
+        parse: makes the value of a word, as `type` does for argparse.
         group: heading under which the help has it.
         instead: options with the same word here exclude each other.
     """
@@ -88,7 +90,7 @@ def option(
 
 
 def settings(leave_out: Sequence[str] = ()) -> Any:
-    """A field that holds the settings of a run that were given, by their flat names.
+    """The field `settings`, which holds the settings of a run that were given by their flat names.
 
     Args:
         leave_out: settings of `FitConfig` that are no options.
@@ -132,7 +134,7 @@ def parse(
         allow_abbrev=False,
     )
     named = {command_name(command): command for command in commands}
-    parsers = parser.add_subparsers(dest="chosen command", metavar="COMMAND", required=True)
+    parsers = parser.add_subparsers(dest=_CHOSEN, metavar="COMMAND", required=True)
     known: list[str] = []
     for name, command in named.items():
         summary, _, text = (command.__doc__ or "").partition("\n")
@@ -148,7 +150,8 @@ def parse(
         if chosen:  # the others' options would cost imports
             known = _add_options(own, command)
     found, unknown = parser.parse_known_args(list(arguments))
-    name = getattr(found, "chosen command")
+    values = vars(found)
+    name = values.pop(_CHOSEN)
     if unknown:
         close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
@@ -156,8 +159,12 @@ def parse(
             f"unknown argument {unknown[0]!r}{hint}; the options of {name} are "
             f"{', '.join(sorted(known))}."
         )
-    command = named[name]
-    return command(arguments=tuple(arguments), **_values(command, vars(found)))
+    given = {k: values.pop(k) for k in list(values) if k.startswith(_SETTING)}
+    if given:
+        values["settings"] = {
+            k.removeprefix(_SETTING): value for k, value in given.items() if value is not None
+        }
+    return named[name](arguments=tuple(arguments), **values)
 
 
 def _usage(command: type[Command]) -> Iterator[str]:
@@ -165,29 +172,12 @@ def _usage(command: type[Command]) -> Iterator[str]:
     for field in dataclasses.fields(command):
         about = field.metadata
         if about.get("kind") == "argument":
-            word = about["metavar"] + (" ..." if about["many"] else "")
+            word = about["metavar"] + (" ..." if about["nargs"] == "+" else "")
             yield f" {word}" if field.default is dataclasses.MISSING else f" [{word}]"
 
 
 def _text(text: Text) -> str:
     return text if isinstance(text, str) else text()
-
-
-def _values(command: type[Command], found: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fields of a command are, of what argparse found."""
-    values: dict[str, Any] = {}
-    for field in dataclasses.fields(command):
-        kind = field.metadata.get("kind")
-        if kind == "settings":
-            given = {
-                name.partition(":")[2]: value
-                for name, value in found.items()
-                if name.startswith(f"{field.name}:") and value is not None
-            }
-            values[field.name] = given
-        elif kind is not None:
-            values[field.name] = found[field.name]
-    return values
 
 
 def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> list[str]:
@@ -204,49 +194,35 @@ def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> lis
     ):
         about = field.metadata
         if about.get("kind") == "argument":
-            _add_argument(parser, field, types_of[field.name])
+            parser.add_argument(field.name, **_form(field, types_of[field.name]))
         elif about.get("kind") == "option":
-            title = about["group"]
+            title, excluding = about["group"], about["instead"]
             if title not in groups:
                 groups[title] = parser.add_argument_group(title)
-            where, excluding = groups[title], about["instead"]
+            where = groups[title]
             if excluding is not None:
                 if excluding not in alternatives:
                     alternatives[excluding] = where.add_mutually_exclusive_group()
                 where = alternatives[excluding]
-            where.add_argument(
-                flag(field.name), dest=field.name, **_form(field, types_of[field.name])
-            )
+            where.add_argument(flag(field.name), **_form(field, types_of[field.name]))
             names.append(flag(field.name))
         elif about.get("kind") == "settings":
             from train.options.settings import add_settings  # JAX takes a second
 
-            names += add_settings(parser, f"{field.name}:", about["leave_out"])
+            names += add_settings(parser, _SETTING, about["leave_out"])
     return names
 
 
-def _add_argument(parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any) -> None:
-    about = field.metadata
-    number: Any = "+" if about["many"] else argparse.REMAINDER if about["rest"] else None
-    if number is None and field.default is not dataclasses.MISSING:
-        number = "?"
-    parser.add_argument(
-        field.name,
-        metavar=about["metavar"],
-        nargs=number,
-        default=None if field.default is dataclasses.MISSING else field.default,
-        type=reader(_plain(hint)),
-        help=_escaped(_text(about["help"])),
-    )
-
-
 def _form(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
-    """How argparse is told of an option."""
+    """How argparse is told of an argument or an option."""
     about, kind = field.metadata, _plain(hint)
-    default = field.default
-    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+    default = None if field.default is dataclasses.MISSING else field.default
+    if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     form: dict[str, Any] = {"help": _help(about, default), "default": default}
+    if about["kind"] == "argument":
+        number, metavar = about["nargs"], about["metavar"]
+        return {**form, "nargs": number, "metavar": metavar, "type": reader(kind)}
     if about["required"]:
         form["required"] = True
     if kind is bool:
@@ -255,7 +231,7 @@ def _form(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
         return {**form, "choices": typing.get_args(kind)}
     form["metavar"] = about["metavar"] or field.name.split("_")[-1].upper()
     if about["parse"] is not None:
-        return {**form, "type": checked_by(about["parse"])}
+        return {**form, "type": about["parse"]}
     if typing.get_origin(kind) is list:
         (kind,) = typing.get_args(kind)
         form["nargs"] = "+"
@@ -273,13 +249,9 @@ def _plain(hint: Any) -> Any:
 
 def _help(about: Mapping[str, Any], default: Any) -> str:
     text = _text(about["help"])
-    if "(default" in text or default in (None, False, []):
-        return _escaped(text)
-    words = " ".join(map(str, default)) if isinstance(default, list) else str(default)
-    return _escaped(f"{text} (default: {words})")
-
-
-def _escaped(text: str) -> str:
+    if "(default" not in text and default not in (None, False, []):
+        words = " ".join(map(str, default)) if isinstance(default, list) else str(default)
+        text += f" (default: {words})"
     return text.replace("%", "%%")
 
 

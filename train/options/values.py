@@ -1,4 +1,4 @@
-"""What a word of a command line may stand for."""
+"""What a word of a command line may stand for, in functions that argparse calls with it."""
 
 import argparse
 import math
@@ -23,22 +23,10 @@ def reader(kind: Any) -> Callable[[str], Any]:
     return read if kind in names else kind
 
 
-def checked_by(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """A function that raises ValueError with what is wrong with a word, as argparse wants it."""
-
-    def read(text: str) -> Any:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return read
-
-
 def positive(text: str) -> int:
     """A whole number of at least 1."""
     if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
-        raise ValueError(f"{text!r} is not a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 
@@ -49,7 +37,7 @@ def seconds(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
-        raise ValueError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
 
 
@@ -62,7 +50,7 @@ def size_in_bytes(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]i?)?b?", text.lower())
     size = match and float(match[1]) * _UNITS[match[2] or ""]
     if not size:
-        raise ValueError(f"{text!r} is not a size such as 16GB, 512MiB or 1000000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 16GB, 512MiB or 1000000")
     return int(size)
 
 
@@ -72,7 +60,7 @@ def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     def values(text: str) -> list[Any]:
         parts = text.split(",")
         if not all(parts):
-            raise ValueError(f"{text!r} is not a list such as A,B,C")
+            raise argparse.ArgumentTypeError(f"{text!r} is not a list such as A,B,C")
         return [parse(part) for part in dict.fromkeys(parts)]
 
     return values

@@ -1,3 +1,5 @@
+import argparse
+
 import pytest
 
 from train.options.values import list_of, positive, seconds, size_in_bytes
@@ -23,5 +25,5 @@ def test_sizes(text, size):
     ],
 )
 def test_words_of_a_wrong_form(read, text, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(argparse.ArgumentTypeError, match=message):
         read(text)

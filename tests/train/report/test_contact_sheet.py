@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from train import data
 from train.__main__ import main
 from train.data import Batch
-from train.report import contact_sheet as module
-from train.report.contact_sheet import draw_contact_sheet, write_contact_sheet
-from train.system.errors import UserError
+from train.report import contact_sheet
+from train.report.contact_sheet import draw_contact_sheet
 
 
 def test_each_image_is_there_with_its_classes_and_its_parts_below(pairs):
@@ -30,37 +30,36 @@ def test_grey_and_coloured_images(channels, shape):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_file_with_the_first_images_of_a_split(dataset, tmp_path, monkeypatch, split):
-    monkeypatch.setattr(module, "load_dataset", lambda name, *, data_dir: dataset)
+def test_a_file_with_the_first_images_of_a_split(dataset, tmp_path, monkeypatch, capsys, split):
+    monkeypatch.setattr(data, "load_dataset", lambda name, *, data_dir: dataset)
     drawn = []
     monkeypatch.setattr(
-        module,
+        contact_sheet,
         "draw_contact_sheet",
         lambda *given: drawn.append(given) or draw_contact_sheet(*given),
     )
-    write_contact_sheet("three", out=tmp_path / "sheet.png", split=split, count=12)
+    out = tmp_path / "sheet.png"
+    assert main(["show", "three", "--out", str(out), "--split", split, "--count", "12"]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
     ((batch, _, title),) = drawn
     size = {"train": 40, "test": 10}[split]
     assert title == f"three, {split}: the first {min(12, size)} of {size}"
     np.testing.assert_array_equal(batch.images, getattr(dataset, split).images[:12])
-    with Image.open(tmp_path / "sheet.png") as image:
+    with Image.open(out) as image:
         assert min(image.size) > 100
 
 
-def test_bad_input(tmp_path):
-    with pytest.raises(UserError, match="no data set 'minst'"):
-        write_contact_sheet("minst", out=tmp_path / "sheet.png")
-    with pytest.raises(UserError, match="--count is 0: choose 1 to 1000"):
-        write_contact_sheet("digits", out=tmp_path / "sheet.png", count=0)
-    with pytest.raises(UserError, match="cannot be written"):
-        write_contact_sheet("digits", out=tmp_path / "no" / "sheet.png", count=1)
+@pytest.mark.parametrize(
+    ("name", "out", "more", "message"),
+    [
+        ("minst", "sheet.png", (), "no data set 'minst'"),
+        ("digits", "sheet.png", ("--count", "0"), "--count is 0: choose 1 to 1000 images."),
+        ("digits", "no/sheet.png", ("--count", "1"), "cannot be written"),
+        ("digits", "sheet.jpg", (), "a PNG is drawn: name it so, as in sheet.png."),
+        ("digits", "sheet.png", ("--split", "dev"), "invalid choice: 'dev'"),
+    ],
+)
+def test_bad_input(tmp_path, capsys, name, out, more, message):
+    assert main(["show", name, "--out", str(tmp_path / out), *more]) == 2
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_the_command(tmp_path, capsys):
-    out = tmp_path / "sheet.png"
-    assert main(["show", "digits", "--split", "test", "--count", "3", "--out", str(out)]) == 0
-    assert capsys.readouterr().out == f"{out}\n"
-    assert out.is_file()
-    assert main(["show", "digits", "--split", "dev", "--out", str(out)]) == 2
-    assert "invalid choice: 'dev'" in capsys.readouterr().err
