@@ -82,10 +82,7 @@ def measure(
 
 
 def _parts(program: Trainer) -> Iterator[tuple[str, Callable, tuple[Any, ...], Callable]]:
-    """Name, function and arguments of each part, and what the function computes, plainly written.
-
-    They are in the order of the step.
-    """
+    """Name, function and arguments of each part in turn, and the function, plainly written."""
     config, device = program.config, program.mesh.local_devices[0]
     model: Any = program.model()
     objective, train = Objective.of(config), program.dataset.train
@@ -118,7 +115,7 @@ def _parts(program: Trainer) -> Iterator[tuple[str, Callable, tuple[Any, ...], C
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    part = functools.partial(with_gradient, device)
+    part = functools.partial(_with_gradient, device)
     modules = (model.features, model.primary_caps)
     function, arguments = part(lambda m, _, images: m[1](m[0](images)), modules, (), batch.images)
     yield "convolutions", function, arguments, function
@@ -150,19 +147,15 @@ def _parts(program: Trainer) -> Iterator[tuple[str, Callable, tuple[Any, ...], C
     yield "optimiser", update, ((params, state), jax.tree.map(jnp.ones_like, params)), update
 
 
-def with_gradient(
+def _with_gradient(
     device: jax.Device,
     function: Callable[[Any, tuple, Any], Any],
     modules: Any,
     inputs: tuple[jax.Array, ...],
     constants: Any = None,
 ) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """A part with its gradients, and what it is called with.
-
-    Whatever is an array is an argument: the compiler would compute with constants beforehand.
-    `function(modules, inputs, constants)` returns what the part hands on; the gradients are those
-    of the parameters of its modules, if they have some, and of the inputs.
-    """
+    """A part with the gradients of its parameters and inputs, and what it is called with."""
+    # Whatever is an array is an argument: the compiler would compute with constants beforehand.
     params: Any = {}
     rest: Any = {}
     graphdef = None

@@ -54,10 +54,7 @@ def measure_speed(
 
 
 def _timed(program: Trainer, rounds: Rounds) -> dict[str, Any]:
-    """Median `step_seconds` and the `rates`; `first_step_seconds`, compilation included.
-
-    And the `gradient_bytes` that its devices have to sum.
-    """
+    """Median `step_seconds`, `rates`, `first_step_seconds` with compilation, `gradient_bytes`."""
     take = steps_of(program)
     first = seconds_of(take, 1)
     seconds = time_rounds(take, rounds)

@@ -2,16 +2,17 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from train.config.setting import flag
-from train.options.command import option
-from train.options.shared import DataDir, Devices, OfRuns
+from train.options.command import argument, option
+from train.options.shared import DataDir, Devices, Trained
 from train.system.errors import UserError
 
 
 @dataclass(kw_only=True)
-class Evaluate(OfRuns, DataDir, Devices):
+class Evaluate(Trained, DataDir, Devices):
     """Measure a trained network on test images.
 
     Measures the network of a run on the test images of its data set, on its validation images, or
@@ -19,6 +20,7 @@ class Evaluate(OfRuns, DataDir, Devices):
     mean of their lengths.
     """
 
+    runs: list[Path] = argument("folder of a run, or of several", metavar="RUN", many=True)
     dataset: str | None = option(None, "another data set than the run's", metavar="NAME")
     split: Literal["test", "validation"] = option(
         "test", "images to measure on; those to choose by are the run's validation images"

@@ -1,7 +1,7 @@
 """`fit`: trains a network by a recipe.
 
 The options here say where and on what; those that decide the numbers are the settings in
-`train/config/`, a group a file.
+`train/config/groups.py`.
 """
 
 from dataclasses import dataclass

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from train.options.command import argument, option
-from train.options.shared import OfRun
+from train.options.shared import Trained
 
 
 @dataclass(kw_only=True)
-class Predict(OfRun):
+class Predict(Trained):
     """Classify image files.
 
     Classifies image files of any size, grey or in colour, with the network of a run; prints the
     class and the length of every class capsule.
     """
 
+    run_folder: Path = argument("folder of a run", metavar="RUN")
     images: list[Path] = argument("an image file", metavar="IMAGE", many=True)
     invert: bool = option(False, "swap dark and light first: for dark digits on light paper")
 

@@ -7,17 +7,19 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from train.config.data import DataConfig
-from train.config.model import ModelConfig
-from train.config.objective import ObjectiveConfig
-from train.config.optimizer import OptimizerConfig
-from train.config.schedule import ScheduleConfig
-from train.config.setting import NOT_NEGATIVE, allowed_types, check, flat_name, setting
+from train.config.groups import (
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from train.config.setting import NOT_NEGATIVE, Checked, allowed_types, flat_name, setting
 from train.system.errors import UserError
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(Checked):
     """Everything that decides the numbers of a training run.
 
     It is saved with the run, and has to be the same when the run is resumed.
@@ -44,10 +46,8 @@ class FitConfig:
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
 
     def __post_init__(self) -> None:
-        """Checks what several groups have to do with each other."""
-        for found in SETTINGS.values():
-            if found.group is None:
-                check(found.field, getattr(self, found.field.name))
+        """Checks what stands in no group, and what several groups have to do with each other."""
+        super().__post_init__()
         if self.schedule.micro_batches > 1 and self.model.routing_options.get("shared_logits"):
             raise UserError(
                 f"--micro-batches is {self.schedule.micro_batches}, but with shared_logits the "
@@ -87,13 +87,7 @@ class FitConfig:
 
 
 class Setting(NamedTuple):
-    """Where in a configuration a setting is.
-
-    Attributes:
-        group: the field of `FitConfig` that holds it; None for one of its own.
-        field: the setting in there.
-        types: the plain types of its values.
-    """
+    """A setting, the field of `FitConfig` whose group it is in, if any, and its plain types."""
 
     group: str | None
     field: dataclasses.Field
@@ -101,17 +95,14 @@ class Setting(NamedTuple):
 
 
 def _settings() -> dict[str, Setting]:
-    found = {}
-    for member in dataclasses.fields(FitConfig):
-        if dataclasses.is_dataclass(member.type):
-            group: Any = member.type
-            for field in dataclasses.fields(group):
-                found[flat_name(field)] = Setting(
-                    member.name, field, allowed_types(group, field.name)
-                )
-        else:
-            found[flat_name(member)] = Setting(None, member, allowed_types(FitConfig, member.name))
-    return found
+    groups: dict[str | None, Any] = {None: FitConfig}
+    groups |= {m.name: m.type for m in dataclasses.fields(FitConfig) if not m.metadata}
+    return {
+        flat_name(field): Setting(name, field, allowed_types(group, field.name))
+        for name, group in groups.items()
+        for field in dataclasses.fields(group)
+        if field.metadata
+    }
 
 
 SETTINGS = _settings()

@@ -68,7 +68,7 @@ def allowed_types(config: type, name: str) -> tuple[type, ...]:
 
 
 class Checked:
-    """A group of settings, each of which is checked when the group is made.
+    """Settings, each of which is checked when they are made; other fields are groups of them.
 
     Raises:
         UserError: on a value out of its range or a name that does not exist.
@@ -77,7 +77,8 @@ class Checked:
     def __post_init__(self) -> None:
         """Checks every setting."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # groups are dataclasses
-            check(field, getattr(self, field.name))
+            if field.metadata:
+                check(field, getattr(self, field.name))
 
 
 def check(field: dataclasses.Field, value: Any) -> None:

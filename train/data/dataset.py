@@ -40,7 +40,8 @@ class Examples(Protocol):
     """Examples of a data set by their number, stored or made.
 
     Attributes:
-        block: examples that are shuffled together in training, see `Order`.
+        block: examples that are shuffled together in training, see `Order`: one of each image that
+            is stored.
         labels_per_image: classes that an image shows, k.
         source_labels: int32 [n], the labels of the images that are stored, for checks.
         image_shape: `(height, width, channels)`.
@@ -48,7 +49,8 @@ class Examples(Protocol):
     """
 
     @property
-    def block(self) -> int: ...
+    def block(self) -> int:
+        return len(self.source_labels)
 
     @property
     def labels_per_image(self) -> int:
@@ -132,10 +134,6 @@ class Split(Examples):
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    @property
-    def block(self) -> int:
-        return len(self)
 
     @property
     def source_labels(self) -> np.ndarray:

@@ -84,20 +84,10 @@ def load(source: Source, data_dir: str | Path | None = None) -> Dataset:
     return source.load(source.find(folder))
 
 
-def official_positions(split: str, size: int) -> np.ndarray:
-    """Positions in the official files of the examples of a prepared split.
-
-    tensorflow-datasets stores examples in the order of the MD5 of the split's name and the
-    example's key, which for these sets is its number in the file. A change of that rule would
-    be a new major version of the data set.
-
-    Args:
-        split: "train" or "test".
-        size: number of examples.
-
-    Returns:
-        int64 [size]: stored example `i` is number `official_positions[i]` of the official file.
-    """
+def _official_positions(split: str, size: int) -> np.ndarray:
+    """The numbers in the official file of the stored examples of a split, one after the other."""
+    # They are stored in the order of the MD5 of the split's name and the example's key, here its
+    # number. A change of that rule would be a new major version of the data set.
 
     def digest(key: int) -> bytes:
         return hashlib.md5(f"{split}{key}".encode(), usedforsecurity=False).digest()
@@ -125,11 +115,9 @@ def _listed(files: Sequence[OfficialFile]) -> str:
 
 
 def _require_publisher(source: Source, files: Sequence[OfficialFile], cache: Path) -> None:
-    """Asks for a file and fails within seconds, where tensorflow-datasets would try for minutes.
-
-    It asks as tensorflow-datasets does, through requests, so that proxies and certificates count
-    alike; and on a thread, because looking up a name may take longer than any timeout given.
-    """
+    """Asks for a file and fails within seconds, where tensorflow-datasets would try for minutes."""
+    # Through requests, as tensorflow-datasets does, so that proxies and certificates count alike;
+    # and on a thread, because looking up a name may take longer than any timeout given.
     url = files[0].url
     outcome: list[str | None] = []
 
@@ -154,11 +142,7 @@ def _require_publisher(source: Source, files: Sequence[OfficialFile], cache: Pat
 
 @contextlib.contextmanager
 def _staging_folder(source: Source, cache: Path) -> Iterator[Path]:
-    """A hidden folder in the cache for work of tensorflow-datasets, which prints nothing here.
-
-    Raises:
-        UserError: if that work fails for want of files, of room or of permission.
-    """
+    """A hidden folder in the cache for work of tensorflow-datasets, which prints nothing here."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{source.tfds_name}-", dir=cache))
@@ -267,7 +251,7 @@ def _read_split(builder: Any, name: str) -> Split:
     examples: Sequence[Any] = stored.__getitems__(range(len(stored)))
     images = np.empty((len(examples), *builder.info.features["image"].shape), np.uint8)
     labels = np.empty(len(examples), np.int32)
-    for position, example in zip(official_positions(name, len(examples)), examples, strict=True):
+    for position, example in zip(_official_positions(name, len(examples)), examples, strict=True):
         with Image.open(io.BytesIO(example["image"])) as image:
             images[position] = np.asarray(image).reshape(images.shape[1:])
         labels[position] = example["label"]

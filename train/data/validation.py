@@ -8,8 +8,6 @@ import numpy as np
 from train.data.dataset import Dataset
 from train.system.errors import UserError
 
-_OPTION = "--validation"
-
 
 def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
     """Sets validation examples aside, which no one trains on.
@@ -30,39 +28,35 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
     own, train = dataset.validation, dataset.train
     if amount == 0:
         return dataclasses.replace(dataset, validation=None)
+    if own is not None and amount is None:
+        return dataset
     labels = (train if own is None else own).source_labels
+    if amount is None:
+        count = 10_000 if len(labels) == 60_000 else round(len(labels) / 10)
+    else:
+        count = round(amount * len(labels)) if amount < 1 else int(amount)
     if own is not None:
-        if amount is None:
-            return dataset
-        count = _count(amount, len(own))
         if not 1 <= count <= len(own):
             raise UserError(
-                f"{_OPTION} is {amount:g}, but {dataset.name} has {len(own)} validation images."
+                f"--validation is {amount:g}, but {dataset.name} has {len(own)} validation images."
             )
         return dataclasses.replace(dataset, validation=own.first(count))
-    count = max(1, _usual(len(labels)) if amount is None else _count(amount, len(labels)))
+    count = max(1, count)
     room = len(labels) - len(np.unique(labels))
     if amount is None and not room:
         return dataset
     if count > room:
         raise UserError(
-            f"{_OPTION} is {amount:g}, but an image of each class has to be left to train with: "
+            f"--validation is {amount:g}, but an image of each class has to be left to train with: "
             f"of {len(labels)} images choose at most {room}."
         )
-    held = last_of_each_class(labels, count)
+    held = _last_of_each_class(labels, count)
     left = np.delete(np.arange(len(labels)), held)
     return dataclasses.replace(dataset, train=train.take(left), validation=train.set_aside(held))
 
 
-def last_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """The positions of the last examples of each class, in proportion to the classes, ascending.
-
-    One example of each class at least is not among them.
-
-    Args:
-        labels: integers `[n]`.
-        count: how many, at most n less the number of classes.
-    """
+def _last_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
+    """So many positions of the last examples of each class, ascending, but never of all of them."""
     classes, sizes = np.unique(labels, return_counts=True)
     shares = count * sizes / len(labels)
     taken = np.minimum(np.floor(shares).astype(int), sizes - 1)
@@ -76,11 +70,3 @@ def last_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
         for label, size, number in zip(classes, sizes, taken, strict=True)
     ]
     return np.sort(np.concatenate(lasts))
-
-
-def _count(amount: float, of: int) -> int:
-    return round(amount * of) if amount < 1 else int(amount)
-
-
-def _usual(images: int) -> int:
-    return 10_000 if images == 60_000 else round(images / 10)

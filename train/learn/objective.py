@@ -13,9 +13,8 @@ from jax import lax
 import capsjax
 from capsjax import CapsNetOutput, inspection
 from capsjax.inspection import DEAD
-from train.config.data import DataConfig
 from train.config.fit_config import FitConfig
-from train.config.objective import ObjectiveConfig
+from train.config.groups import DataConfig, ObjectiveConfig
 from train.data import Batch, centre_crop, reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError

@@ -1,6 +1,6 @@
 """Numbers that are not finite: when a run is given up, and what is written about why."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import jax
@@ -87,13 +87,6 @@ def first_not_finite(trainer: Trainer, step: int, indices: np.ndarray) -> str | 
     Returns:
         Its name, or None if all are finite.
     """
-    for name, array in _tensors(trainer, step, indices):
-        if jnp.issubdtype(array.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(array))):
-            return name
-    return None
-
-
-def _tensors(trainer: Trainer, step: int, indices: np.ndarray) -> Iterator[tuple[str, jax.Array]]:
     config, dataset, state = trainer.config, trainer.dataset, trainer.state
     objective = Objective.of(config)
     graphdef = structure(config, dataset.image_shape, dataset.num_classes)
@@ -108,14 +101,15 @@ def _tensors(trainer: Trainer, step: int, indices: np.ndarray) -> Iterator[tuple
         _, output, losses = forward(graphdef, objective, state, params, batch, keys)
         return jnp.mean(losses["loss"]), (output, losses)
 
-    yield from _named("parameter", state.params)
-    yield "images", batch.images
     gradient, (output, losses) = jax.grad(loss, has_aux=True)(state.params)
-    yield from _named("output", output)
-    yield from _named("loss", losses)
-    yield from _named("gradient of", gradient)
-
-
-def _named(what: str, tree: Any) -> Iterator[tuple[str, jax.Array]]:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        yield f"{what} {jax.tree_util.keystr(path, simple=True, separator='.')}", leaf
+    for what, tree in (
+        ("parameter", state.params),
+        ("images", batch.images),
+        ("output", output),
+        ("loss", losses),
+        ("gradient of", gradient),
+    ):
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+            if jnp.issubdtype(leaf.dtype, jnp.inexact) and not bool(jnp.all(jnp.isfinite(leaf))):
+                return f"{what} {jax.tree_util.keystr(path, simple=True, separator='.')}".rstrip()
+    return None

@@ -7,7 +7,7 @@ from typing import Any
 
 import capsjax
 from train.config.fit_config import SETTINGS, FitConfig
-from train.config.model import ModelConfig
+from train.config.groups import ModelConfig
 from train.config.setting import flag
 from train.options.values import reader
 from train.system.errors import UserError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from train.options.command import Command, argument, option
+from train.options.command import Command, option
 from train.system.errors import UserError
 
 
@@ -99,17 +99,3 @@ class Trained(Command):
                     f"with {' and '.join(trained)}: leave it out, or name that, if it is your own."
                 )
         trust(self.routing)
-
-
-@dataclass(kw_only=True)
-class OfRuns(Trained):
-    """A command that takes one run or several."""
-
-    runs: list[Path] = argument("folder of a run, or of several", metavar="RUN", many=True)
-
-
-@dataclass(kw_only=True)
-class OfRun(Trained):
-    """A command that takes one run."""
-
-    run_folder: Path = argument("folder of a run", metavar="RUN")

@@ -225,7 +225,7 @@ def draw_dimensions(tested: Tested) -> Figure:
     chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
     label = int(np.ravel(scores.predictions[chosen])[0])
     pose = tested.output(chosen)[1].capsules.pose[0]
-    grid = np.asarray(decode_dimensions(tested.model, pose, label))
+    grid = np.asarray(_decode_dimensions(tested.model, pose, label))
 
     dims, moves = grid.shape[:2]
     figure = Figure(figsize=(0.7 * moves + 1.2, 0.7 * dims + 1.0), layout="constrained")
@@ -241,17 +241,8 @@ def draw_dimensions(tested: Tested) -> Figure:
     return figure
 
 
-def decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
-    """Decodes a class capsule with one dimension moved at a time.
-
-    Args:
-        model: a network with a decoder.
-        pose: the class capsules of one image `[J, D]`.
-        label: the class to decode.
-
-    Returns:
-        Images `[D, len(OFFSETS), height, width, channels]`.
-    """
+def _decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
+    """Images `[D, len(OFFSETS), ...]` of a class of poses `[J, D]`, one dimension of it moved."""
     classes, dim = pose.shape
     moves = jnp.asarray(OFFSETS, pose.dtype)
     step = jnp.eye(dim, dtype=pose.dtype)[:, None, :]
@@ -262,11 +253,7 @@ def decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
 
 
 def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.ndarray, np.ndarray]:
-    """Shows normalised images `[rows, columns, height, width, channels]` as one picture.
-
-    Returns:
-        Where the rows and the columns have their centres.
-    """
+    """Shows normalised images `[rows, columns, ...]` in one; the centres of rows and columns."""
     rows, columns, height, width, channels = grid.shape
     pixels = np.asarray(objective.pixels(jnp.asarray(grid)))
     gap = max(1, height // 14)

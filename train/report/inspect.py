@@ -52,7 +52,7 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
     """
     model, objective = tested.model, tested.objective
     some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
-    inspected, calls, output = look_inside(model, objective, jnp.asarray(some.images))
+    inspected, calls, output = _look_inside(model, objective, jnp.asarray(some.images))
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.scores.metrics["accuracy"]
     title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
@@ -77,7 +77,7 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
     }
 
 
-def routed_layers(model: nnx.Module) -> list[str]:
+def _routed_layers(model: nnx.Module) -> list[str]:
     """The names of a network's layers whose routing can be looked into, that of classes last."""
     named = [
         ".".join(map(str, path))
@@ -87,23 +87,11 @@ def routed_layers(model: nnx.Module) -> list[str]:
     return sorted(named, key=lambda name: (name == CLASSES, name))
 
 
-def look_inside(
+def _look_inside(
     model: nnx.Module, objective: Objective, images: jax.Array
 ) -> tuple[dict[str, Inspected], Calls, Any]:
-    """Runs a network on images and inspects its routed layers.
-
-    Args:
-        model: the network.
-        objective: knows how images are normalised.
-        images: uint8 `[n, height, width, channels]`.
-
-    Returns:
-        What each layer does and what it was given, by its name; and the network's output.
-
-    Raises:
-        UserError: the network has no such layers, or a routing cannot show its work.
-    """
-    names = routed_layers(model)
+    """What each routed layer does with images and what it was given, and the network's output."""
+    names = _routed_layers(model)
     if not names:
         raise UserError(f"{type(model).__name__} has no layer of routed capsules to look into.")
     graphdef, state = nnx.split(model)

@@ -209,11 +209,7 @@ class Checkpoints:
 
 
 class _LastAndBest:
-    """The policy by which Orbax keeps some of a folder's checkpoints.
-
-    Args:
-        accuracies: by step, of those where they are known; the dict may change.
-    """
+    """The policy by which Orbax keeps some checkpoints, by accuracies in a dict that may change."""
 
     def __init__(self, accuracies: Mapping[int, float]) -> None:
         self._accuracies = accuracies
@@ -243,11 +239,7 @@ def _accuracy(metadata: Mapping[str, Any]) -> float | None:
 
 
 def _digest(values: Any, accuracy: float | None) -> str:
-    """A checksum of all that a checkpoint holds.
-
-    What Orbax writes is not protected as a whole: a bit that is flipped on a disk may come back as
-    a number like any other.
-    """
+    """A checksum of all that a checkpoint holds, whose bits may flip on a disk unseen by Orbax."""
     found = hashlib.sha256(repr(accuracy).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(values):
         found.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())

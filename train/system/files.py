@@ -1,15 +1,42 @@
-"""Files that are written whole or not at all, and one sentence for a disk that takes no more."""
+"""Files that are written whole or not at all, and one sentence for a file or disk that fails."""
 
 import contextlib
 import io
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from train.system.errors import UserError
+from train.system.errors import UserError, first_line
+
+
+@contextlib.contextmanager
+def reading(path: Path, kind: str, advice: str) -> Iterator[None]:
+    """Makes one sentence of what a library raises that reads a file, and heeds no warning of it.
+
+    Args:
+        path: the file.
+        kind: what it is read as, for the sentence.
+        advice: what to do where it is none.
+
+    Raises:
+        UserError: as the body, and where that raises anything else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of oddities that the library copes with
+            yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}.") from error
+    except Exception as error:  # libraries report damage in exceptions of any kind
+        raise UserError(
+            f"{path} cannot be read as {kind} ({first_line(error)}): {advice}."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def test_stock_tensorflow_datasets_reads_what_was_prepared(prepared):
     assert stock.info.splits["train"].num_examples == len(official.train)
     for name, split in (("train", official.train), ("test", official.test)):
         examples = stock.as_data_source(name, decoders={"image": tfds.decode.SkipDecoding()})
-        positions = tfds_cache.official_positions(name, len(split))
+        positions = tfds_cache._official_positions(name, len(split))
         assert [example["label"] for example in examples] == split.labels[positions].tolist()
     restored = tfds.builder_from_directory(stock.data_dir)
     assert restored.info.features["image"].shape == (28, 28, 1)

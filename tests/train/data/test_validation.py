@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from train.data import Dataset, Split, hold_out
 from train.data.made import multi_mnist
-from train.data.validation import last_of_each_class
+from train.data.validation import _last_of_each_class
 from train.system.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_as_many_as_asked_for_in_proportion_and_the_last_of_each_class(labels, d
     classes, sizes = np.unique(labels, return_counts=True)
     room = len(labels) - len(classes)
     count = data.draw(st.integers(0, room))
-    chosen = last_of_each_class(labels, count)
+    chosen = _last_of_each_class(labels, count)
     assert len(chosen) == len(set(chosen.tolist())) == count
     for label, size in zip(classes, sizes, strict=True):
         of_class = np.flatnonzero(labels == label)

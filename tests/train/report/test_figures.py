@@ -133,7 +133,7 @@ def test_what_is_shown_of_a_normalised_image_is_the_image(dataset, model, right)
 
 def test_the_dimensions_move_one_at_a_time(model):
     pose = jax.random.normal(jax.random.key(0), (3, 4)) / 4
-    grid = figures.decode_dimensions(model, pose, 1)
+    grid = figures._decode_dimensions(model, pose, 1)
     assert grid.shape == (4, 11, 8, 8, 1)
     mask = jnp.array([[0.0, 1.0, 0.0]])
     moved = pose.at[1, 2].add(-0.2)  # the second of -0.25, -0.20, ..., 0.25

@@ -13,7 +13,7 @@ from train.config.fit_config import FitConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.presets import get_preset
-from train.report.inspect import look_inside
+from train.report.inspect import _look_inside
 from train.run.folder import Run
 from train.system.errors import UserError
 
@@ -61,7 +61,7 @@ def test_a_network_without_capsules_cannot_be_looked_into(tmp_path, dataset, cap
     )
     model = build_model(config, DIGITS, 3)
     with pytest.raises(UserError, match="CNN has no layer of routed capsules"):
-        look_inside(model, Objective(), dataset.test.images)
+        _look_inside(model, Objective(), dataset.test.images)
     Run(tmp_path, config, DIGITS, tuple("0123456789")).save()
     assert main(["evaluate", str(tmp_path), "--routing-iterations", "2"]) == 2
     assert "cnn has no routing iterations" in capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_every_layer_that_routes_is_looked_into(model, layers):
     found = {}
 
     def look(images):
-        inspected, _, _ = look_inside(build_model(config, DIGITS, 10), Objective(), images)
+        inspected, _, _ = _look_inside(build_model(config, DIGITS, 10), Objective(), images)
         found.update(inspected)
 
     jax.eval_shape(look, jax.ShapeDtypeStruct((4, *DIGITS), np.uint8))

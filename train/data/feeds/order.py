@@ -82,11 +82,8 @@ class Order:
 # A few, because a streaming feed reads ahead from several threads around the end of an epoch.
 @functools.lru_cache(maxsize=4)
 def _permutation(size: int, seed: int, block: int) -> np.ndarray:
-    """A permutation of `size` examples for a block of the stream, int32, read-only.
-
-    It sorts raw words of the bit generator: NumPy promises those to be the same in every version,
-    and does not promise it of `Generator.permutation`.
-    """
+    """A permutation of `size` examples for a block of the stream, int32, read-only."""
+    # NumPy promises raw words to be the same in every version, `Generator.permutation` not.
     words = np.random.PCG64(np.random.SeedSequence((seed, block))).random_raw(size)
     permutation = np.argsort(words, kind="stable").astype(np.int32)
     permutation.setflags(write=False)

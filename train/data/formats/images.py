@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from train.system.errors import UserError, first_line
+from train.system.errors import UserError
+from train.system.files import reading
 
 _MODES = {1: "L", 3: "RGB"}
 _GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
@@ -46,22 +47,16 @@ def read_image(
 
 def _upright(path: Path) -> tuple[Image.Image, bool]:
     """Reads an image on black, turned as its camera says, and whether its file is grey."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities that Pillow copes with
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+    with reading(path, "an image", "see whether another program opens it"):
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
             with Image.open(path) as file:
                 is_grey = file.mode in _GREY_MODES
                 upright = ImageOps.exif_transpose(file).convert("RGBA")
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is too large an image: shrink it first.") from error
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image file that can be read.") from error
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}.") from error
-    # Pillow reports a damaged file in the exceptions of its decoders, of any kind.
-    except Exception as error:
-        raise UserError(f"{path} cannot be read as an image ({first_line(error)}).") from error
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            raise UserError(f"{path} is too large an image: shrink it first.") from error
+        except UnidentifiedImageError as error:
+            raise UserError(f"{path} is not an image file that can be read.") from error
     black = Image.new("RGBA", upright.size, "black")
     return Image.alpha_composite(black, upright), is_grey
 

@@ -3,12 +3,12 @@
 SciPy trusts what it reads: files of sets that publish checksums are verified before they come here.
 """
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from train.system.errors import UserError, first_line
+from train.system.errors import UserError
+from train.system.files import reading
 
 
 def read(path: Path, names: Sequence[str]) -> list[Any]:
@@ -32,16 +32,9 @@ def read(path: Path, names: Sequence[str]) -> list[Any]:
             f"{path} is read with SciPy, which is not installed: install the project's `train` "
             "extra."
         ) from error
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities that SciPy copes with
-            variables = loadmat(file, variable_names=names)
-    # SciPy reports a damaged file in exceptions of any kind.
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as a MATLAB file of version 5 ({first_line(error)}): get it "
-            "again from the data set's publisher."
-        ) from error
+    publisher = "get it again from the data set's publisher"
+    with reading(path, "a MATLAB file of version 5", publisher), path.open("rb") as file:
+        variables = loadmat(file, variable_names=names)
     if missing := [name for name in names if name not in variables]:
         raise UserError(f"{path} lacks the variable {missing[0]!r}: check that it is the file.")
     return [variables[name] for name in names]

@@ -1,18 +1,19 @@
 """NumPy's files, read by NumPy without pickle; what does not fit in memory is refused unread."""
 
-import contextlib
 import math
-import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.lib import format as npy
 
-from train.system.errors import UserError, first_line
+from train.system.errors import UserError
+from train.system.files import reading
 from train.system.machine import physical_bytes
+
+_WHAT = ("NumPy's arrays", "get it again, or write it anew with numpy.savez")
 
 
 def members(path: Path) -> list[str]:
@@ -21,7 +22,7 @@ def members(path: Path) -> list[str]:
     Raises:
         UserError: if it is missing, unreadable or damaged.
     """
-    with _refused_if_damaged(path), zipfile.ZipFile(path) as archive:
+    with reading(path, *_WHAT), zipfile.ZipFile(path) as archive:
         return archive.namelist()
 
 
@@ -36,7 +37,7 @@ def read_members(path: Path, names: Sequence[str]) -> list[np.ndarray]:
         UserError: if it is missing, unreadable or damaged or lacks one of the files, if they are no
             arrays or hold objects, or if they do not fit in the memory of this machine.
     """
-    with _refused_if_damaged(path), zipfile.ZipFile(path) as archive:
+    with reading(path, *_WHAT), zipfile.ZipFile(path) as archive:
         if missing := [name for name in names if name not in archive.namelist()]:
             raise UserError(f"{path} lacks the file {missing[0]}: get it again, or write it anew.")
         arrays: list[np.ndarray] = []
@@ -53,7 +54,7 @@ def read(path: Path) -> np.ndarray:
     Raises:
         UserError: see `read_members`.
     """
-    with _refused_if_damaged(path), path.open("rb") as file:
+    with reading(path, *_WHAT), path.open("rb") as file:
         return _read(file, str(path), 0)
 
 
@@ -76,21 +77,3 @@ def _read(file: BinaryIO, name: str, used: int) -> np.ndarray:
     if file.read(1):
         raise UserError(f"{name} goes on after its array of {promised} bytes: write it anew.")
     return array
-
-
-@contextlib.contextmanager
-def _refused_if_damaged(path: Path) -> Iterator[None]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities that NumPy copes with
-            yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}.") from error
-    # zipfile, the decompressors and NumPy report damage in exceptions of many kinds.
-    except Exception as error:
-        raise UserError(
-            f"{path} cannot be read as NumPy's arrays ({first_line(error)}): get it again, or "
-            "write it anew with numpy.savez."
-        ) from error

@@ -94,22 +94,14 @@ class TransformedSplit(GeneratedSplit):
         pixels = digit.images[0].astype(jnp.float32)
         height, width = (n + 2 * expanded_mnist.MARGIN for n in pixels.shape[:2])
         drawn = draw(key)
-        by = translation(drawn, pixels, (height, width))
+        by = _translation(drawn, pixels, (height, width))
         offset = -jnp.sum(drawn.inverse * by[None, :], axis=1)
         made = warp(pixels, drawn.inverse, offset, (height, width))
         return Batch(jnp.rint(made).astype(jnp.uint8), digit.labels[0])
 
 
-def translation(drawn: Transformation, pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Chooses the translation in pixels [2], which leaves all ink of a digit within the image.
-
-    Ink that is larger than the image is put into the middle.
-
-    Args:
-        drawn: how the digit is transformed.
-        pixels: the digit [height, width, channels], 0 where there is no ink.
-        size: height and width of the image.
-    """
+def _translation(drawn: Transformation, pixels: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """The translation in pixels that leaves a digit's ink in the image; too much is centred."""
     rows, columns = (jnp.arange(n, dtype=jnp.float32) - (n - 1) / 2 for n in pixels.shape[:2])
     around = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"))
     at = jnp.einsum("ab,bhw->ahw", drawn.matrix, around, precision="highest")

@@ -66,11 +66,6 @@ class GeneratedSplit(Examples):
         return self.versions * len(self.source) if self.count is None else self.count
 
     @property
-    def block(self) -> int:
-        """In training, one example of each stored image follows after the other."""
-        return len(self.source)
-
-    @property
     def source_labels(self) -> np.ndarray:
         return self.source.source_labels
 

@@ -25,11 +25,7 @@ def _split(images: Path, labels: Path) -> Split:
 
 
 def _read_idx(path: Path, *, ndim: int) -> np.ndarray:
-    """Reads unsigned bytes in the IDX format; the file was verified before.
-
-    That is a magic number of four bytes, `ndim` sizes as big-endian unsigned 32-bit integers, and
-    the elements, the last dimension fastest.
-    """
+    """Reads bytes in the IDX format: a magic number, `ndim` sizes, the last dimension fastest."""
     with gzip.open(path) as file:
         content = file.read()
     shape = np.frombuffer(content, ">u4", ndim, offset=4)

@@ -35,18 +35,12 @@ FAMILIAR = {
 
 
 def _read(*paths: Path, limited: int | None, familiar: bool) -> tuple[Split, Split]:
-    """Reads the official files, unpacked or not.
-
-    Args:
-        paths: images, classes and viewpoints for training, and for the test.
-        limited: column of the viewpoints in which training is limited to the familiar ones; None
-            for the standard split.
-        familiar: whether the test images are those from familiar viewpoints, too, or all others.
-    """
+    """Reads images, classes and viewpoints for training and for the test; `_split` has the rest."""
     return _split(paths[:3], limited, True), _split(paths[3:], limited, familiar)
 
 
 def _split(paths: Sequence[Path], limited: int | None, familiar: bool) -> Split:
+    """Limits the images to viewpoints that are familiar in a column, or to all others, if any."""
     dat, cat, info = paths
     labels = norb_matrix.read(cat, dtype=np.int32, ndim=1)
     viewpoints = norb_matrix.read(info, dtype=np.int32, ndim=2)

@@ -36,7 +36,7 @@ def test_a_variable_that_is_missing(path):
 
 
 def test_a_missing_file(path):
-    refused(path, "cannot be read as a MATLAB file .*No such file")
+    refused(path, "there is no file")
 
 
 @pytest.mark.parametrize("content", [b"", b"no MATLAB file", b"PK\x03\x04" + bytes(200)])

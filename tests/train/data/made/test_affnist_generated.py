@@ -10,13 +10,13 @@ from train.data import Dataset, Split
 from train.data.made.affnist_generated import (
     Transformation,
     TransformedSplit,
+    _translation,
     draw,
     make,
-    translation,
 )
 
 DRAWN = 20_000
-translate = jax.jit(translation, static_argnums=2)
+translate = jax.jit(_translation, static_argnums=2)
 PINNED = [5.757, 24.676, 44.912, 6.05, 24.272, 41.594]
 
 
@@ -110,7 +110,7 @@ def test_the_images_are_transformed_as_was_drawn(digits):
     def expected(number):
         seed = jax.random.key(test.seed, impl="threefry2x32")
         drawn = draw(jax.random.fold_in(jax.random.fold_in(seed, number % 50), number // 50))
-        moved = drawn.matrix @ jnp.float32([-3.5, -1.5]) + translation(drawn, pixels, (40, 40))
+        moved = drawn.matrix @ jnp.float32([-3.5, -1.5]) + _translation(drawn, pixels, (40, 40))
         return moved, jnp.prod(drawn.scale)
 
     grid = np.mgrid[:40, :40] - 19.5

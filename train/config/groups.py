@@ -1,0 +1,280 @@
+"""The settings of a run, in groups; `train/options/settings.py` makes options of them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import capsjax
+from train.config.setting import (
+    BELOW_ONE,
+    BETWEEN,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SHARE,
+    Checked,
+    setting,
+)
+from train.data import Dataset, hold_out, is_dataset, list_datasets
+from train.system.errors import UserError
+
+DTYPES = ("float32", "bfloat16", "float64")
+FILE_SEPARATOR = ".py:"
+"""In the place of a name: a file of the user's, and what in it."""
+MASKS = ("label", "longest")
+LOSSES = ("margin", "spread", "cross_entropy", "sigmoid_cross_entropy")
+OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon", "sgd")
+DECAYS = ("exponential", "staircase", "cosine", "constant")
+SCALINGS = ("none", "linear", "sqrt")
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """What is trained and tested on, and how its images reach the network.
+
+    Raises:
+        UserError: on a value out of its range or a name that does not exist.
+    """
+
+    dataset: str = setting(
+        "digits",
+        "data set to train and test on; docs/datasets.md tells what each needs",
+        list_datasets(),
+        also=is_dataset,
+    )
+    input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
+    input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
+    standardise: bool = setting(
+        False, "each image is given mean 0 and variance 1, instead of the two before"
+    )
+    validation: float | None = setting(
+        None,
+        "training images to choose by, set aside: how many, or what share; 0 trains with all of "
+        "them (if not given, 10,000 of 60,000, else a tenth, or the set's own)",
+        bound=NOT_NEGATIVE,
+    )
+    train_examples: int | None = setting(
+        None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
+    )
+    test_examples: int | None = setting(
+        None,
+        "measure with the first so many test images alone (if not given, all; of a set that is "
+        "made, as many as there are images that it is made of)",
+        bound=POSITIVE,
+    )
+    max_shift: int = setting(
+        0, "training images are shifted by up to this many pixels", bound=NOT_NEGATIVE
+    )
+    flip: bool = setting(False, "half of the training images are flipped from left to right")
+    max_rotation: float = setting(
+        0.0, "training images are turned by up to so many degrees", bound=NOT_NEGATIVE
+    )
+    max_scaling: float = setting(
+        0.0, "training images are enlarged or shrunk by up to this share", bound=BELOW_ONE
+    )
+    max_erased: float = setting(
+        0.0, "a rectangle of up to this share of a training image's sides is made 0", bound=SHARE
+    )
+    crop: int | None = setting(
+        None,
+        "side of the square that the network sees of an image, anywhere in training, in the middle "
+        "in test (if not given, the whole image)",
+        bound=POSITIVE,
+    )
+    max_brightness: float = setting(
+        0.0,
+        "up to this is added to the pixels of a training image, or taken away, as the network "
+        "sees them",
+        bound=NOT_NEGATIVE,
+    )
+    max_contrast: float = setting(
+        0.0,
+        "by up to this share the pixels of a training image move from their mean, or towards it",
+        bound=SHARE,
+    )
+
+    def __post_init__(self) -> None:
+        """Checks every setting, and that images are normalised in one way."""
+        super().__post_init__()
+        if self.standardise and (self.input_mean, self.input_std) != (0, 1):
+            raise UserError(
+                f"--input-mean is {self.input_mean} and --input-std is {self.input_std}, but with "
+                "--standardise each image has its own: leave them out."
+            )
+        if self.validation is not None and self.validation > 1 and self.validation % 1:
+            raise UserError(
+                f"--validation is {self.validation}, but must be a share below 1 or a whole number."
+            )
+
+    def choose(self, dataset: Dataset) -> Dataset:
+        """The examples of a data set that these settings train, choose and measure with.
+
+        Raises:
+            UserError: if there are not as many.
+        """
+        return hold_out(dataset, self.validation).limited(self.train_examples, self.test_examples)
+
+
+@dataclass(frozen=True)
+class ModelConfig(Checked):
+    """The network, its routing and its precision.
+
+    Raises:
+        UserError: on a value out of its range or a name that does not exist.
+    """
+
+    name: str = setting("capsnet", "network to train", tuple(capsjax.list_models()), name="model")
+    options: dict[str, Any] = setting(
+        dict,
+        "arguments that differ from the published ones",
+        name="model_options",
+    )
+    routing: str = setting(
+        "dynamic",
+        "routing algorithm, or FILE.py:NAME of one of your own, whose code is run",
+        tuple(capsjax.list_routings()),
+        also=lambda name: FILE_SEPARATOR in name,
+    )
+    routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE)
+    routing_options: dict[str, Any] = setting(dict, "further arguments of the routing")
+    dtype: str = setting("float32", "dtype of the computation", DTYPES)
+    param_dtype: str = setting("float32", "dtype of the parameters", DTYPES)
+    remat: bool = setting(
+        False, "compute what is inside a layer anew for the gradient, to save memory"
+    )
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig(Checked):
+    """What is minimised.
+
+    Raises:
+        UserError: on a value out of its range or a name that does not exist.
+    """
+
+    loss: str = setting("margin", "what tells classes apart", LOSSES)
+    spread_steps: int = setting(
+        0,
+        "steps in which the margin of a spread loss grows from 0.2 to 0.9 (0: always 0.9)",
+        bound=NOT_NEGATIVE,
+    )
+    margin_of: str = setting(
+        "length", "the margin loss sees lengths, or their softmax", ("length", "softmax")
+    )
+    margin_power: int = setting(2, "power of the margin's hinges", bound=POSITIVE)
+    margin_weight: float = setting(
+        1.0, "weight of the loss that tells classes apart", bound=NOT_NEGATIVE
+    )
+    reconstruction_weight: float = setting(
+        0.0005, "weight of the summed squared reconstruction error", bound=NOT_NEGATIVE
+    )
+    mask_in_training: str = setting("label", "class whose capsule is decoded in training", MASKS)
+    mask_in_test: str = setting("longest", "class whose capsule is decoded in test", MASKS)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Checked):
+    """What turns gradients into updates.
+
+    Raises:
+        UserError: on a value out of its range or a name that does not exist.
+    """
+
+    name: str = setting("adam", "what turns gradients into updates", OPTIMIZERS, name="optimizer")
+    weight_decay: float = setting(
+        0.0, "weight decay of all but adam, on matrices only", bound=NOT_NEGATIVE
+    )
+    momentum: float = setting(0.9, "momentum of sgd; 0 for none", bound=BELOW_ONE)
+    clip_norm: float | None = setting(
+        None, "longest gradient; a longer one is shortened to it", bound=POSITIVE
+    )
+    ema_decay: float | None = setting(
+        None,
+        "share that a moving average of the weights keeps in a step; it is then what is evaluated",
+        bound=BETWEEN,
+    )
+    max_skipped: int = setting(
+        10,
+        "updates skipped in a row, because loss or gradient is not finite, that a run bears",
+        bound=NOT_NEGATIVE,
+    )
+
+    def __post_init__(self) -> None:
+        """Checks every setting, and that the optimiser has a weight decay where one is given."""
+        super().__post_init__()
+        if self.weight_decay and self.name == "adam":
+            raise UserError(
+                f"--weight-decay is {self.weight_decay}, but adam has none: choose the --optimizer "
+                "adamw, lamb, lars, muon or sgd."
+            )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(Checked):
+    """The course of a run: batches, length, learning rate, and when it is measured and kept.
+
+    Raises:
+        UserError: on a value out of its range or a name that does not exist.
+    """
+
+    batch_size: int = setting(128, "images in a step, over all devices", bound=POSITIVE)
+    micro_batches: int = setting(
+        1,
+        "parts in which a device takes its share of a batch, one after the other, to save memory",
+        bound=POSITIVE,
+    )
+    epochs: float = setting(10.0, "passes over the training set", bound=POSITIVE)
+    steps: int | None = setting(None, "training steps, instead of epochs", bound=POSITIVE)
+    stop_at_accuracy: float | None = setting(
+        None,
+        "share of validation images, from 0 to 1: end with the first evaluation that has as many "
+        "right",
+        bound=BETWEEN,
+    )
+    learning_rate: float = setting(0.001, "learning rate at its highest", bound=POSITIVE)
+    lr_scaling: str = setting(
+        "none", "how the learning rate grows with the batch, from --base-batch on", SCALINGS
+    )
+    base_batch: int = setting(
+        128, "batch that --learning-rate is for, if it is scaled", bound=POSITIVE
+    )
+    warmup_steps: int = setting(
+        0, "steps in which the learning rate rises from zero", bound=NOT_NEGATIVE
+    )
+    decay: str = setting(
+        "exponential", "how the learning rate falls after that", DECAYS, name="schedule"
+    )
+    decay_rate: float = setting(
+        0.3,
+        "factor on the learning rate every --decay-steps steps, smoothly if exponential, at once "
+        "if staircase",
+        bound=POSITIVE,
+    )
+    decay_steps: int | None = setting(
+        None,
+        "steps in which the learning rate falls by --decay-rate, or to zero on a cosine (if not "
+        "given, what the warm-up leaves of the run)",
+        bound=POSITIVE,
+    )
+    learning_rate_floor: float = setting(
+        0.0, "below this the learning rate does not fall", bound=NOT_NEGATIVE
+    )
+    log_every: int = setting(10, "steps between two lines of metrics", bound=POSITIVE)
+    evaluate_every: int | None = setting(
+        None, "steps between two evaluations (if not given, an epoch)", bound=POSITIVE
+    )
+    checkpoint_every: int = setting(200, "steps between two checkpoints", bound=POSITIVE)
+
+    def total_steps(self, training_examples: int) -> int:
+        """Length of the run: `steps`, or the steps in which `epochs` epochs have been seen."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, math.ceil(self.epochs * training_examples / self.batch_size))
+
+    @property
+    def rate_follows_length(self) -> bool:
+        """Whether the learning rate depends on how long the run is."""
+        return self.decay != "constant" and self.decay_steps is None
+
+    def evaluation_interval(self, training_examples: int) -> int:
+        """Steps between two evaluations."""
+        return self.evaluate_every or math.ceil(training_examples / self.batch_size)
