@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from train.system.errors import DoesNotFitError, UserError
+from train.system.errors import DoesNotFitError, UserError, first_line
 
 T = TypeVar("T")
 Ask = Callable[..., Any]
@@ -111,7 +111,7 @@ def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
 
 def in_one_line(error: Exception) -> str:
     """An error as a cell of a table, after its kind unless it is a sentence for the user."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    text = first_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
 
 

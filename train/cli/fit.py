@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from train.options.command import argument, option, settings
 from train.options.shared import DataDir, Devices, Recorded
+from train.options.values import positive
 from train.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ class Fit(DataDir, Devices, Recorded):
         "the most steps that the devices are told to take at once, no more than 16, which changes "
         "the speed and no result (default: 4 on a CPU, else 16)",
         metavar="N",
+        parse=positive,
     )
     profile: int | None = option(
         None,
         "record N steps in the run's folder `profile`, which TensorBoard shows",
         metavar="N",
+        parse=positive,
     )
     resume: bool = option(False, "go on with the run in --out, if there is one", instead="present")
     overwrite: bool = option(False, "replace the run in --out, if there is one", instead="present")
@@ -89,7 +92,14 @@ class Fit(DataDir, Devices, Recorded):
         from train.system.caches import keep_compiled_programs
 
         self.require_name()
-        self._join()
+        place = (self.coordinator, self.processes, self.process_index)
+        if self.distributed:
+            processes.join(*place)
+        elif place != (None, None, None):
+            raise UserError(
+                "--coordinator, --processes and --process-index say where a process stands among "
+                "others: give --distributed too."
+            )
         with processes.all_or_none():
             trust(self.settings.get("routing"))
             config, out = self._config_and_out()
@@ -115,19 +125,6 @@ class Fit(DataDir, Devices, Recorded):
             values = {"kind": "fit", "config": config.flat(), "summary": summary}
             self.keep(f"fit-seed-{config.seed}", values)
         return 0
-
-    def _join(self) -> None:
-        """Joins the other processes, if there are to be any."""
-        from train.distributed import processes
-
-        place = (self.coordinator, self.processes, self.process_index)
-        if self.distributed:
-            processes.join(*place)
-        elif place != (None, None, None):
-            raise UserError(
-                "--coordinator, --processes and --process-index say where a process stands among "
-                "others: give --distributed too."
-            )
 
     def _config_and_out(self) -> "tuple[FitConfig, Path]":
         """What is trained, and the folder of the run."""

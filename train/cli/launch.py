@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from train.cli.fit import Fit
 from train.options.command import Command, argument, option, parse
+from train.options.values import positive
 from train.system.errors import UserError
 
 
@@ -15,12 +16,13 @@ class Launch(Command):
     when it is stopped, and when one of them fails.
     """
 
-    processes: int = option(..., "how many processes", metavar="N")
+    processes: int = option(..., "how many processes", metavar="N", parse=positive)
     devices_per_process: int | None = option(
         None,
         "GPUs of each process, the first to the first, and so on; virtual devices on a CPU "
         "(default: each process sees all GPUs, which only one can use)",
         metavar="N",
+        parse=positive,
     )
     command: list[str] = argument(
         "the command, as it would be for one process", metavar="-- fit ...", rest=True

@@ -49,7 +49,19 @@ def from_values(values: Any, source: Path) -> FitConfig:
     """
     if not isinstance(values, dict):
         raise UserError(f"{source} holds no configuration: expected a JSON object.")
-    flat, wrong = _flatten(values)
+    names = {(found.group, found.field.name): name for name, found in SETTINGS.items()}
+    groups = {group for group, _ in names}
+    names |= {(None, name): name for name in SETTINGS}
+    flat: dict[str, Any] = {}
+    wrong = []
+    for key, value in values.items():
+        grouped = key in groups and isinstance(value, dict)
+        for member, inner in value.items() if grouped else [(key, value)]:
+            name = names.get((key if grouped else None, member))
+            if name is None:
+                wrong.append(f"{key}.{member}" if grouped else key)
+            else:
+                flat[name] = inner
     if wrong:
         printable = (name if name.isprintable() else repr(name) for name in sorted(wrong))
         raise UserError(f"{source} has unknown fields: {', '.join(printable)}.")
@@ -60,25 +72,3 @@ def from_values(values: Any, source: Path) -> FitConfig:
         if isinstance(value, bool) != (bool in expected) or not isinstance(value, accepted):
             raise UserError(f"{source} has {name} = {value!r}, which is of the wrong type.")
     return FitConfig.of(**{**BEFORE, **flat})
-
-
-def _flatten(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a file by their flat names, and the names of no setting."""
-    members = {
-        (found.group, found.field.name): name for name, found in SETTINGS.items() if found.group
-    }
-    groups = {group for group, _ in members}
-    flat: dict[str, Any] = {}
-    wrong: list[str] = []
-    for key, value in values.items():
-        if key in groups and isinstance(value, dict):
-            for member, inner in value.items():
-                if (name := members.get((key, member))) is None:
-                    wrong.append(f"{key}.{member}")
-                else:
-                    flat[name] = inner
-        elif key in SETTINGS:
-            flat[key] = value
-        else:
-            wrong.append(key)
-    return flat, wrong

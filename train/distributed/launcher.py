@@ -38,12 +38,8 @@ def launch(processes: int, command: Sequence[str], devices_per_process: int | No
         The exit code of the first that failed, or 0.
 
     Raises:
-        UserError: if a number is not positive, or there are fewer GPUs.
+        UserError: if there are fewer GPUs.
     """
-    numbers = {"--processes": processes, "--devices-per-process": devices_per_process}
-    for option, value in numbers.items():
-        if value is not None and value < 1:
-            raise UserError(f"{option} is {value}, but must be at least 1.")
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]  # a free one

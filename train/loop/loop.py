@@ -61,9 +61,6 @@ def fit(
         DivergedError: if more updates in a row had to be skipped than the configuration allows.
         PreemptedError: if the process was asked to stop.
     """
-    for option, value in (("--steps-per-dispatch", steps_per_dispatch), ("--profile", profile)):
-        if value is not None and value < 1:
-            raise UserError(f"{option} is {value}, but must be more than 0.")
     with processes.all_or_none():
         dataset = load_dataset(config.data.dataset, data_dir=data_dir)
     with processes.all_or_none():

@@ -73,7 +73,18 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the highest validation accuracy, the later of equals; None without any."""
-        return _best(self._accuracies, self.steps())
+        return self._best_of(self.steps())
+
+    def _best_of(self, steps: Sequence[int]) -> int | None:
+        rated = [step for step in steps if step in self._accuracies]
+        return max(rated, key=lambda step: (self._accuracies[step], step), default=None)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        """Whether to keep each checkpoint, in the order of their steps; Orbax asks this."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-KEPT_LAST:], self._best_of(steps)}
+        return [step in kept for step in steps]
 
     def save(self, state: Any, accuracy: float | None = None) -> None:
         """Begins to save a state under its step and returns; a step that is there is left alone.
@@ -95,9 +106,7 @@ class Checkpoints:
             if accuracy is not None:
                 metadata[ACCURACY] = self._accuracies[step] = accuracy
             if self._writer is None:
-                self._writer = ocp.training.Checkpointer(
-                    self._folder, preservation_policy=_LastAndBest(self._accuracies)
-                )
+                self._writer = ocp.training.Checkpointer(self._folder, preservation_policy=self)
             self._pending = self._writer.save_async(
                 step, processes.as_global(values), custom_metadata=metadata, force=True
             )
@@ -206,25 +215,6 @@ class Checkpoints:
         # Its step may be saved again.
         self._damaged.discard(step)
         _print(f"It is set aside as {aside}.")
-
-
-class _LastAndBest:
-    """The policy by which Orbax keeps some checkpoints, by accuracies in a dict that may change."""
-
-    def __init__(self, accuracies: Mapping[int, float]) -> None:
-        self._accuracies = accuracies
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
-        """A yes or no for each, which come in the order of their steps."""
-        del context
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-KEPT_LAST:], _best(self._accuracies, steps)}
-        return [step in kept for step in steps]
-
-
-def _best(accuracies: Mapping[int, float], steps: Sequence[int]) -> int | None:
-    rated = [step for step in steps if step in accuracies]
-    return max(rated, key=lambda step: (accuracies[step], step), default=None)
 
 
 @jax.jit

@@ -212,11 +212,3 @@ def test_a_profile_of_some_steps_is_left_for_tensorboard(config, tmp_path):
     assert b"steps" in profile.read_bytes()
     train(out, config.changed(steps=1), overwrite=True, profile=2)
     assert not (out / "profile").exists()  # the only dispatch waited for the compiler
-
-
-@pytest.mark.parametrize("option", ["steps_per_dispatch", "profile"])
-def test_a_number_that_is_not_positive_is_refused(config, tmp_path, option):
-    name = option.replace("_", "-")
-    with pytest.raises(UserError, match=f"--{name} is 0, but must be more than 0"):
-        train(tmp_path / "run", config, **{option: 0})
-    assert not (tmp_path / "run").exists()

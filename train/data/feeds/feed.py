@@ -1,6 +1,6 @@
 """Feeds: what both do, and the choice between them for a data set and a device."""
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import jax
 
@@ -57,13 +57,9 @@ def make_feed(
         part: the examples of each batch that this process brings in; all by default.
 
     Raises:
-        UserError: if the kind is none of these, the batch is larger than the split, or "resident"
-            is asked for and the split does not fit.
+        UserError: if the batch is larger than the split, or "resident" is asked for and the split
+            does not fit.
     """
-    if kind not in get_args(FeedKind):
-        raise UserError(
-            f"there is no feed {kind!r}: choose one of {', '.join(get_args(FeedKind))}."
-        )
     needed = sum(array.nbytes for array in split.constants.values())
     room = _room_per_device(mesh)
     too_large = processes.any_process(needed > room)

@@ -30,19 +30,15 @@ class Order:
             all by default.
 
     Raises:
-        UserError: if the seed is negative or the batch is not between 1 and n.
+        UserError: if the batch is larger than n.
     """
 
     def __init__(self, size: int, *, batch_size: int, seed: int, block: int | None = None) -> None:
-        if batch_size < 1:
-            raise UserError(f"the batch size is {batch_size}, but must be at least 1.")
         if batch_size > size:
             raise UserError(
                 f"a batch of {batch_size} is larger than the training set of {size} examples: "
                 f"use a batch size of at most {size}."
             )
-        if seed < 0:
-            raise UserError(f"the seed is {seed}, but must be 0 or larger.")
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.block = size if block is None else min(block, size)
         self._blocks = -(-size // self.block)  # in an epoch

@@ -84,11 +84,6 @@ def test_a_batch_larger_than_the_data(split, mesh, kind):
         make_feed(split, batch_size=24, seed=0, kind=kind, mesh=mesh)
 
 
-def test_an_unknown_kind_lists_the_right_ones(split, mesh):
-    with pytest.raises(UserError, match="no feed 'residen': choose one of auto, resident, stream"):
-        make_feed(split, batch_size=8, seed=0, kind="residen", mesh=mesh)
-
-
 def test_auto_is_resident_up_to_the_last_byte_that_fits(split, mesh, monkeypatch):
     needed = sum(x.nbytes for x in split.constants.values()) * len(jax.devices())
     monkeypatch.setattr(feeds, "RESIDENT_CPU_BYTES", needed)
