@@ -306,12 +306,8 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--batch-size", "30"], "30 cannot be shared equally by 8 devices"),
         (["fit", "digits", "--batch-size", "4096"], "larger than the training set of 1294"),
         (["fit", "digits", "--devices", "99"], "--devices is 99, but this machine has 1 to 8"),
-        (
-            ["fit", "digits", "--steps-per-dispatch", "0"],
-            "--steps-per-dispatch: '0' is not a whole",
-        ),
+        (["fit", "digits", "--steps-per-dispatch", "0"], "--steps-per-dispatch: '0' is not a"),
         (["fit", "digits", "--profile", "0"], "--profile: '0' is not a whole number of at least 1"),
-        (["launch", "--processes", "0", "--", "fit", "digits"], "--processes: '0' is not a whole"),
         (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),
         (["fit", "digits", "--model-options", "conv_kernel=20"], "does not fit on an input"),
         (["fit", "digits", "--dtype", "float64"], "float64 needs JAX's x64 mode"),

@@ -138,8 +138,11 @@ def test_a_process_that_is_killed_ends_the_run(start, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["0", "--", "fit", "digits"], "--processes is 0"),
-        (["2", "--devices-per-process", "0", "--", "fit", "digits"], "--devices-per-process is 0"),
+        (["0", "--", "fit", "digits"], "--processes: '0' is not"),
+        (
+            ["2", "--devices-per-process", "0", "--", "fit", "digits"],
+            "--devices-per-process: '0' is",
+        ),
         (["2", "--", "evaluate", "runs/digits"], "launch starts a fit"),
         (["2", "--"], "launch starts a fit"),
     ],
