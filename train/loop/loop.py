@@ -16,12 +16,11 @@ from train.learn.scoring import Scores
 from train.learn.trainer import Trainer, assemble
 from train.loop.deferred import DeferredWork
 from train.loop.guard import Guard
-from train.loop.journal import Journal
 from train.loop.profiling import Profiler
 from train.report.figures import draw_run
 from train.run.checkpoints import Checkpoints, snapshot
 from train.run.folder import Run, entered
-from train.run.log import read_metrics
+from train.run.log import Log, read_metrics
 from train.system.errors import PreemptedError, UserError
 from train.system.files import write_json, writing
 
@@ -80,12 +79,12 @@ def fit(
             with processes.all_or_none():
                 trainer.state = checkpoints.load(trainer.state)
         guard = Guard(trainer, run, checkpoints)
-        with Journal(trainer, run) as journal, Profiler(run.profile, profile) as profiler:
-            validated = _train(trainer, most, journal, guard, checkpoints, profiler)
+        with Log(trainer, run) as log, Profiler(run.profile, profile) as profiler:
+            validated = _train(trainer, most, log, guard, checkpoints, profiler)
             with out_of_memory_is_bad_input(config.schedule.batch_size):
                 tested = trainer.score(trainer.dataset.test)
-            journal.scored(int(trainer.state.step), "test", tested)
-        summary = journal.summary(validated, tested)
+            log.scored(int(trainer.state.step), "test", tested)
+        summary = log.summary(validated, tested)
         if processes.is_first():
             with writing(out):
                 write_json(run.summary, summary)
@@ -97,7 +96,7 @@ def fit(
 def _train(
     trainer: Trainer,
     most: int,
-    journal: Journal,
+    log: Log,
     guard: Guard,
     checkpoints: Checkpoints,
     profiler: Profiler,
@@ -135,15 +134,15 @@ def _train(
             stop = bool(asked_before) if processes.are_several() else signals.received is not None
             evaluate = step % evaluate_every == 0 or step == total
             line = step % log_every == 0 or evaluate or stop
-            deferred.add(metrics, partial(journal.trained, step, count, metrics, line=line))
+            deferred.add(metrics, partial(log.trained, step, count, metrics, line=line))
             deferred.add(metrics, partial(guard.check, step - count, metrics))
             if evaluate:
                 with in_memory():
                     deferred.do_all()
                 if validation is not None:
-                    with journal.stopwatch.paused():
+                    with log.stopwatch.paused():
                         scores = trainer.score(validation)
-                        journal.scored(step, "validation", scores)
+                        log.scored(step, "validation", scores)
             if evaluate or stop or step % checkpoint_every == 0:
                 state = snapshot(trainer.state)
                 accuracy = scores.metrics["accuracy"] if scores and evaluate else None

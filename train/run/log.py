@@ -1,13 +1,24 @@
-"""Where the numbers of a run go while it runs: a file, and TensorBoard."""
+"""The log of a run: a line for each log step and each evaluation, in a file and in TensorBoard."""
 
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import jax
+import numpy as np
+
+from train.distributed import processes
+from train.learn.metrics import Mean, merge
+from train.learn.network import count_parameters
+from train.learn.optimizer import learning_rate
+from train.learn.scoring import Scores
+from train.learn.trainer import Trainer
 from train.run.folder import Run
+from train.run.stopwatch import Stopwatch
 from train.system.files import finite_or_none, write_whole, writing
+from train.system.progress import Progress
 from train.system.quirks import abandon_events
 
 try:
@@ -17,25 +28,42 @@ except ImportError:  # metrics.jsonl holds the same numbers
 
 
 class Log:
-    """Sends each line of metrics to `metrics.jsonl` and to TensorBoard.
+    """Shows and writes the results of a run, which have to come in order.
 
-    The file has one JSON object a line, each with its `step` and `split`. Later lines than the step
-    that the run begins or goes on from, and one that was cut off, are dropped first: they belong to
-    steps that will be taken again. Where tensorboardX is not installed, there are no events, and a
-    note on stderr.
+    Each line goes to `metrics.jsonl`, as one JSON object with its `step` and `split`, and to
+    TensorBoard. Later lines than the step that the run begins or goes on from, and one that was cut
+    off, are dropped first: they belong to steps that will be taken again. Where tensorboardX is not
+    installed, there are no events, and a note on stderr.
+
+    Every process measures how fast the run is; only the first one shows and writes.
 
     Args:
-        run: the run.
-        step: the step that the run begins or goes on from.
+        trainer: what trains.
+        run: where its numbers go.
+
+    Attributes:
+        stopwatch: measures how fast the run is.
 
     Raises:
         UserError: if the run's folder cannot be written.
     """
 
-    def __init__(self, run: Run, step: int) -> None:
-        self._folder = run.folder
+    def __init__(self, trainer: Trainer, run: Run) -> None:
+        config, start = trainer.config, int(trainer.state.step)
+        self._trainer, self._run, self._batch_size = trainer, run, config.schedule.batch_size
+        kept = [row for row in read_metrics(run.metrics) if row["step"] <= start]
+        seconds = max((row["wall_seconds"] for row in kept if "wall_seconds" in row), default=0.0)
+        self.stopwatch = Stopwatch(self._batch_size, seconds)
+        self._writes = processes.is_first()
+        if not self._writes:
+            return
+        self._examples, total = len(trainer.dataset.train), trainer.total_steps
+        # All at once: a schedule computes on the devices, and would wait there for the steps.
+        self._rates = np.asarray(learning_rate(config, self._examples)(np.arange(total)))
+        self._unmerged: list[Mapping[str, Mean]] = []
+        self._progress, self._shown = Progress(total, "step", done=start), start
+        self._events: Any = None
         with writing(run.folder):
-            kept = [row for row in read_metrics(run.metrics) if row["step"] <= step]
             write_whole(run.metrics, "".join(map(_line, kept)).encode())
             self._file = run.metrics.open("a", encoding="utf-8")
             if SummaryWriter is None:
@@ -44,21 +72,63 @@ class Log:
                     f"{run.metrics} holds the same numbers.",
                     file=sys.stderr,
                 )
-                self._events: Any = None
             else:
                 # Two files begun in the same second would have the same name, but for the suffix.
                 self._events = SummaryWriter(
                     str(run.events),
-                    purge_step=step + 1 if step else None,
-                    filename_suffix=f".from-{step}",
+                    purge_step=start + 1 if start else None,
+                    filename_suffix=f".from-{start}",
                 )
 
-    def write(self, row: Mapping[str, Any]) -> None:
-        """Writes one line; `split` becomes the TensorBoard group of its numbers.
+    def trained(self, step: int, count: int, metrics: Mapping[str, Mean], *, line: bool) -> None:
+        """Takes in the results of a dispatch.
 
-        In the file, a number that is not finite becomes null.
+        Args:
+            step: the step that it ended with.
+            count: its number of steps.
+            metrics: of these steps, arrived from the devices.
+            line: whether a line is due.
         """
-        with writing(self._folder):
+        self.stopwatch.arrived(count)
+        if line:
+            self.stopwatch.lap()
+        if not self._writes:
+            return
+        self._unmerged.append(metrics)
+        if not line:
+            return
+        values, rate = merge(self._unmerged), self.stopwatch.recent_rate
+        self._unmerged.clear()
+        self._progress.advance(
+            step - self._shown,
+            f"loss {values['loss']:.4f}, accuracy {values['accuracy']:.2%}, {rate:.0f} images/s",
+        )
+        self._shown = step
+        self._write(
+            {
+                "step": step,
+                "split": "train",
+                **values,
+                "epoch": step * self._batch_size / self._examples,
+                "learning_rate": float(self._rates[step - 1]),
+                "images_per_second": rate,
+                "wall_seconds": self.stopwatch.wall_seconds,
+            }
+        )
+
+    def scored(self, step: int, split: Literal["validation", "test"], scores: Scores) -> None:
+        """Takes in the result of an evaluation."""
+        if not self._writes:
+            return
+        accuracy, loss = scores.metrics["accuracy"], scores.metrics["loss"]
+        self._progress.note(f"step {step}: {split} accuracy {accuracy:.2%}, loss {loss:.4f}")
+        row = {"step": step, "split": split, **scores.metrics}
+        if split != "test" or row not in read_metrics(self._run.metrics):  # of one that had ended
+            self._write(row)
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        """Writes one line; `split` becomes the TensorBoard group of its numbers."""
+        with writing(self._run.folder):
             self._file.write(_line(row))
             self._file.flush()
             if self._events is None:
@@ -67,9 +137,42 @@ class Log:
                 if name not in ("step", "split") and isinstance(value, int | float):
                     self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
-    def close(self) -> None:
+    def summary(self, validated: Scores | None, tested: Scores) -> dict[str, Any]:
+        """What `summary.json` holds of the run, which has ended.
+
+        Args:
+            validated: the scores of the last step on the validation examples, if there are any.
+            tested: its scores on the test split.
+        """
+        state, config = self._trainer.state, self._trainer.config
+        devices, stop_at = self._trainer.mesh.devices, config.schedule.stop_at_accuracy
+        return {
+            "preset": config.preset,
+            "dataset": config.data.dataset,
+            "steps": int(state.step),
+            "stopped_at_accuracy": validated is not None and validated.reach(stop_at),
+            "parameters": count_parameters(state.params),
+            **(_summary("validation", validated) if validated else {}),
+            **_summary("test", tested),
+            "test.checkpoint": "last",
+            "skipped_updates": int(state.skipped.total),
+            "images_per_second": self.stopwatch.rate,
+            "wall_seconds": self.stopwatch.wall_seconds,
+            "devices": devices.size,
+            "processes": jax.process_count(),
+            "device_kind": devices.flat[0].device_kind,
+            "jax_version": jax.__version__,
+        }
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Writes out what is left."""
-        with writing(self._folder):
+        if not self._writes:
+            return
+        self._progress.__exit__()
+        with writing(self._run.folder):
             try:
                 self._file.close()
                 if self._events is not None:
@@ -97,3 +200,12 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and type(row.get("step")) is int:
             rows.append(row)
     return rows
+
+
+def _summary(split: str, scores: Scores) -> dict[str, Any]:
+    examples = len(scores.predictions)
+    return {
+        **{f"{split}.{name}": finite_or_none(value) for name, value in scores.metrics.items()},
+        f"{split}.error_percent": 100 * len(scores.wrong) / examples,
+        f"{split}.examples": examples,
+    }

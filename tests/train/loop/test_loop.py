@@ -8,10 +8,9 @@ import pytest
 
 from tests.train.saved import arrays
 from train.learn.trainer import Trainer
-from train.loop.journal import Journal
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
-from train.run.log import read_metrics
+from train.run.log import Log, read_metrics
 from train.system.errors import PreemptedError, UserError
 
 pytestmark = pytest.mark.usefixtures("tiny_runs")
@@ -87,7 +86,7 @@ def test_everything_comes_when_it_is_due(config, tmp_path):
 
 def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path, monkeypatch):
     order = []
-    send, take_in = Trainer.train, Journal.trained
+    send, take_in = Trainer.train, Log.trained
 
     def sent(self, *arguments, **options):
         order.append("sent")
@@ -98,7 +97,7 @@ def test_the_next_dispatch_is_sent_before_results_are_looked_at(config, tmp_path
         return take_in(self, step, *arguments, **options)
 
     monkeypatch.setattr(Trainer, "train", sent)
-    monkeypatch.setattr(Journal, "trained", trained)
+    monkeypatch.setattr(Log, "trained", trained)
     train(tmp_path / "run", config.changed(steps=4, evaluate_every=4))
     assert order == ["sent", "sent", 1, "sent", 2, "sent", 3, 4]
 

@@ -1,5 +1,6 @@
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -14,12 +15,18 @@ def run(tmp_path, config) -> Run:
     return Run(tmp_path, config, (8, 8, 1), ("a", "b", "c"))
 
 
+def opened(run: Run, step: int) -> Log:
+    """The log of a run that begins or goes on from a step."""
+    state, dataset = SimpleNamespace(step=step), SimpleNamespace(train=range(40))
+    trainer = {"config": run.config, "state": state, "dataset": dataset, "total_steps": 9}
+    return Log(SimpleNamespace(**trainer), run)
+
+
 def written(run: Run, step: int, *rows: dict) -> list[dict]:
     """What the file holds after lines were added to it from a step on."""
-    log = Log(run, step)
-    for row in rows:
-        log.write({"split": "train", **row})
-    log.close()
+    with opened(run, step) as log:
+        for row in rows:
+            log._write({"split": "train", **row})
     return [json.loads(line) for line in run.metrics.read_text().splitlines()]
 
 
@@ -75,4 +82,4 @@ def test_without_tensorboardx_the_file_is_complete_and_a_line_says_so(run, monke
 
 def test_a_folder_that_is_gone_is_told(run):
     with pytest.raises(UserError, match="cannot be written"):
-        Log(Run(run.folder / "gone", run.config, run.image_shape, run.class_names), 0)
+        opened(Run(run.folder / "gone", run.config, run.image_shape, run.class_names), 0)

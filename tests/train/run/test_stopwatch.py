@@ -1,7 +1,7 @@
 import pytest
 
-from train.loop import stopwatch
-from train.loop.stopwatch import Stopwatch
+from train.run import stopwatch
+from train.run.stopwatch import Stopwatch
 
 
 class Clock:
