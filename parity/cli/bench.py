@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from train.options.command import Command, option
-from train.options.values import positive, seconds
+from train.options.values import new_file, positive, seconds
 from train.system.errors import UserError
 from train.system.machine import available_cores
 
@@ -33,21 +33,18 @@ class Bench(Command):
     cores: int = option(
         available_cores(), "cores for each contender (default: all)", metavar="N", parse=positive
     )
-    json: Path | None = option(None, "write the figures there", metavar="FILE")
-    plot: Path | None = option(None, "draw a bar chart (PNG) there", metavar="FILE")
+    json: Path | None = option(None, "write the figures there", metavar="FILE", parse=new_file)
+    plot: Path | None = option(None, "draw a bar chart (PNG) there", metavar="FILE", parse=new_file)
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
         from parity.bench.benchmark import bench
-        from train.bench.report import require_folder
         from train.bench.timing import Rounds
 
         if min(self.batch_size) < 1:
             raise UserError(f"--batch-size is {min(self.batch_size)}, but must be more than 0.")
         if self.cores > available_cores():
             raise UserError(f"--cores is {self.cores}, but there are {available_cores()}.")
-        require_folder(self.json)
-        require_folder(self.plot)
         report = bench(
             self.contenders,
             self.batch_size,

@@ -57,16 +57,6 @@ class Report:
             ) from error
 
 
-def require_folder(file: Path | None) -> None:
-    """Refuses a file whose folder is not there, before anything is measured.
-
-    Raises:
-        UserError: if there is none.
-    """
-    if file is not None and not file.absolute().parent.is_dir():
-        raise UserError(f"{file} cannot be written: {file.parent} is no folder.")
-
-
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """A table in Markdown, of rows whose cells have the heads of their columns as names."""
     heads = list(dict.fromkeys(head for row in rows for head in row))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from train.options.command import argument, option, settings
 from train.options.shared import DataDir, Devices, Recorded
-from train.options.values import list_of, positive, seconds, size_in_bytes
+from train.options.values import list_of, new_file, positive, seconds, size_in_bytes
 
 SWEEP = "what to compare (lists; all combinations are measured)"
 INSTEAD = "what to measure instead"
@@ -74,14 +74,13 @@ class Bench(DataDir, Devices, Recorded):
     )
     repetitions: int = option(5, "rounds", metavar="N", parse=positive)
     seconds: float = option(0.5, "about how long a round is", metavar="S", parse=seconds)
-    json: Path | None = option(None, "write the figures there", metavar="FILE")
+    json: Path | None = option(None, "write the figures there", metavar="FILE", parse=new_file)
     plot: Path | None = option(None, "draw them into this folder", metavar="DIR")
     settings: dict[str, Any] = settings()
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
         from train.bench.benchmark import Benchmark
-        from train.bench.report import require_folder
         from train.bench.timing import Rounds
         from train.learn.user_routing import trust
         from train.options.settings import with_settings
@@ -90,7 +89,6 @@ class Bench(DataDir, Devices, Recorded):
         self.require_name()
         trust(self.settings.get("routing"))
         config = with_settings(get_preset(self.preset), self.settings)
-        require_folder(self.json)
         rounds = Rounds(self.repetitions, self.seconds)
         benchmark = Benchmark(config, data_dir=self.data_dir, devices=self.devices, rounds=rounds)
         if self.feed:

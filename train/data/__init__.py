@@ -3,13 +3,13 @@
 `catalog` has the sets by name; `sources/` reads them, `made/` makes them, `feeds/` brings batches.
 """
 
-from train.data.affine import warp
 from train.data.augment import (
     centre_crop,
     example_keys,
     reshape_examples,
     shift_examples,
     vary_batch,
+    warp,
 )
 from train.data.catalog import (
     as_file_name,

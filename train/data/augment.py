@@ -1,4 +1,4 @@
-"""Augmentation on the device, the same for an example wherever it is computed.
+"""Changing images on the device: at random, the same for an example wherever it is computed.
 
 Reference:
     S. Sabour, N. Frosst, G. E. Hinton, "Dynamic Routing Between Capsules", 2017, arXiv:1710.09829,
@@ -7,14 +7,14 @@ Reference:
     its experiments (brightness and contrast).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.ndimage import map_coordinates
 
-from train.data.affine import warp
 from train.data.dataset import Batch
 
 ArrayT = TypeVar("ArrayT", jax.Array, np.ndarray)
@@ -115,9 +115,9 @@ def reshape_examples(
     every place is as likely (Zhong et al. 2017, arXiv:1708.04896, has more sizes and shapes).
 
     Args:
-        key: the step's random key, the same on every device.
+        key: as of `shift_examples`.
         batch: images uint8 [b, height, width, channels].
-        positions: int32 [b], their positions in the global batch (see `shift_examples`).
+        positions: as of `shift_examples`.
         flip: whether images are flipped.
         max_rotation: the largest angle, in degrees, either way.
         max_scaling: the factor is from 1 - max_scaling to 1 + max_scaling; less than 1.
@@ -157,6 +157,31 @@ def _between(count: int, start: jax.Array, end: jax.Array) -> jax.Array:
     """Which of the pixels along a side have their middle between two shares of it: bool [count]."""
     middles = (jnp.arange(count) + 0.5) / count
     return (middles >= start) & (middles < end)
+
+
+def warp(image: jax.Array, matrix: jax.Array, offset: jax.Array, size: Sequence[int]) -> jax.Array:
+    """Transforms an image, with bilinear interpolation between pixels.
+
+    What lies `d` from the centre of the result lies `matrix @ d + offset` from that of the image.
+
+    Args:
+        image: floating [height, width, channels].
+        matrix: [2, 2], rows and columns in this order.
+        offset: [2], in pixels.
+        size: height and width of the result; static.
+
+    Returns:
+        [*size, channels], in the dtype of the image; what comes in from outside is 0.
+    """
+    inside = image.shape[:2]
+    rows, columns = (jnp.arange(n, dtype=image.dtype) - (n - 1) / 2 for n in size)
+    around = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"))
+    centre = jnp.asarray([(n - 1) / 2 for n in inside], image.dtype)
+    at = (
+        jnp.einsum("ab,bhw->ahw", matrix, around, precision="highest")
+        + (centre + offset)[:, None, None]
+    )
+    return jax.vmap(lambda plane: map_coordinates(plane, list(at), order=1), 2, 2)(image)
 
 
 def centre_crop(images: ArrayT, side: int) -> ArrayT:

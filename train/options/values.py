@@ -5,6 +5,7 @@ import math
 import re
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 
@@ -52,6 +53,14 @@ def size_in_bytes(text: str) -> int:
     if not size:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 16GB, 512MiB or 1000000")
     return int(size)
+
+
+def new_file(text: str) -> Path:
+    """A file to be written, in a folder that is there."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} cannot be written: {path.parent} is no folder")
+    return path
 
 
 def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:

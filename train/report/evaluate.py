@@ -80,14 +80,12 @@ def evaluate(
         "examples": len(examples),
         **{key: finite_or_none(value) for key, value in scores.metrics.items()},
     }
-    suffix = ""
+    kept = f"{as_file_name(name)}-{which}"
     if routing_iterations is not None:
         result["routing_iterations"] = routing_iterations
-        suffix = f"-{routing_iterations}-iterations"
-    if split != "test":
-        suffix += f"-{split}"
-    if test_examples is not None:
-        suffix += f"-{test_examples}-examples"
+        kept += f"-{routing_iterations}-iterations"
+    kept += "" if split == "test" else f"-{split}"
+    kept += "" if test_examples is None else f"-{test_examples}-examples"
     with writing(folder):
         if inspect:
             from train.report.figures import Tested  # figures take a second to import
@@ -96,7 +94,7 @@ def evaluate(
             model = trained_model(run.config, run.image_shape, run.num_classes, state)
             tested = Tested(model, Objective.of(run.config), examples, scores, run.class_names)
             result["inspection"] = look(run, tested)
-        _keep(run, f"{as_file_name(name)}-{which}{suffix}", result)
+        _keep(run, kept, result)
     return result
 
 

@@ -41,14 +41,8 @@ class Run:
         config: what it computes.
         image_shape: `(height, width, channels)` of its images.
         class_names: a name for each class.
-        checkpoints: the folder of its checkpoints.
-        metrics: the file with a line for each log step and each evaluation.
-        summary: the file with the result.
-        figures: the folder of its pictures.
-        events: the folder of its TensorBoard events.
-        profile: the folder of what `fit --profile` records.
-        evaluations: the folder with what `evaluate` printed.
-        bad_numbers: the file with the reason why the run was given up.
+
+    The others are the paths of what is in the folder.
     """
 
     folder: Path
@@ -56,14 +50,14 @@ class Run:
     image_shape: tuple[int, int, int]
     class_names: tuple[str, ...]
 
-    metrics = _Part("metrics.jsonl")
-    summary = _Part(SUMMARY)
+    metrics = _Part("metrics.jsonl")  # a line for each log step and each evaluation
+    summary = _Part(SUMMARY)  # the result
     checkpoints = _Part("checkpoints")
     figures = _Part("figures")
     events = _Part("tensorboard")
-    profile = _Part("profile")
-    evaluations = _Part("evaluations")
-    bad_numbers = _Part("bad-numbers.json")
+    profile = _Part("profile")  # what `fit --profile` records
+    evaluations = _Part("evaluations")  # what `evaluate` printed
+    bad_numbers = _Part("bad-numbers.json")  # why the run was given up
 
     @property
     def num_classes(self) -> int:

@@ -10,7 +10,6 @@ from train.bench.report import (
     growth_sentence,
     machine_lines,
     prediction_lines,
-    require_folder,
     scaling_lines,
     training_tables,
 )
@@ -120,6 +119,3 @@ def test_what_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="file cannot be written"):
         Report("", {}, {}).deliver(json=None, plot=tmp_path / "file")
-    with pytest.raises(UserError, match="nowhere is no folder"):
-        require_folder(tmp_path / "nowhere" / "b.json")
-    require_folder(tmp_path / "b.json")

@@ -2,7 +2,7 @@ import argparse
 
 import pytest
 
-from train.options.values import list_of, positive, seconds, size_in_bytes
+from train.options.values import list_of, new_file, positive, seconds, size_in_bytes
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ def test_sizes(text, size):
         (seconds, "inf", "'inf' is not a number of seconds above 0"),
         (seconds, "-1", "not a number of seconds"),
         (positive, "-1", "'-1' is not a whole number"),
+        (new_file, "nowhere/b.json", "nowhere/b.json cannot be written: nowhere is no folder"),
         (list_of(positive), "32,many", "'many' is not a whole number of at least 1"),
     ],
 )
