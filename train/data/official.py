@@ -11,23 +11,14 @@ from train.system.errors import UserError
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A file of a publisher.
-
-    Attributes:
-        name: its name.
-        url: where it is published.
-        content: what it holds, such as "the training images of smallNORB".
-        size: in bytes.
-        sha256: its checksum, hexadecimal.
-        unpacked: name of the file or folder that it unpacks to; None where it is not packed.
-    """
+    """A file of a publisher."""
 
     name: str
-    url: str
-    content: str
-    size: int
-    sha256: str
-    unpacked: str | None = None
+    url: str  # where it is published
+    content: str  # what it holds, such as "the training images of smallNORB"
+    size: int  # in bytes
+    sha256: str  # hexadecimal
+    unpacked: str | None = None  # the file or folder that it unpacks to, if it is packed
 
     def find(self, folder: Path) -> Path:
         """Finds the file in a folder and verifies it, or finds what was unpacked from it.
@@ -67,26 +58,19 @@ class OfficialFile:
 class Source:
     """A data set that is read from official files, and facts that are known without them.
 
-    Attributes:
-        name: what `load_dataset` calls it.
-        files: the official files.
-        read: reads the training and the test split; its arguments are the paths of `files`, or of
-            what was unpacked from them. It raises UserError for a file that is not sound.
-        image_shape: `(height, width, channels)` of the images.
-        class_names: one readable name per class.
-        licence: as the publisher states it.
-        tfds: what tensorflow-datasets calls the set, where that is another name.
-        is_prepared: whether tensorflow-datasets' cache keeps the examples in the form of stock
-            tensorflow-datasets, and not the official files.
+    `read` makes the training and the test split of the paths of the files, or of what was unpacked
+    from them, and raises UserError for one that is not sound. Where `is_prepared`,
+    tensorflow-datasets' cache keeps the examples in the form of stock tensorflow-datasets, and not
+    the official files.
     """
 
-    name: str
+    name: str  # what `load_dataset` calls it
     files: tuple[OfficialFile, ...]
     read: Callable[..., tuple[Split, Split]]
-    image_shape: tuple[int, int, int]
-    class_names: tuple[str, ...]
-    licence: str = "not stated"
-    tfds: str | None = None
+    image_shape: tuple[int, int, int]  # height, width, channels
+    class_names: tuple[str, ...]  # one readable name per class
+    licence: str = "not stated"  # as the publisher states it
+    tfds: str | None = None  # what tensorflow-datasets calls it, where that is another name
     is_prepared: bool = False
 
     @property

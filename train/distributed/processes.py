@@ -142,11 +142,6 @@ def ending_all() -> Iterator[None]:
         os._exit(getattr(error, "exit_code", 1))
 
 
-def from_first(answer: bool) -> bool:
-    """The answer of the first process, in all of them."""
-    return bool(multihost_utils.broadcast_one_to_all(np.asarray(answer)))
-
-
 def any_process(answer: bool) -> bool:
     """Whether the answer of any process is yes, in all of them."""
     return bool(np.any(multihost_utils.process_allgather(np.asarray(answer))))

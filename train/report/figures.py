@@ -30,20 +30,12 @@ _TRAIN, _VALIDATION, _TEST = "#6b7f99", "#2a7f3f", "#c2571a"
 
 @dataclass(frozen=True)
 class Tested:
-    """A trained network and the images that it was tested on.
-
-    Attributes:
-        model: the network.
-        objective: knows how images are normalised.
-        test: the test split.
-        scores: of the network on it.
-        class_names: a name for each class.
-    """
+    """A trained network and the images that it was tested on."""
 
     model: Any
-    objective: Objective
+    objective: Objective  # knows how images are normalised
     test: Examples
-    scores: Scores
+    scores: Scores  # of the network on the test split
     class_names: Sequence[str]
 
     def output(self, chosen: np.ndarray) -> tuple[Batch, Any]:

@@ -141,7 +141,7 @@ def entered(run: Run, *, resume: bool, overwrite: bool) -> Iterator[bool]:
                     f"{run.folder} is not the same folder for all processes: choose an --out on a "
                     "file system that they share."
                 )
-        yield processes.from_first(resuming)
+        yield processes.any_process(resuming)  # the first alone may know of one
 
 
 def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:

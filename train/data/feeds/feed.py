@@ -1,17 +1,15 @@
 """Feeds: what both do, and the choice between them for a data set and a device."""
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 
 from train.data.dataset import Examples
 from train.data.feeds.order import WHOLE
 from train.data.feeds.resident import ResidentFeed
+from train.data.feeds.streaming import StreamingFeed
 from train.distributed import processes
 from train.system.errors import UserError
-
-if TYPE_CHECKING:
-    from train.data.feeds.streaming import StreamingFeed
 
 FeedKind = Literal["auto", "resident", "streaming"]
 
@@ -25,7 +23,7 @@ RESIDENT_CPU_BYTES = 2**30
 """Bytes that a resident split may take on a CPU, the copies of all virtual devices together."""
 
 
-Feed: TypeAlias = "ResidentFeed | StreamingFeed"
+Feed: TypeAlias = ResidentFeed | StreamingFeed
 """Gives the training step its examples; every feed gives the same ones for the same seed.
 
 It yields `batches` on the host, whose leading axis is this process's part of the global batch, and
@@ -70,10 +68,6 @@ def make_feed(
         )
     if kind != "streaming" and not too_large:
         return ResidentFeed(split, batch_size=batch_size, seed=seed, mesh=mesh, part=part)
-
-    # Grain takes half a second to import and a resident feed does without it.
-    from train.data.feeds.streaming import StreamingFeed
-
     return StreamingFeed(split, batch_size=batch_size, seed=seed, part=part)
 
 

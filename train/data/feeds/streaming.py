@@ -12,11 +12,6 @@ from train.data.feeds.order import WHOLE, Order
 from train.data.made.generated import GeneratedSplit
 from train.system.errors import UserError
 
-try:
-    import grain
-except ImportError:  # a resident feed does without it
-    grain = None
-
 _THREADS = 2
 _BATCHES_AHEAD = 8
 
@@ -42,11 +37,15 @@ class StreamingFeed:
         workers: int = 0,
         part: slice = WHOLE,
     ) -> None:
-        if grain is None:
+        try:
+            # It takes half a second to import, and a resident feed does without it.
+            import grain
+        except ImportError as error:
             raise UserError(
                 "the streaming feed needs grain, which is not installed: install the project's "
                 "`train` extra, or use the resident feed."
-            )
+            ) from error
+        self._grain = grain
         if workers and isinstance(split, GeneratedSplit):
             raise UserError(
                 f"{workers} worker processes cannot make examples: leave it to this one, which "
@@ -64,17 +63,19 @@ class StreamingFeed:
         if start_step >= stop_step:
             return
         stream = (
-            grain.MapDataset.range(start_step, stop_step)
+            self._grain.MapDataset.range(start_step, stop_step)
             .map(self._gather)
             .to_iter_dataset(
-                grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
+                self._grain.ReadOptions(num_threads=_THREADS, prefetch_buffer_size=_BATCHES_AHEAD)
             )
         )
         if self._workers:
             # Grain's worker processes read absl's flags, which only absl's own programs parse.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
-            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+            stream = stream.mp_prefetch(
+                self._grain.MultiprocessingOptions(num_workers=self._workers)
+            )
         yield from stream
 
     @staticmethod

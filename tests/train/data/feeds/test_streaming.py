@@ -1,5 +1,7 @@
 """The streaming feed."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from train.system.errors import UserError
 
 
 def test_without_grain_a_sentence_says_what_to_do(split, monkeypatch):
-    monkeypatch.setattr("train.data.feeds.streaming.grain", None)
+    monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(UserError, match="needs grain, which is not installed: install .*resident"):
         StreamingFeed(split, batch_size=8, seed=0)
 
