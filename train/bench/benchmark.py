@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from train.bench import charts, report
 from train.bench.ceilings import measure_machine
-from train.bench.data import load_or_imitate
 from train.bench.memory import largest_batch
 from train.bench.report import Report
 from train.bench.sweep import Growing, Row, describe, growths, list_configs, scaling_points
@@ -24,7 +24,8 @@ from train.bench.training import (
 from train.bench.worker import in_own_process
 from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
-from train.data import Feed, make_feed
+from train.data import Dataset, Feed, Split, catalog, load_dataset, make_feed
+from train.data.catalog import MADE_OF_MNIST
 from train.data.feeds.streaming import StreamingFeed
 from train.data.made.generated import GeneratedSplit
 from train.learn.network import require_precision
@@ -33,10 +34,10 @@ from train.system.errors import DoesNotFitError, UserError
 from train.system.machine import describe_machine, process_bytes
 from train.system.progress import each
 
+_TRAINING, _TEST = 60_000, 256
+"""Images of an imitated data set."""
 _PACKAGES = ("jax", "jaxlib", "flax", "optax")
 WORKERS = (0, 1, 2)
-_CEILING_SHARE = 0.25
-"""A round of a ceiling is so much shorter: the fastest counts."""
 
 
 class Benchmark:
@@ -174,8 +175,7 @@ class Benchmark:
         """The devices and their ceilings, from a process that leaves the devices to the others."""
         for dtype in dtypes:
             require_precision(self.config.changed(dtype=dtype))
-        rounds = self.rounds.shorter(_CEILING_SHARE)
-        found = in_own_process(measure_machine, dtypes, self.devices, rounds)
+        found = in_own_process(measure_machine, dtypes, self.devices, self.rounds.short)
         return describe_machine(_PACKAGES) | found
 
     def _report(
@@ -188,6 +188,30 @@ class Benchmark:
             "machine": describe_machine(_PACKAGES),
         }
         return Report(text, about | found, drawn or {})
+
+
+def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset, bool]:
+    """A data set that is at hand, or random images of its shape, and whether it is an imitation.
+
+    Those cost as much to train on. Nothing is downloaded; `data_dir` may hold the official files.
+
+    Raises:
+        UserError: if the files are not what they should be.
+    """
+    made = MADE_OF_MNIST.get(name)
+    source = catalog.SOURCES.get("mnist" if made else name)
+    if source is None or data_dir is not None or catalog.is_at_hand(name):
+        return load_dataset(name, data_dir=data_dir), False
+    random = np.random.default_rng(0)
+
+    def split(size: int) -> Split:
+        return Split(
+            images=random.integers(0, 256, (size, *source.image_shape), dtype=np.uint8),
+            labels=random.integers(0, len(source.class_names), size, dtype=np.int32),
+        )
+
+    imitation = Dataset(source.name, split(_TRAINING), split(_TEST), source.class_names)
+    return made(imitation) if made else imitation, True
 
 
 def _bring(feed: Feed) -> Callable[[int], None]:

@@ -22,9 +22,6 @@ from train.learn.pmap import data_mesh, make_dispatch
 from train.learn.trainer import Trainer, assemble
 from train.system.errors import DoesNotFitError
 
-PART_SHARE = 0.25
-"""A round of a part is so much shorter than one of the whole step."""
-
 
 def steps_of(
     program: Trainer, batches: Iterator[Any] | None = None
@@ -88,7 +85,7 @@ def measure_training(
                 f"{room(used):,} there are: choose smaller batches."
             )
         timed, peak = _timed(program, rounds), peak_bytes(used)
-        parts = measure_parts(program, rounds.shorter(PART_SHARE))
+        parts = measure_parts(program, rounds.short)
         forward, _, arguments = _passes(program, batch // len(used))
         whole = [jax.jit(forward).lower(*arguments).compile(), *compiled]
     model: Any = program.model()

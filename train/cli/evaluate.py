@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from train.config.setting import flag
 from train.options.command import argument, option
@@ -42,16 +42,41 @@ class Evaluate(Trained, DataDir, Devices):
 
     def run(self) -> int:
         """Measures, and prints the result."""
-        from train.report.evaluate import evaluate
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()
         self.trust_routing(self.runs)
-        if len(self.runs) > 1:
-            return self._ensemble()
-        (run,) = self.runs
-        result = evaluate(
-            run,
+        several = len(self.runs) > 1
+        result = self._ensemble() if several else self._single()
+        if self.json:
+            print(json.dumps(result))
+        elif several:
+            for folder, accuracy in zip(result["runs"], result["accuracies"], strict=True):
+                print(f"{folder}: accuracy {accuracy:.2%}")
+            print(
+                f"{len(self.runs)} networks together: accuracy {result['accuracy']:.2%} on the "
+                f"{result['examples']:,} test images of {result['dataset']}"
+            )
+        else:
+            print(
+                f"{self.runs[0]} at step {result['step']}: accuracy {result['accuracy']:.2%} on "
+                f"the {result['examples']:,} {self.split} images of {result['dataset']}, "
+                f"loss {result['loss']:.5f}"
+            )
+            for layer, found in result.get("inspection", {}).items():
+                print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
+                for name in ("entropy", "agreement", "coupling_change", "pose_change"):
+                    values = ", ".join(f"{value:.3g}" for value in found[name])
+                    print(f"  {name.replace('_', ' ')}: {values or '-'}")
+            if self.inspect:
+                print("figures/routing.png shows it")
+        return 0
+
+    def _single(self) -> dict[str, Any]:
+        from train.report.evaluate import evaluate
+
+        return evaluate(
+            self.runs[0],
             dataset=self.dataset,
             data_dir=self.data_dir,
             which=self.checkpoint,
@@ -61,39 +86,13 @@ class Evaluate(Trained, DataDir, Devices):
             split=self.split,
             test_examples=self.test_examples,
         )
-        if self.json:
-            print(json.dumps(result))
-            return 0
-        print(
-            f"{run} at step {result['step']}: accuracy {result['accuracy']:.2%} on the "
-            f"{result['examples']:,} {self.split} images of {result['dataset']}, "
-            f"loss {result['loss']:.5f}"
-        )
-        if self.inspect:
-            for layer, found in result["inspection"].items():
-                print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
-                for name in ("entropy", "agreement", "coupling_change", "pose_change"):
-                    values = ", ".join(f"{value:.3g}" for value in found[name])
-                    print(f"  {name.replace('_', ' ')}: {values or '-'}")
-            print("figures/routing.png shows it")
-        return 0
 
-    def _ensemble(self) -> int:
+    def _ensemble(self) -> dict[str, Any]:
         from train.report.evaluate import evaluate_ensemble
 
         for name in ("devices", "routing_iterations", "inspect", "split"):
             if getattr(self, name) not in (None, False, "test"):
                 raise UserError(f"{flag(name)} is for a single run: leave it out, or the others.")
-        result = evaluate_ensemble(
+        return evaluate_ensemble(
             self.runs, dataset=self.dataset, data_dir=self.data_dir, which=self.checkpoint
         )
-        if self.json:
-            print(json.dumps(result))
-            return 0
-        for folder, accuracy in zip(result["runs"], result["accuracies"], strict=True):
-            print(f"{folder}: accuracy {accuracy:.2%}")
-        print(
-            f"{len(result['runs'])} networks together: accuracy {result['accuracy']:.2%} on the "
-            f"{result['examples']:,} test images of {result['dataset']}"
-        )
-        return 0

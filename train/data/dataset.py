@@ -182,22 +182,15 @@ def stored(examples: Examples) -> Split:
 class Dataset:
     """A named data set with its splits.
 
-    Attributes:
-        name: what `load_dataset` calls it.
-        train: the training split.
-        test: the test split, with images of the same shape.
-        class_names: one readable name per class; label `i` is `class_names[i]`.
-        validation: examples to choose by, with images of the same shape; None where there are none.
-
     Raises:
         UserError: if a label is not in [0, num_classes) or the splits' image shapes differ.
     """
 
-    name: str
+    name: str  # what `load_dataset` calls it
     train: Examples
     test: Examples
-    class_names: tuple[str, ...]
-    validation: Examples | None = None
+    class_names: tuple[str, ...]  # one readable name per class; label `i` is `class_names[i]`
+    validation: Examples | None = None  # to choose by
 
     def __post_init__(self) -> None:
         """Refuses splits that do not fit each other or the classes."""

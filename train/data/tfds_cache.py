@@ -31,6 +31,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from train.data.dataset import Dataset, Split, stored
 from train.data.official import OfficialFile, Source
 from train.system.errors import UserError, first_line
+from train.system.files import reading
 
 PROBE_SECONDS = 5.0
 CLEANING_SECONDS = 3.0
@@ -78,7 +79,11 @@ def load(source: Source, data_dir: str | Path | None = None) -> Dataset:
                 _prepare(source, cache, staging, data_dir)
             else:
                 print(f"Downloading {_listed(missing)} to {folder}, once.", file=sys.stderr)
-                _download(missing, folder, staging)
+                folder.mkdir(parents=True, exist_ok=True)
+                infos = _url_infos(missing)
+                manager = tfds.download.DownloadManager(download_dir=staging, url_infos=infos)
+                for name, path in manager.download({f.name: f.url for f in missing}).items():
+                    Path(path).replace(folder / name)
     if source.is_prepared:
         return _read_prepared(source, cache)
     return source.load(source.find(folder))
@@ -175,13 +180,6 @@ def _url_infos(files: Sequence[OfficialFile]) -> dict[str, UrlInfo]:
     return {file.url: UrlInfo(file.size, file.sha256, file.name) for file in files}
 
 
-def _download(files: Sequence[OfficialFile], folder: Path, staging: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    manager = tfds.download.DownloadManager(download_dir=staging, url_infos=_url_infos(files))
-    for name, path in manager.download({file.name: file.url for file in files}).items():
-        Path(path).replace(folder / name)
-
-
 def _prepare(source: Source, cache: Path, staging: Path, data_dir: str | Path | None) -> None:
     builder = _builder(source, staging)
     builder.download_and_prepare(
@@ -228,20 +226,15 @@ def _builder(source: Source, folder: Path) -> Any:
 def _read_prepared(source: Source, cache: Path) -> Dataset:
     """Reads a set that this module or tensorflow-datasets itself has prepared."""
     folder = _folder(source, cache)
-    try:
+    with reading(folder, source.name, "delete that folder, and it will be prepared again"):
         builder = _builder(source, cache)
-        train, test = _read_split(builder, "train"), _read_split(builder, "test")
-    except NotImplementedError as error:
-        raise UserError(
-            f"{folder} holds {source.name} as {builder.info.file_format.value}, which needs "
-            "TensorFlow to read: name another cache folder with TFDS_DATA_DIR."
-        ) from error
-    # Whatever tensorflow-datasets, ArrayRecord and Pillow raise for a damaged file, in any version.
-    except Exception as error:
-        raise UserError(
-            f"{folder} is damaged ({first_line(error)}): delete that folder, and it "
-            "will be prepared again."
-        ) from error
+        try:
+            train, test = _read_split(builder, "train"), _read_split(builder, "test")
+        except NotImplementedError as error:
+            raise UserError(
+                f"{folder} holds {source.name} as {builder.info.file_format.value}, which needs "
+                "TensorFlow to read: name another cache folder with TFDS_DATA_DIR."
+            ) from error
     return Dataset(source.name, train, test, source.class_names)
 
 

@@ -31,9 +31,9 @@ def reading(path: Path, kind: str, advice: str) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}.") from error
     except Exception as error:  # libraries report damage in exceptions of any kind
+        if not path.exists():
+            raise UserError(f"there is no file {path}.") from error
         raise UserError(
             f"{path} cannot be read as {kind} ({first_line(error)}): {advice}."
         ) from error

@@ -14,9 +14,9 @@ import capsjax
 from capsjax.routing.dense import IMPLEMENTATIONS, Implementation
 from parity.bench.gpu.plan import Found, Plan, Task, attempt, fastest
 from parity.bench.side_by_side import make_work, measure, summarise
+from train.bench.benchmark import load_or_imitate
 from train.bench.ceilings import measure_machine
 from train.bench.costs import peak_bytes, room
-from train.bench.data import load_or_imitate
 from train.bench.step_parts import measure as measure_alone
 from train.bench.timing import fit_line
 from train.bench.training import (
@@ -44,7 +44,7 @@ def measure_device(task: Task) -> Iterator[Found]:
         "platform": device.platform,
         "memory_stats": device.memory_stats(),
     }
-    yield measure_machine([task.plan.dtype], None, task.plan.rounds.shorter(0.25))
+    yield measure_machine([task.plan.dtype], None, task.plan.rounds.short)
 
 
 def measure_training(task: Task) -> Iterator[Found]:

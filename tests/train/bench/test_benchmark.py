@@ -5,12 +5,13 @@ import re
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from tests.train.bench.conftest import PREDICTION, make_row
 from train.__main__ import main
 from train.bench import benchmark
-from train.bench.benchmark import Benchmark
+from train.bench.benchmark import Benchmark, load_or_imitate
 from train.bench.ceilings import measure_machine
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
@@ -239,3 +240,37 @@ def test_bad_input_ends_with_a_sentence(arguments, message, capsys):
     assert said.err.startswith("error: ")
     assert len(said.err.strip().splitlines()) == 1
     assert re.search(message, said.err), said.err
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(benchmark, "_TRAINING", 100)
+
+
+def test_what_is_embedded_is_real():
+    dataset, synthetic = load_or_imitate("digits")
+    assert not synthetic
+    assert dataset.image_shape == (8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "classes"),
+    [
+        ("mnist", (28, 28, 1), 10),
+        ("fashion_mnist", (28, 28, 1), 10),
+        ("smallnorb", (48, 48, 2), 5),
+        ("multi_mnist", (36, 36, 1), 10),
+        ("affnist-generated", (40, 40, 1), 10),
+    ],
+)
+def test_what_is_not_at_hand_is_imitated_and_not_downloaded(name, shape, classes, empty_cache):
+    dataset, synthetic = load_or_imitate(name)
+    assert synthetic
+    assert (dataset.name, dataset.image_shape, dataset.num_classes) == (name, shape, classes)
+    assert len(np.unique(dataset.train.gather(np.arange(9)).images)) > 200
+
+
+def test_files_that_are_named_are_taken_or_refused(tmp_path, empty_cache):
+    with pytest.raises(UserError, match="does not exist"):
+        load_or_imitate("mnist", data_dir=tmp_path)

@@ -106,7 +106,9 @@ def test_a_damaged_version_is_named(prepared, cache, pattern):
     shutil.copytree(whole, cache)
     (file,) = cache.rglob(pattern)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    with pytest.raises(UserError, match=f"{file.parent} is damaged .*: delete that folder"):
+    with pytest.raises(
+        UserError, match=f"{file.parent} cannot be read as mnist .*: delete that folder"
+    ):
         tfds_cache.load(source)
 
 

@@ -32,18 +32,13 @@ MAX_TRANSLATION = 8.0
 class Transformation(NamedTuple):
     """A turned, sheared, scaled and moved image.
 
-    Attributes:
-        rotation: radians.
-        shear: columns a row.
-        scale: [2], of rows and columns.
-        translation: [2], rows and columns, as shares from 0 to 1 of the way from the first to the
-            last that is possible.
+    The translation is a share, from 0 to 1, of the way from the first to the last possible place.
     """
 
-    rotation: jax.Array
-    shear: jax.Array
-    scale: jax.Array
-    translation: jax.Array
+    rotation: jax.Array  # radians
+    shear: jax.Array  # columns a row
+    scale: jax.Array  # [2], of rows and columns
+    translation: jax.Array  # [2], of rows and columns
 
     @property
     def matrix(self) -> jax.Array:

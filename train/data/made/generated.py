@@ -26,20 +26,14 @@ class GeneratedSplit(Examples):
     and `j`: the same on every device, in every process and in every feed. A subclass makes it
     (`make`), in the form that is traced.
 
-    Attributes:
-        source: the stored images.
-        versions: examples of each.
-        seed: decides the examples.
-        count: examples there are, the first of `versions * n`; all if None.
-
     Raises:
         UserError: if there are more examples than int32 can number.
     """
 
-    source: Examples
-    versions: int
-    seed: int
-    count: int | None = None
+    source: Examples  # the stored images
+    versions: int  # examples of each
+    seed: int  # decides the examples
+    count: int | None = None  # examples there are, the first of `versions * n`; all if None
 
     def __post_init__(self) -> None:
         """Refuses what cannot be numbered."""

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from train.data.dataset import Batch, Dataset, Examples, Split
+from train.data.dataset import Dataset, Examples, Split, stored
 
 NAME = "mnist-40x40"
 MARGIN = 6
@@ -22,7 +22,7 @@ def make(digits: Dataset) -> Dataset:
     each time. Test digits, and those that are set aside to choose by, are placed at random, and
     always alike.
     """
-    train, test = _all(digits.train), _all(digits.test)
+    train, test = stored(digits.train), stored(digits.test)
     in_the_middle = np.full((len(train.labels), 2), MARGIN)
     return Dataset(
         NAME, _Centred(*_on_background(train, in_the_middle)), _at_random(test), digits.class_names
@@ -37,7 +37,7 @@ class _Centred(Split):
 
     def set_aside(self, images: np.ndarray) -> Split:
         inner = self.images[images, MARGIN:-MARGIN, MARGIN:-MARGIN]
-        return _at_random(Batch(inner, self.labels[images]))
+        return _at_random(Split(inner, self.labels[images]))
 
 
 def with_test(digits: Dataset, name: str, test: Examples) -> Dataset:
@@ -45,18 +45,14 @@ def with_test(digits: Dataset, name: str, test: Examples) -> Dataset:
     return dataclasses.replace(make(digits), name=name, test=test)
 
 
-def _all(examples: Examples) -> Batch:
-    return examples.gather(np.arange(len(examples)))
-
-
-def _at_random(digits: Batch) -> Split:
+def _at_random(digits: Split) -> Split:
     # Raw words, which NumPy promises to be the same in every version.
     words = np.random.PCG64(np.random.SeedSequence(SEED)).random_raw(2 * len(digits.labels))
     corners = (words % (2 * MARGIN + 1)).astype(np.int64).reshape(-1, 2)
     return Split(*_on_background(digits, corners))
 
 
-def _on_background(digits: Batch, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _on_background(digits: Split, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Digits on a black background, their upper left pixels at `corners` [n, 2]; their labels."""
     count, height, width, channels = digits.images.shape
     images = np.zeros((count, height + 2 * MARGIN, width + 2 * MARGIN, channels), np.uint8)
