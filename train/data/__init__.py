@@ -20,8 +20,7 @@ from train.data.catalog import (
 )
 from train.data.dataset import Batch, Dataset, Examples, Split, stored
 from train.data.feeds.feed import Feed, FeedKind, make_feed
-from train.data.feeds.order import Order
-from train.data.feeds.padded import padded_batches
+from train.data.feeds.order import Order, padded_batches
 from train.data.validation import hold_out
 
 __all__ = [

@@ -245,11 +245,6 @@ class Dataset:
         return self.train.image_shape
 
     @property
-    def labels_per_image(self) -> int:
-        """Classes that an image shows."""
-        return self.train.labels_per_image
-
-    @property
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)

@@ -132,7 +132,7 @@ def assemble(
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
-    Objective.of(config).require_fitting(dataset.labels_per_image)
+    Objective.of(config).require_fitting(dataset.train.labels_per_image)
     if config.data.max_shift >= min(dataset.image_shape[:2]):
         raise UserError(
             f"--max-shift is {config.data.max_shift}, but the images of {dataset.name} are "

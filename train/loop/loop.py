@@ -17,7 +17,7 @@ from train.learn.trainer import Trainer, assemble
 from train.loop.deferred import DeferredWork
 from train.loop.guard import Guard
 from train.loop.profiling import Profiler
-from train.report.figures import draw_run
+from train.report.figures import Tested, draw_run
 from train.run.checkpoints import Checkpoints, snapshot
 from train.run.folder import Run, entered
 from train.run.log import Log, read_metrics
@@ -88,8 +88,8 @@ def fit(
         if processes.is_first():
             with writing(out):
                 write_json(run.summary, summary)
-                rows, test = read_metrics(run.metrics), trainer.dataset.test
-                draw_run(run, rows, trainer.model(), test, tested)
+                of_test = Tested(run, trainer.model(), trainer.dataset.test, tested)
+                draw_run(of_test, read_metrics(run.metrics))
     return summary
 
 

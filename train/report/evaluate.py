@@ -10,7 +10,7 @@ import numpy as np
 
 import capsjax
 from train.data import Examples, as_file_name
-from train.learn.objective import Objective, is_right, predict
+from train.learn.objective import is_right, predict
 from train.learn.pmap import make_scoring_step
 from train.learn.scoring import Scores, score
 from train.learn.training_state import TrainState, trained_model
@@ -92,8 +92,7 @@ def evaluate(
             from train.report.inspect import inspect as look
 
             model = trained_model(run.config, run.image_shape, run.num_classes, state)
-            tested = Tested(model, Objective.of(run.config), examples, scores, run.class_names)
-            result["inspection"] = look(run, tested)
+            result["inspection"] = look(Tested(run, model, examples, scores))
         _keep(run, kept, result)
     return result
 

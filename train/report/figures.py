@@ -30,13 +30,17 @@ _TRAIN, _VALIDATION, _TEST = "#6b7f99", "#2a7f3f", "#c2571a"
 
 @dataclass(frozen=True)
 class Tested:
-    """A trained network and the images that it was tested on."""
+    """The trained network of a run and the images that it was tested on."""
 
+    run: Run
     model: Any
-    objective: Objective  # knows how images are normalised
     test: Examples
     scores: Scores  # of the network on the test split
-    class_names: Sequence[str]
+
+    @property
+    def objective(self) -> Objective:
+        """What the network was trained for, which knows how images are normalised."""
+        return Objective.of(self.run.config)
 
     def output(self, chosen: np.ndarray) -> tuple[Batch, Any]:
         """At most `COLUMNS` examples, normalised, and the network's output for them."""
@@ -52,26 +56,19 @@ def _apply(model: nnx.Module, objective: Objective, batch: Batch) -> Any:
     return objective.apply(model, batch.images, batch.labels, training=False)
 
 
-def draw_run(
-    run: Run,
-    rows: Sequence[Mapping[str, Any]],
-    model: nnx.Module,
-    test: Examples,
-    scores: Scores,
-) -> None:
+def draw_run(tested: Tested, rows: Sequence[Mapping[str, Any]]) -> None:
     """Draws every figure of a run into its folder; `rows` are the lines of its `metrics.jsonl`.
 
     Raises:
         OSError: if a figure cannot be written.
     """
-    names = run.class_names
+    run, test, scores = tested.run, tested.test, tested.scores
     title = f"{run.config.preset}, {scores.metrics['accuracy']:.2%} of {len(test):,} test images"
     figures = {"curves": draw_curves(rows, title)}
     if test.labels_per_image == 1:
         labels, predictions = scores.labels, scores.predictions
-        figures["confusion"] = draw_confusion(labels, predictions, names, title)
-    if getattr(model, "decoder", None) is not None:
-        tested = Tested(model, Objective.of(run.config), test, scores, names)
+        figures["confusion"] = draw_confusion(labels, predictions, run.class_names, title)
+    if getattr(tested.model, "decoder", None) is not None:
         figures["reconstructions"] = draw_reconstructions(tested)
         figures["dimensions"] = draw_dimensions(tested)
     run.figures.mkdir(exist_ok=True)
@@ -191,7 +188,7 @@ def _in_two_colours(parts: Any) -> np.ndarray:
 
 def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: np.ndarray) -> None:
     """Writes above each column which classes the image shows, and which it is taken for."""
-    scores, names, wrong = tested.scores, tested.class_names, tested.scores.wrong
+    scores, names, wrong = tested.scores, tested.run.class_names, tested.scores.wrong
     texts = []
     for index in chosen:
         labels, predicted = np.atleast_1d(scores.labels[index], scores.predictions[index])
@@ -228,7 +225,7 @@ def draw_dimensions(tested: Tested) -> Figure:
     axes.set_xticks(centres[1], [f"{offset:+.2f}" for offset in OFFSETS], fontsize=8)
     axes.set_yticks(centres[0], [f"{dimension}" for dimension in range(1, dims + 1)], fontsize=9)
     axes.set(ylabel="dimension", xlabel="added to it")
-    title = f"class {tested.class_names[label]}: each dimension of its capsule, moved"
+    title = f"class {tested.run.class_names[label]}: each dimension of its capsule, moved"
     axes.set_title(title, fontsize=11)
     return figure
 

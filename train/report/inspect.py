@@ -17,7 +17,6 @@ from train.data import Batch, centre_crop
 from train.learn.objective import Objective
 from train.report.figures import Tested
 from train.report.recording import member, record
-from train.run.folder import Run
 from train.system.errors import UserError
 from train.system.files import finite_or_none, write_figure
 
@@ -36,12 +35,12 @@ Calls = dict[str, tuple[tuple[Any, ...], list[tuple[tuple[Any, ...], Any]]]]
 where it is called iteration by iteration."""
 
 
-def inspect(run: Run, tested: Tested) -> dict[str, Any]:
+def inspect(tested: Tested) -> dict[str, Any]:
     """Looks into the layers of a run's network on test images, and draws what is there.
 
     Args:
-        run: into whose figures `routing.png` and, for a CapsNet, `parts.png` go.
-        tested: its network and the images.
+        tested: network, images, and the run into whose figures `routing.png` and, for a CapsNet,
+            `parts.png` go.
 
     Returns:
         By the name of each layer the fields of `Inspected` as plain values.
@@ -50,7 +49,7 @@ def inspect(run: Run, tested: Tested) -> dict[str, Any]:
         UserError: the network has no layer to look into, or its routing cannot show its work.
         OSError: a figure cannot be written.
     """
-    model, objective = tested.model, tested.objective
+    run, model, objective = tested.run, tested.model, tested.objective
     some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
     inspected, calls, output = _look_inside(model, objective, jnp.asarray(some.images))
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}

@@ -37,21 +37,22 @@ def right(dataset):
     return Scores({"accuracy": 1.0}, dataset.test.labels, dataset.test.labels)
 
 
-def test_a_run_has_its_four_figures(tmp_path, config, dataset, model, right):
-    run = Run(tmp_path, config, dataset.image_shape, dataset.class_names)
-    figures.draw_run(run, ROWS, model, dataset.test, right)
+@pytest.fixture
+def run(tmp_path, config, dataset):
+    return Run(tmp_path, config, dataset.image_shape, dataset.class_names)
+
+
+def test_a_run_has_its_four_figures(run, dataset, model, right):
+    figures.draw_run(figures.Tested(run, model, dataset.test, right), ROWS)
     for name in ("curves", "confusion", "reconstructions", "dimensions"):
         with Image.open(run.figures / f"{name}.png") as image:
             assert min(image.size) > 200
             assert len(image.convert("L").getcolors()) > 10
 
 
-def test_without_a_decoder_there_is_nothing_to_reconstruct(
-    tmp_path, config, dataset, model, right, monkeypatch
-):
+def test_without_a_decoder_there_is_nothing_to_reconstruct(run, dataset, model, right, monkeypatch):
     monkeypatch.setattr(model, "decoder", None)
-    run = Run(tmp_path, config, dataset.image_shape, dataset.class_names)
-    figures.draw_run(run, ROWS, model, dataset.test, right)
+    figures.draw_run(figures.Tested(run, model, dataset.test, right), ROWS)
     assert {path.name for path in run.figures.iterdir()} == {"curves.png", "confusion.png"}
 
 
@@ -81,9 +82,9 @@ def test_a_hundred_classes_can_be_drawn():
     assert not axes.texts
 
 
-def test_misjudged_images_have_a_row_of_their_own(dataset, model, right):
+def test_misjudged_images_have_a_row_of_their_own(run, dataset, model, right):
     wrong = right._replace(predictions=(dataset.test.labels + 1) % 3)
-    tested = figures.Tested(model, Objective(), dataset.test, right, dataset.class_names)
+    tested = figures.Tested(run, model, dataset.test, right)
     (only,) = figures.draw_reconstructions(tested).axes
     names, labels = dataset.class_names, dataset.test.labels
     assert [tick.get_text() for tick in only.get_xticklabels()] == [names[i] for i in labels]
@@ -93,14 +94,16 @@ def test_misjudged_images_have_a_row_of_their_own(dataset, model, right):
     )
 
 
-def test_overlapping_objects_are_drawn_in_two_colours(pairs, model):
-    objective = Objective.of(FitConfig.of(crop=8))  # of 16x16
+def test_overlapping_objects_are_drawn_in_two_colours(tmp_path, pairs, model):
+    config = FitConfig.of(crop=8)  # of 16x16
+    objective = Objective.of(config)
     labels = pairs.test.gather(np.arange(10)).labels
     predictions = labels[:, ::-1].copy()
     predictions[3] = [labels[3, 1], 3 - labels[3].sum()]  # one of the two is wrong
     scores = Scores({}, predictions, labels)
     names = pairs.class_names
-    tested = figures.Tested(model, objective, pairs.test, scores, names)
+    run = Run(tmp_path, config, pairs.image_shape, names)
+    tested = figures.Tested(run, model, pairs.test, scores)
     right, wrong = figures.draw_reconstructions(tested).axes
     both = [", ".join(names[label] for label in row) for row in labels]
     ticks = [tick.get_text() for tick in right.get_xticklabels()]
@@ -122,9 +125,9 @@ def test_overlapping_objects_are_drawn_in_two_colours(pairs, model):
         assert_close(shown[18:, :, channel].astype(np.float32), expected, reduction_length=64 * 8)
 
 
-def test_what_is_shown_of_a_normalised_image_is_the_image(dataset, model, right):
-    objective = Objective.of(FitConfig.of(input_mean=0.25, input_std=0.5))
-    tested = figures.Tested(model, objective, dataset.test, right, dataset.class_names)
+def test_what_is_shown_of_a_normalised_image_is_the_image(run, dataset, model, right):
+    run = replace(run, config=FitConfig.of(input_mean=0.25, input_std=0.5))
+    tested = figures.Tested(run, model, dataset.test, right)
     shown = figures.draw_reconstructions(tested).axes[0].images[0].get_array().astype(np.float32)
     for index, left in enumerate((0, 9)):
         image = (dataset.test.images[index, ..., 0] / 255).astype(np.float32)
@@ -141,10 +144,10 @@ def test_the_dimensions_move_one_at_a_time(model):
     assert_close(grid[3, 5], model.decoder(pose[None], mask)[0], reduction_length=16)
 
 
-def test_the_first_recognised_image_is_decoded(dataset, model, right):
+def test_the_first_recognised_image_is_decoded(run, dataset, model, right):
     predictions = dataset.test.labels.copy()
     predictions[0] = (predictions[0] + 1) % 3
     scores = right._replace(predictions=predictions)
-    tested = figures.Tested(model, Objective(), dataset.test, scores, dataset.class_names)
+    tested = figures.Tested(run, model, dataset.test, scores)
     (axes,) = figures.draw_dimensions(tested).axes
     assert f"class {dataset.class_names[predictions[1]]}:" in axes.get_title()

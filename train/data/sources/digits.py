@@ -37,18 +37,12 @@ def load() -> Dataset:
     original = load_digits()
     images = np.rint(original.images * (255 / _LARGEST_VALUE)).astype(np.uint8)[..., np.newaxis]
     labels = original.target.astype(np.int32)
-    in_test = every_fifth_of_each_class(labels)
+    in_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):  # the third, the eighth, the thirteenth, ...
+        in_test[np.flatnonzero(labels == label)[_TEST_EVERY // 2 :: _TEST_EVERY]] = True
     return Dataset(
         "digits",
         Split(images[~in_test], labels[~in_test]),
         Split(images[in_test], labels[in_test]),
         tuple(str(digit) for digit in original.target_names),
     )
-
-
-def every_fifth_of_each_class(labels: np.ndarray) -> np.ndarray:
-    """Marks the third, eighth, thirteenth... example of each class: integers [n] -> bool [n]."""
-    chosen = np.zeros(len(labels), dtype=bool)
-    for label in np.unique(labels):
-        chosen[np.flatnonzero(labels == label)[_TEST_EVERY // 2 :: _TEST_EVERY]] = True
-    return chosen

@@ -90,9 +90,9 @@ def compare(
 
 def _load(name: str, data_dir: Path | None) -> Dataset:
     dataset = load_dataset(name, data_dir=data_dir)
-    if dataset.labels_per_image > 1:
+    if (count := dataset.train.labels_per_image) > 1:
         raise UserError(
-            f"images of {name} are of {dataset.labels_per_image} classes each, but likelihood and "
+            f"images of {name} are of {count} classes each, but likelihood and "
             "calibration are compared for one: leave it out of --datasets."
         )
     return dataset

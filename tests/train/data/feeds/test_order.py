@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from train.data import Order
+from train.data import Order, padded_batches
 from train.system.errors import UserError
 
 PINNED = [
@@ -119,3 +119,28 @@ def test_a_batch_larger_than_the_training_set():
     message = "batch of 11 is larger than the training set of 10 examples"
     with pytest.raises(UserError, match=message):
         Order(10, batch_size=11, seed=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 22, 23, 24, 100])
+def test_every_example_once_and_in_order(split, batch_size):
+    batches = list(padded_batches(split, batch_size))
+    assert len(batches) == -(-len(split) // batch_size)
+    for (images, labels, parts), mask in batches:
+        assert parts is None
+        assert images.shape == (batch_size, *split.images.shape[1:])
+        assert labels.shape == mask.shape == (batch_size,)
+        assert (images.dtype, labels.dtype, mask.dtype) == (np.uint8, np.int32, np.float32)
+
+    images = np.concatenate([batch.images for batch, _ in batches])
+    labels = np.concatenate([batch.labels for batch, _ in batches])
+    mask = np.concatenate([mask for _, mask in batches])
+    assert mask.sum() == len(split)
+    np.testing.assert_array_equal(images[mask == 1], split.images)
+    np.testing.assert_array_equal(labels[mask == 1], split.labels)
+    assert not images[mask == 0].any()
+    assert not labels[mask == 0].any()
+
+
+def test_a_batch_of_nothing(split):
+    with pytest.raises(UserError, match="batch size is 0"):
+        list(padded_batches(split, 0))
