@@ -11,16 +11,12 @@ import numpy as np
 
 from train.bench import charts, report
 from train.bench.ceilings import measure_machine
+from train.bench.costs import footprint
 from train.bench.memory import largest_batch
 from train.bench.report import Report
 from train.bench.sweep import Growing, Row, describe, growths, list_configs, scaling_points
 from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
-from train.bench.training import (
-    measure_speed,
-    measure_training,
-    planned_memory,
-    smallest_program,
-)
+from train.bench.training import lower_step, measure_speed, measure_training, smallest_program
 from train.bench.worker import in_own_process
 from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
@@ -134,7 +130,7 @@ class Benchmark:
 
         def needed(size: int) -> int:
             nonlocal besides
-            plan = planned_memory(program, size)
+            plan = footprint(lower_step(program, size).compile())
             if not on_cpu:
                 return plan["total"]
             if besides is None:  # now that the compiler has had its share, too

@@ -152,11 +152,6 @@ def lower_step(program: Trainer, batch_size: int) -> jax.stages.Lowered:
     )
 
 
-def planned_memory(program: Trainer, batch_size: int) -> dict[str, int]:
-    """The `footprint` of a step; arguments as of `lower_step`."""
-    return footprint(lower_step(program, batch_size).compile())
-
-
 def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -> Trainer:
     """The program for the smallest batch: `lower_step` takes it to any other.
 

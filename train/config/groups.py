@@ -1,4 +1,7 @@
-"""The settings of a run, in groups; `train/options/settings.py` makes options of them."""
+"""The settings of a run, in groups; `train/options/settings.py` makes options of them.
+
+Making a group raises `UserError` on a value out of its range or a name that does not exist.
+"""
 
 import math
 from dataclasses import dataclass
@@ -29,11 +32,7 @@ SCALINGS = ("none", "linear", "sqrt")
 
 @dataclass(frozen=True)
 class DataConfig(Checked):
-    """What is trained and tested on, and how its images reach the network.
-
-    Raises:
-        UserError: on a value out of its range or a name that does not exist.
-    """
+    """What is trained and tested on, and how its images reach the network."""
 
     dataset: str = setting(
         "digits",
@@ -116,11 +115,7 @@ class DataConfig(Checked):
 
 @dataclass(frozen=True)
 class ModelConfig(Checked):
-    """The network, its routing and its precision.
-
-    Raises:
-        UserError: on a value out of its range or a name that does not exist.
-    """
+    """The network, its routing and its precision."""
 
     name: str = setting("capsnet", "network to train", tuple(capsjax.list_models()), name="model")
     options: dict[str, Any] = setting(
@@ -145,11 +140,7 @@ class ModelConfig(Checked):
 
 @dataclass(frozen=True)
 class ObjectiveConfig(Checked):
-    """What is minimised.
-
-    Raises:
-        UserError: on a value out of its range or a name that does not exist.
-    """
+    """What is minimised."""
 
     loss: str = setting("margin", "what tells classes apart", LOSSES)
     spread_steps: int = setting(
@@ -173,11 +164,7 @@ class ObjectiveConfig(Checked):
 
 @dataclass(frozen=True)
 class OptimizerConfig(Checked):
-    """What turns gradients into updates.
-
-    Raises:
-        UserError: on a value out of its range or a name that does not exist.
-    """
+    """What turns gradients into updates."""
 
     name: str = setting("adam", "what turns gradients into updates", OPTIMIZERS, name="optimizer")
     weight_decay: float = setting(
@@ -210,11 +197,7 @@ class OptimizerConfig(Checked):
 
 @dataclass(frozen=True)
 class ScheduleConfig(Checked):
-    """The course of a run: batches, length, learning rate, and when it is measured and kept.
-
-    Raises:
-        UserError: on a value out of its range or a name that does not exist.
-    """
+    """The course of a run: batches, length, learning rate, and when it is measured and kept."""
 
     batch_size: int = setting(128, "images in a step, over all devices", bound=POSITIVE)
     micro_batches: int = setting(

@@ -30,11 +30,6 @@ CLASSES = "class_caps"
 """The name of the layer of class capsules in every network."""
 
 
-Calls = dict[str, tuple[tuple[Any, ...], list[tuple[tuple[Any, ...], Any]]]]
-"""By the name of a layer the arguments of its call, and arguments and result of each `iterate`,
-where it is called iteration by iteration."""
-
-
 def inspect(tested: Tested) -> dict[str, Any]:
     """Looks into the layers of a run's network on test images, and draws what is there.
 
@@ -51,7 +46,7 @@ def inspect(tested: Tested) -> dict[str, Any]:
     """
     run, model, objective = tested.run, tested.model, tested.objective
     some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
-    inspected, calls, output = _look_inside(model, objective, jnp.asarray(some.images))
+    inspected, below, output = _look_inside(model, objective, jnp.asarray(some.images))
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.scores.metrics["accuracy"]
     title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
@@ -62,7 +57,6 @@ def inspect(tested: Tested) -> dict[str, Any]:
     if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
         if objective.data.crop is not None:
             some = some._replace(images=centre_crop(some.images, objective.data.crop))
-        below = calls[CLASSES][0][0]
         figure = draw_parts(model, output, below, some, run.class_names, title)
         write_figure(run.figures / "parts.png", figure)
     return {
@@ -88,15 +82,15 @@ def _routed_layers(model: nnx.Module) -> list[str]:
 
 def _look_inside(
     model: nnx.Module, objective: Objective, images: jax.Array
-) -> tuple[dict[str, Inspected], Calls, Any]:
-    """What each routed layer does with images and what it was given, and the network's output."""
+) -> tuple[dict[str, Inspected], Any, Any]:
+    """What each routed layer does, the capsules below the last of them, and the output."""
     names = _routed_layers(model)
     if not names:
         raise UserError(f"{type(model).__name__} has no layer of routed capsules to look into.")
     graphdef, state = nnx.split(model)
 
     @jax.jit
-    def run(state: Any, images: jax.Array) -> tuple[Calls, Any]:
+    def run(state: Any, images: jax.Array) -> tuple[dict[str, Any], Any]:
         recorded = nnx.merge(graphdef, state)
         recorders = record(recorded, names)
         unlabelled = jnp.zeros(len(images), jnp.int32)
@@ -109,7 +103,8 @@ def _look_inside(
         inspected = {name: _inspected(member(model, name), *calls[name]) for name in names}
     except ValueError as error:
         raise UserError(f"{error}.") from error
-    return inspected, calls, output
+    below = next(iter(calls[names[-1]][0]), None)  # which is unknown where it is called by parts
+    return inspected, below, output
 
 
 def _inspected(layer: Any, arguments: tuple[Any, ...], iterated: Sequence[Any]) -> Inspected:

@@ -1,1 +1,1 @@
-"""The folder of a run: what is in it, its checkpoints, its lock and its log."""
+"""The folder of a run: what is in it, who may write there, its checkpoints and its log."""

@@ -1,7 +1,9 @@
 """A run is a folder: what is in it, and who may write there."""
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from typing import Any
 from train.config.config_file import differences, from_values, to_values
 from train.config.fit_config import FitConfig
 from train.distributed import processes
-from train.run.lock import locked
 from train.system.errors import UserError
 from train.system.files import write_json, writing
 
@@ -142,6 +143,35 @@ def entered(run: Run, *, resume: bool, overwrite: bool) -> Iterator[bool]:
                     "file system that they share."
                 )
         yield processes.any_process(resuming)  # the first alone may know of one
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps other processes from training in a folder.
+
+    The system keeps the lock on the folder itself: it leaves no file, and ends with the process,
+    however that ends. A file system without such locks is taken as it is.
+
+    Args:
+        folder: a folder that exists.
+
+    Raises:
+        UserError: if another process is training there.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is training in {folder}: wait for it, end it, or choose another "
+                "--out."
+            ) from error
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from train.run.lock import locked
+from train.run.folder import locked
 from train.system.errors import UserError
 from train.system.files import write_figure, write_json, write_whole, writing
 from train.system.machine import describe_machine

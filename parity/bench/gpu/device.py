@@ -16,13 +16,13 @@ from parity.bench.gpu.plan import Found, Plan, Task, attempt, fastest
 from parity.bench.side_by_side import make_work, measure, summarise
 from train.bench.benchmark import load_or_imitate
 from train.bench.ceilings import measure_machine
-from train.bench.costs import peak_bytes, room
+from train.bench.costs import footprint, peak_bytes, room
 from train.bench.step_parts import measure as measure_alone
 from train.bench.timing import fit_line
 from train.bench.training import (
+    lower_step,
     measure_speed,
     network_flops,
-    planned_memory,
     smallest_program,
     steps_of,
 )
@@ -171,7 +171,8 @@ def _line(plan: Plan, implementation: str, dataset: Dataset, budget: int) -> Fou
     """The straight line through what the compiler plans for two batch sizes."""
     program = smallest_program(plan.training(1, implementation), dataset, None)
     devices = program.mesh.devices.size
-    needs = [devices * planned_memory(program, size)["total"] for size in plan.memory_batches]
+    lowered = [lower_step(program, size) for size in plan.memory_batches]
+    needs = [devices * footprint(step.compile())["total"] for step in lowered]
     line = fit_line(plan.memory_batches, needs)
     fitting = int((devices * budget - line.fixed) / max(line.each, 1.0))
     return {

@@ -169,14 +169,17 @@ def test_the_program_itself_and_all_devices_count_on_a_cpu(
     """A step takes 1,000 bytes and 10 for an image of a device, 200 of them arguments."""
     asked = []
 
-    def planned(program, size):
+    def plan(size):
         asked.append(size)
         return {"total": 1000 + 10 * size // 2, "arguments": 200}
 
     mesh = SimpleNamespace(devices=SimpleNamespace(size=2))
     program = SimpleNamespace(mesh=mesh, config=config.changed(batch_size=2))
     monkeypatch.setattr(benchmark, "smallest_program", lambda *_: program)
-    monkeypatch.setattr(benchmark, "planned_memory", planned)
+    monkeypatch.setattr(
+        benchmark, "lower_step", lambda _, size: SimpleNamespace(compile=lambda: size)
+    )
+    monkeypatch.setattr(benchmark, "footprint", plan)
     monkeypatch.setattr(benchmark, "process_bytes", lambda: 5000)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     found = of_dataset(dataset, 2).memory(8005).values["prediction"]

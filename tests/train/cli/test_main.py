@@ -20,8 +20,7 @@ from train.__main__ import main
 from train.data.sources.mnist import MNIST
 from train.learn.trainer import Trainer
 from train.run.checkpoints import Checkpoints
-from train.run.folder import load_run
-from train.run.lock import locked
+from train.run.folder import load_run, locked
 from train.run.log import read_metrics
 
 TINY = (

@@ -1,10 +1,13 @@
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.train.conftest import ROOT
 from train.distributed import processes
-from train.run.folder import Run, entered, load_run, prepare_folder
+from train.run.folder import Run, entered, load_run, locked, prepare_folder
 from train.system.errors import UserError
 
 
@@ -136,3 +139,40 @@ def test_a_process_that_does_not_see_the_folder_is_told(run, monkeypatch):
         entered(run, resume=False, overwrite=False),
     ):
         pass
+
+
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path):
+    program = (
+        "import sys, pathlib; from train.run.folder import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n"
+        "    print('in', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert other.stdout.readline() == b"in\n"
+        with (
+            pytest.raises(UserError, match="another process is training in .*: wait for it"),
+            locked(tmp_path),
+        ):
+            pass
+    finally:
+        other.kill()  # as a crash would end it
+        other.communicate()
+    with locked(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_ends_with_its_context_whatever_ends_that(tmp_path):
+    def fail():
+        with locked(tmp_path):
+            raise KeyError
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            fail()
