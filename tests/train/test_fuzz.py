@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from PIL import Image
 
 from tests.fuzz import broken, many, sentence_or
 from tests.train.data.small_files import affnist_bytes, norb_bytes, npy_bytes, zip_bytes
-from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
 from train.data.formats import mat, norb_matrix, numpy_files
 from train.data.formats.images import read_image
@@ -97,7 +97,7 @@ def test_archives_of_numpy_arrays(tmp_path, data):
 
 CONFIG = json.dumps(
     {
-        "config": to_values(FitConfig.of()),
+        "config": asdict(FitConfig.of()),
         "image_shape": [8, 8, 1],
         "class_names": ["a", "b"],
     }

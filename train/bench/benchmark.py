@@ -18,7 +18,6 @@ from train.bench.sweep import Growing, Row, describe, growths, list_configs, sca
 from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.bench.training import lower_step, measure_speed, measure_training, smallest_program
 from train.bench.worker import in_own_process
-from train.config.config_file import to_values
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Feed, Split, catalog, load_dataset, make_feed
 from train.data.catalog import MADE_OF_MNIST
@@ -179,7 +178,7 @@ class Benchmark:
     ) -> Report:
         about = {
             "preset": self.config.preset,
-            "config": to_values(self.config),
+            "config": dataclasses.asdict(self.config),
             "data": {"name": self.dataset.name, "synthetic": self.synthetic},
             "machine": describe_machine(_PACKAGES),
         }

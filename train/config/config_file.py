@@ -1,6 +1,5 @@
 """A configuration as plain values in a file, and in what two of them differ."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +28,8 @@ def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
     ]
 
 
-def to_values(config: FitConfig) -> dict[str, Any]:
-    """A configuration as plain values, for JSON."""
-    return dataclasses.asdict(config)
-
-
 def from_values(values: Any, source: Path) -> FitConfig:
-    """Makes a configuration of the plain values of a file.
+    """Makes a configuration of the plain values of a file, which `dataclasses.asdict` has made.
 
     Settings may stand in their groups or, as in older files, flat. One that the file lacks has its
     default, or the value of `BEFORE`: the file may be older than the setting.

@@ -1,6 +1,7 @@
 """A run is a folder: what is in it, and who may write there."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -8,9 +9,8 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from train.config.config_file import differences, from_values, to_values
+from train.config.config_file import differences, from_values
 from train.config.fit_config import FitConfig
 from train.distributed import processes
 from train.system.errors import UserError
@@ -68,7 +68,7 @@ class Run:
     def save(self) -> None:
         """Writes `config.json`."""
         values = {
-            "config": to_values(self.config),
+            "config": dataclasses.asdict(self.config),
             "image_shape": list(self.image_shape),
             "class_names": list(self.class_names),
         }
@@ -93,23 +93,18 @@ def load_run(folder: Path) -> Run:
         ) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or train anew.") from error
-    found: dict[str, Any] = values if isinstance(values, dict) else {}
-    shape: Any = found.get("image_shape")
-    names: Any = found.get("class_names")
-    is_shape = (
-        isinstance(shape, list)
-        and len(shape) == 3
-        and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in shape)
+    match values:
+        case {"config": config, "image_shape": [*shape], "class_names": [*names]} if (
+            len(shape) == 3
+            and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in shape)
+            and all(isinstance(name, str) for name in names)
+        ):
+            height, width, channels = shape
+            return Run(folder, from_values(config, path), (height, width, channels), tuple(names))
+    raise UserError(
+        f"{path} lacks the configuration, image shape or class names of a run: restore it or train "
+        "anew."
     )
-    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not (is_shape and are_names and "config" in found):
-        raise UserError(
-            f"{path} lacks the configuration, image shape or class names of a run: "
-            "restore it or train anew."
-        )
-    height, width, channels = shape
-    config = from_values(found["config"], path)
-    return Run(folder, config, (height, width, channels), tuple(names))
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from train.config.config_file import differences, from_values, to_values
+from train.config.config_file import differences, from_values
 from train.config.fit_config import FitConfig
 from train.system.errors import UserError
 
@@ -60,7 +61,7 @@ def test_an_unknown_name_lists_the_right_ones(field, choices):
 @pytest.mark.parametrize("name", ["folder:photos@8x8", "npz:mine.npz", "mnist_corrupted/fog"])
 def test_data_sets_of_ones_own_are_named_by_their_place(config, name):
     own = config.changed(dataset=name)
-    assert from_values(to_values(own), Path("config.json")).data.dataset == name
+    assert from_values(asdict(own), Path("config.json")).data.dataset == name
 
 
 @pytest.mark.parametrize("name", ["folder:", "mnist_corrupted/"])
@@ -98,7 +99,7 @@ def test_evaluation_comes_once_an_epoch_unless_asked_for_otherwise():
 
 
 def test_a_configuration_survives_its_file(config):
-    assert from_values(to_values(config), Path("config.json")) == config
+    assert from_values(asdict(config), Path("config.json")) == config
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_configuration_survives_its_file(config):
 )
 def test_a_damaged_configuration_is_told(config, change, message):
     with pytest.raises(UserError, match=message):
-        from_values({**to_values(config), **change}, Path("config.json"))
+        from_values({**asdict(config), **change}, Path("config.json"))
 
 
 def test_a_file_from_before_the_settings_had_groups_is_read(config):
@@ -125,13 +126,13 @@ def test_a_file_from_before_the_settings_had_groups_is_read(config):
 
 
 def test_a_file_that_is_older_than_a_field_leaves_it_at_its_default(config):
-    older = to_values(config)
+    older = asdict(config)
     del older["optimizer"]["ema_decay"]
     assert from_values(older, Path("config.json")) == config
 
 
 def test_a_whole_number_is_a_good_fraction(config):
-    assert from_values({**to_values(config), "epochs": 3}, Path("config.json")).schedule.epochs == 3
+    assert from_values({**asdict(config), "epochs": 3}, Path("config.json")).schedule.epochs == 3
 
 
 def test_a_file_with_something_else_is_no_configuration():

@@ -1,4 +1,4 @@
 """Feeds of training examples to the devices, and the order of the examples.
 
-`resident` keeps a set on the devices, `streaming` brings batches from the host.
+`feed` has the choice and the one that keeps a set on the devices, `streaming` brings batches.
 """

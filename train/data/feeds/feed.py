@@ -1,12 +1,14 @@
-"""Feeds: what both do, and the choice between them for a data set and a device."""
+"""The feed for sets that fit on the device, what all feeds do, and the choice between them."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, TypeAlias
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from train.data.dataset import Examples
-from train.data.feeds.order import WHOLE
-from train.data.feeds.resident import ResidentFeed
+from train.data.dataset import Batch, Examples
+from train.data.feeds.order import WHOLE, Order
 from train.data.feeds.streaming import StreamingFeed
 from train.distributed import processes
 from train.system.errors import UserError
@@ -21,6 +23,33 @@ The rest is for the network, whose activations grow with the batch and are not k
 
 RESIDENT_CPU_BYTES = 2**30
 """Bytes that a resident split may take on a CPU, the copies of all virtual devices together."""
+
+
+class ResidentFeed:
+    """Holds a training split on every device of a mesh, and gathers or makes batches there.
+
+    The arguments are those of `make_feed`; a step sends its indices alone.
+    """
+
+    def __init__(
+        self, split: Examples, *, batch_size: int, seed: int, mesh: Mesh, part: slice = WHOLE
+    ) -> None:
+        self._split = split
+        self._order = Order.of(split, batch_size=batch_size, seed=seed)
+        self._part = part
+        self.constants: dict[str, jax.Array] = jax.device_put(
+            split.constants, NamedSharding(mesh.local_mesh, PartitionSpec())
+        )
+        self.batch_bytes = batch_size * np.dtype(np.int32).itemsize
+
+    def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
+        """Yields `{"indices": int32 [b]}` for each step from `start_step` to before `stop_step`."""
+        for step in range(start_step, stop_step):
+            yield {"indices": self._order.indices(step)[self._part]}
+
+    def select(self, constants: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]) -> Batch:
+        """Takes the examples of these indices."""
+        return self._split.select(constants, batch["indices"])
 
 
 Feed: TypeAlias = ResidentFeed | StreamingFeed
@@ -39,7 +68,7 @@ def make_feed(
     batch_size: int,
     seed: int,
     kind: FeedKind = "auto",
-    mesh: jax.sharding.Mesh,
+    mesh: Mesh,
     part: slice = WHOLE,
 ) -> Feed:
     """Makes a feed for a training split.
@@ -71,7 +100,7 @@ def make_feed(
     return StreamingFeed(split, batch_size=batch_size, seed=seed, part=part)
 
 
-def _room_per_device(mesh: jax.sharding.Mesh) -> int:
+def _room_per_device(mesh: Mesh) -> int:
     """Bytes that a resident split may take on each of this process's devices."""
     devices = mesh.local_devices
 

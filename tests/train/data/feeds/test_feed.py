@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 
 from train.data import make_feed
 from train.data.feeds import feed as feeds
-from train.data.feeds.resident import ResidentFeed
+from train.data.feeds.feed import ResidentFeed
 from train.data.feeds.streaming import StreamingFeed
 from train.data.made.multi_mnist import PairSplit
 from train.system.errors import UserError

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from train.data.feeds.feed import ResidentFeed
 from train.data.feeds.order import Order
-from train.data.feeds.resident import ResidentFeed
 
 
 def test_the_split_is_on_every_device_once(split):
