@@ -103,7 +103,7 @@ def mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "files"
     small = small_mnist(folder, train_size=40, test_size=40)
     monkeypatch.setitem(catalog.SOURCES, "mnist", small)
-    monkeypatch.setattr(catalog, "_has_tfds", lambda: False)
+    monkeypatch.setattr(catalog, "_cache", lambda: None)
     return folder
 
 

@@ -73,23 +73,22 @@ def list_configs(
     }
     sweeps = [lists | growing[name] for name in grow] or [lists]
     points = [point for chosen in sweeps for point in itertools.product(*chosen.values())]
-    rows = [dict(zip(lists, point, strict=True)) for point in dict.fromkeys(points)]
-    return [(row, _changed(config, row)) for row in rows]
-
-
-def _changed(config: FitConfig, row: Row) -> FitConfig:
-    implementation, types = row["implementation"], row["primary_types"]
-    named = {"routing_implementation": None if implementation == "none" else implementation}
-    return config.changed(
-        batch_size=row["batch_size"],
-        dtype=row["dtype"],
-        routing_iterations=row["iterations"],
-        model_options={
-            **config.model.options,
-            **(named if implementation else {}),
-            **({"primary_types": types} if types else {}),
-        },
-    )
+    found: list[tuple[Row, FitConfig]] = []
+    for point in dict.fromkeys(points):
+        row = dict(zip(lists, point, strict=True))
+        options, chosen = dict(config.model.options), row["implementation"]
+        if chosen:
+            options["routing_implementation"] = None if chosen == "none" else chosen
+        if row["primary_types"]:
+            options["primary_types"] = row["primary_types"]
+        changed = config.changed(
+            batch_size=row["batch_size"],
+            dtype=row["dtype"],
+            routing_iterations=row["iterations"],
+            model_options=options,
+        )
+        found.append((row, changed))
+    return found
 
 
 def describe(row: Row) -> str:

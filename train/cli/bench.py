@@ -86,7 +86,6 @@ class Bench(DataDir, Devices, Recorded):
         from train.options.settings import with_settings
         from train.presets import get_preset
 
-        self.require_name()
         trust(self.settings.get("routing"))
         config = with_settings(get_preset(self.preset), self.settings)
         rounds = Rounds(self.repetitions, self.seconds)

@@ -41,7 +41,6 @@ class Claims(DataDir, Recorded):
         from train.study.trial.trial import try_claim
         from train.system.caches import keep_compiled_programs
 
-        self.require_name()
         keep_compiled_programs()
         found = try_claim(
             get_claim(self.claim),

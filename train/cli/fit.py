@@ -91,7 +91,6 @@ class Fit(DataDir, Devices, Recorded):
         from train.loop.loop import fit
         from train.system.caches import keep_compiled_programs
 
-        self.require_name()
         place = (self.coordinator, self.processes, self.process_index)
         if self.distributed:
             processes.join(*place)

@@ -23,8 +23,7 @@ class Results(Command):
         if not self.check:
             for page in render_all():
                 print(page)
-            return 0
-        if differing := outdated():
+        elif differing := outdated():
             raise UserError(
                 f"{', '.join(map(str, differing))} differ from docs/results/: run `python -m train "
                 "results`."

@@ -143,20 +143,17 @@ def reshape_examples(
         if max_erased:
             share, *place = jax.random.uniform(of_cover, (3,), jnp.float32)
             share = max_erased * share
+            # A pixel is covered if its middle is: the first share of a side, and the last.
+            middles = ((jnp.arange(n) + 0.5) / n for n in image.shape[:2])
+            firsts = [start * (1 - share) for start in place]
             rows, columns = (
-                _between(n, start * (1 - share), start * (1 - share) + share)
-                for n, start in zip(image.shape[:2], place, strict=True)
+                (middle >= first) & (middle < first + share)
+                for middle, first in zip(middles, firsts, strict=True)
             )
             image = jnp.where(rows[:, None, None] & columns[None, :, None], 0, image)
         return image.astype(batch.images.dtype)
 
     return _changed(change, jax.random.fold_in(key, _FOR_SHAPES), batch, positions)
-
-
-def _between(count: int, start: jax.Array, end: jax.Array) -> jax.Array:
-    """Which of the pixels along a side have their middle between two shares of it: bool [count]."""
-    middles = (jnp.arange(count) + 0.5) / count
-    return (middles >= start) & (middles < end)
 
 
 def warp(image: jax.Array, matrix: jax.Array, offset: jax.Array, size: Sequence[int]) -> jax.Array:

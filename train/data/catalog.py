@@ -4,6 +4,7 @@ import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from train.data.dataset import Dataset
 from train.data.made import affnist_generated, multi_mnist
@@ -113,31 +114,29 @@ def as_file_name(name: str) -> str:
     return re.sub(r"[^\w.@-]", "-", name)
 
 
-def _has_tfds() -> bool:
-    return importlib.util.find_spec("tensorflow_datasets") is not None
+def _cache() -> Any:
+    """The module of tensorflow-datasets' cache, or None where that is not installed."""
+    if importlib.util.find_spec("tensorflow_datasets") is None:
+        return None
+    from train.data import tfds_cache  # which takes a second to import
+
+    return tfds_cache
 
 
 def _is_in_cache(source: Source) -> bool:
-    if not _has_tfds():
-        return False
-
-    # Here, because tensorflow-datasets takes a second to import.
-    from train.data import tfds_cache
-
-    return tfds_cache.has(source)
+    cache = _cache()
+    return cache is not None and cache.has(source)
 
 
 def _load_source(source: Source, data_dir: str | Path | None) -> Dataset:
     paths = None if data_dir is None else source.find(data_dir)
-    if paths is not None and not (source.is_prepared and _has_tfds()):
+    cache = _cache() if paths is None or source.is_prepared else None
+    if cache is not None:
+        return cache.load(source, data_dir)
+    if paths is not None:
         return source.load(paths)
-    if not _has_tfds():
-        names = " and ".join(file.name for file in source.files)
-        raise UserError(
-            f"{source.name} comes through tensorflow-datasets, which is not installed: install the "
-            f"project's `train` extra, or name a folder with {names} with --data-dir."
-        )
-
-    from train.data import tfds_cache
-
-    return tfds_cache.load(source, data_dir)
+    names = " and ".join(file.name for file in source.files)
+    raise UserError(
+        f"{source.name} comes through tensorflow-datasets, which is not installed: install the "
+        f"project's `train` extra, or name a folder with {names} with --data-dir."
+    )

@@ -108,8 +108,10 @@ def all_or_none() -> Iterator[None]:
     except UserError as error:
         own = error
     if are_several():
-        for text in _gather("" if own is None else str(own)):
-            if text:
+        message = ("" if own is None else str(own)).encode()[:_MESSAGE_BYTES]
+        padded = np.frombuffer(message.ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
+        for row in multihost_utils.process_allgather(padded):
+            if text := row.tobytes().rstrip(b"\0").decode(errors="replace"):
                 own = own or EchoedError(text)
                 own.in_every_process = True
     if own is not None:
@@ -172,9 +174,3 @@ def _device_of_each() -> Mesh:
     """The first device of each process."""
     firsts = [jax.local_devices(process)[0] for process in range(jax.process_count())]
     return Mesh(np.asarray(firsts), ("process",))
-
-
-def _gather(text: str) -> list[str]:
-    message = text.encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
-    gathered = multihost_utils.process_allgather(np.frombuffer(message, np.uint8))
-    return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in gathered]

@@ -21,6 +21,13 @@ class DataDir(Command):
     )
 
 
+def _record_name(text: str) -> str:
+    from train.study.records import require_name
+
+    require_name(text)
+    return text
+
+
 @dataclass(kw_only=True)
 class Recorded(Command):
     """A command whose result may be published."""
@@ -29,18 +36,8 @@ class Recorded(Command):
         None,
         "keep the result in docs/results/NAME, of which `python -m train results` makes the tables "
         "of the docs",
+        parse=_record_name,
     )
-
-    def require_name(self) -> None:
-        """Refuses a name that is none, before anything is measured.
-
-        Raises:
-            UserError: if it is no name of a folder.
-        """
-        if self.record is not None:
-            from train.study.records import require_name
-
-            require_name(self.record)
 
     def keep(self, part: str, values: Mapping[str, Any]) -> None:
         """Keeps a result, if that is wanted, and prints where.

@@ -71,19 +71,20 @@ class Checkpoints:
         names = (path.name for path in self._folder.iterdir() if path.is_dir())
         return sorted({int(name) for name in names if name.isdecimal()} - self._damaged)
 
-    def best_step(self) -> int | None:
-        """The step with the highest validation accuracy, the later of equals; None without any."""
-        return self._best_of(self.steps())
+    def best_step(self, steps: Sequence[int] | None = None) -> int | None:
+        """Of all steps, or of some, the one with the highest validation accuracy, if there is one.
 
-    def _best_of(self, steps: Sequence[int]) -> int | None:
-        rated = [step for step in steps if step in self._accuracies]
+        Of equals it is the later.
+        """
+        some = self.steps() if steps is None else steps
+        rated = [step for step in some if step in self._accuracies]
         return max(rated, key=lambda step: (self._accuracies[step], step), default=None)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         """Whether to keep each checkpoint, in the order of their steps; Orbax asks this."""
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-KEPT_LAST:], self._best_of(steps)}
+        kept = {*steps[-KEPT_LAST:], self.best_step(steps)}
         return [step in kept for step in steps]
 
     def save(self, state: Any, accuracy: float | None = None) -> None:

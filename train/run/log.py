@@ -144,6 +144,13 @@ class Log:
             validated: the scores of the last step on the validation examples, if there are any.
             tested: its scores on the test split.
         """
+
+        def of_split(split: str, scores: Scores) -> dict[str, Any]:
+            means = {f"{split}.{k}": finite_or_none(v) for k, v in scores.metrics.items()}
+            examples = len(scores.predictions)
+            wrong = {f"{split}.error_percent": 100 * len(scores.wrong) / examples}
+            return {**means, **wrong, f"{split}.examples": examples}
+
         state, config = self._trainer.state, self._trainer.config
         devices, stop_at = self._trainer.mesh.devices, config.schedule.stop_at_accuracy
         return {
@@ -152,8 +159,8 @@ class Log:
             "steps": int(state.step),
             "stopped_at_accuracy": validated is not None and validated.reach(stop_at),
             "parameters": count_parameters(state.params),
-            **(_summary("validation", validated) if validated else {}),
-            **_summary("test", tested),
+            **(of_split("validation", validated) if validated else {}),
+            **of_split("test", tested),
             "test.checkpoint": "last",
             "skipped_updates": int(state.skipped.total),
             "images_per_second": self.stopwatch.rate,
@@ -200,12 +207,3 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict) and type(row.get("step")) is int:
             rows.append(row)
     return rows
-
-
-def _summary(split: str, scores: Scores) -> dict[str, Any]:
-    examples = len(scores.predictions)
-    return {
-        **{f"{split}.{name}": finite_or_none(value) for name, value in scores.metrics.items()},
-        f"{split}.error_percent": 100 * len(scores.wrong) / examples,
-        f"{split}.examples": examples,
-    }

@@ -118,7 +118,7 @@ def test_a_set_in_mnists_format_is_the_same_with_tensorflow_datasets_and_without
     again = load_dataset("kmnist")
     with pytest.raises(UserError, match="gone"):  # looked at, though the cache has the images
         load_dataset("kmnist", data_dir=tmp_path / "gone")
-    monkeypatch.setattr(catalog, "_has_tfds", lambda: False)
+    monkeypatch.setattr(catalog, "_cache", lambda: None)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "unused"))
     direct = load_dataset("kmnist", data_dir=files)
     assert not (tmp_path / "unused").exists()
@@ -132,7 +132,8 @@ def test_a_set_in_mnists_format_is_the_same_with_tensorflow_datasets_and_without
 @pytest.mark.parametrize("has_tfds", [True, False])
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_files_that_are_not_the_official_ones_are_never_read(name, has_tfds, tmp_path, monkeypatch):
-    monkeypatch.setattr(catalog, "_has_tfds", lambda: has_tfds)
+    if not has_tfds:
+        monkeypatch.setattr(catalog, "_cache", lambda: None)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
     make = small_mnist if name == "mnist" else small_cifar
     source = make(tmp_path, SOURCES[name])

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from train.system.errors import UserError
+from train.system.files import reading
 
 _TYPES: dict[int, np.dtype] = {0x1E3D4C55: np.dtype(np.uint8), 0x1E3D4C54: np.dtype("<i4")}
 _LEAST_SIZES = 3
@@ -42,14 +43,9 @@ def read(path: Path, *, dtype: type[np.generic], ndim: int) -> np.ndarray:
             element type or number of dimensions, or longer or shorter than its header says.
     """
     opened = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opened(path, "rb") as file:
-            content: bytes = file.read(MOST_BYTES)
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be read ({error.strerror or error}): check what it is and its "
-            "permissions."
-        ) from error
+    advice = "check what it is and its permissions"
+    with reading(path, "a NORB matrix", advice), opened(path, "rb") as file:
+        content: bytes = file.read(MOST_BYTES)
     # The header of a file with as many dimensions as any has, or of a shorter one and what follows.
     magic, dimensions, *sizes = struct.unpack("<6i", content[:24].ljust(24, b"\0"))
     if magic not in _TYPES:

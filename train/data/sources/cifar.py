@@ -16,6 +16,7 @@ import numpy as np
 from train.data.dataset import Split
 from train.data.official import OfficialFile, Source
 from train.system.errors import UserError
+from train.system.files import reading
 
 _SIDE, _CHANNELS = 32, 3
 _IMAGE_BYTES = _CHANNELS * _SIDE * _SIDE
@@ -51,18 +52,14 @@ def read(
 
 def _read_folder(folder: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
     contents = {}
-    for name, size in sizes.items():
-        path = folder / name
-        try:
+    with reading(folder, "the binary version of CIFAR", "unpack it again"):
+        for name, size in sizes.items():
+            path = folder / name
             if (found := path.stat().st_size) != size:
                 raise UserError(
                     f"{path} has {found:,} bytes, where {size:,} belong: unpack it again."
                 )
             contents[name] = path.read_bytes()
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror}): unpack it again."
-            ) from error
     return contents
 
 

@@ -19,10 +19,6 @@ from train.data.official import OfficialFile, Source
 _URL = "http://ufldl.stanford.edu/housenumbers/"
 
 
-def _read(train: Path, test: Path) -> tuple[Split, Split]:
-    return _split(train), _split(test)
-
-
 def _split(path: Path) -> Split:
     """Reads images and labels of a file, where the digit 0 has the label 10; here it has 0."""
     images, labels = mat.read(path, ("X", "y"))
@@ -50,7 +46,7 @@ SVHN = Source(
             "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
         ),
     ),
-    read=_read,
+    read=lambda train, test: (_split(train), _split(test)),
     image_shape=(32, 32, 3),
     class_names=tuple("0123456789"),
 )
