@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from train.data import make_feed
+from train.data import Order, make_feed
 from train.data.feeds import feed as feeds
 from train.data.feeds.feed import ResidentFeed
 from train.data.feeds.streaming import StreamingFeed
@@ -106,3 +106,34 @@ def test_a_feed_knows_what_a_step_sends(split, mesh, kind):
     feed = make_feed(split, batch_size=7, seed=0, kind=kind, mesh=mesh)
     (batch,) = feed.batches(0, 1)
     assert feed.batch_bytes == sum(array.nbytes for array in batch.values())
+
+
+def test_a_resident_split_is_on_every_device_once(split, mesh):
+    feed = ResidentFeed(split, batch_size=8, seed=0, mesh=mesh)
+    for name, array in split.constants.items():
+        constant = feed.constants[name]
+        assert constant.is_fully_replicated
+        assert constant.dtype == array.dtype
+        assert constant.sharding.device_set == set(jax.devices())
+        np.testing.assert_array_equal(constant, array)
+
+
+def test_a_step_of_a_resident_feed_sends_indices_only(split, mesh):
+    feed = ResidentFeed(split, batch_size=8, seed=3, mesh=mesh)
+    order = Order.of(split, batch_size=8, seed=3)
+    for step, batch in enumerate(feed.batches(2, 5), start=2):
+        assert set(batch) == {"indices"}
+        assert batch["indices"].dtype == np.int32
+        np.testing.assert_array_equal(batch["indices"], order.indices(step))
+
+
+def test_select_in_a_pmapped_step(split, mesh):
+    """As the training step calls it: constants whole, the batch cut into one slice a device."""
+    count = len(jax.devices())
+    feed = ResidentFeed(split, batch_size=2 * count, seed=1, mesh=mesh)
+    (batch,) = feed.batches(0, 1)
+    sliced = {"indices": batch["indices"].reshape(count, 2)}
+    selected = jax.pmap(feed.select, in_axes=(None, 0))(feed.constants, sliced)
+    expected = split.gather(batch["indices"])
+    for ours, theirs in zip(jax.tree.leaves(selected), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(np.concatenate(ours), theirs)
