@@ -78,9 +78,7 @@ def test_values_may_start_as_in_the_authors_code(graph):
         # A normal distribution that is cut off at two deviations has 0.88 of its deviation left.
         assert abs(np.std(kernel[...]) / (0.8796 * deviation) - 1) < 4 / kernel.size**0.5
         assert np.abs(kernel[...]).max() <= 2 * deviation
-    with pytest.raises(
-        ValueError, match="unknown initial_values 'x', choose from: scaled"
-    ):
+    with pytest.raises(ValueError, match="unknown initial_values 'x', choose from: scaled"):
         family.shapes(NAME, initial_values="x")
 
 
