@@ -23,7 +23,7 @@ from parity.reference.models import MODELS, ModelReference
 from parity.reference.models.capsnet import RoutedCapsNet
 from parity.reference.routing import ROUTINGS
 from train.config.fit_config import FitConfig
-from train.config.groups import ObjectiveConfig
+from train.config.settings import ObjectiveConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.learn.user_routing import takes_iterations

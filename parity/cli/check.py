@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from parity.against import SIDES, InputLayout
-from train.config.setting import flag
+from train.config.checked import flag
 from train.options.command import Command, option
 from train.system.errors import UserError
 from train.system.progress import each

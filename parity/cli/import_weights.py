@@ -39,7 +39,7 @@ class Import(Command):
     def run(self) -> int:
         """Makes the run, and says what it is."""
         from parity.layouts.importing import import_weights
-        from train.options.settings import with_settings
+        from train.options.recipe import with_settings
 
         imported = import_weights(
             self.weights,

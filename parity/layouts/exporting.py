@@ -19,7 +19,7 @@ from train.config.fit_config import FitConfig
 from train.learn.network import build_routing, seen_shape
 from train.learn.user_routing import is_own
 from train.report.loading import load_state
-from train.run.checkpoints import Which
+from train.run.checkpoint_files import Which
 from train.run.folder import Run, load_run
 from train.system.errors import UserError
 

@@ -25,7 +25,7 @@ from train.learn.network import build_model
 from train.learn.optimizer import build_optimizer
 from train.learn.step import AXIS
 from train.learn.training_state import initial_state
-from train.run.checkpoints import Checkpoints
+from train.run.checkpoint_files import Checkpoints
 from train.run.folder import Run, prepare_folder
 from train.system.errors import UserError
 from train.system.files import writing

@@ -24,7 +24,7 @@ import numpy as np
 from tests.soak.tiny import tiny
 from train.data import load_dataset
 from train.learn.trainer import assemble
-from train.run.checkpoints import Checkpoints
+from train.run.checkpoint_files import Checkpoints
 from train.system.progress import Progress
 
 # --- Ways in which the files of a checkpoint come to harm

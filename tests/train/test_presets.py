@@ -10,7 +10,7 @@ from train.data import load_dataset
 from train.data.catalog import SOURCES
 from train.learn.network import build_model
 from train.options.command import parse
-from train.options.settings import with_settings
+from train.options.recipe import with_settings
 from train.presets import describe_preset, get_preset, list_presets
 from train.system.errors import UserError
 

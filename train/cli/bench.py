@@ -83,7 +83,7 @@ class Bench(DataDir, Devices, Recorded):
         from train.bench.benchmark import Benchmark
         from train.bench.timing import Rounds
         from train.learn.user_routing import trust
-        from train.options.settings import with_settings
+        from train.options.recipe import with_settings
         from train.presets import get_preset
 
         trust(self.settings.get("routing"))

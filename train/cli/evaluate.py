@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from train.config.setting import flag
+from train.config.checked import flag
 from train.options.command import argument, option
 from train.options.shared import DataDir, Devices, Trained
 from train.system.errors import UserError

@@ -1,7 +1,7 @@
 """`fit`: trains a network by a recipe.
 
 The options here say where and on what; those that decide the numbers are the settings in
-`train/config/groups.py`.
+`train/config/settings.py`.
 """
 
 from dataclasses import dataclass
@@ -128,7 +128,7 @@ class Fit(DataDir, Devices, Recorded):
     def _config_and_out(self) -> "tuple[FitConfig, Path]":
         """What is trained, and the folder of the run."""
         from train.learn.network import require_room
-        from train.options.settings import with_settings
+        from train.options.recipe import with_settings
         from train.presets import get_preset, list_presets
         from train.run.folder import load_run
 

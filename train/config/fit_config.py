@@ -7,14 +7,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from train.config.groups import (
+from train.config.checked import NOT_NEGATIVE, Checked, allowed_types, flat_name, setting
+from train.config.settings import (
     DataConfig,
     ModelConfig,
     ObjectiveConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from train.config.setting import NOT_NEGATIVE, Checked, allowed_types, flat_name, setting
 from train.system.errors import UserError
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 
 import capsjax
 from train.config.fit_config import FitConfig
-from train.config.groups import ModelConfig
+from train.config.settings import ModelConfig
 from train.learn.user_routing import is_own, make_routing, takes_iterations
 from train.system.errors import DoesNotFitError, UserError, first_line
 from train.system.machine import physical_bytes

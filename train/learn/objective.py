@@ -14,7 +14,7 @@ import capsjax
 from capsjax import CapsNetOutput, inspection
 from capsjax.inspection import DEAD
 from train.config.fit_config import FitConfig
-from train.config.groups import DataConfig, ObjectiveConfig
+from train.config.settings import DataConfig, ObjectiveConfig
 from train.data import Batch, centre_crop, reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError

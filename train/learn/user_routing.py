@@ -17,7 +17,7 @@ import numpy as np
 from flax import nnx
 
 import capsjax
-from train.config.groups import FILE_SEPARATOR
+from train.config.settings import FILE_SEPARATOR
 from train.system.errors import UserError, first_line
 
 _SIZES = capsjax.Sizes(in_capsules=6, in_dim=4, out_capsules=3, out_dim=16)

@@ -14,7 +14,7 @@ from train.learn.network import structure
 from train.learn.objective import Objective
 from train.learn.step import forward
 from train.learn.trainer import Trainer
-from train.run.checkpoints import Checkpoints
+from train.run.checkpoint_files import Checkpoints
 from train.run.folder import Run
 from train.system.errors import DivergedError
 from train.system.files import write_json, writing

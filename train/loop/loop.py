@@ -18,7 +18,7 @@ from train.loop.deferred import DeferredWork
 from train.loop.guard import Guard
 from train.loop.profiling import Profiler
 from train.report.figures import Tested, draw_run
-from train.run.checkpoints import Checkpoints, snapshot
+from train.run.checkpoint_files import Checkpoints, snapshot
 from train.run.folder import Run, entered
 from train.run.log import Log, read_metrics
 from train.system.errors import PreemptedError, UserError

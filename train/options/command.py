@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
-from train.config.setting import flag
+from train.config.checked import flag
 from train.options.values import reader
 from train.system.errors import CommandError, PreemptedError, UserError
 
@@ -207,7 +207,7 @@ def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> lis
             where.add_argument(flag(field.name), **_form(field, types_of[field.name]))
             names.append(flag(field.name))
         elif about.get("kind") == "settings":
-            from train.options.settings import add_settings  # JAX takes a second
+            from train.options.recipe import add_settings  # JAX takes a second
 
             names += add_settings(parser, _SETTING, about["leave_out"])
     return names

@@ -23,7 +23,7 @@ from train.report.loading import (
     load_split,
     load_state,
 )
-from train.run.checkpoints import Which
+from train.run.checkpoint_files import Which
 from train.run.folder import Run, load_run
 from train.system.errors import UserError
 from train.system.files import finite_or_none, write_json, writing

@@ -17,7 +17,7 @@ from train.learn.pmap import data_mesh, replicate
 from train.learn.scoring import BATCH
 from train.learn.step import AXIS
 from train.learn.training_state import TrainState, initial_state, trained_model
-from train.run.checkpoints import Checkpoints, Which
+from train.run.checkpoint_files import Checkpoints, Which
 from train.run.folder import Run
 from train.system.errors import UserError
 

@@ -9,7 +9,7 @@ import numpy as np
 from train.data import labels_per_image
 from train.data.formats.images import is_dark_on_light, read_image
 from train.report.loading import lengths_of, load_model
-from train.run.checkpoints import Which
+from train.run.checkpoint_files import Which
 from train.run.folder import load_run
 
 

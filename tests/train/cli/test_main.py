@@ -19,7 +19,7 @@ from tests.train.conftest import ROOT
 from train.__main__ import main
 from train.data.sources.mnist import MNIST
 from train.learn.trainer import Trainer
-from train.run.checkpoints import Checkpoints
+from train.run.checkpoint_files import Checkpoints
 from train.run.folder import load_run, locked
 from train.run.log import read_metrics
 

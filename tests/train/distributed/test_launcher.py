@@ -14,7 +14,7 @@ from tests.soak.tiny import ARGUMENTS, tiny
 from tests.tolerance import assert_close
 from tests.train.conftest import ROOT
 from train.__main__ import main
-from train.config.setting import flag
+from train.config.checked import flag
 from train.data import load_dataset
 from train.distributed.launcher import launch
 from train.loop.loop import fit

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.tolerance import assert_close
 from train.config.fit_config import FitConfig
-from train.config.groups import OPTIMIZERS
+from train.config.settings import OPTIMIZERS
 from train.learn.optimizer import build_optimizer, is_matrix, learning_rate, muon
 from train.system.errors import UserError
 

@@ -3,9 +3,10 @@
 import random
 import shutil
 
-from tests.soak.damage import harms
 from tests.train.run.test_checkpoints import assert_same, save, state
-from train.run.checkpoints import Checkpoints
+
+from tests.soak.damage import harms
+from train.run.checkpoint_files import Checkpoints
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_is_used(tmp_path, capsys):

@@ -16,7 +16,7 @@ from tests.train.conftest import ROOT
 from tests.train.saved import arrays
 from train.loop import loop
 from train.loop.loop import fit
-from train.run.checkpoints import Checkpoints
+from train.run.checkpoint_files import Checkpoints
 from train.system.errors import UserError
 
 

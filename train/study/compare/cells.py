@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import capsjax
+from train.config.checked import flag
 from train.config.fit_config import FitConfig
-from train.config.setting import flag
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
 from train.learn.user_routing import is_own, trust

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from train.config.checked import flag
 from train.config.config_file import CADENCE
-from train.config.setting import flag
 from train.report.figures import mark_seeds
 from train.study.compare.perturb import PERTURBATIONS
 from train.study.statistics import (

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from train.config.fit_config import FitConfig
-from train.config.groups import ModelConfig
+from train.config.settings import ModelConfig
 from train.report.evaluate import score_run
 from train.report.loading import load_split
 from train.run.folder import load_run

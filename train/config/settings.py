@@ -1,4 +1,4 @@
-"""The settings of a run, in groups; `train/options/settings.py` makes options of them.
+"""The settings of a run, in groups; `train/options/recipe.py` makes options of them.
 
 Making a group raises `UserError` on a value out of its range or a name that does not exist.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import capsjax
-from train.config.setting import (
+from train.config.checked import (
     BELOW_ONE,
     BETWEEN,
     NOT_NEGATIVE,

@@ -8,7 +8,7 @@ import pytest
 from train.learn.pmap import data_mesh, replicate
 from train.learn.step import Skipped, TrainState
 from train.run import checkpoints as module
-from train.run.checkpoints import Checkpoints, snapshot
+from train.run.checkpoint_files import Checkpoints, snapshot
 from train.system.errors import UserError
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from train.config.fit_config import FitConfig
 from train.options.command import Command, parse, settings
-from train.options.settings import with_settings
+from train.options.recipe import with_settings
 from train.presets import get_preset
 from train.system.errors import UserError
 

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import capsjax
+from train.config.checked import flag
 from train.config.fit_config import SETTINGS, FitConfig
-from train.config.groups import ModelConfig
-from train.config.setting import flag
+from train.config.settings import ModelConfig
 from train.options.values import reader
 from train.system.errors import UserError
 
