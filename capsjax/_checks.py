@@ -1,29 +1,51 @@
 """Checks of arguments: each returns the value in its type, or raises a ValueError.
 
 The error says in one sentence what was wrong and what would be right. An argument `name` is what
-the message calls the value.
+the message calls the value. `checked` and `check_fields` check all that a function is called with,
+or a dataclass is made of, by the annotations: `bool`, a `Literal`, and the types of this file.
 """
 
+import functools
+import inspect
 import math
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+import types
+import typing
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar, Union
 
 import jax.numpy as jnp
 
-
-def positive_integer(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if not _is_integer(value) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, not {value!r}")
-    return int(value)
+Check = Callable[[str, Any], Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def not_negative_integer(name: str, value: Any) -> int:
-    """A whole number of at least 0."""
-    if not _is_integer(value) or value < 0:
-        raise ValueError(f"{name} must be an integer of at least 0, not {value!r}")
-    return int(value)
+def _integer(least: int) -> Check:
+    def check(name: str, value: Any) -> int:
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, not {value!r}")
+        return int(value)
+
+    return check
+
+
+def _number(is_in_range: Callable[[Any], bool], what: str) -> Check:
+    def check(name: str, value: Any) -> float:
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not is_in_range(value):
+            raise ValueError(f"{name} must be {what}, not {value!r}")
+        return float(value)
+
+    return check
+
+
+# None of them lets NaN through.
+positive_integer = _integer(1)
+not_negative_integer = _integer(0)
+number = _number(math.isfinite, "a number")
+positive_number = _number(lambda x: 0 < x < math.inf, "a number of more than 0")
+fraction = _number(lambda x: 0 <= x <= 1, "a number from 0 to 1")
+positive_fraction = _number(lambda x: 0 < x <= 1, "a number above 0 and at most 1")
+fraction_below_1 = _number(lambda x: 0 <= x < 1, "a number of at least 0 and less than 1")
 
 
 def positive_integers(name: str, values: Any) -> tuple[int, ...]:
@@ -33,53 +55,12 @@ def positive_integers(name: str, values: Any) -> tuple[int, ...]:
     return tuple(positive_integer(f"each value of {name}", value) for value in values)
 
 
-def each_positive_integer(**values: Any) -> None:
-    """Values by their names, each a whole number of at least 1."""
-    for name, value in values.items():
-        positive_integer(name, value)
-
-
-def fields(owner: Any, check: Callable[[str, Any], Any], *names: str) -> None:
-    """Attributes of an object, each of which a check of this file passes."""
-    for name in names:
-        check(name, getattr(owner, name))
-
-
 def image_shape(values: Any) -> tuple[int, int, int]:
     """The shape of an image `(height, width, channels)`."""
     shape = positive_integers("image_shape", values)
     if len(shape) != 3:
         raise ValueError(f"image_shape is (height, width, channels), not {values!r}")
     return shape
-
-
-def number(name: str, value: Any) -> float:
-    """A finite number."""
-    if not _is_number(value) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a number, not {value!r}")
-    return float(value)
-
-
-def positive_number(name: str, value: Any) -> float:
-    """A finite number above 0."""
-    if not _is_number(value) or not 0 < value < math.inf:  # refuses NaN, too
-        raise ValueError(f"{name} must be a number of more than 0, not {value!r}")
-    return float(value)
-
-
-def fraction(name: str, value: Any) -> float:
-    """A number from 0 to 1."""
-    if not _is_number(value) or not 0 <= value <= 1:  # refuses NaN, too
-        raise ValueError(f"{name} must be a number from 0 to 1, not {value!r}")
-    return float(value)
-
-
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -120,3 +101,63 @@ def known_options(owner: str, options: Mapping[str, Any], valid: Collection[str]
     for name in options:
         if name not in valid:
             raise ValueError(f"{owner} has no option {name!r}, choose from: {', '.join(valid)}")
+
+
+PositiveInt = Annotated[int, positive_integer]
+NotNegativeInt = Annotated[int, not_negative_integer]
+PositiveInts = Annotated[Sequence[int], positive_integers]
+ImageShape = Annotated[Sequence[int], lambda _name, shape: image_shape(shape)]
+Number = Annotated[float, number]
+PositiveNumber = Annotated[float, positive_number]
+Fraction = Annotated[float, fraction]
+PositiveFraction = Annotated[float, positive_fraction]
+FractionBelow1 = Annotated[float, fraction_below_1]
+Names = Annotated[tuple[str, ...], names]
+
+
+def checked(function: F) -> F:
+    """Decorates a function: its arguments are checked by their annotations before it is called."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        given = signature.bind(*args, **kwargs)
+        for name, check in _checks_of(function).items():
+            if name in given.arguments:
+                given.arguments[name] = check(name, given.arguments[name])
+        return function(*given.args, **given.kwargs)
+
+    return typing.cast(F, call)
+
+
+def check_fields(owner: Any) -> None:
+    """Checks the fields of a dataclass by their annotations, when it has been made."""
+    kind: Any = type(owner)
+    for name, check in _checks_of(kind).items():
+        try:
+            value = check(name, getattr(owner, name))
+        except ValueError as error:
+            raise ValueError(f"{kind.__name__}: {error}") from error
+        object.__setattr__(owner, name, value)  # it may be frozen
+
+
+@functools.cache
+def _checks_of(annotated: Hashable) -> dict[str, Check]:
+    """The check of each name that a function or class annotates with what can be checked."""
+    hints = typing.get_type_hints(annotated, include_extras=True)
+    checks = {name: _check_of(annotation) for name, annotation in hints.items()}
+    return {name: check for name, check in checks.items() if check is not None}
+
+
+def _check_of(annotation: Any) -> Check | None:
+    origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
+    if annotation is bool:
+        return boolean
+    if origin is Literal:
+        return lambda name, value: one_of(name, value, parts)
+    if origin is Annotated:
+        return annotation.__metadata__[0]
+    if origin in (Union, types.UnionType) and type(None) in parts and len(parts) == 2:
+        (check,) = (_check_of(part) for part in parts if part is not type(None))
+        return check and (lambda name, value: None if value is None else check(name, value))
+    return None

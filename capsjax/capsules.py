@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import Fraction, check_fields, known_options
 
 
 class Capsules(NamedTuple):
@@ -132,13 +132,11 @@ class Squash:
     """
 
     axis: Literal["pose", "capsules", "element"] = "pose"
-    epsilon: float = 0.0
+    epsilon: Fraction = 0.0
     epsilon_in: Literal["length", "square"] = "length"
 
     def __post_init__(self) -> None:
-        _checks.one_of("axis of squash", self.axis, ("pose", "capsules", "element"))
-        _checks.fraction("epsilon of squash", self.epsilon)
-        _checks.one_of("epsilon_in of squash", self.epsilon_in, ("length", "square"))
+        check_fields(self)
 
     def __call__(self, s: jax.Array) -> jax.Array:
         """`[..., n, d]`, any floating dtype -> the same in `accumulation_dtype(s.dtype)`."""
@@ -178,10 +176,10 @@ class ExponentialSquash:
         ValueError: the epsilon is no such number.
     """
 
-    epsilon: float = 1e-20
+    epsilon: Fraction = 1e-20
 
     def __post_init__(self) -> None:
-        _checks.fraction("epsilon of squash", self.epsilon)
+        check_fields(self)
 
     def __call__(self, s: jax.Array) -> jax.Array:
         """`[..., n, d]`, any floating dtype -> the same in `accumulation_dtype(s.dtype)`."""
@@ -203,10 +201,7 @@ def _slope(n: jax.Array) -> jax.Array:
     return jnp.where(is_short, series, -jnp.expm1(-long) / long)
 
 
-SquashFunction = Callable[[jax.Array], jax.Array]
-
-
-def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFunction:
+def squash_from(value: Any) -> Callable[[jax.Array], jax.Array]:
     """A squash of what a configuration holds.
 
     Args:
@@ -217,7 +212,7 @@ def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFuncti
         ValueError: it is none of these, or a field is unknown or has a wrong value.
     """
     if isinstance(value, Mapping):
-        _checks.known_options("squash", value, [field.name for field in dataclasses.fields(Squash)])
+        known_options("squash", value, [field.name for field in dataclasses.fields(Squash)])
         return Squash(**value)
     if value == "exponential":
         return ExponentialSquash()
@@ -227,3 +222,9 @@ def squash_from(value: SquashFunction | Mapping[str, Any] | str) -> SquashFuncti
             "exponential"
         )
     return value
+
+
+SquashFunction = Annotated[
+    Callable[[jax.Array], jax.Array], lambda _name, value: squash_from(value)
+]
+"""A function of capsules `[..., n, d]`; as an argument also what else `squash_from` takes."""

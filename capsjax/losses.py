@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 
-from capsjax import _checks
+from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import accumulation_dtype
 
 
+@checked
 def margin_loss(
     lengths: jax.Array,
     targets: jax.Array,
@@ -14,7 +15,7 @@ def margin_loss(
     positive_margin: float = 0.9,
     negative_margin: float = 0.1,
     negative_weight: float = 0.5,
-    power: int = 2,
+    power: PositiveInt = 2,
 ) -> jax.Array:
     """Margin loss on the lengths of the class capsules, summed over classes.
 
@@ -36,7 +37,6 @@ def margin_loss(
     Raises:
         ValueError: the shapes differ, or the power is not a positive integer.
     """
-    _checks.positive_integer("power", power)
     _require_same_shape("lengths", lengths, "targets", targets)
     lengths = lengths.astype(accumulation_dtype(lengths.dtype))
     targets = targets.astype(lengths.dtype)

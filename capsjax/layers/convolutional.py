@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers.features import conv_through
 from capsjax.layers.primary import GridShape
@@ -17,7 +17,7 @@ from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_vot
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import Competition, Routing, RoutingInputs, Sizes, UnsizedRouting
 from capsjax.routing._base import sized
-from capsjax.routing.mapping import check_competition, over_positions
+from capsjax.routing._batching import check_competition, over_positions
 
 T = TypeVar("T")
 
@@ -57,11 +57,12 @@ class ConvCaps(RoutedLayer):
             argument has a wrong value.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: GridShape,
-        types: int,
-        dim: int,
+        types: PositiveInt,
+        dim: PositiveInt,
         *,
         kernel_size: int,
         stride: int = 1,
@@ -75,7 +76,6 @@ class ConvCaps(RoutedLayer):
         rngs: nnx.Rngs,
     ) -> None:
         height, width, in_types, in_dim = input_shape
-        types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
         self.windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*self.windows.counts, types, dim)
         self.dtype = dtype
@@ -134,11 +134,12 @@ class Conv3dCaps(RoutedLayer):
             another argument has a wrong value.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: GridShape,
-        types: int,
-        dim: int,
+        types: PositiveInt,
+        dim: PositiveInt,
         *,
         kernel_size: int,
         stride: int = 1,
@@ -150,7 +151,6 @@ class Conv3dCaps(RoutedLayer):
         rngs: nnx.Rngs,
     ) -> None:
         height, width, in_types, in_dim = input_shape
-        types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype
@@ -221,11 +221,12 @@ class ClassCaps(RoutedLayer):
         ValueError: a size is not a positive integer, or another argument has a wrong value.
     """
 
+    @checked
     def __init__(
         self,
         input_shape: GridShape,
-        num_classes: int,
-        dim: int,
+        num_classes: PositiveInt,
+        dim: PositiveInt,
         *,
         routing: Routing | UnsizedRouting,
         coordinates: bool = True,
@@ -237,10 +238,7 @@ class ClassCaps(RoutedLayer):
         rngs: nnx.Rngs,
     ) -> None:
         height, width, in_types, in_dim = self.input_shape = GridShape(*input_shape)
-        num_classes = _checks.positive_integer("num_classes", num_classes)
-        dim = _checks.positive_integer("dim", dim)
-        self.coordinates = _checks.boolean("coordinates", coordinates)
-        self.coordinates_of = _checks.one_of("coordinates_of", coordinates_of, ("centre", "corner"))
+        self.coordinates, self.coordinates_of = coordinates, coordinates_of
         shape = kernel_shape(transform, in_dim, dim)
         if coordinates and (transform != "matrix" or shape[0] < 2):
             raise ValueError("coordinates can be added to matrix poses alone, of 2x2 at least")

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked
 from capsjax.capsules import accumulation_dtype
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
@@ -38,24 +37,21 @@ class Decoder(nnx.Module):
         ValueError: a size is not a positive integer, or `combine` is neither of the two.
     """
 
+    @checked
     def __init__(
         self,
-        num_capsules: int,
-        dim: int,
-        image_shape: Sequence[int],
+        num_capsules: PositiveInt,
+        dim: PositiveInt,
+        image_shape: ImageShape,
         *,
-        hidden: Sequence[int],
+        hidden: PositiveInts,
         combine: Literal["concat", "sum"] = "concat",
         hidden_init: nnx.Initializer = nnx.initializers.glorot_uniform(),  # noqa: B008 (a function)
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        num_capsules = _checks.positive_integer("num_capsules", num_capsules)
-        dim = _checks.positive_integer("dim", dim)
-        hidden = _checks.positive_integers("hidden", hidden)
-        self.image_shape = _checks.image_shape(image_shape)
-        self.combine = _checks.one_of("combine", combine, ("concat", "sum"))
+        self.image_shape, self.combine = image_shape, combine
         inputs = num_capsules * dim if combine == "concat" else dim
         sizes = (inputs, *hidden, math.prod(self.image_shape))
         inits = [hidden_init] * len(hidden) + [nnx.initializers.glorot_uniform()]
@@ -101,40 +97,36 @@ class ConvDecoder(nnx.Module):
         ValueError: there are not as many features as strides, or a size is not a positive integer.
     """
 
+    @checked
     def __init__(
         self,
-        dim: int,
-        image_shape: Sequence[int],
+        dim: PositiveInt,
+        image_shape: ImageShape,
         *,
-        channels: int,
-        features: Sequence[int],
-        strides: Sequence[int],
-        kernel_size: int = 3,
+        channels: PositiveInt,
+        features: PositiveInts,
+        strides: PositiveInts,
+        kernel_size: PositiveInt = 3,
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        dim = _checks.positive_integer("dim", dim)
-        self.image_shape = _checks.image_shape(image_shape)
-        channels = _checks.positive_integer("channels", channels)
-        features = _checks.positive_integers("features", features)
-        strides = _checks.positive_integers("strides", strides)
-        kernel_size = _checks.positive_integer("kernel_size", kernel_size)
         if len(features) != len(strides):
             raise ValueError(
                 f"features and strides of a decoder are of the same convolutions, but there are "
                 f"{len(features)} and {len(strides)}"
             )
         scale = math.prod(strides)
-        height, width = (-(-side // scale) for side in self.image_shape[:2])
+        self.image_shape = image_shape
+        height, width = (-(-side // scale) for side in image_shape[:2])
         self.small_shape = (height, width, channels)
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         glorot = nnx.initializers.glorot_uniform()
         self.dense = nnx.Linear(dim, height * width * channels, kernel_init=glorot, **options)
         self.norm = BatchNorm(channels, momentum=0.8, batch_axis=batch_axis, **options)
         self.strides = (*strides, 1)
-        filters = (*features, self.image_shape[2])
+        filters = (*features, image_shape[2])
         self.convolutions = nnx.List(
             nnx.Conv(
                 n_in,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules
 from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.routing import (
@@ -20,7 +20,7 @@ from capsjax.routing import (
     route_dense,
 )
 from capsjax.routing._base import sized
-from capsjax.routing.dense import check_implementation
+from capsjax.routing._implementations import check_implementation
 
 
 class DenseCaps(RoutedLayer):
@@ -53,12 +53,13 @@ class DenseCaps(RoutedLayer):
             implementation is none or cannot compute that routing or those votes.
     """
 
+    @checked
     def __init__(
         self,
-        in_capsules: int,
-        in_dim: int,
-        out_capsules: int,
-        out_dim: int,
+        in_capsules: PositiveInt,
+        in_dim: PositiveInt,
+        out_capsules: PositiveInt,
+        out_dim: PositiveInt,
         *,
         routing: Routing | UnsizedRouting,
         transform: Transform | None = "linear",
@@ -69,15 +70,11 @@ class DenseCaps(RoutedLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        in_capsules = _checks.positive_integer("in_capsules", in_capsules)
-        out_capsules = _checks.positive_integer("out_capsules", out_capsules)
-        out_dim = _checks.positive_integer("out_dim", out_dim)
-        in_dim = _checks.positive_integer("in_dim", in_dim)
         self.dtype = dtype
         init = kernel_init or nnx.initializers.normal(1 / math.sqrt(in_capsules))
         self.transform = transform
         self.out_capsules = out_capsules
-        self.shared = _checks.boolean("shared", shared)
+        self.shared = shared
         self.kernel: Any  # a Param, or None
         if transform is not None:
             shape = kernel_shape(transform, in_dim, out_dim)

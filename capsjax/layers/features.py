@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked, not_negative_integer
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
@@ -57,10 +57,11 @@ class ConvFeatures(nnx.Module):
             another argument has a wrong value.
     """
 
+    @checked
     def __init__(
         self,
-        input_shape: Sequence[int],
-        features: int,
+        input_shape: ImageShape,
+        features: PositiveInt,
         *,
         kernel_size: int,
         stride: int = 1,
@@ -76,27 +77,24 @@ class ConvFeatures(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, channels = _checks.image_shape(input_shape)
-        features = _checks.positive_integer("features", features)
+        height, width, channels = input_shape
         if not isinstance(padding, str | Sequence):
-            side = _checks.not_negative_integer("padding", padding)
+            side = not_negative_integer("padding", padding)
             padding = ((side, side), (side, side))
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = (*windows.counts, features)
-        self.rectified = _checks.boolean("rectified", rectified)
+        self.rectified = rectified
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv = conv_through(
             windows,
             channels,
             features,
-            use_bias=_checks.boolean("use_bias", use_bias),
+            use_bias=use_bias,
             kernel_init=kernel_init,
             **options,
         )
         options |= {"momentum": norm_momentum, "epsilon": norm_epsilon, "batch_axis": batch_axis}
-        self.norm = nnx.data(
-            BatchNorm(features, **options) if _checks.boolean("normalize", normalize) else None
-        )
+        self.norm = nnx.data(BatchNorm(features, **options) if normalize else None)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """`[batch, height, width, channels]` -> `[batch, *output_shape]` in `dtype`."""
@@ -150,11 +148,12 @@ class ResidualFeatures(nnx.Module):
             than zeros can be added to.
     """
 
+    @checked
     def __init__(
         self,
-        input_shape: Sequence[int],
+        input_shape: ImageShape,
         *,
-        features: Sequence[int],
+        features: PositiveInts,
         blocks: Sequence[int],
         strides: Sequence[int],
         shortcut: Literal["convolution", "zeros"] = "convolution",
@@ -164,9 +163,6 @@ class ResidualFeatures(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        input_shape = _checks.image_shape(input_shape)
-        _checks.one_of("shortcut", shortcut, ("convolution", "zeros"))
-        features = _checks.positive_integers("features", features)
         if not features:
             raise ValueError("features must have a value for each stage, of which there is none")
         options: dict[str, Any] = {

@@ -8,7 +8,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import Fraction, PositiveInt, PositiveNumber, checked
 from capsjax.capsules import Capsules, accumulation_dtype
 
 
@@ -36,27 +36,25 @@ class BatchNorm(nnx.Module):
         ValueError: a value is out of its range.
     """
 
+    @checked
     def __init__(
         self,
-        features: int,
+        features: PositiveInt,
         *,
-        momentum: float = 0.99,
-        epsilon: float = 1e-3,
+        momentum: Fraction = 0.99,
+        epsilon: PositiveNumber = 1e-3,
         affine: bool = True,
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        features = _checks.positive_integer("features", features)
-        self.momentum = _checks.fraction("momentum", momentum)
-        self.epsilon = _checks.positive_number("epsilon", epsilon)
+        self.momentum, self.epsilon = momentum, epsilon
         self.batch_axis = batch_axis
         self.dtype = dtype
         self.use_running_average = False  # the name that `train()` and `eval()` look for
-        is_affine = _checks.boolean("affine", affine)
-        self.scale = nnx.Param(jnp.ones(features, param_dtype)) if is_affine else nnx.data(None)
-        self.bias = nnx.Param(jnp.zeros(features, param_dtype)) if is_affine else nnx.data(None)
+        self.scale = nnx.Param(jnp.ones(features, param_dtype)) if affine else nnx.data(None)
+        self.bias = nnx.Param(jnp.zeros(features, param_dtype)) if affine else nnx.data(None)
         self.mean = nnx.BatchStat(jnp.zeros(features, accumulation_dtype(dtype)))
         self.var = nnx.BatchStat(jnp.ones(features, accumulation_dtype(dtype)))
 
@@ -117,10 +115,11 @@ class CapsuleNorm(nnx.Module):
         ValueError: a size is not a positive integer, or another argument has a wrong value.
     """
 
+    @checked
     def __init__(
         self,
-        types: int,
-        dim: int,
+        types: PositiveInt,
+        dim: PositiveInt,
         *,
         over: Literal["element", "type"],
         affine: bool = True,
@@ -130,8 +129,7 @@ class CapsuleNorm(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
-        self.over = _checks.one_of("over", over, ("element", "type"))
+        self.over = over
         options: dict[str, Any] = {
             "momentum": 0.9,
             "epsilon": 1e-5,
@@ -142,9 +140,7 @@ class CapsuleNorm(nnx.Module):
         }
         self.pose = BatchNorm(types if over == "type" else types * dim, dtype=dtype, **options)
         self.activation = nnx.data(
-            BatchNorm(types, dtype=accumulation_dtype(dtype), **options)
-            if _checks.boolean("logits", logits)
-            else None
+            BatchNorm(types, dtype=accumulation_dtype(dtype), **options) if logits else None
         )
 
     def __call__(self, capsules: Capsules) -> Capsules:

@@ -1,7 +1,6 @@
 """The lowest capsules: what a convolution sees, cut into capsules or on a grid."""
 
 import math
-from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
-from capsjax.capsules import Capsules, Squash, SquashFunction, accumulation_dtype, norm, squash_from
+from capsjax._checks import ImageShape, Number, PositiveInt, checked
+from capsjax.capsules import Capsules, Squash, SquashFunction, accumulation_dtype, norm
 from capsjax.layers.features import conv_through
 from capsjax.ops.patches import Padding, Windows
 
@@ -48,35 +47,33 @@ class PrimaryCaps(nnx.Module):
             squash is none of these, or a depthwise convolution does not fit the channels below.
     """
 
+    @checked
     def __init__(
         self,
-        input_shape: Sequence[int],
-        types: int,
-        dim: int,
+        input_shape: ImageShape,
+        types: PositiveInt,
+        dim: PositiveInt,
         *,
         kernel_size: int,
         stride: int = 1,
         order: Literal["position_major", "type_major", "flat"] = "position_major",
         squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
-        scale: float = 1.0,
+        scale: Number = 1.0,
         depthwise: bool = False,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, channels = _checks.image_shape(input_shape)
+        height, width, channels = input_shape
         windows = Windows.of((height, width), kernel_size, stride, "VALID")
-        self.types = _checks.positive_integer("types", types)
-        self.dim = _checks.positive_integer("dim", dim)
-        self.num_capsules = math.prod(windows.counts) * self.types
-        self.order = _checks.one_of("order", order, ("position_major", "type_major", "flat"))
-        self.squash = squash_from(squash)
-        self.scale = _checks.number("scale", scale)
-        filters = self.types * self.dim
-        if _checks.boolean("depthwise", depthwise) and channels != filters:
+        self.types, self.dim, self.order = types, dim, order
+        self.squash, self.scale = squash, scale
+        self.num_capsules = math.prod(windows.counts) * types
+        filters = types * dim
+        if depthwise and channels != filters:
             raise ValueError(
-                f"{self.types} types of depthwise capsules of {self.dim} need as many channels as "
-                f"their product, {filters}, not {channels}"
+                f"{types} types of depthwise capsules of {dim} need as many channels as their "
+                f"product, {filters}, not {channels}"
             )
         self.conv = conv_through(
             windows,
@@ -158,17 +155,18 @@ class ConvPrimaryCaps(nnx.Module):
             another argument has a wrong value.
     """
 
+    @checked
     def __init__(
         self,
-        input_shape: Sequence[int],
-        types: int,
-        dim: int,
+        input_shape: ImageShape,
+        types: PositiveInt,
+        dim: PositiveInt,
         *,
         kernel_size: int = 1,
         stride: int = 1,
         padding: str | Padding = "VALID",
         activation: Literal["sigmoid", "logit", "length", "one"] = "sigmoid",
-        activation_offset: float = 0.0,
+        activation_offset: Number = 0.0,
         squash: SquashFunction | None = None,
         use_bias: bool = True,
         kernel_init: nnx.Initializer = nnx.initializers.glorot_uniform(),  # noqa: B008 (a function)
@@ -176,20 +174,15 @@ class ConvPrimaryCaps(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, channels = _checks.image_shape(input_shape)
-        types, dim = _checks.positive_integer("types", types), _checks.positive_integer("dim", dim)
+        height, width, channels = input_shape
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
-        self.activation = _checks.one_of(
-            "activation", activation, ("sigmoid", "logit", "length", "one")
-        )
-        self.activation_offset = _checks.number("activation_offset", activation_offset)
-        self.squash = None if squash is None else squash_from(squash)
+        self.activation, self.activation_offset, self.squash = activation, activation_offset, squash
         self.pose = conv_through(
             windows,
             channels,
             types * (dim + (activation in ("sigmoid", "logit"))),
-            use_bias=_checks.boolean("use_bias", use_bias),
+            use_bias=use_bias,
             kernel_init=kernel_init,
             dtype=dtype,
             param_dtype=param_dtype,

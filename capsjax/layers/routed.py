@@ -11,7 +11,7 @@ from flax import nnx
 from capsjax import _checks
 from capsjax.capsules import Capsules
 from capsjax.routing import Routed, Routing, RoutingInputs, dense_votes
-from capsjax.routing.mapping import every_iteration, last_iteration, next_iteration, over_examples
+from capsjax.routing._batching import every_iteration, last_iteration, next_iteration, over_examples
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
@@ -44,15 +44,16 @@ class AttentionCapsNet(CapsuleNetwork):
         sequential: whether a layer routes until it is done before the next one begins.
     """
 
+    @checked
     def __init__(
         self,
         *,
         image_shape: Sequence[int],
-        num_classes: int,
+        num_classes: PositiveInt,
         backbone_features: Sequence[int] = (64, 128),
         backbone_blocks: Sequence[int] = (3, 4),
         backbone_strides: Sequence[int] = (1, 2),
-        primary_types: int = 32,
+        primary_types: PositiveInt = 32,
         caps_types: Sequence[int] = (32, 32),
         caps_kernels: Sequence[int] = (3, 3),
         caps_strides: Sequence[int] = (2, 1),
@@ -64,9 +65,7 @@ class AttentionCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_classes = _checks.positive_integer("num_classes", num_classes)
-        self.sequential = _checks.boolean("sequential", sequential)
-        _checks.positive_integer("primary_types", primary_types)
+        self.num_classes, self.sequential = num_classes, sequential
         pose_dim = square("pose_dim", pose_dim)
         sizes_by_layer(
             "stage of the backbone",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import Number, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
 from capsjax.models.output import CapsuleNetwork, layer_options
@@ -53,26 +53,27 @@ class CapsNet(CapsuleNetwork):
             anew for the gradient, instead of keeping it: more work for less memory.
     """
 
+    @checked
     def __init__(
         self,
         *,
         image_shape: Sequence[int],
-        num_classes: int,
-        conv_features: int = 256,
-        conv_kernel: int = 9,
-        conv_stride: int = 1,
-        primary_types: int = 32,
-        primary_dim: int = 8,
-        primary_kernel: int = 9,
-        primary_stride: int = 2,
+        num_classes: PositiveInt,
+        conv_features: PositiveInt = 256,
+        conv_kernel: PositiveInt = 9,
+        conv_stride: PositiveInt = 1,
+        primary_types: PositiveInt = 32,
+        primary_dim: PositiveInt = 8,
+        primary_kernel: PositiveInt = 9,
+        primary_stride: PositiveInt = 2,
         primary_order: Literal["position_major", "type_major", "flat"] = "position_major",
         primary_squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
-        primary_scale: float = 1.0,
-        class_dim: int = 16,
+        primary_scale: Number = 1.0,
+        class_dim: PositiveInt = 16,
         shared_transform: bool = False,
         routing: str | Routing | UnsizedRouting = "dynamic",
         routing_implementation: Implementation | None = None,
-        decoder_hidden: Sequence[int] | None = (512, 1024),
+        decoder_hidden: PositiveInts | None = (512, 1024),
         decoder_combine: Literal["concat", "sum"] = "concat",
         initial_values: Literal["scaled", "authors"] = "scaled",
         remat: bool = False,
@@ -80,17 +81,6 @@ class CapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        _checks.each_positive_integer(
-            num_classes=num_classes,
-            conv_features=conv_features,
-            conv_kernel=conv_kernel,
-            conv_stride=conv_stride,
-            primary_types=primary_types,
-            primary_dim=primary_dim,
-            primary_kernel=primary_kernel,
-            primary_stride=primary_stride,
-            class_dim=class_dim,
-        )
         options = layer_options(dtype, param_dtype, rngs)
         self.num_classes = num_classes
         self.remat = remat
@@ -123,11 +113,10 @@ class CapsNet(CapsuleNetwork):
                 num_classes,
                 class_dim,
                 image_shape,
-                hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
+                hidden=decoder_hidden,
                 combine=decoder_combine,
                 **options,
             )
-        _checks.one_of("initial_values", initial_values, ("scaled", "authors"))
         if initial_values == "authors":
             self._draw_authors_values(rngs)
 

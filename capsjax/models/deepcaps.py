@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, norm, squash
 from capsjax.layers import BatchNorm, Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
 from capsjax.layers.features import conv_through
@@ -123,15 +123,16 @@ class DeepCaps(CapsuleNetwork):
             for no decoder; and how many times as large they make the image.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_shape: Sequence[int],
-        num_classes: int,
-        conv_features: int = 128,
-        types: int = 32,
-        dims: Sequence[int] = (4, 8, 8, 8),
-        class_dim: int = 32,
+        image_shape: ImageShape,
+        num_classes: PositiveInt,
+        conv_features: PositiveInt = 128,
+        types: PositiveInt = 32,
+        dims: PositiveInts = (4, 8, 8, 8),
+        class_dim: PositiveInt = 32,
         routing: str | Routing | UnsizedRouting = "dynamic",
         grid_routing: str | Routing | UnsizedRouting = "dynamic",
         decoder_channels: int = 16,
@@ -142,11 +143,8 @@ class DeepCaps(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, channels = _checks.image_shape(image_shape)
-        self.num_classes = _checks.positive_integer("num_classes", num_classes)
-        conv_features = _checks.positive_integer("conv_features", conv_features)
-        types = _checks.positive_integer("types", types)
-        dims = _checks.positive_integers("dims", dims)
+        height, width, channels = image_shape
+        self.num_classes = num_classes
         options = layer_options(dtype, param_dtype, rngs)
         normalized = {"batch_axis": batch_axis, **options}
         if len(dims) < 2 or dims[-2] != dims[-1]:

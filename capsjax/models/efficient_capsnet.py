@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers.features import conv_through
@@ -55,39 +55,37 @@ class EfficientCapsNet(CapsuleNetwork):
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
     """
 
+    @checked
     def __init__(
         self,
         *,
-        image_shape: Sequence[int],
-        num_classes: int,
+        image_shape: ImageShape,
+        num_classes: PositiveInt,
         features: Sequence[int] = (32, 64, 64, 128),
         kernel_sizes: Sequence[int] = (5, 3, 3, 3),
         strides: Sequence[int] = (1, 1, 1, 2),
         norm_first: bool = False,
         norm_momentum: float = 0.99,
         norm_epsilon: float = 1e-3,
-        primary_dim: int = 8,
+        primary_dim: PositiveInt = 8,
         primary_kernel: int | None = None,
         primary_stride: int = 1,
         primary_squash: SquashFunction = ExponentialSquash(),  # noqa: B008 (frozen, has no state)
-        class_dim: int = 16,
-        length_epsilon: float = 0.0,
+        class_dim: PositiveInt = 16,
+        length_epsilon: Fraction = 0.0,
         routing: str | Routing | UnsizedRouting = "self-attention",
-        decoder_hidden: Sequence[int] | None = (512, 1024),
+        decoder_hidden: PositiveInts | None = (512, 1024),
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        image_shape = _checks.image_shape(image_shape)
-        self.num_classes = _checks.positive_integer("num_classes", num_classes)
+        self.num_classes = num_classes
         options = layer_options(dtype, param_dtype, rngs)
         layers = sizes_by_layer(
             "convolution", features=features, kernel_sizes=kernel_sizes, strides=strides
         )
-        primary_dim = _checks.positive_integer("primary_dim", primary_dim)
-        self.norm_first = _checks.boolean("norm_first", norm_first)
-        self.length_epsilon = _checks.fraction("length_epsilon", length_epsilon)
+        self.norm_first, self.length_epsilon = norm_first, length_epsilon
         if not layers:
             raise ValueError("features must have a value for each convolution, one at least")
         if features[-1] % primary_dim:
@@ -96,7 +94,7 @@ class EfficientCapsNet(CapsuleNetwork):
                 f"{features[-1]}: capsules are made of so many of them"
             )
         he_normal = nnx.initializers.he_normal()
-        convolutions, below = [], image_shape
+        convolutions, below = [], tuple(image_shape)
         for filters, kernel_size, stride in layers:
             windows = Windows.of(below[:2], kernel_size, stride, "VALID")
             convolutions.append(
@@ -138,7 +136,7 @@ class EfficientCapsNet(CapsuleNetwork):
                 num_classes,
                 class_dim,
                 image_shape,
-                hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
+                hidden=decoder_hidden,
                 hidden_init=he_normal,
                 **options,
             )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules
 from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps
 from capsjax.layers.convolutional import Coordinates
@@ -58,19 +58,20 @@ class MatrixCapsNet(CapsuleNetwork):
         class_coordinates: which position is added to votes for classes, see `ClassCaps`.
     """
 
+    @checked
     def __init__(
         self,
         *,
         image_shape: Sequence[int],
-        num_classes: int,
-        conv_features: int = 32,
-        conv_kernel: int = 5,
-        conv_stride: int = 2,
+        num_classes: PositiveInt,
+        conv_features: PositiveInt = 32,
+        conv_kernel: PositiveInt = 5,
+        conv_stride: PositiveInt = 2,
         conv_padding: int = 0,
         conv_norm: bool = False,
         norm_momentum: float = 0.99,
         norm_epsilon: float = 1e-3,
-        primary_types: int = 32,
+        primary_types: PositiveInt = 32,
         primary_bias: bool = False,
         primary_offset: float = -1.0,
         caps_types: Sequence[int] = (32, 32),
@@ -86,13 +87,6 @@ class MatrixCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        _checks.each_positive_integer(
-            num_classes=num_classes,
-            conv_features=conv_features,
-            conv_kernel=conv_kernel,
-            conv_stride=conv_stride,
-            primary_types=primary_types,
-        )
         pose_dim = square("pose_dim", pose_dim)
         layers = sizes_by_layer(
             caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import NotNegativeInt, PositiveInt, checked
 from capsjax.capsules import Capsules, in_a_list
 from capsjax.layers import CapsuleNorm, ConvPrimaryCaps, DenseCaps, NormalizedConv, ResidualFeatures
 from capsjax.models._stack import conv_caps_stack
@@ -58,18 +58,19 @@ class SRCapsNet(CapsuleNetwork):
             capsules of each `"patch"` for itself, as published, or of `"all"` positions.
     """
 
+    @checked
     def __init__(
         self,
         *,
         image_shape: Sequence[int],
-        num_classes: int,
+        num_classes: PositiveInt,
         backbone: Literal["resnet", "convnet"] = "resnet",
-        width: int = 16,
-        blocks: int = 3,
-        caps_types: int = 32,
-        caps_dim: int = 16,
-        conv_caps: int = 0,
-        class_dim: int | None = None,
+        width: PositiveInt = 16,
+        blocks: PositiveInt = 3,
+        caps_types: PositiveInt = 32,
+        caps_dim: PositiveInt = 16,
+        conv_caps: NotNegativeInt = 0,
+        class_dim: PositiveInt | None = None,
         competition: Competition = "patch",
         routing: str | Routing | UnsizedRouting = "self-routing",
         batch_axis: str | None = None,
@@ -77,15 +78,6 @@ class SRCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        _checks.each_positive_integer(
-            num_classes=num_classes,
-            width=width,
-            blocks=blocks,
-            caps_types=caps_types,
-            caps_dim=caps_dim,
-        )
-        _checks.one_of("backbone", backbone, ("resnet", "convnet"))
-        _checks.not_negative_integer("conv_caps", conv_caps)
         options = layer_options(dtype, param_dtype, rngs)
         normalized = {"batch_axis": batch_axis, **options}
         self.num_classes = num_classes
@@ -136,7 +128,7 @@ class SRCapsNet(CapsuleNetwork):
             math.prod(grid[:3]),
             caps_dim,
             num_classes,
-            caps_dim if class_dim is None else _checks.positive_integer("class_dim", class_dim),
+            caps_dim if class_dim is None else class_dim,
             transform=None if votes_with_poses else "linear",
             routing=routing,
             **options,

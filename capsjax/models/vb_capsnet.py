@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype
 from capsjax.layers import CapsuleNorm, ClassCaps, ConvPrimaryCaps, NormalizedConv
 from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
@@ -49,15 +49,16 @@ class VBCapsNet(CapsuleNetwork):
             stay as they are.
     """
 
+    @checked
     def __init__(
         self,
         *,
         image_shape: Sequence[int],
-        num_classes: int,
-        conv_features: int = 64,
-        conv_kernel: int = 5,
-        conv_stride: int = 2,
-        primary_types: int = 8,
+        num_classes: PositiveInt,
+        conv_features: PositiveInt = 64,
+        conv_kernel: PositiveInt = 5,
+        conv_stride: PositiveInt = 2,
+        primary_types: PositiveInt = 8,
         caps_types: Sequence[int] = (16, 16),
         caps_kernels: Sequence[int] = (3, 3),
         caps_strides: Sequence[int] = (2, 1),
@@ -69,13 +70,6 @@ class VBCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        _checks.each_positive_integer(
-            num_classes=num_classes,
-            conv_features=conv_features,
-            conv_kernel=conv_kernel,
-            conv_stride=conv_stride,
-            primary_types=primary_types,
-        )
         pose_dim = square("pose_dim", pose_dim)
         layers = sizes_by_layer(
             caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides

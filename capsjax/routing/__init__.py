@@ -1,7 +1,7 @@
 """Routing algorithms: one published algorithm a file, its settings the one public class.
 
-`_base.py` is the contract of all of them, `mapping.py` takes them over batches and the positions of
-a convolution, `dense.py` computes dense layers in several ways.
+`_base.py` is the contract of all of them, `_batching.py` takes them over batches and the positions
+of a convolution, `_implementations.py` computes those of dense layers in several ways.
 """
 
 import inspect
@@ -10,6 +10,8 @@ from typing import Any
 from capsjax import _checks, _deprecated
 from capsjax.routing._base import (
     IterativeRouting,
+    LearnedRouting,
+    Parameters,
     Routed,
     Routing,
     RoutingInputs,
@@ -17,7 +19,8 @@ from capsjax.routing._base import (
     UnsizedRouting,
     softmax_over_out,
 )
-from capsjax.routing.dense import (
+from capsjax.routing._batching import EXAMPLES, Competition, map_examples, route, trace
+from capsjax.routing._implementations import (
     IMPLEMENTATIONS,
     Implementation,
     dense_votes,
@@ -31,7 +34,6 @@ from capsjax.routing.heinsen_2022 import Heinsen2022, Heinsen2022Trace
 from capsjax.routing.inverted_attention import InvertedAttention, InvertedAttentionTrace
 from capsjax.routing.k_means import KMeans, KMeansTrace
 from capsjax.routing.kernel_density import KDEEM, KDEDynamic, KDEDynamicTrace, KDEEMTrace
-from capsjax.routing.mapping import EXAMPLES, Competition, map_examples, route, trace
 from capsjax.routing.self_attention import SelfAttention, SelfAttentionTrace
 from capsjax.routing.self_routing import SelfRouting, SelfRoutingTrace
 from capsjax.routing.uniform import Uniform, UniformTrace
@@ -121,6 +123,8 @@ __all__ = [
     "KDEEMTrace",
     "KMeans",
     "KMeansTrace",
+    "LearnedRouting",
+    "Parameters",
     "Routed",
     "Routing",
     "RoutingInputs",

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from capsjax import _checks
 from capsjax.capsules import accumulation_dtype, norm
 
 Softmax = Callable[[jax.Array], jax.Array]
@@ -18,6 +19,9 @@ Softmax = Callable[[jax.Array], jax.Array]
 
 Index = int | jax.Array
 """The number of an iteration."""
+
+Parameters = dict[str, tuple[tuple[int, ...], float | nnx.Initializer]]
+"""By name the shape of a parameter, and what it starts from: a number everywhere, or drawn ones."""
 
 OFFERED = ("pose", "softmax")
 """What a routing may need beside votes and activations, see `Routing`."""
@@ -129,12 +133,14 @@ class RoutingInputs(NamedTuple):
         activation: `[I]`.
         pose: `[I, K]`, the poses of the input capsules; None where the routing does not need them.
         softmax: over all output capsules that an input capsule votes for.
+        parameters: of a `LearnedRouting`, by their names, in `accumulation_dtype(votes.dtype)`.
     """
 
     votes: jax.Array
     activation: jax.Array
     pose: Any = None
     softmax: Softmax = softmax_over_out
+    parameters: Any = None
 
     def wide(self) -> "RoutingInputs":
         """The same with votes and activation in `accumulation_dtype(votes.dtype)`."""
@@ -147,11 +153,12 @@ class RoutingInputs(NamedTuple):
 class IterativeRouting:
     """A routing in iterations: how it starts, how one follows from the last, what one comes to.
 
-    A subclass is a frozen dataclass or, with parameters, a `flax.nnx.Module`. It has `iterations`,
-    `first`, `again` and `outcome`; the call, `trace` and single iterations of a layer are made of
-    these. What an iteration computes, its state, is a NamedTuple in the symbols of the paper, whose
-    arrays are in `accumulation_dtype` of the votes' dtype. In a trace of `R` iterations each has
-    that axis in front. `I` input capsules of dimension `K` are routed to `J` of dimension `D`.
+    A subclass is a frozen dataclass, whose fields are checked by their annotations. It has
+    `iterations`, `first`, `again` and `outcome`; the call, `trace` and single iterations of a layer
+    are made of these. What an iteration computes, its state, is a NamedTuple in the symbols of the
+    paper, whose arrays are in `accumulation_dtype` of the votes' dtype. In a trace of `R`
+    iterations each has that axis in front. `I` input capsules of dimension `K` are routed to `J` of
+    dimension `D`. One with parameters is a `LearnedRouting`.
 
     Attributes:
         iterations: how many there are, at least 1.
@@ -159,7 +166,10 @@ class IterativeRouting:
     """
 
     iterations: int
-    needs: ClassVar[tuple[str, ...]] = ()
+    needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _checks.check_fields(self)
 
     def prepare(self, inputs: RoutingInputs) -> Any:
         """What all iterations have in common, computed once: by default the inputs as they are."""
@@ -246,51 +256,84 @@ class IterativeRouting:
         return self.outcome(state), (state, index)
 
     def _prepared(self, inputs: RoutingInputs) -> Any:
-        if "pose" in self.needs and inputs.pose is None:
-            raise ValueError(f"{name_of(self)} needs the poses of the input capsules")
+        needed(self, inputs)
         return self.prepare(inputs)
 
 
-class SizedRouting(IterativeRouting, nnx.Module):
-    """A routing with its parameters, which `build` of its settings makes.
+class LearnedRouting(IterativeRouting):
+    """A routing with parameters: its settings, of which `build` makes what routes.
+
+    Its `prepare`, `first` and `again` find the parameters in the inputs.
+    """
+
+    needs: tuple[str, ...] = ("softmax",)
+
+    def parameters(self, sizes: Sizes) -> Parameters:
+        """The parameters for some sizes.
+
+        Raises:
+            ValueError: the settings do not go with these sizes.
+        """
+        raise NotImplementedError
+
+    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "BuiltRouting":
+        """Makes the routing, see `UnsizedRouting`."""
+        return BuiltRouting(self, sizes, param_dtype=param_dtype, rngs=rngs)
+
+
+class BuiltRouting(IterativeRouting, nnx.Module):
+    """A `LearnedRouting` with its parameters, which are attributes of the names that it gives them.
 
     Args:
-        settings: what is computed; they have `iterations`.
+        settings: what is computed.
         sizes: what it connects.
         param_dtype: dtype of the parameters.
         rngs: source of the initial values.
     """
 
-    needs: ClassVar[tuple[str, ...]] = ("softmax",)
-    depends_on: tuple[str, ...]
-    """The sizes that votes must have, by their names in `Sizes`."""
-
     def __init__(
         self, settings: Any, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
-        self.settings = settings
-        self.sizes = sizes
-        self.iterations = settings.iterations
-        self.make_parameters(sizes, param_dtype, rngs)
+        self.settings, self.sizes = settings, sizes
+        self.iterations, self.needs = settings.iterations, settings.needs
+        for name, (shape, start) in settings.parameters(sizes).items():
+            if callable(start):
+                value = start(rngs.params(), shape, param_dtype)
+            else:
+                value = jnp.full(shape, start, param_dtype)
+            setattr(self, name, nnx.Param(value))
 
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        """Makes the attributes that are parameters."""
-        raise NotImplementedError
-
-    def _prepared(self, inputs: RoutingInputs) -> Any:
+    def prepare(self, inputs: RoutingInputs) -> Any:
+        """What the settings prepare, parameters and all; a ValueError if the inputs do not fit."""
+        made = self._shapes(self.sizes)
         n_in, n_out, dim = inputs.votes.shape
         in_dim = self.sizes.in_dim if inputs.pose is None else inputs.pose.shape[-1]
-        found = Sizes(n_in, in_dim, n_out, dim)
-        wrong = [
-            name for name in self.depends_on if getattr(found, name) != getattr(self.sizes, name)
-        ]
+        found = Sizes(n_in, in_dim, n_out, dim)._asdict()
+        wrong = [n for n in found if self._shapes(self.sizes._replace(**{n: found[n]})) != made]
         if wrong:
             expected = ", ".join(f"{name}={getattr(self.sizes, name)}" for name in wrong)
             raise ValueError(
                 f"{name_of(self)} for {expected} cannot route votes of shape {inputs.votes.shape}"
                 + ("" if inputs.pose is None else f" of poses of shape {inputs.pose.shape}")
             )
-        return super()._prepared(inputs)
+        parameters = self.values(accumulation_dtype(inputs.votes.dtype))
+        return self.settings.prepare(inputs._replace(parameters=parameters))
+
+    def first(self, inputs: Any) -> Any:
+        return self.settings.first(inputs)
+
+    def again(self, inputs: Any, state: Any, index: Index) -> Any:
+        return self.settings.again(inputs, state, index)
+
+    def outcome(self, state: Any) -> Routed:
+        return self.settings.outcome(state)
+
+    def values(self, dtype: DTypeLike) -> dict[str, jax.Array]:
+        """The parameters in a dtype, by name."""
+        return {name: getattr(self, name)[...].astype(dtype) for name in self._shapes(self.sizes)}
+
+    def _shapes(self, sizes: Sizes) -> dict[str, tuple[int, ...]]:
+        return {name: shape for name, (shape, _) in self.settings.parameters(sizes).items()}
 
 
 def leaky(softmax: Softmax) -> Softmax:
@@ -349,8 +392,18 @@ def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(name for name in OFFERED if name in named)
 
 
+def needed(routing: Callable[..., Any], inputs: RoutingInputs) -> dict[str, Any]:
+    """What `needs_of` names, of some inputs; a ValueError if it is the pose and there is none."""
+    values = {name: getattr(inputs, name) for name in needs_of(routing)}
+    if "pose" in values and inputs.pose is None:
+        raise ValueError(f"{name_of(routing)} needs the poses of the input capsules")
+    return values
+
+
 def name_of(routing: Any) -> str:
     """What to call a routing in a message."""
     if isinstance(routing, functools.partial):
         return name_of(routing.func)
-    return getattr(routing, "__name__", type(routing).__name__.removeprefix("_"))
+    if isinstance(routing, BuiltRouting):
+        return name_of(routing.settings)
+    return getattr(routing, "__name__", type(routing).__name__)

@@ -5,15 +5,21 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
-from jax.typing import DTypeLike
 
-from capsjax import _checks
-from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, squash_from
+from capsjax._checks import Names, Number, PositiveInt
+from capsjax.capsules import Squash, SquashFunction, accumulation_dtype
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Index, IterativeRouting, RoutingInputs, SizedRouting, Sizes, leaky
-from capsjax.routing.mapping import EXAMPLES
+from capsjax.routing._base import (
+    Index,
+    IterativeRouting,
+    LearnedRouting,
+    Parameters,
+    RoutingInputs,
+    Sizes,
+    leaky,
+)
+from capsjax.routing._batching import EXAMPLES
 
 
 class DynamicTrace(NamedTuple):
@@ -64,22 +70,18 @@ class Dynamic(IterativeRouting):
 
     needs = ("softmax",)
 
-    iterations: int = 3
+    iterations: PositiveInt = 3
     softmax_over: Literal["out", "in"] = "out"
     leaky: bool = False
     shared_logits: bool = False
-    shared_axes: tuple[str, ...] = ()
+    shared_axes: Names = ()
     detach: bool = False
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of dynamic routing", self.iterations)
-        _checks.one_of("softmax_over", self.softmax_over, ("in", "out"))
-        _checks.fields(self, _checks.boolean, "leaky", "shared_logits", "detach")
+        super().__post_init__()
         if self.leaky and self.softmax_over == "in":
             raise ValueError("leaky needs softmax_over='out': it is the output capsules that lose")
-        object.__setattr__(self, "shared_axes", _checks.names("shared_axes", self.shared_axes))
-        object.__setattr__(self, "squash", squash_from(self.squash))
 
     def first(self, inputs: RoutingInputs) -> DynamicTrace:
         """Lines 2 to 6: the logits are zero."""
@@ -87,34 +89,27 @@ class Dynamic(IterativeRouting):
         return self.from_logits(jnp.zeros(inputs.votes.shape[:2], dtype), inputs)
 
     def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
-        """Lines 7 and 4 to 6."""
-        return self.from_logits(self.more_logits(inputs, state), inputs)
-
-    def more_logits(self, inputs: RoutingInputs, state: DynamicTrace) -> jax.Array:
-        """Line 7: the scalar products of votes and outputs are added to the logits `[I, J]`."""
+        """Line 7: the scalar products of votes and outputs are added to the logits."""
         u_hat = inputs.votes
         agreement = product("ijd,jd->ij", u_hat, state.v.astype(u_hat.dtype))
         if self.shared_logits:
             agreement = lax.pmean(agreement, (EXAMPLES, *self.shared_axes))
         if self.detach:
             agreement = lax.stop_gradient(agreement)
-        return state.b + agreement
+        return self.from_logits(state.b + agreement, inputs)
 
-    def from_logits(
-        self, b: jax.Array, inputs: RoutingInputs, bias: jax.Array | None = None
-    ) -> DynamicTrace:
-        """Lines 4 to 6: coupling and output capsules of the logits `b [I, J]`.
-
-        A `bias [J, D]` is added before squash.
-        """
-        u_hat = inputs.votes
+    def from_logits(self, b: jax.Array, inputs: RoutingInputs) -> DynamicTrace:
+        """Lines 4 to 6: coupling and output capsules of the logits `b [I, J]`."""
         if self.softmax_over == "in":
             c = jax.nn.softmax(b, axis=0)
         else:
             c = leaky(inputs.softmax)(b) if self.leaky else inputs.softmax(b)
-        s = product("ij,ijd->jd", c.astype(u_hat.dtype), u_hat)
-        s = s if bias is None else s + bias.astype(s.dtype)
+        s = self.before_squash(c, inputs)
         return DynamicTrace(b, c, s, self.squash(s))
+
+    def before_squash(self, c: jax.Array, inputs: RoutingInputs) -> jax.Array:
+        """Line 5: the sums `[J, D]` of the votes by their coupling `c [I, J]`."""
+        return product("ij,ijd->jd", c.astype(inputs.votes.dtype), inputs.votes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +121,7 @@ class DynamicLeaky(Dynamic):
 
 
 @dataclasses.dataclass(frozen=True)
-class DynamicPrior(Dynamic):
+class DynamicPrior(Dynamic, LearnedRouting):
     """Dynamic routing that starts from a learned log prior `[I, J]`, which all examples share.
 
     Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 2: the initial logits are log prior
@@ -134,26 +129,17 @@ class DynamicPrior(Dynamic):
     routing without a prior starts from. The attributes are those of `Dynamic`.
     """
 
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_DynamicPrior":
-        return _DynamicPrior(self, sizes, param_dtype=param_dtype, rngs=rngs)
+    needs = ("softmax",)
 
-
-class _DynamicPrior(SizedRouting):
-    depends_on = ("in_capsules", "out_capsules")
-
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.prior = nnx.Param(jnp.zeros((sizes.in_capsules, sizes.out_capsules), param_dtype))
+    def parameters(self, sizes: Sizes) -> Parameters:
+        return {"prior": ((sizes.in_capsules, sizes.out_capsules), 0)}
 
     def first(self, inputs: RoutingInputs) -> DynamicTrace:
-        b = self.prior[...].astype(accumulation_dtype(inputs.votes.dtype))
-        return self.settings.from_logits(b, inputs)
-
-    def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
-        return self.settings.again(inputs, state, index)
+        return self.from_logits(inputs.parameters["prior"], inputs)
 
 
 @dataclasses.dataclass(frozen=True)
-class DynamicBias(Dynamic):
+class DynamicBias(Dynamic, LearnedRouting):
     """Dynamic routing to output capsules with a learned bias `[J, D]`, added in every iteration.
 
     What the code of the authors of Sabour, Frosst and Hinton 2017 does, and the paper does not
@@ -164,29 +150,12 @@ class DynamicBias(Dynamic):
         initial_bias: what each number of the bias starts from.
     """
 
-    initial_bias: float = 0.1
+    needs = ("softmax",)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _checks.number("initial_bias", self.initial_bias)
+    initial_bias: Number = 0.1
 
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_DynamicBias":
-        return _DynamicBias(self, sizes, param_dtype=param_dtype, rngs=rngs)
+    def parameters(self, sizes: Sizes) -> Parameters:
+        return {"bias": ((sizes.out_capsules, sizes.out_dim), self.initial_bias)}
 
-
-class _DynamicBias(SizedRouting):
-    depends_on = ("out_capsules", "out_dim")
-
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        shape = (sizes.out_capsules, sizes.out_dim)
-        self.bias = nnx.Param(jnp.full(shape, self.settings.initial_bias, param_dtype))
-
-    def first(self, inputs: RoutingInputs) -> DynamicTrace:
-        dtype = accumulation_dtype(inputs.votes.dtype)
-        b = jnp.zeros(inputs.votes.shape[:2], dtype)
-        return self.settings.from_logits(b, inputs, self.bias[...])
-
-    def again(self, inputs: RoutingInputs, state: DynamicTrace, index: Index) -> DynamicTrace:
-        return self.settings.from_logits(
-            self.settings.more_logits(inputs, state), inputs, self.bias[...]
-        )
+    def before_squash(self, c: jax.Array, inputs: RoutingInputs) -> jax.Array:
+        return super().before_squash(c, inputs) + inputs.parameters["bias"]

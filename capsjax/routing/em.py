@@ -6,11 +6,17 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 
-from capsjax import _checks
-from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, leaky
+from capsjax._checks import FractionBelow1, Number, PositiveInt, PositiveNumber
+from capsjax.routing._base import (
+    Index,
+    LearnedRouting,
+    Parameters,
+    Routed,
+    RoutingInputs,
+    Sizes,
+    leaky,
+)
 
 LOG_TWO_PI = math.log(2 * math.pi)
 
@@ -39,7 +45,7 @@ class EMTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class EM:
+class EM(LearnedRouting):
     """EM routing: Procedure 1 of Hinton, Sabour and Frosst 2018, "Matrix capsules with EM routing".
 
     Each output capsule is a Gaussian with a diagonal covariance, fitted to the votes. The M-step
@@ -92,31 +98,17 @@ class EM:
         ValueError: a value is not one of these.
     """
 
-    iterations: int = 3
+    iterations: PositiveInt = 3
     formulation: Literal["code", "paper"] = "code"
-    inverse_temperature: float = 0.01
-    temperature_decay: float = 0.95
-    previous_share: float = 0.1
-    min_variance: float = 0.0005
-    mass_epsilon: float = 1e-5
+    inverse_temperature: PositiveNumber = 0.01
+    temperature_decay: FractionBelow1 = 0.95
+    previous_share: FractionBelow1 = 0.1
+    min_variance: PositiveNumber = 0.0005
+    mass_epsilon: PositiveNumber = 1e-5
     renormalize: bool = False
     leaky: bool = False
-    initial_beta_u: float = 0.5
-    initial_beta_a: float = 0.5
-
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of EM routing", self.iterations)
-        _checks.one_of("formulation", self.formulation, ("code", "paper"))
-        for name in ("temperature_decay", "previous_share"):
-            if _checks.fraction(name, getattr(self, name)) == 1:
-                raise ValueError(f"{name} must be less than 1: with 1 there is nothing to route")
-        positive = ("inverse_temperature", "min_variance", "mass_epsilon")
-        _checks.fields(self, _checks.positive_number, *positive)
-        _checks.fields(self, _checks.boolean, "renormalize", "leaky")
-        _checks.fields(self, _checks.number, "initial_beta_u", "initial_beta_a")
-
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_EM":
-        return _EM(self, sizes, param_dtype=param_dtype, rngs=rngs)
+    initial_beta_u: Number = 0.5
+    initial_beta_a: Number = 0.5
 
     @property
     def schedule(self) -> list[float]:
@@ -124,15 +116,9 @@ class EM:
         steps = range(1, self.iterations + 1)
         return [self.inverse_temperature * (1 - self.temperature_decay**t) for t in steps]
 
-
-class _EM(SizedRouting):
-    settings: EM
-    depends_on = ("out_capsules",)
-
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        n_out = sizes.out_capsules
-        self.beta_u = nnx.Param(jnp.full(n_out, self.settings.initial_beta_u, param_dtype))
-        self.beta_a = nnx.Param(jnp.full(n_out, self.settings.initial_beta_a, param_dtype))
+    def parameters(self, sizes: Sizes) -> Parameters:
+        shape = (sizes.out_capsules,)
+        return {"beta_u": (shape, self.initial_beta_u), "beta_a": (shape, self.initial_beta_a)}
 
     def prepare(self, inputs: RoutingInputs) -> RoutingInputs:
         # Weights rounded to bfloat16 would not sum to the mass, and shift the means they make.
@@ -154,15 +140,15 @@ class _EM(SizedRouting):
         self, inputs: RoutingInputs, log_ap: jax.Array, mu: jax.Array, index: Index
     ) -> EMTrace:
         """Line 7 of the E-step, and the M-step."""
-        softmax = leaky(inputs.softmax) if self.settings.leaky else inputs.softmax
+        softmax = leaky(inputs.softmax) if self.leaky else inputs.softmax
         r = softmax(log_ap)
         # Line 2 of the M-step: how much each vote counts.
         a_in = inputs.activation
-        if self.settings.renormalize:
-            a_in = a_in / (a_in + self.settings.mass_epsilon)
+        if self.renormalize:
+            a_in = a_in / (a_in + self.mass_epsilon)
         mass, mu, variance = self._gaussians(inputs.votes, r * a_in[:, None], mu)
-        inverse_temperature = jnp.asarray(self.settings.schedule, mass.dtype)[index]
-        logit = inverse_temperature * self._saving(mass, variance)
+        inverse_temperature = jnp.asarray(self.schedule, mass.dtype)[index]
+        logit = inverse_temperature * self._saving(inputs.parameters, mass, variance)
         return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
 
     def _gaussians(
@@ -170,21 +156,22 @@ class _EM(SizedRouting):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Lines 3 and 4 of the M-step: mass `[J]`, mean and variance `[J, D]`."""
         mass = jnp.sum(weights, axis=0)
-        share = self.settings.previous_share
+        share = self.previous_share
         # A sum that is divided by may not be zero: that of a capsule that nothing is assigned to.
-        weights = weights / (mass + self.settings.mass_epsilon)[None]
+        weights = weights / (mass + self.mass_epsilon)[None]
         mu = (1 - share) * jnp.einsum("ij,ijd->jd", weights, V) + share * previous_mu
         variance = jnp.einsum("ij,ijd->jd", weights, jnp.square(V - mu[None]))
-        return mass, mu, variance + self.settings.min_variance
+        return mass, mu, variance + self.min_variance
 
-    def _saving(self, mass: jax.Array, variance: jax.Array) -> jax.Array:
+    def _saving(
+        self, parameters: dict[str, jax.Array], mass: jax.Array, variance: jax.Array
+    ) -> jax.Array:
         """Lines 5 and 6 of the M-step: what is saved by being on `[J]`, without temperature."""
-        beta_u = self.beta_u[...].astype(mass.dtype)
-        beta_a = self.beta_a[...].astype(mass.dtype)
+        beta_u, beta_a = parameters["beta_u"], parameters["beta_a"]
         dim, log_det = variance.shape[1], jnp.sum(jnp.log(variance), axis=1)
-        if self.settings.formulation == "paper":
+        if self.formulation == "paper":
             return beta_a - mass * (dim * beta_u + log_det / 2)
-        mass = mass + self.settings.mass_epsilon
+        mass = mass + self.mass_epsilon
         return mass * (-log_det - (dim * (1 + LOG_TWO_PI)) * beta_u) - 5000 * beta_a
 
 

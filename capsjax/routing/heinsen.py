@@ -5,11 +5,9 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 
-from capsjax import _checks
-from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, Softmax
+from capsjax._checks import PositiveFraction, PositiveInt
+from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
 
 
 class HeinsenTrace(NamedTuple):
@@ -33,7 +31,7 @@ class HeinsenTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Heinsen:
+class Heinsen(LearnedRouting):
     """Expectation maximisation whose capsules weigh what they use against what they ignore.
 
     Heinsen 2019, "An Algorithm for Routing Capsules in All Domains", arXiv:1911.00792. Each output
@@ -66,57 +64,28 @@ class Heinsen:
         ValueError: a value is not one of these.
     """
 
-    iterations: int = 3
+    iterations: PositiveInt = 3
     model: Literal["gaussian", "soft_k_means"] = "gaussian"
     single_beta: bool = False
     shared: bool = False
-    epsilon: float = 1e-5
+    epsilon: PositiveFraction = 1e-5
 
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of Heinsen's routing", self.iterations)
-        _checks.one_of("model of Heinsen's routing", self.model, ("gaussian", "soft_k_means"))
-        _checks.fields(self, _checks.boolean, "single_beta", "shared")
-        if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
-            raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
+    def parameters(self, sizes: Sizes) -> Parameters:
+        shape = (1 if self.shared else sizes.in_capsules, sizes.out_capsules)
+        names = ("beta_use",) if self.single_beta else ("beta_use", "beta_ign")
+        return dict.fromkeys(names, (shape, 0))
 
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen":
-        return _Heinsen(self, sizes, param_dtype=param_dtype, rngs=rngs)
-
-
-class _Prepared(NamedTuple):
-    V: jax.Array
-    f_a_inp: jax.Array
-    beta_use: jax.Array
-    beta_ign: jax.Array
-    softmax: Softmax
-
-
-class _Heinsen(SizedRouting):
-    settings: Heinsen
-
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        own = ("out_capsules",) if self.settings.shared else ("in_capsules", "out_capsules")
-        self.depends_on = own
-        shape = (1 if self.settings.shared else sizes.in_capsules, sizes.out_capsules)
-        self.beta_use = nnx.Param(jnp.zeros(shape, param_dtype))
-        self.beta_ign = (
-            None if self.settings.single_beta else nnx.Param(jnp.zeros(shape, param_dtype))
-        )
-
-    def prepare(self, inputs: RoutingInputs) -> _Prepared:
+    def prepare(self, inputs: RoutingInputs) -> RoutingInputs:
         # Weights rounded to bfloat16 would not sum to one, and the mean be off by more than votes
         # that agree vary.
-        votes, activation, _, softmax = inputs.wide()
-        beta_use = self.beta_use[...].astype(votes.dtype)
-        beta_ign = beta_use if self.beta_ign is None else self.beta_ign[...].astype(votes.dtype)
-        return _Prepared(votes, activation[:, None], beta_use, beta_ign, softmax)
+        return inputs.wide()
 
-    def first(self, inputs: _Prepared) -> HeinsenTrace:
-        V = inputs.V
+    def first(self, inputs: RoutingInputs) -> HeinsenTrace:
+        V = inputs.votes
         return self._d_and_m_step(inputs, inputs.softmax(jnp.zeros(V.shape[:2], V.dtype)))
 
-    def again(self, inputs: _Prepared, state: HeinsenTrace, index: Index) -> HeinsenTrace:
-        return self._d_and_m_step(inputs, inputs.softmax(self._e_step(inputs.V, state)))
+    def again(self, inputs: RoutingInputs, state: HeinsenTrace, index: Index) -> HeinsenTrace:
+        return self._d_and_m_step(inputs, inputs.softmax(self._e_step(inputs.votes, state)))
 
     def outcome(self, state: HeinsenTrace) -> Routed:
         return Routed(pose=state.mu_out, activation=jax.nn.sigmoid(state.a_out), coupling=state.R)
@@ -124,7 +93,7 @@ class _Heinsen(SizedRouting):
     def _e_step(self, V: jax.Array, state: HeinsenTrace) -> jax.Array:
         """The logits `[I, J]` of the shares: output capsules that are there attract votes."""
         deviation = V - state.mu_out[None]
-        if self.settings.model == "gaussian":
+        if self.model == "gaussian":
             # What all output capsules have in common is left out of the logarithm.
             sigma = jnp.sqrt(state.sigma_squared_out)
             exponent = jnp.sum(jnp.square(deviation / sigma[None]), axis=-1) / 2
@@ -133,13 +102,16 @@ class _Heinsen(SizedRouting):
             log_p = -jnp.sum(jnp.square(deviation), axis=-1)
         return jax.nn.log_sigmoid(state.a_out)[None] + log_p
 
-    def _d_and_m_step(self, inputs: _Prepared, R: jax.Array) -> HeinsenTrace:
+    def _d_and_m_step(self, inputs: RoutingInputs, R: jax.Array) -> HeinsenTrace:
         """The data that is used and that is not, and scores, means and variances of the outputs."""
-        D_use = inputs.f_a_inp * R
-        D_ign = inputs.f_a_inp - D_use
-        a_out = jnp.sum(inputs.beta_use * D_use - inputs.beta_ign * D_ign, axis=0)
-        weight = D_use / (jnp.sum(D_use, axis=0) + self.settings.epsilon)[None]
-        mu_out = jnp.einsum("ij,ijd->jd", weight, inputs.V)
-        squared = jnp.square(inputs.V - mu_out[None])
+        V, f_a_inp = inputs.votes, inputs.activation[:, None]
+        beta_use = inputs.parameters["beta_use"]
+        beta_ign = beta_use if self.single_beta else inputs.parameters["beta_ign"]
+        D_use = f_a_inp * R
+        D_ign = f_a_inp - D_use
+        a_out = jnp.sum(beta_use * D_use - beta_ign * D_ign, axis=0)
+        weight = D_use / (jnp.sum(D_use, axis=0) + self.epsilon)[None]
+        mu_out = jnp.einsum("ij,ijd->jd", weight, V)
+        squared = jnp.square(V - mu_out[None])
         variance = jnp.sum(weight[:, :, None] * squared, axis=0)
-        return HeinsenTrace(R, D_use, D_ign, a_out, mu_out, variance + self.settings.epsilon)
+        return HeinsenTrace(R, D_use, D_ign, a_out, mu_out, variance + self.epsilon)

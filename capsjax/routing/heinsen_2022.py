@@ -2,18 +2,24 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import PositiveFraction, PositiveInt
 from capsjax.capsules import accumulation_dtype
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, normalized
+from capsjax.routing._base import (
+    Index,
+    LearnedRouting,
+    Parameters,
+    Routed,
+    RoutingInputs,
+    Sizes,
+    normalized,
+)
 
 
 class Heinsen2022Trace(NamedTuple):
@@ -43,7 +49,7 @@ class Heinsen2022Trace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Heinsen2022:
+class Heinsen2022(LearnedRouting):
     """Each output capsule predicts the input capsules, and gets a share of those it predicts well.
 
     Heinsen 2022, "An Algorithm for Routing Vectors in Sequences", arXiv:2211.11754, whose four
@@ -82,44 +88,26 @@ class Heinsen2022:
         ValueError: a value is not one of these.
     """
 
-    iterations: int = 2
-    normalize: bool = True
-    epsilon: float = 1e-5
-
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of Heinsen's routing", self.iterations)
-        _checks.boolean("normalize", self.normalize)
-        if _checks.fraction("epsilon of Heinsen's routing", self.epsilon) == 0:
-            raise ValueError("epsilon of Heinsen's routing is divided by: it must be above 0")
-
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_Heinsen2022":
-        return _Heinsen2022(self, sizes, param_dtype=param_dtype, rngs=rngs)
-
-
-class _Heinsen2022(SizedRouting):
-    settings: Heinsen2022
     needs = ("pose", "softmax")
-    depends_on = Sizes._fields
 
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    iterations: PositiveInt = 2
+    normalize: bool = True
+    epsilon: PositiveFraction = 1e-5
+
+    def parameters(self, sizes: Sizes) -> Parameters:
         I, K, J, D = sizes  # noqa: E741
-
-        def normal(deviation: float, *shape: int) -> nnx.Param:
-            init = nnx.initializers.normal(deviation)
-            return nnx.Param(init(rngs.params(), shape, param_dtype))
-
-        def zeros(*shape: int) -> nnx.Param:
-            return nnx.Param(jnp.zeros(shape, param_dtype))
-
-        self.W_G1 = normal(1 / math.sqrt(D), D, K)
-        self.W_G2 = normal(1, J, K)
-        self.B_G2 = zeros(J, K)
-        self.W_S = normal(1 / math.sqrt(K), I, J)
-        self.B_S = zeros(I, J)
-        self.beta_use = normal(1, I, J)
-        self.beta_ign = normal(1, I, J)
-        self.W_A = normal(2 / math.sqrt(D), J, D)
-        self.B_A = zeros(J)
+        normal = nnx.initializers.normal
+        return {
+            "W_G1": ((D, K), normal(1 / math.sqrt(D))),
+            "W_G2": ((J, K), normal(1)),
+            "B_G2": ((J, K), 0),
+            "W_S": ((I, J), normal(1 / math.sqrt(K))),
+            "B_S": ((I, J), 0),
+            "beta_use": ((I, J), normal(1)),
+            "beta_ign": ((I, J), normal(1)),
+            "W_A": ((J, D), normal(2 / math.sqrt(D))),
+            "B_A": ((J,), 0),
+        }
 
     def prepare(self, inputs: RoutingInputs) -> RoutingInputs:
         dtype = accumulation_dtype(inputs.votes.dtype)
@@ -128,40 +116,33 @@ class _Heinsen2022(SizedRouting):
         )
 
     def first(self, inputs: RoutingInputs) -> Heinsen2022Trace:
-        I, K, J, _ = self.sizes  # noqa: E741
-        dtype = inputs.activation.dtype
+        (I, J, _), K, dtype = inputs.votes.shape, inputs.pose.shape[1], inputs.pose.dtype  # noqa: E741
         return self._d_and_m_step(inputs, jnp.zeros((J, K), dtype), jnp.zeros((I, J), dtype))
 
     def again(
         self, inputs: RoutingInputs, state: Heinsen2022Trace, index: Index
     ) -> Heinsen2022Trace:
-        return self._d_and_m_step(inputs, *self._predict(state.x_out, inputs.pose))
+        return self._d_and_m_step(inputs, *self._predict(inputs, state.x_out))
 
     def outcome(self, state: Heinsen2022Trace) -> Routed:
         return Routed(pose=state.x_norm, activation=jax.nn.sigmoid(state.a_out), coupling=state.R)
 
-    def _predict(self, x_out: jax.Array, x_inp: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _predict(self, inputs: RoutingInputs, x_out: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The inputs `[J, K]` that the outputs predict, and how similar `[I, J]` they are."""
-        get = self._in(x_out.dtype)
-        predicted = normalized(x_out, self.settings.epsilon) @ get(self.W_G1)
-        x_pred = predicted * get(self.W_G2) + get(self.B_G2)
-        S = jax.nn.log_sigmoid((x_inp @ x_pred.T) * get(self.W_S) + get(self.B_S))
-        return x_pred, S
+        p = inputs.parameters
+        x_pred = (normalized(x_out, self.epsilon) @ p["W_G1"]) * p["W_G2"] + p["B_G2"]
+        return x_pred, jax.nn.log_sigmoid((inputs.pose @ x_pred.T) * p["W_S"] + p["B_S"])
 
     def _d_and_m_step(
         self, inputs: RoutingInputs, x_pred: jax.Array, S: jax.Array
     ) -> Heinsen2022Trace:
         """The data that is used and that is not, credits, and the output capsules they make."""
-        V, f_a_inp, R = inputs.votes, inputs.activation, inputs.softmax(S)
+        V, f_a_inp, R, p = inputs.votes, inputs.activation, inputs.softmax(S), inputs.parameters
         D_use = f_a_inp * R
         D_ign = f_a_inp - D_use
-        get = self._in(D_use.dtype)
-        phi = get(self.beta_use) * D_use - get(self.beta_ign) * D_ign
+        phi = p["beta_use"] * D_use - p["beta_ign"] * D_ign
         x_out = product("ij,ijd->jd", phi.astype(V.dtype), V)
-        x_norm = normalized(x_out, self.settings.epsilon) if self.settings.normalize else x_out
-        score = jnp.sum(x_norm * get(self.W_A), axis=-1)
-        a_out = score / math.sqrt(len(x_norm)) + get(self.B_A)
+        x_norm = normalized(x_out, self.epsilon) if self.normalize else x_out
+        score = jnp.sum(x_norm * p["W_A"], axis=-1)
+        a_out = score / math.sqrt(len(x_norm)) + p["B_A"]
         return Heinsen2022Trace(x_pred, S, R, D_use, D_ign, phi, x_out, x_norm, a_out)
-
-    def _in(self, dtype: jnp.dtype) -> Callable[[nnx.Param], jax.Array]:
-        return lambda parameter: parameter[...].astype(dtype)

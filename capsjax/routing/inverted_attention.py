@@ -1,6 +1,7 @@
 """Inverted dot-product attention routing (Tsai, Srivastava, Goh and Salakhutdinov 2020)."""
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -9,10 +10,19 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import Fraction, PositiveFraction, PositiveInt
 from capsjax.capsules import accumulation_dtype
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes, normalized
+from capsjax.routing._base import (
+    BuiltRouting,
+    Index,
+    LearnedRouting,
+    Parameters,
+    Routed,
+    RoutingInputs,
+    Sizes,
+    normalized,
+)
 
 
 class InvertedAttentionTrace(NamedTuple):
@@ -35,7 +45,7 @@ class InvertedAttentionTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class InvertedAttention:
+class InvertedAttention(LearnedRouting):
     """Routing in which the capsules above compete for the attention of those below.
 
     Procedure 1 of Tsai, Srivastava, Goh and Salakhutdinov 2020, arXiv:2002.04764, with the scale of
@@ -49,8 +59,11 @@ class InvertedAttention:
     Capsules of the paper have no activation. Its class probabilities are a softmax of a logit for
     each class, which one linear map makes of the pose of any class. The activation here is the
     sigmoid of that logit: it orders the classes as the softmax does, and the margin loss takes it
-    for a length. For the paper's cross-entropy, the built routing's
-    `logits` has them as they are.
+    for a length. For the paper's cross-entropy, the built routing's `logits` has them as they are.
+
+    The parameters are `scale` and `bias` `[D]` of the normalisation and, with `presence`, those of
+    the linear map, `presence_weight` `[D]` and `presence_bias` `[1]`, drawn uniform up to
+    `1 / sqrt(D)`.
 
     The defaults are those of the authors' code, with the iterations of its best results.
 
@@ -67,53 +80,28 @@ class InvertedAttention:
         ValueError: a value is not one of these.
     """
 
-    iterations: int = 2
+    iterations: PositiveInt = 2
     presence: bool = True
-    epsilon: float = 1e-10
-    layer_norm_epsilon: float = 1e-5
+    epsilon: Fraction = 1e-10
+    layer_norm_epsilon: PositiveFraction = 1e-5
 
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of inverted attention", self.iterations)
-        _checks.boolean("presence", self.presence)
-        _checks.fraction("epsilon of inverted attention", self.epsilon)
-        if _checks.fraction("layer_norm_epsilon", self.layer_norm_epsilon) == 0:
-            raise ValueError(
-                "layer_norm_epsilon must be above 0: a pose may have no variance at all"
-            )
+    def parameters(self, sizes: Sizes) -> Parameters:
+        dim = (sizes.out_dim,)
+        normalisation: Parameters = {"scale": (dim, 1), "bias": (dim, 0)}
+        bound = 1 / math.sqrt(sizes.out_dim)
+        drawn = functools.partial(jax.random.uniform, minval=-bound, maxval=bound)
+        if not self.presence:
+            return normalisation
+        return normalisation | {"presence_weight": (dim, drawn), "presence_bias": ((1,), drawn)}
 
     def build(
         self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
     ) -> "_InvertedAttention":
-        """Makes the routing, see `UnsizedRouting`.
-
-        Its parameters are `scale` and `bias` `[D]` of the normalisation and, with `presence`, those
-        of the linear map, `presence_weight` `[D]` and `presence_bias` `[1]`, drawn uniform up to
-        `1 / sqrt(D)`.
-        """
         return _InvertedAttention(self, sizes, param_dtype=param_dtype, rngs=rngs)
-
-
-class _InvertedAttention(SizedRouting):
-    settings: InvertedAttention
-    depends_on = ("out_dim",)
-
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        out_dim = sizes.out_dim
-        self.scale = nnx.Param(jnp.ones(out_dim, param_dtype))
-        self.bias = nnx.Param(jnp.zeros(out_dim, param_dtype))
-        if self.settings.presence:
-            bound = 1 / math.sqrt(out_dim)
-
-            def drawn(size: int) -> nnx.Param:
-                key = rngs.params()
-                return nnx.Param(jax.random.uniform(key, (size,), param_dtype, -bound, bound))
-
-            self.presence_weight = drawn(out_dim)
-            self.presence_bias = drawn(1)
 
     def first(self, inputs: RoutingInputs) -> InvertedAttentionTrace:
         a = jnp.zeros(inputs.votes.shape[:2], accumulation_dtype(inputs.votes.dtype))
-        return self._state(a, inputs.softmax(a), inputs.votes)
+        return self._state(inputs, a, inputs.softmax(a))
 
     def again(
         self, inputs: RoutingInputs, state: InvertedAttentionTrace, index: Index
@@ -122,12 +110,28 @@ class _InvertedAttention(SizedRouting):
         # Equation 2 and line 3, over sqrt(D).
         a = product("jd,ijd->ij", state.p.astype(votes.dtype), votes) / math.sqrt(votes.shape[-1])
         # Equation 3 and line 4. The authors divide by the sum, which the softmax has made one.
-        r = inputs.softmax(a) / (1 + self.settings.epsilon)
-        return self._state(a, r, votes)
+        r = inputs.softmax(a) / (1 + self.epsilon)
+        return self._state(inputs, a, r)
 
     def outcome(self, state: InvertedAttentionTrace) -> Routed:
         return Routed(pose=state.p, activation=state.presence, coupling=state.r)
 
+    def _state(self, inputs: RoutingInputs, a: jax.Array, r: jax.Array) -> InvertedAttentionTrace:
+        """Lines 5 and 6: the poses of the routing coefficients."""
+        votes, parameters = inputs.votes, inputs.parameters
+        s = product("ij,ijd->jd", r.astype(votes.dtype), votes)
+        # Layer normalisation of each pose (Ba, Kiros and Hinton 2016, arXiv:1607.06450).
+        p = normalized(s, self.layer_norm_epsilon)
+        if s.shape[-1] > 1:
+            p = p * parameters["scale"][None] + parameters["bias"][None]
+        if self.presence:
+            presence = jax.nn.sigmoid(_logits(p, **parameters))
+        else:
+            presence = jnp.ones(len(p), p.dtype)
+        return InvertedAttentionTrace(a, r, s, p, presence)
+
+
+class _InvertedAttention(BuiltRouting):
     def logits(self, pose: jax.Array) -> jax.Array:
         """Poses `[J, D]` -> what the probability of each class is made of, `[J]`.
 
@@ -136,22 +140,10 @@ class _InvertedAttention(SizedRouting):
         """
         if not self.settings.presence:
             raise ValueError("inverted attention with presence=False has no logits")
-        weight, bias = (
-            parameter[...].astype(pose.dtype)
-            for parameter in (self.presence_weight, self.presence_bias)
-        )
-        return jnp.einsum("jd,d->j", pose, weight) + bias
+        return _logits(pose, **self.values(pose.dtype))
 
-    def _state(self, a: jax.Array, r: jax.Array, votes: jax.Array) -> InvertedAttentionTrace:
-        """Lines 5 and 6: the poses of the routing coefficients."""
-        s = product("ij,ijd->jd", r.astype(votes.dtype), votes)
-        # Layer normalisation of each pose (Ba, Kiros and Hinton 2016, arXiv:1607.06450).
-        p = normalized(s, self.settings.layer_norm_epsilon)
-        if s.shape[-1] > 1:
-            scale, bias = (x[...].astype(s.dtype) for x in (self.scale, self.bias))
-            p = p * scale[None] + bias[None]
-        if self.settings.presence:
-            presence = jax.nn.sigmoid(self.logits(p))
-        else:
-            presence = jnp.ones(len(p), p.dtype)
-        return InvertedAttentionTrace(a, r, s, p, presence)
+
+def _logits(
+    pose: jax.Array, *, presence_weight: jax.Array, presence_bias: jax.Array, **_: jax.Array
+) -> jax.Array:
+    return jnp.einsum("jd,d->j", pose, presence_weight) + presence_bias

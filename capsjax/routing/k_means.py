@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from capsjax import _checks
-from capsjax.capsules import Squash, SquashFunction, norm, squash_from
+from capsjax._checks import PositiveInt
+from capsjax.capsules import Squash, SquashFunction, norm
 from capsjax.routing._base import Index, IterativeRouting, RoutingInputs, Softmax
 
 
@@ -52,14 +52,9 @@ class KMeans(IterativeRouting):
 
     needs = ("softmax",)
 
-    iterations: int = 3
+    iterations: PositiveInt = 3
     similarity: Literal["dot", "cosine"] = "dot"
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
-
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of k-means routing", self.iterations)
-        _checks.one_of("similarity", self.similarity, ("dot", "cosine"))
-        object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
         """The votes, and what is compared with the directions of the centres."""

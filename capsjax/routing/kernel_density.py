@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from capsjax import _checks
-from capsjax.capsules import Squash, SquashFunction, norm, squash_from
+from capsjax._checks import PositiveInt, PositiveNumber
+from capsjax.capsules import Squash, SquashFunction, norm
 from capsjax.ops._arrays import product
 from capsjax.routing._base import Index, IterativeRouting, Routed, RoutingInputs
 
-HALF_LENGTH = math.sqrt(0.5)
+ROOT_OF_HALF = math.sqrt(0.5)
 
 
 class KDEDynamicTrace(NamedTuple):
@@ -65,14 +65,9 @@ class KDEDynamic(IterativeRouting):
 
     needs = ("softmax",)
 
-    iterations: int = 3
-    half_length: float = HALF_LENGTH
+    iterations: PositiveInt = 3
+    half_length: PositiveNumber = ROOT_OF_HALF
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
-
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of mean shift routing", self.iterations)
-        _checks.positive_number("half_length", self.half_length)
-        object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
         return _Prepared(inputs, self.squash(inputs.wide().votes / self.half_length))
@@ -147,16 +142,11 @@ class KDEEM(IterativeRouting):
 
     needs = ("softmax",)
 
-    iterations: int = 3
-    bandwidth: float = math.sqrt(0.5)
-    mass_epsilon: float = 1e-5
-    half_length: float = HALF_LENGTH
+    iterations: PositiveInt = 3
+    bandwidth: PositiveNumber = ROOT_OF_HALF
+    mass_epsilon: PositiveNumber = 1e-5
+    half_length: PositiveNumber = ROOT_OF_HALF
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
-
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of kernel mixture routing", self.iterations)
-        _checks.fields(self, _checks.positive_number, "bandwidth", "mass_epsilon", "half_length")
-        object.__setattr__(self, "squash", squash_from(self.squash))
 
     def prepare(self, inputs: RoutingInputs) -> "_Prepared":
         # Weights rounded to bfloat16 would not sum to the mass that their sum is divided by.

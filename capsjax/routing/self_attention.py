@@ -6,18 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 
-from capsjax.capsules import (
-    ExponentialSquash,
-    SquashFunction,
-    accumulation_dtype,
-    norm,
-    squash_from,
-)
+from capsjax.capsules import ExponentialSquash, SquashFunction, norm
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
+from capsjax.routing._base import LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
 
 
 class SelfAttentionTrace(NamedTuple):
@@ -39,7 +31,7 @@ class SelfAttentionTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfAttention:
+class SelfAttention(LearnedRouting):
     """Routing in one pass: the votes for an output capsule attend to each other.
 
     Mazzia, Salvetti and Chiaberge 2021, arXiv:2101.12491 (Efficient-CapsNet), as in the authors'
@@ -64,31 +56,18 @@ class SelfAttention:
 
     squash: SquashFunction = ExponentialSquash()  # noqa: RUF009 (frozen)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "squash", squash_from(self.squash))
-
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfAttention":
-        return _SelfAttention(self, sizes, param_dtype=param_dtype, rngs=rngs)
-
-
-class _SelfAttention(SizedRouting):
-    settings: SelfAttention
-    depends_on = ("in_capsules", "out_capsules")
-
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        self.prior = nnx.Param(jnp.zeros((sizes.in_capsules, sizes.out_capsules), param_dtype))
+    def parameters(self, sizes: Sizes) -> Parameters:
+        return {"prior": ((sizes.in_capsules, sizes.out_capsules), 0)}
 
     def first(self, inputs: RoutingInputs) -> SelfAttentionTrace:
-        u_hat = inputs.votes
-        dtype = accumulation_dtype(u_hat.dtype)
-
+        u_hat, prior = inputs.votes, inputs.parameters["prior"]
         # The sum over k goes first: so the matrix [I, I] of each output capsule is never made.
-        total = jnp.sum(u_hat, axis=0, dtype=dtype).astype(u_hat.dtype)
+        total = jnp.sum(u_hat, axis=0, dtype=prior.dtype).astype(u_hat.dtype)
         a = product("ijd,jd->ij", u_hat, total) / math.sqrt(u_hat.shape[-1])
         c = inputs.softmax(a)
-        c_b = c + self.prior[...].astype(dtype)
+        c_b = c + prior
         s = product("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat)
-        return SelfAttentionTrace(a, c, c_b, s, self.settings.squash(s))
+        return SelfAttentionTrace(a, c, c_b, s, self.squash(s))
 
     def outcome(self, state: SelfAttentionTrace) -> Routed:
         return Routed(pose=state.v, activation=norm(state.v), coupling=state.c_b)

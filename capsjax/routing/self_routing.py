@@ -5,13 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 
-from capsjax import _checks
-from capsjax.capsules import accumulation_dtype
+from capsjax._checks import Fraction
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Routed, RoutingInputs, SizedRouting, Sizes
+from capsjax.routing._base import LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
 
 
 class SelfRoutingTrace(NamedTuple):
@@ -31,7 +28,7 @@ class SelfRoutingTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfRouting:
+class SelfRouting(LearnedRouting):
     """Routing without agreement: Hahn, Pyeon and Kim 2019, Self-Routing Capsule Networks, NeurIPS.
 
     Every input capsule has a routing network of its own, one linear layer, that sees its pose and
@@ -62,33 +59,20 @@ class SelfRouting:
     """
 
     iterations = 1
-
-    epsilon: float = 1e-12
-
-    def __post_init__(self) -> None:
-        _checks.fraction("epsilon of self-routing", self.epsilon)
-
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_SelfRouting":
-        return _SelfRouting(self, sizes, param_dtype=param_dtype, rngs=rngs)
-
-
-class _SelfRouting(SizedRouting):
-    settings: SelfRouting
     needs = ("pose", "softmax")
-    depends_on = ("in_capsules", "in_dim", "out_capsules")
 
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
+    epsilon: Fraction = 1e-12
+
+    def parameters(self, sizes: Sizes) -> Parameters:
         n_in, in_dim, n_out, _ = sizes
-        self.kernel = nnx.Param(jnp.zeros((n_in, n_out, in_dim), param_dtype))
-        self.bias = nnx.Param(jnp.zeros((n_in, n_out), param_dtype))
+        return {"kernel": ((n_in, n_out, in_dim), 0), "bias": ((n_in, n_out), 0)}
 
     def first(self, inputs: RoutingInputs) -> SelfRoutingTrace:
-        u_hat, a_in, u_in, softmax = inputs
-        dtype = accumulation_dtype(u_hat.dtype)
-        W, b = self.kernel[...].astype(dtype), self.bias[...].astype(dtype)
-        a_in = a_in.astype(dtype)
+        u_hat, a_in, u_in, softmax, parameters = inputs
+        W, b = parameters["kernel"], parameters["bias"]
+        a_in = a_in.astype(W.dtype)
 
-        logits = jnp.einsum("ijk,ik->ij", W, u_in.astype(dtype)) + b
+        logits = jnp.einsum("ijk,ik->ij", W, u_in.astype(W.dtype)) + b
         c = softmax(logits)
         routed = c * a_in[:, None]
         mass = jnp.sum(routed, axis=0)
@@ -101,5 +85,5 @@ class _SelfRouting(SizedRouting):
         return Routed(pose=state.u, activation=state.a, coupling=state.c)
 
     def _ratio(self, part: jax.Array, whole: jax.Array) -> jax.Array:
-        is_some = whole > self.settings.epsilon
+        is_some = whole > self.epsilon
         return jnp.where(is_some, part / jnp.where(is_some, whole, 1), 0)

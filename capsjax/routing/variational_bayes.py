@@ -7,13 +7,11 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax.scipy.linalg import solve_triangular
-from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import Fraction, Number, PositiveInt, PositiveNumber
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Index, Routed, RoutingInputs, SizedRouting, Sizes
+from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
 
 _SHIFT = 8
 # B_2n / 2n of the Bernoulli numbers, from n = 1 on.
@@ -49,14 +47,14 @@ class VariationalBayesTrace(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class VariationalBayes:
+class VariationalBayes(LearnedRouting):
     """Votes are explained by a mixture of Gaussians with a posterior over all their parameters.
 
     Ribeiro, Leontidis and Kollias 2020, Capsule Routing via Variational Bayes, AAAI,
     arXiv:1905.11455, Algorithm 1; the update equations are those of Bishop 2006, Pattern
     Recognition and Machine Learning, section 10.2.1. An output capsule is a component of the
     mixture: its votes have a mean with a Gaussian prior, and a precision with a Wishart prior,
-    which keeps variances from collapsing; the mixing proportions have a Dirichlet prior. Its pose
+    which keeps variances from collapsing; the mixing proportions have a Dirichlet self. Its pose
     is the posterior mean, and its activation says how little entropy is left,
 
         `a_j = sigmoid(beta_a_j - (exp(E[ln pi_j]) H_j + beta_u_j))`,
@@ -73,7 +71,7 @@ class VariationalBayes:
 
     Nothing here is divided by the responsibilities of a capsule, which are zero where nothing below
     is active: scatter around the posterior mean, the prior counted in, is the same matrix as
-    scatter around the mean of the votes and a term for how far that is from the prior. It is at
+    scatter around the mean of the votes and a term for how far that is from the self. It is at
     least `1 / psi0`, so logarithms and roots are of positive numbers. Responsibilities are a
     softmax of logarithms; the authors exponentiate first.
 
@@ -101,52 +99,29 @@ class VariationalBayes:
         ValueError: a value is not one of these.
     """
 
-    iterations: int = 3
+    iterations: PositiveInt = 3
     cov: Literal["diag", "full"] = "diag"
-    alpha0: float = 1.0
-    kappa0: float = 1.0
-    m0: float = 0.0
-    nu0: float | None = None
-    psi0: float = 1.0
-    shrinkage: float = 1e-4
+    alpha0: PositiveNumber = 1.0
+    kappa0: PositiveNumber = 1.0
+    m0: Number = 0.0
+    nu0: PositiveNumber | None = None
+    psi0: PositiveNumber = 1.0
+    shrinkage: Fraction = 1e-4
     activation: Literal["sigmoid", "logit"] = "sigmoid"
 
-    def __post_init__(self) -> None:
-        _checks.positive_integer("iterations of variational Bayes", self.iterations)
-        _checks.one_of("cov", self.cov, ("diag", "full"))
-        _checks.fields(self, _checks.positive_number, "alpha0", "kappa0", "psi0")
-        _checks.number("m0", self.m0)
-        if self.nu0 is not None:
-            _checks.positive_number("nu0", self.nu0)
-        _checks.fraction("shrinkage", self.shrinkage)
-        _checks.one_of("activation", self.activation, ("sigmoid", "logit"))
+    def parameters(self, sizes: Sizes) -> Parameters:
+        self._degrees_of_freedom(sizes.out_dim)
+        names = ("beta_a", "beta_u") if self.activation == "sigmoid" else ()
+        return dict.fromkeys(names, ((sizes.out_capsules,), 0))
 
-    def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "_VariationalBayes":
-        """Makes the routing, see `UnsizedRouting`.
-
-        Raises:
-            ValueError: `nu0` is too small for poses of that dimension.
-        """
-        return _VariationalBayes(self, sizes, param_dtype=param_dtype, rngs=rngs)
-
-
-class _VariationalBayes(SizedRouting):
-    settings: VariationalBayes
-    depends_on = ("out_capsules", "out_dim")
-
-    def make_parameters(self, sizes: Sizes, param_dtype: DTypeLike, rngs: nnx.Rngs) -> None:
-        dim = sizes.out_dim
-        self.nu0 = float(dim + 1 if self.settings.nu0 is None else self.settings.nu0)
-        if self.nu0 <= dim - 1:
+    def _degrees_of_freedom(self, dim: int) -> float:
+        """`nu0` for poses of a dimension; a ValueError if it is too small for them."""
+        nu0 = float(dim + 1 if self.nu0 is None else self.nu0)
+        if nu0 <= dim - 1:
             raise ValueError(
-                f"nu0 must be more than {dim - 1} for poses of dimension {dim}, "
-                f"not {self.settings.nu0!r}"
+                f"nu0 must be more than {dim - 1} for poses of dimension {dim}, not {self.nu0!r}"
             )
-        has_betas = self.settings.activation == "sigmoid"
-        self.beta_a, self.beta_u = (
-            nnx.Param(jnp.zeros(sizes.out_capsules, param_dtype)) if has_betas else nnx.data(None)
-            for _ in range(2)
-        )
+        return nu0
 
     def prepare(self, inputs: RoutingInputs) -> RoutingInputs:
         return inputs._replace(activation=inputs.wide().activation)
@@ -165,60 +140,57 @@ class _VariationalBayes(SizedRouting):
 
     def _posterior(self, inputs: RoutingInputs, log_r: jax.Array) -> VariationalBayesTrace:
         """The distributions of all output capsules, of what the responsibilities are softmax of."""
-        votes, activation, _, softmax = inputs
+        votes, activation, _, softmax, parameters = inputs
         r = softmax(log_r)
-        prior, dtype, D = self.settings, r.dtype, votes.shape[-1]
+        dtype, D = r.dtype, votes.shape[-1]
         weight = r * activation[:, None]
         mass = jnp.sum(weight, axis=0)
-        alpha, kappa, nu = prior.alpha0 + mass, prior.kappa0 + mass, self.nu0 + mass
+        alpha, kappa = self.alpha0 + mass, self.kappa0 + mass
+        nu = self._degrees_of_freedom(D) + mass
 
         total = product("ij,ijd->jd", weight.astype(votes.dtype), votes)
-        m = (total + prior.kappa0 * prior.m0) / kappa[:, None]
+        m = (total + self.kappa0 * self.m0) / kappa[:, None]
         root = self._root_of_scatter(votes, weight, m)
 
-        diagonal = root if prior.cov == "diag" else jnp.diagonal(root, axis1=-2, axis2=-1)
+        diagonal = root if self.cov == "diag" else jnp.diagonal(root, axis1=-2, axis2=-1)
         ln_det_psi = -2 * jnp.sum(jnp.log(diagonal), axis=-1)
         halves = (nu[:, None] - jnp.arange(D, dtype=dtype)[None]) / 2
         ln_lambda = jnp.sum(_digamma(halves), axis=-1) + D * math.log(2) + ln_det_psi
         ln_pi = _digamma_over(alpha, jnp.sum(alpha))
 
         entropy = D / 2 * math.log(2 * math.pi * math.e) - ln_lambda / 2
-        a = self._activation(jnp.exp(ln_pi) * entropy)
+        weighted = jnp.exp(ln_pi) * entropy
+        if self.activation == "logit":
+            a = -weighted
+        else:
+            a = jax.nn.sigmoid(parameters["beta_a"] - (weighted + parameters["beta_u"]))
         return VariationalBayesTrace(r, mass, m, root, ln_lambda, ln_pi, entropy, a)
-
-    def _activation(self, weighted_entropy: jax.Array) -> jax.Array:
-        if self.beta_a is None or self.beta_u is None:
-            return -weighted_entropy
-        dtype = weighted_entropy.dtype
-        beta_a, beta_u = self.beta_a[...].astype(dtype), self.beta_u[...].astype(dtype)
-        return jax.nn.sigmoid(beta_a - (weighted_entropy + beta_u))
 
     def _root_of_scatter(self, votes: jax.Array, weight: jax.Array, m: jax.Array) -> jax.Array:
         """A square root of `Psi_j^-1`: of votes around `m_j`, and what the priors add to it."""
-        prior = self.settings
-        around, from_prior = votes.astype(m.dtype) - m[None], m - prior.m0
-        if prior.cov == "diag":
+        around, from_prior = votes.astype(m.dtype) - m[None], m - self.m0
+        if self.cov == "diag":
             scatter = jnp.sum(weight[..., None] * jnp.square(around), axis=0)
-            scatter = scatter + prior.kappa0 * jnp.square(from_prior)
-            return jnp.sqrt(scatter + 1 / prior.psi0)
+            scatter = scatter + self.kappa0 * jnp.square(from_prior)
+            return jnp.sqrt(scatter + 1 / self.psi0)
         scatter = _exact("ijd,ije->jde", weight[..., None] * around, around)
-        scatter = scatter + prior.kappa0 * from_prior[:, :, None] * from_prior[:, None, :]
+        scatter = scatter + self.kappa0 * from_prior[:, :, None] * from_prior[:, None, :]
         identity = jnp.eye(m.shape[-1], dtype=m.dtype)[None]
-        scatter = scatter + identity / prior.psi0
+        scatter = scatter + identity / self.psi0
 
         # The factor of correlations, scaled: large variances beside small ones cost no precision.
         deviation = jnp.sqrt(jnp.diagonal(scatter, axis1=-2, axis2=-1))
         correlation = scatter / deviation[:, :, None] / deviation[:, None, :]
-        kept = 1 - prior.shrinkage
+        kept = 1 - self.shrinkage
         correlation = jnp.where(identity == 1, 1, kept * correlation)
         return deviation[:, :, None] * jnp.linalg.cholesky(correlation)
 
     def _log_responsibilities(self, votes: jax.Array, state: VariationalBayesTrace) -> jax.Array:
         """`[I, J]`, up to a term that is the same for all output capsules."""
         D = votes.shape[-1]
-        kappa, nu = self.settings.kappa0 + state.mass, self.nu0 + state.mass
+        kappa, nu = self.kappa0 + state.mass, self._degrees_of_freedom(D) + state.mass
         around = votes.astype(state.m.dtype) - state.m[None]
-        if self.settings.cov == "diag":
+        if self.cov == "diag":
             whitened = around / state.root[None]
         else:
             # Inverted once, for there are far more votes than dimensions.

@@ -244,7 +244,7 @@ def test_wrong_fields_are_named(fields, message):
 
 @pytest.mark.parametrize("epsilon", [-1e-20, 2, "small", float("nan")])
 def test_wrong_epsilons_of_exponential_squash_are_named(epsilon):
-    with pytest.raises(ValueError, match="epsilon of squash must be a number from 0 to 1, not"):
+    with pytest.raises(ValueError, match="ExponentialSquash: epsilon must be a number from 0 to 1"):
         ExponentialSquash(epsilon)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 
 import capsjax
-from capsjax.routing.dense import IMPLEMENTATIONS, Implementation
+from capsjax.routing import IMPLEMENTATIONS, Implementation
 from parity.bench.gpu.plan import Found, Plan, Task, attempt, fastest
 from parity.bench.side_by_side import make_work, measure, summarise
 from train.bench.benchmark import load_or_imitate

@@ -76,10 +76,10 @@ def test_options_as_json_has_them():
         ({"image_shape": [4, 9, 1]}, "a 3x3 kernel does not fit on an input of 2x7"),
         ({"decoder_hidden": 512}, "decoder_hidden must be a sequence of integers"),
         ({"decoder_hidden": [512, 0]}, "each value of decoder_hidden .* at least 1, not 0"),
-        ({"decoder_combine": "mean"}, "unknown combine 'mean', choose from: concat, sum"),
-        ({"primary_order": "D"}, "unknown order 'D', choose from: position_major"),
+        ({"decoder_combine": "mean"}, "unknown decoder_combine 'mean', choose from: concat, sum"),
+        ({"primary_order": "D"}, "unknown primary_order 'D', choose from: position_"),
         ({"primary_squash": {"eps": 1}}, "squash has no option 'eps', choose from: axis"),
-        ({"primary_squash": {"epsilon": 2}}, "epsilon of squash must be a number from 0 to 1"),
+        ({"primary_squash": {"epsilon": 2}}, "Squash: epsilon must be a number from 0 to 1"),
         ({"routing": 3}, r"such as create_routing\('dynamic'\), not 3"),
         (
             {"routing": "dynamics"},
@@ -87,7 +87,7 @@ def test_options_as_json_has_them():
         ),
         (
             {"routing_implementation": "cuda"},
-            "unknown implementation 'cuda', choose from: xla, rec",
+            "unknown routing_implementation 'cuda', choose from",
         ),
         ({"dtype": "float33"}, "dtype must be a floating dtype such as 'float32', not 'float33'"),
         ({"param_dtype": "int32"}, "param_dtype must be a floating dtype"),

@@ -271,11 +271,11 @@ def test_coarse_votes_are_routed_in_float32():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations of dynamic routing must be .* at least 1, not 0"),
+        ({"iterations": 0}, "iterations must be .* at least 1, not 0"),
         ({"iterations": -3}, "at least 1, not -3"),
         ({"iterations": 2.0}, "must be an integer of at least 1, not 2.0"),
         ({"iterations": True}, "not True"),
-        ({"softmax_over": "i"}, "unknown softmax_over 'i', choose from: in, out"),
+        ({"softmax_over": "i"}, "unknown softmax_over 'i', choose from: out, in"),
         ({"shared_logits": 1}, "shared_logits must be True or False, not 1"),
         ({"leaky": 1}, "leaky must be True or False, not 1"),
         ({"leaky": True, "softmax_over": "in"}, "leaky needs softmax_over='out'"),

@@ -29,9 +29,9 @@ ACTIVATION = np.random.default_rng(1).uniform(0.1, 0.9, (B, I)).astype(np.float3
 
 def make(**options):
     routing = built(Heinsen(**options), SIZES)
-    for seed, beta in enumerate((routing.beta_use, routing.beta_ign)):
-        if beta is not None:
-            beta[...] = jnp.asarray(draw(*beta.shape, seed=seed))
+    for seed, name in enumerate(routing.settings.parameters(SIZES)):
+        beta = getattr(routing, name)
+        beta[...] = jnp.asarray(draw(*beta.shape, seed=seed))
     return routing
 
 
@@ -79,7 +79,7 @@ def numpy_batch(routing, iterations, **options):
 
 
 def betas_of(routing):
-    return routing.beta_use, routing.beta_use if routing.beta_ign is None else routing.beta_ign
+    return routing.beta_use, getattr(routing, "beta_ign", routing.beta_use)
 
 
 @nnx.jit
@@ -212,12 +212,12 @@ def test_votes_of_other_sizes_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations of Heinsen's routing must be .* at least 1, not 0"),
-        ({"model": "skm"}, "unknown model of Heinsen's routing 'skm', choose from: gaussian"),
+        ({"iterations": 0}, "iterations must be .* at least 1, not 0"),
+        ({"model": "skm"}, "unknown model 'skm', choose from: gaussian"),
         ({"single_beta": 1}, "single_beta must be True or False, not 1"),
         ({"shared": "yes"}, "shared must be True or False, not 'yes'"),
-        ({"epsilon": -1e-5}, "epsilon of Heinsen's routing must be a number from 0 to 1"),
-        ({"epsilon": 0.0}, "epsilon of Heinsen's routing is divided by: it must be above 0"),
+        ({"epsilon": -1e-5}, "epsilon must be a number above 0 and at most 1"),
+        ({"epsilon": 0.0}, "epsilon must be a number above 0 and at most 1"),
     ],
 )
 def test_wrong_values_are_named(options, message):

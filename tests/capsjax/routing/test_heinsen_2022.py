@@ -257,10 +257,10 @@ def test_other_sizes_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations of Heinsen's routing must be .* at least 1, not 0"),
+        ({"iterations": 0}, "iterations must be .* at least 1, not 0"),
         ({"normalize": 1}, "normalize must be True or False, not 1"),
-        ({"epsilon": 2}, "epsilon of Heinsen's routing must be a number from 0 to 1"),
-        ({"epsilon": 0}, "epsilon of Heinsen's routing is divided by: it must be above 0"),
+        ({"epsilon": 2}, "epsilon must be a number above 0 and at most 1"),
+        ({"epsilon": 0}, "epsilon must be a number above 0 and at most 1"),
     ],
 )
 def test_wrong_values_are_named(options, message):

@@ -138,11 +138,12 @@ def test_first_and_again_with_other_votes_are_the_steps_of_concurrent_routing():
 
         @jax.jit
         def concurrent(votes):
-            low = routing.first(RoutingInputs(votes, ONES))
-            high = routing.first(RoutingInputs(upper_votes(low.p, jnp), ONES))
+            inputs = routing.prepare(RoutingInputs(votes, ONES))
+            low = routing.first(inputs)
+            high = routing.first(inputs._replace(votes=upper_votes(low.p, jnp)))
             for index in (1, 2):
-                low = routing.again(RoutingInputs(votes, ONES), low, index)
-                upper = RoutingInputs(upper_votes(low.p, jnp), ONES)
+                low = routing.again(inputs, low, index)
+                upper = inputs._replace(votes=upper_votes(low.p, jnp))
                 high = routing.again(upper, high, index)
             return low, high
 
@@ -221,11 +222,11 @@ def test_gradients_flow_through_every_iteration_to_everything():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations of inverted attention must be .* at least 1, not 0"),
+        ({"iterations": 0}, "iterations must be .* at least 1, not 0"),
         ({"presence": 1}, "presence must be True or False, not 1"),
-        ({"epsilon": -1e-10}, "epsilon of inverted attention must be a number from 0 to 1, not"),
-        ({"layer_norm_epsilon": 2}, "layer_norm_epsilon must be a number from 0 to 1, not 2"),
-        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon must be above 0: a pose may have no"),
+        ({"epsilon": -1e-10}, "epsilon must be a number from 0 to 1, not"),
+        ({"layer_norm_epsilon": 2}, "layer_norm_epsilon must be a number above 0 and at most 1"),
+        ({"layer_norm_epsilon": 0}, "layer_norm_epsilon must be a number above 0 and at most 1"),
     ],
 )
 def test_wrong_values_are_named(options, message):

@@ -88,7 +88,7 @@ def test_a_cosine_does_not_see_how_long_votes_are():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations of k-means routing must be .* at least 1, not 0"),
+        ({"iterations": 0}, "iterations must be .* at least 1, not 0"),
         ({"similarity": "euclid"}, "unknown similarity 'euclid', choose from: dot, cosine"),
         ({"squash": 1}, "squash must be a Squash or a dict of its fields, not 1"),
     ],

@@ -182,10 +182,10 @@ def test_the_epsilon_of_a_mixture_is_added_to_its_masses():
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (KDEDynamic, {"iterations": 0}, "iterations of mean shift routing must be .* 1, not 0"),
+        (KDEDynamic, {"iterations": 0}, "iterations must be .* 1, not 0"),
         (KDEDynamic, {"half_length": 0}, "half_length must be a number of more than 0, not 0"),
         (KDEDynamic, {"squash": 1}, "squash must be a Squash or a dict of its fields, not 1"),
-        (KDEEM, {"iterations": 0}, "iterations of kernel mixture routing must be .* 1, not 0"),
+        (KDEEM, {"iterations": 0}, "iterations must be .* 1, not 0"),
         (KDEEM, {"bandwidth": -1}, "bandwidth must be a number of more than 0, not -1"),
         (KDEEM, {"mass_epsilon": 0}, "mass_epsilon must be a number of more than 0, not 0"),
         (KDEEM, {"half_length": True}, "half_length must be a number of more than 0, not True"),

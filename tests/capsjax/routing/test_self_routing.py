@@ -152,7 +152,7 @@ def test_epsilon_says_what_counts_as_active():
 
 @pytest.mark.parametrize("epsilon", [-1e-3, 2, "small", None, float("nan")])
 def test_a_wrong_epsilon_is_refused(epsilon):
-    with pytest.raises(ValueError, match="epsilon of self-routing must be a number from 0 to 1"):
+    with pytest.raises(ValueError, match="SelfRouting: epsilon must be a number from 0 to 1"):
         create_routing("self-routing", epsilon=epsilon)
 
 

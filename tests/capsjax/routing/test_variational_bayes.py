@@ -253,8 +253,6 @@ def test_betas_start_at_zero_in_the_dtype_of_parameters():
 
 
 def test_the_prior_has_more_degrees_of_freedom_than_dimensions():
-    assert make().nu0 == D + 1
-    assert make(nu0=D - 0.5).nu0 == D - 0.5
     with pytest.raises(ValueError, match="nu0 must be more than 3 for poses of dimension 4, not 3"):
         make(nu0=3)
 
@@ -262,7 +260,7 @@ def test_the_prior_has_more_degrees_of_freedom_than_dimensions():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"iterations": 0}, "iterations of variational Bayes must be an integer of at least 1"),
+        ({"iterations": 0}, "iterations must be an integer of at least 1"),
         ({"cov": "spherical"}, "unknown cov 'spherical', choose from: diag, full"),
         ({"activation": "tanh"}, "unknown activation 'tanh', choose from: sigmoid, logit"),
         ({"alpha0": 0}, "alpha0 must be a number of more than 0, not 0"),
@@ -283,5 +281,5 @@ def test_other_sizes_are_refused():
     votes, activation, _ = draw(2, SIZES)
     with pytest.raises(ValueError, match="for out_capsules=3 cannot route votes of shape"):
         route(make(), votes[:, :, :2], activation)
-    with pytest.raises(ValueError, match="for out_dim=4 cannot route votes of shape"):
-        route(make(), votes[..., :3], activation)
+    with pytest.raises(ValueError, match="nu0 must be more than 11 for poses of dimension 12"):
+        route(make(nu0=D - 0.5), np.tile(votes, 3), activation)

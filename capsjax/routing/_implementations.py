@@ -1,6 +1,7 @@
-"""Routing of dense capsules: one operation from poses to capsules, in several implementations."""
+"""The implementations of routing for dense capsules, from poses to capsules, and their choice."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -11,8 +12,8 @@ from capsjax import _checks
 from capsjax.capsules import norm
 from capsjax.ops.recompute import route_recomputing
 from capsjax.routing._base import Routed, Routing, name_of
+from capsjax.routing._batching import route
 from capsjax.routing.dynamic import Dynamic
-from capsjax.routing.mapping import route
 
 Implementation = Literal["xla", "recompute", "pallas"]
 
@@ -36,29 +37,32 @@ def check_implementation(
     if implementation not in able:
         name = routing if type(routing) is Dynamic else name_of(routing)
         raise ValueError(
-            f"implementation {implementation!r} computes {_ABILITIES[implementation]}, not "
+            f"implementation {implementation!r} computes {_ABILITIES[implementation][0]}, not "
             f"{name}, for which there is: {', '.join(able)}"
         )
     return implementation
 
 
-_ABILITIES = {
-    "recompute": "a Dynamic whose softmax is over 'out' and neither leaky, nor its logits shared",
-    "pallas": "a Dynamic that differs from the paper's in its iterations alone",
+# What an implementation beside "xla", which computes any routing, can compute.
+_ABILITIES: dict[str, tuple[str, Callable[[Dynamic], bool]]] = {
+    "recompute": (
+        "a Dynamic whose softmax is over 'out' and neither leaky, nor its logits shared",
+        lambda routing: (
+            routing.softmax_over == "out" and not (routing.leaky or routing.shared_logits)
+        ),
+    ),
+    "pallas": (
+        "a Dynamic that differs from the paper's in its iterations alone",
+        lambda routing: routing == Dynamic(routing.iterations),
+    ),
 }
 
 
-def _able(routing: Routing) -> list[Implementation]:
-    """The implementations that can compute a routing; the first can compute any."""
-    able: list[Implementation] = ["xla"]
-    # A subclass may compute something else.
-    if type(routing) is Dynamic:
-        is_plain = routing.softmax_over == "out" and not routing.leaky
-        if is_plain and not routing.shared_logits:
-            able.append("recompute")
-        if routing == Dynamic(routing.iterations):
-            able.append("pallas")
-    return able
+def _able(routing: Routing) -> list[str]:
+    """The implementations that can compute a routing."""
+    if type(routing) is not Dynamic:  # a subclass may compute something else
+        return ["xla"]
+    return ["xla", *(name for name, (_, can) in _ABILITIES.items() if can(routing))]
 
 
 def implementation_on(platform: str, routing: Routing, batch: int) -> Implementation:

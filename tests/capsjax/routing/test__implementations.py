@@ -11,7 +11,7 @@ from flax import nnx
 
 from capsjax import Routed, Sizes, Squash
 from capsjax.routing import Dynamic, DynamicPrior, implementation_on, route_dense
-from capsjax.routing.dense import MEASURED
+from capsjax.routing._implementations import MEASURED
 from tests.capsjax.ops.dense_cases import assert_as_from_votes, inputs
 
 BATCH, I, J, D, K = 24, 18, 3, 4, 5  # noqa: E741

@@ -15,6 +15,7 @@ from capsjax.routing._base import (
     Routing,
     RoutingInputs,
     name_of,
+    needed,
     needs_of,
 )
 
@@ -66,12 +67,12 @@ def trace(
 
 
 def _trace(routing: IterativeRouting, inputs: RoutingInputs) -> Any:
-    return routing.trace(inputs.votes, inputs.activation, **_needed(routing, inputs))
+    return routing.trace(inputs.votes, inputs.activation, **needed(routing, inputs))
 
 
 def last_iteration(routing: Routing, inputs: RoutingInputs) -> Routed:
     """What a routing returns for one example, checked: a ValueError where it is something else."""
-    routed = routing(inputs.votes, inputs.activation, **_needed(routing, inputs))
+    routed = routing(inputs.votes, inputs.activation, **needed(routing, inputs))
     name = name_of(routing)
     if not isinstance(routed, Routed):
         raise ValueError(f"{name} returned a {type(routed).__name__}, expected a Routed")
@@ -103,10 +104,6 @@ def next_iteration(routing: Routing, inputs: RoutingInputs, *before: Any) -> tup
     return routing.iterate(inputs, *before)
 
 
-def _needed(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
-    return {name: getattr(inputs, name) for name in needs_of(routing)}
-
-
 def over_examples(
     function: Callable[..., T], routing: Any, inputs: RoutingInputs, *others: Any
 ) -> T:
@@ -122,7 +119,7 @@ def over_examples(
         ValueError: the shapes do not belong together, or the routing needs a pose and there is
             none.
     """
-    votes, activation, pose, _ = inputs
+    votes, activation, pose = inputs[:3]
     if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
         raise ValueError(
             "a routing takes votes [..., I, J, D] and activations [..., I], "
@@ -130,8 +127,6 @@ def over_examples(
         )
     if "pose" not in needs_of(routing):
         pose = None
-    elif pose is None:
-        raise ValueError(f"{name_of(routing)} needs the poses of the input capsules")
 
     def of_example(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
         return function(routing, RoutingInputs(votes, activation, pose), *others)
