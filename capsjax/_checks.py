@@ -55,6 +55,17 @@ def positive_integers(name: str, values: Any) -> tuple[int, ...]:
     return tuple(positive_integer(f"each value of {name}", value) for value in values)
 
 
+def sizes_by_layer(what: str, **lists: Any) -> list[tuple[int, ...]]:
+    """Turns lists of sizes, by the names of their arguments, into one of tuples, one a layer."""
+    checked = [positive_integers(name, values) for name, values in lists.items()]
+    if len({len(values) for values in checked}) > 1:
+        lengths = ", ".join(
+            f"{name} has {len(values)}" for name, values in zip(lists, checked, strict=True)
+        )
+        raise ValueError(f"each {what} needs a value of each of its sizes, but {lengths}")
+    return list(zip(*checked, strict=True))
+
+
 def image_shape(values: Any) -> tuple[int, int, int]:
     """The shape of an image `(height, width, channels)`."""
     shape = positive_integers("image_shape", values)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked
+from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import accumulation_dtype
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
@@ -112,11 +112,7 @@ class ConvDecoder(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        if len(features) != len(strides):
-            raise ValueError(
-                f"features and strides of a decoder are of the same convolutions, but there are "
-                f"{len(features)} and {len(strides)}"
-            )
+        sizes_by_layer("convolution", features=features, strides=strides)
         scale = math.prod(strides)
         self.image_shape = image_shape
         height, width = (-(-side // scale) for side in image_shape[:2])

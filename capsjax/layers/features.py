@@ -1,5 +1,6 @@
 """The local features that capsules are made of."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -8,7 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked, not_negative_integer
+from capsjax._checks import (
+    ImageShape,
+    PositiveInt,
+    PositiveInts,
+    checked,
+    not_negative_integer,
+    sizes_by_layer,
+)
 from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
@@ -86,12 +94,7 @@ class ConvFeatures(nnx.Module):
         self.rectified = rectified
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv = conv_through(
-            windows,
-            channels,
-            features,
-            use_bias=use_bias,
-            kernel_init=kernel_init,
-            **options,
+            windows, channels, features, use_bias=use_bias, kernel_init=kernel_init, **options
         )
         options |= {"momentum": norm_momentum, "epsilon": norm_epsilon, "batch_axis": batch_axis}
         self.norm = nnx.data(BatchNorm(features, **options) if normalize else None)
@@ -103,25 +106,18 @@ class ConvFeatures(nnx.Module):
         return nnx.relu(maps) if self.rectified else maps
 
 
-class NormalizedConv(ConvFeatures):
-    """A convolution without biases, batch normalisation with PyTorch's constants, and a rectifier.
+NormalizedConv = functools.partial(
+    ConvFeatures,
+    use_bias=False,
+    normalize=True,
+    norm_momentum=0.9,
+    norm_epsilon=1e-5,
+    kernel_init=nnx.initializers.he_uniform(),
+)
+"""A convolution without biases, batch normalisation with PyTorch's constants, and a rectifier.
 
-    Args:
-        input_shape, features, **options: of `ConvFeatures`, all but `use_bias` and `norm_*`.
-        kernel_init: if not given, uniform with the deviation of He et al. 2015, arXiv:1502.01852.
-    """
-
-    def __init__(
-        self,
-        input_shape: Sequence[int],
-        features: int,
-        *,
-        kernel_init: nnx.Initializer = nnx.initializers.he_uniform(),  # noqa: B008 (a function)
-        **options: Any,
-    ) -> None:
-        constants: dict[str, Any] = {"norm_momentum": 0.9, "norm_epsilon": 1e-5}
-        made: dict[str, Any] = {"normalize": True, "use_bias": False, "kernel_init": kernel_init}
-        super().__init__(input_shape, features, **constants, **made, **options)
+The initial values are uniform, with the deviation of He et al. 2015, arXiv:1502.01852.
+"""
 
 
 class ResidualFeatures(nnx.Module):
@@ -176,7 +172,8 @@ class ResidualFeatures(nnx.Module):
         self.stem = NormalizedConv(input_shape, features[0], kernel_size=3, padding=1, **options)
         made: list[_Block] = []
         shape = self.stem.output_shape
-        for filters, count, stride in zip(features, blocks, strides, strict=False):
+        stages = sizes_by_layer("stage", features=features, blocks=blocks, strides=strides)
+        for filters, count, stride in stages:
             for index in range(count):
                 step = 1 if index else stride
                 made.append(_Block(shape, filters, step, shortcut == "zeros", **options))

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax._checks import PositiveInt, checked
+from capsjax._checks import PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
-from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
+from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.routing import InvertedAttention, IterativeRouting, Routing, UnsizedRouting, as_routing
 from capsjax.routing._base import name_of
@@ -50,14 +50,14 @@ class AttentionCapsNet(CapsuleNetwork):
         *,
         image_shape: Sequence[int],
         num_classes: PositiveInt,
-        backbone_features: Sequence[int] = (64, 128),
-        backbone_blocks: Sequence[int] = (3, 4),
-        backbone_strides: Sequence[int] = (1, 2),
+        backbone_features: PositiveInts = (64, 128),
+        backbone_blocks: PositiveInts = (3, 4),
+        backbone_strides: PositiveInts = (1, 2),
         primary_types: PositiveInt = 32,
         caps_types: Sequence[int] = (32, 32),
         caps_kernels: Sequence[int] = (3, 3),
         caps_strides: Sequence[int] = (2, 1),
-        pose_dim: int = 16,
+        pose_dim: PoseDim = 16,
         routing: str | Routing | UnsizedRouting = "inverted-attention",
         sequential: bool = False,
         batch_axis: str | None = None,
@@ -66,16 +66,6 @@ class AttentionCapsNet(CapsuleNetwork):
         rngs: nnx.Rngs,
     ) -> None:
         self.num_classes, self.sequential = num_classes, sequential
-        pose_dim = square("pose_dim", pose_dim)
-        sizes_by_layer(
-            "stage of the backbone",
-            backbone_features=backbone_features,
-            backbone_blocks=backbone_blocks,
-            backbone_strides=backbone_strides,
-        )
-        layers = sizes_by_layer(
-            caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides
-        )
         options = layer_options(dtype, param_dtype, rngs)
         self.backbone = ResidualFeatures(
             image_shape,
@@ -112,7 +102,7 @@ class AttentionCapsNet(CapsuleNetwork):
 
         self.conv_caps, grid = conv_caps_stack(
             self.primary_caps.output_shape,
-            layers,
+            (caps_types, caps_kernels, caps_strides),
             lambda in_types, types, kernel_size: deviation(kernel_size**2 * in_types, types),
             routing=below,
             competition="patch",

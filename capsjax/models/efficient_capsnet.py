@@ -7,11 +7,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked
+from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers.features import conv_through
-from capsjax.models._stack import sizes_by_layer
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.ops.patches import Windows
 from capsjax.routing import Routing, UnsizedRouting, as_routing
@@ -94,9 +93,9 @@ class EfficientCapsNet(CapsuleNetwork):
                 f"{features[-1]}: capsules are made of so many of them"
             )
         he_normal = nnx.initializers.he_normal()
-        convolutions, below = [], tuple(image_shape)
+        convolutions, below = [], image_shape
         for filters, kernel_size, stride in layers:
-            windows = Windows.of(below[:2], kernel_size, stride, "VALID")
+            windows = Windows.of((below[0], below[1]), kernel_size, stride, "VALID")
             convolutions.append(
                 conv_through(windows, below[-1], filters, kernel_init=he_normal, **options)
             )

@@ -13,7 +13,7 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules
 from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps
 from capsjax.layers.convolutional import Coordinates
-from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
+from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.routing import EM, Competition, Routing, UnsizedRouting, as_routing
 
@@ -77,7 +77,7 @@ class MatrixCapsNet(CapsuleNetwork):
         caps_types: Sequence[int] = (32, 32),
         caps_kernels: Sequence[int] = (3, 3),
         caps_strides: Sequence[int] = (2, 1),
-        pose_dim: int = 16,
+        pose_dim: PoseDim = 16,
         competition: Competition = "all",
         routing: str | Routing | UnsizedRouting = "em",
         class_routing: str | Routing | UnsizedRouting | None = None,
@@ -87,10 +87,6 @@ class MatrixCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        pose_dim = square("pose_dim", pose_dim)
-        layers = sizes_by_layer(
-            caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides
-        )
         options = layer_options(dtype, param_dtype, rngs)
         routing = as_routing(routing)
         self.num_classes = num_classes
@@ -117,7 +113,7 @@ class MatrixCapsNet(CapsuleNetwork):
         )
         self.conv_caps, grid = conv_caps_stack(
             self.primary_caps.output_shape,
-            layers,
+            (caps_types, caps_kernels, caps_strides),
             lambda *_: nnx.initializers.truncated_normal(0.3),
             routing=routing,
             competition=competition,

@@ -113,7 +113,7 @@ class SRCapsNet(CapsuleNetwork):
         strides = [2 if backbone == "resnet" and not index else 1 for index in range(conv_caps)]
         self.conv_caps, grid = conv_caps_stack(
             self.primary_caps.output_shape,
-            [(caps_types, 3, stride) for stride in strides],
+            ([caps_types] * conv_caps, [3] * conv_caps, strides),
             lambda *_: _caps_init,
             padding=_PADDED,
             routing=routing,

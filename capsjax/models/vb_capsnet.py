@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype
 from capsjax.layers import CapsuleNorm, ClassCaps, ConvPrimaryCaps, NormalizedConv
-from capsjax.models._stack import conv_caps_stack, sizes_by_layer, square
+from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork, layer_options
 from capsjax.routing import Competition, Routing, UnsizedRouting, VariationalBayes, as_routing
 
@@ -62,7 +62,7 @@ class VBCapsNet(CapsuleNetwork):
         caps_types: Sequence[int] = (16, 16),
         caps_kernels: Sequence[int] = (3, 3),
         caps_strides: Sequence[int] = (2, 1),
-        pose_dim: int = 16,
+        pose_dim: PoseDim = 16,
         competition: Competition = "all",
         routing: str | Routing | UnsizedRouting = "variational-bayes",
         batch_axis: str | None = None,
@@ -70,10 +70,6 @@ class VBCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        pose_dim = square("pose_dim", pose_dim)
-        layers = sizes_by_layer(
-            caps_types=caps_types, caps_kernels=caps_kernels, caps_strides=caps_strides
-        )
         options = layer_options(dtype, param_dtype, rngs)
         normalized = {"batch_axis": batch_axis, **options}
         self.num_classes = num_classes
@@ -100,7 +96,7 @@ class VBCapsNet(CapsuleNetwork):
         self.primary_norm = norm(primary_types, affine=True, logits=True)
         self.conv_caps, grid = conv_caps_stack(
             self.primary_caps.output_shape,
-            layers,
+            (caps_types, caps_kernels, caps_strides),
             _glorot,
             routing=routing,
             competition=competition,

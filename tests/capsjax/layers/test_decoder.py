@@ -134,7 +134,10 @@ def test_nothing_but_the_last_is_rectified():
             lambda: Decoder(3, 4, (2, 2, 1), hidden=(8,), combine="mean", rngs=nnx.Rngs(0)),
             "unknown combine 'mean', choose from: concat, sum",
         ),
-        (lambda: decoder(strides=(2,)), "of the same convolutions, but there are 2 and 1"),
+        (
+            lambda: decoder(strides=(2,)),
+            "each convolution needs a value .* features has 2, strides has 1",
+        ),
         (lambda: decoder(channels=0), "channels must be an integer of at least 1, not 0"),
         (
             lambda: decoder(features=(5, 0)),

@@ -149,7 +149,7 @@ def test_coarse_images_and_parameters_have_exact_outputs():
         ({"image_shape": (7, 9)}, r"image_shape is \(height, width, channels\)"),
         ({"caps_kernels": (2, 9)}, "a 9x9 kernel does not fit on an input of 3x4"),
         ({"caps_strides": (1,)}, "each capsule layer .* caps_strides has 1"),
-        ({"backbone_blocks": (1, 2)}, "each stage of the backbone .* backbone_blocks has 2"),
+        ({"backbone_blocks": (1, 2)}, "each stage needs a value .* blocks has 2"),
         (
             {"backbone_features": (), "backbone_blocks": (), "backbone_strides": ()},
             "features must have a value for each stage",

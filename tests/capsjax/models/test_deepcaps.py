@@ -116,7 +116,7 @@ def test_other_routings(options, grid, classes):
         ({"dims": (2, 3)}, r"the last two have the same, .* not \(2, 3\)"),
         ({"dims": (2, 0)}, "each value of dims must be an integer of at least 1, not 0"),
         ({"types": 0}, "types must be an integer of at least 1, not 0"),
-        ({"decoder_strides": (1, 2)}, "of the same convolutions, but there are 1 and 2"),
+        ({"decoder_strides": (1, 2)}, "each convolution needs .* features has 1, strides has 2"),
         ({"grid_routing": "nonsense"}, "unknown routing 'nonsense', choose from"),
         ({"dtype": "float33"}, "dtype must be a floating dtype"),
     ],
