@@ -276,6 +276,10 @@ class LearnedRouting(IterativeRouting):
         """
         raise NotImplementedError
 
+    def logits(self, pose: jax.Array, parameters: dict[str, jax.Array]) -> jax.Array | None:
+        """What class probabilities are made of, `[J]`, of output poses `[J, D]`; None for none."""
+        return None
+
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> "BuiltRouting":
         """Makes the routing, see `UnsizedRouting`."""
         return BuiltRouting(self, sizes, param_dtype=param_dtype, rngs=rngs)
@@ -327,6 +331,10 @@ class BuiltRouting(IterativeRouting, nnx.Module):
 
     def outcome(self, state: Any) -> Routed:
         return self.settings.outcome(state)
+
+    def logits(self, pose: jax.Array) -> jax.Array | None:
+        """What class probabilities are made of, `[J]`, of output poses `[J, D]`; None for none."""
+        return self.settings.logits(pose, self.values(pose.dtype))
 
     def values(self, dtype: DTypeLike) -> dict[str, jax.Array]:
         """The parameters in a dtype, by name."""

@@ -139,40 +139,29 @@ class EM(LearnedRouting):
     def _m_step(
         self, inputs: RoutingInputs, log_ap: jax.Array, mu: jax.Array, index: Index
     ) -> EMTrace:
-        """Line 7 of the E-step, and the M-step."""
+        """Line 7 of the E-step, and the M-step, whose lines are numbered."""
+        V, a_in, parameters = inputs.votes, inputs.activation, inputs.parameters
         softmax = leaky(inputs.softmax) if self.leaky else inputs.softmax
         r = softmax(log_ap)
-        # Line 2 of the M-step: how much each vote counts.
-        a_in = inputs.activation
+        # 2: how much each vote counts.
         if self.renormalize:
             a_in = a_in / (a_in + self.mass_epsilon)
-        mass, mu, variance = self._gaussians(inputs.votes, r * a_in[:, None], mu)
-        inverse_temperature = jnp.asarray(self.schedule, mass.dtype)[index]
-        logit = inverse_temperature * self._saving(inputs.parameters, mass, variance)
-        return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
-
-    def _gaussians(
-        self, V: jax.Array, weights: jax.Array, previous_mu: jax.Array
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Lines 3 and 4 of the M-step: mass `[J]`, mean and variance `[J, D]`."""
-        mass = jnp.sum(weights, axis=0)
-        share = self.previous_share
-        # A sum that is divided by may not be zero: that of a capsule that nothing is assigned to.
+        weights = r * a_in[:, None]
+        mass, share = jnp.sum(weights, axis=0), self.previous_share
+        # 3 and 4. A sum that is divided by may not be zero: that of a capsule that gets nothing.
         weights = weights / (mass + self.mass_epsilon)[None]
-        mu = (1 - share) * jnp.einsum("ij,ijd->jd", weights, V) + share * previous_mu
-        variance = jnp.einsum("ij,ijd->jd", weights, jnp.square(V - mu[None]))
-        return mass, mu, variance + self.min_variance
-
-    def _saving(
-        self, parameters: dict[str, jax.Array], mass: jax.Array, variance: jax.Array
-    ) -> jax.Array:
-        """Lines 5 and 6 of the M-step: what is saved by being on `[J]`, without temperature."""
+        mu = (1 - share) * jnp.einsum("ij,ijd->jd", weights, V) + share * mu
+        variance = jnp.einsum("ij,ijd->jd", weights, jnp.square(V - mu[None])) + self.min_variance
+        # 5 and 6: what is saved by being on.
         beta_u, beta_a = parameters["beta_u"], parameters["beta_a"]
-        dim, log_det = variance.shape[1], jnp.sum(jnp.log(variance), axis=1)
+        dim, log_det = V.shape[2], jnp.sum(jnp.log(variance), axis=1)
         if self.formulation == "paper":
-            return beta_a - mass * (dim * beta_u + log_det / 2)
-        mass = mass + self.mass_epsilon
-        return mass * (-log_det - (dim * (1 + LOG_TWO_PI)) * beta_u) - 5000 * beta_a
+            saving = beta_a - mass * (dim * beta_u + log_det / 2)
+        else:
+            code_mass = mass + self.mass_epsilon
+            saving = code_mass * (-log_det - (dim * (1 + LOG_TWO_PI)) * beta_u) - 5000 * beta_a
+        logit = jnp.asarray(self.schedule, mass.dtype)[index] * saving
+        return EMTrace(log_ap, r, mass, mu, variance, logit, jax.nn.sigmoid(logit))
 
 
 def _e_step(V: jax.Array, state: EMTrace) -> jax.Array:

@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-from jax.typing import DTypeLike
 
 from capsjax._checks import Fraction, PositiveFraction, PositiveInt
 from capsjax.capsules import accumulation_dtype
 from capsjax.ops._arrays import product
 from capsjax.routing._base import (
-    BuiltRouting,
     Index,
     LearnedRouting,
     Parameters,
@@ -94,11 +91,6 @@ class InvertedAttention(LearnedRouting):
             return normalisation
         return normalisation | {"presence_weight": (dim, drawn), "presence_bias": ((1,), drawn)}
 
-    def build(
-        self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
-    ) -> "_InvertedAttention":
-        return _InvertedAttention(self, sizes, param_dtype=param_dtype, rngs=rngs)
-
     def first(self, inputs: RoutingInputs) -> InvertedAttentionTrace:
         a = jnp.zeros(inputs.votes.shape[:2], accumulation_dtype(inputs.votes.dtype))
         return self._state(inputs, a, inputs.softmax(a))
@@ -116,6 +108,12 @@ class InvertedAttention(LearnedRouting):
     def outcome(self, state: InvertedAttentionTrace) -> Routed:
         return Routed(pose=state.p, activation=state.presence, coupling=state.r)
 
+    def logits(self, pose: jax.Array, parameters: dict[str, jax.Array]) -> jax.Array:
+        if not self.presence:
+            raise ValueError("inverted attention with presence=False has no logits")
+        weight, bias = parameters["presence_weight"], parameters["presence_bias"]
+        return jnp.einsum("jd,d->j", pose, weight) + bias
+
     def _state(self, inputs: RoutingInputs, a: jax.Array, r: jax.Array) -> InvertedAttentionTrace:
         """Lines 5 and 6: the poses of the routing coefficients."""
         votes, parameters = inputs.votes, inputs.parameters
@@ -125,25 +123,7 @@ class InvertedAttention(LearnedRouting):
         if s.shape[-1] > 1:
             p = p * parameters["scale"][None] + parameters["bias"][None]
         if self.presence:
-            presence = jax.nn.sigmoid(_logits(p, **parameters))
+            presence = jax.nn.sigmoid(self.logits(p, parameters))
         else:
             presence = jnp.ones(len(p), p.dtype)
         return InvertedAttentionTrace(a, r, s, p, presence)
-
-
-class _InvertedAttention(BuiltRouting):
-    def logits(self, pose: jax.Array) -> jax.Array:
-        """Poses `[J, D]` -> what the probability of each class is made of, `[J]`.
-
-        Raises:
-            ValueError: the routing was made without `presence`.
-        """
-        if not self.settings.presence:
-            raise ValueError("inverted attention with presence=False has no logits")
-        return _logits(pose, **self.values(pose.dtype))
-
-
-def _logits(
-    pose: jax.Array, *, presence_weight: jax.Array, presence_bias: jax.Array, **_: jax.Array
-) -> jax.Array:
-    return jnp.einsum("jd,d->j", pose, presence_weight) + presence_bias

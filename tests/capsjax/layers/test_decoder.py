@@ -136,7 +136,7 @@ def test_nothing_but_the_last_is_rectified():
         ),
         (
             lambda: decoder(strides=(2,)),
-            "each convolution needs a value .* features has 2, strides has 1",
+            "each convolution needs .* features has 2, strides has 1",
         ),
         (lambda: decoder(channels=0), "channels must be an integer of at least 1, not 0"),
         (
