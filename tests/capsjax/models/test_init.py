@@ -83,7 +83,7 @@ def test_options_as_json_has_them():
         ({"routing": 3}, r"such as create_routing\('dynamic'\), not 3"),
         (
             {"routing": "dynamics"},
-            "unknown routing 'dynamics', choose from: dynamic, dynamic-leaky",
+            "unknown routing 'dynamics', choose from: dynamic, dynamic-bias",
         ),
         (
             {"routing_implementation": "cuda"},
