@@ -155,7 +155,10 @@ def check_fields(owner: Any) -> None:
 @functools.cache
 def _checks_of(annotated: Hashable) -> dict[str, Check]:
     """The check of each name that a function or class annotates with what can be checked."""
-    hints = typing.get_type_hints(annotated, include_extras=True)
+    try:
+        hints = typing.get_type_hints(annotated, include_extras=True)
+    except NameError:  # annotations of somebody's own class that are text, and mean nothing here
+        return {}
     checks = {name: _check_of(annotation) for name, annotation in hints.items()}
     return {name: check for name, check in checks.items() if check is not None}
 
