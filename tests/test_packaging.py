@@ -50,7 +50,7 @@ ROOMS: dict[str, list[set[str]]] = {
         {"reference"},
         {"layouts"},
         {"check"},
-        {"against"},
+        {"user_module"},
         {"bench"},
         {"cli"},
         {"__main__", "__init__"},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from parity.against import SIDES, InputLayout
+from parity.user_module import SIDES, InputLayout
 from train.config.checked import flag
 from train.options.command import Command, option
 from train.system.errors import UserError
@@ -132,7 +132,7 @@ class Check(Command):
             raise UserError(f"--all compares everything in both precisions: leave {given} out.")
 
     def _own_module(self, spec: str) -> Found:
-        from parity.against.own_module import as_json, compare_module, text
+        from parity.user_module.checking import as_json, compare_module, text
 
         if self.weights is None:
             raise UserError("--against needs the module's weights: give --weights FILE.")

@@ -1,6 +1,7 @@
 """A CapsNet as somebody else might have written it, in several dialects; and its weights' names.
 
-`test_against` copies this file, which knows nothing of this project, to where a user would have it.
+`user_module/test_checking.py` copies this file, which knows nothing of this project, to where a
+user would have it.
 """
 
 import torch

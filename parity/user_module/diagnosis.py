@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,6 @@ MOST_GRADIENTS = 100
 """Of how many combinations that agree forwards the gradient is taken."""
 
 
-Layer = tuple[str, bool, bool]
 Capsules = tuple[jax.Array, jax.Array]
 
 
@@ -52,11 +51,6 @@ class Dialect:
     normalised: bool = False
     output: str | float = ""
 
-    @property
-    def layer(self) -> Layer:
-        """The fields that decide the primary capsules before squash."""
-        return self.order, self.regrouped, self.normalised
-
 
 @dataclass(frozen=True)
 class Switch:
@@ -70,11 +64,6 @@ class Switch:
 
     name: str
     changes: tuple[tuple[str, Any], ...]
-
-    @property
-    def only_gradient(self) -> bool:
-        """Whether only the gradient shows it."""
-        return "routing.detach" in dict(self.changes)
 
     @property
     def is_epsilon(self) -> bool:
@@ -92,17 +81,19 @@ Combination = tuple[Switch, ...]
 
 @dataclass(frozen=True)
 class Finding:
-    """The distance of a module from capsjax with some switches.
+    """The distance of a module from capsjax with some switches: relative errors.
 
-    Attributes:
-        switches: the changes; nothing for the layout as it is.
-        forward: relative error of the output.
-        gradient: that of the gradient; None where it was not taken.
+    Without a switch it is the layout as it is; the gradient's error is None where there is none.
     """
 
     switches: Combination
     forward: float
     gradient: float | None
+
+    @property
+    def error(self) -> str:
+        """The error of the output, as short as that: `2e-7`."""
+        return f"{self.forward:.0e}".replace("e-0", "e-").replace("e+00", "")
 
     def __str__(self) -> str:
         """The switches in words."""
@@ -114,31 +105,14 @@ class Diagnosis:
     """The result of a search.
 
     Attributes:
+        sentence: what it came to.
         agreeing: the smallest combinations with which everything agrees, the best first.
-        closest: the one with the smallest error of the output, of all that were tried.
-        output_agrees: whether that error is within its limit, so that only the gradient is not.
-        tried: how many were.
+        tried: how many combinations were.
     """
 
+    sentence: str
     agreeing: tuple[Finding, ...]
-    closest: Finding
-    output_agrees: bool
     tried: int
-
-    def sentence(self) -> str:
-        """The diagnosis in a sentence."""
-        if self.agreeing:
-            ways = "; or ".join(f"{_error(found)} with {found}" for found in self.agreeing)
-            return f"agrees to {ways}"
-        if self.output_agrees:
-            return (
-                f"the outputs agree to {_error(self.closest)} with {self.closest}, but none of "
-                f"{self.tried:,} single switches and pairs makes the gradients agree"
-            )
-        return (
-            f"none of {self.tried:,} single switches and pairs makes them agree; the closest is "
-            f"{self.closest}, with a relative error of {_error(self.closest)}"
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,14 +149,22 @@ def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
         target: the module's numbers.
     """
     search = _Search(Variants(model, jnp.asarray(images)), target)
-    found = search.run()
-    closest = min(search.errors, key=lambda chosen: (search.errors[chosen], len(chosen)))
-    return Diagnosis(
-        tuple(sorted(found, key=lambda finding: (finding.forward, finding.gradient or 0))),
-        Finding(closest, search.errors[closest], None),
-        search.errors[closest] <= target.forward_limit,
-        len(search.errors) - 1,
-    )
+    found = sorted(search.run(), key=lambda finding: (finding.forward, finding.gradient or 0))
+    nearest = min(search.errors, key=lambda chosen: (search.errors[chosen], len(chosen)))
+    closest, tried = Finding(nearest, search.errors[nearest], None), len(search.errors) - 1
+    if found:
+        sentence = f"agrees to {'; or '.join(f'{one.error} with {one}' for one in found)}"
+    elif closest.forward <= target.forward_limit:
+        sentence = (
+            f"the outputs agree to {closest.error} with {closest}, but none of {tried:,} single "
+            "switches and pairs makes the gradients agree"
+        )
+    else:
+        sentence = (
+            f"none of {tried:,} single switches and pairs makes them agree; the closest is "
+            f"{closest}, with a relative error of {closest.error}"
+        )
+    return Diagnosis(sentence, tuple(found), tried)
 
 
 class Variants:
@@ -205,30 +187,32 @@ class Variants:
         # and to compile them would take ten times longer.
         self._primary = functools.cache(functools.partial(self.primary, images))
         self._votes = functools.lru_cache(maxsize=32)(
-            lambda layer, squash: self.votes(self._primary(layer), squash)
+            lambda squash, *layer: self.votes(self._primary(*layer), squash)
         )
         self._capsules = functools.cache(
-            lambda layer, squash, routing: self.capsules(self._votes(layer, squash), routing)
+            lambda routing, *below: self.capsules(self._votes(*below), routing)
         )
 
     def output(self, dialect: Dialect, what: str) -> np.ndarray:
         """The lengths `[B, J]` or poses `[B, J, D]` in a dialect."""
-        capsules = self._capsules(dialect.layer, dialect.primary_squash, dialect.routing)
-        return np.asarray(_output(dialect, *capsules, what))
+        below = dialect.primary_squash, dialect.order, dialect.regrouped, dialect.normalised
+        return np.asarray(_output(dialect, *self._capsules(dialect.routing, *below), what))
 
     def gradient(self, dialect: Dialect, what: str, cotangent: np.ndarray) -> np.ndarray:
         """The gradient of the weighted sum of that output by the images."""
 
         def weighted(images: jax.Array) -> jax.Array:
-            votes = self.votes(self.primary(images, dialect.layer), dialect.primary_squash)
+            layer = dialect.order, dialect.regrouped, dialect.normalised
+            votes = self.votes(self.primary(images, *layer), dialect.primary_squash)
             output = _output(dialect, *self.capsules(votes, dialect.routing), what)
             return jnp.sum(output * cotangent)
 
         return np.asarray(jax.grad(weighted)(self.images))
 
-    def primary(self, images: jax.Array, layer: Layer) -> jax.Array:
-        """Primary capsules of images before squash, `[B, I, K]`."""
-        order, regrouped, normalised = layer
+    def primary(
+        self, images: jax.Array, order: str, regrouped: bool, normalised: bool
+    ) -> jax.Array:
+        """Primary capsules of images before squash, `[B, I, K]`; fields as of `Dialect`."""
         if normalised:
             images = (images - MNIST_MEAN) / MNIST_STD
         caps: Any = nnx.clone(self.model.primary_caps)
@@ -264,31 +248,27 @@ class _Search:
 
     def __init__(self, variants: Variants, target: Target) -> None:
         self.variants, self.target = variants, target
-        is_square = target.what == "poses" and target.output.shape[1] == target.output.shape[2]
-        self.switches = list(_switches(variants.base, target.what, is_square=is_square))
         self.errors: dict[Combination, float] = {}
         self._gradients_left = MOST_GRADIENTS
 
     def run(self) -> list[Finding]:
         """The smallest combinations that agree."""
-        forward = [switch for switch in self.switches if not switch.only_gradient]
-        has_gradient = self.target.gradient is not None
-        invisible = [switch for switch in self.switches if switch.only_gradient and has_gradient]
         layout = self._try(())
-        if found := self._agreeing([()], invisible):
+        if found := self._agreeing([()]):
             return found
         useful = []
-        for switch in forward:
+        shape = self.target.output.shape
+        is_square = self.target.what == "poses" and shape[1] == shape[2]
+        for switch in _switches(self.variants.base, self.target.what, is_square=is_square):
             move = error_between(self._try((switch,)), layout).relative
             if not switch.is_epsilon or move > self.target.forward_limit:
                 useful.append(switch)
-        singles = [(switch,) for switch in useful]
-        if found := self._agreeing(singles) or self._agreeing(singles, invisible):
+        if found := self._agreeing([(switch,) for switch in useful]):
             return found
         pairs = [(a, b) for a, b in itertools.combinations(useful, 2) if a.goes_with(b)]
         for pair in pairs:
             self._try(pair)
-        return self._agreeing(pairs) or self._agreeing(pairs, invisible)
+        return self._agreeing(pairs)
 
     def _try(self, chosen: Combination) -> np.ndarray:
         """The output with some switches; notes its error."""
@@ -296,27 +276,29 @@ class _Search:
         self.errors[chosen] = error_between(output, self.target.output).relative
         return output
 
-    def _agreeing(
-        self, combinations: Iterable[Combination], further: Sequence[Switch | None] = (None,)
-    ) -> list[Finding]:
-        """Those that agree forwards and, each with a further switch, backwards."""
-        found = []
-        for shown, switch in itertools.product(combinations, further):
-            if self.errors[shown] > self.target.forward_limit:
-                continue
-            chosen = shown if switch is None else (*shown, switch)
-            gradient = None
-            if self.target.gradient is not None:
-                if not self._gradients_left:
-                    break
-                self._gradients_left -= 1
-                dialect, what = self._dialect(chosen), self.target.what
-                actual = self.variants.gradient(dialect, what, self.target.cotangent)
-                gradient = error_between(actual, self.target.gradient).relative
-                if gradient > self.target.gradient_limit:
-                    continue
-            found.append(Finding(chosen, self.errors[shown], gradient))
-        return found
+    def _agreeing(self, combinations: Sequence[Combination]) -> list[Finding]:
+        """Those that agree, forwards and backwards; if none does, with detached logits on top."""
+        near = [
+            chosen for chosen in combinations if self.errors[chosen] <= self.target.forward_limit
+        ]
+        if self.target.gradient is None:
+            return [Finding(chosen, self.errors[chosen], None) for chosen in near]
+        for further in ((), (_detached(self.variants.base),)):
+            found = []
+            for chosen in near[: self._gradients_left]:
+                error = self._gradient_error((*chosen, *further))
+                if error <= self.target.gradient_limit:
+                    found.append(Finding((*chosen, *further), self.errors[chosen], error))
+            if found:
+                return found
+        return []
+
+    def _gradient_error(self, chosen: Combination) -> float:
+        self._gradients_left -= 1
+        dialect, target = self._dialect(chosen), self.target
+        assert target.gradient is not None
+        actual = self.variants.gradient(dialect, target.what, target.cotangent)
+        return error_between(actual, target.gradient).relative
 
     def _dialect(self, chosen: Combination) -> Dialect:
         dialect = self.variants.base
@@ -352,8 +334,6 @@ def _switches(base: Dialect, what: str, *, is_square: bool) -> Iterator[Switch]:
     yield _switch(f"softmax over the {other}put capsules", routing__softmax_over=other)
     shared = ("logits shared by the batch", "logits of its own for every example")
     yield _switch(shared[now.shared_logits], routing__shared_logits=not now.shared_logits)
-    detached = ("logits detached from the gradient", "gradients through every iteration")
-    yield _switch(detached[now.detach], routing__detach=not now.detach)
     for count in ITERATIONS:
         if count != now.iterations:
             name = f"{count} routing iteration{'s' * (count > 1)}"
@@ -378,6 +358,12 @@ def _switches(base: Dialect, what: str, *, is_square: bool) -> Iterator[Switch]:
             yield _switch(name, output=epsilon)
     elif is_square:
         yield _switch("poses whose two axes of equal size are swapped", output="transposed")
+
+
+def _detached(base: Dialect) -> Switch:
+    """The other choice of what the gradient alone shows."""
+    names = ("logits detached from the gradient", "gradients through every iteration")
+    return _switch(names[base.routing.detach], routing__detach=not base.routing.detach)
 
 
 def _squash_switches(base: Dialect) -> Iterator[Switch]:
@@ -412,7 +398,3 @@ def _squash_switches(base: Dialect) -> Iterator[Switch]:
 def _switch(name: str, **changes: Any) -> Switch:
     """A switch that changes fields; two underscores stand for a dot."""
     return Switch(name, tuple((field.replace("__", "."), new) for field, new in changes.items()))
-
-
-def _error(found: Finding) -> str:
-    return f"{found.forward:.0e}".replace("e-0", "e-").replace("e+00", "")

@@ -12,8 +12,8 @@ import torch
 from flax import nnx
 
 from parity.__main__ import main
-from parity.against import diagnosis
-from parity.against.own_module import Outcome, compare_module, text
+from parity.user_module import diagnosis
+from parity.user_module.checking import Outcome, compare_module, text
 from tests.parity import theirs
 from tests.parity.layouts.dialects import SIZES, build
 from train.system.errors import UserError
@@ -195,7 +195,7 @@ def test_a_difference_without_a_name_is_told_with_what_is_closest(folder, capsys
 def test_a_gradient_that_nothing_explains_is_told(folder):
     outcome = compare(folder, "HalfDetached")
     assert [row.held for row in outcome.comparisons] == [True, False]
-    sentence = outcome.diagnosis.sentence()
+    sentence = outcome.diagnosis.sentence
     assert sentence.startswith("the outputs agree to ")
     assert "makes the gradients agree" in sentence
 
@@ -224,7 +224,7 @@ def test_the_command_prints_and_writes_what_it_finds(folder, tmp_path, capsys):
         ("SomethingElse", SHAPE, "makes a SomethingElse, but must make a torch.nn.Module"),
         ("LAYOUT", SHAPE, "is a str, but must be a class or a function"),
         ("Needy", SHAPE, "cannot be made without arguments (TypeError"),
-        ("Wider", SHAPE, "missing: more; stem_b is [8], expected [9]"),
+        ("Wider", SHAPE, "size mismatch for stem_b"),
         ("Grumpy", SHAPE, "RuntimeError: not today"),
         ("NoCapsules", SHAPE, "lengths [7, 5] or poses [7, 5, 6]; there is 0 [], 1.0 [7, 96]"),
         ("WithLabels", SHAPE, "choose with --output one of 0 [7, 5], 1 [7, 5]"),

@@ -14,9 +14,6 @@ import numpy as np
 import torch
 from flax import nnx
 
-from parity.against import SIDES, InputLayout
-from parity.against.calling import Call, View, What, calls, find_capsules, load_module, load_weights
-from parity.against.diagnosis import Diagnosis, Target, diagnose
 from parity.check import report, tolerance
 from parity.check.arithmetic import exact
 from parity.check.batch import capsnet_lengths
@@ -27,6 +24,17 @@ from parity.layouts import weights
 from parity.layouts.importing import AUTO, configure, match_state, problems
 from parity.layouts.match import Match
 from parity.layouts.state_files import State, read_state
+from parity.user_module import SIDES, InputLayout
+from parity.user_module.calling import (
+    Call,
+    View,
+    What,
+    calls,
+    find_capsules,
+    load_module,
+    load_weights,
+)
+from parity.user_module.diagnosis import Diagnosis, Target, diagnose
 from train.config.fit_config import FitConfig
 from train.data import Split
 from train.learn.network import build_model
@@ -112,7 +120,41 @@ def compare_module(
         torch.set_default_dtype(getattr(torch, dtype))
         call, view = _call(module, found, split, dtype, sizes, input_layout, output, spec)
         model = _model(call, found, state, path, dtype)
-        return _compare(model, call, view, spec, table.name, dtype, seed)
+        images, theirs = call.images.detach().numpy(), view.tensor.detach().numpy()
+        cotangent = np.random.default_rng(seed).normal(size=theirs.shape).astype(theirs.dtype)
+        gradient, reason = _module_gradient(view.tensor, call.images, cotangent)
+        lengths = capsnet_lengths(model, len(images))
+        forward_limit = tolerance.limit("forward", dtype, lengths[FORWARD])
+        gradient_limit = tolerance.limit("gradient", dtype, lengths[GRADIENT])
+        ours, our_gradient = _capsjax(*nnx.split(model), view.what, images, cotangent)
+        shape = "x".join(map(str, call.image_shape))
+        how = f"{len(images)} {call.how} of {shape}"
+        compared = [(Stage(FORWARD, view.what), ours, theirs, forward_limit)]
+        if gradient is not None:
+            stage = Stage(GRADIENT, "gradient of the images")
+            compared.append((stage, our_gradient, gradient, gradient_limit))
+        comparisons = tuple(
+            Comparison(stage, error_between(np.asarray(actual), truth), limit, table.name, how)
+            for stage, actual, truth, limit in compared
+        )
+        notes = []
+        if not view.certain:
+            axes = "x".join(map(str, view.tensor.shape))
+            notes.append(f"axes of equal size: the output is taken as {axes} in this order")
+        if reason:
+            notes.append(f"the gradient is not compared: {reason}")
+        target = Target(view.what, theirs, cotangent, gradient, forward_limit, gradient_limit)
+        return Outcome(
+            spec,
+            table.name,
+            dtype,
+            call.image_shape,
+            how,
+            f"{view.name or 'its output'} {list(call.outputs[view.name].shape)} as {view.what}",
+            comparisons,
+            tuple(notes),
+            None if all(c.held for c in comparisons) else diagnose(model, images, target),
+        )
 
 
 def text(outcome: Outcome) -> str:
@@ -127,7 +169,7 @@ def text(outcome: Outcome) -> str:
         *(f"note: {note}" for note in outcome.notes),
     ]
     if outcome.diagnosis is not None:
-        lines.append(f"diagnosis: {outcome.diagnosis.sentence()}.")
+        lines.append(f"diagnosis: {outcome.diagnosis.sentence}.")
     lines.append(
         "PASS: the module and capsjax agree."
         if outcome.passed
@@ -145,7 +187,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "stages": [report.plain(comparison) for comparison in outcome.comparisons],
         "diagnosis": diagnosis
         and {
-            "sentence": diagnosis.sentence(),
+            "sentence": diagnosis.sentence,
             "tried": diagnosis.tried,
             "agreeing": [
                 {
@@ -252,60 +294,6 @@ def _strides(call: Call, found: Match) -> dict[str, int]:
         if list(shape[1:3]) == rest and out in (None, shape[0]) and len(set(strides)) == 1:
             seen[name] = strides[0]
     return seen
-
-
-def _compare(
-    model: nnx.Module,
-    call: Call,
-    view: View,
-    spec: str,
-    layout: str,
-    dtype: DtypeName,
-    seed: int,
-) -> Outcome:
-    """Compares the output and the gradient, and diagnoses a difference."""
-    images = call.images.detach().numpy()
-    notes = []
-    if not view.certain:
-        sizes = "x".join(map(str, view.tensor.shape))
-        notes.append(f"axes of equal size: the output is taken as {sizes} in this order")
-    output = view.tensor.detach().numpy()
-    cotangent = np.random.default_rng(seed).normal(size=output.shape).astype(output.dtype)
-    gradient, reason = _module_gradient(view.tensor, call.images, cotangent)
-    if reason:
-        notes.append(f"the gradient is not compared: {reason}")
-    lengths = capsnet_lengths(model, len(images))
-    target = Target(
-        view.what,
-        output,
-        cotangent,
-        gradient,
-        tolerance.limit("forward", dtype, lengths[FORWARD]),
-        tolerance.limit("gradient", dtype, lengths[GRADIENT]),
-    )
-    graphdef, state = nnx.split(model)
-    ours, our_gradient = jax.device_get(_capsjax(graphdef, state, view.what, images, cotangent))
-    shape = "x".join(map(str, call.image_shape))
-    how = f"{len(images)} {call.how} of {shape}"
-    compared = [(Stage(FORWARD, view.what), ours, output, target.forward_limit)]
-    if gradient is not None:
-        stage = Stage(GRADIENT, "gradient of the images")
-        compared.append((stage, our_gradient, gradient, target.gradient_limit))
-    comparisons = tuple(
-        Comparison(stage, error_between(actual, truth), limit, layout, how)
-        for stage, actual, truth, limit in compared
-    )
-    return Outcome(
-        spec,
-        layout,
-        dtype,
-        call.image_shape,
-        how,
-        f"{view.name or 'its output'} {list(call.outputs[view.name].shape)} as {view.what}",
-        comparisons,
-        tuple(notes),
-        None if all(c.held for c in comparisons) else diagnose(model, images, target),
-    )
 
 
 def _module_gradient(

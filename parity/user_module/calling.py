@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from parity.against import INPUT_LAYOUTS, InputLayout
 from parity.check.pairs import DtypeName
 from parity.layouts.state_files import State
+from parity.user_module import INPUT_LAYOUTS, InputLayout
 from train.system.errors import UserError
 
 What = Literal["lengths", "poses"]
@@ -80,23 +80,12 @@ def load_weights(
         UserError: a tensor is missing, left over, or of another shape.
     """
     module.to(dtype=getattr(torch, dtype)).eval()
-    expected = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    actual = {name: list(array.shape) for name, array in state.items()}
-    missing, extra = expected.keys() - actual.keys(), actual.keys() - expected.keys()
-    problems = [f"missing: {', '.join(sorted(missing))}"] if missing else []
-    problems += [f"not in the module: {', '.join(sorted(extra))}"] if extra else []
-    problems += [
-        f"{name} is {actual[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if actual.get(name, shape) != shape
-    ]
-    if problems:
-        raise UserError(f"{path} does not fit {spec}: {'; '.join(problems)}.")
     tensors = {name: torch.from_numpy(array.astype(dtype)) for name, array in state.items()}
     try:
         module.load_state_dict(tensors, strict=True)
-    except Exception as error:  # modules may load in their own way
-        raise UserError(f"{path} does not fit {spec} ({_reason(error)}).") from error
+    except Exception as error:  # a tensor that does not fit, or whatever their own way raises
+        told = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path} does not fit {spec}: {told}.") from error
 
 
 def _run(path: Path) -> Any:
