@@ -22,6 +22,10 @@ class Stage(NamedTuple):
     group: str
     name: str
 
+    def __str__(self) -> str:
+        """`forward: v1`."""
+        return f"{self.group}: {self.name}"
+
 
 @dataclass(frozen=True, eq=False)
 class Error:

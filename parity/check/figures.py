@@ -41,7 +41,7 @@ def draw_histograms(size: str, result: Result, shown: Sequence[Comparison]) -> F
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(0, None)
         axes.set_xlim(-lowest, 0)
-        axes.set_title(f"{comparison.stage.group}: {comparison.stage.name}", fontsize=7)
+        axes.set_title(str(comparison.stage), fontsize=7)
         axes.tick_params(labelsize=6)
         axes.set_yticks([1, 1e3, 1e6])
     return figure

@@ -1,10 +1,9 @@
 """The result of a check as a table for a terminal, as JSON, and as Markdown with figures."""
 
-import contextlib
 import os
 import platform
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from parity.check import figures
 from parity.check.comparison import ADAM, TRAINING, Comparison, Result
 from train.system.errors import UserError
 from train.system.files import finite_or_none, write_figure, write_whole
-from train.system.files import write_json as write_json_whole
 from train.system.tables import aligned, markdown_lines
 
 COLUMNS = ("stage", "shape", "absolute", "relative", "limit", "verdict", "worst case")
@@ -25,7 +23,7 @@ def table(result: Result, *, verbose: bool = False) -> str:
     """The errors: of each stage the one closest to its limit, or (verbose) that of every case."""
     blocks = []
     for size, comparisons in _by_size(result.comparisons if verbose else result.worst()):
-        rows = [(f"{c.stage.group}: {c.stage.name}", *cells(c)) for c in comparisons]
+        rows = [(str(c.stage), *cells(c)) for c in comparisons]
         blocks.append(
             f"{size} ({result.dtype})\n{textwrap.indent(aligned([COLUMNS, *rows]), '  ')}"
         )
@@ -50,8 +48,8 @@ def verdict(result: Result) -> str:
         failed = sum(not c.held for c in result.comparisons)
         lines.append(
             f"FAIL: {failed:,} of {count:,} comparisons in {result.dtype} are beyond their limits. "
-            f"The first stage that parts is {first.stage.group}: {first.stage.name} "
-            f"({first.case}): {_number(first.error.relative)}, limit {_number(first.limit)}"
+            f"The first stage that parts is {first.stage} ({first.case}): "
+            f"{_number(first.error.relative)}, limit {_number(first.limit)}"
             f"{f'; {first.error.note}' if first.error.note else ''}."
         )
     return "\n".join(lines)
@@ -83,7 +81,7 @@ def _summary_cells(result: Result) -> tuple[str, ...]:
         result.name,
         result.dtype,
         str(len(result.comparisons)),
-        f"{closest.stage.group}: {closest.stage.name}",
+        str(closest.stage),
         _number(closest.error.relative),
         _number(closest.limit),
         f"{held}, {unlimited} information" if unlimited else held,
@@ -92,19 +90,18 @@ def _summary_cells(result: Result) -> tuple[str, ...]:
 
 def worst_of_groups(result: Result) -> dict[str, Comparison]:
     """For each group of stages the comparison that comes closest to its limit, or is beyond it."""
-    worst: dict[str, Comparison] = {}
-    for comparison in result.worst():
-        if comparison.limit is not None:
-            old = worst.setdefault(comparison.stage.group, comparison)
-            if comparison.share > old.share:
-                worst[comparison.stage.group] = comparison
-    return worst
+    limited = [c for c in result.worst() if c.limit is not None]
+    groups = dict.fromkeys(c.stage.group for c in limited)
+    return {
+        group: max((c for c in limited if c.stage.group == group), key=lambda c: c.share)
+        for group in groups
+    }
 
 
 def as_json(result: Result) -> dict[str, Any]:
     """The result as plain values; an error that is not finite is null."""
     first = result.first_difference
-    return {
+    values = {
         "passed": result.passed,
         "layout": result.name,
         **{name: getattr(result, name) for name in ("dtype", "dataset", "seed", "seconds")},
@@ -123,12 +120,22 @@ def as_json(result: Result) -> dict[str, Any]:
             {
                 "case": growth.case,
                 "steps": growth.steps,
-                "errors": _finite(growth.errors),
-                "reference_against_float64": _finite(growth.reference),
+                "errors": growth.errors,
+                "reference_against_float64": growth.reference,
             }
             for growth in result.growth
         ],
     }
+    return finite(values)
+
+
+def finite(value: Any) -> Any:
+    """Plain values as JSON has them: null for numbers that are not finite."""
+    if isinstance(value, Mapping):
+        return {name: finite(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(member) for member in value]
+    return finite_or_none(value) if isinstance(value, float) else value
 
 
 def require_writable(json_file: Path | None, report_folder: Path | None) -> None:
@@ -138,30 +145,17 @@ def require_writable(json_file: Path | None, report_folder: Path | None) -> None
         UserError: the file would lie in a folder that is not there or cannot be written, is a
             folder itself, or the folder is a file.
     """
-    folders = {}
-    if json_file is not None:
-        if json_file.is_dir():
-            raise UserError(f"--json {json_file} is a folder: name a file.")
-        folders["--json"] = json_file.parent
-    if report_folder is not None:
-        if report_folder.exists() and not report_folder.is_dir():
-            raise UserError(f"--report {report_folder} is a file: name a folder.")
-        folders["--report"] = report_folder if report_folder.exists() else report_folder.parent
-    for option, folder in folders.items():
-        if not folder.is_dir():
-            raise UserError(f"{option}: there is no folder {folder}: make it first.")
-        if not os.access(folder, os.W_OK):
-            raise UserError(f"{option}: {folder} cannot be written: give permission there.")
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes plain values, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with _writing():
-        write_json_whole(path, values)
+    if json_file is not None and json_file.is_dir():
+        raise UserError(f"--json {json_file} is a folder: name a file.")
+    if report_folder is not None and report_folder.is_file():
+        raise UserError(f"--report {report_folder} is a file: name a folder.")
+    for option, path in (("--json", json_file), ("--report", report_folder)):
+        if path is not None:
+            folder = path if path.is_dir() else path.parent
+            if not folder.is_dir():
+                raise UserError(f"{option}: there is no folder {folder}: make it first.")
+            if not os.access(folder, os.W_OK):
+                raise UserError(f"{option}: {folder} cannot be written: give permission there.")
 
 
 def write_report(folder: Path, result: Result) -> None:
@@ -170,7 +164,7 @@ def write_report(folder: Path, result: Result) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    with _writing():
+    try:
         folder.mkdir(exist_ok=True)
         lines, pictures = _head(result), []
         for size, comparisons in _by_size(result.worst()):
@@ -185,6 +179,10 @@ def write_report(folder: Path, result: Result) -> None:
         for title, name in pictures:
             lines += ["", f"## {title}", "", f"![{title}]({name})"]
         write_whole(folder / "report.md", ("\n".join(lines) + "\n").encode())
+    except OSError as error:
+        raise UserError(
+            f"{error.filename} cannot be written ({error.strerror}): make room or give permission."
+        ) from error
 
 
 def _head(result: Result) -> list[str]:
@@ -226,30 +224,16 @@ def _number(value: float | None) -> str:
 
 
 def plain(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as plain values; an error that is not finite is null."""
+    """A comparison as plain values."""
     return {
         "network": comparison.size,
         "group": comparison.stage.group,
         "stage": comparison.stage.name,
         "case": comparison.case,
         "shape": list(comparison.error.shape),
-        "absolute": finite_or_none(comparison.error.absolute),
-        "relative": finite_or_none(comparison.error.relative),
+        "absolute": comparison.error.absolute,
+        "relative": comparison.error.relative,
         "limit": comparison.limit,
         "held": comparison.held,
         "note": comparison.error.note,
     }
-
-
-def _finite(series: Mapping[str, list[float]]) -> dict[str, list[float | None]]:
-    return {name: [finite_or_none(value) for value in values] for name, values in series.items()}
-
-
-@contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"{error.filename} cannot be written ({error.strerror}): make room or give permission."
-        ) from error

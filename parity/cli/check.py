@@ -98,6 +98,7 @@ class Check(Command):
     def run(self) -> int:
         """Compares, and prints and writes what was found."""
         from parity.check import report
+        from train.bench.report import Report
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()
@@ -107,9 +108,7 @@ class Check(Command):
             passed, text, values = self._own_module(self.against)
         else:
             passed, text, values = self._everything() if self.all else self._one()
-        print(text)
-        if self.json is not None:
-            report.write_json(self.json, values)
+        Report(text, values).deliver(json=self.json, plot=None)
         return 0 if passed else 1
 
     def _refuse_what_contradicts(self) -> None:

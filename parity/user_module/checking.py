@@ -39,7 +39,6 @@ from train.config.fit_config import FitConfig
 from train.data import Split
 from train.learn.network import build_model
 from train.system.errors import UserError, first_line
-from train.system.files import finite_or_none
 from train.system.tables import aligned
 
 BATCHES = (7, 11, 13, 17)
@@ -180,25 +179,19 @@ def text(outcome: Outcome) -> str:
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The outcome as plain values; an error that is not finite is null."""
-    diagnosis = outcome.diagnosis
+    found = outcome.diagnosis
     names = ("passed", "module", "layout", "dtype", "image_shape", "call", "output", "notes")
-    return {
-        **{name: getattr(outcome, name) for name in names},
-        "stages": [report.plain(comparison) for comparison in outcome.comparisons],
-        "diagnosis": diagnosis
-        and {
-            "sentence": diagnosis.sentence,
-            "tried": diagnosis.tried,
-            "agreeing": [
-                {
-                    "switches": [switch.name for switch in finding.switches],
-                    "forward": finite_or_none(finding.forward),
-                    "gradient": finding.gradient and finite_or_none(finding.gradient),
-                }
-                for finding in diagnosis.agreeing
-            ],
-        },
+    values = {name: getattr(outcome, name) for name in names}
+    values["stages"] = [report.plain(comparison) for comparison in outcome.comparisons]
+    values["diagnosis"] = found and {
+        "sentence": found.sentence,
+        "tried": found.tried,
+        "agreeing": [
+            {"switches": [s.name for s in f.switches], "forward": f.forward, "gradient": f.gradient}
+            for f in found.agreeing
+        ],
     }
+    return report.finite(values)
 
 
 def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:

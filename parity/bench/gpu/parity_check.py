@@ -42,9 +42,7 @@ def measure(task: Task) -> Iterator[Found]:
                 "passed": result.passed,
                 "comparisons": len(result.comparisons),
                 "beyond": sum(not comparison.held for comparison in result.comparisons),
-                "first_difference": None
-                if first is None
-                else f"{first.stage.group}: {first.stage.name} ({first.case})",
+                "first_difference": None if first is None else f"{first.stage} ({first.case})",
                 **counted,
             }
         }

@@ -6,16 +6,17 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from parity.bench.gpu import device, fitting, parity_check
 from parity.bench.gpu.plan import Measure, Plan, Task, with_compiled_programs
 from parity.bench.gpu.table import markdown
+from parity.check.report import finite
 from train.bench.worker import WorkerError, within, worker
 from train.system.errors import UserError
-from train.system.files import finite_or_none, write_json, write_whole, writing
+from train.system.files import write_json, write_whole, writing
 from train.system.machine import describe_machine
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "torch", "numpy")
@@ -114,19 +115,10 @@ def _measure(part: Part, task: Task, found: dict[str, Any], seconds: float) -> N
     try:
         with worker(with_compiled_programs, part.measure, task) as ask:
             for more in within(seconds, ask):
-                done["found"] |= _finite(more)
+                done["found"] |= finite(more)
                 write()
     except (UserError, WorkerError) as error:
         done["failure"] = str(error)
         notes = getattr(error, "__notes__", [])
         print(*notes, f"{part.name} failed: {error}", sep="\n", file=sys.stderr, flush=True)
     write()
-
-
-def _finite(value: Any) -> Any:
-    """A value as JSON has it: null for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {name: _finite(member) for name, member in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(member) for member in value]
-    return finite_or_none(value) if isinstance(value, float) else value
