@@ -79,17 +79,12 @@ class Pair:
     objective: Objective
     to_capsjax: Callable[[Arrays], Arrays]
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Of another model than `CapsNet`, the parts whose results are compared."""
-        return self.reference.parts if isinstance(self.reference, ModelReference) else ()
-
     def compared(self, arrays: Arrays) -> Arrays:
         """Of arrays by the names of the model's parameters those that are compared.
 
         Where in training nothing depends on a parameter, its gradient is zero but for rounding.
         """
-        idle = self.reference.idle if isinstance(self.reference, ModelReference) else ()
+        idle = self.reference.idle
         return {name: array for name, array in arrays.items() if name not in idle}
 
     @property

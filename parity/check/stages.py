@@ -52,7 +52,7 @@ def of_reference(
         outputs = pair.reference(seen, truth)
         losses = pair.reference.losses(outputs, seen, truth)
     forward = {name: _numpy(tensor) for name, tensor in outputs.items()}
-    if not pair.parts:
+    if not pair.reference.parts:
         forward["conv1"] = forward["conv1"].transpose(0, 2, 3, 1)
     if "reconstruction" in forward:
         forward["reconstruction"] = forward["reconstruction"].reshape(images.shape)
@@ -93,7 +93,7 @@ def of_capsjax(
     graphdef, params, rest = nnx.split(pair.model, nnx.Param, ...)  # type: ignore[misc]
     state = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     scale = 1.0 if pair.reference.reconstruction_over_pixels == "sum" else 1 / images[0].size
-    fixed = graphdef, pair.objective, pair.parts, scale, gradients
+    fixed = graphdef, pair.objective, pair.reference.parts, scale, gradients
     stages, losses, arrays = jax.device_get(_compute(fixed, state, images, labels))
     groups = {FORWARD: stages, LOSS: losses, GRADIENT: pair.compared(arrays)}
     return {Stage(group, name): groups[group][name] for group in groups for name in groups[group]}

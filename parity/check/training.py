@@ -111,7 +111,7 @@ class CapsjaxTraining:
         config = config.changed(param_dtype=str(pair.dtype))
         graphdef, state = initial_state(pair.model, optimizer, config)
         # A copy: the step takes over the memory of its state.
-        self._state = replicate(jax.tree.map(lambda array: array.copy(), state), self._mesh)
+        self.state = replicate(jax.tree.map(lambda array: array.copy(), state), self._mesh)
         # Where a feed selects images and labels, the batch holds them.
         select = lambda constants, batch: Batch(*batch)  # noqa: E731
         self._step = make_train_step(graphdef, optimizer, select, config, self._mesh)
@@ -119,33 +119,8 @@ class CapsjaxTraining:
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
         dispatch = make_dispatch([(images, labels)], 1, self._mesh)
-        self._state, metrics, _ = self._step(self._state, (), *dispatch)
+        self.state, metrics, _ = self._step(self.state, (), *dispatch)
         return merge([metrics])["loss"]
-
-    def snapshot(self) -> Snapshot:
-        """The parameters and moments after the last step."""
-        return _snapshot(self._state.params, self._state.optimizer)
-
-
-class AdamAlone:
-    """capsjax's optimiser on the parameters of a pair's model, with gradients from elsewhere."""
-
-    def __init__(self, pair: Pair, optimizer: optax.GradientTransformation) -> None:
-        @jax.jit
-        def update(gradients: PyTree, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-            updates, state = optimizer.update(gradients, state, params)
-            return optax.apply_updates(params, updates), state
-
-        params = weights.variables(pair.model)
-        self._update, self._trained = update, (params, optimizer.init(params))
-
-    def step(self, gradients: Arrays) -> None:
-        """Takes a step with gradients by the names of the parameters."""
-        self._trained = self._update(gradients, *self._trained)
-
-    def snapshot(self) -> Snapshot:
-        """The parameters and moments after the last step."""
-        return _snapshot(*self._trained)
 
 
 def compare_training(
@@ -162,9 +137,17 @@ def compare_training(
     dtype: DtypeName = "float64" if result.dtype == "float64" else "float32"
     pair = subject.pair(case, dtype=dtype, seed=result.seed)
     optimizer = adam() if optimizer is None else optimizer
+
+    @jax.jit
+    def update(gradients: PyTree, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        updates, state = optimizer.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
     reference = ReferenceTraining(pair, dtype)
     wide = ReferenceTraining(pair, "float64") if dtype == "float32" else None
-    trained, alone = CapsjaxTraining(pair, case.batch, optimizer), AdamAlone(pair, optimizer)
+    trained = CapsjaxTraining(pair, case.batch, optimizer)
+    params = weights.variables(pair.model)
+    alone = params, optimizer.init(params)  # Adam, given the gradients of the reference
     name = str(case)
     growth, losses = Growth(name, [], {}, {}), []
     comparisons: dict[str, list[Comparison]] = {ADAM: [], TRAINING: []}
@@ -174,13 +157,14 @@ def compare_training(
         chosen = np.arange((number - 1) * case.batch, number * case.batch) % len(split)
         batch = split.images[chosen], split.labels[chosen]
         losses.append((reference.step(*batch), trained.step(*batch)))
-        alone.step(reference.gradients)
+        alone = update(reference.gradients, *alone)
         if wide is not None:
             wide.step(*batch)
         if case.size != "tiny" and number not in SNAPSHOTS and number % 5:
             continue  # snapshots of a large network take longer than its steps
         truth = reference.snapshot()
-        found = {ADAM: alone.snapshot(), TRAINING: trained.snapshot()}
+        state = trained.state
+        found = {ADAM: _snapshot(*alone), TRAINING: _snapshot(state.params, state.optimizer)}
         itself = None if wide is None else wide.snapshot()
         growth.steps.append(number)
         for what in truth:

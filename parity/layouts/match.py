@@ -4,6 +4,7 @@ A network's sizes are not written down anywhere. Every axis of every tensor give
 tensors disagree the majority is right and the others are misshapen.
 """
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -273,16 +274,16 @@ def _majorities(votes: Mapping[str, list[int]]) -> dict[str, int]:
     return {key: Counter(values).most_common(1)[0][0] for key, values in votes.items()}
 
 
-def _find(layout: Layout, known: Iterable[str]) -> dict[str, tuple[Row, str, int | None, bool]]:
+def _find(layout: Layout, known: Arrays) -> dict[str, tuple[Row, str, int | None, bool]]:
     """For each name in the table its row, target and number, and whether it has the brackets."""
-    found = {}
-    for name in known:
-        for row in layout.rows:
-            if matched := row.source.matches(name):
-                target = row.target.replace("{n}", str(matched[0]))
-                found[name] = (row, target, *matched)
-                break
-    return found
+    found: dict[str, tuple[Row, str, int | None, bool]] = {}
+    for row in layout.rows:
+        indices: Iterable[int | None] = range(len(known)) if row.source.letter else (None,)
+        for index, decoder in itertools.product(indices, (True, False)):
+            if (name := row.source.name(index, decoder=decoder)) in known:
+                target = row.target.replace("{n}", str(index))
+                found.setdefault(name, (row, target, index, decoder))
+    return {name: found[name] for name in known if name in found}
 
 
 def _counts(table: ModelTable, targets: Iterable[str]) -> dict[str, int]:

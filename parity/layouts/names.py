@@ -46,32 +46,9 @@ class Pattern:
         """The name of the tensor with this index, in a network with or without a decoder."""
 
         def number(found: re.Match) -> str:
-            factor, offset = _line(found)
-            return str(factor * (index or 0) + offset)
+            return str(max(1, int(found[1] or 1)) * (index or 0) + int(found[3] or 0))
 
         return _NUMBER.sub(number, _OPTIONAL.sub(r"\1" if decoder else "", self.text))
-
-    def matches(self, name: str) -> tuple[int | None, bool] | None:
-        """The index that the name has, and whether it has what is in brackets; None for others."""
-        for decoder in (True, False):
-            text = _OPTIONAL.sub(r"\1" if decoder else "", self.text)
-            number = _NUMBER.search(text)
-            if number is None:
-                if name == text:
-                    return None, decoder
-                continue
-            before, after = map(re.escape, (text[: number.start()], text[number.end() :]))
-            if found := re.fullmatch(rf"{before}(0|[1-9]\d*){after}", name):
-                factor, offset = _line(number)
-                index, rest = divmod(int(found[1]) - offset, factor)
-                if rest == 0 and index >= 0:
-                    return index, decoder
-        return None
-
-
-def _line(number: re.Match) -> tuple[int, int]:
-    """Factor and offset of `{2n+1}`."""
-    return max(1, int(number[1] or 1)), int(number[3] or 0)
 
 
 def template(target: str) -> str:

@@ -38,12 +38,18 @@ class Reference(nn.Module):
       input_std: what it divides them by afterwards.
       reconstruction_weight: what the error of a reconstruction is multiplied with.
       reconstruction_over_pixels: whether that error is the sum or the mean of the squared ones.
+      parts: of another network than CapsNet, the attributes of the capsjax model whose results are
+        compared, with dots for members.
+      idle: parameters of the capsjax model on which in training nothing depends: biases that the
+        next normalisation takes off again.
     """
 
     input_mean: ClassVar[float] = 0.0
     input_std: ClassVar[float] = 1.0
     reconstruction_weight: ClassVar[float] = 0.0005
     reconstruction_over_pixels: ClassVar[Literal["sum", "mean"]] = "sum"
+    parts: ClassVar[tuple[str, ...]] = ()
+    idle: ClassVar[tuple[str, ...]] = ()
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
         """The name of the loss that tells classes apart, and it for each example `[B]`.

@@ -23,7 +23,6 @@ class ModelReference(Reference):
       model has them.
 
     Attributes:
-      parts: the attributes of the capsjax model whose results are compared, with dots for members.
       tiny: arguments of a network in which no two sizes are equal that could be confused.
       loss: the loss of the classes with which capsjax trains it, by its name in `--loss`.
       routings: arguments of the capsjax model that are routings which iterate: the names of them.
@@ -32,13 +31,10 @@ class ModelReference(Reference):
       pools: whether the largest of several values is passed on; see there, too.
       shows_rounding: whether, on images that are alike, a normalisation makes the rounding of
         equal numbers as large as what they are compared by.
-      idle: parameters of the capsjax model on which in training nothing depends: biases that the
-        next normalisation takes off again.
       longest_sums: terms of the longest sum of the tiny network, forwards for one example and
         backwards for each example of a batch.
     """
 
-    parts: ClassVar[tuple[str, ...]]
     tiny: ClassVar[Mapping[str, Any]]
     loss: ClassVar[str] = "margin"
     routings: ClassVar[Mapping[str, str]] = {}
@@ -46,7 +42,6 @@ class ModelReference(Reference):
     normalises_batch: ClassVar[bool] = False
     pools: ClassVar[bool] = False
     shows_rounding: ClassVar[bool] = False
-    idle: ClassVar[tuple[str, ...]] = ()
     longest_sums: ClassVar[tuple[int, int]]
 
     @classmethod

@@ -164,6 +164,13 @@ def test_a_convolution_too_few_is_missing_and_one_too_many_left_over():
     assert text == "not in the layout: primary_capsules.capsules.4.bias"
 
 
+def test_names_that_are_only_nearly_those_of_a_layout_are_left_over():
+    text = problems("gram-ai", decoder__1__bias=(7,), decoder__00__bias=(7,), conv1xbias=(5,))
+    assert text == "not in the layout: conv1xbias, decoder.00.bias, decoder.1.bias"
+    text = problems("laubonghaudoi", Decoder__fc0__bias=(7,))
+    assert text == "not in the layout: Decoder.fc0.bias"
+
+
 def test_the_odd_one_out_is_misshapen():
     text = problems("gram-ai", primary_capsules__capsules__1__weight=(3, 6, 2, 2))
     assert text == (
