@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import jax
@@ -23,7 +24,6 @@ EPSILONS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
 
 MOST_GRADIENTS = 100
 """Of how many combinations that agree forwards the gradient is taken."""
-
 
 Capsules = tuple[jax.Array, jax.Array]
 
@@ -52,7 +52,7 @@ class Dialect:
     output: str | float = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Switch:
     """One choice of a dialect.
 
@@ -63,17 +63,25 @@ class Switch:
     """
 
     name: str
-    changes: tuple[tuple[str, Any], ...]
+    changes: Mapping[str, Any]
 
     @property
     def is_epsilon(self) -> bool:
         """Whether it is a small number, which cannot matter more in company."""
-        return any(isinstance(value, float) for _, value in self.changes)
+        return any(isinstance(value, float) for value in self.changes.values())
 
     def goes_with(self, other: "Switch") -> bool:
         """Whether both can be made; two epsilons are not worth the time."""
-        is_free = not dict(self.changes).keys() & dict(other.changes).keys()
+        is_free = not self.changes.keys() & other.changes.keys()
         return is_free and not (self.is_epsilon and other.is_epsilon)
+
+    def is_new(self, base: Dialect) -> bool:
+        """Whether a dialect has all these fields, and another value in one of them."""
+        try:
+            now = [attrgetter(path)(base) for path in self.changes]
+        except AttributeError:  # of a squash that is a function of its own
+            return False
+        return now != [*self.changes.values()]
 
 
 Combination = tuple[Switch, ...]
@@ -259,7 +267,9 @@ class _Search:
         useful = []
         shape = self.target.output.shape
         is_square = self.target.what == "poses" and shape[1] == shape[2]
-        for switch in _switches(self.variants.base, self.target.what, is_square=is_square):
+        for switch in _choices(self.target.what, is_square=is_square):
+            if not switch.is_new(self.variants.base):
+                continue
             move = error_between(self._try((switch,)), layout).relative
             if not switch.is_epsilon or move > self.target.forward_limit:
                 useful.append(switch)
@@ -302,7 +312,7 @@ class _Search:
 
     def _dialect(self, chosen: Combination) -> Dialect:
         dialect = self.variants.base
-        for path, value in itertools.chain.from_iterable(switch.changes for switch in chosen):
+        for path, value in (item for switch in chosen for item in switch.changes.items()):
             dialect = _replaced(dialect, path, value)
         return dialect
 
@@ -327,18 +337,21 @@ def _replaced(value: Any, path: str, new: Any) -> Any:
     )
 
 
-def _switches(base: Dialect, what: str, *, is_square: bool) -> Iterator[Switch]:
-    """Every choice that a dialect has not made, for lengths or poses, whose axes may be equal."""
-    now = base.routing
-    other = {"in": "out", "out": "in"}[now.softmax_over]
-    yield _switch(f"softmax over the {other}put capsules", routing__softmax_over=other)
-    shared = ("logits shared by the batch", "logits of its own for every example")
-    yield _switch(shared[now.shared_logits], routing__shared_logits=not now.shared_logits)
+def _detached(base: Dialect) -> Switch:
+    """The other choice of what the gradient alone shows."""
+    names = ("logits detached from the gradient", "gradients through every iteration")
+    return Switch(names[base.routing.detach], {"routing.detach": not base.routing.detach})
+
+
+def _choices(what: str, *, is_square: bool) -> Iterator[Switch]:
+    for side in ("in", "out"):
+        yield Switch(f"softmax over the {side}put capsules", {"routing.softmax_over": side})
+    yield Switch("logits shared by the batch", {"routing.shared_logits": True})
+    yield Switch("logits of its own for every example", {"routing.shared_logits": False})
     for count in ITERATIONS:
-        if count != now.iterations:
-            name = f"{count} routing iteration{'s' * (count > 1)}"
-            yield _switch(name, routing__iterations=count)
-    yield from _squash_switches(base)
+        name = f"{count} routing iteration{'s' * (count > 1)}"
+        yield Switch(name, {"routing.iterations": count})
+    yield from _squashes()
     orders = {
         "position_major": "primary capsules numbered position by position",
         "type_major": "primary capsules numbered type by type",
@@ -346,55 +359,36 @@ def _switches(base: Dialect, what: str, *, is_square: bool) -> Iterator[Switch]:
     }
     regrouped = {False: "", True: " (their channels in the order component, type)"}
     for (order, words), (swapped, also) in itertools.product(orders.items(), regrouped.items()):
-        if (order, swapped) != (base.order, base.regrouped):
-            yield _switch(words + also, order=order, regrouped=swapped)
+        yield Switch(words + also, {"order": order, "regrouped": swapped})
     name = f"images normalised inside the module (mean {MNIST_MEAN}, deviation {MNIST_STD})"
-    yield _switch(name, normalised=True)
+    yield Switch(name, {"normalised": True})
     if what == "lengths":
-        yield _switch("a softmax over the lengths", output="softmax")
-        yield _switch("squared lengths", output="squared")
+        yield Switch("a softmax over the lengths", {"output": "softmax"})
+        yield Switch("squared lengths", {"output": "squared"})
         for epsilon in EPSILONS:
             name = f"lengths with {epsilon:g} added to the square under the root"
-            yield _switch(name, output=epsilon)
+            yield Switch(name, {"output": epsilon})
     elif is_square:
-        yield _switch("poses whose two axes of equal size are swapped", output="transposed")
+        yield Switch("poses whose two axes of equal size are swapped", {"output": "transposed"})
 
 
-def _detached(base: Dialect) -> Switch:
-    """The other choice of what the gradient alone shows."""
-    names = ("logits detached from the gradient", "gradients through every iteration")
-    return _switch(names[base.routing.detach], routing__detach=not base.routing.detach)
-
-
-def _squash_switches(base: Dialect) -> Iterator[Switch]:
+def _squashes() -> Iterator[Switch]:
+    """Every choice of a squash: its axis, and its epsilon in both layers or one of them."""
+    fields = {"class": "routing.squash", "primary": "primary_squash"}
     axes = {
         "pose": "squashed over their pose",
         "element": "squashed element by element",
         "capsules": "squashed over all capsules of the layer",
     }
-    fields = {"class": "routing__squash", "primary": "primary_squash"}
-    both = {"class": base.routing.squash, "primary": base.primary_squash}
-    now = {layer: squash for layer, squash in both.items() if isinstance(squash, Squash)}
-    for layer, (axis, words) in itertools.product(now, axes.items()):
-        if now[layer].axis != axis:
-            yield _switch(f"{layer} capsules {words}", **{f"{fields[layer]}__axis": axis})
-    for layers in dict.fromkeys([tuple(now), *((layer,) for layer in now)]):
-        squash = "the squash" if len(layers) > 1 else f"the squash of {''.join(layers)} capsules"
-        places = {
-            "length": f"added to the length that {squash} divides by",
-            "square": f"added to the square under the root of {squash}",
-        }
+    for (layer, field), (axis, words) in itertools.product(fields.items(), axes.items()):
+        yield Switch(f"{layer} capsules {words}", {f"{field}.axis": axis})
+    of_layers = {f"the squash of {layer} capsules": (field,) for layer, field in fields.items()}
+    for squash, members in {"the squash": tuple(fields.values()), **of_layers}.items():
         names = {(0.0, "length"): f"no epsilon in {squash}"}
-        for (place, words), epsilon in itertools.product(places.items(), EPSILONS):
-            names[epsilon, place] = f"{epsilon:g} {words}"
+        for epsilon in EPSILONS:
+            names[epsilon, "length"] = f"{epsilon:g} added to the length that {squash} divides by"
+        for epsilon in EPSILONS:
+            names[epsilon, "square"] = f"{epsilon:g} added to the square under the root of {squash}"
         for (epsilon, place), name in names.items():
-            is_made = any((now[x].epsilon, now[x].epsilon_in) == (epsilon, place) for x in layers)
-            if layers and not is_made:
-                changes: dict[str, Any] = {f"{fields[layer]}__epsilon": epsilon for layer in layers}
-                changes |= {f"{fields[layer]}__epsilon_in": place for layer in layers}
-                yield _switch(name, **changes)
-
-
-def _switch(name: str, **changes: Any) -> Switch:
-    """A switch that changes fields; two underscores stand for a dot."""
-    return Switch(name, tuple((field.replace("__", "."), new) for field, new in changes.items()))
+            values = {"epsilon": epsilon, "epsilon_in": place}
+            yield Switch(name, {f"{m}.{field}": values[field] for m in members for field in values})
