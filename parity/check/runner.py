@@ -10,7 +10,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import jax
-import optax
 import torch
 
 from parity.check.arithmetic import exact
@@ -32,7 +31,6 @@ def check(
     data_dir: Path | None = None,
     seed: int = 0,
     progress: Progress = lambda jobs, total: jobs,
-    optimizer: optax.GradientTransformation | None = None,
 ) -> Result:
     """Compares a PyTorch network with the capsjax network that has its weights.
 
@@ -42,7 +40,6 @@ def check(
         data_dir: a folder with MNIST's official files; without, the embedded digits are taken.
         seed: of the weights, and of which images are taken.
         progress: wraps the iterator over the cases.
-        optimizer: capsjax's, instead of `adam()`.
 
     Raises:
         UserError: the data cannot be read.
@@ -57,7 +54,7 @@ def check(
     with exact(x64=x64):
         for _, case in progress(iter(jobs), len(jobs)):
             if case.trained:
-                compare_training(subject, case, images[case.size], result, optimizer)
+                compare_training(subject, case, images[case.size], result)
             else:
                 compare_batch(subject, case, images[case.size], result)
         if jax.default_backend() == "gpu" and not x64:

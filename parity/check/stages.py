@@ -45,13 +45,12 @@ def of_reference(
         the terms of the loss, and the gradients, those of the last layer first, by the names of
         capsjax's parameters and for the images under `images`.
     """
-    device = next(pair.reference.parameters()).device
-    seen = nchw(images).to(device).requires_grad_(gradients)
-    truth = torch.from_numpy(labels.astype(np.int64)).to(device)
+    seen = nchw(images).requires_grad_(gradients)
+    truth = torch.from_numpy(labels.astype(np.int64))
     with torch.set_grad_enabled(gradients):
         outputs = pair.reference(seen, truth)
         losses = pair.reference.losses(outputs, seen, truth)
-    forward = {name: _numpy(tensor) for name, tensor in outputs.items()}
+    forward = {name: tensor.detach().numpy() for name, tensor in outputs.items()}
     if not pair.reference.parts:
         forward["conv1"] = forward["conv1"].transpose(0, 2, 3, 1)
     if "reconstruction" in forward:
@@ -59,11 +58,11 @@ def of_reference(
     else:
         forward.pop("mask", None)  # nothing is masked
     values = {Stage(FORWARD, name): array for name, array in forward.items()}
-    values |= {Stage(LOSS, name): _numpy(tensor) for name, tensor in losses.items()}
+    values |= {Stage(LOSS, name): tensor.detach().numpy() for name, tensor in losses.items()}
     if gradients:
         arrays = pair.compared(gradients_of(pair, losses["total"]))
         assert seen.grad is not None
-        arrays["images"] = _numpy(seen.grad.permute(0, 2, 3, 1))
+        arrays["images"] = seen.grad.permute(0, 2, 3, 1).numpy()
         values |= {Stage(GRADIENT, name): arrays[name] for name in sorted(arrays, key=_backwards)}
     return values
 
@@ -76,7 +75,7 @@ def gradients_of(pair: Pair, loss: torch.Tensor) -> Arrays:
         {
             name: np.zeros(parameter.shape, pair.dtype)
             if parameter.grad is None
-            else _numpy(parameter.grad)
+            else parameter.grad.numpy()
             for name, parameter in pair.reference.named_parameters()
         }
     )
@@ -188,7 +187,3 @@ def _backwards(parameter: str) -> tuple[int, list[int], str]:
     layers = [-int(word) for word in rest if word.isdigit()]
     # Of another model, all parts stand between the decoder and the images.
     return _BACKWARDS.index(part) if part in _BACKWARDS else 1, layers, parameter
-
-
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()

@@ -75,9 +75,8 @@ class ReferenceTraining:
     def step(self, images: np.ndarray, labels: np.ndarray) -> float:
         """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
         reference = self._pair.reference
-        device = next(reference.parameters()).device
-        seen = nchw(normalised(self._pair, images, self._pair.dtype)).to(device)
-        truth = torch.from_numpy(labels.astype(np.int64)).to(device)
+        seen = nchw(normalised(self._pair, images, self._pair.dtype))
+        truth = torch.from_numpy(labels.astype(np.int64))
         loss = reference.losses(reference(seen, truth), seen, truth)["total"]
         self.gradients = gradients_of(self._pair, loss)
         self._adam.step()
@@ -89,7 +88,7 @@ class ReferenceTraining:
 
         def turned(tensors: Mapping[str, torch.Tensor]) -> Arrays:
             # Copies: the optimiser changes its tensors in place.
-            arrays = {name: value.detach().cpu().numpy().copy() for name, value in tensors.items()}
+            arrays = {name: value.detach().numpy().copy() for name, value in tensors.items()}
             return self._pair.compared(self._pair.to_capsjax(arrays))
 
         moments = {name: self._adam.state[value] for name, value in self._parameters.items()}
@@ -123,20 +122,11 @@ class CapsjaxTraining:
         return merge([metrics])["loss"]
 
 
-def compare_training(
-    subject: Subject,
-    case: Case,
-    split: Split,
-    result: Result,
-    optimizer: optax.GradientTransformation | None = None,
-) -> None:
-    """Compares a training on images of a case's size, and adds the comparisons to a result.
-
-    The optimizer is capsjax's, by default `adam()`.
-    """
+def compare_training(subject: Subject, case: Case, split: Split, result: Result) -> None:
+    """Compares a training on images of a case's size, and adds the comparisons to a result."""
     dtype: DtypeName = "float64" if result.dtype == "float64" else "float32"
     pair = subject.pair(case, dtype=dtype, seed=result.seed)
-    optimizer = adam() if optimizer is None else optimizer
+    optimizer = adam()
 
     @jax.jit
     def update(gradients: PyTree, params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:

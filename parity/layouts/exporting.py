@@ -3,9 +3,8 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -28,16 +27,11 @@ _OF_THE_MODEL = ("model_options", "routing_iterations", "routing_options")
 _COMPARED = ("standardise", *(name for name in DIALECT_FIELDS if name not in _OF_THE_MODEL))
 
 
-@dataclass(frozen=True)
-class Exported:
-    """The weights that were written.
+class Exported(NamedTuple):
+    """The layout and the checkpoint's step of the weights that were written, and their numbers.
 
-    Attributes:
-        layout: of their names and axes.
-        step: of the checkpoint.
-        tensors: how many were written.
-        parameters: number of their values, statistics of batches not among them.
-        differences: of what the run and the layout's network compute.
+    Statistics of batches are among the `tensors`, not among the values of `parameters`;
+    `differences` are those of what the run and the layout's network compute.
     """
 
     layout: Layout

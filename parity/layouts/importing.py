@@ -5,8 +5,8 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,16 +35,11 @@ AUTO = "auto"
 Change = Callable[[FitConfig], FitConfig]
 
 
-@dataclass(frozen=True)
-class Imported:
-    """The run that was made of a file of weights.
+class Imported(NamedTuple):
+    """The run that was made of a file of weights, and the layout that was taken.
 
-    Attributes:
-        run: the run.
-        layout: the layout that was taken.
-        parameters: number of their values, statistics of batches not among them.
-        casts: for each dtype that was converted, the number of its tensors.
-        others: further data sets with such images.
+    `parameters` is the number of their values, statistics of batches not among them; `casts` has,
+    for each dtype that was converted, the number of its tensors; `others` would fit, too.
     """
 
     run: Run

@@ -73,7 +73,6 @@ def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
     Raises:
         UserError: if it cannot be written.
     """
-    require_suffix(path, tuple(_KINDS))
     _, encode = _KINDS[path.suffix.lower()]
     with writing(path):
         write_whole(path, encode(state))

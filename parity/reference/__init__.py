@@ -16,7 +16,8 @@ from parity.reference.dialects.yl_1993 import Yl1993
 from parity.reference.models import ModelReference
 from parity.reference.models.capsnet import CapsNet
 
-DIALECTS: dict[str, type[CapsNet]] = {
+REFERENCES: dict[str, type[CapsNet]] = {
+    "reference": CapsNet,
     "gram-ai": GramAi,
     "xifengguo": XifengGuo,
     "xifengguo-keras": XifengGuoKeras,
@@ -25,12 +26,9 @@ DIALECTS: dict[str, type[CapsNet]] = {
     "laubonghaudoi": LaubongHaudoi,
     "adambielski": AdamBielski,
 }
-"""The public dialects by name."""
-
-REFERENCES: dict[str, type[CapsNet]] = {"reference": CapsNet, **DIALECTS}
 """The paper's network and the dialects, by the name of their weight layout."""
 
 OTHERS: dict[str, type[ModelReference]] = {"efficient-capsnet": EfficientCapsNet, "yl-1993": Yl1993}
 """Public implementations of other networks than CapsNet, by the name of their weight layout."""
 
-__all__ = ["DIALECTS", "OTHERS", "REFERENCES", "CapsNet", "ModelReference"]
+__all__ = ["OTHERS", "REFERENCES", "CapsNet", "ModelReference"]

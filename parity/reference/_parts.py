@@ -5,7 +5,7 @@ routing does otherwise than Procedure 1) is told in the file of each.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -125,6 +125,14 @@ def numbered(iteration: int, **symbols: Tensor) -> Stages:
     return {f"{symbol}{iteration}": value for symbol, value in symbols.items()}
 
 
+def rectified(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """Dense layers one after the other: rectifiers between, a sigmoid at the end."""
+    *hidden, last = layers
+    for layer in hidden:
+        x = torch.relu(layer(x))
+    return torch.sigmoid(last(x))
+
+
 class NamedDecoder(nn.Module):
     """Dense layers called `<name>1`, `<name>2`, ...: rectifiers between, a sigmoid at the end."""
 
@@ -135,10 +143,7 @@ class NamedDecoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`[batch, inputs]` -> `[batch, height * width * channels]`."""
-        *hidden, last = self.children()
-        for layer in hidden:
-            x = torch.relu(layer(x))
-        return torch.sigmoid(last(x))
+        return rectified(self.children(), x)
 
 
 def sequential_decoder(layers: Sequence[nn.Linear]) -> nn.Sequential:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,14 @@ from flax import nnx
 from parity.check import report, tolerance
 from parity.check.arithmetic import exact
 from parity.check.batch import capsnet_lengths
-from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_between
+from parity.check.comparison import (
+    FORWARD,
+    GRADIENT,
+    Comparison,
+    Result,
+    Stage,
+    error_between,
+)
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import DtypeName
 from parity.layouts import weights
@@ -45,36 +52,25 @@ BATCHES = (7, 11, 13, 17)
 """Images; the first number that is neither the number of classes nor a dimension."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The comparison of a module with capsjax.
+@dataclass
+class Outcome(Result):
+    """The comparison of a module with capsjax, under the name of its weights' layout.
 
     Attributes:
         module: where it is from.
-        layout: the name of its weights' layout.
-        dtype: of the computation.
         image_shape: `(height, width, channels)`.
         call: how the module was called, in words.
         output: name and shape of the compared output, in words.
-        comparisons: of lengths or poses and, if there is one, of the gradient of the images.
         notes: what else is to be known.
         diagnosis: why the numbers differ; None where they agree.
     """
 
-    module: str
-    layout: str
-    dtype: DtypeName
-    image_shape: tuple[int, int, int]
-    call: str
-    output: str
-    comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
-    diagnosis: Diagnosis | None
-
-    @property
-    def passed(self) -> bool:
-        """Whether every error is within its limit."""
-        return all(comparison.held for comparison in self.comparisons)
+    module: str = ""
+    image_shape: tuple[int, int, int] = (0, 0, 0)
+    call: str = ""
+    output: str = ""
+    notes: Sequence[str] = ()
+    diagnosis: Diagnosis | None = None
 
 
 def compare_module(
@@ -111,7 +107,7 @@ def compare_module(
         )
     module = load_module(spec)
     load_weights(module, state, spec=spec, path=path, dtype=dtype)
-    _, split = load_images(data_dir, seed)
+    dataset, split = load_images(data_dir, seed)
     sizes = [image_size] if image_size else _image_sizes(found)
     with exact(x64=x64), contextlib.ExitStack() as stack:
         # Tensors that a module creates without a dtype have that of its parameters.
@@ -126,41 +122,45 @@ def compare_module(
         forward_limit = tolerance.limit("forward", dtype, lengths[FORWARD])
         gradient_limit = tolerance.limit("gradient", dtype, lengths[GRADIENT])
         ours, our_gradient = _capsjax(*nnx.split(model), view.what, images, cotangent)
-        shape = "x".join(map(str, call.image_shape))
-        how = f"{len(images)} {call.how} of {shape}"
+        how = f"{len(images)} {call.how} of {'x'.join(map(str, call.image_shape))}"
         compared = [(Stage(FORWARD, view.what), ours, theirs, forward_limit)]
         if gradient is not None:
             stage = Stage(GRADIENT, "gradient of the images")
             compared.append((stage, our_gradient, gradient, gradient_limit))
-        comparisons = tuple(
-            Comparison(stage, error_between(np.asarray(actual), truth), limit, table.name, how)
-            for stage, actual, truth, limit in compared
-        )
         notes = []
         if not view.certain:
             axes = "x".join(map(str, view.tensor.shape))
             notes.append(f"axes of equal size: the output is taken as {axes} in this order")
         if reason:
             notes.append(f"the gradient is not compared: {reason}")
-        target = Target(view.what, theirs, cotangent, gradient, forward_limit, gradient_limit)
-        return Outcome(
-            spec,
+        shape = list(call.outputs[view.name].shape)
+        outcome = Outcome(
             table.name,
             dtype,
-            call.image_shape,
-            how,
-            f"{view.name or 'its output'} {list(call.outputs[view.name].shape)} as {view.what}",
-            comparisons,
-            tuple(notes),
-            None if all(c.held for c in comparisons) else diagnose(model, images, target),
+            dataset,
+            seed,
+            [
+                Comparison(stage, error_between(np.asarray(actual), truth), limit, table.name, how)
+                for stage, actual, truth, limit in compared
+            ],
+            module=spec,
+            image_shape=call.image_shape,
+            call=how,
+            output=f"{view.name or 'its output'} {shape} as {view.what}",
+            notes=notes,
         )
+        if not outcome.passed:
+            limits = forward_limit, gradient_limit
+            target = Target(view.what, theirs, cotangent, gradient, *limits)
+            outcome.diagnosis = diagnose(model, images, target)
+        return outcome
 
 
 def text(outcome: Outcome) -> str:
     """The outcome as a person reads it: a table, notes, and the verdict."""
     rows = [(c.stage.name, *report.cells(c)) for c in outcome.comparisons]
     lines = [
-        f"{outcome.module} as the layout {outcome.layout}, {outcome.dtype}, given {outcome.call}; "
+        f"{outcome.module} as the layout {outcome.name}, {outcome.dtype}, given {outcome.call}; "
         f"compared: {outcome.output}",
         "",
         aligned([report.COLUMNS, *rows]),
@@ -180,10 +180,8 @@ def text(outcome: Outcome) -> str:
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The outcome as plain values; an error that is not finite is null."""
     found = outcome.diagnosis
-    names = ("passed", "module", "layout", "dtype", "image_shape", "call", "output", "notes")
-    values = {name: getattr(outcome, name) for name in names}
-    values["stages"] = [report.plain(comparison) for comparison in outcome.comparisons]
-    values["diagnosis"] = found and {
+    names = ("module", "image_shape", "call", "output", "notes")
+    diagnosis = found and {
         "sentence": found.sentence,
         "tried": found.tried,
         "agreeing": [
@@ -191,7 +189,8 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             for f in found.agreeing
         ],
     }
-    return report.finite(values)
+    about = {name: getattr(outcome, name) for name in names}
+    return report.as_json(outcome) | about | {"diagnosis": report.finite(diagnosis)}
 
 
 def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:

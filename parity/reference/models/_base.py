@@ -4,10 +4,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from parity.reference._parts import Reference, Stages, batch_norm, class_mask, dense_layers, length
+from parity.reference._parts import (
+    Reference,
+    Stages,
+    batch_norm,
+    class_mask,
+    dense_layers,
+    length,
+    rectified,
+)
 
 
 class ModelReference(Reference):
@@ -84,11 +91,7 @@ class DenseDecoder(nn.Module):
 
     def forward(self, masked: Tensor) -> Tensor:
         """Poses `[B, J, D]`, all but one of them zero -> images NHWC."""
-        x = masked.flatten(1)
-        *hidden, last = self.layers
-        for layer in hidden:
-            x = torch.relu(layer(x))
-        return torch.sigmoid(last(x)).reshape(len(x), *self.image_shape)
+        return rectified(self.layers, masked.flatten(1)).unflatten(1, tuple(self.image_shape))
 
 
 def capsule_stages(

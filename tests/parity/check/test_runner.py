@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import capsjax
-from parity.check import report
+from parity.check import report, training
 from parity.check.comparison import Result
 from parity.check.pairs import SIZES, Pair, layout_pair, learned
 from parity.check.runner import check, check_all
@@ -155,8 +155,9 @@ OPTIMISERS = {
 
 
 @pytest.mark.parametrize(("make", "stage"), OPTIMISERS.values(), ids=OPTIMISERS.keys())
-def test_faulty_optimiser_is_named(make: Callable, stage: str):
-    result = run(cases=[TRAINING], optimizer=make())
+def test_faulty_optimiser_is_named(make: Callable, stage: str, monkeypatch):
+    monkeypatch.setattr(training, "adam", make)
+    result = run(cases=[TRAINING])
     assert result.first_difference is not None
     assert result.first_difference.stage == ("Adam alone", stage)
 

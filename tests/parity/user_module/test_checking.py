@@ -123,7 +123,7 @@ def test_the_references_of_dialects_agree(name, tmp_path):
     spec = f"{tmp_path / 'net.py'}:net"
     outcome = compare_module(spec, tmp_path / "weights.pt", output="lengths")
     assert outcome.passed, text(outcome)
-    assert outcome.layout == name
+    assert outcome.name == name
     assert outcome.image_shape == SIZES["image_shape"]
 
 
