@@ -238,3 +238,11 @@ def _drawn(
         reference = make()
     reference.draw(torch.Generator().manual_seed(seed), biases=biases)
     return reference.to(getattr(torch, dtype))
+
+
+MAKERS: dict[str, tuple[Mapping[str, Any], PairMaker]] = {
+    "layout": (LAYOUTS, layout_pair),
+    "routing": (ROUTINGS, routing_pair),
+    "model": (MODELS, model_pair),
+}
+"""By what is compared: the references by name, and what makes the pair of one of them."""

@@ -5,19 +5,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from parity.check.inputs import KINDS
-from parity.check.pairs import (
-    LAYOUTS,
-    SIZES,
-    Pair,
-    PairMaker,
-    Sizes,
-    layout_pair,
-    model_pair,
-    routing_pair,
-)
-from parity.reference import OTHERS
-from parity.reference.models import MODELS, ModelReference
-from parity.reference.routing import ROUTINGS
+from parity.check.pairs import MAKERS, SIZES, Pair, PairMaker, Sizes
+from parity.reference import OTHERS, ModelReference
 from train.learn.user_routing import takes_iterations
 from train.system.errors import UserError
 
@@ -101,25 +90,18 @@ _VARIED = ("images", "1e4")
 _ALIKE = ("zeros", "1e-20")
 
 
-_MAKERS: dict[str, tuple[Mapping[str, Any], PairMaker]] = {
-    "layout": (LAYOUTS, layout_pair),
-    "routing": (ROUTINGS, routing_pair),
-    "model": (MODELS, model_pair),
-}
-
-
 def find_subject(what: str, name: str, sizes: Collection[str] | None = None) -> Subject:
     """A public implementation by its layout, CapsNet with a routing, or a published model.
 
     Args:
         what: `"layout"`, `"routing"` or `"model"`.
-        name: of `LAYOUTS`, `ROUTINGS` or `MODELS`.
+        name: of those that `MAKERS` has of it.
         sizes: of `SIZES`, by default all, for a layout of CapsNet; all else is tiny.
 
     Raises:
         UserError: there is none of that name, or it cannot have these sizes.
     """
-    known, make_pair = _MAKERS[what]
+    known, make_pair = MAKERS[what]
     if name not in known:
         raise UserError(f"there is no {what} {name!r}: choose one of {', '.join(sorted(known))}.")
     shown = name if what == "layout" else f"{what} {name}"
@@ -139,11 +121,8 @@ def find_subject(what: str, name: str, sizes: Collection[str] | None = None) -> 
 
 def all_subjects() -> list[Subject]:
     """Every routing and every model."""
-    return [
-        find_subject(what, name)
-        for what, known in (("routing", ROUTINGS), ("model", MODELS))
-        for name in sorted(known)
-    ]
+    every = ((what, name) for what in ("routing", "model") for name in sorted(MAKERS[what][0]))
+    return [find_subject(what, name) for what, name in every]
 
 
 def _model_cases(kind: type[ModelReference]) -> list[Case]:
