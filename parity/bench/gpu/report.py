@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parity.bench.gpu import device, fitting, parity_check
+from parity.bench.gpu import device, programs
 from parity.bench.gpu.plan import Measure, Plan, Task, with_compiled_programs
 from parity.bench.gpu.table import markdown
 from parity.check.report import finite
@@ -42,11 +42,11 @@ PARTS = (
     Part("machine", device.measure_device, 25),
     Part("training", device.measure_training, 120, "python -m train bench mnist --dtypes bfloat16"),
     Part("contenders", device.measure_side_by_side, 120, "python -m parity bench --dtype bfloat16"),
-    Part("epoch", fitting.measure_epoch, 35, "python -m train fit mnist --dtype bfloat16"),
+    Part("epoch", programs.measure_epoch, 35, "python -m train fit mnist --dtype bfloat16"),
     Part("routing", device.measure_routing, 30),
     Part("memory", device.measure_memory, 60, "python -m train bench mnist --predict-memory BYTES"),
-    Part("parity", parity_check.measure, 50, "python -m parity check"),
-    Part("recipe", fitting.measure_recipe, 100, "python -m train fit mnist"),
+    Part("parity", programs.measure_parity, 50, "python -m parity check"),
+    Part("recipe", programs.measure_recipe, 100, "python -m train fit mnist"),
 )
 """What matters most comes first, what can wait last."""
 

@@ -1,16 +1,23 @@
-"""Training as `fit` does it: what an epoch takes, and how good the recipe is."""
+"""`fit` and `parity check` on the device: an epoch, the recipe and the cases there is time for."""
 
 import shutil
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from parity.bench.gpu.plan import Found, Task
+from parity.check.runner import check
+from parity.check.subjects import find_subject
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.log import read_metrics
+from train.system.progress import each
 
 _MARGIN = 0.85
 """Share of the time that is left for which a run is planned."""
+
+_CASES_SHARE = 0.6
+"""Of the time: no case is begun after that. What a GPU computes besides comes after the cases."""
 
 
 def measure_epoch(task: Task) -> Iterator[Found]:
@@ -72,3 +79,38 @@ def _fit(task: Task, config: FitConfig, name: str) -> Found:
         / (last["epoch"] - first["epoch"]),
         "seconds": seconds,
     }
+
+
+def measure_parity(task: Task) -> Iterator[Found]:
+    """Finds, under the name of each network, what was compared and whether it held.
+
+    That is `passed`, the number of `comparisons` and of those `beyond` their limit, the
+    `first_difference`, `cases` begun and `cases_there_are`.
+    """
+    plan = task.plan
+    for number, size in enumerate(plan.parity_sizes):
+        until = time.monotonic() + _CASES_SHARE * task.left() / (len(plan.parity_sizes) - number)
+        counted = {"cases": 0, "cases_there_are": 0}
+
+        def in_time(
+            jobs: Iterator, total: int, until: float = until, counted: Found = counted
+        ) -> Iterator[Any]:
+            counted["cases_there_are"] = total
+            for job in each(jobs, total, lambda job: job[0]):
+                if counted["cases"] == plan.parity_cases or time.monotonic() > until:
+                    return
+                counted["cases"] += 1
+                yield job
+
+        subject = find_subject("layout", "reference", (size,))
+        result = check(subject, data_dir=task.data_dir, progress=in_time)
+        first = result.first_difference
+        yield {
+            size: {
+                "passed": result.passed,
+                "comparisons": len(result.comparisons),
+                "beyond": sum(not comparison.held for comparison in result.comparisons),
+                "first_difference": None if first is None else f"{first.stage} ({first.case})",
+                **counted,
+            }
+        }
