@@ -21,7 +21,7 @@ from parity.check.training import compare_training
 from train.system.caches import keep_compiled_programs
 
 Progress = Callable[[Iterator, int], Iterator]
-"""Wraps an iterator over pairs of a name and a job, given their number, and shows how far it is."""
+"""Wraps an iterator over jobs, whose texts name them, given their number; shows how far it is."""
 
 
 def check(
@@ -50,9 +50,8 @@ def check(
     images = {
         name: cut_to_size(split, sizes["image_shape"]) for name, sizes in subject.sizes.items()
     }
-    jobs = [(str(case), case) for case in subject.cases]
     with exact(x64=x64):
-        for _, case in progress(iter(jobs), len(jobs)):
+        for case in progress(iter(subject.cases), len(subject.cases)):
             if case.trained:
                 compare_training(subject, case, images[case.size], result)
             else:
@@ -94,8 +93,9 @@ def check_all(
             pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare)
             stack.callback(pool.shutdown, cancel_futures=True)
             found = pool.map(check_one, jobs)
-        for _, (subject, _x64) in progress(iter(zip(names, jobs, strict=True)), len(jobs)):
-            results.setdefault(subject.name, []).append(next(found))
+        for _ in progress(iter(names), len(names)):
+            result = next(found)
+            results.setdefault(result.name, []).append(result)
     return results
 
 

@@ -1,7 +1,6 @@
 """`check`: compares every number of two networks with the same weights."""
 
 import argparse
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,4 +181,4 @@ class Check(Command):
 
 
 def _progress(jobs: Iterator, total: int) -> Iterator:
-    return each(jobs, total, operator.itemgetter(0))
+    return each(jobs, total, str)

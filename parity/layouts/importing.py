@@ -75,8 +75,7 @@ def import_weights(
             "\n  ".join([f"{path} does not fit the layout {found.layout.name}:", *wrong])
         )
 
-    name, others = choose_dataset(path, found, change, dataset)
-    run, model = _without_values(found, name, change, out)
+    (run, model), *others = _runs(path, found, change, dataset, out)
     weights.load(model, found.to_capsjax(state), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
     casts = Counter(
@@ -85,7 +84,8 @@ def import_weights(
         if tensor.dtype != jnp.dtype(run.config.model.param_dtype)
     )
     parameters = sum(array.size for array in weights.variables(model).values())
-    return Imported(run, found.layout, parameters, casts, others)
+    names = tuple(other.config.data.dataset for other, _ in others)
+    return Imported(run, found.layout, parameters, casts, names)
 
 
 def match_state(path: Path, state: State, layout: str) -> Match:
@@ -148,42 +148,37 @@ def configure(
     return change(config.changed(dataset=dataset, model_options=options))
 
 
-def _without_values(
-    found: Match, dataset: str, change: Change, folder: Path
-) -> tuple[Run, nnx.Module]:
-    """The run of a network on a data set, and the network, which has shapes for parameters."""
-    image_shape, class_names = describe_dataset(dataset)
-    config = configure(found, dataset, image_shape, len(class_names), change)
-    run = Run(folder, config, image_shape, class_names)
-    return run, nnx.eval_shape(lambda: build_model(config, image_shape, run.num_classes, axis=AXIS))
+def _runs(
+    path: Path, found: Match, change: Change, wanted: str | None, folder: Path
+) -> list[tuple[Run, nnx.Module]]:
+    """The run and the network, without values, of each data set whose images fit the tensors.
 
-
-def choose_dataset(
-    path: Path, found: Match, change: Change, wanted: str | None
-) -> tuple[str, tuple[str, ...]]:
-    """The data set whose images fit the tensors of a file: the wanted one, or the first.
-
-    The change has the user's options, such as strides, which no tensor shows.
-
-    Returns:
-        Its name, and those of further sets with images of the same shape and as many classes.
+    That is the wanted one, or any. The change has the user's options, such as strides, which no
+    tensor shows.
 
     Raises:
         UserError: if that set does not fit, none does, or sets with different images do.
     """
-    names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
     if wanted is not None and not is_dataset(wanted):
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
+    names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
     known = {name: describe_dataset(name) for name in names}
-    misfits = {
-        name: _misfit_of(found, name, change)
-        for name, (shape, classes) in known.items()
+    runs, misfits = [], []
+    for name, (shape, class_names) in known.items():
         # Whatever the strides are, these sizes are those of the tensors.
-        if (shape[2], len(classes)) == (found.sizes["c"], found.sizes["j"])
-        and found.pixels in (None, math.prod(shape))
-    }
-    fitting = [name for name, misfit in misfits.items() if misfit is None]
-    if not fitting:
+        channels, classes = found.sizes["c"], found.sizes["j"]
+        if (shape[2], len(class_names)) != (channels, classes):
+            continue
+        if found.pixels not in (None, math.prod(shape)):
+            continue
+        try:
+            config = configure(found, name, shape, classes, change)
+            model = nnx.eval_shape(lambda: build_model(config, shape, classes, axis=AXIS))
+            weights.require_shapes(model, found.shapes, weights.LEARNED)
+            runs.append((Run(folder, config, shape, class_names), model))
+        except (UserError, ValueError) as error:
+            misfits.append(f"with {name}: {error}")
+    if not runs:
         have = ", ".join(
             f"{name} {'x'.join(map(str, shape))} in {len(classes)} classes"
             for name, (shape, classes) in known.items()
@@ -192,30 +187,20 @@ def choose_dataset(
             f"{path} is of a network for {_images_of(found, change(found.layout.config()))}; "
             f"{have} {'has' if len(names) == 1 else 'have'} no such images."
         )
-        whys = [f"with {name}: {misfit}" for name, misfit in misfits.items()]
-        raise UserError("\n  ".join([first, *whys]))
-    if len({known[name][0] for name in fitting}) > 1:
+        raise UserError("\n  ".join([first, *misfits]))
+    if len({run.image_shape for run, _ in runs}) > 1:
+        fitting = ", ".join(run.config.data.dataset for run, _ in runs)
         raise UserError(
             f"{path} is of a network without decoder, which does not tell the size of its images: "
-            f"say with --dataset which of {', '.join(fitting)} it is for."
+            f"say with --dataset which of {fitting} it is for."
         )
-    return fitting[0], tuple(fitting[1:])
+    return runs
 
 
 def describe_dataset(name: str) -> tuple[tuple[int, int, int], tuple[str, ...]]:
     """Shape and class names of a data set; of those that are files, without the files."""
     described = SOURCES.get(name) or load_dataset(name)
     return described.image_shape, described.class_names
-
-
-def _misfit_of(found: Match, dataset: str, change: Change) -> str | None:
-    """Why a network for a data set has other parameters than the file; None if it has not."""
-    try:
-        _, model = _without_values(found, dataset, change, Path())
-        weights.require_shapes(model, found.shapes, weights.LEARNED)
-    except (UserError, ValueError) as error:
-        return str(error)
-    return None
 
 
 def _images_of(found: Match, config: FitConfig) -> str:

@@ -96,7 +96,7 @@ def measure_parity(task: Task) -> Iterator[Found]:
             jobs: Iterator, total: int, until: float = until, counted: Found = counted
         ) -> Iterator[Any]:
             counted["cases_there_are"] = total
-            for job in each(jobs, total, lambda job: job[0]):
+            for job in each(jobs, total, str):
                 if counted["cases"] == plan.parity_cases or time.monotonic() > until:
                     return
                 counted["cases"] += 1
