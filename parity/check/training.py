@@ -1,6 +1,6 @@
 """The same training steps in PyTorch and in capsjax, one at a time, and their comparison."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -29,7 +29,7 @@ from train.data import Batch, Split
 from train.learn.metrics import merge
 from train.learn.optimizer import learning_rate
 from train.learn.pmap import data_mesh, make_dispatch, make_train_step, replicate
-from train.learn.training_state import PyTree, initial_state
+from train.learn.training_state import PyTree, TrainState, initial_state
 
 SNAPSHOTS = (1, STEPS)
 """The steps after which parameters and moments are held to their limits."""
@@ -39,6 +39,9 @@ SETTINGS = FitConfig.of(
     preset="parity", learning_rate=0.001, decay_rate=0.5, decay_steps=DECAY_STEPS
 )
 """Adam as the paper has it. The learning rate falls to a quarter in 20 steps: enough to be seen."""
+
+ImagesAndLabels = tuple[np.ndarray, np.ndarray]
+"""A batch: uint8 images `[B, H, W, C]` and int32 labels `[B]`."""
 
 Snapshot = dict[str, Arrays]
 """Adam's means of the gradients ("first moment") and of their squares, and the "parameters"."""
@@ -54,72 +57,66 @@ def adam(**options: Any) -> optax.GradientTransformation:
     return optax.adam(lambda step: schedule(jnp.asarray(step, float)), **options)
 
 
-class ReferenceTraining:
-    """Adam on the PyTorch network of a pair, a copy of which is trained in a dtype.
+def train_reference(
+    pair: Pair, batches: Sequence[ImagesAndLabels], dtype: DtypeName
+) -> Iterator[tuple[float, Arrays, Callable[[], Snapshot]]]:
+    """Trains a copy of a pair's PyTorch network in a dtype with Adam, a step a batch.
 
-    Attributes:
-        gradients: of the last step, by the names of capsjax's parameters.
+    Yields:
+        The loss, its gradients by the names of capsjax's parameters, and what takes a snapshot of
+        the parameters and moments after the step, as far as they are compared.
     """
+    pair = pair.in_dtype(dtype)
+    reference, parameters = pair.reference, dict(pair.reference.named_parameters())
+    schedule = SETTINGS.schedule
+    adam = torch.optim.Adam(parameters.values(), lr=schedule.learning_rate, betas=(0.9, 0.999))
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        adam, lambda step: schedule.decay_rate ** (step / DECAY_STEPS)
+    )
 
-    def __init__(self, pair: Pair, dtype: DtypeName) -> None:
-        self._pair = pair.in_dtype(dtype)
-        self._parameters = dict(self._pair.reference.named_parameters())
-        self._adam = torch.optim.Adam(
-            list(self._parameters.values()), lr=SETTINGS.schedule.learning_rate, betas=(0.9, 0.999)
-        )
-        self._decay = torch.optim.lr_scheduler.LambdaLR(
-            self._adam, lambda step: SETTINGS.schedule.decay_rate ** (step / DECAY_STEPS)
-        )
-        self.gradients: Arrays = {}
+    def turned(tensors: Mapping[str, torch.Tensor]) -> Arrays:
+        # Copies: the optimiser changes its tensors in place.
+        arrays = {name: value.detach().numpy().copy() for name, value in tensors.items()}
+        return pair.compared(pair.to_capsjax(arrays))
 
-    def step(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
-        reference = self._pair.reference
-        seen = nchw(normalised(self._pair, images, self._pair.dtype))
-        truth = torch.from_numpy(labels.astype(np.int64))
-        loss = reference.losses(reference(seen, truth), seen, truth)["total"]
-        self.gradients = gradients_of(self._pair, loss)
-        self._adam.step()
-        self._decay.step()
-        return loss.item()
-
-    def snapshot(self) -> Snapshot:
-        """The parameters and moments after the last step, as far as they are compared."""
-
-        def turned(tensors: Mapping[str, torch.Tensor]) -> Arrays:
-            # Copies: the optimiser changes its tensors in place.
-            arrays = {name: value.detach().numpy().copy() for name, value in tensors.items()}
-            return self._pair.compared(self._pair.to_capsjax(arrays))
-
-        moments = {name: self._adam.state[value] for name, value in self._parameters.items()}
+    def snapshot() -> Snapshot:
+        moments = {name: adam.state[value] for name, value in parameters.items()}
         return {
             "first moment": turned({n: of_n["exp_avg"] for n, of_n in moments.items()}),
             "second moment": turned({n: of_n["exp_avg_sq"] for n, of_n in moments.items()}),
-            "parameters": turned(self._parameters),
+            "parameters": turned(parameters),
         }
 
+    for images, labels in batches:
+        seen = nchw(normalised(pair, images, pair.dtype))
+        truth = torch.from_numpy(labels.astype(np.int64))
+        loss = reference.losses(reference(seen, truth), seen, truth)["total"]
+        gradients = gradients_of(pair, loss)
+        adam.step()
+        decay.step()
+        yield loss.item(), gradients, snapshot
 
-class CapsjaxTraining:
-    """`python -m train`'s own step on the capsjax network of a pair, on one device."""
 
-    def __init__(
-        self, pair: Pair, batch_size: int, optimizer: optax.GradientTransformation
-    ) -> None:
-        self._mesh = data_mesh(batch_size, devices=1)
-        config = FitConfig(data=pair.objective.data, objective=pair.objective.settings)
-        config = config.changed(param_dtype=str(pair.dtype))
-        graphdef, state = initial_state(pair.model, optimizer, config)
-        # A copy: the step takes over the memory of its state.
-        self.state = replicate(jax.tree.map(lambda array: array.copy(), state), self._mesh)
-        # Where a feed selects images and labels, the batch holds them.
-        select = lambda constants, batch: Batch(*batch)  # noqa: E731
-        self._step = make_train_step(graphdef, optimizer, select, config, self._mesh)
+def train_capsjax(
+    pair: Pair, batches: Sequence[ImagesAndLabels], optimizer: optax.GradientTransformation
+) -> Iterator[tuple[float, TrainState]]:
+    """Takes `python -m train`'s own steps on the capsjax network of a pair, on one device.
 
-    def step(self, images: np.ndarray, labels: np.ndarray) -> float:
-        """Takes a step on uint8 images `[B, H, W, C]` and int32 labels `[B]`; returns the loss."""
-        dispatch = make_dispatch([(images, labels)], 1, self._mesh)
-        self.state, metrics, _ = self._step(self.state, (), *dispatch)
-        return merge([metrics])["loss"]
+    Yields:
+        The loss of a batch, and the state after the step, which the next one takes over.
+    """
+    mesh = data_mesh(len(batches[0][0]), devices=1)
+    config = FitConfig(data=pair.objective.data, objective=pair.objective.settings)
+    config = config.changed(param_dtype=str(pair.dtype))
+    graphdef, state = initial_state(pair.model, optimizer, config)
+    # A copy: the step takes over the memory of its state.
+    state = replicate(jax.tree.map(lambda array: array.copy(), state), mesh)
+    # Where a feed selects images and labels, the batch holds them.
+    select = lambda constants, batch: Batch(*batch)  # noqa: E731
+    step = make_train_step(graphdef, optimizer, select, config, mesh)
+    for batch in batches:
+        state, metrics, _ = step(state, (), *make_dispatch([batch], 1, mesh))
+        yield merge([metrics])["loss"], state
 
 
 def compare_training(subject: Subject, case: Case, split: Split, result: Result) -> None:
@@ -133,9 +130,11 @@ def compare_training(subject: Subject, case: Case, split: Split, result: Result)
         updates, state = optimizer.update(gradients, state, params)
         return optax.apply_updates(params, updates), state
 
-    reference = ReferenceTraining(pair, dtype)
-    wide = ReferenceTraining(pair, "float64") if dtype == "float32" else None
-    trained = CapsjaxTraining(pair, case.batch, optimizer)
+    chosen = np.arange(STEPS * case.batch).reshape(STEPS, case.batch) % len(split)
+    batches = [(split.images[indices], split.labels[indices]) for indices in chosen]
+    reference = train_reference(pair, batches, dtype)
+    wide = train_reference(pair, batches, "float64") if dtype == "float32" else None
+    trained = train_capsjax(pair, batches, optimizer)
     params = weights.variables(pair.model)
     alone = params, optimizer.init(params)  # Adam, given the gradients of the reference
     name = str(case)
@@ -144,18 +143,15 @@ def compare_training(subject: Subject, case: Case, split: Split, result: Result)
     training_limit = tolerance.limit("training", dtype)
     comparable = True  # until rounding alone takes the reference beyond the limit
     for number in range(1, STEPS + 1):
-        chosen = np.arange((number - 1) * case.batch, number * case.batch) % len(split)
-        batch = split.images[chosen], split.labels[chosen]
-        losses.append((reference.step(*batch), trained.step(*batch)))
-        alone = update(reference.gradients, *alone)
-        if wide is not None:
-            wide.step(*batch)
+        (loss, gradients, reference_snapshot), (our_loss, state) = next(reference), next(trained)
+        losses.append((loss, our_loss))
+        alone = update(gradients, *alone)
+        in_float64 = None if wide is None else next(wide)
         if case.size != "tiny" and number not in SNAPSHOTS and number % 5:
             continue  # snapshots of a large network take longer than its steps
-        truth = reference.snapshot()
-        state = trained.state
+        truth = reference_snapshot()
         found = {ADAM: _snapshot(*alone), TRAINING: _snapshot(state.params, state.optimizer)}
-        itself = None if wide is None else wide.snapshot()
+        itself = None if in_float64 is None else in_float64[-1]()
         growth.steps.append(number)
         for what in truth:
             if itself is not None:

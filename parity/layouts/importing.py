@@ -1,6 +1,7 @@
 """From a file of PyTorch weights to a run that `python -m train` goes on with."""
 
 import dataclasses
+import functools
 import math
 import shutil
 from collections import Counter
@@ -173,7 +174,9 @@ def _runs(
             continue
         try:
             config = configure(found, name, shape, classes, change)
-            model = nnx.eval_shape(lambda: build_model(config, shape, classes, axis=AXIS))
+            model = nnx.eval_shape(
+                functools.partial(build_model, config, shape, classes, axis=AXIS)
+            )
             weights.require_shapes(model, found.shapes, weights.LEARNED)
             runs.append((Run(folder, config, shape, class_names), model))
         except (UserError, ValueError) as error:
