@@ -33,19 +33,7 @@ DtypeName = Literal["float32", "float64"]
 Sizes = Mapping[str, Any]
 
 SIZES: dict[str, Sizes] = {
-    # No two sizes are equal that could be confused: 3 x 2 positions of 3 types, so 18 capsules.
-    "tiny": {
-        "image_shape": (8, 6, 2),
-        "num_classes": 10,
-        "conv_features": 8,
-        "conv_kernel": 3,
-        "primary_types": 3,
-        "primary_dim": 4,
-        "primary_kernel": 2,
-        "primary_stride": 2,
-        "class_dim": 6,
-        "decoder_hidden": (12, 20),
-    },
+    "tiny": MODELS["aff_capsnet"].tiny,  # which has the same arguments
     # The defaults of both constructors are the paper's.
     "paper": {"image_shape": (28, 28, 1), "num_classes": 10},
 }

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-import capsjax
 from capsjax.capsules import squash_from
 from parity.layouts import weights
 from parity.layouts.match import match_parameters
 from parity.layouts.state_files import require_suffix, with_counters, write_state
-from parity.layouts.table import DIALECT_FIELDS, Layout, get_layout
+from parity.layouts.table import DIALECT_FIELDS, Layout, all_options, get_layout
 from train.config.fit_config import FitConfig
 from train.learn.network import build_routing, seen_shape
 from train.learn.user_routing import is_own
@@ -106,16 +105,11 @@ def differences(run: Run, layout: Layout) -> list[str]:
         return [f"model: {config.model.name!r}, expected {expected.model.name!r}"]
     compared = layout.table.compared
     ours, theirs = _behaviour(config, compared), _behaviour(expected, compared)
-    if _options(config).get("decoder_hidden") is None:
+    if all_options(config).get("decoder_hidden") is None:
         for name in (*_OF_THE_DECODER, "model_options decoder_combine"):
             ours.pop(name, None)
     pairs = {name: (value, theirs.get(name)) for name, value in ours.items()}
     return [f"{name}: {a!r}, expected {b!r}" for name, (a, b) in pairs.items() if not _same(a, b)]
-
-
-def _options(config: FitConfig) -> dict[str, Any]:
-    """The options of the model, with every default written out."""
-    return {**capsjax.models.published_options(config.model.name), **config.model.options}
 
 
 def _same(a: Any, b: Any) -> bool:
@@ -127,7 +121,7 @@ def _same(a: Any, b: Any) -> bool:
 def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:
     """What a configuration and `compared` options of its model compute, with every default."""
     values: dict[str, Any] = {name: config.value(name) for name in _COMPARED}
-    options = _options(config)
+    options = all_options(config)
     values |= {f"model_options {name}": _plain(name, options[name]) for name in compared}
     routing: Any = build_routing(config)
     if dataclasses.is_dataclass(routing):

@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-import capsjax
 from parity.layouts import weights
 from parity.layouts.match import Match, match
 from parity.layouts.state_files import State, read_state, require_suffix
-from parity.layouts.table import Layout, builtin_layouts, get_layout
+from parity.layouts.table import Layout, all_options, builtin_layouts, get_layout
 from train.config.fit_config import FitConfig
 from train.data import is_dataset, list_datasets, load_dataset
 from train.data.catalog import SOURCES
@@ -213,7 +212,7 @@ def _images_of(found: Match, config: FitConfig) -> str:
     capsules = ""
     if "i" in sizes:
         capsules = f", with {sizes['i']} primary capsules of {sizes['t']} types"
-    options = {**capsjax.models.published_options(config.model.name), **config.model.options}
+    options = all_options(config)
     strides = [option for option in options if option.endswith(("stride", "strides"))]
     return (
         f"images{pixels} with {channels} in {sizes['j']} classes{capsules} (with strides "

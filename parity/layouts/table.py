@@ -116,6 +116,11 @@ class Layout:
         return config
 
 
+def all_options(config: FitConfig) -> dict[str, Any]:
+    """The options of a configuration's model, with every default written out."""
+    return {**capsjax.models.published_options(config.model.name), **config.model.options}
+
+
 def read_layout(path: Path) -> Layout:
     """Reads a table.
 

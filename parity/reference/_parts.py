@@ -74,7 +74,8 @@ class Reference(nn.Module):
         name, of_classes = self.class_loss(stages, labels)
         if "reconstruction" not in stages:
             return {name: of_classes, "total": of_classes.mean()}
-        squares = (stages["reconstruction"].flatten(1) - flatten_images(images)) ** 2
+        # Images as rows in the order (y, x, channel), in which decoders here write them.
+        squares = (stages["reconstruction"].flatten(1) - nhwc(images).flatten(1)) ** 2
         is_sum = self.reconstruction_over_pixels == "sum"
         error = squares.sum(dim=1) if is_sum else squares.mean(dim=1)
         total = (of_classes + self.reconstruction_weight * error).mean()
@@ -201,11 +202,6 @@ def class_mask(lengths: Tensor, labels: Tensor | None) -> Tensor:
     """`[batch, classes]`, 1 at the label, or at the longest capsule where there are no labels."""
     shown = lengths.argmax(dim=1) if labels is None else labels
     return functional.one_hot(shown, lengths.shape[1]).to(lengths.dtype)
-
-
-def flatten_images(images: Tensor) -> Tensor:
-    """NCHW images as rows in the order (y, x, channel), in which decoders here write them."""
-    return images.permute(0, 2, 3, 1).flatten(1)
 
 
 def nhwc(maps: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ import itertools
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -105,16 +104,12 @@ def _run(path: Path) -> Any:
     return module
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
-    """A call of a module that came through.
+class Call(NamedTuple):
+    """A call of a module that came through, with images `[B, H, W, C]` to differentiate by.
 
-    Attributes:
-        images: the images that can be differentiated by, `[B, H, W, C]`.
-        how: the images' layout and the other arguments, in words.
-        outputs: the tensors that it returned, by index or key, with dots where they are nested;
-            a single tensor is called `""`.
-        convolutions: kernel `[out, in, y, x]` and strides of each 2-D convolution, in order.
+    `how` tells the images' layout and the other arguments in words. The `outputs` are the tensors
+    that it returned, by index or key, with dots where they are nested; a single tensor is called
+    `""`. Of each 2-D convolution, in order, there are the kernel `[out, in, y, x]` and the strides.
     """
 
     images: torch.Tensor
@@ -201,15 +196,11 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
             yield from _tensors(item, f"{name}.{key}" if name else str(key))
 
 
-@dataclass(frozen=True, eq=False)
-class View:
-    """A tensor that holds capsules, its axes in our order; gradients flow through.
+class View(NamedTuple):
+    """A tensor that holds capsules, its axes in our order: lengths `[B, J]` or poses `[B, J, D]`.
 
-    Attributes:
-        name: of the tensor, see `Call.outputs`.
-        what: `"lengths"` or `"poses"`.
-        tensor: `[B, J]` or `[B, J, D]`.
-        certain: whether sizes alone decide the order of the axes.
+    Gradients flow through. The name is that of `Call.outputs`; where it is not `certain`, sizes
+    alone do not decide the order of the axes.
     """
 
     name: str

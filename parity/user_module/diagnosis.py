@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,8 +87,7 @@ class Switch:
 Combination = tuple[Switch, ...]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """The distance of a module from capsjax with some switches: relative errors.
 
     Without a switch it is the layout as it is; the gradient's error is None where there is none.
@@ -108,14 +107,10 @@ class Finding:
         return " and ".join(switch.name for switch in self.switches) or "the layout as it is"
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """The result of a search.
+class Diagnosis(NamedTuple):
+    """What a search came to, and the smallest combinations that agree, the best first.
 
-    Attributes:
-        sentence: what it came to.
-        agreeing: the smallest combinations with which everything agrees, the best first.
-        tried: how many combinations were.
+    `tried` is the number of all that were tried.
     """
 
     sentence: str
@@ -123,17 +118,11 @@ class Diagnosis:
     tried: int
 
 
-@dataclass(frozen=True, eq=False)
-class Target:
-    """The numbers of a module, and how far capsjax may be from them.
+class Target(NamedTuple):
+    """The numbers of a module, and the largest relative errors that are accepted of them.
 
-    Attributes:
-        what: `"lengths"` or `"poses"`.
-        output: `[B, J]` or `[B, J, D]`.
-        cotangent: weights of the output in the sum whose gradient was taken; its shape.
-        gradient: with respect to the images, `[B, H, W, C]`; None if there is none.
-        forward_limit: of the relative error of the output.
-        gradient_limit: of that of the gradient.
+    The output, `"lengths"` `[B, J]` or `"poses"` `[B, J, D]`, is weighed by the cotangent in the
+    sum whose gradient by the images `[B, H, W, C]` was taken; that is None if there is none.
     """
 
     what: str

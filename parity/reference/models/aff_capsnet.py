@@ -21,6 +21,7 @@ class AffCapsNet(ModelReference):
     """CapsNet, in which all primary capsules vote with the same matrices and count alike."""
 
     parts = ("features", "primary_caps", "class_caps", "decoder")
+    # No two sizes are equal that could be confused: 3 x 2 positions of 3 types, so 18 capsules.
     tiny: ClassVar = {
         "image_shape": (8, 6, 2),
         "num_classes": 10,
