@@ -1,6 +1,5 @@
 """The comparison of all stages of two networks for one batch."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -99,8 +98,7 @@ def _unless_impossible(comparison: Comparison, expected: Values, truth: Values) 
     if itself <= comparison.limit:
         return comparison
     note = f"the reference is {itself:.1e} from itself in float64"
-    error = dataclasses.replace(comparison.error, note=note)
-    return dataclasses.replace(comparison, limit=None, error=error)
+    return comparison._replace(limit=None, error=comparison.error._replace(note=note))
 
 
 def coarser_precisions(

@@ -27,18 +27,14 @@ class Stage(NamedTuple):
         return f"{self.group}: {self.name}"
 
 
-@dataclass(frozen=True, eq=False)
-class Error:
+class Error(NamedTuple):
     """The distance of an array from the one that it should be.
 
-    Attributes:
-        shape: of the array.
-        absolute: the largest difference; infinite where shapes differ or a value is not finite.
-        relative: that by the largest magnitude of the expected array.
-        histogram: int64 `[BINS]`: element errors by powers of two, of a large array those of
-            elements at equal distances, a million at least. Bin 0 counts the errors up to
-            `2**SMALLEST_EXPONENT` times that magnitude, bin `BINS - 1` those above one half.
-        note: what is not a matter of size, or which of several arrays is the worst.
+    That is the largest difference, infinite where shapes differ or a value is not finite, and that
+    relative to the largest magnitude of the expected array. The histogram, int64 `[BINS]`, counts
+    element errors by powers of two, of a large array those of elements at equal distances, a
+    million at least: bin 0 those up to `2**SMALLEST_EXPONENT` times that magnitude, bin `BINS - 1`
+    those above one half. A note tells what is no matter of size, or which of several arrays it is.
     """
 
     shape: tuple[int, ...]
@@ -48,16 +44,10 @@ class Error:
     note: str = ""
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """The error of a stage in one case, and its limit.
+class Comparison(NamedTuple):
+    """The error of a stage of capsjax from the reference's, for networks of a size in one case.
 
-    Attributes:
-        stage: the array that was compared.
-        error: of capsjax from the reference.
-        limit: the largest relative error that is accepted; None where the error is information.
-        size: the name of the networks' size.
-        case: iterations, batch and images.
+    The limit is the largest relative error that is accepted, None where the error is information.
     """
 
     stage: Stage

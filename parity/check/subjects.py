@@ -43,13 +43,9 @@ class Case(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """A PyTorch implementation and the capsjax model that should compute the same.
+    """A PyTorch implementation and the capsjax model that should compute the same, in these cases.
 
-    Attributes:
-        name: of the subject in the result.
-        make_pair: makes its networks.
-        cases: the cases that are compared.
-        sizes: arguments of the networks, by the names of their sizes.
+    `sizes` are the arguments of the networks, by the names that cases have for them.
     """
 
     name: str

@@ -8,7 +8,7 @@ axis that is on the right only is the one along which several tensors are stacke
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import einops
 import numpy as np
@@ -16,14 +16,11 @@ import numpy as np
 Sizes = Mapping[str, int]
 
 
-@dataclass(frozen=True)
-class Axes:
+class Axes(NamedTuple):
     """A one-to-one map between the elements of one or several tensors and those of a parameter.
 
-    Attributes:
-        source: the axes of each tensor.
-        target: the axes of the parameter.
-        stacked: the axis along which tensors are stacked, or None for a single tensor.
+    It has the axes of each tensor, those of the parameter, and the one along which tensors are
+    stacked, None for a single tensor.
     """
 
     source: str

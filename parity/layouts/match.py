@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,15 +24,10 @@ Arrays = Mapping[str, np.ndarray]
 _LATENT = f"{DECODER} -1"  # the numbers that a decoder takes
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One parameter of capsjax, or one part of it, and the tensors that it is made of.
+class Entry(NamedTuple):
+    """The target, one parameter of capsjax or one part of it, and the tensors that it is made of.
 
-    Attributes:
-        sources: the names of the tensors, in the order in which they are stacked.
-        target: the name of the parameter or the part.
-        axes: how the one becomes the other.
-        sizes: of the axes.
+    They are in the order in which they are stacked; the axes say how the one becomes the other.
     """
 
     sources: tuple[str, ...]

@@ -60,15 +60,10 @@ def report(
     arguments: Sequence[str],
     parts: Sequence[Part] = PARTS,
 ) -> int:
-    """Measures, and writes `report.json` and `report.md` after every part.
+    """Measures parts of a plan, and writes `report.json` and `report.md` after each.
 
-    Args:
-        plan: what to measure.
-        out: the report's folder; made if it is not there.
-        data_dir: may have the official files of the data set.
-        minutes: the time there is.
-        arguments: how the command was given, for the report.
-        parts: what is done.
+    The other arguments are those of the command `gpu-report`; those that it was given are in the
+    report.
 
     Returns:
         The exit code: 0, or 1 if a part did not come to its end.
