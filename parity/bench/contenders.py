@@ -18,21 +18,13 @@ CLASS_NAMES = tuple("0123456789")
 
 @dataclass(frozen=True)
 class Work:
-    """What every contender does.
+    """What every contender does."""
 
-    Attributes:
-        dtype: "float32" or "bfloat16", of convolutions, votes and decoder.
-        iterations: of the routing.
-        images: of a step, uint8 `[batch, height, width, channels]`.
-        labels: int32 `[batch]`.
-        sizes: arguments of the network that differ from the paper's.
-    """
-
-    dtype: str
-    iterations: int
-    images: np.ndarray
-    labels: np.ndarray
-    sizes: Mapping[str, Any] = field(default_factory=dict)
+    dtype: str  # "float32" or "bfloat16", of convolutions, votes and decoder
+    iterations: int  # of the routing
+    images: np.ndarray  # of a step, uint8 `[batch, height, width, channels]`
+    labels: np.ndarray  # int32 `[batch]`
+    sizes: Mapping[str, Any] = field(default_factory=dict)  # of the network, if not the paper's
 
     @property
     def batch_size(self) -> int:

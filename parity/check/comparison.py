@@ -84,24 +84,15 @@ class Growth(NamedTuple):
 
 @dataclass
 class Result:
-    """The errors that a check of a subject has found.
+    """The errors that a check of a subject has found."""
 
-    Attributes:
-        name: of the subject.
-        dtype: of the computation.
-        dataset: of the ordinary images.
-        seed: of weights and images.
-        comparisons: one for each stage of each case, in the order of the computation.
-        growth: one for each training.
-        seconds: of the check.
-    """
-
-    name: str
-    dtype: str
-    dataset: str
-    seed: int
+    name: str  # of the subject
+    dtype: str  # of the computation
+    dataset: str  # of the ordinary images
+    seed: int  # of weights and images
+    # One for each stage of each case, in the order of the computation.
     comparisons: list[Comparison] = field(default_factory=list)
-    growth: list[Growth] = field(default_factory=list)
+    growth: list[Growth] = field(default_factory=list)  # one for each training
     seconds: float = 0.0
 
     @property

@@ -15,25 +15,15 @@ STEPS = 20
 
 
 class Case(NamedTuple):
-    """One shape of the computation, of which a batch or a training is compared.
+    """One shape of the computation, of which a batch or a training is compared."""
 
-    Attributes:
-        size: the name of the networks' size.
-        iterations: of the routing.
-        batch: images.
-        gradients: whether gradients are compared, too.
-        kinds: inputs, of `parity.check.inputs.KINDS`.
-        biases: with which networks: with biases, or without, in which zeros stay exactly zero.
-        trained: whether steps of training on ordinary images are compared instead.
-    """
-
-    size: str
-    iterations: int
-    batch: int
-    gradients: bool = True
-    kinds: Sequence[str] = KINDS
-    biases: Sequence[bool] = (True, False)
-    trained: bool = False
+    size: str  # the name of the networks' size
+    iterations: int  # of the routing
+    batch: int  # images
+    gradients: bool = True  # whether they are compared, too
+    kinds: Sequence[str] = KINDS  # of inputs
+    biases: Sequence[bool] = (True, False)  # without biases, zeros stay exactly zero
+    trained: bool = False  # whether steps on ordinary images are compared instead
 
     def __str__(self) -> str:
         """`tiny, 3 iterations, batch 7`."""

@@ -3,8 +3,8 @@
 import contextlib
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -54,23 +54,14 @@ BATCHES = (7, 11, 13, 17)
 
 @dataclass
 class Outcome(Result):
-    """The comparison of a module with capsjax, under the name of its weights' layout.
+    """The comparison of a module with capsjax, under the name of its weights' layout."""
 
-    Attributes:
-        module: where it is from.
-        image_shape: `(height, width, channels)`.
-        call: how the module was called, in words.
-        output: name and shape of the compared output, in words.
-        notes: what else is to be known.
-        diagnosis: why the numbers differ; None where they agree.
-    """
-
-    module: str = ""
-    image_shape: tuple[int, int, int] = (0, 0, 0)
-    call: str = ""
-    output: str = ""
-    notes: Sequence[str] = ()
-    diagnosis: Diagnosis | None = None
+    module: str = ""  # where it is from
+    image_shape: tuple[int, int, int] = (0, 0, 0)  # height, width, channels
+    call: str = ""  # how the module was called, in words
+    output: str = ""  # name and shape of the compared output, in words
+    notes: list[str] = field(default_factory=list)  # what else is to be known
+    diagnosis: Diagnosis | None = None  # why the numbers differ, if they do
 
 
 def compare_module(
@@ -123,32 +114,29 @@ def compare_module(
         gradient_limit = tolerance.limit("gradient", dtype, lengths[GRADIENT])
         ours, our_gradient = _capsjax(*nnx.split(model), view.what, images, cotangent)
         how = f"{len(images)} {call.how} of {'x'.join(map(str, call.image_shape))}"
-        compared = [(Stage(FORWARD, view.what), ours, theirs, forward_limit)]
-        if gradient is not None:
-            stage = Stage(GRADIENT, "gradient of the images")
-            compared.append((stage, our_gradient, gradient, gradient_limit))
-        notes = []
-        if not view.certain:
-            axes = "x".join(map(str, view.tensor.shape))
-            notes.append(f"axes of equal size: the output is taken as {axes} in this order")
-        if reason:
-            notes.append(f"the gradient is not compared: {reason}")
         shape = list(call.outputs[view.name].shape)
         outcome = Outcome(
             table.name,
             dtype,
             dataset,
             seed,
-            [
-                Comparison(stage, error_between(np.asarray(actual), truth), limit, table.name, how)
-                for stage, actual, truth, limit in compared
-            ],
             module=spec,
             image_shape=call.image_shape,
             call=how,
             output=f"{view.name or 'its output'} {shape} as {view.what}",
-            notes=notes,
         )
+        compared = [(Stage(FORWARD, view.what), ours, theirs, forward_limit)]
+        if gradient is not None:
+            stage = Stage(GRADIENT, "gradient of the images")
+            compared.append((stage, our_gradient, gradient, gradient_limit))
+        for stage, actual, truth, limit in compared:
+            error = error_between(np.asarray(actual), truth)
+            outcome.comparisons.append(Comparison(stage, error, limit, table.name, how))
+        if not view.certain:
+            axes = "x".join(map(str, view.tensor.shape))
+            outcome.notes.append(f"axes of equal size: the output is taken as {axes} in this order")
+        if reason:
+            outcome.notes.append(f"the gradient is not compared: {reason}")
         if not outcome.passed:
             limits = forward_limit, gradient_limit
             target = Target(view.what, theirs, cotangent, gradient, *limits)

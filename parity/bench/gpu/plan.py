@@ -22,41 +22,24 @@ Measure = Callable[["Task"], Iterator[Found]]
 
 @dataclass(frozen=True)
 class Plan:
-    """The sizes of everything that is measured: by default those for an accelerator.
+    """The sizes of everything that is measured: by default those for an accelerator."""
 
-    Attributes:
-        config: the recipe.
-        dtype: in which training is measured.
-        batch_sizes: tried for the fastest training, the likeliest first.
-        contenders: who is timed beside capsjax at once; each group is a run of its own.
-        contender_parts: they are timed at the fastest batch size divided by each.
-        contender_sizes: arguments of the contenders' networks that differ from the paper's.
-        rounds: of every timing.
-        routing: input capsules, their dimension, output capsules, and their dimension.
-        routing_batch: examples that are routed.
-        memory_batches: the two batch sizes between which a step's memory is taken to be linear.
-        most_images: where the search for the largest batch ends.
-        parity_sizes: networks of `parity check`.
-        parity_cases: cases of each that are compared at most; None for all.
-        probe_epochs: length of the runs that measure an epoch, at least 2.
-        fit_dtypes: in which the whole recipe is run.
-    """
-
-    config: FitConfig = field(default_factory=lambda: get_preset("mnist"))
-    dtype: str = "bfloat16"
-    batch_sizes: Sequence[int] = (2048, 1024, 4096, 512, 8192, 256)
+    config: FitConfig = field(default_factory=lambda: get_preset("mnist"))  # the recipe
+    dtype: str = "bfloat16"  # in which training is measured
+    batch_sizes: Sequence[int] = (2048, 1024, 4096, 512, 8192, 256)  # the likeliest first
+    # Who is timed beside capsjax at once; each group is a run of its own.
     contenders: Sequence[Sequence[str]] = (("torch-fast", "torch-reference"), ("torch-compile",))
-    contender_parts: Sequence[int] = (1, 4)
-    contender_sizes: Mapping[str, Any] = field(default_factory=dict)
-    rounds: Rounds = field(default_factory=Rounds)
-    routing: tuple[int, int, int, int] = (1152, 8, 10, 16)
+    contender_parts: Sequence[int] = (1, 4)  # the fastest batch size is divided by each
+    contender_sizes: Mapping[str, Any] = field(default_factory=dict)  # other than the paper's
+    rounds: Rounds = field(default_factory=Rounds)  # of every timing
+    routing: tuple[int, int, int, int] = (1152, 8, 10, 16)  # `capsjax.Sizes` of the layer
     routing_batch: int = 2048
-    memory_batches: tuple[int, int] = (1024, 2048)
-    most_images: int = 2**18
-    parity_sizes: Sequence[str] = ("paper", "tiny")
-    parity_cases: int | None = None
-    probe_epochs: int = 4
-    fit_dtypes: Sequence[str] = ("bfloat16", "float32")
+    memory_batches: tuple[int, int] = (1024, 2048)  # memory is taken to be linear between them
+    most_images: int = 2**18  # where the search for the largest batch ends
+    parity_sizes: Sequence[str] = ("paper", "tiny")  # networks of `parity check`
+    parity_cases: int | None = None  # of each that are compared at most; None for all
+    probe_epochs: int = 4  # length of the runs that measure an epoch, at least 2
+    fit_dtypes: Sequence[str] = ("bfloat16", "float32")  # in which the whole recipe is run
 
     def training(self, batch_size: int, implementation: str | None = None) -> FitConfig:
         """The recipe in `dtype` at another batch size; the library routes as it likes if None."""
