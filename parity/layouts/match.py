@@ -45,25 +45,17 @@ class Entry(NamedTuple):
 class Match:
     """A layout laid over the tensors, or the parameters, of one network.
 
-    Attributes:
-        layout: the layout.
-        sizes: of the network, by the letters of the table: `f`, `c`, `t`, `k`, `i`, `j`, `d`, those
-            of kernels as `y features.conv`, and the outputs of modules in a list as
-            `decoder.layers 0`.
-        entries: the parameters and their tensors, as far as the sizes are known.
-        missing: names that the layout has and the network has not.
-        extra: the opposite.
-        misshapen: why a shape is wrong, a text for each tensor.
-        found: the number of names that both have.
+    Its sizes are by the letters of the table: `f`, `c`, `t`, `k`, `i`, `j`, `d`, those of kernels
+    as `y features.conv`, and the outputs of modules in a list as `decoder.layers 0`.
     """
 
     layout: Layout
     sizes: Sizes
-    entries: tuple[Entry, ...]
-    missing: tuple[str, ...]
-    extra: tuple[str, ...]
-    misshapen: tuple[str, ...]
-    found: int
+    entries: tuple[Entry, ...]  # as far as the sizes are known
+    missing: tuple[str, ...]  # names that the layout has and the network has not
+    extra: tuple[str, ...]  # the opposite
+    misshapen: tuple[str, ...]  # why a shape is wrong, a text for each tensor
+    found: int  # the number of names that both have
 
     @property
     def fits(self) -> bool:

@@ -66,24 +66,16 @@ class Row:
 class Layout:
     """The names and axes of a PyTorch network's tensors, and the options of what it computes.
 
-    Attributes:
-        name: of the layout.
-        about: whose network it is.
-        aliases: other names of the layout.
-        formats: the suffixes of the files in which such networks are kept.
-        rows: tensors and parameters.
-        options: those of `DIALECT_FIELDS` and `REDUCTIONS` that differ from the defaults, which are
-            the paper's.
-        model: which network it is, one of `MODELS`.
+    Options are those of `DIALECT_FIELDS` and `REDUCTIONS` that differ from the paper's.
     """
 
     name: str
-    about: str
-    aliases: tuple[str, ...]
-    formats: tuple[str, ...]
+    about: str  # whose network it is
+    aliases: tuple[str, ...]  # other names of the layout
+    formats: tuple[str, ...]  # the suffixes of the files in which such networks are kept
     rows: tuple[Row, ...]
     options: Mapping[str, Any]
-    model: str = "capsnet"
+    model: str = "capsnet"  # which network it is, one of `MODELS`
 
     @property
     def table(self) -> ModelTable:
