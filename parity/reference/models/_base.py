@@ -110,14 +110,18 @@ def class_stages(routed: Stages) -> Stages:
     return part | result
 
 
-def with_decoder(stages: Stages, labels: Tensor, decode: Callable[[Tensor], Tensor]) -> Stages:
-    """Adds the mask, and what is decoded from the masked capsules: the part `decoder`, the result.
+def with_decoder(
+    stages: Stages, routed: Stages, labels: Tensor, decode: Callable[[Tensor], Tensor]
+) -> Stages:
+    """Adds a routing's result, its mask, and what is decoded of it: the part `decoder`, the result.
 
     Args:
-      stages: with `capsules` and `lengths`.
+      stages: those before.
+      routed: see `class_stages`.
       labels: `[B]` integers.
       decode: poses `[B, J, D]`, all but one of them zero -> images NHWC.
     """
+    stages = stages | class_stages(routed)
     mask = class_mask(stages["lengths"], labels)
     drawn = decode(stages["capsules"] * mask[:, :, None])
     return stages | {"mask": mask, "decoder": drawn, "reconstruction": drawn}

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from parity.reference._parts import Sizes, Stages, group, length, nhwc, zeros
-from parity.reference.models._base import (
-    DenseDecoder,
-    ModelReference,
-    capsule_stages,
-    class_stages,
-    with_decoder,
-)
+from parity.reference.models._base import DenseDecoder, ModelReference, capsule_stages, with_decoder
 from parity.reference.models.capsnet import squash
 from parity.reference.routing.uniform import Uniform
 
@@ -65,5 +59,4 @@ class AffCapsNet(ModelReference):
         u = squash(s.flatten(1, 3))
         votes = torch.stack([u @ W.T for W in self.class_caps.kernel[0]], dim=2)
         stages = {"features": nhwc(features)} | capsule_stages("primary_caps", u)
-        stages |= class_stages(self.routing(votes, length(u), u))
-        return with_decoder(stages, labels, self.decoder)
+        return with_decoder(stages, self.routing(votes, length(u), u), labels, self.decoder)

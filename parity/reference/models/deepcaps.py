@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from parity.reference._parts import Sizes, Stages, batch_norm, group, length, nhwc, zeros
-from parity.reference.models._base import ModelReference, capsule_stages, class_stages, with_decoder
+from parity.reference.models._base import ModelReference, capsule_stages, with_decoder
 from parity.reference.models.capsnet import squash
 from parity.reference.routing.dynamic import Dynamic
 
@@ -115,8 +115,7 @@ class DeepCaps(ModelReference):
             x = side_by_side(out)
         u = torch.cat([flat[-1], flat[-2]], dim=1)
         votes = torch.einsum("ijdk,bik->bijd", self.class_caps.kernel, u)
-        stages |= class_stages(self.routing(votes, length(u), u))
-        return with_decoder(stages, labels, self.decode)
+        return with_decoder(stages, self.routing(votes, length(u), u), labels, self.decode)
 
     def capsules(self, convolution: nn.Conv2d, x: Tensor, stride: int = 1) -> Tensor:
         """Maps NCHW -> poses `[B, H, W, types, dim]`."""

@@ -6,13 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from parity.reference._parts import Sizes, Stages, batch_norm, group, length, nhwc, zeros
-from parity.reference.models._base import (
-    DenseDecoder,
-    ModelReference,
-    capsule_stages,
-    class_stages,
-    with_decoder,
-)
+from parity.reference.models._base import DenseDecoder, ModelReference, capsule_stages, with_decoder
 from parity.reference.routing.self_attention import SelfAttention, exponential_squash
 
 
@@ -77,5 +71,5 @@ class EfficientCapsNet(ModelReference):
         u = exponential_squash(s.reshape(len(s), -1, self.dim))
         votes = torch.einsum("ijdk,bik->bijd", self.class_caps.kernel, u)
         stages |= capsule_stages("primary_caps", u)
-        stages |= class_stages(self.class_caps.routing(votes, length(u), u))
-        return with_decoder(stages, labels, self.decoder)
+        routed = self.class_caps.routing(votes, length(u), u)
+        return with_decoder(stages, routed, labels, self.decoder)
