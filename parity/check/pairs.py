@@ -52,19 +52,13 @@ _KERNEL_AXES: Mapping[type[nn.Module], tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class Pair:
-    """A PyTorch network and a capsjax network that should compute the same numbers.
-
-    Attributes:
-        reference: see `parity.reference`.
-        model: a `capsjax.CapsNet`, or another model where the reference is a `ModelReference`.
-        objective: of `python -m train`, with the normalisation of images.
-        to_capsjax: turns arrays by the names of the reference's state dict (weights, gradients,
-            moments) into arrays by the names of the model's parameters.
-    """
+    """A PyTorch network and a capsjax network that should compute the same numbers."""
 
     reference: Reference
-    model: nnx.Module
-    objective: Objective
+    model: nnx.Module  # a `capsjax.CapsNet`, or that of a `ModelReference`
+    objective: Objective  # of `python -m train`, with the normalisation of images
+    # Turns arrays by the names of the reference's state dict (weights, gradients, moments) into
+    # arrays by the names of the model's parameters.
     to_capsjax: Callable[[Arrays], Arrays]
 
     def compared(self, arrays: Arrays) -> Arrays:

@@ -32,23 +32,18 @@ class Reference(nn.Module):
     Its `forward` takes images NCHW, already normalised, and labels, and returns everything that it
     computes by name. Losses are those of Sabour, Frosst and Hinton 2017 where a network has no
     others.
-
-    Attributes:
-      input_mean: what the published training subtracts from images in [0, 1].
-      input_std: what it divides them by afterwards.
-      reconstruction_weight: what the error of a reconstruction is multiplied with.
-      reconstruction_over_pixels: whether that error is the sum or the mean of the squared ones.
-      parts: of another network than CapsNet, the attributes of the capsjax model whose results are
-        compared, with dots for members.
-      idle: parameters of the capsjax model on which in training nothing depends: biases that the
-        next normalisation takes off again.
     """
 
-    input_mean: ClassVar[float] = 0.0
-    input_std: ClassVar[float] = 1.0
-    reconstruction_weight: ClassVar[float] = 0.0005
+    input_mean: ClassVar[float] = 0.0  # what the training subtracts from images in [0, 1]
+    input_std: ClassVar[float] = 1.0  # what it divides them by afterwards
+    reconstruction_weight: ClassVar[float] = 0.0005  # of the error of a reconstruction
+    # Whether that error is the sum or the mean of the squared ones.
     reconstruction_over_pixels: ClassVar[Literal["sum", "mean"]] = "sum"
+    # Of another network than CapsNet, the attributes of the capsjax model whose results are
+    # compared, with dots for members.
     parts: ClassVar[tuple[str, ...]] = ()
+    # Parameters of the capsjax model on which in training nothing depends: biases that the next
+    # normalisation takes off again.
     idle: ClassVar[tuple[str, ...]] = ()
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:

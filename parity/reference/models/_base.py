@@ -28,27 +28,22 @@ class ModelReference(Reference):
       part's name become underscores;
     - `capsules`, `coupling`, `lengths`, `logits`, `mask` and `reconstruction` (NHWC), as far as the
       model has them.
-
-    Attributes:
-      tiny: arguments of a network in which no two sizes are equal that could be confused.
-      loss: the loss of the classes with which capsjax trains it, by its name in `--loss`.
-      routings: arguments of the capsjax model that are routings which iterate: the names of them.
-      published_iterations: of the routing, with which the network is compared.
-      normalises_batch: whether it has batch normalisation; see `parity.check.subjects`.
-      pools: whether the largest of several values is passed on; see there, too.
-      shows_rounding: whether, on images that are alike, a normalisation makes the rounding of
-        equal numbers as large as what they are compared by.
-      longest_sums: terms of the longest sum of the tiny network, forwards for one example and
-        backwards for each example of a batch.
     """
 
+    # Arguments of a network in which no two sizes are equal that could be confused.
     tiny: ClassVar[Mapping[str, Any]]
+    # The loss of the classes with which capsjax trains it, by its name in `--loss`.
     loss: ClassVar[str] = "margin"
+    # Arguments of the capsjax model that are routings which iterate: the names of them.
     routings: ClassVar[Mapping[str, str]] = {}
-    published_iterations: ClassVar[int] = 3
-    normalises_batch: ClassVar[bool] = False
-    pools: ClassVar[bool] = False
+    published_iterations: ClassVar[int] = 3  # of the routing, with which the network is compared
+    normalises_batch: ClassVar[bool] = False  # see `parity.check.subjects`
+    pools: ClassVar[bool] = False  # whether the largest of several values is passed on; see there
+    # Whether, on images that are alike, a normalisation makes the rounding of equal numbers as
+    # large as what they are compared by.
     shows_rounding: ClassVar[bool] = False
+    # Terms of the longest sum of the tiny network, forwards for one example and backwards for each
+    # example of a batch.
     longest_sums: ClassVar[tuple[int, int]]
 
     @classmethod
