@@ -79,7 +79,7 @@ class Growth(NamedTuple):
     case: str
     steps: list[int]
     errors: dict[str, list[float]]
-    reference: dict[str, list[float]]
+    reference_against_float64: dict[str, list[float]]
 
 
 @dataclass

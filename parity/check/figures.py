@@ -62,7 +62,7 @@ def draw_growth(growth: Sequence[Growth], dtype: str) -> Figure:
             (handles[name],) = axes.plot(
                 one.steps, _positive(errors), styles[group], color=colors[what], marker=".", ms=3
             )
-        for what, errors in one.reference.items():
+        for what, errors in one.reference_against_float64.items():
             (handles[f"{what} (reference, against float64)"],) = axes.plot(
                 one.steps, _positive(errors), "--", color=colors[what], linewidth=0.8
             )

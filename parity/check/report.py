@@ -60,7 +60,16 @@ def summary(results: Mapping[str, Sequence[Result]]) -> str:
     heads = ("checked", "in", "comparisons", "closest to its limit", "relative", "limit", "verdict")
     every = [result for of_name in results.values() for result in of_name]
     failed = [result for result in every if not result.passed]
-    lines = [textwrap.indent(aligned([heads, *map(_summary_cells, every)]), "  "), ""]
+    rows = []
+    for result in every:
+        closest = max(result.comparisons, key=lambda c: c.share)
+        beside = [c for c in result.comparisons if c.stage.group not in (ADAM, TRAINING)]
+        unlimited = sum(c.limit is None for c in beside)
+        held = "ok" if result.passed else "DIFFERS"
+        about = result.name, result.dtype, str(len(result.comparisons)), str(closest.stage)
+        values = _number(closest.error.relative), _number(closest.limit)
+        rows.append((*about, *values, f"{held}, {unlimited} information" if unlimited else held))
+    lines = [textwrap.indent(aligned([heads, *rows]), "  "), ""]
     lines += [f"{result.name}, {result.dtype}: {verdict(result)}" for result in failed]
     count = sum(len(result.comparisons) for result in every)
     lines.append(
@@ -70,22 +79,6 @@ def summary(results: Mapping[str, Sequence[Result]]) -> str:
         f"are within their limits ({sum(result.seconds for result in every):.0f} s)."
     )
     return "\n".join(lines)
-
-
-def _summary_cells(result: Result) -> tuple[str, ...]:
-    closest = max(result.comparisons, key=lambda c: c.share)
-    beside = [c for c in result.comparisons if c.stage.group not in (ADAM, TRAINING)]
-    unlimited = sum(c.limit is None for c in beside)
-    held = "ok" if result.passed else "DIFFERS"
-    return (
-        result.name,
-        result.dtype,
-        str(len(result.comparisons)),
-        str(closest.stage),
-        _number(closest.error.relative),
-        _number(closest.limit),
-        f"{held}, {unlimited} information" if unlimited else held,
-    )
 
 
 def worst_of_groups(result: Result) -> dict[str, Comparison]:
@@ -116,15 +109,7 @@ def as_json(result: Result) -> dict[str, Any]:
         "groups": {group: plain(c) for group, c in worst_of_groups(result).items()},
         "stages": [plain(c) for c in result.worst()],
         "failures": [plain(c) for c in result.comparisons if not c.held],
-        "growth": [
-            {
-                "case": growth.case,
-                "steps": growth.steps,
-                "errors": growth.errors,
-                "reference_against_float64": growth.reference,
-            }
-            for growth in result.growth
-        ],
+        "growth": [growth._asdict() for growth in result.growth],
     }
     return finite(values)
 
@@ -166,7 +151,19 @@ def write_report(folder: Path, result: Result) -> None:
     """
     try:
         folder.mkdir(exist_ok=True)
-        lines, pictures = _head(result), []
+        lines = [
+            f"# Parity of capsjax with PyTorch, {result.dtype}",
+            "",
+            *(f"- {line}" for line in verdict(result).splitlines()),
+            "",
+            f"Layout `{result.name}`, ordinary images from {result.dataset}, seed {result.seed}, "
+            f"on {jax.devices()[0].device_kind}; JAX {jax.__version__}, "
+            f"PyTorch {torch.__version__}.",
+            "",
+            "An error is the largest difference in a stage divided by the largest magnitude in it. "
+            "Each stage is shown in the case in which it comes closest to its limit.",
+        ]
+        pictures = []
         for size, comparisons in _by_size(result.worst()):
             rows = [(c.stage.group, c.stage.name, *cells(c)) for c in comparisons]
             lines += ["", f"## {size}", "", *markdown_lines([("group", *COLUMNS), *rows])]
@@ -183,20 +180,6 @@ def write_report(folder: Path, result: Result) -> None:
         raise UserError(
             f"{error.filename} cannot be written ({error.strerror}): make room or give permission."
         ) from error
-
-
-def _head(result: Result) -> list[str]:
-    return [
-        f"# Parity of capsjax with PyTorch, {result.dtype}",
-        "",
-        *(f"- {line}" for line in verdict(result).splitlines()),
-        "",
-        f"Layout `{result.name}`, ordinary images from {result.dataset}, seed {result.seed}, on "
-        f"{jax.devices()[0].device_kind}; JAX {jax.__version__}, PyTorch {torch.__version__}.",
-        "",
-        "An error is the largest difference in a stage divided by the largest magnitude in it. "
-        "Each stage is shown in the case in which it comes closest to its limit.",
-    ]
 
 
 def _by_size(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Comparison]]]:

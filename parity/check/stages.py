@@ -134,12 +134,7 @@ def _compute(
 def _recorded_call(
     model: Any, parts: Sequence[str], objective: Objective, images: jax.Array, labels: jax.Array
 ) -> tuple[dict[str, jax.Array], Any]:
-    """Calls a model, which is not to be used afterwards, as in training.
-
-    Returns:
-        Its intermediates, those of parts under the names that `ModelReference` has for them, and
-        its output.
-    """
+    """Calls a model, not to be used afterwards, as in training: its intermediates, its output."""
     model.train()
     of_capsnet = () if parts else ("features", "primary_caps", "class_caps", "decoder")
     layers = {name: layer for name in of_capsnet if (layer := getattr(model, name)) is not None}

@@ -156,7 +156,7 @@ def compare_training(subject: Subject, case: Case, split: Split, result: Result)
         for what in truth:
             if itself is not None:
                 rounding = worst_of(truth[what], itself[what]).relative
-                growth.reference.setdefault(what, []).append(rounding)
+                growth.reference_against_float64.setdefault(what, []).append(rounding)
                 comparable = comparable and rounding <= training_limit
             for group, snapshot in found.items():
                 error = worst_of(snapshot[what], truth[what])

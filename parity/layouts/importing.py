@@ -109,12 +109,12 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
     fitting = [found for found in matches if found.fits]
     if len(fitting) == 1:
         return fitting[0]
-    most = max(found.found for found in matches)
-    shown = fitting or [found for found in matches if found.found == most]
+    least = min(len(found.extra) for found in matches)
+    shown = fitting or [found for found in matches if len(found.extra) == least]
     names = ", ".join(found.layout.name for found in shown)
     if fitting:
         raise UserError(f"{path} fits more than one layout: choose with --layout one of {names}.")
-    if not most:
+    if least == len(state):
         tensors = ", ".join([*state][:4]) + (", ..." if len(state) > 4 else "")
         raise UserError(
             f"{path} fits no layout; {tensors} are names of none of {names}: describe it in a TOML "
@@ -236,11 +236,7 @@ def problems(found: Match, state: State) -> list[str]:
 
 
 def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
-    """Writes configuration and checkpoint 0: first beside the folder, then whole into it.
-
-    Raises:
-        UserError: if the folder is taken, or cannot be written.
-    """
+    """Writes configuration and checkpoint 0: first beside the folder, then whole into it."""
     _, state = initial_state(model, build_optimizer(run.config), run.config)
     folder = run.folder.resolve()
     staged = dataclasses.replace(run, folder=folder.with_name(f".{folder.name}.new"))

@@ -54,8 +54,7 @@ class Match:
     entries: tuple[Entry, ...]  # as far as the sizes are known
     missing: tuple[str, ...]  # names that the layout has and the network has not
     extra: tuple[str, ...]  # the opposite
-    misshapen: tuple[str, ...]  # why a shape is wrong, a text for each tensor
-    found: int  # the number of names that both have
+    misshapen: tuple[str, ...] = ()  # why a shape is wrong, a text for each tensor
 
     @property
     def fits(self) -> bool:
@@ -171,7 +170,6 @@ def match(layout: Layout, tensors: Arrays) -> Match:
         missing=tuple(sorted(expected - tensors.keys())),
         extra=tuple(sorted(tensors.keys() - expected)),
         misshapen=(*misshapen, *_disagreements(sizes, entries, layout)),
-        found=len(expected & tensors.keys()),
     )
 
 
@@ -194,8 +192,6 @@ def match_parameters(layout: Layout, parameters: Arrays) -> Match:
         tuple(entry for entry, is_known in entries if is_known),
         missing=tuple(sorted(parts.keys() - parameters.keys())),
         extra=tuple(sorted(parameters.keys() - parts.keys())),
-        misshapen=(),
-        found=len(parts.keys() & parameters.keys()),
     )
 
 
@@ -209,10 +205,7 @@ Sums = list[tuple[list[tuple[str, ...]], int]]
 def _solve(
     table: ModelTable, arrays: Sequence[tuple[Parts, tuple[int, ...]]], stacked: Sizes
 ) -> dict[str, int]:
-    """The sizes of the axes of arrays, given their shapes; those that nothing tells are left out.
-
-    How many tensors are stacked along a letter is known.
-    """
+    """The sizes of the axes of arrays of these shapes; those that nothing tells are left out."""
     sums: Sums = []
     for parts, shape in arrays:
         groups = [ax.groups(axes) for _, axes in parts]
@@ -284,12 +277,10 @@ def _counts(table: ModelTable, targets: Iterable[str]) -> dict[str, int]:
 
 
 def _instances(layout: Layout, counts: Mapping[str, int]) -> Iterator[tuple[Row, str]]:
-    """The rows that a network with so many modules in its lists has, and their parameters.
-
-    There is one module at least in each list, but for a decoder, which may not be there.
-    """
+    """The rows that a network with so many modules in its lists has, and their parameters."""
     for row in layout.rows:
         if row.is_repeated:
+            # There is one module at least in each list, but for a decoder, which may not be there.
             count = counts.get(layout.table.list_of(row.target) or "", 0 if row.is_decoder else 1)
             yield from ((row, row.target.replace("{n}", str(n))) for n in range(count))
         elif not row.is_decoder or DECODER in counts:

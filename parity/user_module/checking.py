@@ -173,7 +173,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "sentence": found.sentence,
         "tried": found.tried,
         "agreeing": [
-            {"switches": [s.name for s in f.switches], "forward": f.forward, "gradient": f.gradient}
+            f._asdict() | {"switches": [switch.name for switch in f.switches]}
             for f in found.agreeing
         ],
     }
@@ -202,11 +202,7 @@ def _call(
     output: str | None,
     spec: str,
 ) -> tuple[Call, View]:
-    """The first call of a module whose output holds capsules, and how.
-
-    Raises:
-        UserError: there is none.
-    """
+    """The first call of a module whose output holds capsules, and how."""
     classes, dim = found.sizes["j"], found.sizes["d"]
     batch = next(size for size in BATCHES if size not in (classes, dim))
     data = found.layout.config().data
@@ -232,11 +228,7 @@ def _call(
 
 
 def _model(call: Call, found: Match, state: State, path: Path, dtype: DtypeName) -> nnx.Module:
-    """A capsjax network with a module's weights, and with the strides of its call.
-
-    Raises:
-        UserError: the weights are of another network.
-    """
+    """A capsjax network with a module's weights, and with the strides of its call."""
 
     def change(config: FitConfig) -> FitConfig:
         options = {**config.model.options, **_strides(call, found)}

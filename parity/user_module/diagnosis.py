@@ -30,40 +30,26 @@ Capsules = tuple[jax.Array, jax.Array]
 
 @dataclass(frozen=True)
 class Dialect:
-    """The computation of a `CapsNet` beside its weights.
+    """The computation of a `CapsNet` beside its weights."""
 
-    Attributes:
-        routing: of the class capsules, with their squash.
-        primary_squash: of primary capsules.
-        order: of primary capsules, see `capsjax.PrimaryCaps`.
-        regrouped: whether the channels of their convolution are in the order (component, type)
-            instead of (type, component), or for the order `"flat"` the other way round.
-        normalised: whether the network normalises its images as MNIST's are.
-        output: lengths as they are (`""`), `"squared"`, through a `"softmax"`, or with this number
-            added to their square under the root; or poses, the axes of a square `[J, D]` swapped
-            (`"transposed"`).
-    """
-
-    routing: Dynamic
+    routing: Dynamic  # of the class capsules, with their squash
     primary_squash: Squash
-    order: str
+    order: str  # of primary capsules, see `capsjax.PrimaryCaps`
+    # Whether the channels of their convolution are in the order (component, type) instead of (type,
+    # component), or for the order `"flat"` the other way round.
     regrouped: bool = False
-    normalised: bool = False
+    normalised: bool = False  # whether the network normalises its images as MNIST's are
+    # Lengths as they are (`""`), `"squared"`, through a `"softmax"`, or with this number added to
+    # their square under the root; or poses, the axes of a square `[J, D]` `"transposed"`.
     output: str | float = ""
 
 
 @dataclass(frozen=True, eq=False)
 class Switch:
-    """One choice of a dialect.
+    """One choice of a dialect; those that change the same field exclude each other."""
 
-    Attributes:
-        name: in words, as the end of "agrees with ...".
-        changes: fields of `Dialect`, with dots for members, and their values. Switches that change
-            the same field exclude each other.
-    """
-
-    name: str
-    changes: Mapping[str, Any]
+    name: str  # in words, as the end of "agrees with ..."
+    changes: Mapping[str, Any]  # fields of `Dialect`, with dots for members, and their values
 
     @property
     def is_epsilon(self) -> bool:

@@ -48,12 +48,7 @@ def measure_recipe(task: Task) -> Iterator[Found]:
 
 
 def _fit(task: Task, config: FitConfig, name: str) -> Found:
-    """Trains, and keeps the run without its checkpoints in the report's folder.
-
-    Returns:
-        The run's `summary`, its `epochs`, `dtype` and `batch_size`, `training_seconds` of an epoch
-        without evaluation, `epoch_seconds` with all there is, and `seconds` of the whole run.
-    """
+    """Trains, and keeps the run without its checkpoints in the report's folder."""
     folder = task.scratch / name
     begun = time.monotonic()
     summary = fit(config, out=folder, data_dir=task.data_dir)
@@ -74,6 +69,7 @@ def _fit(task: Task, config: FitConfig, name: str) -> Found:
         "epochs": config.schedule.epochs,
         "dtype": config.model.dtype,
         "batch_size": config.schedule.batch_size,
+        # Of an epoch without evaluation, of one with all there is, and of the whole run.
         "training_seconds": examples / summary["images_per_second"],
         "epoch_seconds": (last["wall_seconds"] - first["wall_seconds"])
         / (last["epoch"] - first["epoch"]),

@@ -97,11 +97,6 @@ def _contenders(found: Found, others: Mapping[str, Found], plan: Found) -> Itera
             yield Row(f"{figure}, capsjax / {name}", reached, aim)
 
 
-def _epoch(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[Row]:
-    if "run" in found:
-        yield _an_epoch(found["run"], "0.5 s")
-
-
 def _an_epoch(run: Found, aim: str = "") -> Row:
     dataset, batch = run["summary"]["dataset"], f"batch {run['batch_size']:,}"
     figure = f"an epoch of {dataset} in fit, {run['dtype']}, {batch}, evaluation apart"
@@ -164,7 +159,7 @@ def _recipe(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[
 _ROWS = {
     "training": _training,
     "contenders": _contenders,
-    "epoch": _epoch,
+    "epoch": lambda found, *_: [_an_epoch(run, "0.5 s") for run in found.values()],
     "routing": _routing,
     "memory": _memory,
     "parity": _parity,

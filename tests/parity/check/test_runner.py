@@ -172,7 +172,7 @@ def test_networks_that_agree_pass(x64: bool):
     assert groups == ["forward", "loss", "gradient", "Adam alone", "training"]
     (growth,) = result.growth
     assert growth.steps == list(range(1, 21))
-    assert bool(growth.reference) is not x64
+    assert bool(growth.reference_against_float64) is not x64
     worst = max(c.error.relative for c in result.comparisons)
     assert worst < (1e-9 if x64 else 2e-5)
     gradients = [c.stage.name for c in result.worst() if c.stage.group == "gradient"]
