@@ -99,13 +99,9 @@ def layout_pair(
     iterated = kind.with_iterations(iterations) if is_other else {"iterations": iterations}
     reference = _drawn(lambda: kind(**sizes, **iterated), **drawn)
     config = table.config(sizes["image_shape"], sizes["num_classes"])
-    return _pair_of(
-        reference,
-        match(table, learned(reference)).to_capsjax,
-        config.changed(routing_iterations=iterations),
-        sizes,
-        compute,
-    )
+    config = config.changed(routing_iterations=iterations)
+    to_capsjax = match(table, learned(reference)).to_capsjax
+    return _pair_of(reference, to_capsjax, config, sizes, compute)
 
 
 def routing_pair(
@@ -166,12 +162,12 @@ def model_pair(
         param_dtype=_dtype(reference),
         rngs=nnx.Rngs(0),
     )
-    to_capsjax = same_names(reference)
+    to_capsjax = functools.partial(same_names, reference)
     weights.load(made, to_capsjax(learned(reference)))
     return Pair(reference, made, Objective(ObjectiveConfig(loss=kind.loss)), to_capsjax)
 
 
-def same_names(reference: nn.Module) -> Callable[[Arrays], Arrays]:
+def same_names(reference: nn.Module, arrays: Arrays) -> Arrays:
     """Turns arrays by the names of a reference's parameters into those of a model with its names.
 
     The weight of a convolution or a dense layer becomes its `kernel`, that of a normalisation its
@@ -179,25 +175,20 @@ def same_names(reference: nn.Module) -> Callable[[Arrays], Arrays]:
     of an image that is spread, so its kernel is turned by 180 degrees. Buffers, which are no
     parameters, are left out.
     """
-
-    def to_capsjax(arrays: Arrays) -> Arrays:
-        turned = {}
-        for name, _ in reference.named_parameters():
-            if name in arrays:
-                target, array = name, arrays[name]
-                path, _, own_name = name.rpartition(".")
-                module = reference.get_submodule(path)
-                if own_name == "weight" and type(module) in _KERNEL_AXES:
-                    target = f"{path}.kernel"
-                    array = array.transpose(_KERNEL_AXES[type(module)])
-                    if isinstance(module, nn.ConvTranspose2d):
-                        array = array[::-1, ::-1]
-                elif own_name == "weight" and isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
-                    target = f"{path}.scale"
-                turned[target] = array
-        return turned
-
-    return to_capsjax
+    turned = {}
+    for name in (name for name, _ in reference.named_parameters() if name in arrays):
+        target, array = name, arrays[name]
+        path, _, own_name = name.rpartition(".")
+        module = reference.get_submodule(path)
+        if own_name == "weight" and type(module) in _KERNEL_AXES:
+            target = f"{path}.kernel"
+            array = array.transpose(_KERNEL_AXES[type(module)])
+            if isinstance(module, nn.ConvTranspose2d):
+                array = array[::-1, ::-1]
+        elif own_name == "weight" and isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            target = f"{path}.scale"
+        turned[target] = array
+    return turned
 
 
 def learned(reference: nn.Module) -> Arrays:

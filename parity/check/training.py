@@ -181,8 +181,6 @@ def normalised(pair: Pair, images: np.ndarray, dtype: Any) -> np.ndarray:
     """uint8 images as both networks see them: as `Objective.normalise` makes them, in NumPy."""
     unit = images.astype(dtype) / np.asarray(255, dtype)
     mean, deviation = pair.objective.data.input_mean, pair.objective.data.input_std
-    if mean == 0 and deviation == 1:
-        return unit
     return (unit - np.asarray(mean, dtype)) / np.asarray(deviation, dtype)
 
 

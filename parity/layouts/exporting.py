@@ -78,11 +78,8 @@ def export_run(
     learned = jax.device_get({**parameters, **weights.by_name(state.model_state)})
     found = match_parameters(table, learned)
     if not found.fits:
-        lines = [f"{folder} cannot be written as {table.name}:"]
-        for owner, names in (("run", found.missing), ("layout", found.extra)):
-            if names:
-                lines.append(f"parameters that the {owner} has not: {', '.join(names)}")
-        raise UserError("\n  ".join(lines))
+        first = f"{folder} has other parameters and cannot be written as {table.name}:"
+        raise UserError("\n  ".join([first, *found.problems()]))
     tensors = with_counters(found.to_source(learned), int(state.step))
     write_state(out, tensors)
     return Exported(

@@ -167,9 +167,8 @@ def _runs(
     for name, (shape, class_names) in known.items():
         # Whatever the strides are, these sizes are those of the tensors.
         channels, classes = found.sizes["c"], found.sizes["j"]
-        if (shape[2], len(class_names)) != (channels, classes):
-            continue
-        if found.pixels not in (None, math.prod(shape)):
+        fits = found.pixels in (None, math.prod(shape))
+        if not fits or (shape[2], len(class_names)) != (channels, classes):
             continue
         try:
             config = configure(found, name, shape, classes, change)

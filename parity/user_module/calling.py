@@ -25,15 +25,34 @@ What = Literal["lengths", "poses"]
 _CONVOLUTIONS = (torch.conv2d, functional.conv2d)
 
 
-def load_module(spec: str) -> nn.Module:
-    """Makes a module of a class, or with a function, of a Python file; its code is run.
+def load_module(spec: str, state: State, *, path: Path, dtype: DtypeName) -> nn.Module:
+    """Makes a module of a Python file, whose code is run, with the tensors of a state dict.
+
+    It is set to evaluation in a dtype.
 
     Args:
         spec: `FILE.py:NAME`; the class or the function is called without arguments.
+        state: all of its tensors.
+        path: their file, for messages.
+        dtype: of the computation.
 
     Raises:
-        UserError: the file or the name is missing, running it fails, or no module comes out.
+        UserError: the file or the name is missing, running it fails, no module comes out, or the
+            tensors are those of another one.
     """
+    module = _made(spec)
+    module.to(dtype=getattr(torch, dtype)).eval()
+    tensors = {name: torch.from_numpy(array.astype(dtype)) for name, array in state.items()}
+    try:
+        module.load_state_dict(tensors, strict=True)
+    except Exception as error:  # a tensor that does not fit, or whatever their own way raises
+        told = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{path} does not fit {spec}: {told}.") from error
+    return module
+
+
+def _made(spec: str) -> nn.Module:
+    """Makes a module of a class, or with a function, of a Python file."""
     file, colon, name = spec.rpartition(":")
     if not (colon and file and name):
         raise UserError(f"--against is {spec!r}, but must be FILE.py:CLASS.")
@@ -66,25 +85,6 @@ def load_module(spec: str) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise UserError(f"{spec} makes a {type(made).__name__}, but must make a torch.nn.Module.")
     return made
-
-
-def load_weights(
-    module: nn.Module, state: State, *, spec: str, path: Path, dtype: DtypeName
-) -> None:
-    """Gives a module a state dict, all of it, and sets it to evaluation in a dtype, in place.
-
-    Messages name the module by its spec and the file of the tensors.
-
-    Raises:
-        UserError: a tensor is missing, left over, or of another shape.
-    """
-    module.to(dtype=getattr(torch, dtype)).eval()
-    tensors = {name: torch.from_numpy(array.astype(dtype)) for name, array in state.items()}
-    try:
-        module.load_state_dict(tensors, strict=True)
-    except Exception as error:  # a tensor that does not fit, or whatever their own way raises
-        told = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"{path} does not fit {spec}: {told}.") from error
 
 
 def _run(path: Path) -> Any:

@@ -17,14 +17,7 @@ from flax import nnx
 from parity.check import report, tolerance
 from parity.check.arithmetic import exact
 from parity.check.batch import capsnet_lengths
-from parity.check.comparison import (
-    FORWARD,
-    GRADIENT,
-    Comparison,
-    Result,
-    Stage,
-    error_between,
-)
+from parity.check.comparison import FORWARD, GRADIENT, Comparison, Result, Stage, error_between
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import DtypeName
 from parity.layouts import weights
@@ -32,15 +25,7 @@ from parity.layouts.importing import AUTO, configure, match_state, problems
 from parity.layouts.match import Match
 from parity.layouts.state_files import State, read_state
 from parity.user_module import SIDES, InputLayout
-from parity.user_module.calling import (
-    Call,
-    View,
-    What,
-    calls,
-    find_capsules,
-    load_module,
-    load_weights,
-)
+from parity.user_module.calling import Call, View, What, calls, find_capsules, load_module
 from parity.user_module.diagnosis import Diagnosis, Target, diagnose
 from train.config.fit_config import FitConfig
 from train.data import Split
@@ -96,8 +81,7 @@ def compare_module(
             f"the layout {table.name} is of {table.model}, and --against compares modules with "
             f"capsnet alone: python -m parity check --layout {table.name} proves the layout."
         )
-    module = load_module(spec)
-    load_weights(module, state, spec=spec, path=path, dtype=dtype)
+    module = load_module(spec, state, path=path, dtype=dtype)
     dataset, split = load_images(data_dir, seed)
     sizes = [image_size] if image_size else _image_sizes(found)
     with exact(x64=x64), contextlib.ExitStack() as stack:
@@ -138,8 +122,7 @@ def compare_module(
         if reason:
             outcome.notes.append(f"the gradient is not compared: {reason}")
         if not outcome.passed:
-            limits = forward_limit, gradient_limit
-            target = Target(view.what, theirs, cotangent, gradient, *limits)
+            target = Target(view.what, theirs, cotangent, gradient, forward_limit, gradient_limit)
             outcome.diagnosis = diagnose(model, images, target)
         return outcome
 
@@ -157,18 +140,13 @@ def text(outcome: Outcome) -> str:
     ]
     if outcome.diagnosis is not None:
         lines.append(f"diagnosis: {outcome.diagnosis.sentence}.")
-    lines.append(
-        "PASS: the module and capsjax agree."
-        if outcome.passed
-        else "FAIL: the module and capsjax differ."
-    )
-    return "\n".join(lines)
+    verdict, how = ("PASS", "agree") if outcome.passed else ("FAIL", "differ")
+    return "\n".join([*lines, f"{verdict}: the module and capsjax {how}."])
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
     """The outcome as plain values; an error that is not finite is null."""
     found = outcome.diagnosis
-    names = ("module", "image_shape", "call", "output", "notes")
     diagnosis = found and {
         "sentence": found.sentence,
         "tried": found.tried,
@@ -177,6 +155,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             for f in found.agreeing
         ],
     }
+    names = ("module", "image_shape", "call", "output", "notes")
     about = {name: getattr(outcome, name) for name in names}
     return report.as_json(outcome) | about | {"diagnosis": report.finite(diagnosis)}
 

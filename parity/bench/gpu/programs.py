@@ -1,5 +1,6 @@
 """`fit` and `parity check` on the device: an epoch, the recipe and the cases there is time for."""
 
+import itertools
 import shutil
 import time
 from collections.abc import Iterator
@@ -92,9 +93,8 @@ def measure_parity(task: Task) -> Iterator[Found]:
             jobs: Iterator, total: int, until: float = until, counted: Found = counted
         ) -> Iterator[Any]:
             counted["cases_there_are"] = total
-            for job in each(jobs, total, str):
-                if counted["cases"] == plan.parity_cases or time.monotonic() > until:
-                    return
+            shown = each(itertools.islice(jobs, plan.parity_cases), total, str)
+            for job in itertools.takewhile(lambda _: time.monotonic() <= until, shown):
                 counted["cases"] += 1
                 yield job
 

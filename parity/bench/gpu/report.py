@@ -89,13 +89,12 @@ def report(
             print(f"{part.name}: up to {seconds:.0f} s", file=sys.stderr, flush=True)
             before = {name: done["found"] for name, done in found["parts"].items()}
             end = time.monotonic() + seconds
-            task = Task(plan, data_dir, out, Path(scratch), before, end)
-            _measure(part, task, found, seconds)
+            _measure(part, Task(plan, data_dir, out, Path(scratch), before, end), found)
     print(markdown(found), end="")
     return int(any(done["failure"] for done in found["parts"].values()))
 
 
-def _measure(part: Part, task: Task, found: dict[str, Any], seconds: float) -> None:
+def _measure(part: Part, task: Task, found: dict[str, Any]) -> None:
     """Puts what a part finds under its name, and writes the report whenever there is more."""
     done: dict[str, Any] = {"failure": None, "found": {}, "seconds": 0.0}
     found["parts"][part.name] = done
@@ -109,7 +108,7 @@ def _measure(part: Part, task: Task, found: dict[str, Any], seconds: float) -> N
 
     try:
         with worker(with_compiled_programs, part.measure, task) as ask:
-            for more in within(seconds, ask):
+            for more in within(task.left(), ask):
                 done["found"] |= finite(more)
                 write()
     except (UserError, WorkerError) as error:

@@ -1,7 +1,7 @@
 """The report as Markdown: what it ran on, how, and one table of figure, reached and aim."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from parity.bench.gpu.plan import Found, fastest
@@ -156,7 +156,7 @@ def _recipe(found: Found, others: Mapping[str, Found], plan: Found) -> Iterator[
         yield _an_epoch(run or runs["probe"])
 
 
-_ROWS = {
+_ROWS: Mapping[str, Callable[..., Iterable[Row]]] = {
     "training": _training,
     "contenders": _contenders,
     "epoch": lambda found, *_: [_an_epoch(run, "0.5 s") for run in found.values()],

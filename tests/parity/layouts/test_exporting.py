@@ -176,7 +176,7 @@ def test_parameters_that_the_layout_has_not(tmp_path, capsys):
     run, out = imported(tmp_path, "adambielski"), tmp_path / "out.pt"
     arguments = ["export", str(run), "--layout", "reference", "--out", str(out), "--force"]
     assert main(arguments) == 2
-    assert "parameters that the layout has not: class_caps.routing.prior" in capsys.readouterr().err
+    assert "not in the layout: class_caps.routing.prior" in capsys.readouterr().err
     assert not out.exists()
 
 
