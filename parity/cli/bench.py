@@ -21,7 +21,7 @@ class Bench(Command):
     one run, in turns, each in a process of its own on the same cores.
     """
 
-    batch_size: list[int] = option([32, 128], "images in a step", metavar="N", parse=positive)
+    batch_size: list[int] = option([32, 128], "images in a step", metavar="N")
     contenders: list[Name] = option(
         DEFAULT, f"who takes part, of {', '.join(get_args(Name))}", metavar="NAME"
     )
@@ -41,6 +41,8 @@ class Bench(Command):
         from parity.bench.benchmark import bench
         from train.bench.timing import Rounds
 
+        if min(self.batch_size) < 1:
+            raise UserError(f"--batch-size is {min(self.batch_size)}, but must be more than 0.")
         if self.cores > available_cores():
             raise UserError(f"--cores is {self.cores}, but there are {available_cores()}.")
         report = bench(

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,15 +160,14 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     return report.as_json(outcome) | about | {"diagnosis": report.finite(diagnosis)}
 
 
-def _image_sizes(found: Match) -> Iterator[tuple[int, int]]:
+def _image_sizes(found: Match) -> list[tuple[int, int]]:
     """Heights and widths that the images may have, the likely ones first."""
     if found.pixels is None:
-        yield from ((side, side) for side in SIDES)
-        return
+        return [(side, side) for side in SIDES]
     area, kernel = found.pixels // found.sizes["c"], found.sizes["y features.conv"]
     pairs = [(height, area // height) for height in range(1, area + 1) if area % height == 0]
     fitting = [pair for pair in pairs if min(pair) >= kernel]
-    yield from sorted(fitting, key=lambda pair: (abs(math.log(pair[0] / pair[1])), -pair[0]))
+    return sorted(fitting, key=lambda pair: (abs(math.log(pair[0] / pair[1])), -pair[0]))
 
 
 def _call(
@@ -176,7 +175,7 @@ def _call(
     found: Match,
     split: Split,
     dtype: DtypeName,
-    image_sizes: Iterable[tuple[int, int]],
+    image_sizes: Sequence[tuple[int, int]],
     layout: InputLayout | None,
     output: str | None,
     spec: str,

@@ -25,8 +25,6 @@ EPSILONS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5)
 MOST_GRADIENTS = 100
 """Of how many combinations that agree forwards the gradient is taken."""
 
-Capsules = tuple[jax.Array, jax.Array]
-
 
 @dataclass(frozen=True)
 class Dialect:
@@ -212,7 +210,7 @@ class Variants:
         """Votes `[B, I, J, D]` of primary capsules before squash."""
         return self.model.class_caps.votes(squash(s).astype(s.dtype))
 
-    def capsules(self, votes: jax.Array, routing: Dynamic) -> Capsules:
+    def capsules(self, votes: jax.Array, routing: Dynamic) -> tuple[jax.Array, jax.Array]:
         """Class capsules `[B, J, D]` and their lengths `[B, J]`."""
 
         def routed(votes: jax.Array, activation: jax.Array) -> Routed:

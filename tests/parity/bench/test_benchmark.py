@@ -97,7 +97,7 @@ def test_the_command_passes_on_what_it_is_given(results, monkeypatch, tmp_path, 
     ("arguments", "message"),
     [
         (["--contenders", "tensorflow"], "invalid choice: 'tensorflow' (choose from"),
-        (["--batch-size", "0"], "'0' is not a whole number of at least 1"),
+        (["--batch-size", "0"], "--batch-size is 0, but must be more than 0"),
         (["--repetitions", "0"], "'0' is not a whole number of at least 1"),
         (["--cores", "4096"], "--cores is 4096, but there are"),
         (["--json", "nowhere/b.json"], "cannot be written: nowhere is no folder"),
