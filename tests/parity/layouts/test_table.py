@@ -100,7 +100,7 @@ WRONG = [
     (("margin_of =", "margin_power = true #"), "margin_power = True, which is of the wrong type"),
     (("primary_order", "primary_ordre"), "unknown model option 'primary_ordre', choose from: c"),
     (("softmax_over", "softmax_axis"), "routing 'dynamic' has no option 'softmax_axis'"),
-    (('over = "in"', 'over = "inputs"'), "unknown softmax_over 'inputs', choose from: in, out"),
+    (('over = "in"', 'over = "inputs"'), "unknown softmax_over 'inputs', choose from: out, in"),
     (("margin_of =", "margin_over_classes = 1 #"), "must be 'sum' or 'mean'"),
     (("[options]", "[option]"), "unknown key 'option', choose from: name, about"),
     (("about =", 'model = "deepcaps" #'), "unknown model 'deepcaps', choose from: capsnet, eff"),
