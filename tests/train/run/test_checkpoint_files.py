@@ -7,7 +7,7 @@ import pytest
 
 from train.learn.pmap import data_mesh, replicate
 from train.learn.step import Skipped, TrainState
-from train.run import checkpoints as module
+from train.run import checkpoint_files as module
 from train.run.checkpoint_files import Checkpoints, snapshot
 from train.system.errors import UserError
 

@@ -3,9 +3,8 @@
 import random
 import shutil
 
-from tests.train.run.test_checkpoints import assert_same, save, state
-
 from tests.soak.damage import harms
+from tests.train.run.test_checkpoint_files import assert_same, save, state
 from train.run.checkpoint_files import Checkpoints
 
 
