@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax import _checks
+from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import Capsules, accumulation_dtype, norm, squash
 from capsjax.layers.decoder import Decoder
-from capsjax.models._stack import sizes_by_layer
 from capsjax.models.output import CapsNetOutput, layer_options, reconstruct_shown
 from capsjax.ops import conv_general_dilated
 
@@ -49,31 +48,29 @@ class CNN(nnx.Module):
 
     draws = True
 
+    @checked
     def __init__(
         self,
         *,
-        image_shape: Sequence[int],
-        num_classes: int,
-        features: Sequence[int] = (256, 256, 128),
+        image_shape: ImageShape,
+        num_classes: PositiveInt,
+        features: PositiveInts = (256, 256, 128),
         kernel_size: int | Sequence[int] = 5,
-        pool: int = 1,
-        hidden: Sequence[int] = (328, 192),
-        dropout: float = 0.5,
-        class_dim: int | None = None,
-        decoder_hidden: Sequence[int] | None = None,
+        pool: PositiveInt = 1,
+        hidden: PositiveInts = (328, 192),
+        dropout: Fraction = 0.5,
+        class_dim: PositiveInt | None = None,
+        decoder_hidden: PositiveInts | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, channels = _checks.image_shape(image_shape)
-        self.num_classes = _checks.positive_integer("num_classes", num_classes)
-        features = _checks.positive_integers("features", features)
+        height, width, channels = image_shape
+        self.num_classes, self.pool, self.dropout = num_classes, pool, dropout
+        self.class_dim = class_dim
         sides = kernel_size if isinstance(kernel_size, Sequence) else [kernel_size] * len(features)
         layers = sizes_by_layer("convolution", features=features, kernel_size=sides)
-        hidden = _checks.positive_integers("hidden", hidden)
-        self.pool = _checks.positive_integer("pool", pool)
-        self.dropout = _checks.fraction("dropout", dropout)
-        if self.dropout == 1:
+        if dropout == 1:
             raise ValueError("dropout must be less than 1: with 1 nothing is left")
         options = layer_options(dtype, param_dtype, rngs)
         self.convolutions = nnx.List(
@@ -88,33 +85,24 @@ class CNN(nnx.Module):
             )
             for n_in, (n_out, side) in zip((channels, *features), layers, strict=False)
         )
-        shrunk = self.pool ** len(features)
+        shrunk = pool ** len(features)
         positions = (height // shrunk) * (width // shrunk)
         if not positions:
             raise ValueError(
                 f"nothing is left of an image of {height}x{width} when {len(features)} times one "
-                f"of {self.pool}x{self.pool} values is kept"
+                f"of {pool}x{pool} values is kept"
             )
         flat = positions * (features[-1] if features else channels)
         self.hidden = nnx.List(
             nnx.Linear(n_in, n_out, kernel_init=nnx.initializers.he_normal(), **options)
             for n_in, n_out in itertools.pairwise((flat, *hidden))
         )
-        self.class_dim = class_dim
-        if class_dim is not None:
-            _checks.positive_integer("class_dim", class_dim)
-        elif decoder_hidden is not None:
-            raise ValueError("decoder_hidden needs class_dim: scores cannot be decoded")
-        self.classes = nnx.Linear(
-            (flat, *hidden)[-1], self.num_classes * (class_dim or 1), **options
-        )
-        if class_dim is not None and decoder_hidden is not None:
+        self.classes = nnx.Linear((flat, *hidden)[-1], num_classes * (class_dim or 1), **options)
+        if decoder_hidden is not None:
+            if class_dim is None:
+                raise ValueError("decoder_hidden needs class_dim: scores cannot be decoded")
             self.decoder = Decoder(
-                self.num_classes,
-                class_dim,
-                (height, width, channels),
-                hidden=_checks.positive_integers("decoder_hidden", decoder_hidden),
-                **options,
+                num_classes, class_dim, image_shape, hidden=decoder_hidden, **options
             )
 
     def __call__(
