@@ -162,9 +162,11 @@ def _runs(
     if wanted is not None and not is_dataset(wanted):
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
     names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
-    known = {name: describe_dataset(name) for name in names}
+    # Of data sets that are files, without the files.
+    known = {name: SOURCES.get(name) or load_dataset(name) for name in names}
     runs, misfits = [], []
-    for name, (shape, class_names) in known.items():
+    for name, described in known.items():
+        shape, class_names = described.image_shape, described.class_names
         # Whatever the strides are, these sizes are those of the tensors.
         channels, classes = found.sizes["c"], found.sizes["j"]
         fits = found.pixels in (None, math.prod(shape))
@@ -181,8 +183,8 @@ def _runs(
             misfits.append(f"with {name}: {error}")
     if not runs:
         have = ", ".join(
-            f"{name} {'x'.join(map(str, shape))} in {len(classes)} classes"
-            for name, (shape, classes) in known.items()
+            f"{name} {'x'.join(map(str, of.image_shape))} in {len(of.class_names)} classes"
+            for name, of in known.items()
         )
         first = (
             f"{path} is of a network for {_images_of(found, change(found.layout.config()))}; "
@@ -196,12 +198,6 @@ def _runs(
             f"say with --dataset which of {fitting} it is for."
         )
     return runs
-
-
-def describe_dataset(name: str) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """Shape and class names of a data set; of those that are files, without the files."""
-    described = SOURCES.get(name) or load_dataset(name)
-    return described.image_shape, described.class_names
 
 
 def _images_of(found: Match, config: FitConfig) -> str:

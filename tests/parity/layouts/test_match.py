@@ -8,12 +8,13 @@ from flax import nnx
 
 from parity.check.pairs import learned
 from parity.layouts import weights
-from parity.layouts.importing import configure, describe_dataset
+from parity.layouts.importing import configure
 from parity.layouts.match import match, match_parameters
 from parity.layouts.table import builtin_layouts, get_layout
 from parity.reference import OTHERS, REFERENCES
 from tests.parity.layouts.dialects import OTHER_SIZES, SIZES, build
 from tests.tolerance import assert_close
+from train.data.catalog import SOURCES
 from train.learn.network import build_model, count_parameters
 
 IN_CAPSULES = {"efficient-capsnet": 16, "yl-1993": None}  # the latter's have matrices by type
@@ -87,7 +88,7 @@ def test_only_its_own_layout_fits_a_network(name):
 @every_layout
 def test_the_published_size_gives_the_published_shapes(name):
     found = match(get_layout(name), floats(paper(name)))
-    image_shape, _ = describe_dataset("mnist")
+    image_shape = SOURCES["mnist"].image_shape
     config = configure(found, "mnist", image_shape, 10)
     model = nnx.eval_shape(lambda: build_model(config, image_shape, 10))
     weights.require_shapes(model, found.shapes, weights.LEARNED)
