@@ -1,10 +1,12 @@
-"""The base of the models' references, two layers that several have, and names of stages."""
+"""The base of the models' references, layers that several have, and names of stages."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from parity.reference._parts import (
     Reference,
@@ -68,6 +70,29 @@ class NormalizedConv(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """The rectifier is the caller's."""
         return batch_norm(self.conv(maps), self.norm)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut, rectified after the sum.
+
+    Where the maps do not fit, the shortcut is a 1x1 convolution, or with `zeros` filled up with
+    zeros on both sides.
+    """
+
+    def __init__(self, n_in: int, n_out: int, stride: int, *, zeros: bool = False) -> None:
+        super().__init__()
+        self.stride, self.added = stride, n_out - n_in
+        self.first = NormalizedConv(n_in, n_out, stride=stride)
+        self.second = NormalizedConv(n_out, n_out)
+        fits = stride == 1 and n_in == n_out
+        self.around = None if zeros or fits else NormalizedConv(n_in, n_out, 1, stride)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        way = self.second(torch.relu(self.first(maps)))
+        if self.around is not None:
+            return torch.relu(way + self.around(maps))
+        before, seen = self.added // 2, maps[:, :, :: self.stride, :: self.stride]
+        return torch.relu(way + functional.pad(seen, (0, 0, 0, 0, before, self.added - before)))
 
 
 class DenseDecoder(nn.Module):

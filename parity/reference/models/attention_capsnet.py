@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from parity.reference._parts import Sizes, Stages, group, nhwc, zeros
-from parity.reference.models._base import ModelReference, NormalizedConv, capsule_stages
+from parity.reference.models._base import (
+    ModelReference,
+    NormalizedConv,
+    ResidualBlock,
+    capsule_stages,
+)
 from parity.reference.routing.inverted_attention import InvertedAttention
 from parity.reference.windows import Windows, matrix_votes
 
@@ -86,16 +91,13 @@ class AttentionCapsNet(ModelReference):
         # What each layer has at the end of an iteration, the primary capsules first.
         poses: list[Tensor] = [primary]
         for index in range(len(self.conv_caps) + 1):
-            poses.append(self.iterate(index, poses[index], None)[0])
-        coupling = None
+            now, coupling = self.iterate(index, poses[index], None)
+            poses.append(now)
         for _ in range(1, self.iterations):
-            before = poses
-            poses = [primary]
+            before, poses = poses, [primary]
             for index in range(len(self.conv_caps) + 1):
                 now, coupling = self.iterate(index, before[index], before[index + 1])
                 poses.append(now)
-        if coupling is None:
-            coupling = self.iterate(len(self.conv_caps), poses[-2], None)[1]
         logits = self.class_caps.routing.logits(poses[-1])
         return {
             "backbone": nhwc(x),
@@ -117,19 +119,3 @@ class AttentionCapsNet(ModelReference):
         votes = matrix_votes(windows.seen(below), layer.kernel)
         state = layer.routing.iterate(votes, None if before is None else before.flatten(0, 2))
         return state["p"].unflatten(0, (-1, *windows.counts)), state["r"]
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions, and one around them where the maps do not fit."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
-        super().__init__()
-        self.first = NormalizedConv(n_in, n_out, stride=stride)
-        self.second = NormalizedConv(n_out, n_out)
-        fits = stride == 1 and n_in == n_out
-        self.around = None if fits else NormalizedConv(n_in, n_out, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Rectified after the sum."""
-        way = self.second(torch.relu(self.first(x)))
-        return torch.relu(way + (x if self.around is None else self.around(x)))

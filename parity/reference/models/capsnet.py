@@ -214,19 +214,12 @@ class CapsNet(Reference):
           The intermediates by name, in order of computation.
         """
         conv1 = torch.relu(self.conv1(images))
-        primary_s = self.capsules_of(self.primary(conv1))
+        by_type = self.primary(conv1).unflatten(1, (self.primary_types, self.primary_dim))
+        primary_s = by_type.permute(0, 3, 4, 1, 2).flatten(1, 3)
         primary_u = squash(primary_s)
         # Equation 2: u_hat_j|i = W_ij u_i.
         u_hat = torch.einsum("ijdk,bik->bijd", self.class_caps.weight, primary_u)
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
-
-    def capsules_of(self, maps: Tensor) -> Tensor:
-        """Cuts feature maps `[B, T K, H', W']` into capsules `[B, I, K]`."""
-        types = []
-        for t in range(self.primary_types):
-            of_type = maps[:, t * self.primary_dim : (t + 1) * self.primary_dim]
-            types.append(of_type.flatten(2).transpose(1, 2))  # [B, positions, K]
-        return torch.stack(types, dim=2).flatten(1, 2)
 
     def with_classes(
         self,

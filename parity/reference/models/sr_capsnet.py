@@ -10,29 +10,12 @@ from parity.reference._parts import Sizes, Stages, batch_norm, group, nhwc, zero
 from parity.reference.models._base import (
     ModelReference,
     NormalizedConv,
+    ResidualBlock,
     capsule_stages,
     class_stages,
 )
 from parity.reference.routing.self_routing import SelfRouting
 from parity.reference.windows import Windows
-
-
-class ResidualBlock(nn.Module):
-    """Two convolutions beside a shortcut, which is filled up with zeros on both sides."""
-
-    def __init__(self, n_in: int, n_out: int, stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        self.added = n_out - n_in
-        self.first = NormalizedConv(n_in, n_out, stride=stride)
-        self.second = NormalizedConv(n_out, n_out)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Rectified after the sum."""
-        shortcut = maps[:, :, :: self.stride, :: self.stride]
-        before = self.added // 2
-        shortcut = functional.pad(shortcut, (0, 0, 0, 0, before, self.added - before))
-        return torch.relu(shortcut + self.second(torch.relu(self.first(maps))))
 
 
 class SRCapsNet(ModelReference):
@@ -65,7 +48,7 @@ class SRCapsNet(ModelReference):
         for factor in (1, 2, 4):
             for index in range(sizes["blocks"]):
                 stride = 2 if factor > 1 and index == 0 else 1
-                blocks.append(ResidualBlock(below, factor * filters, stride))
+                blocks.append(ResidualBlock(below, factor * filters, stride, zeros=True))
                 below = factor * filters
         types, dim = self.types, self.dim = sizes["caps_types"], sizes["caps_dim"]
         self.primary_caps = group(
