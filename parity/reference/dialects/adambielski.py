@@ -34,7 +34,6 @@ class AdamBielski(CapsNet):
     reconstruction_over_pixels = "mean"
 
     def build(self) -> None:
-        """Adds the parameters."""
         net = {
             "conv1": self.first_conv(),
             "primaryCaps": group(conv=self.primary_conv(self.primary_types * self.primary_dim)),
@@ -56,7 +55,6 @@ class AdamBielski(CapsNet):
         return self.capsnet if self.has_decoder else self
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
-        """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
         net = self.without_decoder
         conv1 = torch.relu(net.conv1(images))
         maps = net.primaryCaps.conv(conv1).flatten(2)  # [B, T K, P]
@@ -68,12 +66,10 @@ class AdamBielski(CapsNet):
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
-        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
         prior = self.without_decoder.digitCaps.routing_module.b
         return agree(u_hat, self.iterations, b=prior.expand(u_hat.shape[:3]))
 
     def decode(self, masked: Tensor) -> Tensor:
-        """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""
         return self.reconstruction_net(masked.flatten(1))
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:

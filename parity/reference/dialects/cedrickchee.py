@@ -33,7 +33,6 @@ class CedrickChee(CapsNet):
     mask_in_training = "longest"
 
     def build(self) -> None:
-        """Adds the parameters."""
         self.conv1 = group(conv0=self.first_conv())
         self.primary = group(conv_units=self.primary_convs(self.primary_dim, self.primary_types))
         self.digits = group(weight=self.matrices("1ijdk"))
@@ -50,5 +49,4 @@ class CedrickChee(CapsNet):
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
-        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
         return agree(u_hat, self.iterations, shared=True)

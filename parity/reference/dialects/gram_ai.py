@@ -26,7 +26,6 @@ class GramAi(CapsNet):
     """
 
     def build(self) -> None:
-        """Adds the parameters."""
         self.conv1 = self.first_conv()
         capsules = self.primary_convs(self.primary_dim, self.primary_types)
         self.primary_capsules = group(capsules=capsules)
@@ -35,7 +34,6 @@ class GramAi(CapsNet):
             self.decoder = sequential_decoder(self.decoder_layers())
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
-        """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
         conv1 = torch.relu(self.conv1(images))
         components = [conv(conv1).flatten(1) for conv in self.primary_capsules.capsules]
         primary_s = torch.stack(components, dim=2)
@@ -44,7 +42,6 @@ class GramAi(CapsNet):
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
-        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
         return agree(u_hat, self.iterations, over=-2)  # the input capsules i
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:

@@ -38,7 +38,6 @@ class JindongWang(CapsNet):
     reconstruction_over_pixels = "mean"
 
     def build(self) -> None:
-        """Adds the parameters."""
         self.conv_layer = group(conv=self.first_conv())
         capsules = self.primary_convs(self.primary_dim, self.primary_types)
         self.primary_capsules = group(capsules=capsules)
@@ -56,7 +55,6 @@ class JindongWang(CapsNet):
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
-        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
         return agree(
             u_hat,
             self.iterations,
@@ -66,7 +64,6 @@ class JindongWang(CapsNet):
         )
 
     def decode(self, masked: Tensor) -> Tensor:
-        """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""
         return self.decoder.reconstraction_layers(masked.flatten(1))
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:

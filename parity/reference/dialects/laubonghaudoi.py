@@ -26,7 +26,6 @@ class LaubongHaudoi(CapsNet):
     mask_in_test = "label"
 
     def build(self) -> None:
-        """Adds the parameters."""
         self.Conv1 = self.first_conv()
         self.PrimaryCaps = group(capsules=self.primary_convs(self.primary_types, self.primary_dim))
         self.DigitCaps = group(W=self.matrices("1ijkd"))
@@ -34,7 +33,6 @@ class LaubongHaudoi(CapsNet):
             self.Decoder = NamedDecoder("fc", self.decoder_layers(self.class_dim))
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
-        """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
         conv1 = torch.relu(self.Conv1(images))
         # [B, P, K] of each type
         types = [conv(conv1).flatten(2).transpose(1, 2) for conv in self.PrimaryCaps.capsules]
@@ -44,5 +42,4 @@ class LaubongHaudoi(CapsNet):
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def decode(self, masked: Tensor) -> Tensor:
-        """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""
         return self.Decoder(masked.sum(dim=1))

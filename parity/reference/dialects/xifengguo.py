@@ -36,7 +36,6 @@ class XifengGuo(CapsNet):
     reconstruction_over_pixels = "mean"
 
     def build(self) -> None:
-        """Adds the parameters."""
         self.conv1 = self.first_conv()
         self.primarycaps = group(conv2d=self.primary_conv(self.primary_types * self.primary_dim))
         self.digitcaps = group(weight=self.matrices("jidk"))
@@ -44,7 +43,6 @@ class XifengGuo(CapsNet):
             self.decoder = sequential_decoder(self.decoder_layers())
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
-        """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
         conv1 = torch.relu(self.conv1(images))
         maps = self.primarycaps.conv2d(conv1)
         primary_s = maps.flatten(1).unflatten(1, (self.in_capsules, self.primary_dim))
@@ -53,7 +51,6 @@ class XifengGuo(CapsNet):
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
-        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
         stages: Stages = {}
         b = u_hat.new_zeros(u_hat.shape[:3])
         for r in range(1, self.iterations + 1):

@@ -39,7 +39,6 @@ class XifengGuoKeras(CapsNet):
     reconstruction_over_pixels = "mean"
 
     def build(self) -> None:
-        """Adds the parameters."""
         self.conv1 = self.first_conv()
         self.primarycap_conv2d = self.primary_conv(self.primary_types * self.primary_dim)
         self.digitcaps = group(W=self.matrices("jidk"))
@@ -47,7 +46,6 @@ class XifengGuoKeras(CapsNet):
             self.decoder = NamedDecoder("dense_", self.decoder_layers())
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
-        """Images `[B, C, H, W]` and labels `[B]` -> intermediates named as in `CapsNet`."""
         conv1 = torch.relu(self.conv1(images))
         maps = self.primarycap_conv2d(conv1).permute(0, 2, 3, 1)  # NHWC
         primary_s = maps.flatten(1).unflatten(1, (self.in_capsules, self.primary_dim))
@@ -56,5 +54,4 @@ class XifengGuoKeras(CapsNet):
         return self.with_classes(conv1, primary_s, primary_u, u_hat, labels)
 
     def route(self, u_hat: Tensor) -> Stages:
-        """Votes `[B, I, J, D]` -> `b`, `c`, `s` and `v` of each pass."""
         return agree(u_hat, self.iterations, squash=squash)

@@ -82,7 +82,6 @@ class AttentionCapsNet(ModelReference):
         return 0.3 if name.endswith("kernel") else None
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
-        """Runs the network, see `ModelReference`."""
         x = torch.relu(self.backbone.stem(images))
         for block in self.backbone.blocks:
             x = block(x)

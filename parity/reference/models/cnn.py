@@ -44,7 +44,6 @@ class CNN(ModelReference):
         self.classes = nn.Linear(widths[-1], sizes["num_classes"])
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
-        """Runs the network, see `ModelReference`."""
         stages: Stages = {}
         x = images
         for index, convolution in enumerate(self.convolutions):
@@ -62,6 +61,5 @@ class CNN(ModelReference):
         return stages | {"classes": logits, "lengths": lengths, "logits": logits}
 
     def class_loss(self, stages: Stages, labels: Tensor) -> tuple[str, Tensor]:
-        """Cross entropy."""
         logits = stages["logits"]
         return "cross_entropy", functional.cross_entropy(logits, labels, reduction="none")

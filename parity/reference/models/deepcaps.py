@@ -93,7 +93,6 @@ class DeepCaps(ModelReference):
             parameter.mul_(3)
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
-        """Runs the network, see `ModelReference`."""
         maps = self.convolution(images)
         x = batch_norm(torch.relu(maps), self.norm)
         stages = {"convolution": nhwc(maps), "norm": nhwc(x)}

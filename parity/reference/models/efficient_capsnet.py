@@ -60,7 +60,6 @@ class EfficientCapsNet(ModelReference):
         return 0.5 if name == "class_caps.kernel" else None
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
-        """Runs the network, see `ModelReference`."""
         stages: Stages = {}
         x = images
         for index, convolution in enumerate(self.convolutions):

@@ -68,7 +68,6 @@ class MatrixCapsNet(ModelReference):
         return 0.3 if name.endswith("kernel") else None
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
-        """Runs the network, see `ModelReference`."""
         features = torch.relu(self.features.conv(images))
         maps = nhwc(self.primary_caps.pose(features))
         poses, logits = maps.split([self.types * self.dim, self.types], dim=3)

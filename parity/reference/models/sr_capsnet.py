@@ -75,7 +75,6 @@ class SRCapsNet(ModelReference):
         return 0.5 if name.startswith("conv_caps") and name.endswith("kernel") else None
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
-        """Runs the network, see `ModelReference`."""
         maps = self.features.stem(images)
         stages = {"features_stem": nhwc(maps)}
         maps = torch.relu(maps)

@@ -77,7 +77,6 @@ class VBCapsNet(ModelReference):
         return 0.4 if name.endswith("kernel") else None
 
     def forward(self, images: Tensor, labels: Tensor) -> Stages:
-        """Runs the network, see `ModelReference`."""
         features = torch.relu(batch_norm(self.features.conv(images), self.features.norm))
         maps = nhwc(self.primary_caps.pose(features))
         poses, logits = maps.split([self.types * self.dim, self.types], dim=3)
