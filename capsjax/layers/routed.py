@@ -83,8 +83,7 @@ class RoutedLayer(nnx.Module):
 def kernel_shape(transform: Transform, in_dim: int, out_dim: int) -> tuple[int, int]:
     """The shape of the matrix between poses of dimension `K` and `D`, see `make_votes`.
 
-    Raises:
-        ValueError: there is no such transform, or these are no dimensions of square matrices.
+    A ValueError if there is no such transform, or these are no dimensions of square matrices.
     """
     _checks.one_of("transform", transform, ("linear", "matrix"))
     if transform == "linear":

@@ -29,18 +29,10 @@ def conv_caps_stack(
 ) -> tuple[nnx.List[ConvCaps], GridShape]:
     """Makes layers of convolutional capsules, whose poses are of the dimension of those below.
 
-    Args:
-        grid: of the capsules below the first layer.
-        sizes: the types of each layer, from below, the sides of their windows, and the strides of
-            these.
-        kernel_init: types below, types and the side of a window -> initialiser of the matrices.
-        **options: of every `ConvCaps`.
-
-    Returns:
-        The layers, and the grid of the last one.
-
-    Raises:
-        ValueError: a size is no integer of at least 1, or there are more of one kind.
+    The sizes are the types of each layer, from below, the sides of their windows, and the strides
+    of these; `kernel_init` makes an initialiser of the types below, the types and the side; options
+    are those of every `ConvCaps`. Returned are the layers, and the grid of the last one. A
+    ValueError if a size is no integer of at least 1, or there are more of one kind.
     """
     made = nnx.List[ConvCaps]()
     named = dict(zip(("caps_types", "caps_kernels", "caps_strides"), sizes, strict=True))

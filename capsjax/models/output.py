@@ -110,11 +110,7 @@ class CapsuleNetwork(nnx.Module):
 
 
 def layer_options(dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> dict[str, Any]:
-    """The options of every layer of a network, by name.
-
-    Raises:
-        ValueError: one of the dtypes is not floating.
-    """
+    """The options of every layer of a network, by name; a ValueError if a dtype is no float."""
     return {
         "dtype": _checks.floating_dtype("dtype", dtype),
         "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),

@@ -32,19 +32,12 @@ Pair = tuple[int, int]
 
 
 class Geometry(NamedTuple):
-    """Sizes of an unpadded convolution that is made of phases.
-
-    Attributes:
-        strides: in both directions.
-        outputs: height and width of the result.
-        taps: height and width of the kernel's phases.
-        grid: height and width of the phases of an image, as far as they are seen.
-    """
+    """Heights and widths of an unpadded convolution that is made of phases."""
 
     strides: Pair
     outputs: Pair
-    taps: Pair
-    grid: Pair
+    taps: Pair  # of the kernel's phases
+    grid: Pair  # the phases of an image, as far as they are seen
 
     @classmethod
     def of(cls, x_shape: Sequence[int], kernel_shape: Sequence[int], strides: Pair) -> "Geometry":

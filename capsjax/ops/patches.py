@@ -16,27 +16,18 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 @dataclasses.dataclass(frozen=True)
 class Windows:
-    """Square windows over a grid.
+    """Square windows over a grid."""
 
-    Attributes:
-        grid: height and width of the grid.
-        size: side of a window.
-        stride: between two windows, in both directions.
-        padding: zeros above and below, left and right of the grid.
-    """
-
-    grid: tuple[int, int]
-    size: int
-    stride: int = 1
-    padding: Padding = ((0, 0), (0, 0))
+    grid: tuple[int, int]  # height and width
+    size: int  # of a side
+    stride: int  # in both directions
+    padding: Padding  # zeros above and below, left and right of the grid
 
     @classmethod
     def of(cls, grid: tuple[int, int], size: int, stride: int, padding: str | Padding) -> "Windows":
         """The same with `"VALID"` for no padding and `"SAME"` for as many windows as strides fit.
 
-        Raises:
-            ValueError: no window fits, size or stride is not a positive integer, or the padding is
-                none.
+        A ValueError if none fits, size or stride is no positive integer, or the padding is none.
         """
         size = _checks.positive_integer("kernel_size", size)
         stride = _checks.positive_integer("stride", stride)
@@ -72,12 +63,8 @@ class Windows:
     def softmax(self, logits: jax.Array) -> jax.Array:
         """A softmax over all that an element of the grid is connected with, through any window.
 
-        Args:
-            logits: `[P, Q, size * size, B, J]`, of `B` capsules at each element with `J` at each
-                window.
-
-        Returns:
-            The same shape. Its sum over windows and `J` is one for each capsule that is seen.
+        The logits are `[P, Q, size * size, B, J]`, of `B` capsules at each element with `J` at each
+        window. The sum over windows and `J` becomes one for each capsule that is seen.
         """
         highest = lax.stop_gradient(jnp.max(logits, axis=-1))
         shift = self._seen(self._over_windows(highest, jnp.maximum, -jnp.inf)[None])[0]

@@ -31,16 +31,10 @@ def route_recomputing(
 ) -> tuple[jax.Array, jax.Array]:
     """Procedure 1 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829, from poses on.
 
-    Args:
-        kernel: `[I, J, D, K]`, in the dtype of the computation.
-        pose: `[B, I, K]`, in the same dtype.
-        iterations: at least 1.
-        squash: of the output capsules `[J, D]` of one example.
-        detach: whether gradients flow through the last iteration only.
-
-    Returns:
-        The output capsules `[B, J, D]` and the coupling `[B, I, J]` they were made with, in
-        `accumulation_dtype` of the inputs. A coupling that is not used is not computed.
+    Of matrices `[I, J, D, K]` and poses `[B, I, K]`, both in the dtype of the computation, the
+    output capsules `[B, J, D]` and the coupling `[B, I, J]` they were made with, in
+    `accumulation_dtype` of that. A coupling that is not used is not computed. The options are those
+    of `capsjax.routing.Dynamic`.
     """
     dtype = accumulation_dtype(pose.dtype)
     squash_each = jax.vmap(squash, in_axes=-1, out_axes=-1)

@@ -109,15 +109,8 @@ def over_examples(
 ) -> T:
     """Applies a function of a routing and one example to every example of a batch.
 
-    Args:
-        function: takes the routing, `RoutingInputs`, and what is in `others`.
-        routing: the algorithm.
-        inputs: arrays with the same leading axes.
-        *others: trees of arrays with these axes, too.
-
-    Raises:
-        ValueError: the shapes do not belong together, or the routing needs a pose and there is
-            none.
+    The function takes the routing, `RoutingInputs`, and its part of the other trees of arrays; all
+    have the same leading axes. A ValueError if the shapes do not belong together.
     """
     votes, activation, pose = inputs[:3]
     if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
@@ -184,17 +177,9 @@ def over_positions(
 ) -> T:
     """Applies a function of a routing and what one position of a convolution sees to all of them.
 
-    The output capsules at all positions that see an input capsule compete for it.
-
-    Args:
-        function: takes the routing, `RoutingInputs`, and what is in `others`.
-        routing: one that needs a softmax.
-        inputs: arrays `[batch, P, Q, ...]`, of `I = size * size * B` capsules at each position.
-        *others: trees of arrays `[batch, P, Q, ...]`.
-        windows: which capsules each position sees.
-
-    Returns:
-        What the function returns, with the axes `[batch, P, Q]` in front of each array.
+    The output capsules at all positions that see an input capsule compete for it, so the routing
+    needs a softmax. The function is as of `over_examples`; the leading axes of all arrays are
+    `[batch, P, Q]`, and at each position there are `I = size * size * B` capsules.
     """
 
     def softmax(logits: jax.Array) -> jax.Array:

@@ -27,9 +27,8 @@ def reduction_lengths(pair: Pair, batch: int) -> dict[str, int]:
 def capsnet_lengths(model: Any, batch: int) -> dict[str, int]:
     """Terms of the longest sums of a `CapsNet` on a batch.
 
-    Returns:
-        By the name of an early stage those on the way to it, under `"forward"` to all later ones,
-        and under `"gradient"` to gradients, which sum over the batch and the positions as well.
+    By the name of an early stage those on the way to it, under `"forward"` to all later ones, and
+    under `"gradient"` to gradients, which sum over the batch and the positions as well.
     """
     conv1, conv2 = (
         int(np.prod(conv.kernel.shape[:3]))

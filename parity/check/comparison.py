@@ -134,11 +134,9 @@ class Result:
 
 
 def error_between(actual: np.ndarray | None, expected: np.ndarray | None) -> Error:
-    """The error of an array, by the rules of `parity.check.tolerance`.
+    """The error of an array of capsjax from the reference's, see `parity.check.tolerance`.
 
-    Args:
-        actual: from capsjax; any shape and floating dtype; None where it has no such stage.
-        expected: from the reference, alike.
+    Any shapes and floating dtypes; None where one has no such stage.
     """
     if actual is None or expected is None:
         name = "capsjax" if actual is None else "the reference"

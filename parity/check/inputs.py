@@ -15,11 +15,8 @@ KINDS = ("images", "zeros", "constants", "1e-20", "1e4")
 def load_images(data_dir: Path | None, seed: int) -> tuple[str, Split]:
     """The training images of MNIST where its files are, of the embedded digits otherwise.
 
-    Returns:
-        The name of the data set and its training split, in an order that the seed decides.
-
-    Raises:
-        UserError: the files cannot be read.
+    That is the name of the data set and its training split, in an order that the seed decides.
+    A UserError if the files cannot be read.
     """
     if data_dir is not None and not data_dir.is_dir():
         raise UserError(f"there is no folder {data_dir}: name the one with MNIST's official files.")

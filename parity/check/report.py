@@ -124,12 +124,7 @@ def finite(value: Any) -> Any:
 
 
 def require_writable(json_file: Path | None, report_folder: Path | None) -> None:
-    """Refuses, before anything is computed, what could not be written afterwards.
-
-    Raises:
-        UserError: the file would lie in a folder that is not there or cannot be written, is a
-            folder itself, or the folder is a file.
-    """
+    """Refuses, before anything is computed, what could not be written afterwards."""
     if json_file is not None and json_file.is_dir():
         raise UserError(f"--json {json_file} is a folder: name a file.")
     if report_folder is not None and report_folder.is_file():
@@ -144,11 +139,7 @@ def require_writable(json_file: Path | None, report_folder: Path | None) -> None
 
 
 def write_report(folder: Path, result: Result) -> None:
-    """Writes `report.md`, a figure of histograms for each size, and one of the training.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Writes `report.md`, a figure of histograms for each size, and one of the training."""
     try:
         folder.mkdir(exist_ok=True)
         lines = [

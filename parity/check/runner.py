@@ -34,15 +34,8 @@ def check(
 ) -> Result:
     """Compares a PyTorch network with the capsjax network that has its weights.
 
-    Args:
-        subject: the networks and what is compared.
-        x64: compute in float64.
-        data_dir: a folder with MNIST's official files; without, the embedded digits are taken.
-        seed: of the weights, and of which images are taken.
-        progress: wraps the iterator over the cases.
-
-    Raises:
-        UserError: the data cannot be read.
+    Options are those of the command `check`. The seed is of the weights, and of which images are
+    taken; `progress` wraps the iterator over the cases. A UserError if the data cannot be read.
     """
     start = time.monotonic()
     dataset, split = load_images(data_dir, seed)
@@ -75,10 +68,7 @@ def check_all(
 
     Workers are processes that share the work; by default one for each core of a CPU, since most of
     it is compiling, and none beside this one where there is an accelerator. The other arguments are
-    those of `check`.
-
-    Returns:
-        By the subject's name both results, that in float32 first.
+    those of `check`. By the subject's name there are both results, that in float32 first.
     """
     subjects = all_subjects() if subjects is None else subjects
     jobs = [(subject, x64) for subject in subjects for x64 in (False, True)]

@@ -34,16 +34,10 @@ def of_reference(
 ) -> Values:
     """The stages of the PyTorch network, in the order in which they are computed.
 
-    Args:
-        pair: the networks.
-        images: `[B, H, W, C]`, normalised, in the pair's dtype.
-        labels: int32 `[B]`.
-        gradients: whether gradients of the total loss are taken, too.
-
-    Returns:
-        The intermediates under the names of the reference, `capsules` and `coupling` as its result,
-        the terms of the loss, and the gradients, those of the last layer first, by the names of
-        capsjax's parameters and for the images under `images`.
+    For images `[B, H, W, C]`, normalised, in the pair's dtype, and int32 labels `[B]`: the
+    intermediates under the names of the reference, `capsules` and `coupling` as its result; the
+    terms of the loss; and, if wanted, the gradients of their total, those of the last layer first,
+    by the names of capsjax's parameters and for the images under `images`.
     """
     seen = nchw(images).requires_grad_(gradients)
     truth = torch.from_numpy(labels.astype(np.int64))

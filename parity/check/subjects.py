@@ -79,13 +79,8 @@ _ALIKE = ("zeros", "1e-20")
 def find_subject(what: str, name: str, sizes: Collection[str] | None = None) -> Subject:
     """A public implementation by its layout, CapsNet with a routing, or a published model.
 
-    Args:
-        what: `"layout"`, `"routing"` or `"model"`.
-        name: of those that `MAKERS` has of it.
-        sizes: of `SIZES`, by default all, for a layout of CapsNet; all else is tiny.
-
-    Raises:
-        UserError: there is none of that name, or it cannot have these sizes.
+    `MAKERS` has what there is. Of `SIZES`, a layout of CapsNet has all, or those that are given;
+    all else is tiny. A UserError if there is none of that name, or it cannot have these sizes.
     """
     known, make_pair = MAKERS[what]
     if name not in known:

@@ -44,15 +44,11 @@ CEILINGS: dict[str, dict[Kind, float]] = {
 
 
 def limit(kind: Kind, dtype: str, reduction_length: int = 1) -> float:
-    """The largest relative difference that is accepted.
+    """The largest relative difference that is accepted, of a `"test"` or a kind of stage.
 
-    Args:
-        kind: a `"test"`, or the kind of a stage.
-        dtype: the coarsest dtype of the computation; `"bfloat16"` for tests alone.
-        reduction_length: terms of the longest sum on the way; of no use for `"training"`.
-
-    Raises:
-        ValueError: the table has no such dtype, or the sum has no terms.
+    The dtype is the coarsest of the computation, `"bfloat16"` for tests alone; the reduction length
+    the terms of the longest sum on the way, of no use for `"training"`. A ValueError if the table
+    has no such dtype, or the sum no terms.
     """
     if dtype not in MACHINE_EPSILONS:
         raise ValueError(f"no tolerance for {dtype}: the table has {', '.join(MACHINE_EPSILONS)}")

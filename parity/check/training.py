@@ -62,9 +62,8 @@ def train_reference(
 ) -> Iterator[tuple[float, Arrays, Callable[[], Snapshot]]]:
     """Trains a copy of a pair's PyTorch network in a dtype with Adam, a step a batch.
 
-    Yields:
-        The loss, its gradients by the names of capsjax's parameters, and what takes a snapshot of
-        the parameters and moments after the step, as far as they are compared.
+    Yields the loss, its gradients by the names of capsjax's parameters, and what takes a snapshot
+    of the parameters and moments after the step, as far as they are compared.
     """
     pair = pair.in_dtype(dtype)
     reference, parameters = pair.reference, dict(pair.reference.named_parameters())
@@ -102,8 +101,7 @@ def train_capsjax(
 ) -> Iterator[tuple[float, TrainState]]:
     """Takes `python -m train`'s own steps on the capsjax network of a pair, on one device.
 
-    Yields:
-        The loss of a batch, and the state after the step, which the next one takes over.
+    Yields the loss of a batch, and the state after the step, which the next one takes over.
     """
     mesh = data_mesh(len(batches[0][0]), devices=1)
     config = FitConfig(data=pair.objective.data, objective=pair.objective.settings)

@@ -45,8 +45,7 @@ class Axes(NamedTuple):
 def parse_axes(text: str, stacked: str | None) -> Axes:
     """Reads `"t f y x -> y x f (t k)"`, where tensors are stacked along the axis `stacked`.
 
-    Raises:
-        ValueError: it is not of that form, or the two sides do not have the same names.
+    A ValueError if it is not of that form, or the two sides do not have the same names.
     """
     left, arrow, right = text.partition("->")
     if not arrow:

@@ -91,8 +91,7 @@ def import_weights(
 def match_state(path: Path, state: State, layout: str) -> Match:
     """Lays a layout, by its name, the path of a TOML file or `"auto"`, over a file's state dict.
 
-    Raises:
-        UserError: there is no such layout, or `"auto"` finds none, or more than one.
+    A UserError if there is no such layout, or `"auto"` finds none, or more than one.
     """
     if layout == AUTO:
         return recognise(path, state, builtin_layouts())
@@ -100,11 +99,7 @@ def match_state(path: Path, state: State, layout: str) -> Match:
 
 
 def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
-    """The layout, of several, whose names and shapes a state dict has.
-
-    Raises:
-        UserError: if none fits, or more than one.
-    """
+    """The layout, of several, whose names and shapes a state dict has; or a UserError."""
     matches = [match(layout, state) for layout in layouts]
     fitting = [found for found in matches if found.fits]
     if len(fitting) == 1:
@@ -138,10 +133,7 @@ def configure(
 ) -> FitConfig:
     """The configuration of a network on a data set: its layout's, with the sizes of its tensors.
 
-    The change has the last word.
-
-    Raises:
-        UserError: if `change` makes a value that is out of its range.
+    The change has the last word, and raises a UserError if it makes a value out of its range.
     """
     config = found.layout.config(image_shape, num_classes)
     options = {**config.model.options, **found.model_options()}
@@ -154,10 +146,7 @@ def _runs(
     """The run and the network, without values, of each data set whose images fit the tensors.
 
     That is the wanted one, or any. The change has the user's options, such as strides, which no
-    tensor shows.
-
-    Raises:
-        UserError: if that set does not fit, none does, or sets with different images do.
+    tensor shows. A UserError if that set does not fit, none does, or sets with different images do.
     """
     if wanted is not None and not is_dataset(wanted):
         raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")

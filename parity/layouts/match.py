@@ -174,11 +174,7 @@ def match(layout: Layout, tensors: Arrays) -> Match:
 
 
 def match_parameters(layout: Layout, parameters: Arrays) -> Match:
-    """Lays a layout over the parameters of a capsjax model, by their names.
-
-    Returns:
-        A match whose `missing` and `extra` are names of parameters.
-    """
+    """Lays a layout over the parameters of a capsjax model: `missing` and `extra` name these."""
     counts = _counts(layout.table, parameters)
     parts: dict[str, list[tuple[str, str]]] = {}
     for row, target in _instances(layout, counts):

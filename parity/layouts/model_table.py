@@ -97,10 +97,6 @@ def model_table(name: str) -> ModelTable:
 
 
 def parameter_names(config: FitConfig) -> set[str]:
-    """The parameters and statistics of a configuration's network, `{n}` for numbers in lists.
-
-    Raises:
-        UserError: there is no such network.
-    """
+    """The parameters and statistics of a configuration's network, `{n}` for numbers in lists."""
     model = nnx.eval_shape(lambda: build_model(config, _IMAGE_SHAPE, _CLASSES))
     return {names.template(name) for name in weights.variables(model, weights.LEARNED)}

@@ -18,10 +18,8 @@ class Pattern:
     """A name in which one letter stands for a number.
 
     `{k}` counts 0, 1, 2...; `{2n}` counts 0, 2, 4...; `{n+1}` counts 1, 2, 3... What is in brackets
-    is only there in networks with a decoder: `[capsnet.]conv1.weight`.
-
-    Raises:
-        ValueError: the text has more than one number, or braces that are no number.
+    is only there in networks with a decoder: `[capsnet.]conv1.weight`. A ValueError if the text has
+    more than one number, or braces that are no number.
     """
 
     text: str

@@ -33,14 +33,11 @@ view that shows a single number a million times.
 def read_state(path: Path) -> State:
     """Reads the tensors of a file by name, each in the dtype that it is kept in.
 
-    A state dict inside a larger dict is found where it is the only one, or is called `state_dict`,
-    `model` or alike. `module.` and `_orig_mod.`, with which `DataParallel` and `torch.compile`
-    begin all names, are taken off. The batches that PyTorch's batch normalisation has counted,
-    which nothing is computed from, are left out; see `with_counters`.
-
-    Args:
-        path: a `.pt` or `.pth` file of PyTorch, a `.safetensors` file, or a `.h5` or `.hdf5` file
-            of Keras, see `read_keras`.
+    It is a `.pt` or `.pth` file of PyTorch, a `.safetensors` file, or a `.h5` or `.hdf5` file of
+    Keras, see `read_keras`. A state dict inside a larger dict is found where it is the only one, or
+    is called `state_dict`, `model` or alike. `module.` and `_orig_mod.`, with which `DataParallel`
+    and `torch.compile` begin all names, are taken off. The batches that PyTorch's batch
+    normalisation has counted, which nothing is computed from, are left out; see `with_counters`.
 
     Raises:
         UserError: if the file is missing, damaged or of another kind, holds a pickled model, or
@@ -68,22 +65,14 @@ def with_counters(state: Mapping[str, np.ndarray], batches: int) -> State:
 
 
 def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
-    """Writes tensors by name to a file of the kind of its suffix, whole or not at all.
-
-    Raises:
-        UserError: if it cannot be written.
-    """
+    """Writes tensors by name to a file of the kind of its suffix, whole or not at all."""
     _, encode = _KINDS[path.suffix.lower()]
     with writing(path):
         write_whole(path, encode(state))
 
 
 def require_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
-    """Passes if a file has one of these suffixes.
-
-    Raises:
-        UserError: if it has none of them.
-    """
+    """Passes if a file has one of these suffixes, else a UserError."""
     if path.suffix.lower() not in suffixes:
         raise UserError(
             f"{path} has the suffix {path.suffix!r}, but must have one of: {', '.join(suffixes)}."
@@ -206,13 +195,8 @@ def read_keras(path: Path) -> State:
     `conv1/conv1/kernel:0` `[y, x, in, out]` is `conv1.weight` `[out, in, y, x]`, and a dense kernel
     `[in, out]` is a weight `[out, in]`. Keras numbers dense layers without a name through a whole
     program, so that those of a model can be `dense_4` to `dense_6`, in a group `decoder` or not:
-    they are `decoder.dense_1`, `decoder.dense_2`... in that order.
-
-    Args:
-        path: what `model.save_weights` or `model.save` wrote.
-
-    Raises:
-        UserError: if it is no such file.
+    they are `decoder.dense_1`, `decoder.dense_2`... in that order. A UserError if the file is not
+    what `model.save_weights` or `model.save` wrote.
     """
     import h5py
 

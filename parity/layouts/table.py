@@ -87,9 +87,7 @@ class Layout:
     ) -> FitConfig:
         """The configuration of a network, its sizes left out.
 
-        Args:
-            image_shape: `(height, width, channels)`, by which a mean over pixels is divided.
-            num_classes: by which a mean over classes is divided.
+        By the number of pixels a mean over them is divided, by that of classes one over classes.
         """
         fields = {name: value for name, value in self.options.items() if name not in REDUCTIONS}
         # A decay of its own: one that follows the length of a run could not be made longer.
@@ -114,11 +112,7 @@ def all_options(config: FitConfig) -> dict[str, Any]:
 
 
 def read_layout(path: Path) -> Layout:
-    """Reads a table.
-
-    Raises:
-        UserError: if the file cannot be read, or says something that no table can say.
-    """
+    """Reads a table; a UserError if that fails, or it says something that no table can say."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -145,11 +139,7 @@ def builtin_layouts() -> list[Layout]:
 
 
 def get_layout(name: str) -> Layout:
-    """A layout by its name, one of its other names, or the path of a TOML file.
-
-    Raises:
-        UserError: if there is none of that name, or the file is no layout.
-    """
+    """A layout by its name, one of its other names, or the path of a TOML file; or a UserError."""
     known = name.replace("_", "-")
     if known in _FILES:
         return _published(_FILES[known])

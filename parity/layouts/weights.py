@@ -27,11 +27,7 @@ def variables(model: nnx.Module, kinds: Kinds = nnx.Param) -> dict[str, Any]:
 def require_shapes(
     model: nnx.Module, shapes: Mapping[str, tuple[int, ...]], kinds: Kinds = nnx.Param
 ) -> None:
-    """Passes if these are the shapes of a model's variables, by name.
-
-    Raises:
-        ValueError: one is missing, left over, or of another shape.
-    """
+    """A ValueError unless these are the names and the shapes of a model's variables."""
     present = variables(model, kinds)
     if wrong := sorted(present.keys() ^ shapes.keys()):
         raise ValueError(f"the model and the values differ in {', '.join(wrong)}")
@@ -43,10 +39,7 @@ def require_shapes(
 def load(model: nnx.Module, values: Mapping[str, np.ndarray], kinds: Kinds = nnx.Param) -> None:
     """Replaces all variables of a model that are of these kinds by values of the same names.
 
-    The values have the shapes of the variables, and are cast to their dtypes.
-
-    Raises:
-        ValueError: one is missing, left over, or of another shape.
+    The values are cast to the dtypes of the variables, and have their shapes, see `require_shapes`.
     """
     require_shapes(model, {name: value.shape for name, value in values.items()}, kinds)
     loaded = jax.tree_util.tree_map_with_path(

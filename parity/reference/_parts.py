@@ -54,17 +54,11 @@ class Reference(nn.Module):
         return "margin", margins(stages["lengths"], labels).sum(dim=1)
 
     def losses(self, stages: Stages, images: Tensor, labels: Tensor) -> Stages:
-        """The loss of the classes, equation 4, and of the reconstruction, section 4.1.
+        """Of what `forward` returned for images `[B, C, H, W]` and labels `[B]`, the losses.
 
-        Args:
-          stages: what `forward` returned.
-          images: `[B, C, H, W]`, what it was given.
-          labels: `[B]` integers.
-
-        Returns:
-          The loss of the classes `[B]` under its name; `reconstruction` `[B]`, the squared error of
-          an image (absent without decoder); `total`, the mean over examples of the first and the
-          weighted second.
+        The loss of the classes `[B]` under its name; `reconstruction` `[B]`, the squared error of
+        an image (absent without decoder); `total`, the mean over examples of the first and the
+        weighted second.
         """
         name, of_classes = self.class_loss(stages, labels)
         if "reconstruction" not in stages:
@@ -87,11 +81,8 @@ class Reference(nn.Module):
     def draw(self, generator: torch.Generator, *, biases: bool) -> None:
         """Draws weights that let every part be seen in the results, in the order of the modules.
 
-        Activations keep their size from layer to layer (He et al. 2015, arXiv:1502.01852).
-
-        Args:
-          generator: of the values, float32 numbers that a CPU draws.
-          biases: whether dense layers and convolutions have biases, or all are zero.
+        Activations keep their size from layer to layer (He et al. 2015, arXiv:1502.01852). Without
+        biases, those of dense layers and convolutions are zero.
         """
         for path, module in self.named_modules():
             is_affine = isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)

@@ -13,13 +13,7 @@ from parity.reference._parts import Stages
 
 
 class Windows:
-    """Square windows over a grid of capsules.
-
-    Args:
-      grid: height and width of the grid.
-      size: side of a window.
-      stride: between two windows.
-    """
+    """Square windows over a grid of capsules."""
 
     def __init__(self, grid: tuple[int, int], size: int, stride: int) -> None:
         self.grid, self.size, self.stride = grid, size, stride

@@ -28,17 +28,9 @@ _CONVOLUTIONS = (torch.conv2d, functional.conv2d)
 def load_module(spec: str, state: State, *, path: Path, dtype: DtypeName) -> nn.Module:
     """Makes a module of a Python file, whose code is run, with the tensors of a state dict.
 
-    It is set to evaluation in a dtype.
-
-    Args:
-        spec: `FILE.py:NAME`; the class or the function is called without arguments.
-        state: all of its tensors.
-        path: their file, for messages.
-        dtype: of the computation.
-
-    Raises:
-        UserError: the file or the name is missing, running it fails, no module comes out, or the
-            tensors are those of another one.
+    Of `FILE.py:NAME` the class or the function is called without arguments; the module is set to
+    evaluation in a dtype. A UserError, which names the `path` of the tensors, if the file or the
+    name is missing, running it fails, no module comes out, or the tensors are of another one.
     """
     module = _made(spec)
     module.to(dtype=getattr(torch, dtype)).eval()
@@ -134,14 +126,9 @@ def calls(
 ) -> Iterator[Call]:
     """Calls a module in every way that may be meant, and yields the calls that come through.
 
-    Args:
-        module: takes `(images)` or `(images, labels)`, labels as integers or one-hot.
-        images: `[B, H, W, C]` in the module's dtype.
-        labels: integers `[B]`.
-        num_classes: length of a one-hot label.
-        layout: how the module wants its images; None to try NCHW, NHWC and, for images of one
-            channel, `[B, H W]`.
-        failures: takes the reason of every call that failed.
+    The module takes `(images)` or `(images, labels)`, labels as integers or one-hot; images, here
+    `[B, H, W, C]` in its dtype, in a layout, or if None in NCHW, NHWC and, for images of one
+    channel, `[B, H W]`. `failures` takes the reason of every call that failed.
     """
     truth = torch.from_numpy(labels.astype(np.int64))
     one_hot = functional.one_hot(truth, num_classes).to(torch.from_numpy(images).dtype)
@@ -227,15 +214,10 @@ def _view_of(name: str, tensor: torch.Tensor, sizes: tuple[int, int, int]) -> Vi
 def find_capsules(
     outputs: Mapping[str, torch.Tensor], wanted: str | None, sizes: tuple[int, int, int]
 ) -> View:
-    """The one tensor that holds capsule lengths or poses.
+    """The one tensor of `Call.outputs` that holds capsule lengths or poses, or a UserError.
 
-    Args:
-        outputs: see `Call.outputs`.
-        wanted: index or key of the tensor, or of a container that holds it; None for any.
-        sizes: batch, classes and dimension of the class capsules.
-
-    Raises:
-        UserError: there is none, or more than one.
+    Wanted is that of an index or key, or in a container of such; None for any. The sizes are batch,
+    classes and dimension of the class capsules.
     """
     there = ", ".join(f"{name or 'one tensor'} {list(t.shape)}" for name, t in outputs.items())
     there = there or "no tensor"

@@ -65,10 +65,7 @@ def compare_module(
 
     Arguments are those of the command `check`. The spec is `FILE.py:NAME`, the path that of the
     weights; what is None is found out. The seed decides which images are taken, and the weights in
-    the sum that is differentiated.
-
-    Raises:
-        UserError: on bad input.
+    the sum that is differentiated. A UserError on bad input.
     """
     dtype: DtypeName = "float64" if x64 else "float32"
     state = read_state(path)

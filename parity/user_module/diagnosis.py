@@ -124,10 +124,8 @@ def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
     than the limit explains nothing, and is not tried in pairs. A detached gradient shows in the
     gradient alone, so it may come on top of a pair.
 
-    Args:
-        model: a `CapsNet` with dynamic routing, with a prior or without, and the module's weights.
-        images: `[B, H, W, C]`, the module's input.
-        target: the module's numbers.
+    The network is a `CapsNet` with dynamic routing, with a prior or without, and the module's
+    weights; it is given the images `[B, H, W, C]` that the module was.
     """
     search = _Search(Variants(model, jnp.asarray(images)), target)
     found = sorted(search.run(), key=lambda finding: (finding.forward, finding.gradient or 0))
@@ -149,11 +147,7 @@ def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
 
 
 class Variants:
-    """A `CapsNet` on some images, and its computations in other dialects.
-
-    Attributes:
-        base: its own dialect.
-    """
+    """A `CapsNet` on some images, its own dialect `base`, and its computations in others."""
 
     def __init__(self, model: Any, images: jax.Array) -> None:
         self.model, self.images = model, images

@@ -63,13 +63,7 @@ def report(
     """Measures parts of a plan, and writes `report.json` and `report.md` after each.
 
     The other arguments are those of the command `gpu-report`; those that it was given are in the
-    report.
-
-    Returns:
-        The exit code: 0, or 1 if a part did not come to its end.
-
-    Raises:
-        UserError: if the folder cannot be written.
+    report. The exit code is 0, or 1 if a part did not come to its end.
     """
     until = time.monotonic() + 60 * minutes
     with writing(out):

@@ -96,13 +96,7 @@ class ResidualBlock(nn.Module):
 
 
 class DenseDecoder(nn.Module):
-    """Dense layers, named as in capsjax: rectifiers between, a sigmoid at the end.
-
-    Args:
-      inputs: numbers that the first one sees.
-      hidden: sizes of the layers between.
-      image_shape: `(height, width, channels)`.
-    """
+    """Dense layers, named as in capsjax: rectifiers between, a sigmoid at the end."""
 
     def __init__(self, inputs: int, hidden: Sequence[int], image_shape: Sequence[int]) -> None:
         super().__init__()
@@ -135,11 +129,7 @@ def with_decoder(
 ) -> Stages:
     """Adds a routing's result, its mask, and what is decoded of it: the part `decoder`, the result.
 
-    Args:
-      stages: those before.
-      routed: see `class_stages`.
-      labels: `[B]` integers.
-      decode: poses `[B, J, D]`, all but one of them zero -> images NHWC.
+    `decode` makes images NHWC of poses `[B, J, D]`, all but one of them zero.
     """
     stages = stages | class_stages(routed)
     mask = class_mask(stages["lengths"], labels)

@@ -25,10 +25,6 @@ def squash(s: Tensor, dim: int = -1) -> Tensor:
 
     Value and gradient at zero are zero, as they are in the limit. Computed in float64 and returned
     in the dtype of `s`, so that squares of float32 numbers neither overflow nor vanish.
-
-    Args:
-      s: any shape.
-      dim: the axis that holds the components of a vector.
     """
     wide = s.double()
     n = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
@@ -47,16 +43,10 @@ def agree(
 ) -> Stages:
     """Procedure 1 on votes `[B, I, J, D]`: `b`, `c`, `s` and `v` of each iteration.
 
-    Its last update of `b`, which nothing uses, is left out.
-
-    Args:
-      u_hat: the votes.
-      iterations: how often the class capsules are computed.
-      b: the logits `[B, I, J]` at first; zeros if None.
-      shared: there is one set of logits for the whole batch, and what is added to them is the mean
-        over it. `b` and `c` are returned with the same numbers for every example.
-      over: axis of the softmax: -1 for the output capsules j, -2 for the input capsules i.
-      squash: of the class capsules.
+    Its last update of `b`, which nothing uses, is left out. Logits start at `b` `[B, I, J]`, or
+    zeros. If they are `shared`, there is one set for the whole batch, and what is added to them is
+    the mean over it; `b` and `c` are returned with the same numbers for every example. The softmax
+    is `over` the axis -1 of the output capsules j, or -2 of the input capsules i.
     """
     stages: Stages = {}
     of_each = u_hat.shape[:3]
@@ -99,31 +89,14 @@ class CapsNet(Reference):
     `[I, J, D, K]` and `decoder.{0,2,4}.{weight,bias}`. A dialect of it adds its parameters under
     its own names in `build`, and computes in its own `forward` up to the votes.
 
-    Args:
-      image_shape: `(height, width, channels)` of one image.
-      num_classes: number of class capsules, J.
-      conv_features: filters of the first convolution.
-      conv_kernel: side of its kernel.
-      primary_types: types of primary capsules, T.
-      primary_dim: their dimension, K.
-      primary_kernel: side of the kernel they are made with.
-      primary_stride: its stride.
-      class_dim: dimension of the class capsules, D.
-      iterations: of the routing; None for the published number, `published_iterations`.
-      decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
-
-    Raises:
-      ValueError: the image is too small for the kernels, or there is no iteration.
-
-    Attributes:
-      mask_in_training: which capsule the decoder sees in training: the label's or the longest.
-      mask_in_test: the same in test.
-      published_iterations: of the routing.
+    The arguments are those of `capsjax.CapsNet`, and the iterations of the routing; None for the
+    published number. Images too small for the kernels are a ValueError, and so is no iteration.
     """
 
+    # Which capsule the decoder sees, in training and in test.
     mask_in_training: Literal["label", "longest"] = "label"
     mask_in_test: Literal["label", "longest"] = "longest"
-    published_iterations: int = 3
+    published_iterations: int = 3  # of the routing
 
     decoder: nn.Module
 
@@ -204,14 +177,9 @@ class CapsNet(Reference):
         return None if name.startswith("routing.") else of_capsules
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Stages:
-        """Runs the network on a batch and keeps everything it computes on the way.
+        """Images `[B, C, H, W]` and labels `[B]` -> everything computed, by name, in order.
 
-        Args:
-          images: `[B, C, H, W]`.
-          labels: `[B]` integers, the classes to decode; without them the longest capsules are.
-
-        Returns:
-          The intermediates by name, in order of computation.
+        Labels are the classes to decode; without them the longest capsules are.
         """
         conv1 = torch.relu(self.conv1(images))
         by_type = self.primary(conv1).unflatten(1, (self.primary_types, self.primary_dim))
@@ -258,10 +226,6 @@ class RoutedCapsNet(CapsNet):
 
     The routing's parameters are in the state dict under `routing.`, and its stages stand where
     those of dynamic routing do.
-
-    Args:
-      make_routing: sizes -> the routing.
-      **options: of `CapsNet`.
     """
 
     def __init__(self, make_routing: Callable[[Sizes], nn.Module], **options: Any) -> None:
@@ -283,8 +247,7 @@ def window_counts(
 ) -> tuple[int, int]:
     """Height and width of the grid of primary capsules on images `(height, width, channels)`.
 
-    Raises:
-      ValueError: the image is not `(height, width, channels)`, or too small for the kernels.
+    A ValueError if they are none, or too small for the kernels.
     """
     if len(image_shape) != 3:
         raise ValueError(f"image_shape is (height, width, channels), not {image_shape}")

@@ -114,11 +114,8 @@ def normalise(
 ) -> tuple[Tensor, Tensor]:
     """Poses `[B, ..., types, D]`, each type over all its elements, and activations.
 
-    Args:
-      M: the poses.
-      logits: what the activations `[B, ..., types]` are the sigmoids of, when normalised.
-      of_pose: scale and bias of the poses; None for none.
-      of_activation: the same of the logits.
+    Those are the sigmoids of the logits `[B, ..., types]`, normalised. Without a normalisation of
+    its own, neither has a scale or bias.
     """
     types = M.shape[-2]
     plain = nn.BatchNorm2d(types, affine=False)
