@@ -1,5 +1,6 @@
 """CapsNet, the capsule network of Sabour, Frosst and Hinton 2017."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -39,8 +40,10 @@ class CapsNet(CapsuleNetwork):
         primary_squash: how they are squashed; a function, or the fields of a `Squash` by name.
         primary_scale: by which the output of the primary convolution is multiplied, before its bias
             is added.
+        hidden_capsules: numbers of capsules of further routed layers between primary and class
+            capsules, of the same dimension as these; none in the paper.
         class_dim: dimension of the class capsules' poses.
-        shared_transform: whether all primary capsules vote with the same matrices.
+        shared_transform: whether all capsules of a layer vote with the same matrices.
         routing_implementation: how it is computed, `"xla"`, `"recompute"` or `"pallas"`, see
             `route_dense`; if not given, what was measured to be the fastest.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
@@ -69,6 +72,7 @@ class CapsNet(CapsuleNetwork):
         primary_order: Literal["position_major", "type_major", "flat"] = "position_major",
         primary_squash: SquashFunction = Squash(),  # noqa: B008 (frozen, has no state)
         primary_scale: Number = 1.0,
+        hidden_capsules: PositiveInts = (),
         class_dim: PositiveInt = 16,
         shared_transform: bool = False,
         routing: str | Routing | UnsizedRouting = "dynamic",
@@ -98,16 +102,21 @@ class CapsNet(CapsuleNetwork):
             scale=primary_scale,
             **options,
         )
-        self.class_caps = DenseCaps(
-            self.primary_caps.num_capsules,
-            primary_dim,
-            num_classes,
-            class_dim,
-            shared=shared_transform,
-            routing=as_routing(routing),
-            implementation=routing_implementation,
-            **options,
-        )
+        counts = (self.primary_caps.num_capsules, *hidden_capsules, num_classes)
+        *hidden, self.class_caps = [
+            DenseCaps(
+                below,
+                primary_dim if number == 0 else class_dim,
+                above,
+                class_dim,
+                shared=shared_transform,
+                routing=as_routing(routing),
+                implementation=routing_implementation,
+                **options,
+            )
+            for number, (below, above) in enumerate(itertools.pairwise(counts))
+        ]
+        self.hidden_caps = nnx.List(hidden)
         if decoder_hidden is not None:
             self.decoder = Decoder(
                 num_classes,
@@ -131,8 +140,10 @@ class CapsNet(CapsuleNetwork):
                 parameter[...] = init(rngs.params(), parameter.shape, parameter.dtype)
 
     def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
-        maps = self._run(self.features, images)
-        return self._run(self.class_caps, self._run(self.primary_caps, maps))
+        capsules = self._run(self.primary_caps, self._run(self.features, images))
+        for layer in self.hidden_caps:
+            capsules, _ = self._run(layer, capsules)
+        return self._run(self.class_caps, capsules)
 
     def decode(self, pose: jax.Array, mask: jax.Array) -> jax.Array:
         return self._run(self.decoder, pose, mask)

@@ -36,7 +36,7 @@ from capsjax.routing.k_means import KMeans, KMeansTrace
 from capsjax.routing.kernel_density import KDEEM, KDEDynamic, KDEDynamicTrace, KDEEMTrace
 from capsjax.routing.self_attention import SelfAttention, SelfAttentionTrace
 from capsjax.routing.self_routing import SelfRouting, SelfRoutingTrace
-from capsjax.routing.uniform import Uniform, UniformTrace
+from capsjax.routing.uniform import Random, Uniform, UniformTrace
 from capsjax.routing.variational_bayes import VariationalBayes, VariationalBayesTrace
 
 _ROUTINGS: dict[str, type[Routing | UnsizedRouting]] = {
@@ -51,6 +51,7 @@ _ROUTINGS: dict[str, type[Routing | UnsizedRouting]] = {
     "k-means": KMeans,
     "kde-dynamic": KDEDynamic,
     "kde-em": KDEEM,
+    "random": Random,
     "self-attention": SelfAttention,
     "self-routing": SelfRouting,
     "uniform": Uniform,
@@ -125,6 +126,7 @@ __all__ = [
     "KMeansTrace",
     "LearnedRouting",
     "Parameters",
+    "Random",
     "Routed",
     "Routing",
     "RoutingInputs",

@@ -1,14 +1,23 @@
-"""No routing: every input capsule is shared out equally."""
+"""No routing: every input capsule is shared out equally, or at random once and for all."""
 
 import dataclasses
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax import lax
 
-from capsjax.capsules import Squash, SquashFunction, accumulation_dtype, squash_from
+from capsjax._checks import PositiveNumber
+from capsjax.capsules import Squash, SquashFunction, accumulation_dtype
 from capsjax.ops._arrays import product
-from capsjax.routing._base import IterativeRouting, RoutingInputs
+from capsjax.routing._base import (
+    IterativeRouting,
+    LearnedRouting,
+    Parameters,
+    RoutingInputs,
+    Sizes,
+)
 
 
 class UniformTrace(NamedTuple):
@@ -46,11 +55,42 @@ class Uniform(IterativeRouting):
 
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "squash", squash_from(self.squash))
-
     def first(self, inputs: RoutingInputs) -> UniformTrace:
+        return self.from_logits(jnp.zeros(inputs.votes.shape[:2]), inputs)
+
+    def from_logits(self, b: jax.Array, inputs: RoutingInputs) -> UniformTrace:
+        """Coupling and output capsules of the logits `b [I, J]`."""
         votes = inputs.votes
-        c = inputs.softmax(jnp.zeros(votes.shape[:2], accumulation_dtype(votes.dtype)))
+        c = inputs.softmax(b.astype(accumulation_dtype(votes.dtype)))
         s = product("ij,ijd->jd", c.astype(votes.dtype), votes)
         return UniformTrace(c, s, self.squash(s))
+
+
+@dataclasses.dataclass(frozen=True)
+class Random(Uniform, LearnedRouting):
+    """The other control: coupling that is drawn with the initial values, and never learned.
+
+    `c_i = softmax(b_i)`, `s_j = sum_i c_ij u_hat_ij`, `v_j = squash(s_j)`, the logits `b [I, J]`
+    (`drawn`) from a normal distribution, the same for every example. They are a parameter, so that
+    a checkpoint has them, but no gradient reaches them. Paik, Kwak and Kim 2019, arXiv:1907.13327,
+    hold routings against connections that are uniform or random; how theirs were drawn was not at
+    hand.
+
+    Attributes:
+        squash: of the output capsules `[J, D]`; a function, or the fields of a `Squash` by name.
+        deviation: of the logits, above 0. With 1, the largest of ten shares is about 0.3.
+
+    Raises:
+        ValueError: a value is not one of these.
+    """
+
+    needs = ("softmax",)
+
+    deviation: PositiveNumber = 1.0
+
+    def parameters(self, sizes: Sizes) -> Parameters:
+        init = nnx.initializers.normal(self.deviation)
+        return {"drawn": ((sizes.in_capsules, sizes.out_capsules), init)}
+
+    def first(self, inputs: RoutingInputs) -> UniformTrace:
+        return self.from_logits(lax.stop_gradient(inputs.parameters["drawn"]), inputs)

@@ -74,6 +74,7 @@ _THREE_ITERATIONS = Case("tiny", 3, 7)
 # are normalised, or less than 0.001 is added to a variance.
 _VARIED = ("images", "1e4")
 _ALIKE = ("zeros", "1e-20")
+_NOT_NEAR_ZERO = tuple(kind for kind in KINDS if kind != "1e-20")
 
 
 def find_subject(what: str, name: str, sizes: Collection[str] | None = None) -> Subject:
@@ -109,6 +110,8 @@ def all_subjects() -> list[Subject]:
 def _model_cases(kind: type[ModelReference]) -> list[Case]:
     published = _THREE_ITERATIONS._replace(iterations=kind.published_iterations)
     cases = [_ONE_ITERATION, published] if kind.with_iterations(1) else [published]
+    if kind.vanishes:
+        cases = [case._replace(kinds=_NOT_NEAR_ZERO) for case in cases]
     if kind.normalises_batch or kind.pools:
         cases = [case._replace(kinds=_VARIED) for case in cases]
         if not kind.shows_rounding:

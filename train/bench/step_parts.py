@@ -39,7 +39,7 @@ def measure_parts(program: Trainer, rounds: Rounds) -> list[dict[str, Any]]:
         of a model that does not consist of these parts.
     """
     model = program.model()
-    if not all(hasattr(model, name) for name in _NEEDED):
+    if not all(hasattr(model, name) for name in _NEEDED) or getattr(model, "hidden_caps", None):
         return []
     parts = []
     for name, function, arguments, plain in _parts(program):

@@ -24,10 +24,11 @@ class Claims(DataDir, Recorded):
     """
 
     claim: str = argument(_names, metavar="NAME")
-    budget: Literal["small", "paper"] = option(
+    budget: Literal["small", "medium", "paper"] = option(
         "small",
-        "small: reduced networks for 10 minutes of two CPU cores, which prove nothing; paper: the "
-        "paper's, for an accelerator",
+        "small: reduced networks for 10 minutes of two CPU cores, which prove nothing; medium: "
+        "reduced networks, trained to their end, for 1 to 3 hours; paper: the paper's, for an "
+        "accelerator",
     )
     seeds: int = option(
         3, "networks of each kind, with the seeds 0 to N - 1", metavar="N", parse=positive

@@ -6,7 +6,7 @@ from typing import Any
 
 from train.options.command import option, settings
 from train.options.shared import DataDir, Recorded
-from train.options.values import positive
+from train.options.values import positive, several
 
 NO_OPTIONS = (
     *("seed", "dataset", "model", "model_options", "routing", "routing_options"),
@@ -52,6 +52,13 @@ class Compare(DataDir, Recorded):
         metavar="N",
         parse=positive,
     )
+    folds: int | None = option(
+        None,
+        "cross-validation, to choose by: train as many times without one part of the training "
+        "images, and measure on that part; the test split is left alone",
+        metavar="K",
+        parse=several,
+    )
     overwrite: bool = option(False, "measure anew what the folder has from other options")
     settings: dict[str, Any] = settings(leave_out=NO_OPTIONS)
 
@@ -68,6 +75,7 @@ class Compare(DataDir, Recorded):
             command=self.line,
             seeds=self.seeds,
             robustness_examples=self.robustness_examples,
+            folds=self.folds,
             data_dir=self.data_dir,
             overwrite=self.overwrite,
         )

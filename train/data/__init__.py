@@ -21,7 +21,7 @@ from train.data.catalog import (
 from train.data.dataset import Batch, Dataset, Examples, Split, stored
 from train.data.feeds.feed import Feed, FeedKind, make_feed
 from train.data.feeds.order import Order, padded_batches
-from train.data.validation import hold_out
+from train.data.validation import fold, hold_out
 
 __all__ = [
     "Batch",
@@ -34,6 +34,7 @@ __all__ = [
     "as_file_name",
     "centre_crop",
     "example_keys",
+    "fold",
     "hold_out",
     "is_dataset",
     "labels_per_image",

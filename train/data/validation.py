@@ -55,6 +55,38 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
     return dataclasses.replace(dataset, train=train.take(left), validation=train.set_aside(held))
 
 
+def fold(dataset: Dataset, number: int, count: int) -> Dataset:
+    """A part of a cross-validation: a share of the training images takes the test split's place.
+
+    The images of each class are dealt out in turn, in the order of the files, so that all folds
+    together hold each image once. The test split is not looked at, and nothing is set aside.
+
+    Args:
+        dataset: the whole set.
+        number: of the fold, from 0 on.
+        count: of all folds.
+
+    Raises:
+        UserError: if there is a class of which a fold would have none.
+    """
+    labels = dataset.train.source_labels
+    _, classes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    if count > sizes.min():
+        raise UserError(
+            f"--folds is {count}, but {dataset.name} has a class of {sizes.min()} training images: "
+            f"choose at most {sizes.min()}."
+        )
+    order = np.argsort(classes, kind="stable")
+    places = np.empty(len(labels), np.int64)
+    places[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    held = np.flatnonzero(places % count == number)
+    left = np.flatnonzero(places % count != number)
+    train = dataset.train
+    return dataclasses.replace(
+        dataset, train=train.take(left), test=train.set_aside(held), validation=None
+    )
+
+
 def _last_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
     """So many positions of the last examples of each class, ascending, but never of all of them."""
     classes, sizes = np.unique(labels, return_counts=True)

@@ -1,6 +1,7 @@
 """What a word of a command line may stand for, in functions that argparse calls with it."""
 
 import argparse
+import functools
 import math
 import re
 import typing
@@ -24,11 +25,15 @@ def reader(kind: Any) -> Callable[[str], Any]:
     return read if kind in names else kind
 
 
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    if not re.fullmatch(r"[0-9]+", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+def positive(text: str, least: int = 1) -> int:
+    """A whole number of at least 1, or of another bound."""
+    if not re.fullmatch(r"[0-9]+", text) or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
     return int(text)
+
+
+several = functools.partial(positive, least=2)
+"""A whole number of at least 2."""
 
 
 def seconds(text: str) -> float:

@@ -20,6 +20,7 @@ CONFIG = mnist.CONFIG.changed(
     dataset="multi_mnist",
     max_shift=0,
     epochs=1,
+    schedule="exponential",
     decay_steps=20_000,
     evaluate_every=5_000,
     checkpoint_every=5_000,

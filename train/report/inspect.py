@@ -46,7 +46,7 @@ def inspect(tested: Tested) -> dict[str, Any]:
     """
     run, model, objective = tested.run, tested.model, tested.objective
     some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
-    inspected, below, output = _look_inside(model, objective, jnp.asarray(some.images))
+    inspected, below, output = look_inside(model, objective, jnp.asarray(some.images))
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.scores.metrics["accuracy"]
     title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
@@ -54,7 +54,8 @@ def inspect(tested: Tested) -> dict[str, Any]:
     figure = draw_routing(inspected, np.asarray(output.lengths), title)
     write_figure(run.figures / "routing.png", figure)
     primary = getattr(model, "primary_caps", None)
-    if isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major":
+    is_shown = isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major"
+    if is_shown and not getattr(model, "hidden_caps", ()):
         if objective.data.crop is not None:
             some = some._replace(images=centre_crop(some.images, objective.data.crop))
         figure = draw_parts(model, output, below, some, run.class_names, title)
@@ -80,7 +81,7 @@ def _routed_layers(model: nnx.Module) -> list[str]:
     return sorted(named, key=lambda name: (name == CLASSES, name))
 
 
-def _look_inside(
+def look_inside(
     model: nnx.Module, objective: Objective, images: jax.Array
 ) -> tuple[dict[str, Inspected], Any, Any]:
     """What each routed layer does, the capsules below the last of them, and the output."""

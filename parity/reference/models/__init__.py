@@ -6,18 +6,19 @@ reference is called with images NCHW and labels, and returns everything by name,
 """
 
 from parity.reference.models._base import ModelReference
-from parity.reference.models.aff_capsnet import AffCapsNet
 from parity.reference.models.attention_capsnet import AttentionCapsNet
 from parity.reference.models.cnn import CNN
 from parity.reference.models.deepcaps import DeepCaps
 from parity.reference.models.efficient_capsnet import EfficientCapsNet
 from parity.reference.models.matrix_capsnet import MatrixCapsNet
 from parity.reference.models.sr_capsnet import SRCapsNet
+from parity.reference.models.stacked_capsnet import AffCapsNet, StackedCapsNet
 from parity.reference.models.vb_capsnet import VBCapsNet
 
 MODELS: dict[str, type[ModelReference]] = {
     "aff_capsnet": AffCapsNet,
     "attention_capsnet": AttentionCapsNet,
+    "capsnet": StackedCapsNet,
     "cnn": CNN,
     "deepcaps": DeepCaps,
     "efficient_capsnet": EfficientCapsNet,
@@ -25,4 +26,4 @@ MODELS: dict[str, type[ModelReference]] = {
     "sr_capsnet": SRCapsNet,
     "vb_capsnet": VBCapsNet,
 }
-"""By the names of `capsjax.list_models()`, but for `capsnet`, whose reference is the layouts'."""
+"""By the names of `capsjax.list_models()`; that of `capsnet` has further layers of capsules."""

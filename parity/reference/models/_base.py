@@ -44,6 +44,8 @@ class ModelReference(Reference):
     # Whether, on images that are alike, a normalisation makes the rounding of equal numbers as
     # large as what they are compared by.
     shows_rounding: ClassVar[bool] = False
+    # Whether on images near zero even the squares of float64 activations are zero.
+    vanishes: ClassVar[bool] = False
     # Terms of the longest sum of the tiny network, forwards for one example and backwards for each
     # example of a batch.
     longest_sums: ClassVar[tuple[int, int]]

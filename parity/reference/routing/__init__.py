@@ -22,7 +22,7 @@ from parity.reference.routing.k_means import KMeans
 from parity.reference.routing.kernel_density import KernelMixture, MeanShift
 from parity.reference.routing.self_attention import SelfAttention
 from parity.reference.routing.self_routing import SelfRouting
-from parity.reference.routing.uniform import Uniform
+from parity.reference.routing.uniform import Random, Uniform
 from parity.reference.routing.variational_bayes import VariationalBayes
 
 ROUTINGS: dict[str, Callable[..., nn.Module]] = {
@@ -37,6 +37,7 @@ ROUTINGS: dict[str, Callable[..., nn.Module]] = {
     "heinsen": Heinsen,
     "heinsen-2022": Heinsen2022,
     "inverted-attention": InvertedAttention,
+    "random": Random,
     "self-attention": SelfAttention,
     "self-routing": SelfRouting,
     "uniform": Uniform,

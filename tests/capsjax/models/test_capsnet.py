@@ -82,6 +82,21 @@ def test_values_may_start_as_in_the_authors_code(graph):
         family.shapes(NAME, initial_values="x")
 
 
+def test_hidden_capsules_are_routed_before_the_classes():
+    options = {"hidden_capsules": [5, 9], "routing": create_routing("dynamic-bias")}
+    model = small(**options)
+    shapes = [layer.kernel.shape for layer in (*model.hidden_caps, model.class_caps)]
+    assert shapes == [(BELOW, 5, 6, 4), (5, 9, 6, 6), (9, 7, 6, 6)]
+    assert [layer.routing.bias.shape[0] for layer in model.hidden_caps] == [5, 9]
+    capsules = model.primary_caps(model.features(images()))
+    for layer in model.hidden_caps:
+        capsules, _ = layer(capsules)
+    expected, coupling = model.class_caps(capsules)
+    output = model(images())
+    assert output.coupling.shape == coupling.shape == (BATCH, 9, 7)
+    assert_close(output.capsules.pose, expected.pose, reduction_length=200)
+
+
 def test_the_primary_convolution_is_scaled_before_its_bias_is_added():
     model, scaled = small(), small(primary_scale=0.25)
     maps = model.features(images())

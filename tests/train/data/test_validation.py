@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.data import Dataset, Split, hold_out
+from train.data import Dataset, Split, fold, hold_out
 from train.data.made import multi_mnist
 from train.data.validation import _last_of_each_class
 from train.system.errors import UserError
@@ -41,6 +41,26 @@ def test_as_many_as_asked_for_in_proportion_and_the_last_of_each_class(labels, d
         np.testing.assert_array_equal(held, of_class[size - len(held) :])
         if sizes.min() > len(classes):  # room enough for the rounding of every class
             assert abs(len(held) - count * size / len(labels)) <= len(classes)
+
+
+@given(st.lists(st.integers(0, 2), max_size=40), st.integers(2, 5))
+def test_folds_hold_each_image_once_and_their_share_of_each_class(labels, count):
+    labels = np.array([*range(3)] * count + labels, np.int32)
+    whole = dataset(labels)
+    folds = [fold(whole, number, count) for number in range(count)]
+    held = [number for part in folds for number in numbers(part.test)]
+    assert sorted(held) == list(range(len(labels)))
+    for part in folds:
+        assert sorted(numbers(part.test) + numbers(part.train)) == list(range(len(labels)))
+        assert part.validation is None
+        for label in range(3):
+            share = np.sum(labels == label) / count
+            assert abs(np.sum(part.test.labels == label) - share) < 1
+
+
+def test_a_fold_without_a_class_is_refused():
+    with pytest.raises(UserError, match="--folds is 3, but toy has a class of 2 training images"):
+        fold(dataset([0, 0, 0, 1, 1, 2, 2, 2]), 0, 3)
 
 
 def test_no_image_is_lost_and_none_is_in_both():

@@ -1,5 +1,6 @@
 """`evaluate --inspect` and `--routing-iterations`."""
 
+import itertools
 import json
 
 import jax
@@ -13,7 +14,7 @@ from train.config.fit_config import FitConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.presets import get_preset
-from train.report.inspect import _look_inside
+from train.report.inspect import look_inside
 from train.run.folder import Run
 from train.system.errors import UserError
 
@@ -35,6 +36,24 @@ def test_figures_and_numbers_of_every_iteration(digits_run, capsys):
     for name in ("routing.png", "parts.png"):
         with Image.open(digits_run / "figures" / name) as image:
             assert len(image.convert("L").getcolors()) > 10
+
+
+def test_all_routed_layers_are_looked_into(dataset):
+    digits = get_preset("digits")
+    options = {"conv_features": 4, "primary_types": 2, "hidden_capsules": [5, 3]}
+    config = digits.changed(model_options={**digits.model.options, **options})
+    model = build_model(config, DIGITS, 10)
+    found, last, output = look_inside(model, Objective.of(config), dataset.test.images)
+    assert list(found) == ["hidden_caps.0", "hidden_caps.1", "class_caps"]
+    assert last.pose.shape[1:] == (3, 16)
+    in_capsules = model.primary_caps.num_capsules
+    for name, (below, above) in zip(
+        found, itertools.pairwise((in_capsules, 5, 3, 10)), strict=True
+    ):
+        terms = len(dataset.test) * below * above  # of the mean
+        uniform = np.float32(np.log(above))
+        assert_close(found[name].entropy[0], uniform, reduction_length=terms)
+    assert output.coupling.shape[1:] == (3, 10)
 
 
 def test_another_number_of_iterations_than_in_training(digits_run, capsys):
@@ -61,7 +80,7 @@ def test_a_network_without_capsules_cannot_be_looked_into(tmp_path, dataset, cap
     )
     model = build_model(config, DIGITS, 3)
     with pytest.raises(UserError, match="CNN has no layer of routed capsules"):
-        _look_inside(model, Objective(), dataset.test.images)
+        look_inside(model, Objective(), dataset.test.images)
     Run(tmp_path, config, DIGITS, tuple("0123456789")).save()
     assert main(["evaluate", str(tmp_path), "--routing-iterations", "2"]) == 2
     assert "cnn has no routing iterations" in capsys.readouterr().err
@@ -81,7 +100,7 @@ def test_every_layer_that_routes_is_looked_into(model, layers):
     found = {}
 
     def look(images):
-        inspected, _, _ = _look_inside(build_model(config, DIGITS, 10), Objective(), images)
+        inspected, _, _ = look_inside(build_model(config, DIGITS, 10), Objective(), images)
         found.update(inspected)
 
     jax.eval_shape(look, jax.ShapeDtypeStruct((4, *DIGITS), np.uint8))

@@ -1,239 +1,26 @@
-"""Images made to be mistaken, and whether a reconstruction gives them away."""
+"""Capsule networks give away what is made to be mistaken: Frosst, Sabour and Hinton 2018."""
 
-import functools
-import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from flax import nnx
-from jax import lax
-
-from train.data import Examples
-from train.learn.objective import Objective, log_probabilities
 from train.presets import get_preset
-from train.report.loading import load_model, load_split
-from train.run.folder import load_run
-from train.study.trial.baselines import BASELINE, CAPSNET, PUBLISHED, SMALL, baseline
-from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
+from train.study.trial.adversarial import ATTACKS, Outcome, success
+from train.study.trial.baselines import BASELINE, CAPSNET, PUBLISHED, SMALL, baseline, with_vectors
+from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 RECONSTRUCTING = "CNN that reconstructs"
 
-EXAMPLES = 1000
-"""Images that are attacked, the first of the test split."""
-EPSILON = 0.1
-"""The most by which a pixel, from 0 to 1, is moved."""
-PGD_STEPS = 20
-FALSE_ALARMS = 0.05
-"""Share of validation images that are further from their reconstruction than the threshold."""
-WEIGHTS = (0.3, 3.0, 30.0)
-"""What the attack that knows the detector tries for the distance, beside a cross entropy of 1."""
-
-
-class Attack(NamedTuple):
-    """A way to change images, within `EPSILON`, so that they are mistaken.
-
-    Attributes:
-        name: of the attack.
-        steps: how often the gradient is followed.
-        step_size: how far each time.
-        knows: whether it knows of the detector, and keeps the image near its reconstruction.
-    """
-
-    name: str
-    steps: int
-    step_size: float
-    knows: bool = False
-
-
-FGSM = Attack("FGSM", 1, EPSILON)
-"""Goodfellow, Shlens and Szegedy 2015, arXiv:1412.6572, section 4."""
-PGD = Attack("PGD", PGD_STEPS, 2.5 * EPSILON / PGD_STEPS)
-"""Madry et al. 2018, arXiv:1706.06083, section 2.1, from the image itself."""
-KNOWING = Attack("PGD that knows", PGD_STEPS, PGD.step_size, knows=True)
-"""After the attack of Frosst, Sabour and Hinton 2018 that takes the reconstruction into account."""
-ATTACKS = (FGSM, PGD, KNOWING)
-
-
-class Network(NamedTuple):
-    """A trained network and the objective that normalises its images."""
-
-    model: nnx.Module
-    objective: Objective
-
-    def __call__(self, images: jax.Array) -> Any:
-        """The output for images `[n, height, width, channels]` from 0 to 1."""
-        nothing = jnp.zeros(len(images), jnp.int32)
-        return self.objective.apply(self.model, self.seen(images), nothing, training=False)
-
-    def seen(self, images: jax.Array) -> jax.Array:
-        """Images as the network sees them."""
-        return self.objective.normalise(255 * images, images.dtype)
-
-    def distances(self, images: jax.Array, output: Any) -> jax.Array:
-        """Distances `[n]` of images from the reconstructions of their longest capsules."""
-        apart = jnp.square(output.reconstruction - self.seen(images))
-        return jnp.sqrt(jnp.sum(apart, axis=(1, 2, 3)))
-
-
-def attacked(
-    network: Network, images: jax.Array, labels: jax.Array, attack: Attack, weight: float = 0.0
-) -> jax.Array:
-    """Changes images so that the network finds their class as unlikely as possible.
-
-    Args:
-        network: attacked by its gradients.
-        images: `[n, height, width, channels]`, from 0 to 1.
-        labels: int32 `[n]`.
-        attack: how.
-        weight: of the mean squared difference of an image and its reconstruction, which is kept
-            small at the same time.
-
-    Returns:
-        Images from 0 to 1, no pixel further than `EPSILON` from what it was.
-    """
-
-    def loss(changed: jax.Array) -> jax.Array:
-        output = network(changed)
-        scores = log_probabilities(output.lengths) if output.logits is None else output.logits
-        mistaken = optax.losses.softmax_cross_entropy_with_integer_labels(scores, labels)
-        if not weight:
-            return jnp.sum(mistaken)
-        apart = jnp.square(output.reconstruction - network.seen(changed))
-        return jnp.sum(mistaken) - weight * jnp.sum(jnp.mean(apart, axis=(1, 2, 3)))
-
-    def step(_index: jax.Array, changed: jax.Array) -> jax.Array:
-        moved = changed + attack.step_size * jnp.sign(jax.grad(loss)(changed))
-        near = jnp.clip(moved, images - EPSILON, images + EPSILON)
-        return jnp.clip(near, 0, 1)
-
-    return lax.fori_loop(0, attack.steps, step, images)
-
-
-class Outcome(NamedTuple):
-    """Success of an attack, in percent.
-
-    Attributes:
-        mistaken: of the images that the network had recognised, those that it no longer does.
-        detected: of the mistaken ones, those that are further from their reconstruction than the
-            threshold; NaN of a network that reconstructs nothing, or where none is mistaken.
-        undetected: of the images that the network had recognised, those that are mistaken and not
-            detected.
-    """
-
-    mistaken: float
-    detected: float
-    undetected: float
-
-
-class Victim:
-    """The network of a run, and the threshold of its detector, which validation images decide.
-
-    Args:
-        folder: of the run.
-        data_dir: a folder with the data set's official files.
-    """
-
-    def __init__(self, folder: Path, data_dir: Path | None) -> None:
-        run = load_run(folder)
-        self._network = Network(load_model(run, "last"), Objective.of(run.config))
-        self._dtype = jnp.dtype(run.config.model.param_dtype)
-        name = run.config.data.dataset
-        self._test = load_split(run, name, data_dir)
-        self._validation = load_split(run, name, data_dir, "validation")
-        graphdef, state = nnx.split(self._network.model)
-
-        def network(state: Any) -> Network:
-            return self._network._replace(model=nnx.merge(graphdef, state))
-
-        @jax.jit
-        def look(state: Any, images: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-            output = network(state)(images)
-            classes = jnp.argmax(output.lengths, axis=-1)
-            if output.reconstruction is None:
-                return classes, None
-            return classes, network(state).distances(images, output)
-
-        @functools.partial(jax.jit, static_argnames=("attack", "weight"))
-        def change(state: Any, images: Any, labels: Any, attack: Attack, weight: float) -> Any:
-            return attacked(network(state), images, labels, attack, weight)
-
-        self._look = functools.partial(look, state)
-        self._change = functools.partial(change, state)
-        _, apart = self._look(self._first(self._validation)[0])
-        self.reconstructs = apart is not None
-        self.threshold = math.inf if apart is None else np.quantile(apart, 1 - FALSE_ALARMS)
-
-    def outcome(self, attack: Attack) -> Outcome:
-        """The success of an attack on test images.
-
-        One that knows of the detector takes the weight, of `WEIGHTS`, with which most validation
-        images are mistaken and not detected.
-        """
-        weight = 0.0
-        if attack.knows and self.reconstructs:
-            weight = max(
-                WEIGHTS, key=lambda w: self._outcome(self._validation, attack, w).undetected
-            )
-        return self._outcome(self._test, attack, weight)
-
-    def _outcome(self, examples: Examples, attack: Attack, weight: float) -> Outcome:
-        images, labels = self._first(examples)
-        recognised = np.asarray(self._look(images)[0] == labels)
-        classes, apart = self._look(self._change(images, labels, attack, weight))
-        mistaken = recognised & np.asarray(classes != labels)
-        detected = np.zeros_like(mistaken) if apart is None else np.asarray(apart) > self.threshold
-        of_mistaken = _percent(mistaken & detected, mistaken) if self.reconstructs else math.nan
-        return Outcome(
-            _percent(mistaken, recognised),
-            of_mistaken,
-            _percent(mistaken & ~detected, recognised),
-        )
-
-    def _first(self, examples: Examples) -> tuple[jax.Array, jax.Array]:
-        images, labels, _ = examples.gather(np.arange(min(EXAMPLES, len(examples))))
-        return jnp.asarray(images, self._dtype) / 255, jnp.asarray(labels)
-
-
-def _percent(some: np.ndarray, of: np.ndarray) -> float:
-    return 100 * float(some.sum() / of.sum()) if of.any() else math.nan
-
-
-@functools.lru_cache(maxsize=1)
-def _victim(folder: Path, data_dir: Path | None) -> Victim:
-    return Victim(folder, data_dir)
-
-
-@functools.lru_cache(maxsize=8)
-def _outcome(folder: Path, data_dir: Path | None, attack: Attack) -> Outcome:
-    victim = _victim(folder, data_dir)
-    if attack.knows and not victim.reconstructs:  # there is nothing to know
-        return _outcome(folder, data_dir, PGD)
-    return victim.outcome(attack)
-
-
-def _quantity(attack: Attack, field: str) -> Quantity:
-    return Quantity(
-        f"{attack.name}: {field}, %",
-        lambda run, data_dir: getattr(_outcome(run, data_dir, attack), field),
-    )
-
 
 def arms(budget: Budget) -> Sequence[Arm]:
-    """The baseline of CapsNet's paper, one that reconstructs as CapsNet does, and CapsNet."""
+    """The baseline, one that reconstructs as CapsNet does, and CapsNet."""
     base = get_preset("mnist" if budget == "paper" else "mnist-small")
-    network = PUBLISHED
     if budget == "small":
-        base, network = base.changed(train_examples=20_000, epochs=3), SMALL
-    decoder = base.model.options.get("decoder_hidden", (512, 1024))
-    with_decoder = {**network, "class_dim": 16, "decoder_hidden": list(decoder)}
+        base = base.changed(train_examples=20_000, epochs=3)
+    elif budget == "medium":
+        base = base.changed(epochs=5)
+    network = PUBLISHED if budget == "paper" else SMALL
     return [
         Arm(BASELINE, baseline(base, network)),
-        Arm(RECONSTRUCTING, baseline(base, with_decoder, loss="margin")),
+        Arm(RECONSTRUCTING, with_vectors(base, network, loss="margin", reconstructs=True)),
         Arm(CAPSNET, base),
     ]
 
@@ -245,7 +32,7 @@ CLAIM = Claim(
     "convolutional networks that reconstruct, too; its attacks are of several kinds and its "
     "figures are not repeated here",
     arms=arms,
-    quantities=[_quantity(attack, field) for attack in ATTACKS for field in Outcome._fields],
+    quantities=[success(attack, field) for attack in ATTACKS for field in Outcome._fields],
     contrasts=[
         contrast
         for attack in ATTACKS

@@ -18,8 +18,9 @@ def arms(budget: Budget) -> Sequence[Arm]:
     if budget == "paper":
         base, network = get_preset("mnist"), PUBLISHED
     else:
-        small = get_preset("mnist-small")
-        base, network = small.changed(train_examples=10_000, epochs=3), SMALL
+        base, network = get_preset("mnist-small").changed(epochs=10, validation=0), SMALL
+    if budget == "small":
+        base = base.changed(train_examples=10_000, epochs=3)
     capsnets = [
         Arm(
             f"CapsNet, {iterations} iteration{'s' if iterations > 1 else ''}, "

@@ -15,9 +15,8 @@ def arms(budget: Budget) -> Sequence[Arm]:
         base = get_preset("multi_mnist")
         network = {"features": [512, 256], "kernel_size": [9, 5], "pool": 2, "hidden": [1024]}
     else:
-        base = get_preset("multi_mnist-small").changed(
-            steps=300, evaluate_every=300, schedule="cosine"
-        )
+        steps = 300 if budget == "small" else 6_000
+        base = get_preset("multi_mnist-small").changed(steps=steps, evaluate_every=steps)
         network = {"features": [32, 64], "kernel_size": [9, 5], "pool": 2, "hidden": [512]}
     cnn = baseline(base, {**network, "dropout": 0.0}, loss="sigmoid_cross_entropy")
     return [Arm(BASELINE, cnn, {ERROR: 8.1}), Arm(CAPSNET, base, {ERROR: 5.2})]

@@ -33,6 +33,8 @@ def arms(budget: Budget) -> Sequence[Arm]:
     base = get_preset("mnist" if budget == "paper" else "mnist-small")
     if budget == "small":
         base = base.changed(train_examples=20_000, epochs=4)
+    elif budget == "medium":
+        base = base.changed(epochs=20)
     return [Arm("CapsNet", base)]
 
 

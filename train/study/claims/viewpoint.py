@@ -26,11 +26,11 @@ def arms(budget: Budget) -> Sequence[Arm]:
     """The baseline of section 6 and matrix capsules, on the two splits of viewpoints."""
     capsnet = get_preset("smallnorb-matrix_capsnet")
     network = {"features": [32, 64], "kernel_size": 5, "pool": 2, "hidden": [1024]}
-    if budget == "small":
+    if budget != "paper":
         small = {"conv_features": 16, "primary_types": 4, "caps_types": [4, 4]}
         capsnet = capsnet.changed(
             model_options={**capsnet.model.options, **small},
-            steps=300,
+            steps=300 if budget == "small" else 3_000,
             evaluate_every=300,
         )
         network = {**network, "features": [16, 16], "hidden": [64]}

@@ -48,17 +48,21 @@ class Cell:
         routing = self.routing.rpartition(":")[2]
         return self.model if self.routing == NONE else f"{self.model}, {routing}"
 
-    def identity(self, seeds: int, robustness_examples: int) -> dict[str, Any]:
+    def identity(
+        self, seeds: int, robustness_examples: int, folds: int | None = None
+    ) -> dict[str, Any]:
         """All that decides the numbers of the cell, as plain values, to compare a kept result by.
 
         Args:
             seeds: how many, from 0 on.
             robustness_examples: test images that are changed.
+            folds: of a cross-validation, None for none.
         """
         return {
             "seeds": list(range(seeds)),
             "config": {**self.config.flat(), "seed": 0},
             "robustness_examples": robustness_examples,
+            **({} if folds is None else {"folds": folds}),
         }
 
 
@@ -160,8 +164,9 @@ def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:
 
 def difference(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """In what two identities differ, for a message."""
-    if kept["seeds"] != wanted["seeds"]:
-        return f"seeds {kept['seeds']}, now {wanted['seeds']}"
+    for name in ("seeds", "folds"):
+        if kept.get(name) != wanted.get(name):
+            return f"{name} {kept.get(name)}, now {wanted.get(name)}"
     ours, theirs = wanted["config"], kept["config"]
     names = [name for name in ours if theirs.get(name) != ours[name]]
     return ", ".join(f"{flag(name)} {theirs.get(name)!r}, now {ours[name]!r}" for name in names)

@@ -1,5 +1,6 @@
 """Comparing: trains the cells that are missing, measures them, writes tables and figures."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.data import Dataset, load_dataset
+from train.data import Dataset, fold, load_dataset
 from train.learn.network import out_of_memory_is_bad_input, require_fitting_routing
 from train.run.folder import CONFIG
 from train.study.compare import findings
 from train.study.compare.cells import Cell, difference
-from train.study.compare.measures import measure
+from train.study.compare.measures import measure, over_folds
 from train.study.compare.seeds import SeedsTrainer
 from train.study.results import results_folder, write_results
 from train.system.errors import UserError
@@ -32,6 +33,7 @@ def compare(
     command: str,
     seeds: int = 3,
     robustness_examples: int = 2000,
+    folds: int | None = None,
     data_dir: Path | None = None,
     overwrite: bool = False,
 ) -> list[dict[str, Any]]:
@@ -39,16 +41,17 @@ def compare(
 
     Everything is left in `out`, with the command that asked for it; results of other options that
     are there are measured anew if `overwrite`. The seeds of a cell's networks are those from 0 on.
-    To see how robust they are, the first `robustness_examples` test images are changed. Returns
-    what is known of each cell.
+    To see how robust they are, the first `robustness_examples` test images are changed. With
+    `folds`, networks are trained and measured on that many parts of the training split instead, see
+    `train.data.fold`. Returns what is known of each cell.
 
     Raises:
         UserError: on bad input, or if the folder cannot be written.
     """
     loaded = {name: _load(name, data_dir) for name in dict.fromkeys(c.dataset for c in cells)}
-    datasets = {cell.name: cell.config.data.choose(loaded[cell.dataset]) for cell in cells}
+    datasets = {cell.name: _parts(cell, loaded[cell.dataset], folds) for cell in cells}
     for cell in cells:
-        dataset = datasets[cell.name]
+        dataset = datasets[cell.name][0]
         require_fitting_routing(cell.config, dataset.image_shape, dataset.num_classes)
     if (out / CONFIG).exists():
         raise UserError(f"{out} holds a run of fit: choose another --out.")
@@ -56,11 +59,15 @@ def compare(
         with writing(out):
             (out / "cells").mkdir(exist_ok=True)
         kept = {
-            cell.name: _read(out, cell, cell.identity(seeds, robustness_examples), overwrite)
+            cell.name: _read(out, cell, cell.identity(seeds, robustness_examples, folds), overwrite)
             for cell in cells
         }
         missing = [cell for cell in cells if kept[cell.name] is None]
-        steps = [c.config.schedule.total_steps(len(datasets[c.name].train)) for c in missing]
+        steps = [
+            cell.config.schedule.total_steps(len(dataset.train))
+            for cell in missing
+            for dataset in datasets[cell.name]
+        ]
         with Progress(sum(steps), "step") as progress:
             for number, cell in enumerate(missing, start=1):
                 progress.begin(f"[{number}/{len(missing)}] {cell.name}")
@@ -125,38 +132,50 @@ def _read(
     )
 
 
+def _parts(cell: Cell, loaded: Dataset, folds: int | None) -> list[Dataset]:
+    """What the networks of a cell are trained and measured on: each fold, if there are any."""
+    if folds is None:
+        return [cell.config.data.choose(loaded)]
+    whole = dataclasses.replace(cell.config.data, validation=0).choose(loaded)
+    return [fold(whole, number, folds) for number in range(folds)]
+
+
 def _train(
     cell: Cell,
-    dataset: Dataset,
+    datasets: Sequence[Dataset],
     seeds: int,
     robustness_examples: int,
     progress: Progress,
     measures_saving: bool,
 ) -> dict[str, Any]:
-    saved = None
+    saved, measured, skipped = None, [], 0
     with out_of_memory_is_bad_input(cell.config.schedule.batch_size):
-        trainer = SeedsTrainer(cell.config, dataset, range(seeds))
-        if measures_saving and seeds > 1:
-            alone = SeedsTrainer(cell.config, dataset, [0]).seconds_per_step()
-            saved = {"alone": alone, "together": trainer.seconds_per_step(), "seeds": seeds}
-        trainer.train(progress.advance)
-        measured = measure(cell.config, trainer.states, dataset, robustness_examples)
+        for dataset in datasets:
+            trainer = SeedsTrainer(cell.config, dataset, range(seeds))
+            if measures_saving and seeds > 1 and saved is None:
+                alone = SeedsTrainer(cell.config, dataset, [0]).seconds_per_step()
+                saved = {"alone": alone, "together": trainer.seconds_per_step(), "seeds": seeds}
+            trainer.train(progress.advance)
+            measured.append(measure(cell.config, trainer.states, dataset, robustness_examples))
+            skipped += int(np.sum(trainer.states.skipped.total))
+    images = [len(dataset.test) for dataset in datasets]
+    folds = len(datasets) if len(datasets) > 1 else None
     return {
-        "identity": cell.identity(seeds, robustness_examples),
+        "identity": cell.identity(seeds, robustness_examples, folds),
         "model": cell.model,
         "routing": cell.routing,
         "dataset": cell.dataset,
         "label": cell.label,
         "seeds": list(range(seeds)),
         "batch_size": cell.config.schedule.batch_size,
-        "test_examples": len(dataset.test),
-        "robustness_examples": min(robustness_examples, len(dataset.test)),
-        **measured,
+        "test_examples": sum(images),
+        "robustness_examples": sum(min(robustness_examples, count) for count in images),
+        **over_folds(measured, images),
         "images_per_second": trainer.images_per_second,
         "step_bytes": trainer.step_bytes,
         "parameters": trainer.parameters,
         "steps": trainer.total,
-        "skipped_updates": int(np.sum(trainer.states.skipped.total)),
+        "skipped_updates": skipped,
         "device_kind": jax.devices()[0].device_kind,
         "saved": saved,
     }

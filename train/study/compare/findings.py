@@ -159,6 +159,11 @@ def limits(results: Sequence[Result]) -> list[str]:
                 f"{100 * visible:.2f} points of accuracy would be told from chance in "
                 f"{POWER:.0%} of such comparisons; a smaller one less often."
             )
+        if folds := first["identity"].get("folds"):
+            sentences.append(
+                f"On {dataset} these are training images, of {folds} folds: each was measured by "
+                "networks that had not learned from it. The test split was not looked at."
+            )
         if any(own_settings(of_dataset)):
             sentences.append(
                 f"On {dataset} each cell was trained by a recipe of its own, and a difference may "

@@ -1,7 +1,7 @@
 """Measures of trained networks: on the test images, and on changed ones."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
 from train.learn.training_state import TrainState
 from train.study.compare.perturb import PERTURBATIONS, perturb
-from train.study.statistics import pack
+from train.study.statistics import pack, unpack
 
 BATCH = 256
 BINS = 15
@@ -61,6 +61,37 @@ def measure(
         "nll": negative_log_likelihood(probabilities, labels).tolist(),
         "calibration_error": [calibration_error(of_seed, labels) for of_seed in lengths],
         "robustness": robustness,
+    }
+
+
+def over_folds(parts: Sequence[dict[str, Any]], images: Sequence[int]) -> dict[str, Any]:
+    """The measures of all folds of a cross-validation: of all their images together.
+
+    Args:
+        parts: what `measure` found of each fold.
+        images: how many were measured in each.
+    """
+    if len(parts) == 1:
+        return parts[0]
+
+    def mean(values: Sequence[Any]) -> Any:
+        return np.average(np.array(values), axis=0, weights=images).tolist()
+
+    first = parts[0]
+    right = [
+        [unpack(packed, count) for packed in part["right"]]
+        for part, count in zip(parts, images, strict=True)
+    ]
+    return {
+        **first,
+        **{
+            name: mean([part[name] for part in parts])
+            for name in ("accuracy", "nll", "calibration_error")
+        },
+        "right": [pack(np.concatenate(of_seed)) for of_seed in zip(*right, strict=True)],
+        "robustness": {
+            kind: mean([part["robustness"][kind] for part in parts]) for kind in first["robustness"]
+        },
     }
 
 

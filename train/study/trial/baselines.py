@@ -43,6 +43,21 @@ def baseline(
     )
 
 
+def with_vectors(
+    capsnet: FitConfig, options: Mapping[str, Any], *, loss: str, reconstructs: bool = False
+) -> FitConfig:
+    """The `baseline` with a vector for each class, squashed, whose length is its presence.
+
+    The vectors are as long as CapsNet's; if it `reconstructs`, a decoder sees that of one class, as
+    large as CapsNet's. After Gu, Tresp and Hu 2021, arXiv:2103.15459.
+    """
+    decoder = capsnet.model.options.get("decoder_hidden", (512, 1024))
+    vectors = {"class_dim": capsnet.model.options.get("class_dim", 16)}
+    if reconstructs:
+        vectors["decoder_hidden"] = list(decoder)
+    return baseline(capsnet, {**options, **vectors}, loss=loss)
+
+
 def summary(folder: Path) -> dict[str, Any]:
     """The result of a run that has ended."""
     return json.loads(load_run(folder).summary.read_text(encoding="utf-8"))

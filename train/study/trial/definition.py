@@ -9,7 +9,7 @@ import numpy as np
 
 from train.config.fit_config import FitConfig
 
-Budget = Literal["small", "paper"]
+Budget = Literal["small", "medium", "paper"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class Arm:
         name: of the row.
         config: how it is trained; its seed is not used.
         paper: by the names of quantities, what the paper has for it.
+        searched: by the learning rates that were tried, the accuracy on validation images.
     """
 
     name: str
     config: FitConfig
     paper: Mapping[str, float] = field(default_factory=dict)
+    searched: Mapping[float, float] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:

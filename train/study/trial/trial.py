@@ -11,6 +11,7 @@ from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.folder import SUMMARY, load_run
 from train.study.results import results_folder, write_results
+from train.study.trial import search
 from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm, Budget, Claim
 from train.study.trial.verdict import Measured, draw_quantities, markdown, text
@@ -31,7 +32,8 @@ def try_claim(
     """Tries a claim and prints the verdict; goes on where it was interrupted.
 
     Everything is left in `out`, with the command that asked for it; runs of other options that are
-    there are replaced if `overwrite`. The seeds of an arm's networks are those from 0 on.
+    there are replaced if `overwrite`. The seeds of an arm's networks are those from 0 on. On any
+    but the small budget, its learning rate is searched for first (`train.study.trial.search`).
     Returns the plain values of `results.json`.
 
     Raises:
@@ -39,10 +41,17 @@ def try_claim(
     """
     arms = claim.arms(budget)
     with results_folder(out):
+        if budget != "small":
+            arms = _search(arms, out / "rates", data_dir, overwrite)
         runs = {
             arm.name: [out / "runs" / f"{arm.slug}-{seed}" for seed in range(seeds)] for arm in arms
         }
-        _train(arms, runs, data_dir, overwrite)
+        jobs = [
+            (f"{arm.name}, seed {seed}", arm.config.changed(seed=seed), folder)
+            for arm in arms
+            for seed, folder in enumerate(runs[arm.name])
+        ]
+        _train(jobs, data_dir, overwrite)
         named = each(arms, len(arms), lambda arm: f"measuring {arm.name}")
         measured = [_measure(claim, arm, runs[arm.name], data_dir) for arm in named]
         of_run = load_run(runs[arms[0].name][0]).figures
@@ -59,16 +68,29 @@ def try_claim(
     return values
 
 
-def _train(
-    arms: Sequence[Arm], runs: dict[str, list[Path]], data_dir: Path | None, overwrite: bool
-) -> None:
-    """Trains the networks that are missing, as `fit` does."""
-    missing = [
-        (f"{arm.name}, seed {seed}", config, folder)
-        for arm in arms
-        for seed, folder in enumerate(runs[arm.name])
-        if not _is_finished(folder, config := arm.config.changed(seed=seed))
+def _search(
+    arms: Sequence[Arm], out: Path, data_dir: Path | None, overwrite: bool
+) -> Sequence[Arm]:
+    """The arms, each with the learning rate that does best on validation images."""
+    tried = [search.candidates(arm) for arm in arms]
+    runs = [
+        {rate: out / f"{arm.slug}-{rate:g}" for rate in configs}
+        for arm, configs in zip(arms, tried, strict=True)
     ]
+    jobs = [
+        (f"{arm.name}, trying the learning rate {rate:g}", config, folders[rate])
+        for arm, configs, folders in zip(arms, tried, runs, strict=True)
+        for rate, config in configs.items()
+    ]
+    _train(jobs, data_dir, overwrite)
+    return list(map(search.searched, arms, runs))
+
+
+def _train(
+    jobs: Sequence[tuple[str, FitConfig, Path]], data_dir: Path | None, overwrite: bool
+) -> None:
+    """Trains the networks that are missing, as `fit` does: name, configuration, folder of each."""
+    missing = [job for job in jobs if not _is_finished(job[2], job[1])]
     with Progress(len(missing), "network") as progress:
         for number, (name, config, folder) in enumerate(missing, start=1):
             progress.begin(f"[{number}/{len(missing)}] {name}; about {progress.left} left")

@@ -22,6 +22,7 @@ from train.study.statistics import (
     unpack,
 )
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
+from train.study.trial.search import SHARE
 from train.system.files import finite_or_none
 from train.system.tables import aligned, markdown_lines
 
@@ -65,7 +66,8 @@ class Measured:
             flags = [unpack(text, packed["of"]) for text in packed["where"]]
             values[name] = packed["is"] * np.array(flags, np.float64)
         config = FitConfig.of(**plain["config"])
-        arm = Arm(plain["name"], config, plain["paper"])
+        searched = {float(rate): found for rate, found in plain.get("searched", {}).items()}
+        arm = Arm(plain["name"], config, plain["paper"], searched)
         return cls(arm, values, plain["parameters"], plain["steps"], plain["seconds"])
 
     def plain(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class Measured:
             "name": self.arm.name,
             "config": {**self.arm.config.flat(), "seed": 0},
             "paper": dict(self.arm.paper),
+            "searched": {f"{rate:g}": found for rate, found in self.arm.searched.items()},
             "values": {
                 name: list(map(finite_or_none, self.of_seeds(name))) for name in self.values
             },
@@ -130,6 +133,8 @@ def _rows(claim: Claim, measured: Sequence[Measured]) -> list[list[str]]:
     head = ["network"]
     for name in names:
         head += [name, *(["paper"] if name in papers else [])]
+    is_searched = any(each.arm.searched for each in measured)
+    head += ["learning rate"] if is_searched else []
     table = [[*head, "parameters", "images seen", "seconds"]]
     for each in measured:
         row = [each.arm.name]
@@ -137,6 +142,9 @@ def _rows(claim: Claim, measured: Sequence[Measured]) -> list[list[str]]:
             row.append(_mean(each.of_seeds(name)))
             if name in papers:
                 row.append(f"{each.arm.paper[name]:g}" if name in each.arm.paper else "")
+        if is_searched:
+            rates = ", ".join(f"{rate:g}" for rate in each.arm.searched)
+            row.append(f"{each.arm.config.schedule.learning_rate:g} of {rates}")
         table.append([*row, f"{each.parameters:,}", f"{each.images:,}", f"{each.seconds:,.0f}"])
     return table
 
@@ -187,13 +195,39 @@ def limits(measured: Sequence[Measured], budget: Budget) -> list[str]:
         f"Budget {budget}: {seeds} {'seed' if seeds == 1 else 'seeds'}, {images} training images "
         "seen by each network."
     )
-    if budget == "paper":
-        return [size]
+    if budget == "small":
+        return [
+            size,
+            "This budget proves nothing: the networks are reduced, none is trained to its end, no "
+            "learning rate is searched for, and what is seen of small networks need not be so of "
+            "the paper's.",
+        ]
+    reduced = "The networks are reduced: the paper's need not do as they do."
+    is_searched = any(each.arm.searched for each in measured)
     return [
         size,
-        "This budget proves nothing: the networks are reduced, none is trained to its end, and "
-        "what is seen of small networks need not be so of the paper's.",
+        *([_search_sentence(measured)] if is_searched else []),
+        *([reduced] if budget == "medium" else []),
     ]
+
+
+def _search_sentence(measured: Sequence[Measured]) -> str:
+    """Says how learning rates were chosen, and for which networks others may be better yet."""
+    sentence = (
+        "The learning rate of each network is the one, of those in the table, with the highest "
+        f"accuracy on validation images after {SHARE:.0%} of the training, with a seed of its own."
+    )
+    edge = [
+        each.arm.name
+        for each in measured
+        if (tried := each.arm.searched)
+        and each.arm.config.schedule.learning_rate in (min(tried), max(tried))
+    ]
+    if edge:
+        sentence += (
+            f" It is the smallest or largest for {'; '.join(edge)}: one beyond may be better."
+        )
+    return sentence
 
 
 def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> Figure:

@@ -23,7 +23,8 @@ def test_what_is_compared_is_there_and_trained_with_equal_care(name, budget):
     for arm in arms:
         assert arm.paper.keys() <= set(quantities)
     for field in ("batch_size", "epochs", "steps", "train_examples", "max_shift", "ema_decay"):
-        assert len({arm.config.value(field) for arm in arms}) == 1, field
+        of_dataset = {(arm.config.data.dataset, arm.config.value(field)) for arm in arms}
+        assert len(of_dataset) == len({arm.config.data.dataset for arm in arms}), field
 
 
 def test_the_papers_budget_has_the_papers_networks():

@@ -11,6 +11,7 @@ from tests.train.study.compare.test_findings import result
 from train.__main__ import main
 from train.presets import get_preset
 from train.study.compare import cells, comparison
+from train.study.statistics import unpack
 
 TINY = ["--steps", "2", "--batch-size", "16", "--robustness-examples", "20"]
 
@@ -52,7 +53,8 @@ def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, monkeypa
 def test_a_cell_learns_from_as_many_images_as_its_identity_says(tmp_path, monkeypatch):
     sizes = []
 
-    def train(cell, dataset, seeds, examples, *others):
+    def train(cell, datasets, seeds, examples, *others):
+        (dataset,) = datasets
         sizes.append((len(dataset.train), len(dataset.validation)))
         return {**result(cell.routing, 0.9), "identity": cell.identity(seeds, examples)}
 
@@ -62,6 +64,28 @@ def test_a_cell_learns_from_as_many_images_as_its_identity_says(tmp_path, monkey
     (cell,) = (tmp_path / "out" / "cells").iterdir()
     config = json.loads(cell.read_text())["identity"]["config"]
     assert sizes == [(100, 50)] == [(config["train_examples"], config["validation"])]
+
+
+def test_folds_measure_every_training_image_once(tmp_path, capsys):
+    out, folds = tmp_path / "out", ["--folds", "3", "--seeds", "2"]
+    options = ["--models", "cnn", "--train-examples", "90"]
+    assert compare(out, *options, *folds) == 0
+    printed = capsys.readouterr().out
+    assert "On digits these are training images, of 3 folds" in printed
+    (cell,) = json.loads((out / "results.json").read_text())["cells"]
+    assert cell["test_examples"] == 90
+    assert cell["robustness_examples"] == 60
+    assert cell["identity"]["folds"] == 3
+    for accuracy, right in zip(cell["accuracy"], cell["right"], strict=True):
+        assert round(90 * accuracy) == unpack(right, 90).sum()
+    assert compare(out, *options, *folds) == 0
+    assert compare(out, *options, "--folds", "2", "--seeds", "2") == 2
+    assert "was measured with folds 3, now 2: choose another" in capsys.readouterr().err
+    assert compare(out, *options, "--folds", "1") == 2
+    assert "--folds: '1' is not a whole number of at least 2" in capsys.readouterr().err
+    assert compare(tmp_path / "many", *options, "--folds", "80") == 2
+    assert "--folds is 80, but digits has a class of" in capsys.readouterr().err
+    assert not (tmp_path / "many").exists()
 
 
 def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):

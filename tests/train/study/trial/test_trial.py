@@ -14,6 +14,7 @@ from train.study import claims
 from train.study.trial import trial
 from train.study.trial.baselines import error_on, own_error
 from train.study.trial.definition import Arm, Claim, Contrast
+from train.study.trial.search import SEED
 
 ERROR = "test error, %"
 
@@ -78,6 +79,25 @@ def test_networks_are_trained_once_and_everything_is_written(tried, digits_run, 
     (out / "runs" / "3-iterations-1" / "summary.json").unlink()
     assert run("--seeds", "3") == 0
     assert trained == [(1, 2), (3, 1), (3, 2)]
+
+
+def test_larger_budgets_search_for_each_rate_before_all_else(tried, capsys):
+    out, trained, run = tried
+    assert run("--budget", "medium", "--seeds", "2") == 0
+    trying = [(iterations, SEED) for iterations in (1, 1, 1, 3, 3, 3)]
+    assert trained == [*trying, (1, 0), (1, 1), (3, 0), (3, 1)]
+    printed = capsys.readouterr()
+    assert "[1/6] 1 iteration, trying the learning rate 0.0" in printed.err
+    assert "with the highest accuracy on validation images after 33% of the training" in printed.out
+    (arm, _) = json.loads((out / "results.json").read_text())["arms"]
+    # All are the same network: the first of the equals is taken, which is the smallest.
+    rate = arm["config"]["learning_rate"]
+    assert rate == min(map(float, arm["searched"]))
+    assert f"| {rate:g} of {', '.join(arm['searched'])} |" in (out / "table.md").read_text()
+    assert "It is the smallest or largest for 1 iteration; 3 iterations" in printed.out
+    trained.clear()
+    assert run("--budget", "medium", "--seeds", "2") == 0
+    assert trained == []
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from tests.tolerance import assert_close
 from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
 from train.run.folder import Run
-from train.study.claims import attacks
-from train.study.claims.attacks import EPSILON, FGSM, KNOWING, PGD, Network, Victim, attacked
+from train.study.trial import adversarial
+from train.study.trial.adversarial import EPSILON, FGSM, KNOWING, PGD, Network, Victim, attacked
 
 
 class Brightness:
@@ -81,12 +81,14 @@ def victim(dataset, monkeypatch):
     images[1] = 250  # whose class cannot be changed within so little
     images[3] = 135  # taken for class 1, and so not recognised to begin with
     bright = dataset.test.__class__(images, np.array([0, 1, 0, 0], np.int32))
-    monkeypatch.setattr(attacks, "load_split", splits)
-    monkeypatch.setattr(attacks, "load_run", lambda folder: Run(folder, FitConfig(), (8, 8, 1), ()))
+    monkeypatch.setattr(adversarial, "load_split", splits)
+    monkeypatch.setattr(
+        adversarial, "load_run", lambda folder: Run(folder, FitConfig(), (8, 8, 1), ())
+    )
     made = []
 
     def make(reconstruction):
-        monkeypatch.setattr(attacks, "load_model", lambda run, which: Grey(reconstruction))
+        monkeypatch.setattr(adversarial, "load_model", lambda run, which: Grey(reconstruction))
         made.append(Victim(Path(f"run{len(made)}"), None))
         return made[-1]
 
@@ -124,12 +126,12 @@ def test_a_network_that_reconstructs_nothing_detects_nothing(victim):
 
 def test_the_attack_that_knows_takes_the_weight_that_validation_images_decide(victim, monkeypatch):
     found, tried = victim(True), []
-    by_weight = dict(zip(attacks.WEIGHTS, (1.0, 3.0, 2.0), strict=True))
+    by_weight = dict(zip(adversarial.WEIGHTS, (1.0, 3.0, 2.0), strict=True))
 
     def outcome(examples, attack, weight):
         tried.append((examples is found._validation, weight))
-        return attacks.Outcome(0.0, 0.0, by_weight[weight])
+        return adversarial.Outcome(0.0, 0.0, by_weight[weight])
 
     monkeypatch.setattr(found, "_outcome", outcome)
     assert found.outcome(KNOWING).undetected == 3.0
-    assert tried == [*((True, w) for w in attacks.WEIGHTS), (False, attacks.WEIGHTS[1])]
+    assert tried == [*((True, w) for w in adversarial.WEIGHTS), (False, adversarial.WEIGHTS[1])]

@@ -1,0 +1,40 @@
+"""The search for a learning rate."""
+
+import json
+
+import pytest
+
+from train.config.fit_config import FitConfig
+from train.run.folder import Run
+from train.study.trial.definition import Arm
+from train.study.trial.search import SEED, candidates, searched
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [({"epochs": 9}, (None, 3)), ({"steps": 100}, (33, 10))]
+)
+def test_rates_are_tried_for_a_third_of_the_training_on_validation_images(length, expected):
+    config = FitConfig.of(learning_rate=0.003, validation=0, stop_at_accuracy=0.9, seed=5, **length)
+    tried = candidates(Arm("A", config))
+    assert list(tried) == [0.001, 0.003, 0.009]
+    for rate, found in tried.items():
+        schedule = found.schedule
+        assert (schedule.learning_rate, schedule.stop_at_accuracy) == (rate, None)
+        assert (schedule.steps, schedule.epochs) == expected
+        assert found.seed == SEED
+        assert found.data.validation is None  # so that the images to choose by are set aside
+
+
+def test_the_rate_is_chosen_by_validation_images_whatever_the_test_says(tmp_path):
+    config = FitConfig.of(learning_rate=0.002)
+    runs = {}
+    for rate, validation, test in ((0.001, 0.5, 0.9), (0.002, 0.7, 0.6), (0.006, 0.6, 0.99)):
+        runs[rate] = folder = tmp_path / f"{rate}"
+        folder.mkdir()
+        Run(folder, config, (8, 8, 1), ("a", "b")).save()
+        found = {"validation.accuracy": validation, "test.accuracy": test}
+        (folder / "summary.json").write_text(json.dumps(found))
+    arm = searched(Arm("A", config, {"error": 1.0}), runs)
+    assert arm.config == config
+    assert arm.searched == {0.001: 0.5, 0.002: 0.7, 0.006: 0.6}
+    assert arm.paper == {"error": 1.0}

@@ -1,0 +1,40 @@
+"""The search for each network's learning rate, the same for all networks of a claim."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from train.config.fit_config import FitConfig
+from train.study.trial.baselines import summary
+from train.study.trial.definition import Arm
+
+FACTORS = (1 / 3, 1, 3)
+"""By which the learning rate of an arm is multiplied."""
+SHARE = 1 / 3
+"""Of the length of the training, for which a rate is tried."""
+SEED = 1000
+"""Of the networks that try a rate, and of no other."""
+
+
+def candidates(arm: Arm) -> dict[float, FitConfig]:
+    """By each learning rate that is tried, the training that tries it, on validation images."""
+    config, schedule = arm.config, arm.config.schedule
+    if schedule.steps is None:
+        length = {"epochs": SHARE * schedule.epochs}
+    else:
+        length = {"steps": max(1, round(SHARE * schedule.steps))}
+    rates = [float(f"{factor * schedule.learning_rate:.2g}") for factor in FACTORS]
+    return {
+        rate: config.changed(
+            learning_rate=rate, seed=SEED, validation=None, stop_at_accuracy=None, **length
+        )
+        for rate in rates
+    }
+
+
+def searched(arm: Arm, runs: Mapping[float, Path]) -> Arm:
+    """The arm with the rate that has the highest validation accuracy, of runs by their rates."""
+    accuracies = {rate: summary(run)["validation.accuracy"] for rate, run in runs.items()}
+    best = max(accuracies, key=lambda rate: accuracies[rate])
+    config = arm.config.changed(learning_rate=best)
+    return dataclasses.replace(arm, config=config, searched=accuracies)
