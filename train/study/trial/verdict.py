@@ -26,6 +26,9 @@ from train.study.trial.search import SHARE
 from train.system.files import finite_or_none
 from train.system.tables import aligned, markdown_lines
 
+COLUMNS = 3
+"""Panels beside each other in a figure."""
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -233,10 +236,14 @@ def _search_sentence(measured: Sequence[Measured]) -> str:
 def draw_quantities(claim: Claim, measured: Sequence[Measured]) -> Figure:
     """Draws a panel for each quantity: every seed as a dot, their mean, and the paper's value."""
     count, names = len(claim.quantities), [each.arm.name for each in measured]
-    figure = Figure(figsize=(2.6 + 3.4 * count, 1.6 + 0.45 * len(measured)), layout="constrained")
-    panels = figure.subplots(1, count, sharey=True, squeeze=False)[0]
+    rows, columns = -(-count // COLUMNS), min(count, COLUMNS)
+    size = (2.6 + 3.4 * columns, 0.6 + rows * (1 + 0.45 * len(measured)))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for unused in panels[count:]:
+        unused.remove()
     marks: dict[str, Line2D] = {}
-    for axes, quantity in zip(panels, claim.quantities, strict=True):
+    for axes, quantity in zip(panels[:count], claim.quantities, strict=True):
         values = [each.of_seeds(quantity.name) for each in measured]
         marks |= mark_seeds(axes, names, values, "#2f6690")
         for place, each in enumerate(reversed(measured)):

@@ -1,5 +1,7 @@
 """The verdict on a claim."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -115,6 +117,19 @@ def test_every_seed_the_mean_and_the_papers_value_are_drawn_whichever_arm_has_it
     (legend,) = figure.legends
     assert [label.get_text() for label in legend.get_texts()] == ["a seed", "mean", "paper"]
     assert axes.get_title() == ERROR.name
+
+
+def test_many_quantities_are_drawn_in_rows():
+    quantities = [Quantity(f"error {n}", ERROR.of) for n in range(7)]
+    many = dataclasses.replace(claim(), quantities=quantities)
+    each = measured("A", 1.0, 2.0)
+    values = {quantity.name: each.values[ERROR.name] for quantity in quantities}
+    figure = draw_quantities(many, [dataclasses.replace(each, values=values)])
+    assert [axes.get_title() for axes in figure.axes] == [q.name for q in quantities]
+    figure.draw_without_rendering()
+    places = [axes.get_position() for axes in figure.axes]
+    assert len({round(place.x0, 3) for place in places}) == 3
+    assert len({round(place.y0, 3) for place in places}) == 3
 
 
 def test_values_that_lie_close_together_are_not_cut_off_at_the_edge():
