@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TextIO, TypeVar
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -14,25 +14,18 @@ PLAIN_SECONDS = 10.0
 
 
 class Progress:
-    """Counts what is done, and shows what is under way and how long it will take.
+    """Counts what is done, and shows on stderr what is under way and how long it will take.
 
-    Args:
-        total: how much there is to do.
-        unit: what is counted.
-        done: how much of it was done before.
-        stream: where it goes; the standard error if not given.
+    There are `total` units to do, of which some were `done` before.
     """
 
-    def __init__(
-        self, total: int, unit: str = "it", *, done: int = 0, stream: TextIO | None = None
-    ) -> None:
-        self._stream = sys.stderr if stream is None else stream
+    def __init__(self, total: int, unit: str = "it", *, done: int = 0) -> None:
         self._total, self._unit, self._done = total, unit, done
         self._next_line = time.monotonic()
         self._begun: tuple[float, int] | None = None  # after the first, which waited for compiling
         self._bar = (
-            tqdm(total=total, initial=done, unit=unit, file=self._stream, dynamic_ncols=True)
-            if self._stream.isatty()
+            tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True)
+            if sys.stderr.isatty()
             else None
         )
 
@@ -49,7 +42,7 @@ class Progress:
         if self._bar is not None:
             self._bar.set_description_str(what)
         else:
-            self._print(what)
+            self.note(what)
 
     def advance(self, count: int = 1, figures: str = "") -> None:
         """Counts what was done, and shows figures of it."""
@@ -59,21 +52,17 @@ class Progress:
             self._bar.update(count)
         elif figures and (time.monotonic() >= self._next_line or self._done == self._total):
             self._next_line = time.monotonic() + PLAIN_SECONDS
-            self._print(f"{self._unit} {self._done}/{self._total}: {figures}, {self.left} left")
+            self.note(f"{self._unit} {self._done}/{self._total}: {figures}, {self.left} left")
         self._begun = self._begun or (time.monotonic(), self._done)
 
     def note(self, text: str) -> None:
         """Prints a line that stays."""
         if self._bar is not None:
-            self._bar.write(text, file=self._stream)
+            self._bar.write(text, file=sys.stderr)
         else:
-            self._print(text)
-
-    def _print(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+            print(text, file=sys.stderr, flush=True)
 
     def __enter__(self) -> "Progress":
-        """Nothing to do."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -82,18 +71,9 @@ class Progress:
             self._bar.close()
 
 
-def each(
-    items: Iterable[T], total: int, name: Callable[[T], str], stream: TextIO | None = None
-) -> Iterator[T]:
-    """Goes through items and shows the name of each while it is at work.
-
-    Args:
-        items: what is done, one after the other.
-        total: their number.
-        name: of an item.
-        stream: as of `Progress`.
-    """
-    with Progress(total, stream=stream) as progress:
+def each(items: Iterable[T], total: int, name: Callable[[T], str]) -> Iterator[T]:
+    """Goes through so many items and shows the name of each while it is at work."""
+    with Progress(total) as progress:
         for number, item in enumerate(items, start=1):
             progress.begin(f"[{number}/{total}] {name(item)}")
             yield item

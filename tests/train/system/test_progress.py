@@ -1,3 +1,4 @@
+import contextlib
 import io
 
 import pytest
@@ -19,9 +20,8 @@ def clock(monkeypatch) -> list[float]:
     return now
 
 
-def test_without_a_terminal_there_is_a_line_now_and_then_with_the_time_that_is_left(clock):
-    stream = io.StringIO()
-    with Progress(100, "step", done=10, stream=stream) as progress:
+def test_without_a_terminal_there_is_a_line_now_and_then_with_the_time_that_is_left(clock, capsys):
+    with Progress(100, "step", done=10) as progress:
         progress.advance(40, "loss 2")  # how fast it is cannot be told yet
         clock[0] += 5
         progress.advance(10, "loss 1")  # too soon for another line
@@ -29,7 +29,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_the_time_that_is_l
         clock[0] += 5
         progress.advance(20, "loss 0.5")
         progress.advance(20, "loss 0.1")
-    assert stream.getvalue().splitlines() == [
+    assert capsys.readouterr().err.splitlines() == [
         "step 50/100: loss 2, ? left",
         "something that stays",
         "step 80/100: loss 0.5, 00:06 left",
@@ -38,22 +38,23 @@ def test_without_a_terminal_there_is_a_line_now_and_then_with_the_time_that_is_l
 
 
 def test_on_a_terminal_it_is_a_bar():
-    stream = Terminal()
-    with Progress(100, "step", stream=stream) as progress:
+    with contextlib.redirect_stderr(Terminal()) as terminal, Progress(100, "step") as progress:
         progress.advance(50, "loss 2")
         progress.note("something that stays")
         progress.advance(50, "loss 1")
-    shown = stream.getvalue()
+    shown = terminal.getvalue()
     assert "\r" in shown
     assert "100/100" in shown
     assert "loss 1" in shown
     assert "something that stays\n" in shown
 
 
-def test_each_names_what_is_at_work():
-    stream = io.StringIO()
-    assert list(each([1, 2], 2, str, stream)) == [1, 2]
-    assert stream.getvalue() == "[1/2] 1\n[2/2] 2\n"
-    stream = Terminal()
-    list(each([1, 2], 2, str, stream))
-    assert "[2/2] 2: 100%" in stream.getvalue()
+def test_each_names_what_is_at_work(capsys):
+    assert list(each([1, 2], 2, str)) == [1, 2]
+    assert capsys.readouterr().err == "[1/2] 1\n[2/2] 2\n"
+
+
+def test_each_names_on_a_terminal_what_is_at_work():
+    with contextlib.redirect_stderr(Terminal()) as terminal:
+        list(each([1, 2], 2, str))
+    assert "[2/2] 2: 100%" in terminal.getvalue()
