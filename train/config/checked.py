@@ -9,25 +9,21 @@ from typing import Any
 
 from train.system.errors import UserError
 
-POSITIVE = "more than 0"
-NOT_NEGATIVE = "0 or more"
-BETWEEN = "more than 0 and less than 1"
-SHARE = "from 0 to 1"
-BELOW_ONE = "0 or more and less than 1"
-_HOLDS: dict[str, Callable[[Any], bool]] = {
-    POSITIVE: lambda value: value > 0,
-    NOT_NEGATIVE: lambda value: value >= 0,
-    BETWEEN: lambda value: 0 < value < 1,
-    SHARE: lambda value: 0 <= value <= 1,
-    BELOW_ONE: lambda value: 0 <= value < 1,
-}
+Bound = tuple[str, Callable[[Any], bool]]
+"""What a number has to be, in words and as a condition."""
+
+POSITIVE: Bound = ("more than 0", lambda value: value > 0)
+NOT_NEGATIVE: Bound = ("0 or more", lambda value: value >= 0)
+BETWEEN: Bound = ("more than 0 and less than 1", lambda value: 0 < value < 1)
+SHARE: Bound = ("from 0 to 1", lambda value: 0 <= value <= 1)
+BELOW_ONE: Bound = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 
 
 def setting(
     default: Any,
     text: str,
     choices: tuple[str, ...] | None = None,
-    bound: str | None = None,
+    bound: Bound | None = None,
     *,
     also: Callable[[str], bool] | None = None,
     name: str | None = None,
@@ -38,7 +34,7 @@ def setting(
         default: its value, or what makes it.
         text: the help text.
         choices: the names that it may have.
-        bound: what a number has to be, of `_HOLDS`.
+        bound: what a number has to be.
         also: whether a name is a choice beside those listed.
         name: its name among all settings, where that is not the field's own.
     """
@@ -75,7 +71,6 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
-        """Checks every setting."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]  # groups are dataclasses
             if field.metadata:
                 check(field, getattr(self, field.name))
@@ -98,5 +93,5 @@ def check(field: dataclasses.Field, value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag(name)} is {value}, but must be a finite number.")
     bound = metadata["bound"]
-    if bound is not None and value is not None and not _HOLDS[bound](value):
-        raise UserError(f"{flag(name)} is {value}, but must be {bound}.")
+    if bound and value is not None and not bound[1](value):
+        raise UserError(f"{flag(name)} is {value}, but must be {bound[0]}.")
