@@ -19,7 +19,7 @@ from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.bench.training import lower_step, measure_speed, measure_training, smallest_program
 from train.bench.worker import in_own_process
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Feed, Split, catalog, load_dataset, make_feed
+from train.data import Dataset, Feed, Order, Split, catalog, load_dataset, make_feed
 from train.data.catalog import MADE_OF_MNIST
 from train.data.feeds.streaming import StreamingFeed
 from train.data.made.generated import GeneratedSplit
@@ -101,12 +101,13 @@ class Benchmark:
         says; examples that are made are made by this process alone.
         """
         split, batch = self.dataset.train, self.config.schedule.batch_size
-        order: dict[str, Any] = {"batch_size": batch, "seed": self.config.seed}
-        mesh = data_mesh(batch, self.devices)
+        mesh, seed = data_mesh(batch, self.devices), self.config.seed
+        order = Order.of(split, batch_size=batch, seed=seed)
         workers = WORKERS[:1] if isinstance(split, GeneratedSplit) else WORKERS
+        resident = make_feed(split, batch_size=batch, seed=seed, kind="resident", mesh=mesh)
         feeds: list[tuple[str, int, Feed]] = [
-            ("resident", 0, make_feed(split, kind="resident", mesh=mesh, **order)),
-            *(("streaming", n, StreamingFeed(split, workers=n, **order)) for n in workers),
+            ("resident", 0, resident),
+            *(("streaming", n, StreamingFeed(split, order, mesh, workers=n)) for n in workers),
         ]
         rows = []
         for name, count, feed in feeds:

@@ -94,6 +94,13 @@ def are_several() -> bool:
     return jax.process_count() > 1
 
 
+def own_part(batch_size: int, mesh: Mesh) -> slice:
+    """The examples of a global batch that are computed on devices of this process."""
+    own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
+    first, count = own.index(True), mesh.devices.size
+    return slice(first * batch_size // count, (first + sum(own)) * batch_size // count)
+
+
 @contextlib.contextmanager
 def all_or_none() -> Iterator[None]:
     """Lets its body succeed in all processes or fail in all; each has to enter.

@@ -9,7 +9,7 @@ from reduced values alone.
 
 Where several processes train, the axis runs over the devices of all of them, and what goes into a
 step and comes out of it is each process's own: a copy of the state on its devices, and the part of
-the batch that belongs to them (`own_part`).
+the batch that belongs to them (`processes.own_part`).
 """
 
 import functools
@@ -67,13 +67,6 @@ def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 
             f"{micro_batches} equal --micro-batches: choose a divisor."
         )
     return Mesh(np.asarray(chosen), (AXIS,))
-
-
-def own_part(batch_size: int, mesh: Mesh) -> slice:
-    """The examples of a global batch that are computed on devices of this process."""
-    own = [device.process_index == jax.process_index() for device in mesh.devices.flat]
-    first, each = own.index(True), batch_size // mesh.devices.size
-    return slice(first * each, (first + sum(own)) * each)
 
 
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:

@@ -9,9 +9,10 @@ import numpy as np
 from jax.sharding import Mesh
 
 from train.data import Examples, padded_batches
+from train.distributed import processes
 from train.learn.metrics import Mean, merge
 from train.learn.objective import is_right
-from train.learn.pmap import own_part, split_batch
+from train.learn.pmap import split_batch
 
 BATCH = 256
 """Images in a scoring step. It is no setting, so that every evaluation sums alike."""
@@ -58,7 +59,7 @@ def score(
     """
     devices = mesh.devices.size
     batch_size = -(-BATCH // devices) * devices
-    part = own_part(batch_size, mesh)
+    part = processes.own_part(batch_size, mesh)
     metrics, predictions, labels = [], [], []
     for batch in padded_batches(split, batch_size):
         own = split_batch(jax.tree.map(lambda array: array[part], batch), mesh)

@@ -19,7 +19,6 @@ from train.learn.pmap import (
     make_dispatch,
     make_scoring_step,
     make_train_step,
-    own_part,
     replicate,
 )
 from train.learn.scoring import Scores, score
@@ -142,12 +141,7 @@ def assemble(
     batch_size, micro_batches = config.schedule.batch_size, config.schedule.micro_batches
     mesh = data_mesh(batch_size, devices, micro_batches)
     feed = make_feed(
-        dataset.train,
-        batch_size=batch_size,
-        seed=config.seed,
-        kind=feed_kind,
-        mesh=mesh,
-        part=own_part(batch_size, mesh),
+        dataset.train, batch_size=batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )
     require_fitting_routing(config, dataset.image_shape, dataset.num_classes)
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.data.dataset import Batch, Examples
-from train.data.feeds.order import WHOLE, Order
+from train.data.feeds.order import Order
 from train.data.feeds.streaming import StreamingFeed
 from train.distributed import processes
 from train.system.errors import UserError
@@ -28,19 +28,17 @@ RESIDENT_CPU_BYTES = 2**30
 class ResidentFeed:
     """Holds a training split on every device of a mesh, and gathers or makes batches there.
 
-    The arguments are those of `make_feed`; a step sends its indices alone.
+    Of each batch of an order of the split this process brings in what its own devices of the mesh
+    take; a step sends its indices alone.
     """
 
-    def __init__(
-        self, split: Examples, *, batch_size: int, seed: int, mesh: Mesh, part: slice = WHOLE
-    ) -> None:
-        self._split = split
-        self._order = Order.of(split, batch_size=batch_size, seed=seed)
-        self._part = part
+    def __init__(self, split: Examples, order: Order, mesh: Mesh) -> None:
+        self._split, self._order = split, order
+        self._part = processes.own_part(order.batch_size, mesh)
         self.constants: dict[str, jax.Array] = jax.device_put(
             split.constants, NamedSharding(mesh.local_mesh, PartitionSpec())
         )
-        self.batch_bytes = batch_size * np.dtype(np.int32).itemsize
+        self.batch_bytes = order.batch_size * np.dtype(np.int32).itemsize
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields `{"indices": int32 [b]}` for each step from `start_step` to before `stop_step`."""
@@ -69,7 +67,6 @@ def make_feed(
     seed: int,
     kind: FeedKind = "auto",
     mesh: Mesh,
-    part: slice = WHOLE,
 ) -> Feed:
     """Makes a feed for a training split.
 
@@ -81,12 +78,12 @@ def make_feed(
             host, "auto" is resident where the split fits in every process (`RESIDENT_FRACTION` of
             the free memory of the fullest device, `RESIDENT_CPU_BYTES` on a CPU).
         mesh: the devices that train.
-        part: the examples of each batch that this process brings in; all by default.
 
     Raises:
         UserError: if the batch is larger than the split, or "resident" is asked for and the split
             does not fit.
     """
+    order = Order.of(split, batch_size=batch_size, seed=seed)
     needed = sum(array.nbytes for array in split.constants.values())
     room = _room_per_device(mesh)
     too_large = processes.any_process(needed > room)
@@ -96,8 +93,8 @@ def make_feed(
             "that a resident feed may take there: use the streaming feed."
         )
     if kind != "streaming" and not too_large:
-        return ResidentFeed(split, batch_size=batch_size, seed=seed, mesh=mesh, part=part)
-    return StreamingFeed(split, batch_size=batch_size, seed=seed, part=part)
+        return ResidentFeed(split, order, mesh)
+    return StreamingFeed(split, order, mesh)
 
 
 def _room_per_device(mesh: Mesh) -> int:

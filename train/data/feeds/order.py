@@ -9,9 +9,6 @@ import numpy as np
 from train.data.dataset import Batch, Examples
 from train.system.errors import UserError
 
-WHOLE = slice(None)
-"""The part of a batch that is brought in by a process that trains alone."""
-
 
 class Order:
     """The order in which training sees its examples.

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 
 from train.data.dataset import Batch, Examples
-from train.data.feeds.order import WHOLE, Order
+from train.data.feeds.order import Order
 from train.data.made.generated import GeneratedSplit
+from train.distributed import processes
 from train.system.errors import UserError
 
 _THREADS = 2
@@ -19,24 +21,16 @@ _BATCHES_AHEAD = 8
 class StreamingFeed:
     """Sends every batch from the host, put together ahead of time by Grain.
 
-    The arguments are those of `make_feed` and `workers`: processes that put batches together; 0
+    The arguments are those of `ResidentFeed` and `workers`: processes that put batches together; 0
     leaves it to threads of this one, which is right as long as it is only gathering from memory.
     Nothing stays on the devices.
 
     Raises:
-        UserError: if the batch is larger than the split, Grain is not installed, or worker
-            processes are asked for examples that are made with JAX.
+        UserError: if Grain is not installed, or worker processes are asked for examples that are
+            made with JAX.
     """
 
-    def __init__(
-        self,
-        split: Examples,
-        *,
-        batch_size: int,
-        seed: int,
-        workers: int = 0,
-        part: slice = WHOLE,
-    ) -> None:
+    def __init__(self, split: Examples, order: Order, mesh: Mesh, *, workers: int = 0) -> None:
         try:
             # It takes half a second to import, and a resident feed does without it.
             import grain
@@ -51,12 +45,12 @@ class StreamingFeed:
                 f"{workers} worker processes cannot make examples: leave it to this one, which "
                 "has JAX at work."
             )
-        order = Order.of(split, batch_size=batch_size, seed=seed)
+        part = processes.own_part(order.batch_size, mesh)
         self._gather = functools.partial(_gather, split, order, part)
         self._workers = workers
         self.constants: dict[str, jax.Array] = {}
         one = jax.tree.leaves(split.gather(np.zeros(1, np.int32)))
-        self.batch_bytes = batch_size * sum(array.nbytes for array in one)
+        self.batch_bytes = order.batch_size * sum(array.nbytes for array in one)
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields the fields of a `Batch` by name, without those that are None, for each step."""

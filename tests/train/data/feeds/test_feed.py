@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from train.data import Order, make_feed
 from train.data.feeds import feed as feeds
@@ -17,11 +16,6 @@ from train.system.errors import UserError
 def split(request, split):
     """Stored examples, or pairs of them that are made."""
     return split if request.param == "stored" else PairSplit(split, versions=2, seed=7).first(23)
-
-
-@pytest.fixture(scope="module")
-def mesh() -> Mesh:
-    return Mesh(np.array(jax.devices()), ("data",))
 
 
 class Device:
@@ -109,7 +103,7 @@ def test_a_feed_knows_what_a_step_sends(split, mesh, kind):
 
 
 def test_a_resident_split_is_on_every_device_once(split, mesh):
-    feed = ResidentFeed(split, batch_size=8, seed=0, mesh=mesh)
+    feed = ResidentFeed(split, Order.of(split, batch_size=8, seed=0), mesh)
     for name, array in split.constants.items():
         constant = feed.constants[name]
         assert constant.is_fully_replicated
@@ -119,8 +113,8 @@ def test_a_resident_split_is_on_every_device_once(split, mesh):
 
 
 def test_a_step_of_a_resident_feed_sends_indices_only(split, mesh):
-    feed = ResidentFeed(split, batch_size=8, seed=3, mesh=mesh)
     order = Order.of(split, batch_size=8, seed=3)
+    feed = ResidentFeed(split, order, mesh)
     for step, batch in enumerate(feed.batches(2, 5), start=2):
         assert set(batch) == {"indices"}
         assert batch["indices"].dtype == np.int32
@@ -130,7 +124,7 @@ def test_a_step_of_a_resident_feed_sends_indices_only(split, mesh):
 def test_select_in_a_pmapped_step(split, mesh):
     """As the training step calls it: constants whole, the batch cut into one slice a device."""
     count = len(jax.devices())
-    feed = ResidentFeed(split, batch_size=2 * count, seed=1, mesh=mesh)
+    feed = ResidentFeed(split, Order.of(split, batch_size=2 * count, seed=1), mesh)
     (batch,) = feed.batches(0, 1)
     sliced = {"indices": batch["indices"].reshape(count, 2)}
     selected = jax.pmap(feed.select, in_axes=(None, 0))(feed.constants, sliced)

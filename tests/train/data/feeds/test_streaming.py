@@ -11,21 +11,22 @@ from train.data.made.multi_mnist import PairSplit
 from train.system.errors import UserError
 
 
-def test_without_grain_a_sentence_says_what_to_do(split, monkeypatch):
+def test_without_grain_a_sentence_says_what_to_do(split, mesh, monkeypatch):
     monkeypatch.setitem(sys.modules, "grain", None)
     with pytest.raises(UserError, match="needs grain, which is not installed: install .*resident"):
-        StreamingFeed(split, batch_size=8, seed=0)
+        StreamingFeed(split, Order.of(split, batch_size=8, seed=0), mesh)
 
 
-def test_worker_processes_do_not_make_examples(split):
+def test_worker_processes_do_not_make_examples(split, mesh):
     made = PairSplit(split, versions=2, seed=0)
+    order = Order.of(made, batch_size=8, seed=0)
     with pytest.raises(UserError, match="2 worker processes cannot make examples"):
-        StreamingFeed(made, batch_size=8, seed=0, workers=2)
+        StreamingFeed(made, order, mesh, workers=2)
 
 
-def test_batches_are_the_orders_examples_in_the_steps_order(split):
-    feed = StreamingFeed(split, batch_size=8, seed=3)
+def test_batches_are_the_orders_examples_in_the_steps_order(split, mesh):
     order = Order(len(split), batch_size=8, seed=3)
+    feed = StreamingFeed(split, order, mesh)
     batches = list(feed.batches(2, 40))
     assert len(batches) == 38
     for step, batch in enumerate(batches, start=2):
@@ -34,21 +35,23 @@ def test_batches_are_the_orders_examples_in_the_steps_order(split):
         assert (batch["images"].dtype, batch["labels"].dtype) == (np.uint8, np.int32)
 
 
-def test_nothing_stays_on_the_device(split):
-    assert StreamingFeed(split, batch_size=8, seed=0).constants == {}
+def test_nothing_stays_on_the_device(split, mesh):
+    assert StreamingFeed(split, Order.of(split, batch_size=8, seed=0), mesh).constants == {}
 
 
-def test_leaving_early_is_clean(split):
-    batches = StreamingFeed(split, batch_size=8, seed=0).batches(0, 10**6)
+def test_leaving_early_is_clean(split, mesh):
+    order = Order.of(split, batch_size=8, seed=0)
+    batches = StreamingFeed(split, order, mesh).batches(0, 10**6)
     next(batches)
     batches.close()
 
 
-def test_worker_processes_give_the_same_batches(split):
+def test_worker_processes_give_the_same_batches(split, mesh):
+    order = Order.of(split, batch_size=4, seed=0)
     alone, helped = (
         [
             batch["labels"].tolist()
-            for batch in StreamingFeed(split, batch_size=4, seed=0, workers=workers).batches(0, 7)
+            for batch in StreamingFeed(split, order, mesh, workers=workers).batches(0, 7)
         ]
         for workers in (0, 2)
     )
