@@ -3,14 +3,6 @@
 `catalog` has the sets by name; `sources/` reads them, `made/` makes them, `feeds/` brings batches.
 """
 
-from train.data.augment import (
-    centre_crop,
-    example_keys,
-    reshape_examples,
-    shift_examples,
-    vary_batch,
-    warp,
-)
 from train.data.catalog import (
     as_file_name,
     is_dataset,
@@ -21,6 +13,7 @@ from train.data.catalog import (
 from train.data.dataset import Batch, Dataset, Examples, Split, stored
 from train.data.feeds.feed import Feed, FeedKind, make_feed
 from train.data.feeds.order import Order, padded_batches
+from train.data.geometry import centre_crop, moved, warp
 from train.data.validation import fold, hold_out
 
 __all__ = [
@@ -33,7 +26,6 @@ __all__ = [
     "Split",
     "as_file_name",
     "centre_crop",
-    "example_keys",
     "fold",
     "hold_out",
     "is_dataset",
@@ -41,10 +33,8 @@ __all__ = [
     "list_datasets",
     "load_dataset",
     "make_feed",
+    "moved",
     "padded_batches",
-    "reshape_examples",
-    "shift_examples",
     "stored",
-    "vary_batch",
     "warp",
 ]

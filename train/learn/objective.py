@@ -15,7 +15,8 @@ from capsjax import CapsNetOutput, inspection
 from capsjax.inspection import DEAD
 from train.config.fit_config import FitConfig
 from train.config.settings import DataConfig, ObjectiveConfig
-from train.data import Batch, centre_crop, reshape_examples, shift_examples, vary_batch
+from train.data import Batch, centre_crop
+from train.learn.augment import reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
 
@@ -71,35 +72,14 @@ class Objective:
     def augment(
         self, key: jax.Array, batch: Batch, positions: jax.Array, dtype: jnp.dtype
     ) -> Batch:
-        """Images as the network sees them in training, and their parts alike: varied at random.
+        """Images uint8 as the network sees them in training, and their parts alike: `dtype`.
 
-        Args:
-            key: the step's random key.
-            batch: images uint8 `[batch, height, width, channels]`.
-            positions: int32 `[batch]`, the positions of these examples in the global batch.
-            dtype: of the result.
+        They are varied at random; key and positions are as in `train.learn.augment`.
         """
-        data = self.data
-        batch = shift_examples(key, batch, positions, data.max_shift)
-        batch = reshape_examples(
-            key,
-            batch,
-            positions,
-            flip=data.flip,
-            max_rotation=data.max_rotation,
-            max_scaling=data.max_scaling,
-            max_erased=data.max_erased,
-        )
-
+        batch = shift_examples(key, batch, positions, self.data)
+        batch = reshape_examples(key, batch, positions, self.data)
         scaled = batch.with_images(lambda images: self._scale(images, dtype))
-        return vary_batch(
-            key,
-            scaled,
-            positions,
-            crop=data.crop,
-            max_brightness=data.max_brightness,
-            max_contrast=data.max_contrast,
-        )
+        return vary_batch(key, scaled, positions, self.data)
 
     def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         unit = images.astype(dtype) / 255

@@ -16,7 +16,8 @@ from jax import lax
 
 from capsjax import CapsNetOutput
 from train.config.fit_config import FitConfig
-from train.data import Batch, example_keys
+from train.data import Batch
+from train.learn.augment import example_keys
 from train.learn.metrics import Mean, across_devices, masked_mean
 from train.learn.objective import Objective, class_lengths, dead_share, measure
 from train.learn.training_state import PyTree, Skipped, TrainState, wide

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data import Order, example_keys
+from train.data import Order
 from train.distributed import processes
+from train.learn.augment import example_keys
 from train.learn.metrics import Mean
 from train.learn.network import structure
 from train.learn.objective import Objective

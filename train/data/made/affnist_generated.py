@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from train.data.augment import warp
 from train.data.dataset import Batch, Dataset
+from train.data.geometry import warp
 from train.data.made.generated import GeneratedSplit
 from train.data.sources import expanded_mnist
 

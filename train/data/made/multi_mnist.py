@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data.augment import moved
 from train.data.dataset import Batch, Dataset
+from train.data.geometry import moved
 from train.data.made.generated import GeneratedSplit
 from train.system.errors import UserError
 

@@ -8,30 +8,25 @@ import numpy as np
 import pytest
 
 from tests.tolerance import assert_close
-from train.data import (
-    Batch,
-    centre_crop,
-    reshape_examples,
-    shift_examples,
-    vary_batch,
-    warp,
-)
+from train.config.settings import DataConfig
+from train.data import Batch
+from train.learn.augment import reshape_examples, shift_examples, vary_batch
 
 KEY = jax.random.key(0)
 RANDOM = np.random.default_rng(0)
-warp_image = jax.jit(warp, static_argnums=3)
 DTYPES = pytest.mark.parametrize("dtype", [np.uint8, np.float32, jnp.bfloat16])
 
 
 @functools.partial(jax.jit, static_argnums=3)
 def shift_images(key, images, positions, max_shift):
-    return shift_examples(key, Batch(images, None), positions, max_shift).images
+    how = DataConfig(max_shift=max_shift)
+    return shift_examples(key, Batch(images, None), positions, how).images
 
 
 def views(image: np.ndarray, count: int, **how) -> np.ndarray:
     """What becomes of one image in so many places of a batch."""
     images, positions = np.broadcast_to(image, (count, *image.shape)), np.arange(count)
-    vary = jax.jit(functools.partial(vary_batch, **how))
+    vary = jax.jit(functools.partial(vary_batch, settings=DataConfig(**how)))
     return np.asarray(vary(KEY, Batch(images, None), positions).images)
 
 
@@ -120,14 +115,6 @@ def test_the_places_of_crops_are_uniform():
     assert np.abs(counts - 500).max() <= 105
 
 
-@pytest.mark.parametrize(
-    ("side", "rows", "columns"), [(2, [1, 2], [2, 3]), (5, range(5), range(1, 6))]
-)
-def test_the_crop_of_the_middle(side, rows, columns):
-    images = np.arange(2 * 5 * 7).reshape(2, 5, 7, 1)
-    np.testing.assert_array_equal(centre_crop(images, side), images[:, rows][:, :, columns])
-
-
 def test_light_is_what_the_text_says():
     """One factor, from the mean of each channel, and one number for the whole image."""
     image = RANDOM.random((6, 5, 2), np.float32)
@@ -151,8 +138,8 @@ def test_views_do_not_depend_on_the_split_of_the_batch():
 
     @jax.jit
     def vary(some, where):
-        how = {"crop": 4, "max_brightness": 0.5, "max_contrast": 0.5}
-        return vary_batch(KEY, Batch(some, None), where, **how).images
+        how = DataConfig(crop=4, max_brightness=0.5, max_contrast=0.5)
+        return vary_batch(KEY, Batch(some, None), where, how).images
 
     whole = np.asarray(vary(images, positions))
     pieces = map(vary, np.split(images, 4), np.split(positions, 4))
@@ -165,8 +152,8 @@ def test_views_do_not_depend_on_the_split_of_the_batch():
 def reshaped(image: np.ndarray, count: int, **how) -> np.ndarray:
     """What becomes of one image in so many places of a batch."""
     images, positions = np.broadcast_to(image, (count, *image.shape)), np.arange(count)
-    change = jax.jit(lambda images: reshape_examples(KEY, Batch(images, None), positions, **how))
-    return np.asarray(change(images).images)
+    change = jax.jit(functools.partial(reshape_examples, settings=DataConfig(**how)))
+    return np.asarray(change(KEY, Batch(images, None), positions).images)
 
 
 def test_half_of_the_images_are_flipped_and_the_others_as_they_were():
@@ -220,8 +207,8 @@ def test_parts_are_reshaped_with_their_image_wherever_the_batch_is_cut():
 
     @jax.jit
     def change(batch, positions):
-        how = {"flip": True, "max_rotation": 20, "max_scaling": 0.1, "max_erased": 0.4}
-        return reshape_examples(KEY, batch, positions, **how)
+        how = DataConfig(flip=True, max_rotation=20, max_scaling=0.1, max_erased=0.4)
+        return reshape_examples(KEY, batch, positions, how)
 
     whole = jax.tree.map(np.asarray, change(batch, positions))
     np.testing.assert_array_equal(whole.images, whole.parts[:, 0])
@@ -231,12 +218,14 @@ def test_parts_are_reshaped_with_their_image_wherever_the_batch_is_cut():
         for at in (slice(0, 4), slice(4, 8))
     ]
     np.testing.assert_array_equal(whole.images, np.concatenate([half.images for half in halves]))
-    assert reshape_examples(KEY, batch, positions) is batch
+    assert reshape_examples(KEY, batch, positions, DataConfig()) is batch
 
 
 def test_nothing_to_vary_returns_the_images_untouched():
     images = RANDOM.random((3, 4, 5, 1), np.float32)
-    varied = jax.jit(vary_batch)(KEY, Batch(images, None), np.arange(3))
+    varied = jax.jit(vary_batch, static_argnums=3)(
+        KEY, Batch(images, None), np.arange(3), DataConfig()
+    )
     np.testing.assert_array_equal(varied.images, images)
 
 
@@ -244,33 +233,10 @@ def test_the_parts_of_an_image_are_shifted_with_it():
     parts = RANDOM.integers(0, 100, (9, 2, 6, 5, 1), np.uint8)
     batch = Batch(parts.sum(axis=1, dtype=np.uint8), np.zeros((9, 2), np.int32), parts)
     positions = np.arange(9)
-    shifted = jax.jit(shift_examples, static_argnums=3)(KEY, batch, positions, 2)
+    how = DataConfig(max_shift=2)
+    shifted = jax.jit(shift_examples, static_argnums=3)(KEY, batch, positions, how)
     images, parts = np.asarray(shifted.images), np.asarray(shifted.parts)
     np.testing.assert_array_equal(images, shift_images(KEY, batch.images, positions, 2))
     np.testing.assert_array_equal(parts.sum(axis=1, dtype=np.uint8), images)
     np.testing.assert_array_equal(shifted.labels, batch.labels)
     assert (images != batch.images).any()
-
-
-def test_each_pixel_comes_from_where_the_map_says():
-    rng = np.random.default_rng(0)
-    image = rng.uniform(size=(5, 7, 2)).astype(np.float32)
-    matrix, offset = rng.normal(size=(2, 2)).astype(np.float32), np.float32([0.3, -1.2])
-    size = (6, 9)
-    warped = warp_image(image, matrix, offset, size)
-    expected = np.zeros((*size, 2))
-    for row, column in np.ndindex(size):
-        at = matrix.astype(float) @ [row - 2.5, column - 4.0] + offset + [2, 3]
-        for y, x in np.ndindex(5, 7):
-            weight = max(0, 1 - abs(at[0] - y)) * max(0, 1 - abs(at[1] - x))
-            expected[row, column] += weight * image[y, x]
-    assert_close(warped, expected.astype(np.float32), reduction_length=64)
-
-
-def test_the_identity_puts_an_image_into_the_middle_of_a_larger_one():
-    image = np.arange(1, 10, dtype=np.float32).reshape(3, 3, 1)
-    larger = np.asarray(
-        warp_image(image, np.eye(2, dtype=np.float32), np.zeros(2, np.float32), (7, 5))
-    )
-    np.testing.assert_array_equal(larger[2:5, 1:4], image)
-    assert larger.sum() == image.sum()
