@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import functools
 import os
 import re
 import sys
@@ -182,8 +183,8 @@ def _text(text: Text) -> str:
 
 def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> list[str]:
     """Adds the fields of a command to a parser; returns the names of its options."""
-    groups: dict[str | None, Any] = {None: parser}
-    alternatives: dict[str, Any] = {}
+    group = functools.cache(parser.add_argument_group)
+    alternatives = functools.cache(lambda word, of: of.add_mutually_exclusive_group())
     types_of = typing.get_type_hints(command)
     names = ["--help"]
     # Arguments in their order; of the options, those of this command alone before the others.
@@ -196,14 +197,9 @@ def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> lis
         if about.get("kind") == "argument":
             parser.add_argument(field.name, **_form(field, types_of[field.name]))
         elif about.get("kind") == "option":
-            title, excluding = about["group"], about["instead"]
-            if title not in groups:
-                groups[title] = parser.add_argument_group(title)
-            where = groups[title]
-            if excluding is not None:
-                if excluding not in alternatives:
-                    alternatives[excluding] = where.add_mutually_exclusive_group()
-                where = alternatives[excluding]
+            where: Any = group(about["group"]) if about["group"] else parser
+            if about["instead"] is not None:
+                where = alternatives(about["instead"], where)
             where.add_argument(flag(field.name), **_form(field, types_of[field.name]))
             names.append(flag(field.name))
         elif about.get("kind") == "settings":
@@ -220,24 +216,21 @@ def _form(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
     form: dict[str, Any] = {"help": _help(about, default), "default": default}
-    if about["kind"] == "argument":
-        number, metavar = about["nargs"], about["metavar"]
-        return {**form, "nargs": number, "metavar": metavar, "type": reader(kind)}
-    if about["required"]:
+    if about.get("required"):
         form["required"] = True
     if kind is bool:
         return {**form, "action": "store_true"}
-    if typing.get_origin(kind) is Literal:
-        return {**form, "choices": typing.get_args(kind)}
-    form["metavar"] = about["metavar"] or field.name.split("_")[-1].upper()
-    if about["parse"] is not None:
-        return {**form, "type": about["parse"]}
-    if typing.get_origin(kind) is list:
+    if typing.get_origin(kind) is not Literal:
+        form["metavar"] = about["metavar"] or field.name.split("_")[-1].upper()
+    parse = about.get("parse")
+    if parse is None and typing.get_origin(kind) is list:
         (kind,) = typing.get_args(kind)
         form["nargs"] = "+"
-        if typing.get_origin(kind) is Literal:
-            return {**form, "choices": typing.get_args(kind)}
-    return {**form, "type": reader(kind)}
+    if "nargs" in about:
+        form["nargs"] = about["nargs"]
+    if typing.get_origin(kind) is Literal:
+        return {**form, "choices": typing.get_args(kind)}
+    return {**form, "type": parse or reader(kind)}
 
 
 def _plain(hint: Any) -> Any:

@@ -1,6 +1,7 @@
 """The settings of a run as options, and a recipe with those that were given."""
 
 import argparse
+import functools
 import json
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -26,7 +27,7 @@ def add_settings(
     Returns:
         The options.
     """
-    groups: dict[str, Any] = {}
+    group = functools.cache(parser.add_argument_group)
     names = [name for name in SETTINGS if name not in {"preset", *leave_out}]
     for name in names:
         kinds, about = SETTINGS[name].types, SETTINGS[name].field.metadata
@@ -44,9 +45,7 @@ def add_settings(
                 form["help"] += f": {', '.join(choices)}" if choices else ""
             form["type"] = reader(kinds[0])
         title = f"{SETTINGS[name].group or 'run'} (default: what the recipe says)"
-        if title not in groups:
-            groups[title] = parser.add_argument_group(title)
-        groups[title].add_argument(flag(name), **form)
+        group(title).add_argument(flag(name), **form)
     switches = [name for name in names if bool in SETTINGS[name].types]
     return [*map(flag, names), *(f"--no-{name.replace('_', '-')}" for name in switches)]
 

@@ -4,7 +4,6 @@ import argparse
 import functools
 import math
 import re
-import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,6 @@ from typing import Any
 
 def reader(kind: Any) -> Callable[[str], Any]:
     """What makes a value of a type of a word, for argparse, with a message that says the type."""
-    if typing.get_origin(kind) is list:
-        (kind,) = typing.get_args(kind)
     names = {int: "a whole number", float: "a number"}
 
     def read(text: str) -> Any:
