@@ -30,13 +30,8 @@ def setting(
 ) -> Any:
     """A field of a configuration, with the help text of its command-line option.
 
-    Args:
-        default: its value, or what makes it.
-        text: the help text.
-        choices: the names that it may have.
-        bound: what a number has to be.
-        also: whether a name is a choice beside those listed.
-        name: its name among all settings, where that is not the field's own.
+    The default is its value, or what makes it; `also` says whether a name is a choice beside those
+    listed; `name` is that among all settings, where it is not the field's own.
     """
     metadata = {"help": text, "choices": choices, "bound": bound, "also": also, "name": name}
     if callable(default):

@@ -32,11 +32,8 @@ def from_values(values: Any, source: Path) -> FitConfig:
     """Makes a configuration of the plain values of a file, which `dataclasses.asdict` has made.
 
     Settings may stand in their groups or, as in older files, flat. One that the file lacks has its
-    default, or the value of `BEFORE`: the file may be older than the setting.
-
-    Args:
-        values: what the file holds.
-        source: the file, for the error message.
+    default, or the value of `BEFORE`: the file may be older than the setting. `source`, the file,
+    is for the error message.
 
     Raises:
         UserError: if a setting is unknown, of the wrong type or out of its range.

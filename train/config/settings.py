@@ -92,7 +92,6 @@ class DataConfig(Checked):
     )
 
     def __post_init__(self) -> None:
-        """Checks every setting, and that images are normalised in one way."""
         super().__post_init__()
         if self.standardise and (self.input_mean, self.input_std) != (0, 1):
             raise UserError(
@@ -186,7 +185,6 @@ class OptimizerConfig(Checked):
     )
 
     def __post_init__(self) -> None:
-        """Checks every setting, and that the optimiser has a weight decay where one is given."""
         super().__post_init__()
         if self.weight_decay and self.name == "adam":
             raise UserError(

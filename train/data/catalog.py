@@ -71,13 +71,10 @@ def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         name: one of `list_datasets()`, or of one of its forms: `mnist_corrupted/CORRUPTION`, and
             `folder:PATH` and `npz:FILE` (see the files of these names in `sources`) for data of
             one's own.
-        data_dir: a folder with the set's official files; without it they are downloaded, once. The
-            embedded digits and data of one's own need none, sets made of MNIST need MNIST's. They
-            are verified also where the cache (see `tfds_cache.cache_folder`) has the same images
-            already.
-
-    Returns:
-        The data set, in the order of the official files.
+        data_dir: a folder with the set's official files, whose order the data set keeps; without it
+            they are downloaded, once. The embedded digits and data of one's own need none, sets
+            made of MNIST need MNIST's. They are verified also where the cache (see
+            `tfds_cache.cache_folder`) has the same images already.
 
     Raises:
         UserError: if there is no such data set, a file is missing, wrong or damaged, there are no

@@ -65,17 +65,10 @@ class Examples(Protocol):
     @property
     def constants(self) -> dict[str, np.ndarray]: ...
 
-    def __len__(self) -> int:
-        """Number of examples."""
-        ...
+    def __len__(self) -> int: ...
 
     def select(self, constants: Mapping[str, jax.Array], indices: jax.Array) -> Batch:
-        """Takes examples on a device: a pure function, to be traced.
-
-        Args:
-            constants: `self.constants`, there.
-            indices: int32 [b], from 0 to `len(self) - 1`.
-        """
+        """Takes examples int32 [b] on a device, of the constants there: pure, to be traced."""
         ...
 
     def gather(self, indices: np.ndarray) -> Batch:
@@ -111,7 +104,6 @@ class Split(Examples):
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        """Refuses arrays that are not what the attributes say."""
         for name, array, dtype, ndim, wanted in (
             ("images", self.images, np.uint8, 4, "uint8 [n, height, width, channels]"),
             ("labels", self.labels, np.int32, 1, "int32 [n]"),
@@ -193,7 +185,6 @@ class Dataset:
     validation: Examples | None = None  # to choose by
 
     def __post_init__(self) -> None:
-        """Refuses splits that do not fit each other or the classes."""
         splits = {"training": self.train, "test": self.test, "validation": self.validation}
         for split_name, split in splits.items():
             if split is None:
@@ -217,12 +208,9 @@ class Dataset:
     def limited(self, train: int | None = None, test: int | None = None) -> "Dataset":
         """Takes the first examples of each split alone.
 
-        To choose by there are as many as a block (`Examples.block`) has: all of a split that is
-        stored, and one example of each image of a split that is made.
-
-        Args:
-            train: how many to train with; all if None.
-            test: how many to measure with; a block if None.
+        All to train with if None. To choose by, and to measure with if None, there are as many as a
+        block (`Examples.block`) has: all of a split that is stored, and one example of each image
+        of a split that is made.
 
         Raises:
             UserError: if there are not as many.
@@ -246,7 +234,6 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
         return len(self.class_names)
 
 

@@ -83,10 +83,7 @@ class Source:
         return [file.find(Path(folder)) for file in self.files]
 
     def load(self, paths: Sequence[str | Path]) -> Dataset:
-        """Reads the set.
-
-        Args:
-            paths: where each of `files`, or what was unpacked from it, is.
+        """Reads the set from where each of `files`, or what was unpacked from it, is.
 
         Raises:
             UserError: if a file is damaged, or they do not fit each other.

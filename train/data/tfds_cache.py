@@ -55,14 +55,7 @@ def load(source: Source, data_dir: str | Path | None = None) -> Dataset:
 
     That is done in a hidden folder of the cache, from which whole files and sets are moved to their
     place: an attempt that fails, or a second one at the same time, leaves no half of a set behind.
-
-    Args:
-        source: the set.
-        data_dir: a folder with the official files, for a set that is prepared from them; None to
-            download them.
-
-    Returns:
-        The data set, in the order of the official files.
+    A set that is prepared is made of the official files in a folder, where one is given.
 
     Raises:
         UserError: if the files are wrong or out of reach, the cache cannot be written, or what it

@@ -16,11 +16,9 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
     files, and the same for every seed. Of a set that is made, they are made of images that are set
     aside. A set that brings validation examples of its own keeps its training split whole.
 
-    Args:
-        dataset: the whole set.
-        amount: how many, from 1 on, or what share of the images; 0 for none, None for what is
-            usual: 10,000 of 60,000, as of MNIST, else a tenth, and none where one of each class is
-            all there is.
+    The amount is how many, from 1 on, or what share of the images; 0 for none, None for what is
+    usual: 10,000 of 60,000, as of MNIST, else a tenth, and none where one of each class is all
+    there is.
 
     Raises:
         UserError: if there are not as many.

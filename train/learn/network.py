@@ -21,12 +21,9 @@ def build_model(
 ) -> nnx.Module:
     """Makes the network, its parameters drawn from the configuration's seed.
 
-    Args:
-        config: what to make.
-        image_shape: `(height, width, channels)` of the images, of which it sees `seen_shape`.
-        num_classes: number of classes.
-        axis: the mapped axis over which a batch is spread, for a routing whose examples share
-            their logits and for statistics of a batch; None where a batch is in one piece.
+    Of images `(height, width, channels)` it sees `seen_shape`. The axis is the mapped one over
+    which a batch is spread, for a routing whose examples share their logits and for statistics of a
+    batch; None where a batch is in one piece.
 
     Raises:
         UserError: if a size does not fit the images, or an option does not exist.

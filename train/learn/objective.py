@@ -29,10 +29,6 @@ class Objective:
     """The losses of a configuration; the defaults are those of CapsNet's paper.
 
     Sabour, Frosst and Hinton 2017, arXiv:1710.09829, sections 3 and 4.1.
-
-    Attributes:
-        settings: the terms of the loss, their weights, and whose capsules are decoded.
-        data: how images are normalised and varied.
     """
 
     settings: ObjectiveConfig = field(default_factory=ObjectiveConfig)
@@ -116,7 +112,7 @@ class Objective:
             labels: integers `[batch]`, or `[batch, k]` where an image is of k classes; then there
                 are k reconstructions.
             training: whether it is for a step of training.
-            keys: `[batch]`, random keys of the examples, for a model that drops something out.
+            keys: `[batch]`, of the examples, for a model that drops something out.
         """
         (model.train if training else model.eval)()
         mask = self.settings.mask_in_training if training else self.settings.mask_in_test
@@ -138,7 +134,10 @@ class Objective:
         labels: jax.Array,
         step: jax.Array | None = None,
     ) -> dict[str, jax.Array]:
-        """The terms of the loss and their sum, each `[batch]`.
+        """The `loss` and its terms without their weights, each `[batch]`.
+
+        The terms are what tells classes apart, `margin_loss`, `spread_loss`, `cross_entropy` or
+        `sigmoid_cross_entropy`, and, for a model with a decoder, `reconstruction_loss`.
 
         Args:
             output: what the model returned for the images.
@@ -148,11 +147,6 @@ class Objective:
             labels: integers `[batch]`, or `[batch, k]`.
             step: the number of the training step, from which the margin of a spread loss follows;
                 without, it is that of the end of training.
-
-        Returns:
-            `loss`; the term that tells classes apart, `margin_loss`, `spread_loss`,
-            `cross_entropy` or `sigmoid_cross_entropy`; and, for a model with a decoder,
-            `reconstruction_loss`; the last two without their weights.
         """
         weight = self.settings.margin_weight
         name, of_classes = self._of_classes(output, labels, step)

@@ -23,12 +23,8 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
     end), or to zero within them on half a cosine (`cosine`: Loshchilov and Hutter 2016,
     arXiv:1608.03983, equation 5); it never falls below `learning_rate_floor`.
 
-    Args:
-        config: what to make.
-        training_examples: size of the training set, which a run given in epochs is as long as.
-
-    Returns:
-        `number of updates taken -> learning rate`, scalars or arrays of any shape.
+    It is a function of the number of updates taken, scalars or arrays of any shape. A run given in
+    epochs is as long as its training examples are many.
 
     Raises:
         UserError: if the run ends before the warm-up does.
@@ -133,9 +129,7 @@ def build_optimizer(
 ) -> optax.GradientTransformation:
     """The configuration's optimiser: clipping by the global norm, then its updates.
 
-    Args:
-        config: what to make.
-        training_examples: size of the training set; None for a state that is not trained.
+    Without the number of training examples it is for a state that is not trained.
 
     Raises:
         UserError: if the run ends before the warm-up does.

@@ -38,10 +38,8 @@ Carry = tuple[jax.Array, TrainState, PyTree]
 def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 1) -> Mesh:
     """The devices that share a batch, along one axis, those of a process side by side.
 
-    Args:
-        batch_size: images in a step, over all devices of all processes.
-        devices: how many devices of each process to use; all if not given.
-        micro_batches: parts in which each takes its share of the batch.
+    So many devices of each process share it, all if not given, and each takes its share of the
+    batch of all processes in so many parts.
 
     Raises:
         UserError: if there are fewer devices, or the batch cannot be shared out equally.
@@ -85,11 +83,8 @@ def make_dispatch(
 ) -> tuple[PyTree, np.ndarray, np.ndarray]:
     """Stacks the batches of several steps, for one call of the training step.
 
-    Args:
-        batches: at least one; host arrays `[part of this process, ...]`, all alike.
-        capacity: steps there is room for; what the batches do not fill is zero and never read.
-        mesh: the devices.
-        stop: whether this process was asked to stop.
+    The batches, one at least, are host arrays `[part of this process, ...]`, all alike. What they
+    do not fill of the capacity, the steps there is room for, is zero and never read.
 
     Returns:
         Host arrays `[devices of this process, capacity, batch / devices, ...]`, the number of
@@ -126,13 +121,8 @@ def make_train_step(
     as many as there is room for, so that the results do not depend, in any bit, on how the steps
     of a run are cut into dispatches.
 
-    Args:
-        graphdef: the model's structure.
-        optimizer: turns mean gradients into updates.
-        select: see `make_step`.
-        config: see there. After one skipped update in a row more than `max_skipped` no step is
-            taken, whatever is sent, so that the state stays as it was.
-        mesh: the devices.
+    The arguments are those of `make_step`. After one skipped update in a row more than
+    `max_skipped` no step is taken, whatever is sent, so that the state stays as it was.
 
     Returns:
         `(state, feed.constants, *make_dispatch(batches, ...)) -> (state, metrics, stop)`. The state
@@ -181,10 +171,7 @@ def make_scoring_step(
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[dict[str, Mean], jax.Array]]:
     """Makes a step that measures a network, on all devices of the mesh.
 
-    Args:
-        graphdef: the model's structure.
-        config: what is measured, and in what dtype (`param_dtype`) images enter the model.
-        mesh: the devices.
+    Images enter the model in the dtype `param_dtype` of the configuration.
 
     Returns:
         `(params, model_state, split_batch((batch, mask))) -> (metrics, predictions)`, with batch

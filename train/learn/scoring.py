@@ -49,14 +49,7 @@ def score(
     split: Examples,
     mesh: Mesh,
 ) -> Scores:
-    """Runs a scoring step over a split, each example once.
-
-    Args:
-        step: made by `make_scoring_step` for the same mesh.
-        state: the training state.
-        split: the examples.
-        mesh: the devices.
-    """
+    """Runs a step of `make_scoring_step` for the same mesh over a split, each example once."""
     devices = mesh.devices.size
     batch_size = -(-BATCH // devices) * devices
     part = processes.own_part(batch_size, mesh)

@@ -31,13 +31,7 @@ def move_average(average: PyTree, params: PyTree, decay: float, count: jax.Array
 
     It weighs the parameters after update `i` of `n` by `decay ** (n - i)`, and initial values not
     at all: Adam's moments with their bias corrected (arXiv:1412.6980, section 3), as `optax.ema`
-    gives them.
-
-    Args:
-        average: the average so far, anything before the first update.
-        params: the parameters after the update.
-        decay: more than 0 and less than 1.
-        count: n, the updates so far, this one included.
+    gives them. Before the first update the average is anything; `count` is n, this one included.
     """
     # 1 - decay**n, also where decay is almost 1.
     share = (1 - decay) / -jnp.expm1(count * math.log(decay))
@@ -56,15 +50,10 @@ def norm(tree: PyTree) -> jax.Array:
 def in_parts(
     function: Callable[[PyTree], tuple[PyTree, PyTree]], batch: PyTree, parts: int
 ) -> tuple[PyTree, PyTree]:
-    """Calls a function on one part of a batch after the other.
+    """Calls a function on one part of a batch, arrays `[b, ...]`, after the other.
 
-    Args:
-        function: part of the batch -> what is a mean over its examples, and what is a sum.
-        batch: arrays `[b, ...]`.
-        parts: a divisor of b.
-
-    Returns:
-        The same of the whole batch.
+    The number of parts divides b. The function returns what is a mean over its examples, and what
+    is a sum; so does this, of the whole batch.
     """
     if parts == 1:
         return function(batch)
@@ -85,18 +74,10 @@ def forward(
     batch: Batch,
     keys: jax.Array,
 ) -> tuple[nnx.Module, CapsNetOutput, dict[str, jax.Array]]:
-    """Runs the network on a batch as a step of training does.
+    """Runs the network on a batch as a step of training does, `params` in the place of the state's.
 
-    Args:
-        graphdef: the model's structure.
-        objective: what is minimised.
-        state: before the step; the parameters are `params` instead of its own.
-        params: the parameters.
-        batch: images as the network sees them in training.
-        keys: `[batch]`, random keys of the examples.
-
-    Returns:
-        The model with moved batch statistics, its output, and the terms of the loss `[batch]`.
+    Images are as the network sees them in training, random keys `[batch]`. Returns the model with
+    moved batch statistics, its output, and the terms of the loss `[batch]`.
     """
     # A copy: statistics of the batch change inside of the gradient.
     model = nnx.merge(graphdef, params, state.model_state, copy=True)
@@ -115,13 +96,10 @@ def make_step(
     A step whose loss or gradient is not finite changes nothing but the position in the data and the
     count of such steps.
 
-    Args:
-        graphdef: the model's structure.
-        optimizer: turns mean gradients into updates.
-        select: what makes examples of the constants and a batch, such as a feed's `select`.
-        config: what is minimised, how images are varied, in what dtype (`param_dtype`) they enter
-            the model and the loss, and in how many parts (`micro_batches`) a share of a batch is
-            taken: what the parts come to is as if each were on a device of its own.
+    `select` makes examples of the constants and a batch, such as a feed's. The configuration says
+    what is minimised, how images are varied, in what dtype (`param_dtype`) they enter the model and
+    the loss, and in how many parts (`micro_batches`) a share of a batch is taken: what the parts
+    come to is as if each were on a device of its own.
 
     Returns:
         `(state, constants, batch) -> (state, metrics)`, with this device's share of the batch

@@ -39,27 +39,17 @@ BYTES_PER_DISPATCH = 2**24
 
 @dataclass
 class Trainer:
-    """A network in training: its state, and the steps that change and measure it.
-
-    Attributes:
-        config: what it computes.
-        dataset: what it learns from.
-        mesh: the devices it runs on.
-        state: the network's and the optimiser's values, replicated over the mesh.
-        feed: brings in the training examples.
-        train_step: see `make_train_step`.
-        scoring_step: see `make_scoring_step`.
-        stopping: 1 if any process was asked to stop before the last dispatch, on the devices.
-    """
+    """A network in training: its state, and the steps that change and measure it."""
 
     config: FitConfig
-    dataset: Dataset
+    dataset: Dataset  # what is learnt from
     mesh: Mesh
-    state: TrainState
+    state: TrainState  # replicated over the mesh
     feed: Feed
-    train_step: Callable[..., Any]
-    scoring_step: Callable[..., Any]
+    train_step: Callable[..., Any]  # see `make_train_step`
+    scoring_step: Callable[..., Any]  # see `make_scoring_step`
     stopping: jax.Array | int = 0
+    """1 if any process was asked to stop before the last dispatch, on the devices."""
 
     @property
     def total_steps(self) -> int:
@@ -81,9 +71,7 @@ class Trainer:
     def steps_until_due(self, step: int, most: int) -> int:
         """Steps from `step` to the next line, evaluation, checkpoint or end, or the most allowed.
 
-        Args:
-            step: steps taken, less than `total_steps`.
-            most: the limit, of which no more than `capacity` counts.
+        That is no more than `capacity`, and `step` is less than `total_steps`.
         """
         due = (every - step % every for every in self.intervals)
         return min(most, self.capacity, self.total_steps - step, *due)
@@ -91,12 +79,8 @@ class Trainer:
     def train(self, batches: Sequence[Any], *, stop: bool = False) -> dict[str, Mean]:
         """Takes a step on each batch of the feed, all in one dispatch, and waits for none.
 
-        Args:
-            batches: items of `feed.batches`, no more than `capacity`.
-            stop: whether this process was asked to stop.
-
-        Returns:
-            The metrics of these steps, for `merge`; still on the devices, but on their way.
+        There are no more than `capacity`; `stop` is whether this process was asked to stop. The
+        metrics of these steps, for `merge`, are still on the devices, but on their way.
         """
         # Host arrays are on their way at once: a dispatch that is sent while another is at work has
         # its batches on the devices when its turn comes.
@@ -120,13 +104,9 @@ class Trainer:
 def assemble(
     config: FitConfig, dataset: Dataset, *, feed_kind: FeedKind = "auto", devices: int | None = None
 ) -> Trainer:
-    """Assembles a trainer; nothing is compiled or written yet.
+    """Assembles a trainer for a whole data set; nothing is compiled or written yet.
 
-    Args:
-        config: what to compute.
-        dataset: the data set that it names, as a whole.
-        feed_kind: how training examples reach the devices.
-        devices: how many devices of each process to use, all by default.
+    So many devices of each process are used, all by default.
 
     Raises:
         UserError: if batch, devices, data and network do not fit each other.

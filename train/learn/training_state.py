@@ -42,27 +42,16 @@ class TrainState(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """Updates that were not made because the loss or the gradient was not finite.
+    """Updates that were not made because the loss or the gradient was not finite; int32 scalars."""
 
-    Attributes:
-        in_a_row: int32 scalar, up to the last step.
-        total: int32 scalar, in all steps.
-    """
-
-    in_a_row: jax.Array
+    in_a_row: jax.Array  # up to the last step
     total: jax.Array
 
 
 def initial_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, config: FitConfig
 ) -> tuple[nnx.GraphDef, TrainState]:
-    """Takes a new model apart into its structure and the state of its training.
-
-    Args:
-        model: the network.
-        optimizer: what will train it.
-        config: decides the random key, and whether an average of the parameters is kept.
-    """
+    """Takes a new model apart into its structure and the state of its training."""
     graphdef, params, model_state = nnx.split(model, nnx.Param, ...)  # type: ignore[misc]
     pure = nnx.to_pure_dict(params)
     averaged = config.optimizer.ema_decay is not None

@@ -22,24 +22,14 @@ from train.system.files import write_json, writing
 
 
 class Guard:
-    """Counts the updates skipped in a row, as the devices do, and gives up after too many.
-
-    Args:
-        trainer: what trains.
-        run: where `bad-numbers.json` goes.
-        checkpoints: of the run.
-    """
+    """Counts the updates skipped in a row, as the devices do, and gives up after too many."""
 
     def __init__(self, trainer: Trainer, run: Run, checkpoints: Checkpoints) -> None:
         self._trainer, self._run, self._checkpoints = trainer, run, checkpoints
         self._in_a_row = int(trainer.state.skipped.in_a_row)
 
     def check(self, first: int, metrics: Mapping[str, Mean]) -> None:
-        """Takes in the results of a dispatch.
-
-        Args:
-            first: the number of its first step, counted from 0.
-            metrics: of its steps, arrived from the devices.
+        """Takes in the metrics of a dispatch that have arrived; steps are counted from 0.
 
         Raises:
             DivergedError: if one more update was skipped in a row than `max_skipped`; a checkpoint
@@ -78,15 +68,10 @@ class Guard:
 
 
 def first_not_finite(trainer: Trainer, step: int, indices: np.ndarray) -> str | None:
-    """The first tensor of a step that is not finite, in the order of the computation.
+    """The name of the first tensor of a step that is not finite, in the order of the computation.
 
-    Args:
-        trainer: with the parameters that the step began with.
-        step: its number, counted from 0.
-        indices: of its training examples.
-
-    Returns:
-        Its name, or None if all are finite.
+    The trainer has the parameters that the step, counted from 0, began with; the indices are those
+    of its training examples. None if all tensors are finite.
     """
     config, dataset, state = trainer.config, trainer.dataset, trainer.state
     objective = Objective.of(config)

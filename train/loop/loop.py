@@ -43,7 +43,7 @@ def fit(
         config: what to compute.
         out: the run's folder.
         data_dir: a folder with the data set's official files.
-        feed_kind: how training examples reach the devices.
+        feed_kind: as of `make_feed`.
         devices: how many devices of each process to use, all by default.
         resume: go on with the run in `out`, if there is one.
         overwrite: replace the run in `out`, if there is one.

@@ -12,9 +12,7 @@ from train.system.files import writing
 class Profiler:
     """Records steps of the first process, from its second dispatch on: the first is compiled.
 
-    Args:
-        folder: where the profile goes.
-        steps: how many, in whole dispatches; None for no profile.
+    They are so many, in whole dispatches; None for no profile.
     """
 
     def __init__(self, folder: Path, steps: int | None) -> None:
@@ -24,12 +22,7 @@ class Profiler:
         self._has_begun = False
 
     def reached(self, step: int, state: Any) -> None:
-        """Begins or ends to record where it is time to, which waits for the devices.
-
-        Args:
-            step: the number of steps that were sent.
-            state: what comes of them.
-        """
+        """Begins or ends to record where it is time to, and waits for the state after `step`."""
         if self._last is not None and step >= self._last:
             jax.block_until_ready(state)
             self.__exit__()

@@ -32,12 +32,9 @@ class Checkpoints:
     """The checkpoints in one folder, each named by its step.
 
     A checkpoint appears under its name only when it is complete, whenever the program ends. One
-    that is damaged is named on stderr and set aside, in the folder above; where nothing may be
-    changed it is passed over.
-
-    Args:
-        folder: where they are; made where it does not exist.
-        read_only: change nothing in the folder, where a `fit` may be at work.
+    that is damaged is named on stderr and set aside, in the folder above. Where they are to be read
+    only, as where a `fit` may be at work, nothing is changed, and it is passed over; else the
+    folder is made where it does not exist.
 
     Raises:
         UserError: if the folder cannot be read or written.
@@ -90,10 +87,8 @@ class Checkpoints:
     def save(self, state: Any, accuracy: float | None = None) -> None:
         """Begins to save a state under its step and returns; a step that is there is left alone.
 
-        Args:
-            state: the training state, which must stay as it is: where a step is about to take
-                over its memory, a `snapshot` of it.
-            accuracy: on the validation examples, what the best checkpoint is chosen by.
+        The state must stay as it is: where a step is about to take over its memory, it is a
+        `snapshot`. The accuracy, on the validation examples, is what the best is chosen by.
 
         Raises:
             UserError: if this save or the one before cannot be written.
@@ -113,14 +108,10 @@ class Checkpoints:
             )
 
     def load(self, like: Any, which: Which = "last") -> Any:
-        """Loads a checkpoint; a damaged last one is set aside for the one before.
+        """Loads a state; a damaged last checkpoint is set aside for the one before.
 
-        Args:
-            like: a state of the wanted shapes, dtypes and placement on devices.
-            which: the newest checkpoint, or the one with the highest validation accuracy.
-
-        Returns:
-            The state.
+        `like` is a state of the wanted shapes, dtypes and placement on devices; "best" is the
+        checkpoint with the highest validation accuracy.
 
         Raises:
             UserError: if there is no checkpoint, or none that can be read.

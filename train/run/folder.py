@@ -35,20 +35,11 @@ class _Part:
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, and what is known of it before its weights are read.
-
-    Attributes:
-        folder: where it is.
-        config: what it computes.
-        image_shape: `(height, width, channels)` of its images.
-        class_names: a name for each class.
-
-    The others are the paths of what is in the folder.
-    """
+    """A run's folder, what is known of it before its weights are read, and the paths inside."""
 
     folder: Path
     config: FitConfig
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
 
     metrics = _Part("metrics.jsonl")  # a line for each log step and each evaluation
@@ -62,7 +53,6 @@ class Run:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
         return len(self.class_names)
 
     def save(self) -> None:
@@ -109,15 +99,9 @@ def load_run(folder: Path) -> Run:
 
 @contextlib.contextmanager
 def entered(run: Run, *, resume: bool, overwrite: bool) -> Iterator[bool]:
-    """Locks and prepares the folder of a run, once for all processes.
+    """Locks and prepares the folder of a run that is about to begin, once for all processes.
 
-    Args:
-        run: the run that is about to begin.
-        resume: see `prepare_folder`.
-        overwrite: see there.
-
-    Yields:
-        Whether there is a run to go on with.
+    Yields what `prepare_folder` returns, whose arguments it has.
 
     Raises:
         UserError: as `prepare_folder` and `locked`, or if a process does not see the folder that
@@ -142,13 +126,10 @@ def entered(run: Run, *, resume: bool, overwrite: bool) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder.
+    """Keeps other processes from training in a folder that exists.
 
     The system keeps the lock on the folder itself: it leaves no file, and ends with the process,
     however that ends. A file system without such locks is taken as it is.
-
-    Args:
-        folder: a folder that exists.
 
     Raises:
         UserError: if another process is training there.
@@ -170,15 +151,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
-    """Makes the folder of a run, or checks that it may go on in there.
+    """Makes the folder of a run that is about to begin, or checks that it may go on in there.
 
-    Args:
-        run: the run that is about to begin.
-        resume: go on with the run that is there, if there is one.
-        overwrite: delete the run that is there, if there is one.
-
-    Returns:
-        Whether there is a run to go on with.
+    `resume` goes on with the run that is there, `overwrite` deletes it, if there is one. Returns
+    whether there is a run to go on with.
 
     Raises:
         UserError: if the folder holds another run and neither was asked for, holds something that

@@ -35,14 +35,7 @@ class Log:
     off, are dropped first: they belong to steps that will be taken again. Where tensorboardX is not
     installed, there are no events, and a note on stderr.
 
-    Every process measures how fast the run is; only the first one shows and writes.
-
-    Args:
-        trainer: what trains.
-        run: where its numbers go.
-
-    Attributes:
-        stopwatch: measures how fast the run is.
+    Every process measures with `stopwatch` how fast the run is; only the first shows and writes.
 
     Raises:
         UserError: if the run's folder cannot be written.
@@ -81,13 +74,9 @@ class Log:
                 )
 
     def trained(self, step: int, count: int, metrics: Mapping[str, Mean], *, line: bool) -> None:
-        """Takes in the results of a dispatch.
+        """Takes in the metrics of a dispatch of so many steps up to `step`, which have arrived.
 
-        Args:
-            step: the step that it ended with.
-            count: its number of steps.
-            metrics: of these steps, arrived from the devices.
-            line: whether a line is due.
+        `line` is whether a line is due.
         """
         self.stopwatch.arrived(count)
         if line:
@@ -138,12 +127,7 @@ class Log:
                     self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
     def summary(self, validated: Scores | None, tested: Scores) -> dict[str, Any]:
-        """What `summary.json` holds of the run, which has ended.
-
-        Args:
-            validated: the scores of the last step on the validation examples, if there are any.
-            tested: its scores on the test split.
-        """
+        """What `summary.json` holds of the run, which has ended with these scores."""
 
         def of_split(split: str, scores: Scores) -> dict[str, Any]:
             means = {f"{split}.{k}": finite_or_none(v) for k, v in scores.metrics.items()}
@@ -175,7 +159,6 @@ class Log:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Writes out what is left."""
         if not self._writes:
             return
         self._progress.__exit__()

@@ -8,15 +8,11 @@ from collections.abc import Iterator
 class Stopwatch:
     """Measures images a second in training, without compilation and evaluation.
 
-    Args:
-        batch_size: images in a step.
-        seconds_before: wall time that the run took before it was resumed.
-
-    Attributes:
-        recent_rate: images a second in the last lap; 0 before the first.
+    `seconds_before` is the wall time that the run took before it was resumed.
     """
 
     recent_rate = 0.0
+    """Images a second in the last lap; 0 before the first."""
 
     def __init__(self, batch_size: int, seconds_before: float = 0.0) -> None:
         self._batch_size = batch_size

@@ -70,14 +70,10 @@ def make_feed(
 ) -> Feed:
     """Makes a feed for a training split.
 
-    Args:
-        split: the training split.
-        batch_size: the global batch, over all devices and processes.
-        seed: chooses the order of the examples.
-        kind: "resident" holds the split on the devices, "streaming" sends each batch from the
-            host, "auto" is resident where the split fits in every process (`RESIDENT_FRACTION` of
-            the free memory of the fullest device, `RESIDENT_CPU_BYTES` on a CPU).
-        mesh: the devices that train.
+    The batch is the global one, in the order that the seed chooses, over all devices of the mesh in
+    all processes. "resident" holds the split on the devices, "streaming" sends each batch from the
+    host, "auto" is resident where the split fits in every process (`RESIDENT_FRACTION` of the free
+    memory of the fullest device, `RESIDENT_CPU_BYTES` on a CPU).
 
     Raises:
         UserError: if the batch is larger than the split, or "resident" is asked for and the split

@@ -23,13 +23,13 @@ class Order:
 
     Args:
         size: number of examples, n.
-        batch_size: the global batch, B, over all devices and processes.
+        batch_size: the global batch, over all devices and processes, at most n.
         seed: chooses the permutations; nothing else does, not the number of devices.
         block: examples that are permuted together, the last block of an epoch being what is left;
             all by default.
 
     Raises:
-        UserError: if the batch is larger than n.
+        UserError: if the batch is larger.
     """
 
     def __init__(self, size: int, *, batch_size: int, seed: int, block: int | None = None) -> None:
@@ -48,14 +48,7 @@ class Order:
         return cls(len(examples), batch_size=batch_size, seed=seed, block=examples.block)
 
     def indices(self, step: int) -> np.ndarray:
-        """Lists the examples of one batch.
-
-        Args:
-            step: 0 for the first batch of the run.
-
-        Returns:
-            int32 [batch_size], positions in the training split.
-        """
+        """The examples of a step, 0 for the first: int32 [batch_size] in the training split."""
         position, end = step * self.batch_size, (step + 1) * self.batch_size
         pieces = []
         while position < end:
@@ -86,15 +79,10 @@ def _permutation(size: int, seed: int, block: int) -> np.ndarray:
 
 
 def padded_batches(examples: Examples, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:
-    """Yields examples in order, the last batch filled up with zeros.
+    """Yields examples in order in global batches of B on the host, the last filled up with zeros.
 
-    Args:
-        examples: the split.
-        batch_size: the global batch, B; it may be larger than the split.
-
-    Yields:
-        A batch of B examples on the host, and a mask float32 [B] that is 1 for an example and 0 for
-        padding, so that sums over it count each example exactly once.
+    With each comes a mask float32 [B] that is 1 for an example and 0 for padding, so that sums over
+    it count each example exactly once.
 
     Raises:
         UserError: if the batch size is less than 1 (on the first item asked for).

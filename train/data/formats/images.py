@@ -23,12 +23,9 @@ def read_image(
 
     Args:
         path: the file.
-        shape: `(height, width, channels)` of the result, 1 channel for grey and 3 for colour; by
-            default that of the image, which is in colour unless the file is grey.
+        shape: `(height, width, channels)` of the result uint8, 1 channel for grey and 3 for colour;
+            by default that of the image, which is in colour unless the file is grey.
         invert: swap dark and light first, for networks that learnt light on dark.
-
-    Returns:
-        uint8 `[height, width, channels]`.
 
     Raises:
         UserError: if the file is missing, no image, or too large to be one.

@@ -12,14 +12,7 @@ from train.system.files import reading
 
 
 def read(path: Path, names: Sequence[str]) -> list[Any]:
-    """Reads variables of a file.
-
-    Args:
-        path: the file.
-        names: of the variables; others are skipped.
-
-    Returns:
-        The variables as `scipy.io.loadmat` gives them, in the order of the names.
+    """Reads variables of a file by their names, as `scipy.io.loadmat` gives them, in this order.
 
     Raises:
         UserError: if SciPy is not installed, or the file is missing, damaged or not in this format,

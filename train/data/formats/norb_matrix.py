@@ -28,15 +28,9 @@ MOST_BYTES = 1 << 29
 
 
 def read(path: Path, *, dtype: type[np.generic], ndim: int) -> np.ndarray:
-    """Reads one file, gzipped where its name says so, which was verified then.
+    """Reads the array of one file, gzipped where its name says so, which was verified then.
 
-    Args:
-        path: the file.
-        dtype: what it must hold, uint8 or int32.
-        ndim: number of dimensions it must have, up to 4.
-
-    Returns:
-        The array, of the shape that the header gives.
+    It must hold uint8 or int32, as `dtype` says, in so many dimensions, up to 4.
 
     Raises:
         UserError: if the file is missing, unreadable, truncated, not in this format, of another

@@ -27,11 +27,7 @@ def members(path: Path) -> list[str]:
 
 
 def read_members(path: Path, names: Sequence[str]) -> list[np.ndarray]:
-    """Reads arrays from a zip archive, such as an `.npz` file.
-
-    Args:
-        path: the archive.
-        names: of the `.npy` files in it.
+    """Reads arrays from a zip archive, such as an `.npz` file, by the names of its `.npy` files.
 
     Raises:
         UserError: if it is missing, unreadable or damaged or lacks one of the files, if they are no

@@ -36,7 +36,6 @@ class GeneratedSplit(Examples):
     count: int | None = None  # examples there are, the first of `versions * n`; all if None
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be numbered."""
         if self.versions * len(self.source) > np.iinfo(np.int32).max:
             raise UserError(
                 f"{self.versions} examples of each of {len(self.source)} images are more than can "
@@ -45,15 +44,10 @@ class GeneratedSplit(Examples):
 
     @abc.abstractmethod
     def make(self, constants: Mapping[str, jax.Array], image: jax.Array, key: jax.Array) -> Batch:
-        """Makes one example: a pure function, to be traced.
+        """Makes one example without a leading axis: a pure function, to be traced.
 
-        Args:
-            constants: `self.constants` on the device.
-            image: int32 scalar, number of the stored image.
-            key: the example's own random key.
-
-        Returns:
-            The example, without a leading axis.
+        The constants are on the device, `image` is the int32 number of the stored image, and the
+        key is the example's own.
         """
 
     def __len__(self) -> int:

@@ -39,7 +39,6 @@ class PairSplit(GeneratedSplit):
     """
 
     def __post_init__(self) -> None:
-        """Refuses digits of which no pair can be made."""
         super().__post_init__()
         labels = self.source_labels
         if (labels == labels[0]).all():

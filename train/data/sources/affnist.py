@@ -21,12 +21,8 @@ def load(digits: Dataset, data_dir: str | Path | None) -> Dataset:
     """Loads MNIST on a larger background to learn from, affNIST's test images to be measured on.
 
     T. Tieleman, "The affNIST dataset for machine learning", 2013: 32 transformed versions of each
-    of MNIST's test digits, 40x40.
-
-    Args:
-        digits: MNIST.
-        data_dir: the folder with what the official archives hold: `test.mat`, or `test_batches`
-            with `1.mat` to `32.mat`.
+    of MNIST's test digits, 40x40. The folder has what the official archives hold: `test.mat`, or
+    `test_batches` with `1.mat` to `32.mat`.
 
     Raises:
         UserError: if there is no such file, or one cannot be read.

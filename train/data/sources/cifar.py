@@ -27,11 +27,9 @@ def read(
 ) -> tuple[Split, Split]:
     """Reads files of the binary version: for each image its labels, a byte each, and its pixels.
 
-    Args:
-        path: the archive of the files, verified before, or the folder that was unpacked from it.
-        train: names of the files with the training images, and how many are in each.
-        test: the same of the test images.
-        labels: labels of an image, of which the last, the finest, is its class.
+    They are in the archive, verified before, or in the folder that was unpacked from it. `train`
+    and `test` are the names of files, and how many images are in each; of the labels of an image
+    the last, the finest, is its class.
 
     Raises:
         UserError: if a file in the folder is missing or of another size.

@@ -32,11 +32,9 @@ def load(where: str, *, name: str) -> Dataset:
     Classes are in the order of their names, and so are the images of a class. Hidden files are left
     out; every other file has to be an image.
 
-    Args:
-        where: `PATH`, for images that are all of one size, and all grey or all in colour; or
-            `PATH@HEIGHTxWIDTH` or `PATH@HEIGHTxWIDTHxCHANNELS`, to have images of any kind made
-            alike as by `read_image`, with 3 channels if nothing else is said.
-        name: what the set is called.
+    `where` is `PATH`, for images that are all of one size, and all grey or all in colour; or
+    `PATH@HEIGHTxWIDTH` or `PATH@HEIGHTxWIDTHxCHANNELS`, to have images of any kind made alike as by
+    `read_image`, with 3 channels if nothing else is said.
 
     Raises:
         UserError: if a folder is missing or empty, a file is no image, the images differ, they do

@@ -20,12 +20,8 @@ def load(path: Path, *, name: str) -> Dataset:
 
     The file holds training and test images, and may hold validation images, uint8 `[n, height,
     width]` or `[n, height, width, channels]`, and their labels, integers from 0 on, `[n]` or
-    `[n, 1]`, under one row of `NAMES`.
-    There are as many classes as the largest label tells, and their names are the numbers.
-
-    Args:
-        path: the file.
-        name: what the set is called.
+    `[n, 1]`, under one row of `NAMES`. There are as many classes as the largest label tells, and
+    their names are the numbers.
 
     Raises:
         UserError: if the file is missing or damaged, or does not hold what it should.
