@@ -2,12 +2,13 @@
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
 
 
-class DeferredWork:
+class DeferredWork(AbstractContextManager["DeferredWork"]):
     """Work with results of the devices, put off until these have more to do, and done in order.
 
     Used as a context, it leaves nothing undone, whatever ends the body: the results that the
@@ -39,9 +40,6 @@ class DeferredWork:
             except Exception:
                 self._waiting.clear()
                 raise
-
-    def __enter__(self) -> "DeferredWork":
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.do_all()

@@ -1,5 +1,6 @@
 """A profile of some steps, which TensorBoard shows."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from train.distributed import processes
 from train.system.files import writing
 
 
-class Profiler:
+class Profiler(AbstractContextManager["Profiler"]):
     """Records steps of the first process, from its second dispatch on: the first is compiled.
 
     They are so many, in whole dispatches; None for no profile.
@@ -32,9 +33,6 @@ class Profiler:
                 jax.profiler.start_trace(self._folder)
             self._last = step + self._steps
         self._has_begun = True
-
-    def __enter__(self) -> "Profiler":
-        return self
 
     def __exit__(self, *_: object) -> None:
         if self._last is not None:

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ DIGEST = "sha256"
 Which = Literal["last", "best"]
 
 
-class Checkpoints:
+class Checkpoints(AbstractContextManager["Checkpoints"]):
     """The checkpoints in one folder, each named by its step.
 
     A checkpoint appears under its name only when it is complete, whenever the program ends. One
@@ -146,7 +146,7 @@ class Checkpoints:
             "another network: train anew."
         )
 
-    def close(self) -> None:
+    def __exit__(self, *_: object) -> None:
         """Waits until everything is written.
 
         Raises:
@@ -155,12 +155,6 @@ class Checkpoints:
         with _reporting(self._folder):
             self._wait()
             self._close_writer()
-
-    def __enter__(self) -> "Checkpoints":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _wait(self) -> None:
         pending, self._pending = self._pending, None

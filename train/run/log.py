@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +28,7 @@ except ImportError:  # metrics.jsonl holds the same numbers
     SummaryWriter = None
 
 
-class Log:
+class Log(AbstractContextManager["Log"]):
     """Shows and writes the results of a run, which have to come in order.
 
     Each line goes to `metrics.jsonl`, as one JSON object with its `step` and `split`, and to
@@ -154,9 +155,6 @@ class Log:
             "device_kind": devices.flat[0].device_kind,
             "jax_version": jax.__version__,
         }
-
-    def __enter__(self) -> "Log":
-        return self
 
     def __exit__(self, *_: object) -> None:
         if not self._writes:

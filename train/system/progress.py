@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -13,7 +14,7 @@ PLAIN_SECONDS = 10.0
 """Between two lines, where there is no terminal."""
 
 
-class Progress:
+class Progress(AbstractContextManager["Progress"]):
     """Counts what is done, and shows on stderr what is under way and how long it will take.
 
     There are `total` units to do, of which some were `done` before.
@@ -61,9 +62,6 @@ class Progress:
             self._bar.write(text, file=sys.stderr)
         else:
             print(text, file=sys.stderr, flush=True)
-
-    def __enter__(self) -> "Progress":
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Ends the bar."""
