@@ -16,11 +16,8 @@ def largest_batch(
     batch sizes says which size to compile next; where that one shows the line to be wrong, the line
     is drawn anew, in turns with halving what is left, until the next larger batch would not fit.
 
-    Args:
-        bytes_of: what the step takes for a batch, asked once for each size.
-        budget: bytes that are there.
-        multiple: batches are multiples of it.
-        start: where to begin, a multiple; the second size is twice that.
+    Batches are multiples of one size, the first is `start`, the second twice that. Of each size it
+    is asked once how many bytes the step takes; the budget is how many there are.
 
     Returns:
         The `batch_size`; what it takes by a straight line, `predicted_bytes`, and as compiled,

@@ -45,15 +45,13 @@ def list_configs(
 ) -> list[tuple[Row, FitConfig]]:
     """What is measured, each once: the varied columns of its row, and the configuration.
 
-    A growing batch begins with the number of devices and ends with the largest, at the latest.
-
     Args:
         config: the recipe, whose value counts where there is no list.
         varied: lists by the name of their column, all combinations of which are measured. Those of
             "implementation" are of the model's option `routing_implementation`, "none" for None.
         grow: quantities that grow, one at a time, for each of the combinations.
-        largest_batch: examples that there are.
-        devices: how many share a batch.
+        largest_batch: where a growing batch ends at the latest.
+        devices: how many share a batch, with which a growing one begins.
 
     Raises:
         UserError: if a value is out of its range.
@@ -107,17 +105,13 @@ def doubled(first: int, last: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Growth:
-    """The rows of a table, two at least, that differ in one quantity alone, in ascending order.
+    """The rows of a table, two at least, that differ in one quantity alone, in ascending order."""
 
-    The quantity is the `axis`, one of `COLUMNS`, with its `values`; `same` are the columns that
-    stay. The line is that of the seconds of a step.
-    """
-
-    axis: str
-    same: Row
-    values: list[int]
+    axis: str  # the quantity, one of `COLUMNS`
+    same: Row  # the columns that stay
+    values: list[int]  # of the quantity
     rows: list[Row]
-    line: Line
+    line: Line  # of the seconds of a step
 
 
 def growths(rows: Iterable[Row]) -> list[Growth]:

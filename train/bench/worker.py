@@ -30,9 +30,7 @@ class _EndedError(Exception):
 def worker(function: Callable[..., Generator[Any, Any, None]], *arguments: Any) -> Iterator[Ask]:
     """Runs a generator function of a module in a new process; kills that and what it has started.
 
-    Args:
-        function: what runs; it, its arguments and what it yields can be pickled.
-        *arguments: its arguments.
+    It, its arguments and what it yields can be pickled.
 
     Yields:
         `ask(request=None, seconds=None)`, which returns what the function yields next. `request` is
@@ -99,9 +97,7 @@ def within(seconds: float, ask: Ask) -> Iterator[Any]:
 def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
     """Calls a function of a module in a new process and waits for the result; errors as of `ask`.
 
-    Args:
-        function: what to call; it, its arguments and its result can be pickled.
-        *arguments: its arguments.
+    It, its arguments and its result can be pickled.
     """
     from train.learn.user_routing import trusted
 

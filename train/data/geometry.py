@@ -1,4 +1,4 @@
-"""Moving, warping and cutting images; on the device, but for a cut."""
+"""Moving, warping and cutting images."""
 
 from collections.abc import Sequence
 from typing import TypeVar

@@ -55,7 +55,7 @@ def load(source: Source, data_dir: str | Path | None = None) -> Dataset:
 
     That is done in a hidden folder of the cache, from which whole files and sets are moved to their
     place: an attempt that fails, or a second one at the same time, leaves no half of a set behind.
-    A set that is prepared is made of the official files in a folder, where one is given.
+    A set that is prepared is made of the official files in `data_dir`, or else they are downloaded.
 
     Raises:
         UserError: if the files are wrong or out of reach, the cache cannot be written, or what it

@@ -24,18 +24,11 @@ _POLL_SECONDS = 0.1
 
 
 def launch(processes: int, command: Sequence[str], devices_per_process: int | None = None) -> int:
-    """Runs `python -m train COMMAND` in several processes, which share one run.
+    """Runs `python -m train COMMAND`, a `fit`, in several processes, which share one run.
 
-    A signal that stops a run goes on to all of them. When one fails, the others are ended.
-
-    Args:
-        processes: how many.
-        command: what follows `python -m train`, a `fit`.
-        devices_per_process: GPUs of each process, or virtual devices on a CPU; if not given, each
-            sees what this one does.
-
-    Returns:
-        The exit code of the first that failed, or 0.
+    Each has so many GPUs, or virtual devices on a CPU; if not given, it sees what this one does. A
+    signal that stops a run goes on to all of them. When one fails, the others are ended. Returns
+    the exit code of the first that failed, or 0.
 
     Raises:
         UserError: if there are fewer GPUs.

@@ -13,11 +13,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 class StopSignals:
     """Notes that the process was asked to stop, as long as it is used as a context.
 
-    A second signal ends the process on the spot, with 128 plus its number as the exit code: what
-    was written completely is there, and nothing else is waited for.
-
-    Attributes:
-        received: the first signal, or None.
+    `received` is the first signal, or None. A second one ends the process on the spot, with 128
+    plus its number as the exit code: what was written completely is there, and nothing else is
+    waited for.
     """
 
     def __init__(self) -> None:
@@ -38,6 +36,5 @@ class StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """What was done before about the signals is done again."""
         for number, handler in self._before.items():
             signal.signal(number, handler)

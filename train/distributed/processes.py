@@ -32,12 +32,8 @@ def join(coordinator: str | None, processes: int | None, index: int | None) -> N
 
     What is None is taken from the environment (`JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`,
     `JAX_PROCESS_ID`), and then from the cluster that `jax.distributed` recognises: Slurm, Open MPI,
-    Kubernetes or Cloud TPU.
-
-    Args:
-        coordinator: `host:port` at which process 0 listens.
-        processes: how many there are.
-        index: the number of this one, from 0.
+    Kubernetes or Cloud TPU. At the coordinator, `host:port`, process 0 listens; the index is the
+    number of this process, from 0.
 
     Raises:
         UserError: if it is not known who the others are, or they cannot be reached.

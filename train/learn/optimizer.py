@@ -23,8 +23,8 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
     end), or to zero within them on half a cosine (`cosine`: Loshchilov and Hutter 2016,
     arXiv:1608.03983, equation 5); it never falls below `learning_rate_floor`.
 
-    It is a function of the number of updates taken, scalars or arrays of any shape. A run given in
-    epochs is as long as its training examples are many.
+    It is a function of the number of updates taken, scalars or arrays of any shape. The number of
+    training examples is what a run given in epochs is as long as.
 
     Raises:
         UserError: if the run ends before the warm-up does.

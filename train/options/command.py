@@ -47,14 +47,10 @@ class Command:
 def argument(
     help: Text, *, metavar: str, many: bool = False, rest: bool = False, **default: Any
 ) -> Any:
-    """A field that is an argument without a name.
+    """A field that is an argument without a name, for which the help has `metavar`.
 
-    Args:
-        help: what it is.
-        metavar: what stands for it in the help.
-        many: one or more of them, as a list.
-        rest: all that is left of the line, as a list.
-        **default: `default=None` for one that may be left out.
+    It is a list of one or more if `many`, and of all that is left of the line if `rest`; one that
+    may be left out has a default, such as `default=None`.
     """
     number = "+" if many else argparse.REMAINDER if rest else "?" if default else None
     metadata = {"help": help, "metavar": metavar, "nargs": number, "kind": "argument"}
@@ -73,15 +69,8 @@ def option(
     """A field that is an option: `--name`, its value by the field's type.
 
     A bool is a switch, a Literal a choice, a list takes several words. A default is told in the
-    help.
-
-    Args:
-        default: its value where it is not given; `...` for one that has to be given.
-        help: what it is.
-        metavar: what stands for the value in the help.
-        parse: makes the value of a word, as `type` does for argparse.
-        group: heading under which the help has it.
-        instead: options with the same word here exclude each other.
+    help; it is `...` for an option that has to be given. `parse` makes the value of a word, as
+    `type` does for argparse; options with the same word in `instead` exclude each other.
     """
     metadata: dict[str, Any] = {"help": help, "metavar": metavar, "parse": parse, "group": group}
     metadata |= {"instead": instead, "required": default is ..., "kind": "option"}
@@ -93,8 +82,7 @@ def option(
 def settings(leave_out: Sequence[str] = ()) -> Any:
     """The field `settings`, which holds the settings of a run that were given by their flat names.
 
-    Args:
-        leave_out: settings of `FitConfig` that are no options.
+    Those to leave out are no options.
     """
     return dataclasses.field(
         default_factory=dict, metadata={"leave_out": leave_out, "kind": "settings"}
@@ -116,13 +104,7 @@ class _Parser(argparse.ArgumentParser):
 def parse(
     program: str, description: str, commands: Sequence[type[Command]], arguments: Sequence[str]
 ) -> Command:
-    """The command that a line asks for, with its options.
-
-    Args:
-        program: what the line begins with.
-        description: of the program.
-        commands: that there are.
-        arguments: the words of the line after the program.
+    """The command that a line, of the program and arguments, asks for, with its options.
 
     Raises:
         UserError: on an unknown command or option, or a value of the wrong form.

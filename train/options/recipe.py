@@ -17,15 +17,9 @@ from train.system.errors import UserError
 def add_settings(
     parser: argparse.ArgumentParser, prefix: str, leave_out: Collection[str] = ()
 ) -> list[str]:
-    """Adds an option for each setting except the preset itself.
+    """Adds an option for each setting except the preset and those to leave out by flat name.
 
-    Args:
-        parser: to which they are added.
-        prefix: what the destinations of their values begin with.
-        leave_out: the flat names of some that are no options.
-
-    Returns:
-        The options.
+    The destinations of their values begin with the prefix. Returns the options.
     """
     group = functools.cache(parser.add_argument_group)
     names = [name for name in SETTINGS if name not in {"preset", *leave_out}]
@@ -53,12 +47,9 @@ def add_settings(
 def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
     """A recipe with the settings that were given.
 
-    Another model comes with the routing that it was published with, unless one is given, and
-    without the recipe's options of its own model and routing.
-
-    Args:
-        config: the recipe.
-        given: by flat names, as the field of a command has them that `settings` made.
+    They are by flat names, as the field of a command has them that `settings` made. Another model
+    comes with the routing that it was published with, unless one is given, and without the recipe's
+    options of its own model and routing.
 
     Raises:
         UserError: if a value is out of its range, or steps and epochs are both given.

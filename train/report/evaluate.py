@@ -50,14 +50,13 @@ def evaluate(
         which: the newest checkpoint, or the one with the highest validation accuracy.
         devices: how many local devices to use, all by default.
         routing_iterations: how often to route, instead of as often as in training.
-        inspect: look into the routing, too, and draw what is there into the run's `figures`.
+        inspect: return also what `train.report.inspect` finds, and draw that.
         split: the test split, or the validation examples.
         test_examples: how many test images to take, the first; by default as many as the run did,
             and of another data set see `Dataset.limited`.
 
     Returns:
-        The names of what was measured, and the means of each loss term and the accuracy; and, if
-        `inspect`, what `train.report.inspect` found.
+        The names of what was measured, and the means of each loss term and the accuracy.
 
     Raises:
         UserError: on bad input.
@@ -121,13 +120,7 @@ def evaluate_ensemble(
     """Measures the networks of several runs as one, and leaves the result in the first's folder.
 
     The class is the one whose length is the longest in the mean over the networks. Each sees the
-    images as it was trained to.
-
-    Args:
-        folders: the runs, of the same classes and images.
-        dataset: name of another data set than the first run's.
-        data_dir: as of `evaluate`.
-        which: as there, of each.
+    images as it was trained to, which are those of the first run, or as of `evaluate`.
 
     Returns:
         The names of what was measured, the `accuracy` of the ensemble, and the `accuracies` of

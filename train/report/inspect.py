@@ -33,12 +33,8 @@ CLASSES = "class_caps"
 def inspect(tested: Tested) -> dict[str, Any]:
     """Looks into the layers of a run's network on test images, and draws what is there.
 
-    Args:
-        tested: network, images, and the run into whose figures `routing.png` and, for a CapsNet,
-            `parts.png` go.
-
-    Returns:
-        By the name of each layer the fields of `Inspected` as plain values.
+    Into the figures of the run go `routing.png` and, for a CapsNet, `parts.png`. Returns by the
+    name of each layer the fields of `Inspected` as plain values.
 
     Raises:
         UserError: the network has no layer to look into, or its routing cannot show its work.

@@ -62,12 +62,8 @@ def load_split(
 ) -> Examples:
     """The examples of a data set that a run is measured on.
 
-    Args:
-        run: the run.
-        name: of the data set.
-        data_dir: a folder with its official files.
-        split: the test split, or the examples that the run sets aside to choose by.
-        count: the first so many of the test split; what `Dataset.limited` takes if None.
+    They are the first so many of the test split, what `Dataset.limited` takes if None; or those
+    that the run sets aside to choose by.
 
     Raises:
         UserError: if there is no such set, it cannot be had, its images or classes do not fit, or
@@ -90,12 +86,9 @@ def load_split(
 
 
 def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
-    """The lengths of a network's class capsules `[n, classes]`.
+    """The lengths `[n, classes]` of class capsules for images uint8 `[n, height, width, channels]`.
 
-    Args:
-        model: the network, set to normalise as it has learned to.
-        config: its configuration, which says how it sees images.
-        images: uint8 `[n, height, width, channels]`.
+    The network is set to normalise as it has learned to; the configuration says how it sees images.
     """
     objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
     apply = nnx.jit(lambda model, images: model(images).lengths)

@@ -16,13 +16,7 @@ from train.run.folder import load_run
 def predict(
     folder: Path, paths: Sequence[Path], *, which: Which = "last", invert: bool = False
 ) -> list[dict[str, Any]]:
-    """Classifies image files.
-
-    Args:
-        folder: the run.
-        paths: the files.
-        which: the newest checkpoint, or the one with the highest validation accuracy.
-        invert: swap dark and light first.
+    """Classifies image files, dark and light swapped first if `invert`.
 
     Returns:
         For each file its `image`, the predicted `classes`, as many as an image of the run's data

@@ -9,11 +9,7 @@ from flax import nnx
 class Recorder:
     """Stands in the place of a part of a network and notes what goes in and comes out.
 
-    Attributes:
-        part: the part itself.
-        arguments: of the last call.
-        result: of the last call.
-        iterated: arguments and result of every call of its `iterate`.
+    Of its calls that is the last, of those of its `iterate` all.
     """
 
     def __init__(self, part: Any) -> None:
@@ -23,12 +19,10 @@ class Recorder:
         self.iterated: list[tuple[tuple[Any, ...], Any]] = []
 
     def __call__(self, *arguments: Any) -> Any:
-        """Calls the part."""
         self.arguments, self.result = arguments, self.part(*arguments)
         return self.result
 
     def iterate(self, *arguments: Any) -> Any:
-        """Calls `iterate` of the part."""
         self.iterated.append((arguments, self.part.iterate(*arguments)))
         return self.iterated[-1][1]
 
@@ -40,12 +34,8 @@ class Recorder:
 def record(model: nnx.Module, names: Iterable[str]) -> dict[str, Recorder]:
     """Puts recorders in the place of parts of a network, which can only be called after that.
 
-    Args:
-        model: the network, changed in place.
-        names: attributes of the network, with dots for members and numbers in lists.
-
-    Returns:
-        The recorder of each part by its name, to be read after a call of the network.
+    The names are attributes of the network, with dots for members and numbers in lists. Returns the
+    recorder of each part by its name, to be read after a call of the network.
     """
     recorders = {}
     for name in names:

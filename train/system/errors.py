@@ -2,15 +2,11 @@
 
 
 class CommandError(Exception):
-    """Ends a command with its message.
-
-    Attributes:
-        exit_code: of the command.
-        in_every_process: whether all processes of a run end with it.
-    """
+    """Ends a command with its message."""
 
     exit_code = 1
     in_every_process = False
+    """Whether all processes of a run end with it."""
 
 
 class UserError(CommandError):

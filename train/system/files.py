@@ -17,10 +17,7 @@ from train.system.errors import UserError, first_line
 def reading(path: Path, kind: str, advice: str) -> Iterator[None]:
     """Makes one sentence of what a library raises that reads a file, and heeds no warning of it.
 
-    Args:
-        path: the file.
-        kind: what it is read as, for the sentence.
-        advice: what to do where it is none.
+    The sentence has what kind the file is read as, and the advice what to do where it is none.
 
     Raises:
         UserError: as the body, and where that raises anything else.
@@ -61,21 +58,13 @@ def finite_or_none(value: float) -> float | None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes plain values as a JSON file, whole or not at all.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Writes plain values as a JSON file; see `write_whole`."""
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
     write_whole(path, text.encode())
 
 
 def write_figure(path: Path, figure: Any) -> None:
-    """Writes a figure of matplotlib, which is slow to import, as a PNG: whole or not at all.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
+    """Writes a figure of matplotlib, which is slow to import, as a PNG; see `write_whole`."""
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
     write_whole(path, png.getvalue())

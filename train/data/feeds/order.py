@@ -23,13 +23,13 @@ class Order:
 
     Args:
         size: number of examples, n.
-        batch_size: the global batch, over all devices and processes, at most n.
+        batch_size: the global batch, over all devices and processes.
         seed: chooses the permutations; nothing else does, not the number of devices.
         block: examples that are permuted together, the last block of an epoch being what is left;
             all by default.
 
     Raises:
-        UserError: if the batch is larger.
+        UserError: if the batch is larger than n.
     """
 
     def __init__(self, size: int, *, batch_size: int, seed: int, block: int | None = None) -> None:
