@@ -7,11 +7,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 
 class Mean(NamedTuple):
-    """A mean that is not divided yet: `total` over `examples`, scalars or an entry a step."""
+    """A mean that is not divided yet: `total` over `examples`, scalars or an entry a step.
+
+    Its `lax.psum` is that over the examples of all devices.
+    """
 
     total: jax.Array
     examples: jax.Array
@@ -24,11 +26,6 @@ def masked_mean(values: jax.Array, mask: jax.Array | None = None) -> Mean:
         return Mean(jnp.sum(values), jnp.asarray(values.size, jnp.int32))
     kept = mask > 0
     return Mean(jnp.sum(jnp.where(kept, values, 0)), jnp.sum(kept, dtype=jnp.int32))
-
-
-def across_devices(metrics: Mapping[str, Mean], axis_name: str) -> dict[str, Mean]:
-    """Sums metrics over the devices of a mapped axis."""
-    return {name: Mean(*lax.psum(tuple(mean), axis_name)) for name, mean in metrics.items()}
 
 
 def merge(metrics: Iterable[Mapping[str, Mean]]) -> dict[str, float]:

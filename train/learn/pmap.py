@@ -26,7 +26,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.config.fit_config import FitConfig
 from train.data import Batch
-from train.learn.metrics import Mean, across_devices
+from train.learn.metrics import Mean
 from train.learn.objective import Objective, coupling_entropy, measure, predict
 from train.learn.step import AXIS, make_step
 from train.learn.training_state import PyTree, TrainState
@@ -193,7 +193,7 @@ def make_scoring_step(
         if output.coupling is not None:
             metrics["coupling_entropy"] = coupling_entropy(output, mask)
         predictions = lax.all_gather(predict(output.lengths, labels), AXIS, tiled=True)
-        return across_devices(metrics, AXIS), predictions
+        return lax.psum(metrics, AXIS), predictions
 
     return jax.pmap(
         step,

@@ -18,7 +18,7 @@ from capsjax import CapsNetOutput
 from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.augment import example_keys
-from train.learn.metrics import Mean, across_devices, masked_mean
+from train.learn.metrics import Mean, masked_mean
 from train.learn.objective import Objective, class_lengths, dead_share, measure
 from train.learn.training_state import PyTree, Skipped, TrainState, wide
 
@@ -137,7 +137,7 @@ def make_step(
             return (gradient, model_state), metrics
 
         means, metrics = in_parts(learn, (examples, positions), config.schedule.micro_batches)
-        metrics = across_devices(metrics, AXIS)
+        metrics = lax.psum(metrics, AXIS)
         metrics["dead_capsules"] = dead_share(metrics["dead_capsules"])
         gradient, model_state = lax.pmean(means, AXIS)
         gradient_norm = norm(gradient)

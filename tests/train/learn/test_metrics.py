@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tolerance import assert_close
-from train.learn.metrics import Mean, across_devices, masked_mean, merge
+from train.learn.metrics import Mean, masked_mean, merge
 
 
 def test_examples_outside_the_mask_do_not_count():
@@ -38,7 +38,7 @@ def test_nothing_merged_is_nothing():
 def test_devices_add_up():
     values = jnp.arange(8.0).reshape(4, 2)
     summed = jax.pmap(
-        lambda v: across_devices({"x": masked_mean(v)}, "data"), axis_name="data", out_axes=None
+        lambda v: jax.lax.psum({"x": masked_mean(v)}, "data"), axis_name="data", out_axes=None
     )(values)
     assert merge([summed]) == {"x": 3.5}
     assert int(summed["x"].examples) == 8
