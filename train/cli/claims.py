@@ -38,6 +38,7 @@ class Claims(DataDir, Recorded):
 
     def run(self) -> int:
         """Trains what is missing, and writes and prints what was seen."""
+        from train.study import records
         from train.study.claims import get_claim
         from train.study.trial.trial import try_claim
         from train.system.caches import keep_compiled_programs
@@ -47,6 +48,7 @@ class Claims(DataDir, Recorded):
             get_claim(self.claim),
             out=self.out or Path("runs") / "claims" / f"{self.claim}-{self.budget}",
             command=self.line,
+            cells=records.folder(self.record) / "cells" if self.record else None,
             budget=self.budget,
             seeds=self.seeds,
             data_dir=self.data_dir,

@@ -4,27 +4,23 @@
 `<!-- results: NAME -->` and `<!-- end of results -->`.
 """
 
-import datetime
 import json
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from train.study.claims import get_claim
 from train.study.compare import findings
+from train.study.results import ROOT, origin
 from train.study.statistics import spread
 from train.study.trial import verdict
 from train.system.errors import UserError
 from train.system.files import write_json, write_whole, writing
-from train.system.machine import available_cores, describe_machine
 from train.system.tables import markdown_lines
 
-ROOT = Path(__file__).parents[2]
 _NAME = r"[A-Za-z0-9][\w.-]*"
 _TABLE = re.compile(
     rf"(?P<begin><!-- results: (?P<name>{_NAME}) -->\n).*?(?P<end><!-- end of results -->)", re.S
@@ -46,21 +42,16 @@ def keep(name: str, part: str, command: str, values: Mapping[str, Any]) -> Path:
     Raises:
         UserError: if it cannot be written.
     """
-    path = ROOT / "docs" / "results" / name / f"{part}.json"
-    origin = {
-        "command": command,
-        "commit": _git("rev-parse", "HEAD"),
-        "changed_since": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "device_kind": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "cores": available_cores(),
-        **describe_machine(("jax", "jaxlib", "flax", "optax", "numpy")),
-    }
+    path = folder(name) / f"{part}.json"
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**origin, **values})
+        write_json(path, {**origin(command), **values})
     return path
+
+
+def folder(name: str) -> Path:
+    """The folder of a result."""
+    return ROOT / "docs" / "results" / name
 
 
 def require_name(name: str | None) -> None:
@@ -120,10 +111,9 @@ def render(name: str) -> str:
     Raises:
         UserError: if there is no such result, or it is damaged.
     """
-    folder = ROOT / "docs" / "results" / name
-    files = sorted(folder.glob("*.json"))
+    files = sorted(folder(name).glob("*.json"))
     if not files:
-        raise UserError(f"there is no result {name!r}: {folder} has no files.")
+        raise UserError(f"there is no result {name!r}: {folder(name)} has no files.")
     try:
         results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         (kind,) = {result["kind"] for result in results}
@@ -131,7 +121,7 @@ def render(name: str) -> str:
         dates = sorted({result["date"] for result in results})
         where = sorted({f"{r['device_kind']}, JAX {r['jax']}" for r in results})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no result that can be read ({error!r}).") from error
+        raise UserError(f"{folder(name)} holds no result that can be read ({error!r}).") from error
     source = f"`{files[0].relative_to(ROOT)}`" + (f" and {len(files) - 1} more" * (len(files) > 1))
     origin = f"From {source}; {' to '.join(dates)}, {'; '.join(where)}."
     return "\n".join(["", *lines, "", origin, ""])
@@ -186,14 +176,3 @@ def _benched(results: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 _KINDS = {"fit": _fits, "compare": _compared, "claims": _tried, "bench": _benched}
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says of this checkout; None where there is no git."""
-    try:
-        said = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return said.stdout.strip()

@@ -1,16 +1,22 @@
 """The folder of a study's results: one process at a time in it, and the files of every study."""
 
 import contextlib
+import datetime
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from matplotlib.figure import Figure
 
 from train.run.folder import locked
 from train.system.errors import UserError
 from train.system.files import write_figure, write_json, write_whole, writing
-from train.system.machine import describe_machine
+from train.system.machine import available_cores, describe_machine
+
+ROOT = Path(__file__).parents[2]
+"""The checkout."""
 
 
 @contextlib.contextmanager
@@ -36,15 +42,39 @@ def write_results(
 ) -> list[str]:
     """Writes `table.md`, figures by the names of their files, and `results.json`.
 
-    The latter has the plain `values` beside the command and the machine. Returns the names.
+    The latter has the plain `values` beside their `origin`. Returns the names.
 
     Raises:
         UserError: if a file cannot be written.
     """
-    machine = describe_machine(("jax", "flax", "optax"))
     with writing(out):
         write_whole(out / "table.md", page.encode())
-        write_json(out / "results.json", {"command": command, **machine, **values})
+        write_json(out / "results.json", {**origin(command), **values})
         for name, figure in figures.items():
             write_figure(out / name, figure)
     return ["table.md", "results.json", *figures]
+
+
+def origin(command: str) -> dict[str, Any]:
+    """What is known of where a result comes from: command, commit, date, machine and versions."""
+    return {
+        "command": command,
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_since": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device_kind": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "cores": available_cores(),
+        **describe_machine(("jax", "jaxlib", "flax", "optax", "numpy")),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says of this checkout; None where there is no git."""
+    try:
+        said = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.stdout.strip()

@@ -2,10 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 
 from train.config.fit_config import FitConfig
-from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm
 
 FACTORS = (1 / 3, 1, 3)
@@ -32,9 +30,8 @@ def candidates(arm: Arm) -> dict[float, FitConfig]:
     }
 
 
-def searched(arm: Arm, runs: Mapping[float, Path]) -> Arm:
-    """The arm with the rate that has the highest validation accuracy, of runs by their rates."""
-    accuracies = {rate: summary(run)["validation.accuracy"] for rate, run in runs.items()}
+def searched(arm: Arm, accuracies: Mapping[float, float]) -> Arm:
+    """The arm with the rate that has the highest of these accuracies on validation images."""
     best = max(accuracies, key=lambda rate: accuracies[rate])
     config = arm.config.changed(learning_rate=best)
-    return dataclasses.replace(arm, config=config, searched=accuracies)
+    return dataclasses.replace(arm, config=config, searched=dict(accuracies))

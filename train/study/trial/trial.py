@@ -1,22 +1,54 @@
 """Trying a claim: trains the networks that are missing, measures all, and writes what was seen."""
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from train.config.checked import flag
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.folder import SUMMARY, load_run
-from train.study.results import results_folder, write_results
+from train.study.results import origin, results_folder, write_results
 from train.study.trial import search
 from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm, Budget, Claim
 from train.study.trial.verdict import Measured, draw_quantities, markdown, text
-from train.system.files import writing
-from train.system.progress import Progress, each
+from train.system.errors import UserError
+from train.system.files import write_json, writing
+from train.system.progress import Progress
+
+Plain = dict[str, Any]
+"""Plain values, for JSON."""
+
+
+class Job(NamedTuple):
+    """A network to train, and what is to be measured of it.
+
+    Attributes:
+        name: for people.
+        slug: for files.
+        config: how it is trained.
+        measure: gives plain values, of the folder of its run.
+    """
+
+    name: str
+    slug: str
+    config: FitConfig
+    measure: Callable[[Path], Plain]
+
+
+class Place(NamedTuple):
+    """Where networks are trained, and where what was measured of each is kept."""
+
+    out: Path
+    cells: Path
+    command: str
+    data_dir: Path | None
+    overwrite: bool
 
 
 def try_claim(
@@ -24,78 +56,149 @@ def try_claim(
     *,
     out: Path,
     command: str,
+    cells: Path | None = None,
     budget: Budget = "small",
     seeds: int = 3,
     data_dir: Path | None = None,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Plain:
     """Tries a claim and prints the verdict; goes on where it was interrupted.
 
     Everything is left in `out`, with the command that asked for it; runs of other options that are
-    there are replaced if `overwrite`. The seeds of an arm's networks are those from 0 on. On any
-    but the small budget, its learning rate is searched for first (`train.study.trial.search`).
-    Returns the plain values of `results.json`.
+    there are replaced if `overwrite`. What was measured of a network is kept in a file of its own
+    in `cells`, by default in `out`, which is all that is needed to go on on another machine. The
+    seeds of an arm's networks are those from 0 on. On any but the small budget, its learning rate
+    is searched for first (`train.study.trial.search`). Returns the plain values of `results.json`.
 
     Raises:
         UserError: on bad input, or if the folder cannot be written.
     """
     arms = claim.arms(budget)
+    place = Place(out, cells or out / "cells", command, data_dir, overwrite)
     with results_folder(out):
+        kept: list[Plain] = []
         if budget != "small":
-            arms = _search(arms, out / "rates", data_dir, overwrite)
-        runs = {
-            arm.name: [out / "runs" / f"{arm.slug}-{seed}" for seed in range(seeds)] for arm in arms
-        }
-        jobs = [
-            (f"{arm.name}, seed {seed}", arm.config.changed(seed=seed), folder)
+            tried = {arm.name: _tries(arm) for arm in arms}
+            found = _run([job for jobs in tried.values() for job in jobs], place)
+            kept += found.values()
+            arms = [
+                search.searched(
+                    arm,
+                    {
+                        job.config.schedule.learning_rate: found[job.slug]["accuracy"]
+                        for job in tried[arm.name]
+                    },
+                )
+                for arm in arms
+            ]
+        networks = {arm.name: _networks(claim, arm, seeds, data_dir) for arm in arms}
+        found = _run([job for jobs in networks.values() for job in jobs], place)
+        kept += found.values()
+        measured = [
+            Measured.joined([Measured.of(found[job.slug]) for job in networks[arm.name]])
             for arm in arms
-            for seed, folder in enumerate(runs[arm.name])
         ]
-        _train(jobs, data_dir, overwrite)
-        named = each(arms, len(arms), lambda arm: f"measuring {arm.name}")
-        measured = [_measure(claim, arm, runs[arm.name], data_dir) for arm in named]
-        of_run = load_run(runs[arms[0].name][0]).figures
+        of_run = out / "runs" / networks[arms[0].name][0].slug / "figures"
+        copied = [name for name in claim.figures if (of_run / name).exists()]
         with writing(out):
-            for figure in claim.figures:
-                shutil.copyfile(of_run / figure, out / figure)
+            for name in copied:
+                shutil.copyfile(of_run / name, out / name)
         figures = {"quantities.png": draw_quantities(claim, measured)}
-        page = markdown(claim, measured, budget, command, [*figures, *claim.figures])
-        about = {"claim": claim.says, "source": claim.source, "budget": budget}
-        values = {**about, "arms": [of_arm.plain() for of_arm in measured]}
+        page = markdown(claim, measured, budget, command, [*figures, *copied])
+        values = {
+            "claim": claim.says,
+            "source": claim.source,
+            "budget": budget,
+            "arms": [of_arm.plain() for of_arm in measured],
+            "measured": _origins(kept),
+        }
         names = write_results(out, command, page, figures, values)
     print(text(claim, measured, budget))
-    print(f"{out}: {', '.join([*names, *claim.figures])}; runs/ has every network")
+    print(f"{out}: {', '.join([*names, *copied])}; runs/ has every network")
     return values
 
 
-def _search(
-    arms: Sequence[Arm], out: Path, data_dir: Path | None, overwrite: bool
-) -> Sequence[Arm]:
-    """The arms, each with the learning rate that does best on validation images."""
-    tried = [search.candidates(arm) for arm in arms]
-    runs = [
-        {rate: out / f"{arm.slug}-{rate:g}" for rate in configs}
-        for arm, configs in zip(arms, tried, strict=True)
+def _tries(arm: Arm) -> list[Job]:
+    """The networks that try learning rates for an arm."""
+    return [
+        Job(
+            f"{arm.name}, trying the learning rate {rate:g}",
+            f"{arm.slug}-rate-{rate:g}",
+            config,
+            lambda run: {"accuracy": summary(run)["validation.accuracy"]},
+        )
+        for rate, config in search.candidates(arm).items()
     ]
-    jobs = [
-        (f"{arm.name}, trying the learning rate {rate:g}", config, folders[rate])
-        for arm, configs, folders in zip(arms, tried, runs, strict=True)
-        for rate, config in configs.items()
-    ]
-    _train(jobs, data_dir, overwrite)
-    return list(map(search.searched, arms, runs))
 
 
-def _train(
-    jobs: Sequence[tuple[str, FitConfig, Path]], data_dir: Path | None, overwrite: bool
-) -> None:
-    """Trains the networks that are missing, as `fit` does: name, configuration, folder of each."""
-    missing = [job for job in jobs if not _is_finished(job[2], job[1])]
+def _networks(claim: Claim, arm: Arm, seeds: int, data_dir: Path | None) -> list[Job]:
+    """The networks of an arm."""
+
+    def measure(run: Path) -> Plain:
+        # Quantity by quantity: what several have in common is computed once.
+        values = {
+            quantity.name: np.atleast_1d(quantity.of(run, data_dir))[None]
+            for quantity in claim.quantities
+        }
+        ended = summary(run)
+        return Measured(
+            arm, values, ended["parameters"], [ended["steps"]], ended["wall_seconds"]
+        ).plain()
+
+    return [
+        Job(
+            f"{arm.name}, seed {seed}", f"{arm.slug}-{seed}", arm.config.changed(seed=seed), measure
+        )
+        for seed in range(seeds)
+    ]
+
+
+def _run(jobs: Sequence[Job], place: Place) -> dict[str, Plain]:
+    """What was measured of each network, by slugs; trains and measures those that are missing."""
+    files = {job.slug: place.cells / f"{job.slug}.json" for job in jobs}
+    found = {job.slug: _kept(files[job.slug], job.config, place.overwrite) for job in jobs}
+    missing = [job for job in jobs if found[job.slug] is None]
     with Progress(len(missing), "network") as progress:
-        for number, (name, config, folder) in enumerate(missing, start=1):
-            progress.begin(f"[{number}/{len(missing)}] {name}; about {progress.left} left")
-            fit(config, out=folder, data_dir=data_dir, resume=not overwrite, overwrite=overwrite)
+        for number, job in enumerate(missing, start=1):
+            progress.begin(f"[{number}/{len(missing)}] {job.name}; about {progress.left} left")
+            run, overwrite = place.out / "runs" / job.slug, place.overwrite
+            if not _is_finished(run, job.config):
+                fit(
+                    job.config,
+                    out=run,
+                    data_dir=place.data_dir,
+                    resume=not overwrite,
+                    overwrite=overwrite,
+                )
+            values = {
+                **origin(place.command),
+                **job.measure(run),
+                "config": job.config.flat(),
+            }
+            with writing(place.cells):
+                place.cells.mkdir(parents=True, exist_ok=True)
+                write_json(files[job.slug], values)
+            found[job.slug] = values
             progress.advance()
+    return {slug: values for slug, values in found.items() if values is not None}
+
+
+def _kept(path: Path, config: FitConfig, overwrite: bool) -> Plain | None:
+    """What was measured of a network before, if it was of this configuration."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        kept = values["config"]
+        differ = [name for name, value in config.flat().items() if kept[name] != value]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # there is none, or it is damaged: it is measured anew
+    if not differ:
+        return values
+    if overwrite:
+        return None
+    raise UserError(
+        f"{path} was measured with another {', '.join(map(flag, differ))}: choose another --out, "
+        "or --overwrite to measure it anew."
+    )
 
 
 def _is_finished(folder: Path, config: FitConfig) -> bool:
@@ -103,18 +206,12 @@ def _is_finished(folder: Path, config: FitConfig) -> bool:
     return (folder / SUMMARY).exists() and load_run(folder).config == config
 
 
-def _measure(claim: Claim, arm: Arm, folders: list[Path], data_dir: Path | None) -> Measured:
-    # Run by run: what several quantities have in common is computed once.
-    values = [
-        [np.atleast_1d(quantity.of(run, data_dir)) for quantity in claim.quantities]
-        for run in folders
+def _origins(kept: Sequence[Mapping[str, Any]]) -> list[Plain]:
+    """Commits, dates and machines that the values come from, each once."""
+    names = ("commit", "changed_since", "date", "device_kind", "cores", "jax")
+    return [
+        dict(found)
+        for found in dict.fromkeys(
+            tuple((name, values.get(name)) for name in names) for values in kept
+        )
     ]
-    names = [quantity.name for quantity in claim.quantities]
-    summaries = [summary(run) for run in folders]
-    return Measured(
-        arm=arm,
-        values=dict(zip(names, map(np.stack, zip(*values, strict=True)), strict=True)),
-        parameters=summaries[0]["parameters"],
-        steps=[ended["steps"] for ended in summaries],
-        seconds=sum(ended["wall_seconds"] for ended in summaries),
-    )

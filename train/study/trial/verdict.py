@@ -1,5 +1,6 @@
 """The verdict on a claim: a table, sentences and a figure."""
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,19 @@ class Measured:
     def of_seeds(self, quantity: str) -> list[float]:
         """The value of a quantity for each seed."""
         return self.values[quantity].mean(axis=1).tolist()
+
+    @classmethod
+    def joined(cls, parts: Sequence["Measured"]) -> "Measured":
+        """The networks of all parts, of the arm of the first."""
+        first = parts[0]
+        return dataclasses.replace(
+            first,
+            values={
+                name: np.concatenate([part.values[name] for part in parts]) for name in first.values
+            },
+            steps=[count for part in parts for count in part.steps],
+            seconds=sum(part.seconds for part in parts),
+        )
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Measured":

@@ -35,6 +35,11 @@ def tried(digits_run, monkeypatch, tmp_path):
         assert resume is not overwrite
         trained.append((config.model.routing_iterations, config.seed))
         shutil.copytree(digits_run, out, dirs_exist_ok=True)
+        # The lower the learning rate, the better by validation images, and the worse by others.
+        summary = json.loads((out / "summary.json").read_text())
+        rate = config.schedule.learning_rate
+        summary |= {"validation.accuracy": 0.9 - rate, "test.accuracy": 0.5 + rate}
+        (out / "summary.json").write_text(json.dumps(summary))
         dataclasses.replace(base, folder=out, config=config).save()
 
     claim = Claim(
@@ -76,9 +81,38 @@ def test_networks_are_trained_once_and_everything_is_written(tried, digits_run, 
     trained.clear()
     assert run("--seeds", "2") == 0
     assert trained == []
+    (out / "cells" / "3-iterations-1.json").write_text("{")  # damaged: it is measured anew
+    assert run("--seeds", "3") == 0
+    assert trained == [(1, 2), (3, 2)]
+    (out / "cells" / "3-iterations-1.json").unlink()
     (out / "runs" / "3-iterations-1" / "summary.json").unlink()
     assert run("--seeds", "3") == 0
-    assert trained == [(1, 2), (3, 1), (3, 2)]
+    assert trained == [(1, 2), (3, 2), (3, 1)]
+
+
+def test_what_was_measured_goes_on_on_another_machine(tried, tmp_path, capsys):
+    out, trained, run = tried
+    assert run("--seeds", "2") == 0
+    found = json.loads((out / "results.json").read_text())
+    cells = tmp_path / "cells"
+    shutil.move(out / "cells", cells)
+    shutil.rmtree(out)
+    trained.clear()
+    (tmp_path / "out").mkdir()
+    shutil.copytree(cells, out / "cells")
+    assert run("--seeds", "2") == 0
+    assert trained == []
+    assert json.loads((out / "results.json").read_text())["arms"] == found["arms"]
+    assert [origin["date"] for origin in found["measured"]] == [found["date"]]
+
+    cell = out / "cells" / "1-iteration-0.json"
+    values = json.loads(cell.read_text())
+    values["config"]["batch_size"] = 7
+    cell.write_text(json.dumps(values))
+    assert run("--seeds", "2") == 2
+    assert f"{cell} was measured with another --batch-size: choose" in capsys.readouterr().err
+    assert run("--seeds", "2", "--overwrite") == 0
+    assert trained == [(1, 0)]
 
 
 def test_larger_budgets_search_for_each_rate_before_all_else(tried, capsys):
@@ -88,11 +122,12 @@ def test_larger_budgets_search_for_each_rate_before_all_else(tried, capsys):
     assert trained == [*trying, (1, 0), (1, 1), (3, 0), (3, 1)]
     printed = capsys.readouterr()
     assert "[1/6] 1 iteration, trying the learning rate 0.0" in printed.err
+    assert "[1/4] 1 iteration, seed 0" in printed.err
     assert "with the highest accuracy on validation images after 33% of the training" in printed.out
     (arm, _) = json.loads((out / "results.json").read_text())["arms"]
-    # All are the same network: the first of the equals is taken, which is the smallest.
-    rate = arm["config"]["learning_rate"]
-    assert rate == min(map(float, arm["searched"]))
+    rate, smallest = arm["config"]["learning_rate"], min(map(float, arm["searched"]))
+    assert rate == smallest
+    assert arm["searched"][f"{rate:g}"] == max(arm["searched"].values())
     assert f"| {rate:g} of {', '.join(arm['searched'])} |" in (out / "table.md").read_text()
     assert "It is the smallest or largest for 1 iteration; 3 iterations" in printed.out
     trained.clear()
