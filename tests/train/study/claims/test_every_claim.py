@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.train.data.small_files import small_smallnorb
+from tests.train.data.small_files import small_mnist, small_smallnorb
 from train.__main__ import main
 from train.data import catalog
 from train.data.sources import smallnorb
@@ -40,6 +40,8 @@ def test_a_claim_runs_to_its_end(name, mnist_files, monkeypatch, tmp_path, capsy
     for source in smallnorb.SOURCES:
         small = small_smallnorb(mnist_files, source, side=96)
         monkeypatch.setitem(catalog.SOURCES, source.name, small)
+    fashion = small_mnist(mnist_files, catalog.SOURCES["fashion_mnist"], 40, 40)
+    monkeypatch.setitem(catalog.SOURCES, "fashion_mnist", fashion)
     monkeypatch.setattr(claims, "get_claim", lambda name: shortened(get_claim(name)))
     out = tmp_path / "out"
     options = ["--seeds", "1", "--data-dir", str(mnist_files), "--out", str(out)]
