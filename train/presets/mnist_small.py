@@ -1,10 +1,14 @@
 """A reduced CapsNet on MNIST that a laptop's CPU trains in minutes.
 
+The learning rate falls on a cosine, as in `mnist`. Validation images did not tell apart the
+weights 0.0005 and 0.002 of the reconstruction, tried for 10 epochs with two seeds each: 0.54 and
+0.61 % error against 0.59 and 0.59 (docs/results/screen-*). So the paper's stays.
+
 Command: `python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: 2 cores of an x86-64 CPU.
-Time: 93 seconds, at 1,480 images/s.
-Result: 99.05 to 99.11 % of the 10,000 test images after 2 epochs (seeds 0 to 2), November 2026;
-99.05 to 99.13 % with `--dtype bfloat16`.
+Time: 11 minutes, at 1,770 images/s; `--epochs 2` is a first look.
+Result: 99.60 to 99.62 % of the 10,000 test images with all 60,000 training images (`--validation 0`,
+seeds 0 to 2), 25 November 2026; the number of epochs was not chosen on validation images.
 """
 
 from train.config.fit_config import FitConfig
@@ -18,6 +22,7 @@ CONFIG = FitConfig.of(
         "primary_types": 8,
         "decoder_hidden": [256, 512],
     },
-    epochs=2,
+    epochs=20,
     learning_rate=0.002,
+    schedule="cosine",
 )
