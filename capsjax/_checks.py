@@ -74,6 +74,17 @@ def image_shape(values: Any) -> tuple[int, int, int]:
     return shape
 
 
+def of_each(name: str, array: Any, shape: tuple[int, ...]) -> Any:
+    """An array `[batch, *shape]`, of a batch of any size."""
+    if array.shape[1:] != shape:
+        right = ", ".join(map(str, ("batch", *shape)))
+        raise ValueError(
+            f"{name} must be of shape [{right}], not {list(array.shape)}: give such, or make a "
+            "network or layer for that shape"
+        )
+    return array
+
+
 def boolean(name: str, value: Any) -> bool:
     """True or False."""
     if not isinstance(value, bool):

@@ -75,7 +75,7 @@ class ConvCaps(RoutedLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, in_types, in_dim = input_shape
+        height, width, in_types, in_dim = self.input_shape = GridShape(*input_shape)
         self.windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*self.windows.counts, types, dim)
         self.dtype = dtype
@@ -90,12 +90,13 @@ class ConvCaps(RoutedLayer):
 
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, height, width, B, K]` -> votes `[batch, P, Q, I, types, dim]`."""
-        seen = self._in_windows(pose.astype(self.dtype))
+        seen = self._in_windows(self._poses(pose))
         return make_votes(self.transform, self.kernel[...].astype(self.dtype), seen)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
-        pose = self._in_windows(capsules.pose.astype(self.dtype))
-        activation = self._in_windows(capsules.activation[..., None])[..., 0]
+        pose, activation = self._below(capsules)
+        pose = self._in_windows(pose)
+        activation = self._in_windows(activation[..., None])[..., 0]
         votes = make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
         return RoutingInputs(votes, activation, pose)
 
@@ -150,7 +151,7 @@ class Conv3dCaps(RoutedLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, in_types, in_dim = input_shape
+        height, width, in_types, in_dim = self.input_shape = GridShape(*input_shape)
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype
@@ -164,7 +165,7 @@ class Conv3dCaps(RoutedLayer):
 
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, height, width, B, K]` -> votes `[batch, B, P * Q * types, dim]`."""
-        by_type = jnp.moveaxis(pose.astype(self.dtype), 3, 1)
+        by_type = jnp.moveaxis(self._poses(pose), 3, 1)
         batch, in_types, *map_shape = by_type.shape
         maps = self.conv(by_type.reshape(batch * in_types, *map_shape))
         return maps.reshape(batch, in_types, -1, self.output_shape.dim)
@@ -185,10 +186,10 @@ class Conv3dCaps(RoutedLayer):
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
         """What is routed are the types below, whose poses are `[batch, B, H W K]`."""
-        pose = jnp.moveaxis(capsules.pose.astype(self.dtype), 3, 1)
-        activation = jnp.mean(capsules.activation, axis=(1, 2))
-        flat = pose.reshape(*activation.shape, -1)
-        return RoutingInputs(self.votes(capsules.pose), activation, flat)
+        pose, activation = self._below(capsules)
+        activation = jnp.mean(activation, axis=(1, 2))
+        flat = jnp.moveaxis(pose, 3, 1).reshape(*activation.shape, -1)
+        return RoutingInputs(self.votes(pose), activation, flat)
 
 
 class ClassCaps(RoutedLayer):
@@ -253,15 +254,16 @@ class ClassCaps(RoutedLayer):
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, height, width, B, K]` -> votes `[batch, I, classes, D]`."""
         kernel = self.kernel[...].astype(self.dtype)
-        votes = make_votes(self.transform, kernel, pose.astype(self.dtype))
+        votes = make_votes(self.transform, kernel, self._poses(pose))
         if self.coordinates:
             votes = votes + self._coordinates().astype(self.dtype)
         batch, height, width, types, classes, dim = votes.shape
         return votes.reshape(batch, height * width * types, classes, dim)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
-        pose, activation = in_a_list(capsules)
-        return RoutingInputs(self.votes(capsules.pose), activation, pose.astype(self.dtype))
+        below = self._below(capsules)
+        pose, activation = in_a_list(below)
+        return RoutingInputs(self.votes(below.pose), activation, pose)
 
     def _coordinates(self) -> jax.Array:
         """What is added to the votes, `[1, height, width, 1, 1, D]`."""

@@ -70,7 +70,7 @@ class DenseCaps(RoutedLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.dtype = dtype
+        self.input_shape, self.dtype = (in_capsules, in_dim), dtype
         init = kernel_init or nnx.initializers.normal(1 / math.sqrt(in_capsules))
         self.transform = transform
         self.out_capsules = out_capsules
@@ -99,7 +99,7 @@ class DenseCaps(RoutedLayer):
 
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, I, K]` -> votes `[batch, I, J, D]` in the layer's dtype."""
-        pose = pose.astype(self.dtype)
+        pose = self._poses(pose)
         if self.transform is None:
             batch, n_in, dim = pose.shape
             return jnp.broadcast_to(pose[:, :, None], (batch, n_in, self.out_capsules, dim))
@@ -112,19 +112,18 @@ class DenseCaps(RoutedLayer):
         """Poses `[batch, I, K]`, activations `[batch, I]` -> the capsules above, and the coupling.
 
         Poses are `[batch, J, D]`, activations `[batch, J]`, the coupling coefficients
-        `[batch, I, J]`; all in float32 at least.
+        `[batch, I, J]`; all in float32 at least. A ValueError if there are other capsules below.
         """
         if not self._is_plain:
             return super().__call__(capsules)
         routed = route_dense(
             self.routing,
             self.kernel[...].astype(self.dtype),
-            capsules.pose.astype(self.dtype),
-            capsules.activation,
+            *self._below(capsules),
             implementation=self.implementation,
         )
         return Capsules(routed.pose, routed.activation), routed.coupling
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
-        pose = capsules.pose.astype(self.dtype)
-        return RoutingInputs(self.votes(pose), capsules.activation, pose)
+        pose, activation = self._below(capsules)
+        return RoutingInputs(self.votes(pose), activation, pose)

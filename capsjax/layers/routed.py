@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules
@@ -35,16 +36,21 @@ class Iteration(NamedTuple):
 class RoutedLayer(nnx.Module):
     """A layer whose capsules a routing makes of votes.
 
-    A layer has `votes` and says in `_inputs` what is routed.
+    A layer has `votes` and says in `_inputs` what is routed, of what `_below` has checked.
     """
 
     routing: Routing
+    input_shape: tuple[int, ...]  # of the poses of one example
+    dtype: DTypeLike
 
     def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
         """Routes the capsules below to this layer.
 
         Returns:
             This layer's capsules, and the coupling coefficients; all in float32 at least.
+
+        Raises:
+            ValueError: the capsules are of another shape than the layer was made for.
         """
         routed = self._map(last_iteration, capsules)
         return Capsules(routed.pose, routed.activation), routed.coupling
@@ -70,6 +76,16 @@ class RoutedLayer(nnx.Module):
         states = () if state is None else (state,)
         routed, state = self._map(next_iteration, capsules, *states)
         return Iteration(Capsules(routed.pose, routed.activation), routed.coupling, state)
+
+    def _poses(self, pose: jax.Array) -> jax.Array:
+        """Poses in the layer's dtype; a ValueError if they are not of `input_shape`."""
+        return _checks.of_each("poses", pose, self.input_shape).astype(self.dtype)
+
+    def _below(self, capsules: Capsules) -> Capsules:
+        """Capsules with `_poses`; a ValueError, too, if activations are not of these."""
+        pose, activation = capsules
+        _checks.of_each("activations", activation, self.input_shape[:-1])
+        return Capsules(self._poses(pose), activation)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
         """What is routed, of all examples."""

@@ -14,7 +14,7 @@ from capsjax._checks import PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.models._stack import PoseDim, conv_caps_stack
-from capsjax.models.output import CapsuleNetwork, layer_options
+from capsjax.models.output import CapsuleNetwork
 from capsjax.routing import InvertedAttention, IterativeRouting, Routing, UnsizedRouting, as_routing
 from capsjax.routing._base import name_of
 
@@ -65,8 +65,8 @@ class AttentionCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_classes, self.sequential = num_classes, sequential
-        options = layer_options(dtype, param_dtype, rngs)
+        self.sequential = sequential
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         self.backbone = ResidualFeatures(
             image_shape,
             features=backbone_features,

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from capsjax._checks import Number, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
-from capsjax.models.output import CapsuleNetwork, layer_options
+from capsjax.models.output import CapsuleNetwork
 from capsjax.routing import Implementation, Routing, UnsizedRouting, as_routing
 
 
@@ -85,8 +85,7 @@ class CapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        options = layer_options(dtype, param_dtype, rngs)
-        self.num_classes = num_classes
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         self.remat = remat
         self.features = ConvFeatures(
             image_shape, conv_features, kernel_size=conv_kernel, stride=conv_stride, **options

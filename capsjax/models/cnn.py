@@ -11,11 +11,11 @@ from jax.typing import DTypeLike
 from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import Capsules, accumulation_dtype, norm, squash
 from capsjax.layers.decoder import Decoder
-from capsjax.models.output import CapsNetOutput, layer_options, reconstruct_shown
+from capsjax.models.output import CapsNetOutput, CapsuleNetwork
 from capsjax.ops import conv_general_dilated
 
 
-class CNN(nnx.Module):
+class CNN(CapsuleNetwork):
     """Convolutions, dense layers, and a softmax over the classes: no capsules.
 
     With `class_dim` the classes have vectors instead of scores: the last layer gives one a class,
@@ -44,8 +44,6 @@ class CNN(nnx.Module):
             `class_dim`.
     """
 
-    decoder: Decoder | None = None
-
     draws = True
 
     @checked
@@ -66,13 +64,12 @@ class CNN(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         height, width, channels = image_shape
-        self.num_classes, self.pool, self.dropout = num_classes, pool, dropout
-        self.class_dim = class_dim
+        self.pool, self.dropout, self.class_dim = pool, dropout, class_dim
         sides = kernel_size if isinstance(kernel_size, Sequence) else [kernel_size] * len(features)
         layers = sizes_by_layer("convolution", features=features, kernel_size=sides)
         if dropout == 1:
             raise ValueError("dropout must be less than 1: with 1 nothing is left")
-        options = layer_options(dtype, param_dtype, rngs)
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         self.convolutions = nnx.List(
             nnx.Conv(
                 n_in,
@@ -111,7 +108,7 @@ class CNN(nnx.Module):
         """Runs the network on a batch of images.
 
         Args:
-            images: `[batch, height, width, channels]`, values from 0 to 1.
+            images: floats `[batch, *image_shape]`, values from 0 to 1.
             labels: `[batch]`, or `[batch, k]`: the classes whose vectors the decoder sees, in
                 training; without them the longest.
             keys: `[batch]`, random keys, one for each image, in training; without them nothing is
@@ -121,13 +118,17 @@ class CNN(nnx.Module):
             Class probabilities as lengths, and logits, in float32 at least; no capsules. With
             `class_dim` capsules and their lengths, a reconstruction if there is a decoder, and no
             logits.
+
+        Raises:
+            ValueError: see `CapsuleNetwork`.
         """
+        self.check(images, labels)
         x = images
         for convolution in self.convolutions:
             x = nnx.relu(convolution(x))
             if self.pool > 1:
                 x = nnx.max_pool(x, (self.pool, self.pool), (self.pool, self.pool))
-        x = x.reshape(len(x), -1)
+        x = x.reshape(x.shape[0], -1)
         for layer in self.hidden:
             x = nnx.relu(layer(x))
         if keys is not None and self.dropout:
@@ -136,12 +137,9 @@ class CNN(nnx.Module):
         logits = logits.astype(accumulation_dtype(logits.dtype))
         if self.class_dim is None:
             return CapsNetOutput(None, jax.nn.softmax(logits), None, None, logits)
-        pose = squash(logits.reshape(len(x), self.num_classes, self.class_dim))
+        pose = squash(logits.reshape(x.shape[0], self.num_classes, self.class_dim))
         capsules = Capsules(pose, norm(pose))
-        shown = None
-        if self.decoder is not None:
-            shown = reconstruct_shown(self.decoder, capsules, labels)
-        return CapsNetOutput(capsules, capsules.activation, None, shown)
+        return CapsNetOutput(capsules, capsules.activation, None, self.shown(capsules, labels))
 
     def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
         kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)

@@ -14,7 +14,7 @@ from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, norm, squash
 from capsjax.layers import BatchNorm, Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
 from capsjax.layers.features import conv_through
-from capsjax.models.output import CapsuleNetwork, layer_options
+from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Windows
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
@@ -144,8 +144,7 @@ class DeepCaps(CapsuleNetwork):
         rngs: nnx.Rngs,
     ) -> None:
         height, width, channels = image_shape
-        self.num_classes = num_classes
-        options = layer_options(dtype, param_dtype, rngs)
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         normalized = {"batch_axis": batch_axis, **options}
         if len(dims) < 2 or dims[-2] != dims[-1]:
             raise ValueError(
@@ -187,7 +186,7 @@ class DeepCaps(CapsuleNetwork):
         poses = []
         for cell in self.cells:
             pose = cell(x)
-            poses.append(pose.reshape(len(pose), -1, cell.output_shape.dim))
+            poses.append(pose.reshape(pose.shape[0], -1, cell.output_shape.dim))
             x = _as_maps(pose)
         pose = jnp.concatenate([poses[-1], poses[-2]], axis=1)
         return self.class_caps(Capsules(pose, norm(pose)))

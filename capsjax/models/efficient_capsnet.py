@@ -11,7 +11,7 @@ from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, che
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps
 from capsjax.layers.features import conv_through
-from capsjax.models.output import CapsuleNetwork, layer_options
+from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Windows
 from capsjax.routing import Routing, UnsizedRouting, as_routing
 
@@ -79,8 +79,7 @@ class EfficientCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.num_classes = num_classes
-        options = layer_options(dtype, param_dtype, rngs)
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         layers = sizes_by_layer(
             "convolution", features=features, kernel_sizes=kernel_sizes, strides=strides
         )

@@ -14,7 +14,7 @@ from capsjax.capsules import Capsules
 from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps
 from capsjax.layers.convolutional import Coordinates
 from capsjax.models._stack import PoseDim, conv_caps_stack
-from capsjax.models.output import CapsuleNetwork, layer_options
+from capsjax.models.output import CapsuleNetwork
 from capsjax.routing import EM, Competition, Routing, UnsizedRouting, as_routing
 
 
@@ -87,9 +87,8 @@ class MatrixCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        options = layer_options(dtype, param_dtype, rngs)
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         routing = as_routing(routing)
-        self.num_classes = num_classes
         self.features = ConvFeatures(
             image_shape,
             conv_features,

@@ -1,6 +1,6 @@
 """The output of a network, and how a network of capsules comes to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -61,20 +61,35 @@ def reconstruct(decoder: Decode, pose: jax.Array, classes: jax.Array) -> jax.Arr
     return images.reshape(-1, count, *images.shape[1:])
 
 
-def reconstruct_shown(decoder: Decode, capsules: Capsules, labels: jax.Array | None) -> jax.Array:
-    """`reconstruct` of the classes `labels`; without them, of the longest capsule of each image."""
-    shown = jnp.argmax(capsules.activation, axis=-1) if labels is None else labels
-    return reconstruct(decoder, capsules.pose, shown)
-
-
 class CapsuleNetwork(nnx.Module):
     """A network from images to the capsules of the classes, and back if it has a decoder.
 
     Attributes:
+        image_shape: `(height, width, channels)` of the images that it is made for.
+        num_classes: number of classes.
         decoder: a `Decode`; None for none.
     """
 
     decoder: Any = None
+
+    def made_for(
+        self,
+        image_shape: Sequence[int],
+        num_classes: int,
+        dtype: DTypeLike,
+        param_dtype: DTypeLike,
+        rngs: nnx.Rngs,
+    ) -> dict[str, Any]:
+        """Keeps what the network is made for; returns the options of its layers, by name.
+
+        A ValueError if a dtype is no float, or it is no shape of an image.
+        """
+        self.image_shape, self.num_classes = _checks.image_shape(image_shape), num_classes
+        return {
+            "dtype": _checks.floating_dtype("dtype", dtype),
+            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
+            "rngs": rngs,
+        }
 
     def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
         """Images `[batch, height, width, channels]` -> class capsules and their coupling."""
@@ -92,27 +107,46 @@ class CapsuleNetwork(nnx.Module):
         """Runs the network on a batch of images.
 
         Args:
-            images: `[batch, height, width, channels]`, values from 0 to 1 where they are to be
-                reconstructed.
+            images: floats `[batch, *image_shape]`, from 0 to 1 where they are to be reconstructed.
             labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
                 or `[batch, k]`, for a reconstruction of each. Without them it sees the longest.
 
         Returns:
             Capsules, lengths, coupling, and reconstruction and logits if the network has such, in
             float32 at least.
+
+        Raises:
+            ValueError: images are of another shape or no floats, or labels are no such integers,
+                such as one-hot ones.
         """
+        self.check(images, labels)
         capsules, coupling = self.encode(images)
-        shown = None
-        if self.decoder is not None:
-            shown = reconstruct_shown(self.decode, capsules, labels)
-        logits = self.logits(capsules)
+        shown, logits = self.shown(capsules, labels), self.logits(capsules)
         return CapsNetOutput(capsules, capsules.activation, coupling, shown, logits)
 
+    def shown(self, capsules: Capsules, labels: jax.Array | None) -> jax.Array | None:
+        """`reconstruct` of the classes `labels`, or of the longest; None without a decoder."""
+        if self.decoder is None:
+            return None
+        classes = jnp.argmax(capsules.activation, axis=-1) if labels is None else labels
+        return reconstruct(self.decode, capsules.pose, classes)
 
-def layer_options(dtype: DTypeLike, param_dtype: DTypeLike, rngs: nnx.Rngs) -> dict[str, Any]:
-    """The options of every layer of a network, by name; a ValueError if a dtype is no float."""
-    return {
-        "dtype": _checks.floating_dtype("dtype", dtype),
-        "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
-        "rngs": rngs,
-    }
+    def check(self, images: jax.Array, labels: jax.Array | None) -> None:
+        """Raises a ValueError if images or labels are none that a call takes."""
+        _checks.of_each("images", images, self.image_shape)
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(
+                f"images must be floats, not {images.dtype}: scale them as for training, such as "
+                "images / 255"
+            )
+        if labels is None:
+            return
+        # As many labels as classes are one-hot ones: which class it is would say nothing.
+        is_one_hot = labels.ndim == 2 and labels.shape[1] >= max(self.num_classes, 2)
+        is_integer = jnp.issubdtype(labels.dtype, jnp.integer)
+        if not is_integer or labels.ndim not in (1, 2) or is_one_hot:
+            raise ValueError(
+                f"labels must be integers [batch], or [batch, k] of fewer than {self.num_classes} "
+                f"classes, not {labels.dtype} {list(labels.shape)}: of one-hot labels, give "
+                "labels.argmax(axis=-1)"
+            )

@@ -13,7 +13,7 @@ from capsjax._checks import NotNegativeInt, PositiveInt, checked
 from capsjax.capsules import Capsules, in_a_list
 from capsjax.layers import CapsuleNorm, ConvPrimaryCaps, DenseCaps, NormalizedConv, ResidualFeatures
 from capsjax.models._stack import conv_caps_stack
-from capsjax.models.output import CapsuleNetwork, layer_options
+from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Padding
 from capsjax.routing import Competition, Routing, SelfRouting, UnsizedRouting, as_routing
 
@@ -78,9 +78,8 @@ class SRCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        options = layer_options(dtype, param_dtype, rngs)
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         normalized = {"batch_axis": batch_axis, **options}
-        self.num_classes = num_classes
         routing = as_routing(routing)
         self.features: ResidualFeatures | nnx.Sequential
         if backbone == "convnet":

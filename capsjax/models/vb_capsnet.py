@@ -13,7 +13,7 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype
 from capsjax.layers import CapsuleNorm, ClassCaps, ConvPrimaryCaps, NormalizedConv
 from capsjax.models._stack import PoseDim, conv_caps_stack
-from capsjax.models.output import CapsuleNetwork, layer_options
+from capsjax.models.output import CapsuleNetwork
 from capsjax.routing import Competition, Routing, UnsizedRouting, VariationalBayes, as_routing
 
 
@@ -70,9 +70,8 @@ class VBCapsNet(CapsuleNetwork):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        options = layer_options(dtype, param_dtype, rngs)
+        options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         normalized = {"batch_axis": batch_axis, **options}
-        self.num_classes = num_classes
         routing = as_routing(routing)
         is_normalized = isinstance(routing, VariationalBayes)
         if isinstance(routing, VariationalBayes):

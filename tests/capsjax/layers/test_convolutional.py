@@ -209,6 +209,28 @@ def test_all_capsules_of_a_type_have_the_same_matrices():
     assert np.abs(run(top, moved)[0].pose - run(top, below)[0].pose).max() > 1e-4
 
 
+@pytest.mark.parametrize("competition", ["all", "patch"])
+def test_a_grid_that_a_layer_is_not_made_for_is_refused(competition):
+    plain = {"routing": Uniform(), "coordinates": False}
+    layers = (
+        layer(competition=competition),
+        Conv3dCaps(GRID, 3, 4, kernel_size=2, stride=2, routing=Uniform(), rngs=nnx.Rngs(0)),
+        ClassCaps(GRID, 2, 4, routing=Uniform(), rngs=nnx.Rngs(0)),
+        ClassCaps(GRID, 2, 4, **plain, rngs=nnx.Rngs(0)),
+    )
+    right, (pose, activation) = r"must be of shape \[batch, 4, 5, 2", capsules()
+    for made in layers:
+        for shape in ((1, 1, 2, 4), (4, 6, 2, 4), (8, 10, 2, 4), (4, 5, 1, 4), (4, 5, 2, 5)):
+            other = draw(BATCH, *shape)
+            with pytest.raises(ValueError, match=rf"poses {right}, 4\], not \[{BATCH}, "):
+                made(Capsules(other, activation))
+            with pytest.raises(ValueError, match=f"poses {right}"):
+                made.votes(other)
+        for shape in ((1, 1, 2), (4, 6, 2), (4, 5, 1)):
+            with pytest.raises(ValueError, match=rf"activations {right}\], not \[{BATCH}, "):
+                made.iterations(Capsules(pose, draw(BATCH, *shape)))
+
+
 TYPES_GRID = GridShape(height=5, width=4, types=3, dim=2)
 
 

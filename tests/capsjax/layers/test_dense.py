@@ -48,6 +48,19 @@ def test_without_matrices_a_capsule_votes_for_its_own_pose():
     assert_close(capsules.pose, jnp.tile(expected, (1, 3, 1)), reduction_length=7)
 
 
+@pytest.mark.parametrize("options", [{}, {"shared": True}, {"transform": None}])
+def test_other_capsules_below_than_a_layer_is_made_for_are_refused(options):
+    layer = DenseCaps(7, 4, 3, 4, routing=Dynamic(), **options, rngs=nnx.Rngs(0))
+    pose, activation = jnp.ones((BATCH, 7, 4)), jnp.ones((BATCH, 7))
+    for shape in ((8, 4), (6, 4), (7, 3), (1, 4)):
+        other = jnp.ones((BATCH, *shape))
+        for call in (layer, layer.iterations, lambda below: layer.votes(below.pose)):
+            with pytest.raises(ValueError, match=r"poses must be of shape \[batch, 7, 4\], not"):
+                call(Capsules(other, activation))
+    with pytest.raises(ValueError, match=r"activations must be of shape \[batch, 7\], not \[2, 1"):
+        layer(Capsules(pose, activation[:, :1]))
+
+
 def test_a_routing_without_sizes_is_built_for_the_layer():
     layer = DenseCaps(7, 4, 3, 5, routing=DynamicPrior(), rngs=nnx.Rngs(0))
     assert layer.routing.prior.shape == (7, 3)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import Capsules, Decoder, reconstruct
+from capsjax import Capsules, Decoder, list_models, reconstruct
 from capsjax.models.output import CapsuleNetwork
+from tests.capsjax.models import family
 from tests.tolerance import assert_close
 
 SHAPE = (3, 2, 2)
@@ -39,6 +40,7 @@ class Fixed(CapsuleNetwork):
     """A network that sees the same capsules in all images."""
 
     def __init__(self, capsules, decoder=None):
+        self.made_for(SHAPE, 5, jnp.float32, jnp.float32, nnx.Rngs(0))
         self.capsules = nnx.data(capsules)
         self.decoder = nnx.data(decoder)
 
@@ -70,4 +72,51 @@ def test_without_a_decoder_nothing_is_reconstructed_and_without_scores_there_are
 
 def test_a_network_has_to_say_what_it_is():
     with pytest.raises(NotImplementedError):
-        CapsuleNetwork()(IMAGES)
+        CapsuleNetwork().encode(IMAGES)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_other_images_than_a_network_is_made_for_are_refused(name):
+    sizes = family.SMALL.get(name, {"image_shape": (14, 18, 1), "num_classes": 3})
+    small = {"conv_features": 4, "primary_types": 2, "primary_kernel": 3} if "aff" in name else {}
+    height, width, channels = sizes["image_shape"]
+
+    def run(shape, dtype, labels=None):
+        return nnx.eval_shape(
+            lambda: family.make(name, **sizes, **small)(jnp.zeros(shape, dtype), labels)
+        )
+
+    assert run((2, height, width, channels), jnp.bfloat16).lengths.shape[0] == 2
+    right = rf"images must be of shape \[batch, {height}, {width}, {channels}\], not"
+    for shape in (
+        (2, height + 1, width, channels),
+        (2, height, width - 1, channels),
+        (2, 2 * height, 2 * width, channels),
+        (2, height, width, channels + 1),
+        (height, width, channels),
+    ):
+        with pytest.raises(ValueError, match=rf"{right} \[{', '.join(map(str, shape))}\]: "):
+            run(shape, jnp.float32)
+    for dtype in ("uint8", "int32", "bool"):
+        with pytest.raises(ValueError, match=rf"images must be floats, not {dtype}: .* / 255"):
+            run((2, height, width, channels), dtype)
+    one_hot = jnp.eye(sizes["num_classes"])[:2]
+    for labels in (one_hot, one_hot.astype(int), jnp.ones(2), jnp.ones((2, 1, 1), int)):
+        with pytest.raises(ValueError, match=rf"labels must be integers .*, not {labels.dtype} "):
+            run((2, height, width, channels), jnp.float32, labels)
+
+
+def test_the_only_class_is_no_one_hot_label(capsules):
+    network = Fixed(Capsules(capsules.pose[:, :1], capsules.activation[:, :1]))
+    network.num_classes = 1
+    assert network(IMAGES, jnp.zeros((3, 1), int)).lengths.shape == (3, 1)
+
+
+def test_a_network_takes_a_batch_of_any_size_and_is_mapped(decoder, capsules):
+    network = Fixed(capsules, decoder)
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *SHAPE), jnp.float32)
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    jax.export.export(jax.jit(network.check))(images, labels)
+    lengths = jax.vmap(lambda images: network(images).lengths)(jnp.stack([IMAGES, IMAGES]))
+    assert lengths.shape == (2, 3, 5)
