@@ -1,5 +1,6 @@
 """Classifying image files with the network of a run."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from train.data import labels_per_image
-from train.data.formats.images import is_dark_on_light, read_image
+from train.data.formats.images import is_dark_on_light, read_image, read_images
 from train.report.loading import lengths_of, load_model
 from train.run.checkpoint_files import Which
 from train.run.folder import load_run
@@ -28,8 +29,9 @@ def predict(
         UserError: on bad input.
     """
     run = load_run(folder)
-    images = [read_image(path, run.image_shape, invert=invert) for path in paths]
-    of_images = lengths_of(load_model(run, which), run.config, np.stack(images))
+    read = functools.partial(read_image, shape=run.image_shape, invert=invert)
+    images = read_images(paths, run.image_shape, read)
+    of_images = lengths_of(load_model(run, which), run.config, images)
     several = labels_per_image(run.config.data.dataset)
     results = []
     for path, image, lengths in zip(paths, images, of_images, strict=True):

@@ -172,6 +172,30 @@ def test_predict_reads_image_files(digits_run, tmp_path, capsys):
     assert "dark on light" in capsys.readouterr().err
 
 
+def test_predict_sees_deep_and_drawn_images_as_they_are_and_tells_of_blank_ones(
+    digits_run, tmp_path, capsys
+):
+    from train.data import load_dataset
+
+    pixels = load_dataset("digits").test.images[0, ..., 0]
+    ink = np.stack([np.zeros_like(pixels)] * 3 + [pixels], axis=-1)
+    blank = np.zeros_like(pixels)
+    kinds = {"grey": pixels, "deep": pixels.astype(np.uint16) * 257, "ink": ink, "blank": blank}
+    for name, values in kinds.items():
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+
+    def predicted(name, *options):
+        assert main(["predict", str(digits_run), str(tmp_path / name), "--json", *options]) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out)[0]["lengths"], err
+
+    grey, told = predicted("grey.png")
+    assert not told
+    assert predicted("deep.png")[0] == grey
+    assert predicted("ink.png", "--invert")[0] == grey
+    assert "blank.png came out as one single value" in predicted("blank.png")[1]
+
+
 def test_presets_are_listed_and_explained(capsys):
     assert main(["presets"]) == 0
     listed = capsys.readouterr().out

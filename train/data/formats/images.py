@@ -1,16 +1,41 @@
 """Ordinary image files, as a network takes them."""
 
+import sys
 import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT
 
 from train.system.errors import UserError
 from train.system.files import reading
 
 _MODES = {1: "L", 3: "RGB"}
-_GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B", "F")
+_DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
+_GREY_MODES = ("1", "L", "LA", *_DEEP_MODES)
+
+
+def read_images(
+    paths: Sequence[Path], shape: Sequence[int], read: Callable[[Path], np.ndarray]
+) -> np.ndarray:
+    """Reads image files into uint8 `[n, *shape]`; tells on stderr of those that show nothing."""
+    images = np.empty((len(paths), *shape), np.uint8)
+    blank = []
+    for image, path in zip(images, paths, strict=True):
+        image[...] = read(path)
+        if image.min() == image.max():
+            blank.append(path)
+    if blank:
+        others = f" and {len(blank) - 1} more" if len(blank) > 1 else ""
+        print(
+            f"note: {blank[0]}{others} came out as one single value everywhere: see whether "
+            "there is a picture in the file",
+            file=sys.stderr,
+        )
+    return images
 
 
 def read_image(
@@ -18,8 +43,11 @@ def read_image(
 ) -> np.ndarray:
     """Reads a PNG, JPEG or other image file of any size.
 
-    The image is turned upright as its camera says, laid on black where it is transparent, shrunk or
-    enlarged to fit, its proportions kept, and centred on black.
+    The image is turned upright as its camera says, brought to 8 bits, laid on black where it is
+    transparent, or on white if hardly anything is seen of it on black, shrunk or enlarged to fit,
+    its proportions kept, and centred on black. What is 255 in 8 bits is the largest integer of the
+    file's kind; for 32-bit integers and floats, of which files rarely take all, it is the smallest
+    of 1 (of floats), 255, 65,535 and the largest integer that no value exceeds.
 
     Args:
         path: the file.
@@ -28,7 +56,8 @@ def read_image(
         invert: swap dark and light first, for networks that learnt light on dark.
 
     Raises:
-        UserError: if the file is missing, no image, or too large to be one.
+        UserError: if the file is missing, no image, too large to be one, or has values below 0 or
+            beyond its range.
     """
     if shape is not None and shape[2] not in _MODES:
         raise UserError(f"a network for images with {shape[2]} channels cannot read image files.")
@@ -43,19 +72,46 @@ def read_image(
 
 
 def _upright(path: Path) -> tuple[Image.Image, bool]:
-    """Reads an image on black, turned as its camera says, and whether its file is grey."""
+    """Reads an opaque image, turned as its camera says, and whether its file is grey."""
     with reading(path, "an image", "see whether another program opens it"):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(path) as file:
                 is_grey = file.mode in _GREY_MODES
-                upright = ImageOps.exif_transpose(file).convert("RGBA")
+                upright: Image.Image = ImageOps.exif_transpose(file)
+                if file.mode in _DEEP_MODES:
+                    upright = _in_8_bits(path, upright, getattr(file, "tag_v2", {}))
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise UserError(f"{path} is too large an image: shrink it first.") from error
         except UnidentifiedImageError as error:
             raise UserError(f"{path} is not an image file that can be read.") from error
-    black = Image.new("RGBA", upright.size, "black")
-    return Image.alpha_composite(black, upright), is_grey
+        upright = upright.convert("RGBA")
+    grounds = [Image.new("RGBA", upright.size, ground) for ground in ("black", "white")]
+    on_black, on_white = (Image.alpha_composite(ground, upright) for ground in grounds)
+    spans = [int(np.ptp(np.asarray(image.convert("L")))) for image in (on_black, on_white)]
+    return (on_white if 2 * spans[0] < spans[1] else on_black), is_grey
+
+
+def _in_8_bits(path: Path, image: Image.Image, tags: Any) -> Image.Image:
+    """Scales a grey image of more than 8 bits by its range, see `read_image`."""
+    values, is_signed = np.asarray(image), tags.get(SAMPLEFORMAT) == (2,)
+    (bits,) = tags.get(BITSPERSAMPLE, (32 if image.mode == "I" else 16,))
+    ranges = [255, 65_535, 2 ** (bits - is_signed) - 1]
+    if image.mode == "F":
+        ranges = [1, 255, 65_535]
+    elif bits <= 16:
+        ranges = ranges[-1:]
+    elif not is_signed:
+        values = values.view(np.uint32)
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= ranges[-1]:
+        raise UserError(
+            f"{path} has values from {low:g} to {high:g}, but an image of its kind has them from 0 "
+            f"to {' or '.join(map(str, ranges))}: save it in one of these ranges, such as in 8 "
+            "bits."
+        )
+    scale = 255 / next(value for value in ranges if high <= value)
+    return Image.fromarray(np.rint(values * scale).astype(np.uint8))
 
 
 def is_dark_on_light(image: np.ndarray) -> bool:

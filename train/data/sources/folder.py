@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.dataset import Dataset, Split
-from train.data.formats.images import read_image
+from train.data.formats.images import read_image, read_images
 from train.system.errors import UserError
 from train.system.machine import physical_bytes
 
@@ -75,11 +75,8 @@ def _split(
     files: Sequence[Sequence[Path]], read: Callable[[Path], np.ndarray], shape: Sequence[int]
 ) -> Split:
     """Reads the files of each class into images and labels."""
-    sizes = [len(of_class) for of_class in files]
-    images = np.empty((sum(sizes), *shape), np.uint8)
-    for index, path in enumerate(itertools.chain(*files)):
-        images[index] = read(path)
-    return Split(images, np.repeat(np.arange(len(files), dtype=np.int32), sizes))
+    labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(of_class) for of_class in files])
+    return Split(read_images(list(itertools.chain(*files)), shape, read), labels)
 
 
 def _read_alike(path: Path, *, first: Path, shape: Sequence[int], name: str) -> np.ndarray:

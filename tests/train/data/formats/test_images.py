@@ -1,10 +1,13 @@
+import functools
+import re
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.formats.images import is_dark_on_light, read_image
+from train.data.formats.images import is_dark_on_light, read_image, read_images
 from train.system.errors import UserError
 
 
@@ -45,6 +48,111 @@ def test_colour_and_grey_files_serve_grey_and_colour_networks(tmp_path, name, mo
 def test_transparent_pixels_are_black(tmp_path):
     Image.new("RGBA", (8, 8), (255, 255, 255, 0)).save(tmp_path / "x.png")
     assert read_image(tmp_path / "x.png", (8, 8, 1)).max() == 0
+
+
+RAMP = np.array([[0, 1, 2, 100], [127, 128, 254, 255]], np.uint8)
+IN_16_BITS = RAMP.astype(np.uint16) * 257
+
+
+def ramp_to(largest: int, dtype: str) -> np.ndarray:
+    return np.rint(RAMP / 255 * largest).astype(dtype)
+
+
+def tiff(values: np.ndarray, sample_format: int) -> bytes:
+    """A grey TIFF of integers of any kind, of which Pillow writes a few alone."""
+    height, width = values.shape
+    tags = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: 1, 277: 1}
+    tags |= {278: height, 279: values.nbytes, 339: sample_format}
+    tags[273] = 8 + 2 + 12 * (len(tags) + 1) + 4  # where pixels begin
+    entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())]
+    directory = struct.pack("<H", len(tags)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8) + directory + values.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("x.png", IN_16_BITS),
+        ("x.tif", IN_16_BITS),
+        ("x.tif", IN_16_BITS.astype(">u2")),
+        ("x.pgm", IN_16_BITS),
+        ("x.tif", RAMP.astype(np.int32)),
+        ("x.tif", IN_16_BITS.astype(np.int32)),
+        ("x.tif", ramp_to(2**31 - 1, "int32")),
+        ("x.tif", RAMP / np.float32(255)),
+        ("x.tif", RAMP.astype(np.float32)),
+        ("x.tif", RAMP * np.float32(257)),
+        ("unsigned", tiff(ramp_to(2**32 - 1, "uint32"), 1)),
+        ("signed", tiff(ramp_to(2**31 - 1, "int32"), 2)),
+        ("signed", tiff(ramp_to(2**15 - 1, "int16"), 2)),
+    ],
+)
+def test_what_is_deeper_than_8_bits_is_scaled_by_its_range(tmp_path, name, values):
+    if isinstance(values, bytes):
+        (tmp_path / name).write_bytes(values)
+    else:
+        Image.fromarray(values).save(tmp_path / name)
+    read = read_image(tmp_path / name)
+    assert read.shape == (2, 4, 1)
+    np.testing.assert_array_equal(read[..., 0], RAMP)
+    np.testing.assert_array_equal(read_image(tmp_path / name, (2, 4, 3))[..., 1], RAMP)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "dtype", "message"),
+    [
+        (-1, 5, "float32", "from -1 to 5, but .* from 0 to 1 or 255 or 65535: save it in"),
+        (0, 70_000, "float32", "from 0 to 70000"),
+        (0, np.nan, "float32", "from nan to nan"),
+        (-7, 255, "int32", "from -7 to 255, but .* from 0 to 255 or 65535 or 2147483647"),
+    ],
+)
+def test_values_without_a_range_are_told(tmp_path, low, high, dtype, message):
+    Image.fromarray(np.array([[low, high]], dtype)).save(tmp_path / "x.tif")
+    with pytest.raises(UserError, match=rf"x\.tif has values {message}"):
+        read_image(tmp_path / "x.tif")
+
+
+def test_a_deep_image_is_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by half
+    Image.fromarray(IN_16_BITS).save(tmp_path / "x.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "x.png")[..., 0], RAMP[::-1, ::-1])
+
+
+@pytest.mark.parametrize("ink", [0, 30, 225, 255])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_ink_that_alpha_alone_draws_is_seen(tmp_path, ink, mode):
+    drawn = Image.new("L", (4, 2), ink)
+    drawn.putalpha(Image.fromarray(RAMP))
+    drawn.convert(mode).save(tmp_path / "x.png")
+    image = read_image(tmp_path / "x.png", (2, 4, 1))[..., 0].astype(int)
+    ground = 0 if ink > 127 else 255
+    np.testing.assert_allclose(image, ground + (ink - ground) * (RAMP / 255), atol=1)
+    inverted = read_image(tmp_path / "x.png", (2, 4, 1), invert=True)[..., 0]
+    np.testing.assert_array_equal(inverted, 255 - image)
+
+
+def test_a_picture_that_shows_as_much_on_black_stays_on_black(tmp_path):
+    picture = Image.fromarray(RAMP[:, 1:7] // 2 + 60).convert("RGB")
+    picture.putalpha(Image.fromarray(np.array([[0, 255, 255], [255, 255, 255]], np.uint8)))
+    picture.save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png")[0, 0].tolist() == [0, 0, 0]
+
+
+def test_pictures_of_one_value_are_told_and_read(tmp_path, capsys):
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for path, value in zip(paths, (0, 255, None), strict=True):
+        Image.fromarray(RAMP if value is None else np.full_like(RAMP, value)).save(path)
+    read = functools.partial(read_image, shape=(2, 4, 1))
+    images = read_images(paths, (2, 4, 1), read)
+    assert images[:, 0, 0, 0].tolist() == [0, 255, 0]
+    assert "b.png" not in (told := capsys.readouterr().err)
+    assert re.fullmatch(r"note: .*a\.png and 1 more came out as one single value .*\n", told)
+    read_images(paths[1:], (2, 4, 1), read)
+    assert re.match(r"note: .*b\.png came out as", capsys.readouterr().err)
+    read_images(paths[2:], (2, 4, 1), read)
+    assert not capsys.readouterr().err
 
 
 def test_an_image_is_turned_upright(tmp_path):

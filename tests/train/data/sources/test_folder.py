@@ -85,6 +85,26 @@ def test_images_are_made_alike_where_a_shape_is_named(tmp_path, wanted, shape):
     assert len(dataset.train) + len(dataset.test) == 10
 
 
+def test_deep_and_drawn_images_are_those_of_8_bits_and_blank_ones_are_told(tmp_path, capsys):
+    fill(tmp_path / "grey", shape=(4, 6, 1))
+    for file in sorted((tmp_path / "grey").glob("*/*.png")):
+        pixels = np.asarray(Image.open(file))
+        save(tmp_path / "deep" / file.parent.name / file.name, pixels[..., None] * np.uint16(257))
+        ink = np.stack([np.zeros_like(pixels)] * 3 + [255 - pixels], axis=-1)
+        save(tmp_path / "drawn" / file.parent.name / file.name, ink)
+    grey, deep, drawn = (
+        load_dataset(f"folder:{tmp_path / name}@4x6x1") for name in ("grey", "deep", "drawn")
+    )
+    assert not capsys.readouterr().err
+    for other in (deep, drawn):
+        np.testing.assert_array_equal(other.train.images, grey.train.images)
+        np.testing.assert_array_equal(other.test.images, grey.test.images)
+    for number in (0, 3):  # of the training split
+        save(tmp_path / "grey" / "b" / f"{number:02}.png", np.zeros((4, 6, 1), np.uint8))
+    load_dataset(f"folder:{tmp_path / 'grey'}")
+    assert "b/00.png and 1 more came out as one single value" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
