@@ -75,6 +75,11 @@ def load_split(
             f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
             f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
         )
+    if name == run.config.data.dataset and dataset.class_names != run.class_names:
+        raise UserError(
+            f"{name} has the classes {', '.join(dataset.class_names)}, but the network in "
+            f"{run.folder} has learned {', '.join(run.class_names)}: train it anew."
+        )
     if split == "test":
         return dataset.limited(test=count).test
     chosen = hold_out(dataset, run.config.data.validation).limited().validation

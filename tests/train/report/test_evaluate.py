@@ -8,6 +8,7 @@ import pytest
 
 from train.data import Split
 from train.report import evaluate as module
+from train.report import loading
 from train.report.evaluate import evaluate_ensemble
 from train.run.folder import Run
 from train.system.errors import UserError
@@ -51,3 +52,15 @@ def test_networks_of_other_classes_are_refused(runs):
     with pytest.raises(UserError, match=r"second has class names .*'d'.* but .*first has"):
         evaluate_ensemble([first, second])
     assert not (first / "evaluations").exists()
+
+
+def test_the_classes_of_a_set_in_another_order_than_a_run_learned_are_refused(
+    config, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loading, "load_dataset", lambda *_, **__: dataset)
+    run = Run(tmp_path, config, dataset.image_shape, ("b", "a", "c"))
+    with pytest.raises(UserError, match="has the classes a, b, c, but .* has learned b, a, c: "):
+        loading.load_split(run, config.data.dataset, None)
+    assert loading.load_split(run, "another", None).labels.shape == (10,)
+    right = dataclasses.replace(run, class_names=dataset.class_names)
+    assert len(loading.load_split(right, config.data.dataset, None)) == 10

@@ -2,7 +2,9 @@
 
 import functools
 import itertools
+import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +19,7 @@ TRAIN, TEST = "train", "test"
 VALIDATION = ("val", "validation")
 
 _TEST_EVERY = 5
+_NO_IMAGE = re.compile(r"\..*|thumbs\.db|desktop\.ini|__macosx|readme(\..*)?", re.IGNORECASE)
 _SHAPE = re.compile(r"(?P<path>.+)@(?P<height>\d{1,5})x(?P<width>\d{1,5})(?:x(?P<channels>[13]))?")
 
 
@@ -29,8 +32,10 @@ def load(where: str, *, name: str) -> Dataset:
     decides, every fifth from the third on. That is the same on every machine, and for every seed
     of a run.
 
-    Classes are in the order of their names, and so are the images of a class. Hidden files are left
-    out; every other file has to be an image.
+    Classes are in the order of their names, numbers first and by their value, and the images of a
+    class in that of theirs. Hidden files, and those that systems and archives add (`Thumbs.db`,
+    `desktop.ini`, `__MACOSX`, `README`), are left out, and how many is told on stderr; every other
+    file has to be an image.
 
     `where` is `PATH`, for images that are all of one size, and all grey or all in colour; or
     `PATH@HEIGHTxWIDTH` or `PATH@HEIGHTxWIDTHxCHANNELS`, to have images of any kind made alike as by
@@ -41,19 +46,26 @@ def load(where: str, *, name: str) -> Dataset:
             not fit in memory, or training and test have other classes.
     """
     path, shape = _parse(where)
+    left_out: list[Path] = []
     if (path / TRAIN).is_dir() and (path / TEST).is_dir():
-        classes = _classes(path / TRAIN)
+        classes = _classes(path / TRAIN, left_out)
         parts = [TRAIN, TEST, *(part for part in VALIDATION if (path / part).is_dir())][:3]
         for part in parts[1:]:
-            if (found := _classes(path / part)) != classes:
+            if (found := _classes(path / part, left_out)) != classes:
                 raise UserError(
                     f"{path / TRAIN} has the classes {', '.join(classes)}, but {path / part} has "
                     f"{', '.join(found)}: make them the same."
                 )
-        splits = [[_files(path / part / c) for c in classes] for part in parts]
+        splits = [[_files(path / part / c, left_out) for c in classes] for part in parts]
     else:
-        classes = _classes(path)
-        splits = list(_fifths([_files(path / c) for c in classes]))
+        classes = _classes(path, left_out)
+        splits = list(_fifths([_files(path / c, left_out) for c in classes]))
+    if left_out:
+        print(
+            f"note: {len(left_out)} files in {path} are left out, which are no images of a class, "
+            f"such as {left_out[0].name}",
+            file=sys.stderr,
+        )
     if shape is None:
         first = splits[0][0][0]
         shape = read_image(first).shape
@@ -105,29 +117,33 @@ def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _visible(folder: Path) -> list[Path]:
+def _visible(folder: Path, left_out: list[Path]) -> list[Path]:
+    """What a folder holds but what is no image nor class, which is added to `left_out`."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        inside = sorted(folder.iterdir())
     except OSError as error:
         raise UserError(
             f"{folder} cannot be read ({error.strerror}): name a folder with a folder of images "
             "for each class."
         ) from error
+    left_out += [path for path in inside if _NO_IMAGE.fullmatch(path.name)]
+    return [path for path in inside if not _NO_IMAGE.fullmatch(path.name)]
 
 
-def _classes(folder: Path) -> list[str]:
-    inside = _visible(folder)
+def _classes(folder: Path, left_out: list[Path]) -> list[str]:
+    inside = _visible(folder, left_out)
     stray = [path.name for path in inside if not path.is_dir()]
     if stray or not inside:
         raise UserError(
             f"{folder} holds {stray[0] if stray else 'nothing'}, but must hold a folder of images "
             "for each class and nothing else."
         )
-    return [path.name for path in inside]
+    names = [path.name for path in inside]
+    return sorted(names, key=lambda name: (int(name) if name.isdecimal() else math.inf, name))
 
 
-def _files(folder: Path) -> list[Path]:
-    files = _visible(folder)
+def _files(folder: Path, left_out: list[Path]) -> list[Path]:
+    files = _visible(folder, left_out)
     if not files:
         raise UserError(f"{folder} is empty: put the images of this class there, or remove it.")
     return files

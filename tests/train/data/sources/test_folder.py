@@ -39,6 +39,32 @@ def test_train_and_test_as_they_are(tmp_path, channels):
         np.testing.assert_array_equal(dataset.train.images[i], random(4, 6, channels, seed=100 + i))
 
 
+def test_numbers_are_classes_in_the_order_of_their_values(tmp_path):
+    names = ["0", "1", "2", "10", "020", "100", "+3", "1a", "a"]
+    for name in names:
+        for i in range(3):
+            save(tmp_path / name / f"{i}.png", random(4, 6, 3))
+    assert load_dataset(f"folder:{tmp_path}").class_names == tuple(names)
+
+
+def test_what_systems_and_archives_add_is_left_out_and_counted(tmp_path, capsys):
+    fill(tmp_path)
+    expected = load_dataset(f"folder:{tmp_path}")
+    assert not capsys.readouterr().err
+    for name in ("README", "a/Thumbs.db", "a/desktop.ini", "b/.DS_Store", "b/readme.txt"):
+        (tmp_path / name).write_text("no image")
+    save(tmp_path / "__MACOSX" / "a" / "00.png", random(4, 6, 3))
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.class_names == ("a", "b")
+    np.testing.assert_array_equal(dataset.train.images, expected.train.images)
+    np.testing.assert_array_equal(dataset.test.images, expected.test.images)
+    sentence = f"note: 6 files in {tmp_path} are left out, which are no images of a class, such as "
+    assert capsys.readouterr().err.startswith(sentence)
+    (tmp_path / "b" / "notes.txt").write_text("no image")
+    with pytest.raises(UserError, match=r"notes.txt is not an image file"):
+        load_dataset(f"folder:{tmp_path}")
+
+
 @pytest.mark.parametrize("name", ["val", "validation"])
 def test_a_folder_of_images_to_choose_by(tmp_path, name):
     for part, each in (("train", 3), ("test", 1), (name, 2)):
