@@ -2,8 +2,9 @@
 
 import contextlib
 import datetime
+import json
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,27 @@ def write_results(
         for name, figure in figures.items():
             write_figure(out / name, figure)
     return ["table.md", "results.json", *figures]
+
+
+def kept(path: Path, differing: Callable[[Any], str], overwrite: bool) -> dict[str, Any] | None:
+    """The plain values of a file that was written before, unless there is none or it is damaged.
+
+    Those of other options, which `differing` says in words, are left alone if `overwrite`.
+
+    Raises:
+        UserError: they are of other options, and are not to be overwritten.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        options = differing(values)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if options and not overwrite:
+        raise UserError(
+            f"{path} was measured with {options}: choose another --out, or --overwrite to measure "
+            "it anew."
+        )
+    return None if options else values
 
 
 def origin(command: str) -> dict[str, Any]:

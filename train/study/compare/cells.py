@@ -162,11 +162,13 @@ def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:
             raise UserError(f"unknown {what} {name!r}, choose from: {', '.join(known)}.")
 
 
-def difference(kept: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """In what two identities differ, for a message."""
+def difference(wanted: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """In what a cell's identity and that of a kept result differ, for a message."""
+    kept = result["identity"]
     for name in ("seeds", "folds"):
         if kept.get(name) != wanted.get(name):
             return f"{name} {kept.get(name)}, now {wanted.get(name)}"
     ours, theirs = wanted["config"], kept["config"]
     names = [name for name in ours if theirs.get(name) != ours[name]]
-    return ", ".join(f"{flag(name)} {theirs.get(name)!r}, now {ours[name]!r}" for name in names)
+    texts = [f"{flag(name)} {theirs.get(name)!r}, now {ours[name]!r}" for name in names]
+    return ", ".join(texts) or ("" if kept == wanted else "other options")

@@ -1,8 +1,8 @@
 """Comparing: trains the cells that are missing, measures them, writes tables and figures."""
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from train.study.compare import findings
 from train.study.compare.cells import Cell, difference
 from train.study.compare.measures import measure, over_folds
 from train.study.compare.seeds import SeedsTrainer
-from train.study.results import results_folder, write_results
+from train.study.results import kept, results_folder, write_results
 from train.system.errors import UserError
 from train.system.files import write_json, write_whole, writing
 from train.system.progress import Progress
@@ -58,11 +58,15 @@ def compare(
     with results_folder(out):
         with writing(out):
             (out / "cells").mkdir(exist_ok=True)
-        kept = {
-            cell.name: _read(out, cell, cell.identity(seeds, robustness_examples, folds), overwrite)
+        known = {
+            cell.name: kept(
+                _path(out, cell),
+                functools.partial(difference, cell.identity(seeds, robustness_examples, folds)),
+                overwrite,
+            )
             for cell in cells
         }
-        missing = [cell for cell in cells if kept[cell.name] is None]
+        missing = [cell for cell in cells if known[cell.name] is None]
         steps = [
             cell.config.schedule.total_steps(len(dataset.train))
             for cell in missing
@@ -76,11 +80,11 @@ def compare(
                 )
                 with writing(out):
                     write_json(_path(out, cell), result)
-                kept[cell.name] = result
+                known[cell.name] = result
                 accuracy = 100 * float(np.mean(result["accuracy"]))
                 progress.note(f"{cell.name}: {accuracy:.2f} %; about {progress.left} left")
                 jax.clear_caches()
-        results = [found for cell in cells if (found := kept[cell.name])]
+        results = [found for cell in cells if (found := known[cell.name])]
         with writing(out):
             write_whole(out / "table.csv", findings.csv_text(results).encode())
         figures = {
@@ -107,29 +111,6 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
 
 def _path(out: Path, cell: Cell) -> Path:
     return out / "cells" / f"{cell.name}.json"
-
-
-def _read(
-    out: Path, cell: Cell, wanted: Mapping[str, Any], overwrite: bool
-) -> dict[str, Any] | None:
-    """The kept result of a cell, if it is of these options."""
-    path = _path(out, cell)
-    if not path.exists():
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        kept = result["identity"]
-        options = difference(kept, wanted) or "other options"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # damaged: it is measured anew
-    if kept == wanted:
-        return result
-    if overwrite:
-        return None
-    raise UserError(
-        f"{path} was measured with {options}: choose another --out, or --overwrite to measure it "
-        "anew."
-    )
 
 
 def _parts(cell: Cell, loaded: Dataset, folds: int | None) -> list[Dataset]:

@@ -1,9 +1,8 @@
 """Definition of a claim: networks trained with equal care, and what is measured of each."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -12,21 +11,13 @@ from train.config.fit_config import FitConfig
 Budget = Literal["small", "medium", "paper"]
 
 
-@dataclass(frozen=True)
-class Arm:
-    """A kind of network, one row of a claim's table.
+class Arm(NamedTuple):
+    """A kind of network, one row of a claim's table."""
 
-    Attributes:
-        name: of the row.
-        config: how it is trained; its seed is not used.
-        paper: by the names of quantities, what the paper has for it.
-        searched: by the learning rates that were tried, the accuracy on validation images.
-    """
-
-    name: str
-    config: FitConfig
-    paper: Mapping[str, float] = field(default_factory=dict)
-    searched: Mapping[float, float] = field(default_factory=dict)
+    name: str  # of the row
+    config: FitConfig  # how it is trained; its seed is not used
+    paper: Mapping[str, float] = {}  # by the names of quantities, what the paper has for it
+    searched: Mapping[float, float] = {}  # by the learning rates tried, the validation accuracy
 
     @property
     def slug(self) -> str:
@@ -35,51 +26,31 @@ class Arm:
         return "-".join(words.split())
 
 
-@dataclass(frozen=True)
-class Quantity:
+class Quantity(NamedTuple):
     """A measure of every network, one column of a claim's table.
 
-    Attributes:
-        name: of the column.
-        of: measures it, of the folder of a run; it takes the folder of the official files, too. It
-            gives a number, or one for each image, `[images]`, whose mean is the quantity.
+    It is measured of the folder of a run, with the folder of the official files: a number, or one
+    for each image, `[images]`, whose mean is the quantity.
     """
 
     name: str
     of: Callable[[Path, Path | None], float | np.ndarray]
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """The statement that a quantity is less for one arm than for another.
-
-    Attributes:
-        less: the name of the arm of which it is less.
-        more: the name of the other.
-        quantity: its name.
-    """
+class Contrast(NamedTuple):
+    """The statement that a quantity is less for one arm than for another, by their names."""
 
     less: str
     more: str
     quantity: str
 
 
-@dataclass(frozen=True)
-class Claim:
-    """Something that is said of capsule networks.
+class Claim(NamedTuple):
+    """Something that is said of capsule networks."""
 
-    Attributes:
-        says: the claim, in a sentence.
-        source: the paper and the section that it comes from.
-        arms: the networks for each budget.
-        quantities: what is measured.
-        contrasts: by which it is judged whether the claim was seen.
-        figures: names of those of the first arm's first run that belong to what was seen.
-    """
-
-    says: str
-    source: str
-    arms: Callable[[Budget], Sequence[Arm]]
+    says: str  # the claim, in a sentence
+    source: str  # the paper and the section that it comes from
+    arms: Callable[[Budget], Sequence[Arm]]  # the networks for each budget
     quantities: Sequence[Quantity]
-    contrasts: Sequence[Contrast]
-    figures: Sequence[str] = ()
+    contrasts: Sequence[Contrast]  # by which it is judged whether the claim was seen
+    figures: Sequence[str] = ()  # names of those of the first arm's first run that show it

@@ -1,6 +1,5 @@
 """The search for each network's learning rate, the same for all networks of a claim."""
 
-import dataclasses
 from collections.abc import Mapping
 
 from train.config.fit_config import FitConfig
@@ -33,5 +32,4 @@ def candidates(arm: Arm) -> dict[float, FitConfig]:
 def searched(arm: Arm, accuracies: Mapping[float, float]) -> Arm:
     """The arm with the rate that has the highest of these accuracies on validation images."""
     best = max(accuracies, key=lambda rate: accuracies[rate])
-    config = arm.config.changed(learning_rate=best)
-    return dataclasses.replace(arm, config=config, searched=dict(accuracies))
+    return arm._replace(config=arm.config.changed(learning_rate=best), searched=dict(accuracies))

@@ -1,6 +1,6 @@
 """Trying a claim: trains the networks that are missing, measures all, and writes what was seen."""
 
-import json
+import functools
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,11 @@ from train.config.checked import flag
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.folder import SUMMARY, load_run
-from train.study.results import origin, results_folder, write_results
+from train.study.results import kept, origin, results_folder, write_results
 from train.study.trial import search
 from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm, Budget, Claim
 from train.study.trial.verdict import Measured, draw_quantities, markdown, text
-from train.system.errors import UserError
 from train.system.files import write_json, writing
 from train.system.progress import Progress
 
@@ -76,11 +75,11 @@ def try_claim(
     arms = claim.arms(budget)
     place = Place(out, cells or out / "cells", command, data_dir, overwrite)
     with results_folder(out):
-        kept: list[Plain] = []
+        parts: list[Plain] = []
         if budget != "small":
             tried = {arm.name: _tries(arm) for arm in arms}
             found = _run([job for jobs in tried.values() for job in jobs], place)
-            kept += found.values()
+            parts += found.values()
             arms = [
                 search.searched(
                     arm,
@@ -93,7 +92,7 @@ def try_claim(
             ]
         networks = {arm.name: _networks(claim, arm, seeds, data_dir) for arm in arms}
         found = _run([job for jobs in networks.values() for job in jobs], place)
-        kept += found.values()
+        parts += found.values()
         measured = [
             Measured.joined([Measured.of(found[job.slug]) for job in networks[arm.name]])
             for arm in arms
@@ -110,7 +109,7 @@ def try_claim(
             "source": claim.source,
             "budget": budget,
             "arms": [of_arm.plain() for of_arm in measured],
-            "measured": _origins(kept),
+            "measured": _origins(parts),
         }
         names = write_results(out, command, page, figures, values)
     print(text(claim, measured, budget))
@@ -156,7 +155,10 @@ def _networks(claim: Claim, arm: Arm, seeds: int, data_dir: Path | None) -> list
 def _run(jobs: Sequence[Job], place: Place) -> dict[str, Plain]:
     """What was measured of each network, by slugs; trains and measures those that are missing."""
     files = {job.slug: place.cells / f"{job.slug}.json" for job in jobs}
-    found = {job.slug: _kept(files[job.slug], job.config, place.overwrite) for job in jobs}
+    found = {
+        job.slug: kept(files[job.slug], functools.partial(_differing, job.config), place.overwrite)
+        for job in jobs
+    }
     missing = [job for job in jobs if found[job.slug] is None]
     with Progress(len(missing), "network") as progress:
         for number, job in enumerate(missing, start=1):
@@ -183,22 +185,11 @@ def _run(jobs: Sequence[Job], place: Place) -> dict[str, Plain]:
     return {slug: values for slug, values in found.items() if values is not None}
 
 
-def _kept(path: Path, config: FitConfig, overwrite: bool) -> Plain | None:
-    """What was measured of a network before, if it was of this configuration."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        kept = values["config"]
-        differ = [name for name, value in config.flat().items() if kept[name] != value]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # there is none, or it is damaged: it is measured anew
-    if not differ:
-        return values
-    if overwrite:
-        return None
-    raise UserError(
-        f"{path} was measured with another {', '.join(map(flag, differ))}: choose another --out, "
-        "or --overwrite to measure it anew."
-    )
+def _differing(config: FitConfig, values: Plain) -> str:
+    """The settings in which what was measured before is not of this configuration."""
+    before = values["config"]
+    names = [flag(name) for name, value in config.flat().items() if before[name] != value]
+    return f"another {', '.join(names)}" if names else ""
 
 
 def _is_finished(folder: Path, config: FitConfig) -> bool:
@@ -206,12 +197,12 @@ def _is_finished(folder: Path, config: FitConfig) -> bool:
     return (folder / SUMMARY).exists() and load_run(folder).config == config
 
 
-def _origins(kept: Sequence[Mapping[str, Any]]) -> list[Plain]:
+def _origins(parts: Sequence[Mapping[str, Any]]) -> list[Plain]:
     """Commits, dates and machines that the values come from, each once."""
     names = ("commit", "changed_since", "date", "device_kind", "cores", "jax")
     return [
         dict(found)
         for found in dict.fromkeys(
-            tuple((name, values.get(name)) for name in names) for values in kept
+            tuple((name, values.get(name)) for name in names) for values in parts
         )
     ]

@@ -1,6 +1,5 @@
 """Each claim as it is, but for two steps of training on a few images."""
 
-import dataclasses
 import json
 
 import pytest
@@ -18,8 +17,7 @@ def shortened(claim):
 
     def arms(budget):
         return [
-            dataclasses.replace(
-                arm,
+            arm._replace(
                 config=arm.config.changed(
                     steps=2,
                     evaluate_every=2,
@@ -31,7 +29,7 @@ def shortened(claim):
             for arm in claim.arms(budget)
         ]
 
-    return dataclasses.replace(claim, arms=arms)
+    return claim._replace(arms=arms)
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def test_every_seed_the_mean_and_the_papers_value_are_drawn_whichever_arm_has_it
 
 def test_many_quantities_are_drawn_in_rows():
     quantities = [Quantity(f"error {n}", ERROR.of) for n in range(7)]
-    many = dataclasses.replace(claim(), quantities=quantities)
+    many = claim()._replace(quantities=quantities)
     each = measured("A", 1.0, 2.0)
     values = {quantity.name: each.values[ERROR.name] for quantity in quantities}
     figure = draw_quantities(many, [dataclasses.replace(each, values=values)])
