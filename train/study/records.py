@@ -6,7 +6,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ def render(name: str) -> str:
     try:
         results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         (kind,) = {result["kind"] for result in results}
-        lines = _KINDS[kind](results)
+        lines = _KINDS[kind](*results)
         dates = sorted({result["date"] for result in results})
         where = sorted({f"{r['device_kind']}, JAX {r['jax']}" for r in results})
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -127,7 +127,7 @@ def render(name: str) -> str:
     return "\n".join(["", *lines, "", origin, ""])
 
 
-def _fits(results: Sequence[Mapping[str, Any]]) -> list[str]:
+def _fits(*results: Mapping[str, Any]) -> list[str]:
     """A row for the networks of one recipe."""
     of_seeds = sorted(results, key=lambda result: result["config"]["seed"])
     summaries = [result["summary"] for result in of_seeds]
@@ -158,21 +158,24 @@ def _fits(results: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _compared(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    (result,) = results
+def _compared(result: Mapping[str, Any]) -> list[str]:
     return findings.markdown(result["cells"], result["command"]).splitlines()
 
 
-def _tried(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    (result,) = results
+def _tried(result: Mapping[str, Any]) -> list[str]:
     claim = get_claim(result["claim"])
     measured = [verdict.Measured.of(arm) for arm in result["arms"]]
     return verdict.markdown(claim, measured, result["budget"], result["command"]).splitlines()
 
 
-def _benched(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    (result,) = results
+def _benched(result: Mapping[str, Any]) -> list[str]:
     return result["text"].splitlines()
 
 
-_KINDS = {"fit": _fits, "compare": _compared, "claims": _tried, "bench": _benched}
+_KINDS: Mapping[str, Callable[..., list[str]]] = {
+    "fit": _fits,
+    "compare": _compared,
+    "claims": _tried,
+    "bench": _benched,
+}
+"""By the kind of its results, what makes the lines of a table; only fits may be several."""

@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
     @property
     def half_width(self) -> float:
         """Half of the 95 % interval, Student's; infinite where nothing is known."""
-        return self.error * _quantile((1 + CONFIDENCE) / 2, self.freedom)
+        return float(self.error * stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom))
 
     @property
     def p_value(self) -> float:
@@ -45,7 +45,7 @@ class Estimate(NamedTuple):
     @property
     def visible(self) -> float:
         """The true difference that would be told from zero in a share `POWER` of such studies."""
-        return self.half_width + self.error * _quantile(POWER, self.freedom)
+        return float(self.half_width + self.error * stats.t.ppf(POWER, self.freedom))
 
 
 def estimate(values: np.ndarray) -> Estimate:
@@ -129,7 +129,3 @@ def _bootstrap_error(values: np.ndarray) -> float:
         rng=np.random.default_rng(0),
     )
     return float(drawn.standard_error)
-
-
-def _quantile(share: float, freedom: float) -> float:
-    return float(stats.t.ppf(share, freedom))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from train.presets import get_preset
-from train.study.trial.baselines import BASELINE, CAPSNET, SMALL, baseline, error_on, own_error
+from train.study.trial.baselines import BASELINE, CAPSNET, SMALL, baseline, mistakes
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 SEEN = "error on MNIST at random places, %"
@@ -45,7 +45,7 @@ CLAIM = Claim(
     "and so the paper's 34 % (CNN) and 21 % (CapsNet) are of other images; that it does better "
     "without routing and with shared matrices says Gu and Tresp 2020, arXiv:1911.07968",
     arms=arms,
-    quantities=[own_error(SEEN), error_on("affnist-generated", UNSEEN)],
+    quantities=[mistakes(SEEN), mistakes(UNSEEN, "affnist-generated")],
     contrasts=[
         Contrast(CAPSNET, BASELINE, UNSEEN),
         Contrast(UNROUTED, CAPSNET, UNSEEN),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.trial.baselines import own_error
+from train.study.trial.baselines import mistakes
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 from train.study.trial.inside import inside
 
@@ -50,7 +50,7 @@ CLAIM = Claim(
     "are other ones",
     arms=arms,
     quantities=[
-        own_error(ERROR),
+        mistakes(ERROR),
         inside("dead", DEAD),
         inside("starved", STARVED),
         inside("entropy", ENTROPY),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.trial.baselines import BASELINE, PUBLISHED, SMALL, baseline, own_error
+from train.study.trial.baselines import BASELINE, PUBLISHED, SMALL, baseline, mistakes
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 ERROR = "test error, %"
@@ -43,7 +43,7 @@ CLAIM = Claim(
     "a convolutional network with more parameters.",
     source="Sabour, Frosst and Hinton 2017, arXiv:1710.09829, Table 1",
     arms=arms,
-    quantities=[own_error(ERROR)],
+    quantities=[mistakes(ERROR)],
     contrasts=[
         Contrast(BEST, BASELINE, ERROR),
         Contrast(BEST, "CapsNet, 1 iteration, no reconstruction", ERROR),

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.trial.baselines import BASELINE, CAPSNET, baseline, own_error
+from train.study.trial.baselines import BASELINE, CAPSNET, baseline, mistakes
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 ERROR = "error on pairs, %"
@@ -27,6 +27,6 @@ CLAIM = Claim(
     "parameters.",
     source="Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 6 and Table 1",
     arms=arms,
-    quantities=[own_error(ERROR)],
+    quantities=[mistakes(ERROR)],
     contrasts=[Contrast(CAPSNET, BASELINE, ERROR)],
 )

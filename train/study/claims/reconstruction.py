@@ -104,18 +104,12 @@ def _error(folder: Path, data_dir: Path | None) -> float:
     return float(100 * squared / np.square(flat - flat.mean(axis=0)).sum())
 
 
-def _named(folder: Path, data_dir: Path | None) -> float:
+def _named(folder: Path, data_dir: Path | None, *, turned: bool) -> float:
+    """The count for the poses, or for coordinates that mean nothing, the mean of many rotations."""
     output, images, labels = _output(folder, data_dir)
     poses = output.capsules.pose[np.arange(len(labels)), labels]
-    return float(named_dimensions(poses, properties(images), labels))
-
-
-def _named_of_turned(folder: Path, data_dir: Path | None) -> float:
-    """The count for coordinates that mean nothing: a rotation keeps all but the dimensions."""
-    output, images, labels = _output(folder, data_dir)
-    poses = output.capsules.pose[np.arange(len(labels)), labels]
-    measured = properties(images)
-    turns = special_ortho_group(poses.shape[1], seed=0).rvs(TURNS)
+    count, measured = poses.shape[1], properties(images)
+    turns = special_ortho_group(count, seed=0).rvs(TURNS) if turned else [np.eye(count)]
     return float(np.mean([named_dimensions(poses @ turn, measured, labels) for turn in turns]))
 
 
@@ -128,8 +122,8 @@ CLAIM = Claim(
     arms=arms,
     quantities=[
         Quantity(ERROR, _error),
-        Quantity(NAMED, _named),
-        Quantity(TURNED, _named_of_turned),
+        Quantity(NAMED, functools.partial(_named, turned=False)),
+        Quantity(TURNED, functools.partial(_named, turned=True)),
     ],
     contrasts=[],
     figures=["dimensions.png", "reconstructions.png"],

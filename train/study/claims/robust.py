@@ -20,8 +20,7 @@ from train.study.trial.baselines import (
     PUBLISHED,
     SMALL,
     baseline,
-    error_on,
-    own_error,
+    mistakes,
     with_vectors,
 )
 from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
@@ -91,9 +90,9 @@ CLAIM = Claim(
     "are ours",
     arms=arms,
     quantities=[
-        _of(DIGITS, error_on("affnist-generated", TRANSFORMED)),
+        _of(DIGITS, mistakes(TRANSFORMED, "affnist-generated")),
         _of(DIGITS, Quantity(MISTAKEN, success(PGD, "mistaken").of)),
-        _of(PAIRS, own_error(OVERLAPPING)),
+        _of(PAIRS, mistakes(OVERLAPPING)),
     ],
     contrasts=[
         Contrast(f"{CAPSNET}, {kind}", f"{other}, {kind}", quantity)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.trial.baselines import own_error
+from train.study.trial.baselines import mistakes
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 ERROR = "test error, %"
@@ -37,7 +37,7 @@ CLAIM = Claim(
     "Paik, Kwak and Kim 2019, arXiv:1907.13327, and Gu and Tresp 2020, arXiv:1911.07968, deny it; "
     "here on Fashion-MNIST, where there is more to be mistaken than on MNIST",
     arms=arms,
-    quantities=[own_error(ERROR)],
+    quantities=[mistakes(ERROR)],
     contrasts=[
         Contrast(ROUTED, UNIFORM, ERROR),
         Contrast(ROUTED, RANDOM, ERROR),

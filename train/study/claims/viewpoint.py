@@ -7,7 +7,7 @@ import numpy as np
 
 from train.presets import get_preset
 from train.run.folder import load_run
-from train.study.trial.baselines import baseline, error_on, own_error
+from train.study.trial.baselines import baseline, mistakes
 from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
 
 NOVEL = "error on novel viewpoints, %"
@@ -47,7 +47,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
 
 def _familiar_error(folder: Path, data_dir: Path | None) -> float | np.ndarray:
     dataset = f"{load_run(folder).config.data.dataset}-familiar"
-    return error_on(dataset, FAMILIAR).of(folder, data_dir)
+    return mistakes(FAMILIAR, dataset).of(folder, data_dir)
 
 
 CLAIM = Claim(
@@ -56,7 +56,7 @@ CLAIM = Claim(
     source="Hinton, Sabour and Frosst 2018, section 6.1 and Table 2; there training was stopped "
     "where both were alike on familiar viewpoints, here both columns are shown",
     arms=arms,
-    quantities=[own_error(NOVEL), Quantity(FAMILIAR, _familiar_error)],
+    quantities=[mistakes(NOVEL), Quantity(FAMILIAR, _familiar_error)],
     contrasts=[
         Contrast(f"CapsNet, EM, {viewpoint}", f"CNN, {viewpoint}", NOVEL)
         for viewpoint in ("azimuth", "elevation")

@@ -63,7 +63,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return json.loads(load_run(folder).summary.read_text(encoding="utf-8"))
 
 
-def error_on(dataset: str | None, name: str) -> Quantity:
+def mistakes(name: str, on: str | None = None) -> Quantity:
     """The share of test images that are not recognised, in percent, image by image.
 
     The images are those of the run's own set if no other is named.
@@ -71,16 +71,11 @@ def error_on(dataset: str | None, name: str) -> Quantity:
 
     def of(folder: Path, data_dir: Path | None) -> np.ndarray:
         run = load_run(folder)
-        count = run.config.data.test_examples if dataset is None else None
-        name = dataset or run.config.data.dataset
-        _, scores = score_run(run, load_split(run, name, data_dir, count=count))
+        count = run.config.data.test_examples if on is None else None
+        examples = load_split(run, on or run.config.data.dataset, data_dir, count=count)
+        _, scores = score_run(run, examples)
         wrong = np.zeros(len(scores.predictions))
         wrong[scores.wrong] = 100
         return wrong
 
     return Quantity(name, of)
-
-
-def own_error(name: str) -> Quantity:
-    """The share of test images of the run's own set that are not recognised, in percent."""
-    return error_on(None, name)

@@ -75,29 +75,18 @@ def try_claim(
     arms = claim.arms(budget)
     place = Place(out, cells or out / "cells", command, data_dir, overwrite)
     with results_folder(out):
-        parts: list[Plain] = []
+        tried: list[list[Plain]] = []
         if budget != "small":
-            tried = {arm.name: _tries(arm) for arm in arms}
-            found = _run([job for jobs in tried.values() for job in jobs], place)
-            parts += found.values()
+            tried = _run([_tries(arm) for arm in arms], place)
             arms = [
                 search.searched(
-                    arm,
-                    {
-                        job.config.schedule.learning_rate: found[job.slug]["accuracy"]
-                        for job in tried[arm.name]
-                    },
+                    arm, {each["config"]["learning_rate"]: each["accuracy"] for each in of_arm}
                 )
-                for arm in arms
+                for arm, of_arm in zip(arms, tried, strict=True)
             ]
-        networks = {arm.name: _networks(claim, arm, seeds, data_dir) for arm in arms}
-        found = _run([job for jobs in networks.values() for job in jobs], place)
-        parts += found.values()
-        measured = [
-            Measured.joined([Measured.of(found[job.slug]) for job in networks[arm.name]])
-            for arm in arms
-        ]
-        of_run = out / "runs" / networks[arms[0].name][0].slug / "figures"
+        networks = _run([_networks(claim, arm, seeds, data_dir) for arm in arms], place)
+        measured = [Measured.joined([Measured.of(each) for each in of_arm]) for of_arm in networks]
+        of_run = out / "runs" / f"{arms[0].slug}-0" / "figures"
         copied = [name for name in claim.figures if (of_run / name).exists()]
         with writing(out):
             for name in copied:
@@ -109,7 +98,7 @@ def try_claim(
             "source": claim.source,
             "budget": budget,
             "arms": [of_arm.plain() for of_arm in measured],
-            "measured": _origins(parts),
+            "measured": _origins([each for of_arm in [*tried, *networks] for each in of_arm]),
         }
         names = write_results(out, command, page, figures, values)
     print(text(claim, measured, budget))
@@ -152,8 +141,9 @@ def _networks(claim: Claim, arm: Arm, seeds: int, data_dir: Path | None) -> list
     ]
 
 
-def _run(jobs: Sequence[Job], place: Place) -> dict[str, Plain]:
-    """What was measured of each network, by slugs; trains and measures those that are missing."""
+def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain]]:
+    """What was measured of the networks of each arm; trains and measures those that are missing."""
+    jobs = [job for of_arm in jobs_of_arms for job in of_arm]
     files = {job.slug: place.cells / f"{job.slug}.json" for job in jobs}
     found = {
         job.slug: kept(files[job.slug], functools.partial(_differing, job.config), place.overwrite)
@@ -182,7 +172,8 @@ def _run(jobs: Sequence[Job], place: Place) -> dict[str, Plain]:
                 write_json(files[job.slug], values)
             found[job.slug] = values
             progress.advance()
-    return {slug: values for slug, values in found.items() if values is not None}
+    # None is missing any more.
+    return [[found[job.slug] or {} for job in of_arm] for of_arm in jobs_of_arms]
 
 
 def _differing(config: FitConfig, values: Plain) -> str:
@@ -197,12 +188,12 @@ def _is_finished(folder: Path, config: FitConfig) -> bool:
     return (folder / SUMMARY).exists() and load_run(folder).config == config
 
 
-def _origins(parts: Sequence[Mapping[str, Any]]) -> list[Plain]:
+def _origins(cells: Sequence[Mapping[str, Any]]) -> list[Plain]:
     """Commits, dates and machines that the values come from, each once."""
     names = ("commit", "changed_since", "date", "device_kind", "cores", "jax")
     return [
         dict(found)
         for found in dict.fromkeys(
-            tuple((name, values.get(name)) for name in names) for values in parts
+            tuple((name, values.get(name)) for name in names) for values in cells
         )
     ]

@@ -12,7 +12,7 @@ from train.__main__ import main
 from train.run.folder import load_run
 from train.study import claims
 from train.study.trial import trial
-from train.study.trial.baselines import error_on, own_error
+from train.study.trial.baselines import mistakes
 from train.study.trial.definition import Arm, Claim, Contrast
 from train.study.trial.search import SEED
 
@@ -46,7 +46,7 @@ def tried(digits_run, monkeypatch, tmp_path):
         "Three are better than one.",
         "Nobody 1900",
         arms,
-        [own_error(ERROR)],
+        [mistakes(ERROR)],
         [Contrast("3 iterations", "1 iteration", ERROR)],
         figures=["curves.png"],
     )
@@ -158,5 +158,5 @@ def test_without_the_data_nothing_is_left(tmp_path, capsys):
 
 
 def test_the_error_on_a_set_that_happens_to_be_the_runs_own(digits_run):
-    own, other = own_error("own, %"), error_on("digits", "other, %")
+    own, other = mistakes("own, %"), mistakes("other, %", "digits")
     assert_close(other.of(digits_run, None), own.of(digits_run, None), dtype=np.float32)
