@@ -30,20 +30,12 @@ def list_presets() -> list[str]:
 
 
 def get_preset(name: str) -> FitConfig:
-    """The configuration of a recipe.
-
-    Raises:
-        UserError: if there is no recipe of that name.
-    """
+    """The configuration of a recipe; a UserError if there is none of that name."""
     return _recipe(name).CONFIG
 
 
 def describe_preset(name: str) -> str:
-    """The text of a recipe: what it is, how to run it, and what to expect.
-
-    Raises:
-        UserError: if there is no recipe of that name.
-    """
+    """The text of a recipe: what it is, how to run it, and what to expect; or a UserError."""
     return inspect.cleandoc(_recipe(name).__doc__ or "")
 
 

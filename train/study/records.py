@@ -28,19 +28,10 @@ _TABLE = re.compile(
 
 
 def keep(name: str, part: str, command: str, values: Mapping[str, Any]) -> Path:
-    """Writes a result for the docs, with what is known of where it comes from.
+    """Writes a part of a result for the docs, with where it comes from; returns the file.
 
-    Args:
-        name: of the result, a folder; `require_name` has seen it.
-        part: the name of the file, of those that belong together.
-        command: what has measured it.
-        values: plain values, with their `kind`.
-
-    Returns:
-        The file.
-
-    Raises:
-        UserError: if it cannot be written.
+    The plain values have their `kind`; `require_name` has seen the name. A UserError if the file
+    cannot be written.
     """
     path = folder(name) / f"{part}.json"
     with writing(path.parent):
@@ -55,11 +46,7 @@ def folder(name: str) -> Path:
 
 
 def require_name(name: str | None) -> None:
-    """Refuses a name that is no name of a folder, before anything is measured.
-
-    Raises:
-        UserError: if it is none.
-    """
+    """A UserError if a name is no name of a folder, before anything is measured."""
     if name is not None and not re.fullmatch(_NAME, name):
         raise UserError(f"--record is {name!r}, but must be a name such as mnist-small.")
 
@@ -70,11 +57,7 @@ def pages() -> list[Path]:
 
 
 def rendered(page: str) -> str:
-    """The text of a page, its tables made anew of their files.
-
-    Raises:
-        UserError: if a result is missing or damaged.
-    """
+    """The text of a page, its tables made anew, see `render`."""
 
     def table(found: re.Match[str]) -> str:
         return f"{found['begin']}{render(found['name'])}\n{found['end']}"
@@ -83,11 +66,7 @@ def rendered(page: str) -> str:
 
 
 def outdated() -> dict[Path, str]:
-    """The pages whose tables differ from their files, and what they should be.
-
-    Raises:
-        UserError: if a result is missing or damaged.
-    """
+    """The pages whose tables differ from their files, and what they should be, see `render`."""
     texts = {path: path.read_text(encoding="utf-8") for path in pages()}
     return {path: new for path, text in texts.items() if (new := rendered(text)) != text}
 
@@ -95,8 +74,7 @@ def outdated() -> dict[Path, str]:
 def render_all() -> list[Path]:
     """Makes the tables of all pages anew; the pages that were changed by it.
 
-    Raises:
-        UserError: if a result is missing or damaged, or a page cannot be written.
+    A UserError if a result is missing or damaged, or a page cannot be written.
     """
     changed = outdated()
     for path, new in changed.items():
@@ -108,8 +86,7 @@ def render_all() -> list[Path]:
 def render(name: str) -> str:
     """The table of a result, and where it comes from, in Markdown.
 
-    Raises:
-        UserError: if there is no such result, or it is damaged.
+    A UserError if there is no such result, or it is damaged.
     """
     files = sorted(folder(name).glob("*.json"))
     if not files:

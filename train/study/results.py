@@ -24,8 +24,7 @@ ROOT = Path(__file__).parents[2]
 def results_folder(out: Path) -> Iterator[None]:
     """Makes a folder and keeps other processes out; an error takes it away again if it is empty.
 
-    Raises:
-        UserError: if it cannot be made, or another process is at work there.
+    A UserError if it cannot be made, or another process is at work there.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -43,10 +42,8 @@ def write_results(
 ) -> list[str]:
     """Writes `table.md`, figures by the names of their files, and `results.json`.
 
-    The latter has the plain `values` beside their `origin`. Returns the names.
-
-    Raises:
-        UserError: if a file cannot be written.
+    The latter has the plain `values` beside their `origin`. Returns the names. A UserError if a
+    file cannot be written.
     """
     with writing(out):
         write_whole(out / "table.md", page.encode())
@@ -59,10 +56,8 @@ def write_results(
 def kept(path: Path, differing: Callable[[Any], str], overwrite: bool) -> dict[str, Any] | None:
     """The plain values of a file that was written before, unless there is none or it is damaged.
 
-    Those of other options, which `differing` says in words, are left alone if `overwrite`.
-
-    Raises:
-        UserError: they are of other options, and are not to be overwritten.
+    Those of other options, which `differing` says in words, are a UserError, or None if they are
+    to be overwritten.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

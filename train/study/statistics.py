@@ -18,17 +18,11 @@ RESAMPLES = 2000
 
 
 class Estimate(NamedTuple):
-    """A mean over networks and images, and how well it is known.
-
-    Attributes:
-        mean: of the values.
-        error: its standard error; infinite where the values do not tell.
-        freedom: degrees of freedom of that error.
-    """
+    """A mean over networks and images, and how well it is known."""
 
     mean: float
-    error: float
-    freedom: float
+    error: float  # its standard error; infinite where the values do not tell
+    freedom: float  # degrees of freedom of that error
 
     @property
     def half_width(self) -> float:
@@ -57,13 +51,10 @@ def estimate(values: np.ndarray) -> Estimate:
     `sqrt(n / (n - 1))`, and the interval is Student's, with the degrees of freedom of both sources
     by Welch and Satterthwaite.
 
-    Args:
-        values: `[seeds, images]`, or `[seeds]` where a value is not one of images. For a difference
-            of two kinds of networks, that of the same seeds and images.
-
-    Returns:
-        The estimate. The error is infinite for a single seed, and for values that are all alike:
-        they do not tell how far apart others would be.
+    The values are `[seeds, images]`, or `[seeds]` where a value is not one of images; for a
+    difference of two kinds of networks, that of the same seeds and images. The error is infinite
+    for a single seed, and for values that are all alike: they do not tell how far apart others
+    would be.
     """
     values = np.asarray(values, np.float64)
     values = values[:, None] if values.ndim == 1 else values

@@ -16,11 +16,7 @@ def list_claims() -> list[str]:
 
 
 def get_claim(name: str) -> Claim:
-    """A claim by its name.
-
-    Raises:
-        UserError: there is none of that name.
-    """
+    """A claim by its name; a UserError if there is none of that name."""
     if name not in list_claims():
         raise UserError(f"unknown claim {name!r}, choose from: {', '.join(list_claims())}.")
     return importlib.import_module(f"{__name__}.{name}").CLAIM

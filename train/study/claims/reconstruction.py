@@ -39,15 +39,11 @@ def arms(budget: Budget) -> Sequence[Arm]:
 
 
 def properties(images: np.ndarray) -> np.ndarray:
-    """Measures the ink of digits.
+    """Measures the ink of digits `[n, height, width, channels]`, from 0 to 1, light on dark.
 
-    Args:
-        images: `[n, height, width, channels]`, from 0 to 1, light on dark.
-
-    Returns:
-        float64 `[n, 4]`: the ink for the extent of the digit, which grows with the thickness of its
-        strokes; the deviations of the ink's rows and columns; and its slant, the covariance of both
-        for the variance of the rows. An image without ink has zeros.
+    That is, float64 `[n, 4]`: the ink for the extent of the digit, which grows with the thickness
+    of its strokes; the deviations of the ink's rows and columns; and its slant, the covariance of
+    both for the variance of the rows. An image without ink has zeros.
     """
     ink = images.astype(np.float64).mean(axis=-1)
     rows, columns = np.mgrid[: ink.shape[1], : ink.shape[2]]
@@ -71,10 +67,7 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def named_dimensions(poses: np.ndarray, measured: np.ndarray, labels: np.ndarray) -> int:
     """Counts the dimensions of a pose that go with a property, in the mean over the classes.
 
-    Args:
-        poses: `[n, D]`, of the capsule of each image's class.
-        measured: `[n, P]`.
-        labels: `[n]`.
+    The poses `[n, D]` are of the capsules of the images' labels `[n]`, the properties `[n, P]`.
     """
     strongest = []
     for label in np.unique(labels):

@@ -22,19 +22,12 @@ NONE = "none"
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A network that is compared.
+    """A network that is compared."""
 
-    Attributes:
-        model: a name of `capsjax.list_models()`.
-        routing: a name, `FILE.py:NAME`, or `NONE`.
-        dataset: a name of `list_datasets()`.
-        config: how it is trained; its seed is not used.
-    """
-
-    model: str
-    routing: str
-    dataset: str
-    config: FitConfig
+    model: str  # a name of `capsjax.list_models()`
+    routing: str  # a name, `FILE.py:NAME`, or `NONE`
+    dataset: str  # a name of `list_datasets()`
+    config: FitConfig  # how it is trained; its seed is not used
 
     @property
     def name(self) -> str:
@@ -53,10 +46,7 @@ class Cell:
     ) -> dict[str, Any]:
         """All that decides the numbers of the cell, as plain values, to compare a kept result by.
 
-        Args:
-            seeds: how many, from 0 on.
-            robustness_examples: test images that are changed.
-            folds: of a cross-validation, None for none.
+        Arguments are those of `train.study.compare.comparison.compare`.
         """
         return {
             "seeds": list(range(seeds)),
@@ -75,15 +65,10 @@ def list_cells(
 ) -> list[Cell]:
     """All combinations that there are: a model without a choice of routings is one cell.
 
-    Without a `recipe`, each model is trained by its own (`own_recipe`).
-
-    Args:
-        models: names.
-        routings: names, `FILE.py:NAME` of one's own, whose code is run, or `PUBLISHED`.
-        datasets: names.
-        settings: of training, that all have in common, by the flat names of `FitConfig`.
-        recipe: a preset; all cells take from it how images are prepared, the optimiser and the
-            schedule.
+    Routings are names, `FILE.py:NAME` of one's own, whose code is run, or `PUBLISHED`. Settings, by
+    the flat names of `FitConfig`, are those that all have in common. All cells take from a recipe
+    how images are prepared, the optimiser and the schedule; without one, each model is trained by
+    its own (`own_recipe`).
 
     Raises:
         UserError: a name does not exist, a value is out of its range, or steps and epochs are both
@@ -132,10 +117,7 @@ def own_recipe(model: str, dataset: str) -> FitConfig:
     A recipe for both if there is one, `DATASET-MODEL`, or for the data set, if that is of this
     model; otherwise the model's published sizes as in its recipe for the embedded digits, for as
     long as the data set's recipe says and with images prepared as there. Data sets of the same
-    official files, as the splits of smallNORB are, have one recipe.
-
-    Raises:
-        UserError: if there is none.
+    official files, as the splits of smallNORB are, have one recipe. A UserError if there is none.
     """
     presets = list_presets()
     source = SOURCES.get(dataset)

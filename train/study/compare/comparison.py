@@ -43,10 +43,8 @@ def compare(
     are there are measured anew if `overwrite`. The seeds of a cell's networks are those from 0 on.
     To see how robust they are, the first `robustness_examples` test images are changed. With
     `folds`, networks are trained and measured on that many parts of the training split instead, see
-    `train.data.fold`. Returns what is known of each cell.
-
-    Raises:
-        UserError: on bad input, or if the folder cannot be written.
+    `train.data.fold`. Returns what is known of each cell. A UserError on bad input, or if the
+    folder cannot be written.
     """
     loaded = {name: _load(name, data_dir) for name in dict.fromkeys(c.dataset for c in cells)}
     datasets = {cell.name: _parts(cell, loaded[cell.dataset], folds) for cell in cells}

@@ -27,13 +27,10 @@ Predict = Callable[[int, str | None, float], tuple[np.ndarray, np.ndarray]]
 def measure(
     config: FitConfig, states: TrainState, dataset: Dataset, examples: int
 ) -> dict[str, Any]:
-    """Measures all networks of a cell.
+    """Measures all networks of a cell on the test images of a data set.
 
-    Args:
-        config: of the networks.
-        states: of the networks, each array with a leading axis of seeds.
-        dataset: whose test images are taken.
-        examples: how many of them, the first, are changed to see how robust the networks are.
+    The arrays of the states have a leading axis of seeds. The first so many examples are changed to
+    see how robust the networks are.
 
     Returns:
         `accuracy`, `nll` and `calibration_error`, a value a seed; `right`, which images each seed
@@ -65,12 +62,7 @@ def measure(
 
 
 def over_folds(parts: Sequence[dict[str, Any]], images: Sequence[int]) -> dict[str, Any]:
-    """The measures of all folds of a cross-validation: of all their images together.
-
-    Args:
-        parts: what `measure` found of each fold.
-        images: how many were measured in each.
-    """
+    """What `measure` found of all folds of a cross-validation, of so many images each, together."""
     if len(parts) == 1:
         return parts[0]
 

@@ -10,17 +10,11 @@ from train.data import warp
 
 
 class Perturbation(NamedTuple):
-    """A way to change images.
+    """A way to change images."""
 
-    Attributes:
-        unit: of the strength, for people.
-        strengths: those that are tried, after `none`.
-        none: the strength that changes nothing.
-    """
-
-    unit: str
-    strengths: tuple[float, ...]
-    none: float = 0.0
+    unit: str  # of the strength, for people
+    strengths: tuple[float, ...]  # those that are tried, after `none`
+    none: float = 0.0  # the strength that changes nothing
 
 
 PERTURBATIONS = {
@@ -34,15 +28,10 @@ PERTURBATIONS = {
 
 
 def perturb(kind: str, strength: jax.Array | float, images: jax.Array) -> jax.Array:
-    """Changes a batch of images.
+    """Changes images `[batch, height, width, channels]`, values from 0 to 1, and so the result's.
 
-    Args:
-        kind: a name of `PERTURBATIONS`.
-        strength: in its unit. Noise is normal, drawn from a fixed seed.
-        images: `[batch, height, width, channels]`, values from 0 to 1.
-
-    Returns:
-        The same shape, values from 0 to 1; what comes in from outside is 0.
+    The kind is a name of `PERTURBATIONS`, the strength in its unit. What comes in from outside is
+    0; noise is normal, drawn from a fixed seed.
     """
     if kind == "noise":
         noise = jax.random.normal(jax.random.key(0), images.shape, images.dtype)

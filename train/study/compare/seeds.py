@@ -26,21 +26,14 @@ class SeedsTrainer:
     """Networks of one configuration that differ in their seed, and the step that trains all.
 
     Each has its own initial values, order of examples and augmentation: those that a run of
-    `python -m train fit` with its seed has.
-
-    Args:
-        config: what to train; its seed is not used.
-        dataset: what it learns from, which has to fit on the device.
-        seeds: of the networks.
+    `python -m train fit` with its seed has; that of the configuration is not used. The data set has
+    to fit on the device. A UserError if data and network do not fit each other.
 
     Attributes:
         states: of the networks, each array with a leading axis of seeds.
         parameters: values in one network.
         total: steps that each takes.
         images_per_second: that all networks together learned from; compilation left out.
-
-    Raises:
-        UserError: if data and network do not fit each other.
     """
 
     images_per_second = math.nan
@@ -66,11 +59,7 @@ class SeedsTrainer:
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
     def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsTrainer":
-        """Trains all networks to the end; returns itself.
-
-        Args:
-            advance: called with the number of steps that were taken since the last call.
-        """
+        """Trains all networks to the end; tells `advance` of each few steps; returns itself."""
         done, timed, seconds = 0, 0, 0.0
         while done < self.total:
             count = min(STEPS, self.total - done)

@@ -30,19 +30,12 @@ WEIGHTS = (0.3, 3.0, 30.0)
 
 
 class Attack(NamedTuple):
-    """A way to change images, within `EPSILON`, so that they are mistaken.
-
-    Attributes:
-        name: of the attack.
-        steps: how often the gradient is followed.
-        step_size: how far each time.
-        knows: whether it knows of the detector, and keeps the image near its reconstruction.
-    """
+    """A way to change images, within `EPSILON`, so that they are mistaken."""
 
     name: str
-    steps: int
-    step_size: float
-    knows: bool = False
+    steps: int  # how often the gradient is followed
+    step_size: float  # how far each time
+    knows: bool = False  # of the detector, and so keeps the image near its reconstruction
 
 
 FGSM = Attack("FGSM", 1, EPSILON)
@@ -78,18 +71,11 @@ class Network(NamedTuple):
 def attacked(
     network: Network, images: jax.Array, labels: jax.Array, attack: Attack, weight: float = 0.0
 ) -> jax.Array:
-    """Changes images so that the network finds their class as unlikely as possible.
+    """Changes images so that the network finds their labels, int32 `[n]`, as unlikely as possible.
 
-    Args:
-        network: attacked by its gradients.
-        images: `[n, height, width, channels]`, from 0 to 1.
-        labels: int32 `[n]`.
-        attack: how.
-        weight: of the mean squared difference of an image and its reconstruction, which is kept
-            small at the same time.
-
-    Returns:
-        Images from 0 to 1, no pixel further than `EPSILON` from what it was.
+    The images `[n, height, width, channels]` are from 0 to 1, and so are those returned, of which
+    no pixel is further than `EPSILON` from what it was. The weight is that of the mean squared
+    difference of an image and its reconstruction, which is kept small at the same time.
     """
 
     def loss(changed: jax.Array) -> jax.Array:
@@ -110,28 +96,17 @@ def attacked(
 
 
 class Outcome(NamedTuple):
-    """Success of an attack, in percent.
+    """Success of an attack, in percent."""
 
-    Attributes:
-        mistaken: of the images that the network had recognised, those that it no longer does.
-        detected: of the mistaken ones, those that are further from their reconstruction than the
-            threshold; NaN of a network that reconstructs nothing, or where none is mistaken.
-        undetected: of the images that the network had recognised, those that are mistaken and not
-            detected.
-    """
-
-    mistaken: float
+    mistaken: float  # of the images that the network had recognised, those that it no longer does
+    # Of the mistaken ones, those that are further from their reconstruction than the threshold; NaN
+    # of a network that reconstructs nothing, or where none is mistaken.
     detected: float
-    undetected: float
+    undetected: float  # of the images that it had recognised, those mistaken and not detected
 
 
 class Victim:
-    """The network of a run, and the threshold of its detector, which validation images decide.
-
-    Args:
-        folder: of the run.
-        data_dir: a folder with the data set's official files.
-    """
+    """The network of a run, and the threshold of its detector, which validation images decide."""
 
     def __init__(self, folder: Path, data_dir: Path | None) -> None:
         run = load_run(folder)

@@ -23,19 +23,15 @@ STARVED = 0.1
 
 
 class Inside(NamedTuple):
-    """Figures of a network, in percent.
+    """Figures of a network, in percent."""
 
-    Attributes:
-        dead: of all routed capsules, those that are there for no image, see
-            `capsjax.inspection.dead_share`.
-        starved: of all routed capsules, those whose matrices get less than a tenth of an equal
-            share of the gradient of their layer's, by its length.
-        entropy: of the coupling after the last iteration, of what it would be if all capsules
-            above got alike; the mean of the layers.
-    """
-
+    # Of all routed capsules, those there for no image, see `capsjax.inspection.dead_share`.
     dead: float
+    # Of all routed capsules, those whose matrices get less than a tenth of an equal share of the
+    # gradient of their layer's, by its length.
     starved: float
+    # Of the coupling after the last iteration, of what it would be if all capsules above got alike;
+    # the mean of the layers.
     entropy: float
 
 

@@ -25,17 +25,10 @@ Plain = dict[str, Any]
 
 
 class Job(NamedTuple):
-    """A network to train, and what is to be measured of it.
+    """A network to train, and what is to be measured of it, given the folder of its run."""
 
-    Attributes:
-        name: for people.
-        slug: for files.
-        config: how it is trained.
-        measure: gives plain values, of the folder of its run.
-    """
-
-    name: str
-    slug: str
+    name: str  # for people
+    slug: str  # for files
     config: FitConfig
     measure: Callable[[Path], Plain]
 
@@ -68,9 +61,7 @@ def try_claim(
     in `cells`, by default in `out`, which is all that is needed to go on on another machine. The
     seeds of an arm's networks are those from 0 on. On any but the small budget, its learning rate
     is searched for first (`train.study.trial.search`). Returns the plain values of `results.json`.
-
-    Raises:
-        UserError: on bad input, or if the folder cannot be written.
+    A UserError on bad input, or if the folder cannot be written.
     """
     arms = claim.arms(budget)
     place = Place(out, cells or out / "cells", command, data_dir, overwrite)

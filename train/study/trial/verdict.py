@@ -33,22 +33,14 @@ COLUMNS = 3
 
 @dataclass(frozen=True)
 class Measured:
-    """An arm and what was measured of its networks.
-
-    Attributes:
-        arm: what was trained.
-        values: by the names of quantities, `[seeds, images]`; `[seeds, 1]` of a quantity that is
-            not one of images.
-        parameters: of a network.
-        steps: that the network of each seed was trained for.
-        seconds: that training took, all seeds together.
-    """
+    """An arm and what was measured of its networks."""
 
     arm: Arm
+    # By the names of quantities, `[seeds, images]`, or `[seeds, 1]` of one that is not of images.
     values: Mapping[str, np.ndarray]
-    parameters: int
-    steps: Sequence[int]
-    seconds: float
+    parameters: int  # of a network
+    steps: Sequence[int]  # that the network of each seed was trained for
+    seconds: float  # that training took, all seeds together
 
     @property
     def images(self) -> int:
