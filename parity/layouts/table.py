@@ -3,7 +3,7 @@
 import functools
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from parity.layouts.model_table import DECODER, MODELS, ModelTable, model_table,
 from train.config.config_file import from_values
 from train.config.fit_config import FitConfig
 from train.learn.network import build_routing
-from train.system.errors import UserError
+from train.system.errors import UserError, require_known
 
 DIALECT_FIELDS = (
     "input_mean",
@@ -154,14 +154,14 @@ def get_layout(name: str) -> Layout:
 
 
 def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
-    _require_known("key", values, _KEYS)
+    require_known("key", values, _KEYS)
     for key in ("name", "about"):
         if not isinstance(values.get(key, ""), str):
             raise ValueError(f"{key} is {values[key]!r}, but must be a text")
     model = values.get("model", Layout.model)
-    _require_known("model", [model], MODELS)
+    require_known("model", [model], MODELS)
     formats = _texts("formats", values.get("formats", FORMATS))
-    _require_known("format", formats, ALL_FORMATS)
+    require_known("format", formats, ALL_FORMATS)
     rows = values.get("weights")
     if not isinstance(rows, list) or not rows:
         raise ValueError(
@@ -210,14 +210,14 @@ def _options(path: Path, values: Any, model: str) -> dict[str, Any]:
     """The options, if the model and its routing have them and they are of the right types."""
     if not isinstance(values, dict):
         raise ValueError(f"options must be a table of names and values, not {values!r}")
-    _require_known("option", values, (*DIALECT_FIELDS, *REDUCTIONS))
+    require_known("option", values, (*DIALECT_FIELDS, *REDUCTIONS))
     for name in REDUCTIONS:
         if values.get(name, "sum") not in ("sum", "mean"):
             raise ValueError(f"{name} is {values[name]!r}, but must be 'sum' or 'mean'")
     fields = {name: value for name, value in values.items() if name not in REDUCTIONS}
     config = from_values({"model": model, **fields}, path)
     known = sorted(set(capsjax.model_options(model)) - _NOT_OF_A_LAYOUT)
-    _require_known("model option", config.model.options, known)
+    require_known("model option", config.model.options, known)
     build_routing(config)
     return dict(values)
 
@@ -257,9 +257,3 @@ def _texts(key: str, values: Any) -> tuple[str, ...]:
     if not isinstance(values, list | tuple) or not all(isinstance(value, str) for value in values):
         raise ValueError(f"{key} must be a list of texts, not {values!r}")
     return tuple(values)
-
-
-def _require_known(what: str, names: Iterable[str], choices: Sequence[str]) -> None:
-    for name in names:
-        if name not in choices:
-            raise ValueError(f"unknown {what} {name!r}, choose from: {', '.join(choices)}")

@@ -15,7 +15,7 @@ import pkgutil
 from types import ModuleType
 
 from train.config.fit_config import FitConfig
-from train.system.errors import UserError
+from train.system.errors import require_known
 
 
 @functools.cache
@@ -40,6 +40,5 @@ def describe_preset(name: str) -> str:
 
 
 def _recipe(name: str) -> ModuleType:
-    if name not in _recipes():
-        raise UserError(f"unknown preset {name!r}, choose from: {', '.join(list_presets())}.")
+    require_known("preset", [name], list_presets())
     return _recipes()[name]

@@ -1,5 +1,7 @@
 """Errors that end a command with a sentence for the user instead of a traceback."""
 
+from collections.abc import Collection, Iterable
+
 
 class CommandError(Exception):
     """Ends a command with its message."""
@@ -38,6 +40,13 @@ class PreemptedError(CommandError):
     exit_code = 75
     """EX_TEMPFAIL of sysexits.h: try again later."""
     in_every_process = True
+
+
+def require_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    """A UserError, which lists all that are known, if one of several names is not."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown {what} {name!r}, choose from: {', '.join(known)}.")
 
 
 def first_line(error: BaseException) -> str:

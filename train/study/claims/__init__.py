@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 
 from train.study.trial.definition import Claim
-from train.system.errors import UserError
+from train.system.errors import require_known
 
 
 def list_claims() -> list[str]:
@@ -17,6 +17,5 @@ def list_claims() -> list[str]:
 
 def get_claim(name: str) -> Claim:
     """A claim by its name; a UserError if there is none of that name."""
-    if name not in list_claims():
-        raise UserError(f"unknown claim {name!r}, choose from: {', '.join(list_claims())}.")
+    require_known("claim", [name], list_claims())
     return importlib.import_module(f"{__name__}.{name}").CLAIM

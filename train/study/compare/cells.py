@@ -11,7 +11,7 @@ from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
 from train.learn.user_routing import is_own, trust
 from train.presets import get_preset, list_presets
-from train.system.errors import UserError
+from train.system.errors import UserError, require_known
 
 PUBLISHED = "published"
 """In the place of a routing: the one that the model was published with."""
@@ -80,10 +80,10 @@ def list_cells(
         settings = {**settings, "steps": None}
     for routing in routings:
         trust(routing)
-    _require("model", models, capsjax.list_models())
+    require_known("model", models, capsjax.list_models())
     known = [PUBLISHED, *capsjax.list_routings()]
-    _require("routing", [name for name in routings if not is_own(name)], known)
-    _require("data set", [n for n in datasets if not is_dataset(n)], list_datasets())
+    require_known("routing", [name for name in routings if not is_own(name)], known)
+    require_known("data set", [n for n in datasets if not is_dataset(n)], list_datasets())
     cells = []
     for dataset in datasets:
         for model in models:
@@ -96,8 +96,8 @@ def list_cells(
                 fields = dict(settings)
                 if published:
                     fields["routing"] = chosen
-                if published and chosen != base.model.routing:
-                    fields["routing_options"] = {}  # those of the recipe are of another routing
+                    if chosen != base.model.routing:
+                        fields["routing_options"] = {}  # the recipe's are of another routing
                 config = base.changed(**fields)
                 cells.append(Cell(model, chosen or NONE, dataset, config))
     return list({cell.name: cell for cell in cells}.values())  # each once
@@ -136,12 +136,6 @@ def own_recipe(model: str, dataset: str) -> FitConfig:
         config = config.changed(epochs=epochs, steps=None, batch_size=batch_size)
         config = dataclasses.replace(config, data=of_dataset.data)
     return config.changed(preset=f"{dataset}-{model}", dataset=dataset, model_options={})
-
-
-def _require(what: str, names: Sequence[str], known: Sequence[str]) -> None:
-    for name in names:
-        if name not in known:
-            raise UserError(f"unknown {what} {name!r}, choose from: {', '.join(known)}.")
 
 
 def difference(wanted: Mapping[str, Any], result: Mapping[str, Any]) -> str:
