@@ -51,24 +51,15 @@ def require_name(name: str | None) -> None:
         raise UserError(f"--record is {name!r}, but must be a name such as mnist-small.")
 
 
-def pages() -> list[Path]:
-    """The pages that may have tables."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def rendered(page: str) -> str:
-    """The text of a page, its tables made anew, see `render`."""
+def outdated() -> dict[Path, str]:
+    """The pages whose tables differ from their files, and what they should be, see `render`."""
 
     def table(found: re.Match[str]) -> str:
         return f"{found['begin']}{render(found['name'])}\n{found['end']}"
 
-    return _TABLE.sub(table, page)
-
-
-def outdated() -> dict[Path, str]:
-    """The pages whose tables differ from their files, and what they should be, see `render`."""
-    texts = {path: path.read_text(encoding="utf-8") for path in pages()}
-    return {path: new for path, text in texts.items() if (new := rendered(text)) != text}
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in pages}
+    return {path: new for path, text in texts.items() if (new := _TABLE.sub(table, text)) != text}
 
 
 def render_all() -> list[Path]:

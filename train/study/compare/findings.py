@@ -36,16 +36,12 @@ Result = Mapping[str, Any]
 
 def table(results: Sequence[Result], columns: Sequence[str] = ()) -> list[list[str]]:
     """The names of columns, all if none are given, and a row of text for each cell."""
-    against = differences(results)
-    rows = [
-        {**_row(result), "against first": text, "recipe": recipe}
-        for result, text, recipe in zip(results, against, own_settings(results), strict=True)
-    ]
+    rows = list(map(_row, results, differences(results), own_settings(results)))
     columns = columns or list(rows[0])
     return [list(columns), *([row[name] for name in columns] for row in rows)]
 
 
-def _row(result: Result) -> dict[str, str]:
+def _row(result: Result, against_first: str, recipe: str) -> dict[str, str]:
     likelihood = f"{np.mean(result['nll']):.4f}"
     return {
         "model": result["model"],
@@ -53,7 +49,7 @@ def _row(result: Result) -> dict[str, str]:
         "dataset": result["dataset"],
         "accuracy": _percent(np.mean(result["accuracy"])),
         "spread": _percent(spread(result["accuracy"])),
-        "against first": "",
+        "against first": against_first,
         "nll": likelihood if result["from_logits"] else "",
         "nll of lengths": "" if result["from_logits"] else likelihood,
         "calibration": _percent(np.mean(result["calibration_error"])),
@@ -62,6 +58,7 @@ def _row(result: Result) -> dict[str, str]:
         "memory": f"{result['step_bytes'] / 2**20:,.0f} MiB",
         "parameters": f"{result['parameters']:,}",
         "steps": f"{result['steps']:,}",
+        "recipe": recipe,
     }
 
 

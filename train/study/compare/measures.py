@@ -69,21 +69,17 @@ def over_folds(parts: Sequence[dict[str, Any]], images: Sequence[int]) -> dict[s
     def mean(values: Sequence[Any]) -> Any:
         return np.average(np.array(values), axis=0, weights=images).tolist()
 
-    first = parts[0]
+    names = ("accuracy", "nll", "calibration_error")
     right = [
         [unpack(packed, count) for packed in part["right"]]
         for part, count in zip(parts, images, strict=True)
     ]
+    robustness = [part["robustness"] for part in parts]
     return {
-        **first,
-        **{
-            name: mean([part[name] for part in parts])
-            for name in ("accuracy", "nll", "calibration_error")
-        },
+        **parts[0],
+        **{name: mean([part[name] for part in parts]) for name in names},
         "right": [pack(np.concatenate(of_seed)) for of_seed in zip(*right, strict=True)],
-        "robustness": {
-            kind: mean([part["robustness"][kind] for part in parts]) for kind in first["robustness"]
-        },
+        "robustness": {kind: mean([of[kind] for of in robustness]) for kind in robustness[0]},
     }
 
 

@@ -173,9 +173,7 @@ def _percent(some: np.ndarray, of: np.ndarray) -> float:
     return 100 * float(some.sum() / of.sum()) if of.any() else math.nan
 
 
-@functools.lru_cache(maxsize=1)
-def _victim(folder: Path, data_dir: Path | None) -> Victim:
-    return Victim(folder, data_dir)
+_victim = functools.lru_cache(maxsize=1)(Victim)
 
 
 @functools.lru_cache(maxsize=8)

@@ -182,9 +182,5 @@ def _is_finished(folder: Path, config: FitConfig) -> bool:
 def _origins(cells: Sequence[Mapping[str, Any]]) -> list[Plain]:
     """Commits, dates and machines that the values come from, each once."""
     names = ("commit", "changed_since", "date", "device_kind", "cores", "jax")
-    return [
-        dict(found)
-        for found in dict.fromkeys(
-            tuple((name, values.get(name)) for name in names) for values in cells
-        )
-    ]
+    found = [{name: cell.get(name) for name in names} for cell in cells]
+    return [each for number, each in enumerate(found) if each not in found[:number]]
