@@ -166,7 +166,7 @@ def worst_of(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray
     worst = errors[name]
     note = f"{name}: {worst.note}" if worst.note else name
     histogram = np.sum([error.histogram for error in errors.values()], axis=0)
-    return Error(worst.shape, worst.absolute, worst.relative, histogram, note)
+    return worst._replace(histogram=histogram, note=note)
 
 
 def _infinite(shape: tuple[int, ...], note: str, absolute: float = float("inf")) -> Error:

@@ -199,15 +199,13 @@ def _number(value: float | None) -> str:
 
 def plain(comparison: Comparison) -> dict[str, Any]:
     """A comparison as plain values."""
+    names = ("shape", "absolute", "relative", "note")
     return {
         "network": comparison.size,
         "group": comparison.stage.group,
         "stage": comparison.stage.name,
         "case": comparison.case,
-        "shape": list(comparison.error.shape),
-        "absolute": comparison.error.absolute,
-        "relative": comparison.error.relative,
+        **{name: getattr(comparison.error, name) for name in names},
         "limit": comparison.limit,
         "held": comparison.held,
-        "note": comparison.error.note,
     }

@@ -87,7 +87,7 @@ def train_reference(
         }
 
     for images, labels in batches:
-        seen = nchw(normalised(pair, images, pair.dtype))
+        seen = nchw(normalised(pair, images))
         truth = torch.from_numpy(labels.astype(np.int64))
         loss = reference.losses(reference(seen, truth), seen, truth)["total"]
         gradients = gradients_of(pair, loss)
@@ -175,11 +175,11 @@ def compare_training(subject: Subject, case: Case, split: Split, result: Result)
     result.growth.append(growth)
 
 
-def normalised(pair: Pair, images: np.ndarray, dtype: Any) -> np.ndarray:
+def normalised(pair: Pair, images: np.ndarray) -> np.ndarray:
     """uint8 images as both networks see them: as `Objective.normalise` makes them, in NumPy."""
+    data, dtype = pair.objective.data, pair.dtype
     unit = images.astype(dtype) / np.asarray(255, dtype)
-    mean, deviation = pair.objective.data.input_mean, pair.objective.data.input_std
-    return (unit - np.asarray(mean, dtype)) / np.asarray(deviation, dtype)
+    return (unit - np.asarray(data.input_mean, dtype)) / np.asarray(data.input_std, dtype)
 
 
 def _snapshot(params: PyTree, optimizer_state: PyTree) -> Snapshot:

@@ -129,15 +129,11 @@ def configure(
     dataset: str,
     image_shape: tuple[int, int, int],
     num_classes: int,
-    change: Change = lambda config: config,
 ) -> FitConfig:
-    """The configuration of a network on a data set: its layout's, with the sizes of its tensors.
-
-    The change has the last word, and raises a UserError if it makes a value out of its range.
-    """
+    """The configuration of a network on a data set: its layout's, with the sizes of its tensors."""
     config = found.layout.config(image_shape, num_classes)
     options = {**config.model.options, **found.model_options()}
-    return change(config.changed(dataset=dataset, model_options=options))
+    return config.changed(dataset=dataset, model_options=options)
 
 
 def _runs(
@@ -162,7 +158,7 @@ def _runs(
         if not fits or (shape[2], len(class_names)) != (channels, classes):
             continue
         try:
-            config = configure(found, name, shape, classes, change)
+            config = change(configure(found, name, shape, classes))
             model = nnx.eval_shape(
                 functools.partial(build_model, config, shape, classes, axis=AXIS)
             )

@@ -27,7 +27,6 @@ from parity.layouts.state_files import State, read_state
 from parity.user_module import SIDES, InputLayout
 from parity.user_module.calling import Call, View, What, calls, find_capsules, load_module
 from parity.user_module.diagnosis import Diagnosis, Target, diagnose
-from train.config.fit_config import FitConfig
 from train.data import Split
 from train.learn.network import build_model
 from train.system.errors import UserError, first_line
@@ -204,24 +203,21 @@ def _call(
 
 def _model(call: Call, found: Match, state: State, path: Path, dtype: DtypeName) -> nnx.Module:
     """A capsjax network with a module's weights, and with the strides of its call."""
-
-    def change(config: FitConfig) -> FitConfig:
-        options = {**config.model.options, **_strides(call, found)}
-        return config.changed(model_options=options, dtype=dtype, param_dtype=dtype)
-
     classes = found.sizes["j"]
-    config = configure(found, "digits", call.image_shape, classes, change)
+    config = configure(found, "digits", call.image_shape, classes)
+    options = {**config.model.options, **_strides(call, found)}
+    config = config.changed(model_options=options, dtype=dtype, param_dtype=dtype)
     model = nnx.eval_shape(lambda: build_model(config, call.image_shape, classes))
     try:
         weights.load(model, found.to_capsjax(state))
     except ValueError as error:
-        options = ", ".join(
-            f"{name} = {config.model.options.get(name, default)}"
+        strides = ", ".join(
+            f"{name} = {options.get(name, default)}"
             for name, default in (("conv_stride", 1), ("primary_stride", 2))
         )
         raise UserError(
             f"{path} does not fit capsjax's network for images of "
-            f"{'x'.join(map(str, call.image_shape))} with {options}: {error}; --image-shape and, "
+            f"{'x'.join(map(str, call.image_shape))} with {strides}: {error}; --image-shape and, "
             "in a layout of your own, model_options say otherwise."
         ) from error
     return model

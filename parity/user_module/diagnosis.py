@@ -255,27 +255,22 @@ class _Search:
 
     def _agreeing(self, combinations: Sequence[Combination]) -> list[Finding]:
         """Those that agree, forwards and backwards; if none does, with detached logits on top."""
-        near = [
-            chosen for chosen in combinations if self.errors[chosen] <= self.target.forward_limit
-        ]
-        if self.target.gradient is None:
+        target = self.target
+        near = [chosen for chosen in combinations if self.errors[chosen] <= target.forward_limit]
+        if target.gradient is None:
             return [Finding(chosen, self.errors[chosen], None) for chosen in near]
         for further in ((), (_detached(self.variants.base),)):
             found = []
             for chosen in near[: self._gradients_left]:
-                error = self._gradient_error((*chosen, *further))
-                if error <= self.target.gradient_limit:
+                self._gradients_left -= 1
+                dialect = self._dialect((*chosen, *further))
+                gradient = self.variants.gradient(dialect, target.what, target.cotangent)
+                error = error_between(gradient, target.gradient).relative
+                if error <= target.gradient_limit:
                     found.append(Finding((*chosen, *further), self.errors[chosen], error))
             if found:
                 return found
         return []
-
-    def _gradient_error(self, chosen: Combination) -> float:
-        self._gradients_left -= 1
-        dialect, target = self._dialect(chosen), self.target
-        assert target.gradient is not None
-        actual = self.variants.gradient(dialect, target.what, target.cotangent)
-        return error_between(actual, target.gradient).relative
 
     def _dialect(self, chosen: Combination) -> Dialect:
         dialect = self.variants.base
