@@ -1,5 +1,6 @@
 """The error of one array against another, and the errors that a check has found."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -121,15 +122,12 @@ class Result:
     def _places(self) -> dict[Stage, int]:
         """The place of each stage in the computation; every case has its own in their order."""
         order: list[Stage] = []
-        case, place = ("", ""), 0
-        for comparison in self.comparisons:
-            if (comparison.size, comparison.case) != case:
-                case, place = (comparison.size, comparison.case), len(order)
-            if comparison.stage in order:
+        for _, of_case in itertools.groupby(self.comparisons, lambda c: (c.size, c.case)):
+            place = len(order)
+            for comparison in of_case:
+                if comparison.stage not in order:
+                    order.insert(place, comparison.stage)
                 place = order.index(comparison.stage) + 1
-            else:
-                order.insert(place, comparison.stage)
-                place += 1
         return {stage: place for place, stage in enumerate(order)}
 
 

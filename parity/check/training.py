@@ -183,8 +183,6 @@ def normalised(pair: Pair, images: np.ndarray) -> np.ndarray:
 
 
 def _snapshot(params: PyTree, optimizer_state: PyTree) -> Snapshot:
-    is_adam = lambda state: isinstance(state, optax.ScaleByAdamState)  # noqa: E731
-    states = jax.tree.leaves(optimizer_state, is_leaf=is_adam)
-    adam = next(state for state in states if is_adam(state))
-    trees = {"first moment": adam.mu, "second moment": adam.nu, "parameters": params}
+    mu, nu = (optax.tree.get(optimizer_state, name) for name in ("mu", "nu"))
+    trees = {"first moment": mu, "second moment": nu, "parameters": params}
     return {what: weights.by_name(jax.device_get(tree)) for what, tree in trees.items()}
