@@ -116,13 +116,12 @@ def _fits(*results: Mapping[str, Any]) -> list[str]:
         "images/s": f"{np.mean([summary['images_per_second'] for summary in summaries]):,.0f}",
     }
     seeds = ", ".join(str(result["config"]["seed"]) for result in of_seeds)
-    examples = f"{first['test.examples']:,}"
     return [
         f"`{of_seeds[0]['command']}`",
         "",
         *markdown_lines([list(row), list(row.values())]),
         "",
-        f"Seeds {seeds}; all {examples} test images, by the last checkpoint.",
+        f"Seeds {seeds}; all {first['test.examples']:,} test images, by the last checkpoint.",
     ]
 
 

@@ -56,9 +56,10 @@ def compare(
     with results_folder(out):
         with writing(out):
             (out / "cells").mkdir(exist_ok=True)
+        files = {cell.name: out / "cells" / f"{cell.name}.json" for cell in cells}
         known = {
             cell.name: kept(
-                _path(out, cell),
+                files[cell.name],
                 functools.partial(difference, cell.identity(seeds, robustness_examples, folds)),
                 overwrite,
             )
@@ -77,7 +78,7 @@ def compare(
                     cell, datasets[cell.name], seeds, robustness_examples, progress, number == 1
                 )
                 with writing(out):
-                    write_json(_path(out, cell), result)
+                    write_json(files[cell.name], result)
                 known[cell.name] = result
                 accuracy = 100 * float(np.mean(result["accuracy"]))
                 progress.note(f"{cell.name}: {accuracy:.2f} %; about {progress.left} left")
@@ -105,10 +106,6 @@ def _load(name: str, data_dir: Path | None) -> Dataset:
             "calibration are compared for one: leave it out of --datasets."
         )
     return dataset
-
-
-def _path(out: Path, cell: Cell) -> Path:
-    return out / "cells" / f"{cell.name}.json"
 
 
 def _parts(cell: Cell, loaded: Dataset, folds: int | None) -> list[Dataset]:

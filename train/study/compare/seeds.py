@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from train.bench.costs import footprint
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Order
 from train.learn.network import build_model, count_parameters
@@ -80,10 +81,8 @@ class SeedsTrainer:
     @property
     def step_bytes(self) -> int:
         """Memory of a step of all networks, by the compiled program: arguments and what it uses."""
-        analysis = self._compiled.memory_analysis()
-        if analysis is None:
-            return 0
-        return analysis.argument_size_in_bytes + analysis.temp_size_in_bytes
+        sizes = footprint(self._compiled)
+        return sizes["arguments"] + sizes["temporaries"]
 
     def seconds_per_step(self, steps: int = STEPS) -> float:
         """Time of a step of all networks, which stay as they are; compilation left out."""

@@ -53,15 +53,13 @@ def look(folder: Path, data_dir: Path | None) -> Inside:
 
     gradients = nnx.merge(graphdef, jax.grad(loss)(params), *rest)
     inspected = look_inside(model, objective, jnp.asarray(examples.images))[0]
-    starved = {
-        name: _starved(np.asarray(member(gradients, name).kernel[...])) for name in inspected
-    }
-    counts = np.array([len(of_layer) for of_layer in starved.values()])
+    starved = [_starved(np.asarray(member(gradients, name).kernel[...])) for name in inspected]
+    counts = np.array(list(map(len, starved)))
     dead = [float(of_layer.dead) for of_layer in inspected.values()]
     entropies = [float(of_layer.entropy[-1]) for of_layer in inspected.values()]
     return Inside(
         dead=100 * float(np.average(dead, weights=counts)),
-        starved=100 * float(np.mean(np.concatenate(list(starved.values())))),
+        starved=100 * float(np.mean(np.concatenate(starved))),
         entropy=100 * float(np.mean(entropies / np.log(counts))),
     )
 

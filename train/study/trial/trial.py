@@ -145,7 +145,7 @@ def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain
         for number, job in enumerate(missing, start=1):
             progress.begin(f"[{number}/{len(missing)}] {job.name}; about {progress.left} left")
             run, overwrite = place.out / "runs" / job.slug, place.overwrite
-            if not _is_finished(run, job.config):
+            if not ((run / SUMMARY).exists() and load_run(run).config == job.config):
                 fit(
                     job.config,
                     out=run,
@@ -172,11 +172,6 @@ def _differing(config: FitConfig, values: Plain) -> str:
     before = values["config"]
     names = [flag(name) for name, value in config.flat().items() if before[name] != value]
     return f"another {', '.join(names)}" if names else ""
-
-
-def _is_finished(folder: Path, config: FitConfig) -> bool:
-    """Whether a run of this configuration has come to its end there."""
-    return (folder / SUMMARY).exists() and load_run(folder).config == config
 
 
 def _origins(cells: Sequence[Mapping[str, Any]]) -> list[Plain]:
