@@ -6,7 +6,6 @@ there.
 
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,15 +15,14 @@ LEARNING_RATE = 0.001
 CLASS_NAMES = tuple("0123456789")
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What every contender does."""
 
     dtype: str  # "float32" or "bfloat16", of convolutions, votes and decoder
     iterations: int  # of the routing
     images: np.ndarray  # of a step, uint8 `[batch, height, width, channels]`
     labels: np.ndarray  # int32 `[batch]`
-    sizes: Mapping[str, Any] = field(default_factory=dict)  # of the network, if not the paper's
+    sizes: Mapping[str, Any] = {}  # of the network, if not the paper's
 
     @property
     def batch_size(self) -> int:

@@ -1,11 +1,9 @@
 """Two networks with the same weights, one in PyTorch and one in capsjax, and their objective."""
 
 import copy
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -50,8 +48,7 @@ _KERNEL_AXES: Mapping[type[nn.Module], tuple[int, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """A PyTorch network and a capsjax network that should compute the same numbers."""
 
     reference: Reference
@@ -76,8 +73,7 @@ class Pair:
 
     def in_dtype(self, dtype: DtypeName) -> "Pair":
         """The same pair with a copy of its reference in a dtype."""
-        reference = copy.deepcopy(self.reference).to(getattr(torch, dtype))
-        return dataclasses.replace(self, reference=reference)
+        return self._replace(reference=copy.deepcopy(self.reference).to(getattr(torch, dtype)))
 
 
 PairMaker = Callable[..., Pair]

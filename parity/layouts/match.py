@@ -8,7 +8,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,8 +40,7 @@ class Entry(NamedTuple):
         return ax.shape(self.axes.target, self.sizes)
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """A layout laid over the tensors, or the parameters, of one network.
 
     Its sizes are by the letters of the table: `f`, `c`, `t`, `k`, `i`, `j`, `d`, those of kernels
@@ -61,11 +59,6 @@ class Match:
         """Whether names and shapes are those of the layout."""
         return not (self.missing or self.extra or self.misshapen)
 
-    @property
-    def decoder_layers(self) -> int:
-        """Number of dense layers of the decoder; 0 for no decoder."""
-        return sum(key.startswith(f"{DECODER} ") for key in self.sizes) - (_LATENT in self.sizes)
-
     def problems(self) -> list[str]:
         """What keeps the layout from fitting, a line for each kind."""
         kinds = {
@@ -79,15 +72,20 @@ class Match:
         """The sizes as arguments of the model, but for its classes and the shape of its images."""
         options = self.layout.table.arguments(self.sizes)
         if f"{DECODER}.{{n}}.kernel" in self.layout.table.axes:
-            hidden = [self.sizes[f"{DECODER} {n}"] for n in range(self.decoder_layers - 1)]
-            options["decoder_hidden"] = hidden if self.decoder_layers else None
+            outputs = self._decoder_outputs
+            options["decoder_hidden"] = outputs[:-1] if outputs else None
         return options
 
     @property
     def pixels(self) -> int | None:
         """Pixels times channels that the decoder draws; None without decoder."""
-        layers = self.decoder_layers
-        return self.sizes[f"{DECODER} {layers - 1}"] if layers else None
+        return self._decoder_outputs[-1] if self._decoder_outputs else None
+
+    @property
+    def _decoder_outputs(self) -> list[int]:
+        """What each dense layer of the decoder returns; nothing without decoder."""
+        keys = (f"{DECODER} {n}" for n in itertools.count())
+        return [self.sizes[key] for key in itertools.takewhile(self.sizes.__contains__, keys)]
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -18,9 +18,8 @@ import itertools
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from flax import nnx
 
@@ -40,8 +39,7 @@ MODELS = tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 _IMAGE_SHAPE, _CLASSES = (512, 512, 1), 10
 
 
-@dataclass(frozen=True)
-class ModelTable:
+class ModelTable(NamedTuple):
     """The file of a model, see above."""
 
     axes: Mapping[str, tuple[str, ...]]

@@ -1,6 +1,5 @@
 """The check passes on networks that agree, and finds planted faults at the stage they are in."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
@@ -236,7 +235,7 @@ def test_of_all_that_is_checked_the_faulty_is_named():
     def make_pair(*arguments, **options):
         pair = routing.make_pair(*arguments, **options)
         half = changed("class_caps.kernel", lambda kernel: kernel / 2)
-        return dataclasses.replace(pair, to_capsjax=lambda arrays: half(pair.to_capsjax(arrays)))
+        return pair._replace(to_capsjax=lambda arrays: half(pair.to_capsjax(arrays)))
 
     faulty = routing._replace(name="routing uniform, faulty", make_pair=make_pair)
     results = check_all([routing, model, faulty], workers=0)
