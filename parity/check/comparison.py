@@ -65,9 +65,7 @@ class Comparison(NamedTuple):
     @property
     def share(self) -> float:
         """The error as a share of its limit; more than 1 where it is not held."""
-        if self.limit is None or self.error.relative == 0:
-            return 0.0
-        return self.error.relative / self.limit
+        return 0.0 if self.limit is None else self.error.relative / self.limit
 
 
 class Growth(NamedTuple):

@@ -137,7 +137,7 @@ def compare_training(subject: Subject, case: Case, split: Split, result: Result)
     alone = params, optimizer.init(params)  # Adam, given the gradients of the reference
     name = str(case)
     growth, losses = Growth(name, [], {}, {}), []
-    comparisons: dict[str, list[Comparison]] = {ADAM: [], TRAINING: []}
+    comparisons: list[Comparison] = []
     training_limit = tolerance.limit("training", dtype)
     comparable = True  # until rounding alone takes the reference beyond the limit
     for number in range(1, STEPS + 1):
@@ -165,13 +165,13 @@ def compare_training(subject: Subject, case: Case, split: Split, result: Result)
                 if group == ADAM:
                     limit = tolerance.limit("forward", dtype, number)
                 stage = Stage(group, f"{what} after {number} step{'s' * (number > 1)}")
-                comparisons[group].append(Comparison(stage, error, limit, case.size, name))
+                comparisons.append(Comparison(stage, error, limit, case.size, name))
     of_reference, of_capsjax = np.asarray(losses, np.dtype(dtype)).T
     error = error_between(of_capsjax, of_reference)
     limit = training_limit if comparable else None
     stage = Stage(TRAINING, f"loss of {STEPS} steps")
-    comparisons[TRAINING].append(Comparison(stage, error, limit, case.size, name))
-    result.comparisons += comparisons[ADAM] + comparisons[TRAINING]
+    comparisons.append(Comparison(stage, error, limit, case.size, name))
+    result.comparisons += sorted(comparisons, key=lambda c: c.stage.group != ADAM)
     result.growth.append(growth)
 
 

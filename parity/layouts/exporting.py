@@ -110,9 +110,8 @@ def differences(run: Run, layout: Layout) -> list[str]:
 
 
 def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=1e-9)
-    return a == b
+    are_numbers = isinstance(a, float) and isinstance(b, int | float)
+    return math.isclose(a, b, rel_tol=1e-9) if are_numbers else a == b
 
 
 def _behaviour(config: FitConfig, compared: Sequence[str]) -> dict[str, Any]:

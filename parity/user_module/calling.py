@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from parity.check.pairs import DtypeName
 from parity.layouts.state_files import State
 from parity.user_module import INPUT_LAYOUTS, InputLayout
+from train.bench.worker import in_one_line
 from train.system.errors import UserError
 
 What = Literal["lengths", "poses"]
@@ -71,7 +72,7 @@ def _made(spec: str) -> nn.Module:
         made = made()
     except Exception as error:  # whatever their code raises
         raise UserError(
-            f"{spec} cannot be made without arguments ({_reason(error)}): name a function that "
+            f"{spec} cannot be made without arguments ({in_one_line(error)}): name a function that "
             "returns the module."
         ) from error
     if not isinstance(made, nn.Module):
@@ -90,7 +91,7 @@ def _run(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise UserError(f"{path} cannot be run ({_reason(error)}).") from error
+        raise UserError(f"{path} cannot be run ({in_one_line(error)}).") from error
     finally:
         sys.path.pop(0)
     return module
@@ -145,7 +146,7 @@ def calls(
                 warnings.simplefilter("ignore")  # theirs, not ours
                 returned = module(laid_out, *arguments)
         except Exception as error:  # whatever their code raises
-            failures.append(f"{how} {list(laid_out.shape)}: {_reason(error)}")
+            failures.append(f"{how} {list(laid_out.shape)}: {in_one_line(error)}")
             continue
         yield Call(seen, how, dict(_tensors(returned)), tuple(convolutions.seen))
 
@@ -240,9 +241,3 @@ def find_capsules(
         f"more than one output of the module has the shape of {shapes}: choose with --output one "
         f"of {names}."
     )
-
-
-def _reason(error: BaseException) -> str:
-    """The first line of what somebody else's code raised."""
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

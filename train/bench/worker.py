@@ -105,7 +105,7 @@ def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
         return ask()
 
 
-def in_one_line(error: Exception) -> str:
+def in_one_line(error: BaseException) -> str:
     """An error as a cell of a table, after its kind unless it is a sentence for the user."""
     text = first_line(error)
     return text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"

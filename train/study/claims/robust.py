@@ -28,11 +28,7 @@ from train.study.trial.definition import Arm, Budget, Claim, Contrast, Quantity
 TRANSFORMED = "error on transformed digits, %"
 MISTAKEN = "recognised digits that PGD has mistaken, %"
 OVERLAPPING = "error on overlapping digits, %"
-SQUASHED, WITH_MARGIN, ALL = (
-    f"{BASELINE}, squash",
-    f"{BASELINE}, squash, margin",
-    f"{BASELINE}, all",
-)
+ALL = f"{BASELINE}, all"
 DIGITS, PAIRS = "single digits", "pairs"
 
 
@@ -41,8 +37,8 @@ def _networks(
 ) -> dict[str, FitConfig]:
     return {
         BASELINE: baseline(capsnet, network, loss=cross_entropy),
-        SQUASHED: with_vectors(capsnet, network, loss=cross_entropy),
-        WITH_MARGIN: with_vectors(capsnet, network, loss="margin"),
+        f"{BASELINE}, squash": with_vectors(capsnet, network, loss=cross_entropy),
+        f"{BASELINE}, squash, margin": with_vectors(capsnet, network, loss="margin"),
         ALL: with_vectors(capsnet, network, loss="margin", reconstructs=True),
         CAPSNET: capsnet,
     }

@@ -123,11 +123,10 @@ def own_recipe(model: str, dataset: str) -> FitConfig:
     source = SOURCES.get(dataset)
     of_files = source.tfds_name if source else dataset
     of_dataset = get_preset(of_files) if of_files in presets else None
+    for name in (f"{of_files}-{model}", of_files):
+        if name in presets and get_preset(name).model.name == model:
+            return get_preset(name).changed(dataset=dataset)
     digits = "digits" if get_preset("digits").model.name == model else f"digits-{model}"
-    if f"{of_files}-{model}" in presets:
-        return get_preset(f"{of_files}-{model}").changed(dataset=dataset)
-    if of_dataset is not None and of_dataset.model.name == model:
-        return of_dataset.changed(dataset=dataset)
     if digits not in presets:
         raise UserError(f"there is no recipe to train {model} on {dataset} by.")
     config = get_preset(digits)

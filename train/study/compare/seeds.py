@@ -111,11 +111,7 @@ def _steps(
     step: Callable[..., Any], states: TrainState, constants: Any, indices: jax.Array, count: Any
 ) -> TrainState:
     """Takes `count` steps; the batch of each network lies on the axis `AXIS`, of size one."""
-
-    def of_seed(state: TrainState, indices: jax.Array) -> TrainState:
-        return step(state, constants, indices)[0]
-
-    over_seeds = jax.vmap(of_seed)
+    over_seeds = jax.vmap(lambda state, indices: step(state, constants, indices)[0])
     over_batch = jax.vmap(over_seeds, in_axes=(None, 0), axis_name=AXIS)
 
     def body(index: jax.Array, states: TrainState) -> TrainState:
