@@ -21,7 +21,7 @@ PUBLISHED: Mapping[str, Any] = {}
 """Options of the convolutional network of Sabour, Frosst and Hinton 2017, section 5."""
 
 SMALL: Mapping[str, Any] = {"features": [32, 64, 64], "pool": 2, "hidden": [1024, 512]}
-"""About as many parameters as the CapsNet of `mnist-small` has, and three times its speed."""
+"""About as many parameters as the CapsNet of `mnist-small` has."""
 
 
 def baseline(
