@@ -22,6 +22,9 @@ class Evaluate(Trained, DataDir, Devices):
 
     runs: list[Path] = argument("folder of a run, or of several", metavar="RUN", many=True)
     dataset: str | None = option(None, "another data set than the run's", metavar="NAME")
+    classes_by_index: bool = option(
+        False, "take the classes of another data set in their order, whatever their names"
+    )
     split: Literal["test", "validation"] = option(
         "test", "images to measure on; those to choose by are the run's validation images"
     )
@@ -85,6 +88,7 @@ class Evaluate(Trained, DataDir, Devices):
             inspect=self.inspect,
             split=self.split,
             test_examples=self.test_examples,
+            by_index=self.classes_by_index,
         )
 
     def _ensemble(self) -> dict[str, Any]:
@@ -94,5 +98,9 @@ class Evaluate(Trained, DataDir, Devices):
             if getattr(self, name) not in (None, False, "test"):
                 raise UserError(f"{flag(name)} is for a single run: leave it out, or the others.")
         return evaluate_ensemble(
-            self.runs, dataset=self.dataset, data_dir=self.data_dir, which=self.checkpoint
+            self.runs,
+            dataset=self.dataset,
+            data_dir=self.data_dir,
+            which=self.checkpoint,
+            by_index=self.classes_by_index,
         )

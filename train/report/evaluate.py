@@ -40,6 +40,7 @@ def evaluate(
     inspect: bool = False,
     split: Kind = "test",
     test_examples: int | None = None,
+    by_index: bool = False,
 ) -> dict[str, Any]:
     """Measures a run's network on a split, and leaves the result in the run's folder.
 
@@ -54,6 +55,7 @@ def evaluate(
         split: the test split, or the validation examples.
         test_examples: how many test images to take, the first; by default as many as the run did,
             and of another data set see `Dataset.limited`.
+        by_index: take another set's classes in their order; by default by their names.
 
     Returns:
         The names of what was measured, and the means of each loss term and the accuracy.
@@ -69,7 +71,7 @@ def evaluate(
         raise UserError("--test-examples says nothing of --split validation: leave it out.")
     if test_examples is None and dataset is None and split == "test":
         test_examples = run.config.data.test_examples
-    examples = load_split(run, name, data_dir, split, test_examples)
+    examples = load_split(run, name, data_dir, split, test_examples, by_index=by_index)
     state, scores = score_run(run, examples, which=which, devices=devices)
     result: dict[str, Any] = {
         "dataset": name,
@@ -116,6 +118,7 @@ def evaluate_ensemble(
     dataset: str | None = None,
     data_dir: Path | None = None,
     which: Which = "last",
+    by_index: bool = False,
 ) -> dict[str, Any]:
     """Measures the networks of several runs as one, and leaves the result in the first's folder.
 
@@ -139,7 +142,7 @@ def evaluate_ensemble(
         _require_same_classes(first, run)
     name = dataset or first.config.data.dataset
     count = first.config.data.test_examples if dataset is None else None
-    test = load_split(first, name, data_dir, count=count)
+    test = load_split(first, name, data_dir, count=count, by_index=by_index)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
 

@@ -1,5 +1,6 @@
 """The network of a run, loaded from a checkpoint, and the images that it can be measured on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from train.config.fit_config import FitConfig
-from train.data import Examples, hold_out, load_dataset
+from train.data import Dataset, Examples, Split, hold_out, load_dataset, stored
 from train.learn.network import build_model, require_room
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
@@ -58,12 +59,19 @@ def evaluation_mesh(devices: int | None) -> jax.sharding.Mesh:
 
 
 def load_split(
-    run: Run, name: str, data_dir: Path | None, split: Kind = "test", count: int | None = None
+    run: Run,
+    name: str,
+    data_dir: Path | None,
+    split: Kind = "test",
+    count: int | None = None,
+    *,
+    by_index: bool = False,
 ) -> Examples:
-    """The examples of a data set that a run is measured on.
+    """The examples of a data set that a run is measured on, labelled as the run's classes are.
 
     They are the first so many of the test split, what `Dataset.limited` takes if None; or those
-    that the run sets aside to choose by.
+    that the run sets aside to choose by. A class of the set is the run's class of the same name, or
+    of the same number if `by_index`.
 
     Raises:
         UserError: if there is no such set, it cannot be had, its images or classes do not fit, or
@@ -75,11 +83,8 @@ def load_split(
             f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
             f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
         )
-    if name == run.config.data.dataset and dataset.class_names != run.class_names:
-        raise UserError(
-            f"{name} has the classes {', '.join(dataset.class_names)}, but the network in "
-            f"{run.folder} has learned {', '.join(run.class_names)}: train it anew."
-        )
+    if dataset.class_names != run.class_names and not by_index:
+        dataset = _by_name(run, dataset)
     if split == "test":
         return dataset.limited(test=count).test
     chosen = hold_out(dataset, run.config.data.validation).limited().validation
@@ -88,6 +93,38 @@ def load_split(
             f"the run in {run.folder} set no validation images aside: measure test ones."
         )
     return chosen
+
+
+def _by_name(run: Run, dataset: Dataset) -> Dataset:
+    """A data set whose labels are the numbers that a run has for classes of the same names."""
+    unknown = [name for name in dataset.class_names if name not in run.class_names]
+    if unknown:
+        missing = [name for name in run.class_names if name not in dataset.class_names]
+        raise UserError(
+            f"{dataset.name} has {_listed(unknown)} where the network in {run.folder} has learned "
+            f"{_listed(missing)}: rename the classes, or take both in their order with "
+            "--classes-by-index."
+        )
+    numbers = np.array([run.class_names.index(name) for name in dataset.class_names], np.int32)
+
+    def relabelled(examples: Examples) -> Split:
+        split = stored(examples)
+        return Split(split.images, numbers[split.labels])
+
+    own = dataset.validation
+    return Dataset(
+        dataset.name,
+        relabelled(dataset.train),
+        relabelled(dataset.test),
+        run.class_names,
+        None if own is None else relabelled(own),
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some classes, for a message."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"the class{'es' * (len(names) > 1)} {shown}"
 
 
 def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:

@@ -54,13 +54,30 @@ def test_networks_of_other_classes_are_refused(runs):
     assert not (first / "evaluations").exists()
 
 
-def test_the_classes_of_a_set_in_another_order_than_a_run_learned_are_refused(
-    config, dataset, tmp_path, monkeypatch
-):
+@pytest.fixture
+def labels_for(config, dataset, tmp_path, monkeypatch):
+    """The labels of the test images for a run that has learned some classes."""
     monkeypatch.setattr(loading, "load_dataset", lambda *_, **__: dataset)
-    run = Run(tmp_path, config, dataset.image_shape, ("b", "a", "c"))
-    with pytest.raises(UserError, match="has the classes a, b, c, but .* has learned b, a, c: "):
-        loading.load_split(run, config.data.dataset, None)
-    assert loading.load_split(run, "another", None).labels.shape == (10,)
-    right = dataclasses.replace(run, class_names=dataset.class_names)
-    assert len(loading.load_split(right, config.data.dataset, None)) == 10
+
+    def of(*names, **options):
+        run = Run(tmp_path, config, dataset.image_shape, names)
+        return loading.load_split(run, "another", None, **options).labels
+
+    return of
+
+
+def test_classes_are_matched_by_their_names(labels_for, dataset):
+    assert dataset.class_names == ("a", "b", "c")
+    np.testing.assert_array_equal(labels_for("a", "b", "c"), dataset.test.labels)
+    by_name = np.array([2, 0, 1])[dataset.test.labels]
+    np.testing.assert_array_equal(labels_for("b", "c", "a"), by_name)
+    held = labels_for("b", "c", "a", split="validation")
+    np.testing.assert_array_equal(held, np.array([2, 0, 1])[dataset.validation.labels])
+
+
+def test_classes_of_other_names_are_refused_unless_taken_in_their_order(labels_for, dataset):
+    with pytest.raises(
+        UserError, match="has the classes b, c where the network in .* has learned the classes x, y"
+    ):
+        labels_for("x", "a", "y")
+    np.testing.assert_array_equal(labels_for("x", "a", "y", by_index=True), dataset.test.labels)
