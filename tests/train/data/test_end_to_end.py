@@ -92,7 +92,13 @@ def test_every_set_is_trained_on_and_evaluated(name, shortest, small, mnist_file
     summary = fit(config, out=tmp_path / "run", data_dir=mnist_files, devices=1)
     test = load_dataset(name, data_dir=mnist_files).limited().test
     assert summary["test.examples"] == len(test)
-    measured = evaluate(tmp_path / "run", dataset=also, data_dir=mnist_files, devices=1)
+    measured = evaluate(
+        tmp_path / "run",
+        dataset=also,
+        data_dir=mnist_files,
+        by_index=name == "cifar10",
+        devices=1,
+    )
     test = load_dataset(also, data_dir=mnist_files).limited().test
     assert (measured["dataset"], measured["examples"]) == (also, len(test))
 
@@ -156,7 +162,10 @@ def test_images_and_arrays_of_ones_own(shortest, tmp_path):
     np.savez(tmp_path / "arrays.npz", **arrays)
     config = shortest.changed(dataset=f"folder:{photos}", batch_size=4)
     fit(config, out=tmp_path / "run", devices=1)
-    measured = evaluate(tmp_path / "run", dataset=f"npz:{tmp_path / 'arrays.npz'}", devices=1)
+    npz = f"npz:{tmp_path / 'arrays.npz'}"
+    with pytest.raises(UserError, match="cat, dog, fox"):
+        evaluate(tmp_path / "run", dataset=npz, devices=1)
+    measured = evaluate(tmp_path / "run", dataset=npz, by_index=True, devices=1)
     assert measured["examples"] == 4
     (seen,) = predict(tmp_path / "run", [photos / "fox" / "0.png"])
     assert set(seen["lengths"]) == {"cat", "dog", "fox"}
