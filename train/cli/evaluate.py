@@ -33,8 +33,8 @@ class Evaluate(Trained, DataDir, Devices):
     )
     test_examples: int | None = option(
         None,
-        "measure on the first N test images (default: as the run did; of another data set all, or, "
-        "if it is made, as many as there are images that it is made of)",
+        "measure on N test images, of each class its share (default: as the run did; of another "
+        "data set all, or, if it is made, as many as there are images that it is made of)",
         metavar="N",
     )
     inspect: bool = option(

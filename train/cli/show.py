@@ -16,8 +16,8 @@ MOST = 1000
 class Show(DataDir):
     """Draw the images of a data set.
 
-    Draws the first images of a data set with the names of their classes, to see what a network
-    learns from; of images of several classes their parts, too.
+    Draws images of each class of a data set with their names, to see what a network learns from; of
+    images of several classes their parts, too.
     """
 
     dataset: str = argument("name of the data set", metavar="DATASET")
@@ -27,8 +27,6 @@ class Show(DataDir):
 
     def run(self) -> int:
         """Draws, and prints the name of the file."""
-        import numpy as np
-
         from train.data import load_dataset
         from train.report.contact_sheet import draw_contact_sheet
         from train.system.files import write_figure, writing
@@ -42,9 +40,9 @@ class Show(DataDir):
             )
         dataset = load_dataset(self.dataset, data_dir=self.data_dir)
         examples = dataset.train if self.split == "train" else dataset.test
-        batch = examples.gather(np.arange(min(self.count, len(examples))))
-        first = f"the first {len(batch.labels)} of {len(examples):,}"
-        title = f"{self.dataset}, {self.split}: {first}"
+        batch = examples.some(self.count)
+        shown = f"{len(batch.labels)} of {len(examples):,}"
+        title = f"{self.dataset}, {self.split}: {shown}"
         with writing(out):
             write_figure(out, draw_contact_sheet(batch, dataset.class_names, title))
         print(out)

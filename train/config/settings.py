@@ -52,12 +52,14 @@ class DataConfig(Checked):
         bound=NOT_NEGATIVE,
     )
     train_examples: int | None = setting(
-        None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
+        None,
+        "train with so many images alone, of each class its share (if not given, all)",
+        bound=POSITIVE,
     )
     test_examples: int | None = setting(
         None,
-        "measure with the first so many test images alone (if not given, all; of a set that is "
-        "made, as many as there are images that it is made of)",
+        "measure with so many test images alone, of each class its share (if not given, all; of a "
+        "set that is made, as many as there are images that it is made of)",
         bound=POSITIVE,
     )
     max_shift: int = setting(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from train.data.balance import of_each_class
 from train.system.errors import UserError
 
 
@@ -75,9 +76,17 @@ class Examples(Protocol):
         """Takes the same examples on the host."""
         ...
 
-    def first(self, count: int) -> "Examples":
-        """Takes the first examples alone, 1 to all of them."""
+    def subset(self, count: int) -> "Examples":
+        """Takes so many examples, 1 to all of them, in which no class is left out that has room.
+
+        Where examples are stored, they are the first of each class, see `of_each_class`.
+        """
         ...
+
+    def some(self, count: int) -> Batch:
+        """Takes so many examples, or all if there are fewer, on the host; see `subset`."""
+        examples = self.subset(min(count, len(self)))
+        return examples.gather(np.arange(len(examples)))
 
     def take(self, images: np.ndarray) -> "Examples":
         """Takes the examples that are, or are made of, some of the stored images, by number."""
@@ -149,8 +158,8 @@ class Split(Examples):
     def gather(self, indices: np.ndarray) -> Batch:
         return Batch(self.images[indices], self.labels[indices])
 
-    def first(self, count: int) -> "Split":
-        return Split(self.images[:count], self.labels[:count])
+    def subset(self, count: int) -> "Split":
+        return self.take(of_each_class(self.labels, count))
 
     def take(self, images: np.ndarray) -> "Split":
         return Split(self.images[images], self.labels[images])
@@ -206,7 +215,7 @@ class Dataset:
                 )
 
     def limited(self, train: int | None = None, test: int | None = None) -> "Dataset":
-        """Takes the first examples of each split alone.
+        """Takes a subset of the examples of each split, see `Examples.subset`.
 
         All to train with if None. To choose by, and to measure with if None, there are as many as a
         block (`Examples.block`) has: all of a split that is stored, and one example of each image
@@ -219,11 +228,11 @@ class Dataset:
             test = min(self.test.block, len(self.test))
         validation = self.validation
         if validation is not None:
-            validation = validation.first(min(validation.block, len(validation)))
+            validation = validation.subset(min(validation.block, len(validation)))
         return dataclasses.replace(
             self,
-            train=_first(self.train, train, "--train-examples", "training"),
-            test=_first(self.test, test, "--test-examples", "test"),
+            train=_subset(self.train, train, "--train-examples", "training"),
+            test=_subset(self.test, test, "--test-examples", "test"),
             validation=validation,
         )
 
@@ -237,7 +246,7 @@ class Dataset:
         return len(self.class_names)
 
 
-def _first(examples: Examples, count: int | None, option: str, split: str) -> Examples:
+def _subset(examples: Examples, count: int | None, option: str, split: str) -> Examples:
     present = len(examples)
     if count is None or count == present:
         return examples
@@ -245,4 +254,4 @@ def _first(examples: Examples, count: int | None, option: str, split: str) -> Ex
         raise UserError(
             f"{option} is {count}, but there are {present} {split} images: choose 1 to {present}."
         )
-    return examples.first(count)
+    return examples.subset(count)

@@ -1,4 +1,4 @@
-"""Contact sheets: the first images of a data set with the names of their classes."""
+"""Contact sheets: images of a data set with the names of their classes."""
 
 from collections.abc import Sequence
 

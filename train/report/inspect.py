@@ -41,7 +41,7 @@ def inspect(tested: Tested) -> dict[str, Any]:
         OSError: a figure cannot be written.
     """
     run, model, objective = tested.run, tested.model, tested.objective
-    some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
+    some = tested.test.some(EXAMPLES)
     inspected, below, output = look_inside(model, objective, jnp.asarray(some.images))
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.scores.metrics["accuracy"]

@@ -69,7 +69,7 @@ def load_split(
 ) -> Examples:
     """The examples of a data set that a run is measured on, labelled as the run's classes are.
 
-    They are the first so many of the test split, what `Dataset.limited` takes if None; or those
+    They are so many of the test split, what `Dataset.limited` takes if None; or those
     that the run sets aside to choose by. A class of the set is the run's class of the same name, or
     of the same number if `by_index`.
 

@@ -47,12 +47,14 @@ def test_split_refuses(images_given, labels_given, message):
         Split(images_given, labels_given)
 
 
-def test_the_first_training_examples_alone():
-    toy = dataset(labels(0, 1, 2, 2), labels(1, 0))
-    first = toy.limited(train=3)
-    np.testing.assert_array_equal(first.train.labels, [0, 1, 2])
-    assert len(first.train.images) == 3
-    assert first.test is toy.test
+def test_a_set_in_the_order_of_its_classes_is_limited_to_examples_of_each():
+    toy = dataset(labels(0, 0, 0, 0, 1, 1, 2, 2), labels(0, 0, 0, 1, 1, 1, 2, 2, 2))
+    limited = toy.limited(train=4, test=3)
+    np.testing.assert_array_equal(limited.train.labels, [0, 0, 1, 2])
+    np.testing.assert_array_equal(limited.test.labels, [0, 1, 2])
+    np.testing.assert_array_equal(toy.test.some(3).labels, [0, 1, 2])
+    assert len(toy.test.some(100).labels) == 9
+    assert toy.limited(train=4).test is toy.test
 
 
 @pytest.mark.parametrize("count", [0, -1, 5])

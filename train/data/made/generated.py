@@ -69,7 +69,8 @@ class GeneratedSplit(Examples):
     def constants(self) -> dict[str, np.ndarray]:
         return self.source.constants
 
-    def first(self, count: int) -> Self:
+    def subset(self, count: int) -> Self:
+        """Takes the first, of images that are in the order of their files."""
         return dataclasses.replace(self, count=count)
 
     def take(self, images: np.ndarray) -> Self:

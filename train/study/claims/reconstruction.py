@@ -80,10 +80,10 @@ def named_dimensions(poses: np.ndarray, measured: np.ndarray, labels: np.ndarray
 
 @functools.lru_cache(maxsize=1)
 def _output(folder: Path, data_dir: Path | None) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The output of a run's network for the first test images; these images; their labels."""
+    """The output of a run's network for some test images; these images; their labels."""
     run = load_run(folder)
     test = load_dataset(run.config.data.dataset, data_dir=data_dir).test
-    images, labels, _ = test.gather(np.arange(min(EXAMPLES, len(test))))
+    images, labels, _ = test.some(EXAMPLES)
     objective, model = Objective.of(run.config), load_model(run, "last")
     normalised = objective.normalise(jnp.asarray(images), jnp.dtype(run.config.model.param_dtype))
     output = objective.apply(model, normalised, jnp.asarray(labels), training=False)

@@ -41,7 +41,7 @@ def compare(
 
     Everything is left in `out`, with the command that asked for it; results of other options that
     are there are measured anew if `overwrite`. The seeds of a cell's networks are those from 0 on.
-    To see how robust they are, the first `robustness_examples` test images are changed. With
+    To see how robust they are, `robustness_examples` test images are changed. With
     `folds`, networks are trained and measured on that many parts of the training split instead, see
     `train.data.fold`. Returns what is known of each cell. A UserError on bad input, or if the
     folder cannot be written.
