@@ -7,12 +7,12 @@ from typing import Any, Literal
 
 from train.config.checked import flag
 from train.options.command import argument, option
-from train.options.shared import DataDir, Devices, Trained
+from train.options.shared import Arrays, Devices, Trained
 from train.system.errors import UserError
 
 
 @dataclass(kw_only=True)
-class Evaluate(Trained, DataDir, Devices):
+class Evaluate(Trained, Arrays, Devices):
     """Measure a trained network on test images.
 
     Measures the network of a run on the test images of its data set, on its validation images, or
@@ -89,6 +89,7 @@ class Evaluate(Trained, DataDir, Devices):
             split=self.split,
             test_examples=self.test_examples,
             by_index=self.classes_by_index,
+            layout=self.layout,
         )
 
     def _ensemble(self) -> dict[str, Any]:
@@ -103,4 +104,5 @@ class Evaluate(Trained, DataDir, Devices):
             data_dir=self.data_dir,
             which=self.checkpoint,
             by_index=self.classes_by_index,
+            layout=self.layout,
         )

@@ -5,6 +5,7 @@ Making a group raises `UserError` on a value out of its range or a name that doe
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import capsjax
@@ -17,7 +18,7 @@ from train.config.checked import (
     Checked,
     setting,
 )
-from train.data import Dataset, hold_out, is_dataset, list_datasets
+from train.data import Dataset, hold_out, is_dataset, list_datasets, load_dataset, npz
 from train.system.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -39,6 +40,16 @@ class DataConfig(Checked):
         "data set to train and test on; docs/datasets.md tells what each needs",
         list_datasets(),
         also=is_dataset,
+    )
+    image_axes: str | None = setting(
+        None,
+        "order of the axes of images in an npz: file, where it has to be said",
+        npz.AXES,
+    )
+    labels_from: str | None = setting(
+        None,
+        "how an npz: file numbers its classes: the number of the first (if not given, 0), or "
+        '"values", if each value that occurs is a class',
     )
     input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
     input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
@@ -104,6 +115,15 @@ class DataConfig(Checked):
             raise UserError(
                 f"--validation is {self.validation}, but must be a share below 1 or a whole number."
             )
+
+    @property
+    def layout(self) -> npz.Layout:
+        """How the arrays of an npz: file are to be understood."""
+        return npz.Layout(self.image_axes, self.labels_from)
+
+    def load(self, data_dir: str | Path | None = None) -> Dataset:
+        """Loads the data set, see `load_dataset`."""
+        return load_dataset(self.dataset, data_dir=data_dir, layout=self.layout)
 
     def choose(self, dataset: Dataset) -> Dataset:
         """The examples of a data set that these settings train, choose and measure with.

@@ -49,7 +49,7 @@ def list_datasets() -> tuple[str, ...]:
 def is_dataset(name: str) -> bool:
     """Whether a name is one of `list_datasets()` or has one of its forms."""
     if name.startswith((_CORRUPTED, _FOLDER, _NPZ)):
-        return name[-1] not in ":/"
+        return name not in (_CORRUPTED, _FOLDER, _NPZ)
     return name in list_datasets()
 
 
@@ -64,7 +64,12 @@ def labels_per_image(name: str) -> int:
     return 2 if name == "multi_mnist" else 1
 
 
-def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    layout: npz.Layout = npz.AS_WRITTEN,
+) -> Dataset:
     """Loads a data set into memory.
 
     Args:
@@ -75,6 +80,7 @@ def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
             they are downloaded, once. The embedded digits and data of one's own need none, sets
             made of MNIST need MNIST's. They are verified also where the cache (see
             `tfds_cache.cache_folder`) has the same images already.
+        layout: how an `npz:` file is to be understood, where that has to be said.
 
     Raises:
         UserError: if there is no such data set, a file is missing, wrong or damaged, there are no
@@ -84,6 +90,17 @@ def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         raise UserError(
             f"there is no data set {name!r}: choose one of {', '.join(list_datasets())}."
         )
+    if layout != npz.AS_WRITTEN and not name.startswith(_NPZ):
+        raise UserError(
+            f"--image-axes and --labels-from say how an npz: file is written, but {name} is none: "
+            "leave them out."
+        )
+    if data_dir is not None:
+        data_dir = Path(data_dir).expanduser()
+        if not data_dir.is_dir():
+            raise UserError(
+                f"there is no folder {data_dir}: name one that there is with --data-dir."
+            )
     if name == "digits":
         return digits.load()
     if name.startswith(_FOLDER):
@@ -91,7 +108,7 @@ def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
 
         return folder.load(name.removeprefix(_FOLDER), name=name)
     if name.startswith(_NPZ):
-        return npz.load(Path(name.removeprefix(_NPZ)), name=name)
+        return npz.load(Path(name.removeprefix(_NPZ)).expanduser(), name=name, layout=layout)
     if name in MADE_OF_MNIST:
         return MADE_OF_MNIST[name](_load_source(SOURCES["mnist"], data_dir))
     if name == affnist.NAME:

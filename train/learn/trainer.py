@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Examples, Feed, FeedKind, make_feed
+from train.data import Dataset, Examples, Feed, FeedKind, is_resident, make_feed
 from train.learn.metrics import Mean
 from train.learn.network import build_model, require_fitting_routing
 from train.learn.objective import Objective
@@ -120,6 +120,8 @@ def assemble(
     dataset = config.data.choose(dataset)
     batch_size, micro_batches = config.schedule.batch_size, config.schedule.micro_batches
     mesh = data_mesh(batch_size, devices, micro_batches)
+    if is_resident(dataset.train, feed_kind, mesh):
+        dataset = dataset.in_memory()
     feed = make_feed(
         dataset.train, batch_size=batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from train.config.fit_config import FitConfig
-from train.data import FeedKind, load_dataset
+from train.data import FeedKind
 from train.distributed import processes
 from train.distributed.preemption import StopSignals
 from train.learn.network import out_of_memory_is_bad_input
@@ -61,7 +61,7 @@ def fit(
         PreemptedError: if the process was asked to stop.
     """
     with processes.all_or_none():
-        dataset = load_dataset(config.data.dataset, data_dir=data_dir)
+        dataset = config.data.load(data_dir)
     with processes.all_or_none():
         trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     if config.schedule.stop_at_accuracy and trainer.dataset.validation is None:
@@ -69,7 +69,7 @@ def fit(
             "--stop-at-accuracy looks at validation images, and none are set aside: leave it out, "
             "or give --validation."
         )
-    run = Run(out, config, dataset.image_shape, dataset.class_names)
+    run = Run(out, config, dataset.image_shape, dataset.class_names, dataset.fingerprints)
     most = steps_per_dispatch or (4 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
         entered(run, resume=resume, overwrite=overwrite) as resuming,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import capsjax
-from train.data import Examples, as_file_name
+from train.data import Examples, as_file_name, npz
 from train.learn.objective import is_right, predict
 from train.learn.pmap import make_scoring_step
 from train.learn.scoring import Scores, score
@@ -41,6 +41,7 @@ def evaluate(
     split: Kind = "test",
     test_examples: int | None = None,
     by_index: bool = False,
+    layout: npz.Layout | None = None,
 ) -> dict[str, Any]:
     """Measures a run's network on a split, and leaves the result in the run's folder.
 
@@ -56,6 +57,7 @@ def evaluate(
         test_examples: how many test images to take, the first; by default as many as the run did,
             and of another data set see `Dataset.limited`.
         by_index: take another set's classes in their order; by default by their names.
+        layout: how an `npz:` file is to be understood, see `load_split`.
 
     Returns:
         The names of what was measured, and the means of each loss term and the accuracy.
@@ -71,7 +73,9 @@ def evaluate(
         raise UserError("--test-examples says nothing of --split validation: leave it out.")
     if test_examples is None and dataset is None and split == "test":
         test_examples = run.config.data.test_examples
-    examples = load_split(run, name, data_dir, split, test_examples, by_index=by_index)
+    examples = load_split(
+        run, name, data_dir, split, test_examples, by_index=by_index, layout=layout
+    )
     state, scores = score_run(run, examples, which=which, devices=devices)
     result: dict[str, Any] = {
         "dataset": name,
@@ -119,6 +123,7 @@ def evaluate_ensemble(
     data_dir: Path | None = None,
     which: Which = "last",
     by_index: bool = False,
+    layout: npz.Layout | None = None,
 ) -> dict[str, Any]:
     """Measures the networks of several runs as one, and leaves the result in the first's folder.
 
@@ -142,7 +147,7 @@ def evaluate_ensemble(
         _require_same_classes(first, run)
     name = dataset or first.config.data.dataset
     count = first.config.data.test_examples if dataset is None else None
-    test = load_split(first, name, data_dir, count=count, by_index=by_index)
+    test = load_split(first, name, data_dir, count=count, by_index=by_index, layout=layout)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
 

@@ -179,3 +179,9 @@ def test_the_official_files_of_mnist_are_prepared_for_stock_tensorflow_datasets(
 )
 def test_a_name_in_a_file_name(name, file):
     assert as_file_name(name) == file
+
+
+def test_a_data_folder_that_is_not_there_is_told_whatever_the_set(tmp_path):
+    for name in ("digits", f"folder:{tmp_path}", "npz:x.npz"):
+        with pytest.raises(UserError, match="there is no folder .*gone: .*--data-dir"):
+            load_dataset(name, data_dir=tmp_path / "gone")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from train.data import Dataset, Split
+from train.data.made import multi_mnist
 from train.system.errors import UserError
 
 
@@ -73,4 +74,20 @@ def test_label_out_of_range_is_named(wrong):
 
 def test_image_shapes_of_the_splits_must_agree():
     with pytest.raises(UserError, match="same shape"):
-        Dataset("toy", Split(images(1), labels(0)), Split(images(1, 4), labels(0)), ("a",))
+        Dataset("toy", Split(images(1), labels(0)), Split(images(1, 4), labels(0)), ("a", "b"))
+
+
+def test_a_single_class_is_refused():
+    with pytest.raises(UserError, match="toy has the class a alone"):
+        Dataset("toy", Split(images(1), labels(0)), Split(images(1), labels(0)), ("a",))
+
+
+def test_fingerprints_tell_splits_apart():
+    toy = dataset(labels(0, 1, 2, 2), labels(1, 0))
+    same = dataset(labels(0, 1, 2, 2), labels(1, 0))
+    other = dataset(labels(0, 1, 2, 1), labels(1, 0))
+    assert toy.fingerprints == same.fingerprints
+    assert toy.fingerprints["train"] != other.fingerprints["train"]
+    assert toy.fingerprints["test"] == other.fingerprints["test"]
+    pairs = multi_mnist.make(toy).fingerprints
+    assert len({*pairs.values(), *toy.fingerprints.values()}) == 4

@@ -162,6 +162,9 @@ def test_images_and_arrays_of_ones_own(shortest, tmp_path):
     np.savez(tmp_path / "arrays.npz", **arrays)
     config = shortest.changed(dataset=f"folder:{photos}", batch_size=4)
     fit(config, out=tmp_path / "run", devices=1)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    streamed = fit(config, out=tmp_path / "streamed", devices=1, feed_kind="streaming")
+    assert streamed["test.loss"] == summary["test.loss"]
     npz = f"npz:{tmp_path / 'arrays.npz'}"
     with pytest.raises(UserError, match="cat, dog, fox"):
         evaluate(tmp_path / "run", dataset=npz, devices=1)

@@ -31,7 +31,7 @@ def test_grey_and_coloured_images(channels, shape):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_file_with_images_of_a_split(dataset, tmp_path, monkeypatch, capsys, split):
-    monkeypatch.setattr(data, "load_dataset", lambda name, *, data_dir: dataset)
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: dataset)
     drawn = []
     monkeypatch.setattr(
         contact_sheet,

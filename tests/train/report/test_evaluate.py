@@ -75,6 +75,20 @@ def test_classes_are_matched_by_their_names(labels_for, dataset):
     np.testing.assert_array_equal(held, np.array([2, 0, 1])[dataset.validation.labels])
 
 
+def test_images_that_have_changed_since_training_are_told(
+    config, dataset, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loading, "load_dataset", lambda *_, **__: dataset)
+    about = (tmp_path, config, dataset.image_shape, dataset.class_names)
+    loading.load_split(Run(*about, dataset.fingerprints), config.data.dataset, None)
+    loading.load_split(Run(*about), config.data.dataset, None)
+    changed = Run(*about, {**dataset.fingerprints, "test": "other"})
+    loading.load_split(changed, "another", None)
+    assert not capsys.readouterr().err
+    loading.load_split(changed, config.data.dataset, None)
+    assert "note: the test images of digits are no longer those" in capsys.readouterr().err
+
+
 def test_classes_of_other_names_are_refused_unless_taken_in_their_order(labels_for, dataset):
     with pytest.raises(
         UserError, match="has the classes b, c where the network in .* has learned the classes x, y"

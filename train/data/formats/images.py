@@ -28,14 +28,19 @@ def read_images(
         image[...] = read(path)
         if image.min() == image.max():
             blank.append(path)
-    if blank:
-        others = f" and {len(blank) - 1} more" if len(blank) > 1 else ""
+    tell_of_blank(blank)
+    return images
+
+
+def tell_of_blank(files: Sequence[Path | str]) -> None:
+    """Tells on stderr of files whose images show nothing, if there are any."""
+    if files:
+        others = f" and {len(files) - 1} more" if len(files) > 1 else ""
         print(
-            f"note: {blank[0]}{others} came out as one single value everywhere: see whether "
+            f"note: {files[0]}{others} came out as one single value everywhere: see whether "
             "there is a picture in the file",
             file=sys.stderr,
         )
-    return images
 
 
 def read_image(
@@ -85,6 +90,8 @@ def _upright(path: Path) -> tuple[Image.Image, bool]:
             raise UserError(f"{path} is too large an image: shrink it first.") from error
         except UnidentifiedImageError as error:
             raise UserError(f"{path} is not an image file that can be read.") from error
+        if not upright.has_transparency_data:
+            return upright.convert("L" if upright.mode == "L" else "RGB"), is_grey
         upright = upright.convert("RGBA")
     grounds = [Image.new("RGBA", upright.size, ground) for ground in ("black", "white")]
     on_black, on_white = (Image.alpha_composite(ground, upright) for ground in grounds)

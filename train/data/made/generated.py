@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data.dataset import Batch, Examples
+from train.data.dataset import Batch, Examples, digest
 from train.system.errors import UserError
 
 _LEAST = 64
@@ -68,6 +68,11 @@ class GeneratedSplit(Examples):
     @property
     def constants(self) -> dict[str, np.ndarray]:
         return self.source.constants
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        of = (type(self).__qualname__, self.versions, self.seed, self.source.fingerprint)
+        return digest(*map(str, of))
 
     def subset(self, count: int) -> Self:
         """Takes the first, of images that are in the order of their files."""
