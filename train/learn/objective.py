@@ -20,6 +20,9 @@ from train.learn.augment import reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
 
+TOP = 5
+"""Classes among which that of an image has to be, for `measure_top`."""
+
 SPREAD_MARGINS = (0.2, 0.9)
 """Of the spread loss at first and after `spread_steps`; Hinton et al. 2018, section 3."""
 
@@ -238,6 +241,19 @@ def measure(
     correct = is_right(predict(output.lengths, labels), labels)
     per_example = {**losses, "accuracy": correct}
     return {name: masked_mean(values, mask) for name, values in per_example.items()}
+
+
+def measure_top(
+    output: CapsNetOutput, labels: jax.Array, mask: jax.Array | None = None, *, top: int = TOP
+) -> dict[str, Mean]:
+    """The share of images whose class is among the `top` longest, by its name.
+
+    Nothing where images are of several classes, or where there are no more classes than that.
+    """
+    if labels.ndim > 1 or top >= output.lengths.shape[-1]:
+        return {}
+    is_among = jnp.any(lax.top_k(output.lengths, top)[1] == labels[:, None], axis=1)
+    return {f"top_{top}_accuracy": masked_mean(is_among, mask)}
 
 
 def class_lengths(output: CapsNetOutput) -> Mean:

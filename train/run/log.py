@@ -136,7 +136,7 @@ class Log(AbstractContextManager["Log"]):
             wrong = {f"{split}.error_percent": 100 * len(scores.wrong) / examples}
             return {**means, **wrong, f"{split}.examples": examples}
 
-        state, config = self._trainer.state, self._trainer.config
+        state, config, names = self._trainer.state, self._trainer.config, self._run.class_names
         devices, stop_at = self._trainer.mesh.devices, config.schedule.stop_at_accuracy
         return {
             "preset": config.preset,
@@ -154,6 +154,7 @@ class Log(AbstractContextManager["Log"]):
             "processes": jax.process_count(),
             "device_kind": devices.flat[0].device_kind,
             "jax_version": jax.__version__,
+            "test.classes": tested.by_class(len(names)).rows(names),
         }
 
     def __exit__(self, *_: object) -> None:
