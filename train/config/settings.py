@@ -213,6 +213,11 @@ class ScheduleConfig(Checked):
         "right",
         bound=BETWEEN,
     )
+    patience: int | None = setting(
+        None,
+        "end after so many evaluations in a row without a better accuracy on validation images",
+        bound=POSITIVE,
+    )
     learning_rate: float = setting(0.001, "learning rate at its highest", bound=POSITIVE)
     lr_scaling: str = setting(
         "none", "how the learning rate grows with the batch, from --base-batch on", SCALINGS

@@ -44,10 +44,6 @@ class Scores(NamedTuple):
         """What became of the examples of each of so many classes."""
         return count_classes(self.labels, self.predictions, classes)
 
-    def reach(self, accuracy: float | None) -> bool:
-        """Whether the accuracy is as high as one that was asked for, if one was."""
-        return accuracy is not None and self.metrics["accuracy"] >= accuracy
-
 
 def score(
     step: Callable[[Any, Any, Any], tuple[dict[str, Mean], jax.Array]],

@@ -4,7 +4,7 @@ from flax import nnx
 
 from tests.tolerance import assert_close
 from train.learn.pmap import data_mesh, make_scoring_step, replicate
-from train.learn.scoring import Scores, score
+from train.learn.scoring import score
 from train.learn.trainer import assemble
 
 
@@ -63,8 +63,3 @@ def test_means_over_classes_and_the_first_two_are_the_same_on_any_devices(config
         recalls = [np.mean(first[labels == label, 0] == label) for label in np.unique(labels)]
         assert scores.metrics["balanced_accuracy"] == pytest.approx(np.mean(recalls))
     assert "top_5_accuracy" not in trainer.score(dataset.test).metrics  # there are three classes
-
-
-def test_an_accuracy_is_reached_or_was_not_asked_for():
-    scores = Scores({"accuracy": 0.5}, np.zeros(2, int), np.zeros(2, int))
-    assert [scores.reach(wanted) for wanted in (0.4, 0.5, 0.6, None)] == [True, True, False, False]
