@@ -28,6 +28,7 @@ LOSSES = ("margin", "spread", "cross_entropy", "sigmoid_cross_entropy")
 OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon", "sgd")
 DECAYS = ("exponential", "staircase", "cosine", "constant")
 SCALINGS = ("none", "linear", "sqrt")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,12 @@ class ObjectiveConfig(Checked):
     margin_power: int = setting(2, "power of the margin's hinges", bound=POSITIVE)
     margin_weight: float = setting(
         1.0, "weight of the loss that tells classes apart", bound=NOT_NEGATIVE
+    )
+    class_weights: str = setting(
+        "none",
+        "how much an example counts in training; balanced, so that each class does alike: by the "
+        "number of training images over that of classes and of those of its class",
+        CLASS_WEIGHTS,
     )
     reconstruction_weight: float = setting(
         0.0005, "weight of the summed squared reconstruction error", bound=NOT_NEGATIVE

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -58,6 +59,27 @@ class Objective:
                 f"images are of {labels_per_image} classes each, whose capsules are decoded in "
                 "training: leave --mask-in-training at label."
             )
+        if labels_per_image > 1 and self.settings.class_weights != "none":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, but --class-weights are for "
+                "images of one: leave them at none."
+            )
+
+    def weigh(self, labels: np.ndarray, classes: int) -> np.ndarray | None:
+        """The weight in training of an example of each class, float64 `[classes]`, None for 1.
+
+        Balanced, it is n/(k m), with m the training images of the class, n those of all, and k the
+        classes that have some: the mean over all training images is 1. What is reported of a
+        training step are the losses without weights, which compare with those of an evaluation.
+
+        Args:
+            labels: the classes of all training images, integers `[n]`.
+            classes: how many there are.
+        """
+        if self.settings.class_weights == "none":
+            return None
+        counts = np.bincount(labels, minlength=classes)
+        return len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Pixels as the network sees them in test, the middle if cropped: uint8 -> `dtype`."""

@@ -121,6 +121,7 @@ def make_train_step(
     select: Callable[[Mapping, Any], Batch],
     config: FitConfig,
     mesh: Mesh,
+    class_weights: np.ndarray | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], jax.Array]]:
     """Makes steps of training on all devices of the mesh, any number in one dispatch.
 
@@ -137,7 +138,7 @@ def make_train_step(
         where no step was taken. `stop`, int32, is 1 if any process was asked to stop.
     """
     # Traced once, although `steps` asks for its shapes and for its results.
-    step = jax.jit(make_step(graphdef, optimizer, select, config))
+    step = jax.jit(make_step(graphdef, optimizer, select, config, class_weights))
     max_skipped = config.optimizer.max_skipped
 
     def steps(
