@@ -29,6 +29,7 @@ LOSSES = ("margin", "spread", "cross_entropy", "sigmoid_cross_entropy")
 OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon", "sgd")
 DECAYS = ("exponential", "staircase", "cosine", "constant")
 SCALINGS = ("none", "linear", "sqrt")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,12 @@ class ObjectiveConfig(Checked):
     margin_weight: float = setting(
         1.0, "weight of the loss that tells classes apart", bound=NOT_NEGATIVE
     )
+    class_weights: str = setting(
+        "none",
+        "how much an example counts in training; balanced, so that each class does alike: by the "
+        "number of training images over that of classes and of those of its class",
+        CLASS_WEIGHTS,
+    )
     reconstruction_weight: float = setting(
         0.0005, "weight of the summed squared reconstruction error", bound=NOT_NEGATIVE
     )
@@ -232,6 +239,11 @@ class ScheduleConfig(Checked):
         "share of validation images, from 0 to 1: end with the first evaluation that has as many "
         "right",
         bound=BETWEEN,
+    )
+    patience: int | None = setting(
+        None,
+        "end after so many evaluations in a row without a better accuracy on validation images",
+        bound=POSITIVE,
     )
     learning_rate: float = setting(0.001, "learning rate at its highest", bound=POSITIVE)
     lr_scaling: str = setting(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -19,6 +20,9 @@ from train.data import Batch, centre_crop
 from train.learn.augment import reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
+
+TOP = 5
+"""Classes among which that of an image has to be, for `measure_top`."""
 
 SPREAD_MARGINS = (0.2, 0.9)
 """Of the spread loss at first and after `spread_steps`; Hinton et al. 2018, section 3."""
@@ -55,6 +59,27 @@ class Objective:
                 f"images are of {labels_per_image} classes each, whose capsules are decoded in "
                 "training: leave --mask-in-training at label."
             )
+        if labels_per_image > 1 and self.settings.class_weights != "none":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, but --class-weights are for "
+                "images of one: leave them at none."
+            )
+
+    def weigh(self, labels: np.ndarray, classes: int) -> np.ndarray | None:
+        """The weight in training of an example of each class, float64 `[classes]`, None for 1.
+
+        Balanced, it is n/(k m), with m the training images of the class, n those of all, and k the
+        classes that have some: the mean over all training images is 1. What is reported of a
+        training step are the losses without weights, which compare with those of an evaluation.
+
+        Args:
+            labels: the classes of all training images, integers `[n]`.
+            classes: how many there are.
+        """
+        if self.settings.class_weights == "none":
+            return None
+        counts = np.bincount(labels, minlength=classes)
+        return len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Pixels as the network sees them in test, the middle if cropped: uint8 -> `dtype`."""
@@ -238,6 +263,19 @@ def measure(
     correct = is_right(predict(output.lengths, labels), labels)
     per_example = {**losses, "accuracy": correct}
     return {name: masked_mean(values, mask) for name, values in per_example.items()}
+
+
+def measure_top(
+    output: CapsNetOutput, labels: jax.Array, mask: jax.Array | None = None, *, top: int = TOP
+) -> dict[str, Mean]:
+    """The share of images whose class is among the `top` longest, by its name.
+
+    Nothing where images are of several classes, or where there are no more classes than that.
+    """
+    if labels.ndim > 1 or top >= output.lengths.shape[-1]:
+        return {}
+    is_among = jnp.any(lax.top_k(output.lengths, top)[1] == labels[:, None], axis=1)
+    return {f"top_{top}_accuracy": masked_mean(is_among, mask)}
 
 
 def class_lengths(output: CapsNetOutput) -> Mean:

@@ -111,7 +111,8 @@ def assemble(
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
-    Objective.of(config).require_fitting(dataset.train.labels_per_image)
+    objective = Objective.of(config)
+    objective.require_fitting(dataset.train.labels_per_image)
     if config.data.max_shift >= min(dataset.image_shape[:2]):
         raise UserError(
             f"--max-shift is {config.data.max_shift}, but the images of {dataset.name} are "
@@ -129,6 +130,7 @@ def assemble(
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))
     graphdef, state = initial_state(model, optimizer, config)
+    weights = objective.weigh(dataset.train.source_labels, dataset.num_classes)
     if micro_batches > 1 and jax.tree.leaves(state.model_state):
         raise UserError(
             f"--micro-batches is {micro_batches}, but {config.model.name} normalises a batch as a "
@@ -140,6 +142,6 @@ def assemble(
         mesh=mesh,
         state=replicate(state, mesh),
         feed=feed,
-        train_step=make_train_step(graphdef, optimizer, feed.select, config, mesh),
+        train_step=make_train_step(graphdef, optimizer, feed.select, config, mesh, weights),
         scoring_step=make_scoring_step(graphdef, config, mesh),
     )

@@ -136,6 +136,7 @@ def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkey
     assert familiar["examples"] == 108
     assert (out / "evaluations" / f"{name}-last.json").exists()
     assert {path.stem for path in (out / "figures").iterdir()} == {
+        "classes",
         "confusion",
         "curves",
         "dimensions",
@@ -181,6 +182,7 @@ def test_pairs_from_files_to_figures(short, mnist_files, tmp_path):
     assert summary["test.examples"] == 40
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "curves.png",
+        "classes.png",
         "reconstructions.png",
         "dimensions.png",
     }

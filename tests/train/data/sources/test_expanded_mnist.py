@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from train.data import Dataset, Split, hold_out
-from train.data.sources.expanded_mnist import make
 from train.data.balance import of_each_class
+from train.data.sources.expanded_mnist import make
 
 
 @pytest.fixture
