@@ -2,10 +2,10 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeVar
 
 import jax
 import numpy as np
@@ -16,6 +16,8 @@ from train.data.formats.images import tell_of_blank
 from train.system.errors import UserError
 from train.system.machine import available_cores, physical_bytes
 from train.system.progress import Progress
+
+T = TypeVar("T")
 
 _SHOWN = 2_000
 """Images, from which on the time to read them is worth a line."""
@@ -32,11 +34,11 @@ class Reader(Protocol):
         """`(height, width, channels)` of all of them."""
         ...
 
-    def read(self, number: int) -> np.ndarray:
-        """Reads an image uint8 `[height, width, channels]`.
+    def read(self, numbers: Sequence[int]) -> Sequence[np.ndarray]:
+        """Reads images uint8 `[height, width, channels]`.
 
         Raises:
-            UserError: if its file is missing or damaged, or holds an image of another shape.
+            UserError: if a file is missing or damaged, or holds an image of another shape.
         """
         ...
 
@@ -90,14 +92,8 @@ class OnDisk(Examples):
         raise NotImplementedError("images in files are gathered on the host")
 
     def gather(self, indices: np.ndarray) -> Batch:
-        """Reads images, several at once: reading waits for the disk, and decoding is not Python."""
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-
-        def read(place: int) -> None:
-            images[place] = self.reader.read(int(self.numbers[indices[place]]))
-
-        for _ in _threads().map(read, range(len(indices))):
-            pass  # an error is raised here
+        read = self.reader.read(self.numbers[indices].tolist())
+        images = np.stack(read) if read else np.empty((0, *self.image_shape), np.uint8)
         return Batch(images, self.labels[indices])
 
     def subset(self, count: int) -> Self:
@@ -135,6 +131,15 @@ class OnDisk(Examples):
                     progress.advance(len(places), "read")
         tell_of_blank(blank)
         return Split(images, self.labels)
+
+
+def in_threads(read: Callable[[T], np.ndarray], items: Iterable[T]) -> list[np.ndarray]:
+    """Reads images, several at once: that waits for the disk, and hardly takes Python's lock.
+
+    Raises:
+        UserError: as the first that does.
+    """
+    return list(_threads().map(read, items))
 
 
 @functools.cache

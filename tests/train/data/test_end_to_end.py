@@ -11,13 +11,14 @@ from tests.train.data.small_files import (
     random,
     small_affnist,
     small_cifar,
+    small_emnist,
     small_mnist,
     small_mnist_c,
     small_smallnorb,
     small_svhn,
 )
 from train.data import catalog, list_datasets, load_dataset
-from train.data.sources import affnist, cifar, mnist, mnist_corrupted, smallnorb
+from train.data.sources import affnist, cifar, emnist, mnist, mnist_corrupted, smallnorb
 from train.loop import loop
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
@@ -31,6 +32,7 @@ SMALL = {
         for sources, make in (
             (mnist.SOURCES, partial(small_mnist, train_size=40, test_size=40)),
             (cifar.SOURCES, partial(small_cifar, each=9)),
+            (emnist.SOURCES[:1], partial(small_emnist, train_size=70, test_size=63)),
             (smallnorb.SOURCES, partial(small_smallnorb, side=48)),
         )
         for source in sources
@@ -107,8 +109,9 @@ def test_no_set_is_left_out():
     tested = {*SMALL, *MADE, PAIRS}
     of_ones_own = {name for name in list_datasets() if ":" in name}
     others = {*list_datasets(), *catalog.SOURCES} - tested - of_ones_own
+    parts = {source.name for source in emnist.SOURCES[1:]}
     corruptions = {source.name for source in mnist_corrupted.SOURCES} - {FOG}
-    assert others == {"digits", "mnist_corrupted/CORRUPTION"} | corruptions
+    assert others == {"digits", "mnist_corrupted/CORRUPTION"} | corruptions | parts
 
 
 def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkeypatch):

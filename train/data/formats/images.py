@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -44,7 +44,11 @@ def tell_of_blank(files: Sequence[Path | str]) -> None:
 
 
 def read_image(
-    path: Path, shape: tuple[int, int, int] | None = None, *, invert: bool = False
+    path: Path,
+    shape: tuple[int, int, int] | None = None,
+    *,
+    invert: bool = False,
+    content: BinaryIO | None = None,
 ) -> np.ndarray:
     """Reads a PNG, JPEG or other image file of any size.
 
@@ -59,6 +63,7 @@ def read_image(
         shape: `(height, width, channels)` of the result uint8, 1 channel for grey and 3 for colour;
             by default that of the image, which is in colour unless the file is grey.
         invert: swap dark and light first, for networks that learnt light on dark.
+        content: what is in the file, where it is no file of its own.
 
     Raises:
         UserError: if the file is missing, no image, too large to be one, or has values below 0 or
@@ -66,7 +71,7 @@ def read_image(
     """
     if shape is not None and shape[2] not in _MODES:
         raise UserError(f"a network for images with {shape[2]} channels cannot read image files.")
-    image, is_grey = _upright(path)
+    image, is_grey = _upright(path, content)
     height, width, channels = shape or (image.height, image.width, 1 if is_grey else 3)
     image = image.convert(_MODES[channels])
     if invert:
@@ -76,12 +81,12 @@ def read_image(
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
-def _upright(path: Path) -> tuple[Image.Image, bool]:
+def _upright(path: Path, content: BinaryIO | None) -> tuple[Image.Image, bool]:
     """Reads an opaque image, turned as its camera says, and whether its file is grey."""
     with reading(path, "an image", "see whether another program opens it"):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as file:
+            with Image.open(content or path) as file:
                 is_grey = file.mode in _GREY_MODES
                 upright: Image.Image = ImageOps.exif_transpose(file)
                 if file.mode in _DEEP_MODES:

@@ -15,7 +15,7 @@ import numpy as np
 
 from train.data.dataset import Dataset
 from train.data.formats.images import read_image
-from train.data.on_disk import OnDisk
+from train.data.on_disk import OnDisk, in_threads
 from train.system.errors import UserError
 
 PARTS = {
@@ -112,7 +112,10 @@ class _ImageFiles:
     dataset: str
     made_alike: bool
 
-    def read(self, number: int) -> np.ndarray:
+    def read(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        return in_threads(self._image, numbers)
+
+    def _image(self, number: int) -> np.ndarray:
         path = Path(self.files[number].path)
         if self.made_alike:
             return read_image(path, self.image_shape)
