@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import capsjax
+from capsjax.preprocessing import Preprocessing
 from train.config.checked import (
     BELOW_ONE,
     BETWEEN,
@@ -105,6 +106,11 @@ class DataConfig(Checked):
             raise UserError(
                 f"--validation is {self.validation}, but must be a share below 1 or a whole number."
             )
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to the pixels of every image."""
+        return Preprocessing(self.input_mean, self.input_std, self.standardise, self.crop)
 
     def choose(self, dataset: Dataset) -> Dataset:
         """The examples of a data set that these settings train, choose and measure with.
