@@ -296,6 +296,15 @@ def test_wheel_asks_for_what_the_library_imports_alone_and_offers_no_extras(whee
     assert metadata.get_all("Provides-Extra") is None  # train and parity are not in it
 
 
+def test_an_editable_install_needs_nothing_but_the_locks_and_leads_to_this_checkout(tmp_path):
+    """As `make` installs it, without a network."""
+    build = "from hatchling.build import build_editable as b; print(b(__import__('sys').argv[1]))"
+    name = run(sys.executable, "-c", build, tmp_path, cwd=ROOT).splitlines()[-1]
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        (path,) = (n for n in archive.namelist() if n.endswith(".pth"))
+        assert archive.read(path).decode().strip() == str(ROOT)
+
+
 def test_source_distribution_holds_the_library_and_none_of_the_tests(tmp_path):
     build = "from hatchling.build import build_sdist; print(build_sdist(__import__('sys').argv[1]))"
     name = run(sys.executable, "-c", build, tmp_path, cwd=ROOT).splitlines()[-1]
