@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import capsjax
+from capsjax.preprocessing import Preprocessing
 from train.config.checked import (
     BELOW_ONE,
     BETWEEN,
@@ -125,6 +126,11 @@ class DataConfig(Checked):
     def load(self, data_dir: str | Path | None = None) -> Dataset:
         """Loads the data set, see `load_dataset`."""
         return load_dataset(self.dataset, data_dir=data_dir, layout=self.layout)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to the pixels of every image."""
+        return Preprocessing(self.input_mean, self.input_std, self.standardise, self.crop)
 
     def choose(self, dataset: Dataset) -> Dataset:
         """The examples of a data set that these settings train, choose and measure with.

@@ -118,7 +118,7 @@ def load_dataset(
         if _cache() is None:
             raise UserError(
                 f"{name} comes through tensorflow-datasets, which is not installed: install the "
-                "project's `train` extra."
+                "project's `train` dependencies."
             )
         from train.data.sources import prepared
 
@@ -168,5 +168,5 @@ def _load_source(source: Source, data_dir: str | Path | None) -> Dataset:
     names = " and ".join(file.name for file in source.files)
     raise UserError(
         f"{source.name} comes through tensorflow-datasets, which is not installed: install the "
-        f"project's `train` extra, or name a folder with {names} with --data-dir."
+        f"project's `train` dependencies, or name a folder with {names} with --data-dir."
     )

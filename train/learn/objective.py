@@ -1,6 +1,5 @@
 """The loss of one batch on one device, and the figures that are counted of it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,7 +15,7 @@ from capsjax import CapsNetOutput, inspection
 from capsjax.inspection import DEAD
 from train.config.fit_config import FitConfig
 from train.config.settings import DataConfig, ObjectiveConfig
-from train.data import Batch, centre_crop
+from train.data import Batch
 from train.learn.augment import reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
@@ -83,8 +82,7 @@ class Objective:
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Pixels as the network sees them in test, the middle if cropped: uint8 -> `dtype`."""
-        scaled = self._scale(images, dtype)
-        return scaled if self.data.crop is None else centre_crop(scaled, self.data.crop)
+        return self.data.preprocessing(images, dtype)
 
     def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:
         """Images as the network sees them in test, and their parts alike."""
@@ -99,16 +97,9 @@ class Objective:
         """
         batch = shift_examples(key, batch, positions, self.data)
         batch = reshape_examples(key, batch, positions, self.data)
-        scaled = batch.with_images(lambda images: self._scale(images, dtype))
+        scale = self.data.preprocessing.scaled
+        scaled = batch.with_images(lambda images: scale(images, dtype))
         return vary_batch(key, scaled, positions, self.data)
-
-    def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        unit = images.astype(dtype) / 255
-        if self.data.standardise:
-            return standardised(unit)
-        if (self.data.input_mean, self.data.input_std) == (0, 1):
-            return unit
-        return (unit - self.data.input_mean) / self.data.input_std
 
     def pixels(self, images: jax.Array) -> jax.Array:
         """Images as the network sees or makes them, from 0 to 1 for a viewer.
@@ -209,20 +200,6 @@ class Objective:
             return "spread_loss", capsjax.spread_loss(lengths, targets, margin=margin)
         seen = lengths if self.settings.margin_of == "length" else jax.nn.softmax(lengths)
         return "margin_loss", capsjax.margin_loss(seen, targets, power=self.settings.margin_power)
-
-
-def standardised(images: jax.Array) -> jax.Array:
-    """Each image with mean 0 and variance 1, over all of its pixels and channels.
-
-    What varies by less than one of 255 grey levels in a single pixel stays as dark as it is.
-
-    Args:
-        images: `[..., height, width, channels]`, 0 to 1.
-    """
-    axes = (-3, -2, -1)
-    least = 1 / (255 * math.prod(images.shape[-3:]) ** 0.5)
-    mean = jnp.mean(images, axis=axes, keepdims=True)
-    return (images - mean) / jnp.maximum(jnp.std(images, axis=axes, keepdims=True), least)
 
 
 def log_probabilities(lengths: jax.Array) -> jax.Array:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import capsjax
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Examples, OnDisk, hold_out, load_dataset, npz, stored
 from train.learn.network import build_model, require_room
-from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
 from train.learn.pmap import data_mesh, replicate
 from train.learn.scoring import BATCH
@@ -25,8 +24,6 @@ from train.run.folder import Run
 from train.system.errors import UserError
 
 Kind = Literal["test", "validation"]
-
-_BATCH = 64
 
 
 def load_state(
@@ -140,16 +137,20 @@ def _listed(names: Sequence[str]) -> str:
     return f"the class{'es' * (len(names) > 1)} {shown}"
 
 
+def network_of(run: Run, model: nnx.Module) -> capsjax.Network:
+    """The network of a run with what is done to its images, and the names of its classes."""
+    return capsjax.Network(
+        model,
+        run.class_names,
+        preprocessing=run.config.data.preprocessing,
+        image_shape=run.image_shape,
+    )
+
+
 def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
     """The lengths `[n, classes]` of class capsules for images uint8 `[n, height, width, channels]`.
 
-    The network is set to normalise as it has learned to; the configuration says how it sees images.
+    The configuration says how the network sees them.
     """
-    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
-    apply = nnx.jit(lambda model, images: model(images).lengths)
-    return np.concatenate(
-        [
-            np.asarray(apply(model, objective.normalise(jnp.asarray(some), dtype)))
-            for some in np.split(images, range(_BATCH, len(images), _BATCH))
-        ]
-    )
+    preprocessing, shape = config.data.preprocessing, images.shape[1:]
+    return capsjax.Network(model, preprocessing=preprocessing, image_shape=shape).lengths(images)
