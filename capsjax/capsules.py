@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import Fraction, check_fields, known_options
@@ -33,8 +34,7 @@ def in_a_list(capsules: Capsules) -> Capsules:
     are a list already stay as they are.
     """
     pose, activation = capsules
-    batch, dim = len(pose), pose.shape[-1]
-    return Capsules(pose.reshape(batch, -1, dim), activation.reshape(batch, -1))
+    return Capsules(lax.collapse(pose, 1, pose.ndim - 1), lax.collapse(activation, 1))
 
 
 def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:

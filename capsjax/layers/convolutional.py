@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
@@ -108,9 +109,7 @@ class ConvCaps(RoutedLayer):
 
     def _in_windows(self, grid: jax.Array) -> jax.Array:
         """What each window sees of `[batch, height, width, B, K]`: `[batch, P, Q, I, K]`."""
-        seen = self.windows.gather(grid)
-        *leading, _, _, dim = seen.shape
-        return seen.reshape(*leading, -1, dim)
+        return lax.collapse(self.windows.gather(grid), 3, 5)
 
 
 class Conv3dCaps(RoutedLayer):
@@ -168,7 +167,8 @@ class Conv3dCaps(RoutedLayer):
         by_type = jnp.moveaxis(self._poses(pose), 3, 1)
         batch, in_types, *map_shape = by_type.shape
         maps = self.conv(by_type.reshape(batch * in_types, *map_shape))
-        return maps.reshape(batch, in_types, -1, self.output_shape.dim)
+        above = math.prod(self.output_shape[:3])
+        return maps.reshape(batch, in_types, above, self.output_shape.dim)
 
     def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
         """Capsules of `input_shape` -> capsules of `output_shape`, all in float32 at least.
@@ -188,7 +188,7 @@ class Conv3dCaps(RoutedLayer):
         """What is routed are the types below, whose poses are `[batch, B, H W K]`."""
         pose, activation = self._below(capsules)
         activation = jnp.mean(activation, axis=(1, 2))
-        flat = jnp.moveaxis(pose, 3, 1).reshape(*activation.shape, -1)
+        flat = lax.collapse(jnp.moveaxis(pose, 3, 1), 2)
         return RoutingInputs(self.votes(pose), activation, flat)
 
 

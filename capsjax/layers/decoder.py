@@ -7,6 +7,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
@@ -68,7 +69,7 @@ class Decoder(nnx.Module):
             Images `[batch, height, width, channels]` with values from 0 to 1, in float32 at least.
         """
         x = pose * mask[..., None].astype(pose.dtype)
-        x = jnp.sum(x, axis=1) if self.combine == "sum" else x.reshape(x.shape[0], -1)
+        x = jnp.sum(x, axis=1) if self.combine == "sum" else lax.collapse(x, 1)
         for layer in self.layers[:-1]:
             x = nnx.relu(layer(x))
         x = self.layers[-1](x)
@@ -143,7 +144,7 @@ class ConvDecoder(nnx.Module):
             Images `[batch, height, width, channels]`, of positive values, in float32 at least.
         """
         x = nnx.relu(self.dense(jnp.sum(pose * mask[..., None].astype(pose.dtype), axis=1)))
-        x = self.norm(x.reshape(-1, *self.small_shape))
+        x = self.norm(x.reshape(x.shape[0], *self.small_shape))
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             x = convolution(_spread(x, stride, convolution.kernel_size[0]))
         height, width, _ = self.image_shape

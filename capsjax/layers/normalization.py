@@ -78,7 +78,12 @@ class BatchNorm(nnx.Module):
         return y.astype(self.dtype)
 
     def _of_batch(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Mean and variance `[features]` of the whole batch."""
+        """Mean and variance `[features]` of the whole batch; a ValueError if nothing is in it."""
+        if 0 in x.shape:
+            raise ValueError(
+                f"a batch of shape {list(x.shape)} has no mean to be normalised by: give some "
+                "examples, or call eval() before, which normalises by what was learned"
+            )
         # What rounding has left out of the mean is the mean of what is left over. Equal values
         # differ from it by a few units in the last place, exactly, so that nothing is left of them.
         (rounded,) = lax.stop_gradient(self._means(x))
@@ -149,7 +154,7 @@ class CapsuleNorm(nnx.Module):
         if self.over == "type":
             normal = self.pose(pose.swapaxes(-1, -2)).swapaxes(-1, -2)
         else:
-            normal = self.pose(pose.reshape(*pose.shape[:-2], -1)).reshape(pose.shape)
+            normal = self.pose(lax.collapse(pose, pose.ndim - 2)).reshape(pose.shape)
         if self.activation is not None:
             activation = nnx.sigmoid(self.activation(activation))
         return Capsules(normal, activation)

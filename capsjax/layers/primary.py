@@ -94,7 +94,7 @@ class PrimaryCaps(nnx.Module):
         maps = self.conv(features if self.scale == 1 else features * self.scale)
         batch = maps.shape[0]
         if self.order == "type_major":
-            by_position = maps.reshape(batch, -1, self.types, self.dim)
+            by_position = maps.reshape(batch, self.num_capsules // self.types, self.types, self.dim)
             maps = by_position.transpose(0, 2, 1, 3)
         elif self.order == "flat":
             maps = maps.transpose(0, 3, 1, 2)

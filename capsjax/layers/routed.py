@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
@@ -127,12 +128,8 @@ def make_votes(transform: Transform, kernel: jax.Array, pose: jax.Array) -> jax.
     Returns:
         `[..., I, J, D]` in that dtype.
     """
-    *leading, n_in, in_dim = pose.shape
-    flat = pose.reshape(-1, n_in, in_dim)
     if transform == "linear":
-        votes = dense_votes(kernel, flat)
-    else:
-        side = kernel.shape[-1]
-        matrices = flat.reshape(-1, n_in, side, side)
-        votes = jnp.einsum("bimn,ijnl->bijml", matrices, kernel)
-    return votes.reshape(*leading, n_in, kernel.shape[1], -1)
+        return dense_votes(kernel, pose)
+    matrices = pose.reshape(*pose.shape[:-1], *kernel.shape[-2:])
+    votes = jnp.einsum("...imn,ijnl->...ijml", matrices, kernel)
+    return lax.collapse(votes, votes.ndim - 2)

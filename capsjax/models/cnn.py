@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
@@ -128,7 +129,7 @@ class CNN(CapsuleNetwork):
             x = nnx.relu(convolution(x))
             if self.pool > 1:
                 x = nnx.max_pool(x, (self.pool, self.pool), (self.pool, self.pool))
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         for layer in self.hidden:
             x = nnx.relu(layer(x))
         if keys is not None and self.dropout:

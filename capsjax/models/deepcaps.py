@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked
@@ -82,7 +83,7 @@ class Cell(nnx.Module):
 
 def _as_maps(pose: jax.Array) -> jax.Array:
     """Poses `[batch, height, width, types, dim]` side by side, as channels."""
-    return pose.reshape(*pose.shape[:3], -1)
+    return lax.collapse(pose, 3)
 
 
 class DeepCaps(CapsuleNetwork):
@@ -188,7 +189,7 @@ class DeepCaps(CapsuleNetwork):
         poses = []
         for cell in self.cells:
             pose = cell(x)
-            poses.append(pose.reshape(pose.shape[0], -1, cell.output_shape.dim))
+            poses.append(lax.collapse(pose, 1, 4))
             x = _as_maps(pose)
         pose = jnp.concatenate([poses[-1], poses[-2]], axis=1)
         return self.class_caps(Capsules(pose, norm(pose)))

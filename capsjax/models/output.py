@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
@@ -58,8 +59,8 @@ def reconstruct(decoder: Decode, pose: jax.Array, classes: jax.Array) -> jax.Arr
     if classes.ndim == 1:
         return decoder(pose, mask)
     count = classes.shape[1]
-    images = decoder(jnp.repeat(pose, count, axis=0), mask.reshape(-1, pose.shape[1]))
-    return images.reshape(-1, count, *images.shape[1:])
+    images = decoder(jnp.repeat(pose, count, axis=0), lax.collapse(mask, 0, 2))
+    return images.reshape(*classes.shape, *images.shape[1:])
 
 
 class CapsuleNetwork(nnx.Module):

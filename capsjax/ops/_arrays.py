@@ -27,3 +27,15 @@ def spread(x: jax.Array, by_axis: dict[int, tuple[int, int, int]], value: float 
     for axis, (start, size, stride) in by_axis.items():
         padding[axis] = (start, size - start - (x.shape[axis] - 1) * stride - 1, stride - 1)
     return pad(x, padding, value)
+
+
+UNKNOWN_SIZE = 128
+"""What is counted with where a batch has no size before its program runs."""
+
+
+def known(size: int) -> int:
+    """The size of an axis, or `UNKNOWN_SIZE` where it is symbolic, as in `jax.export`.
+
+    For choices of speed alone: the numbers are the same for every size.
+    """
+    return size if isinstance(size, int) else UNKNOWN_SIZE

@@ -48,11 +48,11 @@ def input_gradient(
     kernel: jax.Array, g: jax.Array, x_shape: tuple[int, ...], strides: tuple[int, int]
 ) -> jax.Array:
     """Kernel and the gradient `g [N, P, Q, F]` of the result -> that of the images."""
-    rows, width, channels, features = kernel.shape
+    rows, width, channels, _ = kernel.shape
     n, height, size, _ = x_shape
     windows = jnp.zeros((), accumulation_dtype(g.dtype))
     for row in range(rows):
-        of_row = product("npqf,kf->npqk", g, kernel[row].reshape(-1, features))
+        of_row = product("npqf,kf->npqk", g, lax.collapse(kernel[row], 0, 2))
         windows = windows + spread(of_row, {1: (row, height, strides[0])})
     windows = windows.reshape(n, height, g.shape[2], width, channels)
     columns = [spread(windows[:, :, :, k], {2: (k, size, strides[1])}) for k in range(width)]
@@ -76,4 +76,4 @@ def _windows(
     down = jnp.asarray(positions(x.shape[1], height, strides[0]))[:, taps // width]
     right = jnp.asarray(positions(x.shape[2], width, strides[1]))[:, taps % width]
     windows = x.at[:, down[:, None], right[None]].get(mode="promise_in_bounds")
-    return windows.reshape(len(x), len(down), len(right), -1)
+    return windows.reshape(x.shape[0], len(down), len(right), taps.size * x.shape[3])

@@ -26,7 +26,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from capsjax.capsules import accumulation_dtype
-from capsjax.ops._arrays import pad, product
+from capsjax.ops._arrays import known, pad, product
 
 Pair = tuple[int, int]
 
@@ -62,7 +62,7 @@ def is_worthwhile(
     if dtype == jnp.float16:  # a sum over the grid would leave its range
         return False
     phases, outputs, taps, points = map(math.prod, Geometry.of(x_shape, kernel_shape, strides))
-    images, (*window, channels, features) = x_shape[0], kernel_shape
+    images, (*window, channels, features) = known(x_shape[0]), kernel_shape
     inputs = phases * channels
     image = images * inputs * points
     products = 2 * images * inputs * features
@@ -80,7 +80,7 @@ def forward(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     mean, centred = _centred(x)
     image, filters = _image_spectrum(centred, geometry), _kernel_spectrum(kernel, geometry)
     products = _multiply("rnc,rfc->rnf", image, filters, x.dtype)
-    products = products.reshape(-1, 2, len(x), 2, features).transpose(0, 1, 3, 2, 4)
+    products = products.reshape(-1, 2, x.shape[0], 2, features).transpose(0, 1, 3, 2, 4)
     y = _apply(matrices(geometry).result, products.reshape(-1, *products.shape[3:]))
     y = y.reshape(*geometry.outputs, *y.shape[1:]).transpose(2, 0, 1, 3)
     # As a product: XLA sums over leading axes slowly.
@@ -97,12 +97,12 @@ def input_gradient(
     geometry = Geometry.of(x_shape, kernel.shape, strides)
     filters = _kernel_spectrum(kernel, geometry)
     result = _product_gradients(g, geometry).transpose(0, 1, 3, 2, 4)
-    result = result.reshape(len(result), 2 * len(g), -1)
+    result = result.reshape(len(result), 2 * g.shape[0], 2 * g.shape[-1])
     spectrum = _multiply("rnf,rfc->rnc", result, filters, g.dtype)
-    phases = _apply_transposed(matrices(geometry).image, spectrum, len(g))
+    phases = _apply_transposed(matrices(geometry).image, spectrum, g.shape[0])
     (rows, columns), (down, right) = geometry.grid, strides
-    x = phases.reshape(rows, columns, len(g), down, right, -1).transpose(2, 0, 3, 1, 4, 5)
-    x = x.reshape(len(g), rows * down, columns * right, -1)
+    x = phases.reshape(rows, columns, g.shape[0], down, right, -1).transpose(2, 0, 3, 1, 4, 5)
+    x = x.reshape(g.shape[0], rows * down, columns * right, -1)
     return _resize(x, (1, 2), x_shape[1:3]).astype(g.dtype)  # what no window sees becomes zero
 
 
@@ -115,7 +115,7 @@ def kernel_gradient(
     image = _image_spectrum(centred, geometry)
     # A product that sums over the first axis of both factors is slow: the small one is turned.
     result = _product_gradients(g, geometry).transpose(0, 2, 4, 1, 3)
-    result = result.reshape(len(result), -1, 2 * len(g))
+    result = result.reshape(len(result), -1, 2 * g.shape[0])
     spectrum = _multiply("rfn,rnc->rfc", result, image, g.dtype)
     phases = _apply_transposed(matrices(geometry).kernel, spectrum, kernel_shape[-1])
     (rows, columns), (down, right) = geometry.taps, strides
@@ -142,7 +142,7 @@ def _image_spectrum(x: jax.Array, geometry: Geometry) -> jax.Array:
     """`B x`: `[N, H, W, C]` -> `[R, 2 * N, phases * C]`."""
     (rows, columns), (down, right) = geometry.grid, geometry.strides
     x = _resize(x, (1, 2), (rows * down, columns * right))
-    x = x.reshape(len(x), rows, down, columns, right, -1).transpose(1, 3, 0, 2, 4, 5)
+    x = x.reshape(x.shape[0], rows, down, columns, right, -1).transpose(1, 3, 0, 2, 4, 5)
     spectrum = _apply(matrices(geometry).image, x.reshape(rows * columns, x.shape[2], -1))
     return spectrum.reshape(len(spectrum) // 2, -1, spectrum.shape[-1])
 
@@ -160,7 +160,7 @@ def _kernel_spectrum(kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 def _product_gradients(g: jax.Array, geometry: Geometry) -> jax.Array:
     """The transpose of `A`: `[N, P, Q, F]` -> `[R, 2, 2, N, F]`, by row of image and of kernel."""
-    points = g.transpose(1, 2, 0, 3).reshape(-1, len(g), g.shape[-1])
+    points = g.transpose(1, 2, 0, 3).reshape(-1, g.shape[0], g.shape[-1])
     products = _apply(matrices(geometry).result.T, points)
     return products.reshape(-1, 2, 2, *products.shape[1:])
 

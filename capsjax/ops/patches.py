@@ -76,7 +76,7 @@ class Windows:
         """`gather` of a grid that has its padding already."""
         p, q = (positions(n, self.size, self.stride) for n in padded.shape[1:3])
         seen = padded[:, p[:, None, :, None], q[None, :, None, :]]
-        return seen.reshape(len(padded), *self.counts, self.size**2, *padded.shape[3:])
+        return seen.reshape(padded.shape[0], *self.counts, self.size**2, *padded.shape[3:])
 
     def _over_windows(
         self, x: jax.Array, combine: Callable[..., jax.Array], nothing: float

@@ -12,7 +12,7 @@ from jax import lax
 
 from capsjax.capsules import SquashFunction, accumulation_dtype
 from capsjax.ops import tiles
-from capsjax.ops._arrays import product
+from capsjax.ops._arrays import known, product
 
 # Bytes of the largest array of a tile, a few of which are alive at once. On a CPU they should stay
 # in the second-level cache (measured where two cores have 2 MiB of it); an accelerator wants few
@@ -41,8 +41,8 @@ def route_recomputing(
 
     def route(kernel: jax.Array, pose: jax.Array, tile_bytes: int) -> tuple[jax.Array, jax.Array]:
         n_in, n_out, dim, in_dim = kernel.shape
-        batch = len(pose)
-        bytes_of_one = n_out * in_dim * batch * dtype.itemsize
+        batch = pose.shape[0]
+        bytes_of_one = n_out * in_dim * max(1, known(batch)) * dtype.itemsize
         of_batch = tiles.cut(kernel, pose, max(1, tile_bytes // bytes_of_one))
         total = jnp.zeros((n_out, dim, batch), dtype)
         # The coupling coefficients of the first iteration are all equal: one product.

@@ -46,14 +46,15 @@ def cut(kernel: jax.Array, pose: jax.Array, size: int) -> Tiles:
     kernel = jnp.pad(kernel, [(0, missing), (0, 0), (0, 0), (0, 0)])
     pose = jnp.pad(pose, [(0, 0), (0, missing), (0, 0)])
     w = kernel.reshape(count, size, n_out, dim, in_dim).transpose(0, 2, 3, 1, 4)
-    u = pose.transpose(1, 2, 0).reshape(count, size, in_dim, len(pose))
+    u = pose.transpose(1, 2, 0).reshape(count, size, in_dim, pose.shape[0])
     return Tiles(w.reshape(count, n_out, dim, size * in_dim), u)
 
 
 def couplings(tiles: Tiles, total: jax.Array, n_in: int) -> jax.Array:
     """Coupling coefficients of all `n_in` input capsules, `[B, I, J]`, a tile at a time."""
     c = lax.map(jax.checkpoint(lambda tile: coupling(tile.w, tile.u, total)), tiles)
-    return c.transpose(3, 0, 2, 1).reshape(total.shape[-1], -1, total.shape[0])[:, :n_in]
+    c = c.transpose(3, 0, 2, 1)
+    return c.reshape(c.shape[0], c.shape[1] * c.shape[2], c.shape[3])[:, :n_in]
 
 
 def coupling(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
@@ -67,4 +68,4 @@ def coupling(w: jax.Array, u: jax.Array, total: jax.Array) -> jax.Array:
 def outputs(w: jax.Array, u: jax.Array, c: jax.Array) -> jax.Array:
     """The terms that this tile adds to the output capsules before squash, `[J, D, B]`."""
     weighted = c.astype(u.dtype)[:, :, None] * u[None]
-    return product("jdn,jnb->jdb", w, weighted.reshape(w.shape[0], -1, u.shape[-1]))
+    return product("jdn,jnb->jdb", w, weighted.reshape(w.shape[0], w.shape[2], u.shape[-1]))

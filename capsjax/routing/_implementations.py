@@ -10,6 +10,7 @@ from jax import lax
 
 from capsjax import _checks
 from capsjax.capsules import norm
+from capsjax.ops._arrays import known
 from capsjax.ops.recompute import route_recomputing
 from capsjax.routing._base import Routed, Routing, name_of
 from capsjax.routing._batching import route
@@ -76,8 +77,8 @@ def implementation_on(platform: str, routing: Routing, batch: int) -> Implementa
 
 
 def dense_votes(kernel: jax.Array, pose: jax.Array) -> jax.Array:
-    """Matrices `[I, J, D, K]` and poses `[batch, I, K]` -> votes `[batch, I, J, D]`."""
-    return jnp.einsum("ijdk,bik->bijd", kernel, pose)
+    """Matrices `[I, J, D, K]` and poses `[..., I, K]` -> votes `[..., I, J, D]`."""
+    return jnp.einsum("ijdk,...ik->...ijd", kernel, pose)
 
 
 def route_dense(
@@ -120,7 +121,7 @@ def route_dense(
     of_batch = (kernel, pose, activation)
     if implementation is not None:
         return run(implementation, *of_batch)
-    by_platform = {p: implementation_on(p, routing, len(pose)) for p in MEASURED}
+    by_platform = {p: implementation_on(p, routing, known(pose.shape[0])) for p in MEASURED}
     # Not even asked about the platform where the answer is the same: a routing may hold parameters.
     if set(by_platform.values()) <= {"xla"}:
         return run("xla", *of_batch)

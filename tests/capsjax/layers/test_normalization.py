@@ -201,3 +201,14 @@ def test_capsules_of_a_batch_that_is_spread_is_normalised_as_a_whole():
     parts = jax.vmap(lambda x: nnx.merge(graphdef, state, copy=True)(x), axis_name="parts")(spread)
     for ours, theirs in zip(parts, whole, strict=True):
         assert_close(ours.reshape(theirs.shape), theirs, reduction_length=12)
+
+
+def test_an_empty_batch_is_refused_in_training_and_leaves_nothing_in_test():
+    made = layer()
+    nothing = jnp.zeros((0, *made.mean.shape))
+    with pytest.raises(
+        ValueError, match=r"a batch of shape \[0, .*\] has no mean .* call eval\(\)"
+    ):
+        made(nothing)
+    made.eval()
+    assert made(nothing).shape == nothing.shape

@@ -38,6 +38,13 @@ SMALL: dict[str, dict[str, Any]] = {
         "class_dim": 6,
         "decoder_hidden": (10, 11),
     },
+    "cnn": {
+        "image_shape": (6, 5, 2),
+        "num_classes": 3,
+        "features": (3, 2),
+        "kernel_size": 3,
+        "hidden": (5, 64),
+    },
     "deepcaps": {
         "image_shape": (7, 10, 2),
         "num_classes": 7,
@@ -93,6 +100,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "routing": create_routing("variational-bayes", iterations=2),
     },
 }
+SMALL["aff_capsnet"] = SMALL["capsnet"]
 BATCH = 5
 
 

@@ -18,7 +18,7 @@ def test_all_primary_capsules_count_alike():
 
     @jax.jit
     def routed(images):
-        model = family.make("aff_capsnet", **{**family.SMALL["capsnet"], "decoder_hidden": None})
+        model = family.make("aff_capsnet", decoder_hidden=None)
         primary = model.primary_caps(model.features(images))
         capsules, coupling = model.class_caps(primary)
         turned, _ = model.class_caps(primary._replace(pose=primary.pose[:, order]))

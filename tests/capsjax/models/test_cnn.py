@@ -1,5 +1,7 @@
 """The baseline without capsules."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,15 +10,11 @@ import pytest
 from tests.capsjax.models import family
 from tests.tolerance import assert_close
 
-SIZES = {"features": (3, 2), "kernel_size": 3, "hidden": (5, 64)}
-
-
-def make(**options):
-    return family.make("cnn", **{"image_shape": (6, 5, 2), "num_classes": 3, **SIZES, **options})
+make = functools.partial(family.make, "cnn")
 
 
 def images(batch=4):
-    return jnp.asarray(np.random.default_rng(0).uniform(size=(batch, 6, 5, 2)), jnp.float32)
+    return family.images("cnn", batch=batch)
 
 
 def test_the_published_network_has_the_published_size():

@@ -77,14 +77,11 @@ def test_a_network_has_to_say_what_it_is():
 
 @pytest.mark.parametrize("name", list_models())
 def test_other_images_than_a_network_is_made_for_are_refused(name):
-    sizes = family.SMALL.get(name, {"image_shape": (14, 18, 1), "num_classes": 3})
-    small = {"conv_features": 4, "primary_types": 2, "primary_kernel": 3} if "aff" in name else {}
+    sizes = family.SMALL[name]
     height, width, channels = sizes["image_shape"]
 
     def run(shape, dtype, labels=None):
-        return nnx.eval_shape(
-            lambda: family.make(name, **sizes, **small)(jnp.zeros(shape, dtype), labels)
-        )
+        return nnx.eval_shape(lambda: family.make(name)(jnp.zeros(shape, dtype), labels))
 
     assert run((2, height, width, channels), jnp.bfloat16).lengths.shape[0] == 2
     right = rf"images must be of shape \[batch, {height}, {width}, {channels}\], not"
@@ -112,11 +109,37 @@ def test_the_only_class_is_no_one_hot_label(capsules):
     assert network(IMAGES, jnp.zeros((3, 1), int)).lengths.shape == (3, 1)
 
 
-def test_a_network_takes_a_batch_of_any_size_and_is_mapped(decoder, capsules):
+def test_a_network_is_mapped(decoder, capsules):
     network = Fixed(capsules, decoder)
-    (batch,) = jax.export.symbolic_shape("b")
-    images = jax.ShapeDtypeStruct((batch, *SHAPE), jnp.float32)
-    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    jax.export.export(jax.jit(network.check))(images, labels)
     lengths = jax.vmap(lambda images: network(images).lengths)(jnp.stack([IMAGES, IMAGES]))
     assert lengths.shape == (2, 3, 5)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_a_program_for_any_batch_size_computes_the_same(name):
+    """What `jax.export` makes of a batch whose size is a symbol, run for two sizes."""
+    network = family.small(name)
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *family.SMALL[name]["image_shape"]), jnp.float32)
+    program = jax.export.export(family.run)
+    exported = program(network.test, network.params, network.stats, images)
+    batch_of_3 = family.images(name, batch=3)
+    expected = family.run(network.test, network.params, network.stats, batch_of_3)
+    for size in (3, 1):
+        found = exported.call(network.params, network.stats, batch_of_3[:size])
+        for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+            assert_close(ours, theirs[:size], reduction_length=200)
+    labels = jax.ShapeDtypeStruct((batch, 2), jnp.int32)
+    program(network.test, network.params, network.stats, images, labels)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_of_an_empty_batch_there_is_an_empty_output(name):
+    network, nothing = family.small(name), family.images(name, batch=0)
+    for labels in (None, jnp.zeros(0, int), jnp.zeros((0, 2), int)):
+        output = jax.eval_shape(
+            lambda params, labels: family.run(network.test, params, network.stats, nothing, labels),
+            network.params,
+            labels,
+        )
+        assert all(leaf.shape[0] == 0 for leaf in jax.tree.leaves(output))
