@@ -15,6 +15,7 @@ from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers.features import conv_through
 from capsjax.layers.primary import GridShape
 from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import Competition, Routing, RoutingInputs, Sizes, UnsizedRouting
 from capsjax.routing._base import sized
@@ -165,10 +166,8 @@ class Conv3dCaps(RoutedLayer):
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, height, width, B, K]` -> votes `[batch, B, P * Q * types, dim]`."""
         by_type = jnp.moveaxis(self._poses(pose), 3, 1)
-        batch, in_types, *map_shape = by_type.shape
-        maps = self.conv(by_type.reshape(batch * in_types, *map_shape))
-        above = math.prod(self.output_shape[:3])
-        return maps.reshape(batch, in_types, above, self.output_shape.dim)
+        maps = split(self.conv(lax.collapse(by_type, 0, 2)), 0, *by_type.shape[:2])
+        return lax.collapse(split(maps, 4, *self.output_shape[2:]), 2, 5)
 
     def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
         """Capsules of `input_shape` -> capsules of `output_shape`, all in float32 at least.
@@ -176,13 +175,9 @@ class Conv3dCaps(RoutedLayer):
         The coupling coefficients are `[batch, B, P, Q, types]`.
         """
         (pose, activation), coupling = super().__call__(capsules)
-        batch, in_types, _ = coupling.shape
-        *positions_and_types, dim = self.output_shape
-        above = Capsules(
-            pose.reshape(batch, *positions_and_types, dim),
-            activation.reshape(batch, *positions_and_types),
-        )
-        return above, coupling.reshape(batch, in_types, *positions_and_types)
+        *grid, _ = self.output_shape
+        above = Capsules(split(pose, 1, *grid), split(activation, 1, *grid))
+        return above, split(coupling, 2, *grid)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
         """What is routed are the types below, whose poses are `[batch, B, H W K]`."""
@@ -257,8 +252,7 @@ class ClassCaps(RoutedLayer):
         votes = make_votes(self.transform, kernel, self._poses(pose))
         if self.coordinates:
             votes = votes + self._coordinates().astype(self.dtype)
-        batch, height, width, types, classes, dim = votes.shape
-        return votes.reshape(batch, height * width * types, classes, dim)
+        return lax.collapse(votes, 1, 4)
 
     def _inputs(self, capsules: Capsules) -> RoutingInputs:
         below = self._below(capsules)

@@ -6,11 +6,13 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import ImageShape, Number, PositiveInt, checked
 from capsjax.capsules import Capsules, Squash, SquashFunction, accumulation_dtype, norm
 from capsjax.layers.features import conv_through
+from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
 
 
@@ -92,13 +94,12 @@ class PrimaryCaps(nnx.Module):
         They are `[batch, num_capsules, dim]`.
         """
         maps = self.conv(features if self.scale == 1 else features * self.scale)
-        batch = maps.shape[0]
         if self.order == "type_major":
-            by_position = maps.reshape(batch, self.num_capsules // self.types, self.types, self.dim)
+            by_position = split(lax.collapse(maps, 1, 3), 2, self.types, self.dim)
             maps = by_position.transpose(0, 2, 1, 3)
         elif self.order == "flat":
             maps = maps.transpose(0, 3, 1, 2)
-        return maps.reshape(batch, self.num_capsules, self.dim)
+        return split(lax.collapse(maps, 1), 1, self.num_capsules, self.dim)
 
     def __call__(self, features: jax.Array) -> Capsules:
         """`[batch, height, width, channels]` -> `num_capsules` capsules an image.
@@ -197,7 +198,7 @@ class ConvPrimaryCaps(nnx.Module):
         """
         _, _, types, dim = self.output_shape
         maps = self.pose(features)
-        pose = maps[..., : types * dim].reshape(*maps.shape[:3], types, dim)
+        pose = split(maps[..., : types * dim], 3, types, dim)
         if self.squash is not None:
             pose = self.squash(pose).astype(maps.dtype)
         if self.activation in ("sigmoid", "logit"):
@@ -207,5 +208,5 @@ class ConvPrimaryCaps(nnx.Module):
         elif self.activation == "length":
             activation = norm(pose)
         else:
-            activation = jnp.ones(pose.shape[:-1], accumulation_dtype(pose.dtype))
+            activation = jnp.ones_like(pose[..., 0], accumulation_dtype(pose.dtype))
         return Capsules(pose, activation)

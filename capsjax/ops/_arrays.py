@@ -29,6 +29,14 @@ def spread(x: jax.Array, by_axis: dict[int, tuple[int, int, int]], value: float 
     return pad(x, padding, value)
 
 
+def split(x: jax.Array, axis: int, *sizes: int) -> jax.Array:
+    """Cuts one axis into several; the opposite of `lax.collapse`.
+
+    One axis at a time: a reshape that does more loses track of axes that a mesh shards.
+    """
+    return x.reshape(*x.shape[:axis], *sizes, *x.shape[axis + 1 :])
+
+
 UNKNOWN_SIZE = 128
 """What is counted with where a batch has no size before its program runs."""
 

@@ -17,6 +17,7 @@ from jax import lax
 
 from capsjax.ops import direct, fourier
 from capsjax.ops._arrays import pad, product
+from capsjax.ops._meshes import sharded_by_compiler, varying_alike
 
 HIGHEST = ("highest", "float32", lax.Precision.HIGHEST)
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
@@ -70,7 +71,7 @@ def conv_general_dilated(
         rows, columns = ((int(low), int(high)) for low, high in padding)
         how = _Convolution((down, right), (rows, columns), tuple(passed.items()))
         if groups == 1 and how.has_windows(lhs, rhs):
-            return _conv(lhs, rhs, how)
+            return _conv(*varying_alike(lhs, rhs), how)
         is_depthwise = groups == lhs.shape[3] == rhs.shape[3]
         if is_depthwise and lhs.shape[1:3] == rhs.shape[:2] and rows == columns == (0, 0):
             # Each channel with its own kernel, in the one place where it fits.
@@ -136,7 +137,10 @@ def _conv(x: jax.Array, kernel: jax.Array, how: _Convolution) -> jax.Array:
     def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return how.on_cpu(x, kernel).forward(how.pad(x), kernel, how.strides)
 
-    return lax.platform_dependent(x, kernel, cpu=cpu, default=how.xla)
+    def on_platform(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return lax.platform_dependent(x, kernel, cpu=cpu, default=how.xla)
+
+    return sharded_by_compiler(on_platform, x, kernel, like=x)
 
 
 def _conv_backward(how: _Convolution, inputs: Any, g: jax.Array) -> tuple[jax.Array, ...]:
@@ -148,7 +152,10 @@ def _conv_backward(how: _Convolution, inputs: Any, g: jax.Array) -> tuple[jax.Ar
         dx = form.input_gradient(kernel, g, x.shape, how.strides)
         return how.pad(dx, -1), form.kernel_gradient(x, kernel.shape, g, how.strides)
 
-    return lax.platform_dependent(*inputs, g, cpu=cpu, default=xla)
+    def on_platform(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
+        return lax.platform_dependent(x, kernel, g, cpu=cpu, default=xla)
+
+    return sharded_by_compiler(on_platform, *inputs, g, like=inputs)
 
 
 _conv.defvjp(lambda x, kernel, how: (_conv(x, kernel, how), (x, kernel)), _conv_backward)

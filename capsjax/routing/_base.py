@@ -208,16 +208,11 @@ class IterativeRouting:
             softmax: over the output capsules.
         """
         inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax))
-        # The first iteration stands outside of the loop: what is the same for all examples of a
-        # batch in it, such as coupling that starts uniform, stays so.
+        # No `lax.scan`: each iteration stands alone. What is the same for all examples of a batch
+        # in the first, such as coupling that starts uniform, stays so, on a mesh of devices, too.
         state = self.first(inputs)
-        if self.iterations > 1:
-            state, _ = lax.scan(
-                lambda state, index: (self.again(inputs, state, index), None),
-                state,
-                jnp.arange(1, self.iterations, dtype=jnp.int32),
-                unroll=True,
-            )
+        for index in range(1, self.iterations):
+            state = self.again(inputs, state, jnp.asarray(index, jnp.int32))
         return self.outcome(state)
 
     def trace(

@@ -1,13 +1,16 @@
 """A routing, written for one example, over batches and over the positions of a convolution."""
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from capsjax import _checks
+from capsjax.ops._arrays import split
+from capsjax.ops._meshes import sharded_alike
 from capsjax.ops.patches import Windows
 from capsjax.routing._base import (
     IterativeRouting,
@@ -17,6 +20,7 @@ from capsjax.routing._base import (
     name_of,
     needed,
     needs_of,
+    softmax_over_out,
 )
 
 EXAMPLES = "capsjax_examples"
@@ -155,10 +159,11 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> 
                 f"an array of shape {other.shape} has not"
             )
     flat = jax.tree.map(
-        lambda x: x.reshape(math.prod(leading), *x.shape[len(leading) :]), (votes, *others)
+        lambda x: lax.collapse(x, 0, len(leading)) if leading else x[None], (votes, *others)
     )
+    flat = sharded_alike(flat, flat[0])
     mapped = jax.vmap(function, axis_name=EXAMPLES)(*flat)
-    return jax.tree.map(lambda x: x.reshape(*leading, *x.shape[1:]), mapped)
+    return jax.tree.map(lambda x: split(x, 0, *leading), mapped)
 
 
 def check_competition(competition: Competition, routing: Routing) -> Competition:
@@ -183,19 +188,30 @@ def over_positions(
     """
 
     def softmax(logits: jax.Array) -> jax.Array:
-        everywhere = lax.all_gather(logits, POSITIONS)  # [P Q, I, J]
-        n_in, n_out = logits.shape
-        coupling = windows.softmax(
-            everywhere.reshape(*windows.counts, windows.size**2, -1, n_out)
-        ).reshape(-1, n_in, n_out)
-        return lax.dynamic_index_in_dim(coupling, lax.axis_index(POSITIONS), keepdims=False)
+        # So there is an array for each position, also where logits are still the same for all.
+        return softmax_at(lax.axis_index(POSITIONS), logits)
+
+    @custom_vmap
+    def softmax_at(position: jax.Array, logits: jax.Array) -> jax.Array:
+        return softmax_over_out(logits)  # never computed: there is a position for each call
+
+    # Not `lax.all_gather`: in `jax.shard_map` it knows no axis but those of the mesh.
+    @softmax_at.def_vmap
+    def softmax_everywhere(
+        count: int, is_mapped: list[bool], _position: jax.Array, logits: jax.Array
+    ) -> tuple[jax.Array, bool]:
+        if not is_mapped[1]:
+            logits = jnp.broadcast_to(logits[None], (count, *logits.shape))
+        logits = split(split(logits, 1, windows.size**2, -1), 0, *windows.counts)
+        return lax.collapse(lax.collapse(windows.softmax(logits), 2, 4), 0, 2), True
 
     def at_position(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
         return function(routing, RoutingInputs(votes, activation, pose, softmax), *others)
 
     def of_example(*arrays: Any) -> T:
-        flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
+        flat = jax.tree.map(lambda x: lax.collapse(x, 0, 2), arrays)
         routed = jax.vmap(at_position, axis_name=POSITIONS)(*flat)
-        return jax.tree.map(lambda x: x.reshape(*windows.counts, *x.shape[1:]), routed)
+        return jax.tree.map(lambda x: split(x, 0, *windows.counts), routed)
 
-    return jax.vmap(of_example, axis_name=EXAMPLES)(*inputs[:3], *others)
+    arrays = sharded_alike((*inputs[:3], *others), inputs.votes)
+    return jax.vmap(of_example, axis_name=EXAMPLES)(*arrays)

@@ -8,6 +8,7 @@ from flax import nnx
 
 from capsjax import Capsules, Decoder, list_models, reconstruct
 from capsjax.models.output import CapsuleNetwork
+from tests.capsjax import meshes
 from tests.capsjax.models import family
 from tests.tolerance import assert_close
 
@@ -143,3 +144,23 @@ def test_of_an_empty_batch_there_is_an_empty_output(name):
             labels,
         )
         assert all(leaf.shape[0] == 0 for leaf in jax.tree.leaves(output))
+
+
+@pytest.mark.parametrize("mode", meshes.MODES)
+@pytest.mark.parametrize("name", list_models())
+def test_a_batch_is_spread_over_a_mesh_as_jax_does_by_default(name, mode):
+    network, batch = family.small(name), family.images(name, batch=4)
+    labels = jnp.zeros(4, jnp.int32)
+
+    def loss(params, batch):
+        output = family.run(network.test, params, network.stats, *batch)
+        shown = 0 if output.reconstruction is None else jnp.sum(output.reconstruction**2)
+        return jnp.sum(output.lengths**2) + shown
+
+    gradient, arguments = meshes.gradient(loss, mode, network.params, (batch, labels))
+    if name != "capsnet":  # traced, which is what is refused
+        jax.eval_shape(gradient, *arguments)
+        return
+    expected = jax.jit(jax.grad(loss))(network.params, (batch, labels))
+    for ours, theirs in zip(*map(jax.tree.leaves, (gradient(*arguments), expected)), strict=True):
+        assert_close(ours, theirs, reduction_length=1000)

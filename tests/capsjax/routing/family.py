@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from capsjax import Routed, Sizes, create_routing
+from capsjax import Routed, Sizes, create_routing, route
 from capsjax.routing._base import needs_of, sized
 from tests.tolerance import assert_close
 
@@ -86,6 +86,10 @@ class Family:
         """The call, or the trace, of one example."""
         pose = {"pose": inputs.pose} if self._needs_pose else {}
         return getattr(self._bound(parameters), method)(inputs.votes, inputs.activation, **pose)
+
+    def route(self, parameters: Any, inputs: Inputs, **options: Any) -> Routed:
+        """A batch by the library's `route`."""
+        return route(self._bound(parameters), *inputs[:2], pose=inputs.pose, **options)
 
     def of_batch(self, inputs: Inputs) -> Any:
         """The parameters, for each example of a batch."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from capsjax import Sizes, list_routings
+from tests.capsjax import meshes
 from tests.capsjax.routing.family import SIZES, Inputs, draw, family
 from tests.tolerance import assert_close
 
@@ -146,3 +147,23 @@ def test_every_transformation_agrees_with_the_plain_call(name):
 
     spread = jax.pmap(lambda inputs: member.call(member.parameters, inputs))
     assert_alike(spread(inputs), outputs.routed)
+
+
+@pytest.mark.parametrize("mode", meshes.MODES)
+@EVERY
+def test_a_batch_is_spread_over_a_mesh_as_jax_does_by_default(name, mode):
+    member, inputs = family(name), draw(BATCH)
+
+    def loss(both, batch):
+        parameters, scale = both
+        routed = member.route(parameters, batch._replace(votes=scale * batch.votes))
+        return jnp.sum(routed.pose**2) + jnp.sum(routed.activation)
+
+    both = (member.parameters, jnp.ones(()))
+    gradient, arguments = meshes.gradient(loss, mode, both, inputs)
+    if name not in ("dynamic", "em"):  # traced, which is what is refused
+        assert jax.tree.map(jnp.shape, both) == jax.tree.map(
+            jnp.shape, jax.eval_shape(gradient, *arguments)
+        )
+        return
+    assert_alike(gradient(*arguments), jax.jit(jax.grad(loss))(both, inputs))
