@@ -76,7 +76,7 @@ def fit(
             )
     run = Run(out, config, dataset.image_shape, dataset.class_names, dataset.fingerprints)
     # Before the folder is touched, which may be where they come from; but for a run that goes on.
-    begins = not (resume and run.checkpoints.is_dir())
+    begins = not processes.any_process(resume and run.checkpoints.is_dir())
     if begins:
         with processes.all_or_none():
             start_from_weights(trainer)

@@ -9,6 +9,7 @@ import pytest
 
 import capsjax
 from tests.train.saved import arrays
+from train.config import settings
 from train.data import Dataset, Split
 from train.learn.trainer import assemble
 from train.loop import loop
@@ -26,7 +27,7 @@ CLASSES = {"class_caps.kernel", "decoder.layers.0.kernel"}
 def tiny(dataset):
     """Lets `fit` train on forty examples, without figures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+        patch.setattr(settings, "load_dataset", lambda *_, **__: dataset)
         patch.setattr(loop, "draw_run", lambda *_: None)
         yield
 
