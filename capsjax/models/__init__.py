@@ -119,14 +119,14 @@ def create_model(
     return _MODELS[name](**sizes, **options)
 
 
-def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, dict] | None]:
-    """What `create_model` takes to make a model: its name, options as JSON has them, and routing.
+def options_of(model: nnx.Module) -> tuple[str, dict[str, Any]]:
+    """The name of a model, and all its options as JSON has them, the published ones included.
 
-    The options are all that it has, the published ones included, but for the routing, a name and
-    options of `create_routing` or None, and for `batch_axis`, which is where it is computed.
+    The `routing` is a list of a name and options of `create_routing`. What is code is a dict of its
+    name, `{"code": name}`; `batch_axis` is left out, which is where the model is computed.
 
     Raises:
-        ValueError: it is no model of `list_models()`, or an option of it is code.
+        ValueError: it is no model of `list_models()`.
     """
     names = [name for name, made in _MODELS.items() if type(model) is made]
     if not names or not isinstance(model, CapsuleNetwork):
@@ -136,14 +136,27 @@ def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, d
         )
     (name,) = names
     values = {**_plain_options(name), **json.loads(model.arguments)}
+    return name, {n: v for n, v in values.items() if n not in _PLACE}
+
+
+_PLACE = ("batch_axis", "image_shape", "num_classes")
+
+
+def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, dict] | None]:
+    """What a file says of a model: the name and options of `options_of`, and its routing apart.
+
+    The routing is a name and options of `create_routing`, None for a model without.
+
+    Raises:
+        ValueError: it is no model of `list_models()`, or an option of it is code.
+    """
+    name, values = options_of(model)
     if found := codes(values):
         raise ValueError(
             f"{found[0]}, which this {name} has, is code of your own, and a file of weights holds "
             "no code: keep its variables by flax or Orbax"
         )
     routing = values.pop("routing", None)
-    for what in ("batch_axis", "image_shape", "num_classes"):
-        values.pop(what, None)
     return name, values, routing and (routing[0], routing[1])
 
 
@@ -200,6 +213,7 @@ __all__ = [
     "describe_model",
     "list_models",
     "model_options",
+    "options_of",
     "published_options",
     "published_routing",
     "reconstruct",

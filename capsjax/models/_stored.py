@@ -80,7 +80,7 @@ def codes(values: Any) -> list[str]:
 def tensors_of(model: nnx.Module) -> dict[str, jax.Array]:
     """The variables of a network by name; not the state of its random numbers."""
     _, state = nnx.split(model)
-    return {_name(path): leaf[...] for path, leaf in _kept(state)}
+    return {_name(path): variable.get_value() for path, variable in _kept(state)}
 
 
 def _kept(state: nnx.State) -> list[tuple[Any, Any]]:

@@ -34,7 +34,7 @@ class Import(Command):
     )
     out: Path = option(..., "folder of the run")
     overwrite: bool = option(False, "replace the run in --out, if there is one")
-    settings: dict[str, Any] = settings()
+    settings: dict[str, Any] = settings(leave_out=("init_from",))
 
     def run(self) -> int:
         """Makes the run, and says what it is."""

@@ -76,7 +76,7 @@ class Bench(DataDir, Devices, Recorded):
     seconds: float = option(0.5, "about how long a round is", metavar="S", parse=seconds)
     json: Path | None = option(None, "write the figures there", metavar="FILE", parse=new_file)
     plot: Path | None = option(None, "draw them into this folder", metavar="DIR")
-    settings: dict[str, Any] = settings()
+    settings: dict[str, Any] = settings(leave_out=("init_from", "freeze"))
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""

@@ -164,6 +164,11 @@ class ModelConfig(Checked):
     remat: bool = setting(
         False, "compute what is inside a layer anew for the gradient, to save memory"
     )
+    init_from: str | None = setting(
+        None,
+        "start from the weights of a run, its folder, or of a file that `export` has written; what "
+        "depends on the number of classes starts anew where that is another",
+    )
 
 
 @dataclass(frozen=True)
@@ -212,6 +217,12 @@ class OptimizerConfig(Checked):
         None,
         "share that a moving average of the weights keeps in a step; it is then what is evaluated",
         bound=BETWEEN,
+    )
+    freeze: list[str] = setting(
+        list,
+        "parts of the network that stay as they are, such as features primary_caps, their "
+        "statistics of batches too",
+        bound=("names of parts", lambda value: all(isinstance(name, str) for name in value)),
     )
     max_skipped: int = setting(
         10,

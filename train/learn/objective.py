@@ -36,11 +36,13 @@ class Objective:
 
     settings: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    frozen: tuple[str, ...] = ()
+    """Parts of the network that are in training as they are in test."""
 
     @classmethod
     def of(cls, config: FitConfig) -> "Objective":
         """The objective that a configuration describes."""
-        return cls(config.objective, config.data)
+        return cls(config.objective, config.data, tuple(config.optimizer.freeze))
 
     def require_fitting(self, labels_per_image: int) -> None:
         """Refuses losses that are not defined where an image is of several classes.
@@ -131,6 +133,9 @@ class Objective:
             keys: `[batch]`, of the examples, for a model that drops something out.
         """
         (model.train if training else model.eval)()
+        for name in self.frozen:
+            if isinstance(part := getattr(model, name), nnx.Module):
+                part.eval()
         mask = self.settings.mask_in_training if training else self.settings.mask_in_test
         # A model with `draws` drops something out in training, and takes keys.
         random = {"keys": keys} if training and getattr(model, "draws", False) else {}

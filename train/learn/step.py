@@ -21,7 +21,7 @@ from train.data import Batch
 from train.learn.augment import example_keys
 from train.learn.metrics import Mean, masked_mean
 from train.learn.objective import Objective, class_lengths, dead_share, measure
-from train.learn.training_state import PyTree, Skipped, TrainState, wide
+from train.learn.training_state import PyTree, Skipped, TrainState, learned, wide
 
 AXIS = "data"
 """The name of the axis over which a batch is spread."""
@@ -102,7 +102,8 @@ def make_step(
     counts as much as `class_weights` `[classes]` say, see `Objective.weigh`. The configuration says
     what is minimised, how images are varied, in what dtype (`param_dtype`) they enter the model and
     the loss, and in how many parts (`micro_batches`) a share of a batch is taken: what the parts
-    come to is as if each were on a device of its own.
+    come to is as if each were on a device of its own. What is frozen stays bit for bit, also in the
+    average: no gradient of it is computed, and nothing is added to it, not even zero.
 
     Returns:
         `(state, constants, batch) -> (state, metrics)`, with this device's share of the batch
@@ -111,7 +112,7 @@ def make_step(
         `gradient_norm` and `update_norm`, Euclidean lengths over all parameters.
     """
     objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
-    decay = config.optimizer.ema_decay
+    decay, freeze = config.optimizer.ema_decay, config.optimizer.freeze
 
     def step(
         state: TrainState, constants: PyTree, batch: PyTree
@@ -124,8 +125,9 @@ def make_step(
         def loss(
             params: PyTree, batch: Batch, keys: jax.Array
         ) -> tuple[jax.Array, tuple[PyTree, dict[str, Mean]]]:
-            model, output, losses = forward(graphdef, objective, state, params, batch, keys)
-            model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+            all_params = {**state.params, **params}
+            model, output, losses = forward(graphdef, objective, state, all_params, batch, keys)
+            model_state = learned(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param))), freeze)
             metrics = measure(output, losses, batch.labels)
             metrics["dead_capsules"] = class_lengths(output)
             of_example = losses["loss"]
@@ -136,7 +138,7 @@ def make_step(
         def learn(part: tuple[Batch, jax.Array]) -> tuple[PyTree, dict[str, Mean]]:
             examples, positions = part
             gradient, (model_state, metrics) = jax.grad(loss, has_aux=True)(
-                state.params,
+                learned(state.params, freeze),
                 objective.augment(key, examples, positions, dtype),
                 example_keys(key, positions),
             )
@@ -150,12 +152,15 @@ def make_step(
         is_finite = jnp.isfinite(metrics["loss"].total) & jnp.isfinite(gradient_norm)
 
         def update(old: tuple[PyTree, ...]) -> tuple[PyTree, ...]:
-            params, _, optimizer_state, average = old
-            updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-            params = optax.apply_updates(params, updates)
+            params, statistics, optimizer_state, average = old
+            before = learned(params, freeze)
+            updates, optimizer_state = optimizer.update(gradient, optimizer_state, before)
+            after = optax.apply_updates(before, updates)
             if decay is not None:
-                average = move_average(average, params, decay, state.step + 1)
-            return (params, model_state, optimizer_state, average), norm(updates)
+                moved = move_average(learned(average, freeze), after, decay, state.step + 1)
+                average = {**average, **moved}
+            new = {**params, **after}, {**statistics, **model_state}, optimizer_state, average
+            return new, norm(updates)
 
         # Not optax.apply_if_finite: it does not see the loss, moves batch statistics and average,
         # and makes the update that is one too many.

@@ -23,7 +23,7 @@ from train.learn.pmap import (
 )
 from train.learn.scoring import Scores, score
 from train.learn.step import AXIS
-from train.learn.training_state import TrainState, initial_state, trained_model
+from train.learn.training_state import TrainState, initial_state, learned, trained_model
 from train.system.errors import UserError
 
 STEPS_PER_DISPATCH = 16
@@ -131,7 +131,8 @@ def assemble(
     optimizer = build_optimizer(config, len(dataset.train))
     graphdef, state = initial_state(model, optimizer, config)
     weights = objective.weigh(dataset.train.source_labels, dataset.num_classes)
-    if micro_batches > 1 and jax.tree.leaves(state.model_state):
+    moving = learned(state.model_state, config.optimizer.freeze)
+    if micro_batches > 1 and jax.tree.leaves(moving):
         raise UserError(
             f"--micro-batches is {micro_batches}, but {config.model.name} normalises a batch as a "
             "whole: leave it out, or use more --devices."

@@ -19,6 +19,7 @@ from train.learn.trainer import Trainer, assemble
 from train.loop.deferred import DeferredWork
 from train.loop.early_end import EarlyEnd
 from train.loop.guard import Guard
+from train.loop.initial_weights import start_from_weights
 from train.loop.profiling import Profiler
 from train.report.figures import Tested, draw_run
 from train.run.checkpoint_files import Checkpoints, snapshot
@@ -74,6 +75,11 @@ def fit(
                 "or give --validation."
             )
     run = Run(out, config, dataset.image_shape, dataset.class_names, dataset.fingerprints)
+    # Before the folder is touched, which may be where they come from; but for a run that goes on.
+    begins = not processes.any_process(resume and run.checkpoints.is_dir())
+    if begins:
+        with processes.all_or_none():
+            start_from_weights(trainer)
     most = steps_per_dispatch or (4 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
         entered(run, resume=resume, overwrite=overwrite) as resuming,
@@ -82,6 +88,9 @@ def fit(
         if resuming and checkpoints.steps():
             with processes.all_or_none():
                 trainer.state = checkpoints.load(trainer.state)
+        elif not begins:
+            with processes.all_or_none():
+                start_from_weights(trainer)
         guard = Guard(trainer, run, checkpoints)
         with Log(trainer, run) as log, Profiler(run.profile, profile) as profiler:
             start = int(trainer.state.step)

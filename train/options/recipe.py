@@ -29,6 +29,8 @@ def add_settings(
         if dict in kinds:
             form |= {"metavar": "NAME=VALUE", "nargs": "+", "type": _named_value}
             form["help"] += ", such as NAME=3 or NAME=[1,2]"
+        elif list in kinds:
+            form |= {"metavar": "NAME", "nargs": "+"}
         elif bool in kinds:
             form["action"] = argparse.BooleanOptionalAction
         else:

@@ -1,5 +1,6 @@
 """Writing the network of a run as one file, which needs nothing of the run."""
 
+import importlib.util
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -72,6 +73,11 @@ def export(
             f"--dtype is {dtype}, but a program holds weights as it computes with them: leave it "
             "out, or write safetensors."
         )
+    if kind == "jax" and importlib.util.find_spec("flatbuffers") is None:
+        raise UserError(
+            "a program of jax.export is written by the package flatbuffers, which is not "
+            "installed: run make, or pip install flatbuffers."
+        )
     if path.is_dir() or (path.exists() and not overwrite):
         raise UserError(f"{path} is there already: replace it (--overwrite), or name another file.")
     run = load_run(folder)
@@ -96,7 +102,8 @@ def export(
 def program(network: capsjax.Network) -> bytes:
     """A network as a program of `jax.export`: images uint8 `[n, *image_shape]` to their lengths.
 
-    It is for a batch of any size, on any of `PLATFORMS`, and holds the weights.
+    It is for a batch of any size from 1 on, on any of `PLATFORMS`, and holds the weights. Where an
+    operation has several implementations it is as for the platform at hand.
     """
     graphdef, variables = nnx.split(network.model)
     dtype = jax.tree.leaves(nnx.state(network.model, nnx.Param))[0].dtype

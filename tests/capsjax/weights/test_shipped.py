@@ -5,10 +5,11 @@ import importlib.resources
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import capsjax
 from capsjax import create_model, list_pretrained
-from capsjax.weights import pretrained_card, pretrained_names
+from capsjax.weights import _shipped, pretrained_card, pretrained_names
 
 FOLDER = importlib.resources.files("capsjax.weights")
 FILES = [
@@ -54,6 +55,20 @@ def test_each_is_made_by_its_name_and_predicts(name):
     assert all(
         np.isfinite(leaf).all() for leaf in jax.tree.leaves(capsjax.models.tensors_of(model))
     )
+
+
+def test_a_file_that_is_put_there_is_found(monkeypatch, tmp_path):
+    """All that it takes to ship another network; with its card, see above."""
+    (tmp_path / "cnn").mkdir()
+    sizes = {"image_shape": (8, 8, 1), "num_classes": 3, "features": (2,), "hidden": ()}
+    model = create_model("cnn", rngs=nnx.Rngs(0), **sizes)
+    capsjax.save(model, tmp_path / "cnn" / "mine.safetensors", dtype="float16")
+    monkeypatch.setattr(_shipped, "_folder", lambda: tmp_path)
+    assert list_pretrained() == ["cnn/mine"]
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    lengths = create_model("cnn", pretrained="mine")(images).lengths
+    np.testing.assert_allclose(lengths, model(images).lengths, rtol=1e-2)
+    assert capsjax.load("cnn/mine").class_names == ("0", "1", "2")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,62 @@ def test_the_average_is_what_is_scored_and_used(config, dataset):
     assert trainer.score(trainer.dataset.test).metrics != measured.metrics
 
 
+def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimiser_state(config, dataset):
+    """Parameters, their average and statistics of batches, on three devices; the rest learns."""
+    frozen = ["convolutions", "norms", "primary_caps"]
+    config = config.changed(
+        model="efficient_capsnet",
+        routing="self-attention",
+        model_options={
+            "features": [4, 6],
+            "kernel_sizes": [3, 3],
+            "strides": [1, 2],
+            "primary_dim": 3,
+            "decoder_hidden": None,
+        },
+        batch_size=9,
+        optimizer="adamw",
+        weight_decay=0.1,
+        ema_decay=0.5,
+        freeze=frozen,
+    )
+    trainer = assemble(config, dataset, devices=3)
+    minus_zero = jax.tree.map(lambda x: x.at[..., 0].set(-0.0), trainer.state.params)
+    trainer.state = trainer.state._replace(params=minus_zero, average=minus_zero)
+
+    def values():
+        state = trainer.state
+        trees = {"params": state.params, "average": state.average, "stats": state.model_state}
+        flat, _ = jax.tree_util.tree_flatten_with_path(trees)
+        return {(p[0].key, p[1].key, str(p)): np.asarray(leaf).tobytes() for p, leaf in flat}
+
+    before = values()
+    for batch in trainer.feed.batches(0, 3):
+        trainer.train([batch])
+    after = values()
+    kept = {path for path in before if before[path] == after[path]}
+    assert kept == {path for path in before if path[1] in frozen}
+    assert {path[0] for path in kept} == {"params", "average", "stats"}
+    text = str(jax.tree_util.tree_leaves_with_path(trainer.state.optimizer))
+    assert "class_caps" in text
+    assert not any(name in text for name in frozen)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "message"),
+    [
+        (
+            ["feature"],
+            "unknown part of the network in --freeze 'feature', choose from: class_caps, decoder,",
+        ),
+        (["features", "primary_caps", "class_caps", "decoder"], "--freeze has all parts of the"),
+    ],
+)
+def test_what_cannot_be_frozen(config, dataset, freeze, message):
+    with pytest.raises(UserError, match=message):
+        assemble(config.changed(freeze=freeze), dataset, devices=1)
+
+
 @pytest.mark.parametrize(("loss", "devices"), [("margin", 4), ("spread", 1), ("cross_entropy", 1)])
 def test_balanced_classes_do_alike_whatever_their_images(config, dataset, loss, devices):
     """A step on all training images minimises the mean over classes of their mean losses."""
