@@ -93,7 +93,7 @@ def make_routing(name: str, **options: Any) -> Any:
         except TypeError as error:
             raise TypeError(
                 f"{error}; it is called with --routing-options alone: a routing that needs sizes "
-                "or rngs is made by the `build` of another class, as in the README"
+                "or rngs is made by the `build` of another class, as in docs/guides/routing.md"
             ) from error
     else:
         routing = functools.partial(made, **options) if options else made
