@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import BITSPERSAMPLE, SAMPLEFORMAT
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
 from train.system.errors import UserError
 from train.system.files import reading
@@ -123,7 +123,9 @@ def _in_8_bits(path: Path, image: Image.Image, tags: Any) -> Image.Image:
             "bits."
         )
     scale = 255 / next(value for value in ranges if high <= value)
-    return Image.fromarray(np.rint(values * scale).astype(np.uint8))
+    scaled = np.rint(values * scale).astype(np.uint8)
+    # Pillow heeds this tag in images of 8 bits alone.
+    return Image.fromarray(255 - scaled if tags.get(PHOTOMETRIC_INTERPRETATION) == 0 else scaled)
 
 
 def is_dark_on_light(image: np.ndarray) -> bool:

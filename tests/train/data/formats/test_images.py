@@ -58,10 +58,10 @@ def ramp_to(largest: int, dtype: str) -> np.ndarray:
     return np.rint(RAMP / 255 * largest).astype(dtype)
 
 
-def tiff(values: np.ndarray, sample_format: int) -> bytes:
+def tiff(values: np.ndarray, sample_format: int, photometric: int = 1) -> bytes:
     """A grey TIFF of integers of any kind, of which Pillow writes a few alone."""
     height, width = values.shape
-    tags = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: 1, 277: 1}
+    tags = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: photometric, 277: 1}
     tags |= {278: height, 279: values.nbytes, 339: sample_format}
     tags[273] = 8 + 2 + 12 * (len(tags) + 1) + 4  # where pixels begin
     entries = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items())]
@@ -85,6 +85,8 @@ def tiff(values: np.ndarray, sample_format: int) -> bytes:
         ("unsigned", tiff(ramp_to(2**32 - 1, "uint32"), 1)),
         ("signed", tiff(ramp_to(2**31 - 1, "int32"), 2)),
         ("signed", tiff(ramp_to(2**15 - 1, "int16"), 2)),
+        ("white-is-zero", tiff(IN_16_BITS ^ np.uint16(0xFFFF), 1, photometric=0)),
+        ("white-is-zero", tiff(RAMP ^ np.uint8(0xFF), 1, photometric=0)),
     ],
 )
 def test_what_is_deeper_than_8_bits_is_scaled_by_its_range(tmp_path, name, values):
