@@ -19,8 +19,9 @@ from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.bench.training import lower_step, measure_speed, measure_training, smallest_program
 from train.bench.worker import in_own_process
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Feed, Order, Split, catalog, load_dataset, make_feed, npz
+from train.data import Dataset, Feed, Order, Split, catalog, is_resident, load_dataset, npz
 from train.data.catalog import MADE_OF_MNIST
+from train.data.feeds.feed import ResidentFeed
 from train.data.feeds.streaming import StreamingFeed
 from train.data.made.generated import GeneratedSplit
 from train.learn.network import require_precision
@@ -99,18 +100,18 @@ class Benchmark:
     def feeds(self) -> Report:
         """How many images a second the feeds bring onto the devices, without any training.
 
-        They are the resident feed, and the streaming one with as many worker processes as `WORKERS`
-        says; examples that are made are made by this process alone.
+        They are the resident feed, where the examples fit, and the streaming one with as many worker
+        processes as `WORKERS` says; examples that are made are made by this process alone.
         """
         split, batch = self.dataset.train, self.config.schedule.batch_size
         mesh, seed = data_mesh(batch, self.devices), self.config.seed
         order = Order.of(split, batch_size=batch, seed=seed)
         workers = WORKERS[:1] if isinstance(split, GeneratedSplit) else WORKERS
-        resident = make_feed(split, batch_size=batch, seed=seed, kind="resident", mesh=mesh)
         feeds: list[tuple[str, int, Feed]] = [
-            ("resident", 0, resident),
-            *(("streaming", n, StreamingFeed(split, order, mesh, workers=n)) for n in workers),
+            ("streaming", n, StreamingFeed(split, order, mesh, workers=n)) for n in workers
         ]
+        if is_resident(split, "auto", mesh):
+            feeds.insert(0, ("resident", 0, ResidentFeed(split.in_memory(), order, mesh)))
         rows = []
         for name, count, feed in feeds:
             bring = _bring(feed)

@@ -215,6 +215,11 @@ def test_every_feed_is_measured(dataset, feeds):
         assert row["first_batch_seconds"] > 0
 
 
+def test_examples_that_do_not_fit_are_streamed_alone(dataset, feeds, monkeypatch):
+    monkeypatch.setattr("train.data.feeds.feed.RESIDENT_CPU_BYTES", 100)
+    assert [row["feed"] for row in feeds(dataset, 8, 2)] == ["streaming"]
+
+
 def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, monkeypatch):
     monkeypatch.setattr(benchmark, "WORKERS", (0, 1))
     assert [row["workers"] for row in feeds(pairs, 8, 1)] == [0, 0]
