@@ -100,7 +100,7 @@ class Benchmark:
     def feeds(self) -> Report:
         """How many images a second the feeds bring onto the devices, without any training.
 
-        They are the resident feed, where the examples fit, and the streaming one with as many worker
+        They are the resident feed, where examples fit, and the streaming one with as many worker
         processes as `WORKERS` says; examples that are made are made by this process alone.
         """
         split, batch = self.dataset.train, self.config.schedule.batch_size
