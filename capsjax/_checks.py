@@ -77,11 +77,14 @@ def image_shape(values: Any) -> tuple[int, int, int]:
 def of_each(name: str, array: Any, shape: tuple[int, ...]) -> Any:
     """An array `[batch, *shape]`, of a batch of any size."""
     if array.shape[1:] != shape:
-        right = ", ".join(map(str, ("batch", *shape)))
-        raise ValueError(
-            f"{name} must be of shape [{right}], not {list(array.shape)}: give such, or make a "
-            "network or layer for that shape"
-        )
+        right, found = ", ".join(map(str, ("batch", *shape))), tuple(array.shape)
+        if found == shape:
+            way_out = "of one example, give x[None]"
+        elif len(shape) == 3 and found[1:] == (shape[2], *shape[:2]):
+            way_out = "channels come last, give x.transpose(0, 2, 3, 1)"
+        else:
+            way_out = "give such, or make a network or layer for that shape"
+        raise ValueError(f"{name} must be of shape [{right}], not {list(found)}: {way_out}")
     return array
 
 

@@ -12,13 +12,12 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
-from capsjax.layers.features import conv_through
+from capsjax.layers.features import WindowConv
 from capsjax.layers.primary import GridShape
 from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
-from capsjax.routing import Competition, Routing, RoutingInputs, Sizes, UnsizedRouting
-from capsjax.routing._base import sized
+from capsjax.routing import AnyRouting, Competition, RoutingInputs, Sizes, sized
 from capsjax.routing._batching import check_competition, over_positions
 
 T = TypeVar("T")
@@ -45,8 +44,9 @@ class ConvCaps(RoutedLayer):
         stride: between windows, in both directions.
         padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction. What lies outside
             of the grid is a capsule with a pose of zero and an activation of zero.
-        routing: maps the votes in one window of one example to this layer's capsules there. An
-            `UnsizedRouting` is built for the sizes of a window.
+        routing: maps the votes in one window of one example to this layer's capsules there; an
+            object, or a name of `list_routings()`. An `UnsizedRouting` is built for the sizes of a
+            window.
         competition: what a capsule's coupling coefficients are shared out over: the capsules at
             `"all"` positions that see it, or those of each `"patch"` for itself.
         transform: how a matrix makes a vote of a pose, see `make_votes`.
@@ -69,7 +69,7 @@ class ConvCaps(RoutedLayer):
         kernel_size: int,
         stride: int = 1,
         padding: str | Padding = "VALID",
-        routing: Routing | UnsizedRouting,
+        routing: AnyRouting,
         competition: Competition = "all",
         transform: Transform = "linear",
         kernel_init: nnx.Initializer | None = None,
@@ -95,17 +95,20 @@ class ConvCaps(RoutedLayer):
         seen = self._in_windows(self._poses(pose))
         return make_votes(self.transform, self.kernel[...].astype(self.dtype), seen)
 
-    def _inputs(self, capsules: Capsules) -> RoutingInputs:
-        pose, activation = self._below(capsules)
+    def _inputs(
+        self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None
+    ) -> RoutingInputs:
+        pose, activation = self._below(capsules, mask)
         pose = self._in_windows(pose)
         activation = self._in_windows(activation[..., None])[..., 0]
         votes = make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
-        return RoutingInputs(votes, activation, pose)
+        if mask is not None:  # what lies outside of the grid takes part as ever
+            mask = ~self._in_windows(~mask[..., None])[..., 0]
+        return RoutingInputs(votes, activation, pose, mask=mask, key=key)
 
-    def _map(self, function: Callable[..., T], capsules: Capsules, *others: Any) -> T:
+    def _map(self, function: Callable[..., T], inputs: RoutingInputs, *others: Any) -> T:
         if self.competition == "patch":
-            return super()._map(function, capsules, *others)
-        inputs = self._inputs(capsules)
+            return super()._map(function, inputs, *others)
         return over_positions(function, self.routing, inputs, *others, windows=self.windows)
 
     def _in_windows(self, grid: jax.Array) -> jax.Array:
@@ -126,7 +129,7 @@ class Conv3dCaps(RoutedLayer):
         input_shape, types, dim, dtype, param_dtype, rngs: see `ConvCaps`.
         kernel_size, stride, padding: of the filters, see there.
         routing: maps the votes `[types below, P * Q * types, dim]` of one example to this layer's
-            capsules. An `UnsizedRouting` is built for these sizes. To a routing that asks for them,
+            capsules, see `ConvCaps`. To a routing that asks for them,
             a type has the mean of its activations, and all its poses one after the other.
         kernel_init: initialiser of the filters.
 
@@ -145,7 +148,7 @@ class Conv3dCaps(RoutedLayer):
         kernel_size: int,
         stride: int = 1,
         padding: str | Padding = "VALID",
-        routing: Routing | UnsizedRouting,
+        routing: AnyRouting,
         kernel_init: nnx.Initializer = nnx.initializers.he_normal(),  # noqa: B008 (a function)
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
@@ -156,7 +159,7 @@ class Conv3dCaps(RoutedLayer):
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.conv = conv_through(
+        self.conv = WindowConv(
             windows, in_dim, types * dim, use_bias=False, kernel_init=kernel_init, **options
         )
         above = math.prod(self.output_shape[:3])
@@ -169,22 +172,37 @@ class Conv3dCaps(RoutedLayer):
         maps = split(self.conv(lax.collapse(by_type, 0, 2)), 0, *by_type.shape[:2])
         return lax.collapse(split(maps, 4, *self.output_shape[2:]), 2, 5)
 
-    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
+    def __call__(
+        self,
+        capsules: Capsules,
+        *,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[Capsules, jax.Array]:
         """Capsules of `input_shape` -> capsules of `output_shape`, all in float32 at least.
 
-        The coupling coefficients are `[batch, B, P, Q, types]`.
+        The coupling coefficients are `[batch, B, P, Q, types]`. A type is there if one of its
+        capsules is, by the mask `[batch, height, width, B]`; the mean of its activations is of
+        those that are.
         """
-        (pose, activation), coupling = super().__call__(capsules)
+        (pose, activation), coupling = super().__call__(capsules, mask=mask, key=key)
         *grid, _ = self.output_shape
         above = Capsules(split(pose, 1, *grid), split(activation, 1, *grid))
         return above, split(coupling, 2, *grid)
 
-    def _inputs(self, capsules: Capsules) -> RoutingInputs:
+    def _inputs(
+        self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None
+    ) -> RoutingInputs:
         """What is routed are the types below, whose poses are `[batch, B, H W K]`."""
-        pose, activation = self._below(capsules)
-        activation = jnp.mean(activation, axis=(1, 2))
+        pose, activation = self._below(capsules, mask)
+        if mask is None:
+            activation = jnp.mean(activation, axis=(1, 2))
+        else:
+            count = jnp.sum(mask, axis=(1, 2), dtype=activation.dtype)
+            activation = jnp.sum(activation, axis=(1, 2)) / jnp.maximum(count, 1)
+            mask = jnp.any(mask, axis=(1, 2))
         flat = lax.collapse(jnp.moveaxis(pose, 3, 1), 2)
-        return RoutingInputs(self.votes(pose), activation, flat)
+        return RoutingInputs(self.votes(pose), activation, flat, mask=mask, key=key)
 
 
 class ClassCaps(RoutedLayer):
@@ -205,8 +223,7 @@ class ClassCaps(RoutedLayer):
         input_shape, transform, dtype, param_dtype, rngs: see `ConvCaps`.
         num_classes: number of class capsules.
         dim: dimension of their poses.
-        routing: maps all votes of one example to the class capsules. An `UnsizedRouting` is built
-            for the sizes.
+        routing: maps all votes of one example to the class capsules, see `ConvCaps`.
         coordinates: whether positions are added; only with `transform="matrix"`.
         coordinates_of: what is added, those of the `"centre"`, as in the paper, or of the
             `"corner"`, where each goes as told above.
@@ -224,7 +241,7 @@ class ClassCaps(RoutedLayer):
         num_classes: PositiveInt,
         dim: PositiveInt,
         *,
-        routing: Routing | UnsizedRouting,
+        routing: AnyRouting,
         coordinates: bool = True,
         coordinates_of: Coordinates = "centre",
         transform: Transform = "matrix",
@@ -254,10 +271,13 @@ class ClassCaps(RoutedLayer):
             votes = votes + self._coordinates().astype(self.dtype)
         return lax.collapse(votes, 1, 4)
 
-    def _inputs(self, capsules: Capsules) -> RoutingInputs:
-        below = self._below(capsules)
+    def _inputs(
+        self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None
+    ) -> RoutingInputs:
+        below = self._below(capsules, mask)
         pose, activation = in_a_list(below)
-        return RoutingInputs(self.votes(below.pose), activation, pose)
+        mask = None if mask is None else lax.collapse(mask, 1)
+        return RoutingInputs(self.votes(below.pose), activation, pose, mask=mask, key=key)
 
     def _coordinates(self) -> jax.Array:
         """What is added to the votes, `[1, height, width, 1, 1, D]`."""

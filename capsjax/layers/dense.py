@@ -12,14 +12,13 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules
 from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.routing import (
+    AnyRouting,
     Implementation,
-    Routing,
     RoutingInputs,
     Sizes,
-    UnsizedRouting,
     route_dense,
+    sized,
 )
-from capsjax.routing._base import sized
 from capsjax.routing._implementations import check_implementation
 
 
@@ -35,8 +34,8 @@ class DenseCaps(RoutedLayer):
         in_dim: dimension of their poses.
         out_capsules: number of capsules of this layer, a class each in the last layer.
         out_dim: dimension of their poses.
-        routing: maps the votes of one example to this layer's capsules. An `UnsizedRouting` is
-            built for this layer's sizes.
+        routing: maps the votes of one example to this layer's capsules; an object, or a name of
+            `list_routings()`. An `UnsizedRouting` is built for this layer's sizes.
         transform: how a matrix makes a vote of a pose, see `make_votes`; with None there are no
             matrices, and a capsule votes for its own pose everywhere, which is for routings that
             tell output capsules apart by something else.
@@ -61,7 +60,7 @@ class DenseCaps(RoutedLayer):
         out_capsules: PositiveInt,
         out_dim: PositiveInt,
         *,
-        routing: Routing | UnsizedRouting,
+        routing: AnyRouting,
         transform: Transform | None = "linear",
         shared: bool = False,
         kernel_init: nnx.Initializer | None = None,
@@ -108,22 +107,34 @@ class DenseCaps(RoutedLayer):
             return make_votes(self.transform, kernel, pose)
         return make_votes(self.transform, kernel, pose[..., None, :])[..., 0, :, :]
 
-    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
+    def __call__(
+        self,
+        capsules: Capsules,
+        *,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[Capsules, jax.Array]:
         """Poses `[batch, I, K]`, activations `[batch, I]` -> the capsules above, and the coupling.
 
         Poses are `[batch, J, D]`, activations `[batch, J]`, the coupling coefficients
         `[batch, I, J]`; all in float32 at least. A ValueError if there are other capsules below.
+        The mask `[batch, I]` says which of those below are there, and the key is for a routing that
+        draws, see `route`.
         """
         if not self._is_plain:
-            return super().__call__(capsules)
+            return super().__call__(capsules, mask=mask, key=key)
         routed = route_dense(
             self.routing,
             self.kernel[...].astype(self.dtype),
-            *self._below(capsules),
+            *self._below(capsules, mask),
+            mask=mask,
+            key=key,
             implementation=self.implementation,
         )
         return Capsules(routed.pose, routed.activation), routed.coupling
 
-    def _inputs(self, capsules: Capsules) -> RoutingInputs:
-        pose, activation = self._below(capsules)
-        return RoutingInputs(self.votes(pose), activation, pose)
+    def _inputs(
+        self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None
+    ) -> RoutingInputs:
+        pose, activation = self._below(capsules, mask)
+        return RoutingInputs(self.votes(pose), activation, pose, mask=mask, key=key)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
+from capsjax import _checks
 from capsjax._checks import (
     ImageShape,
     PositiveInt,
@@ -30,17 +31,27 @@ _fan_in_fifth = nnx.initializers.variance_scaling(0.2, "fan_in", "normal")
 _uniform_fan_in = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def conv_through(windows: Windows, n_in: int, n_out: int, **options: Any) -> nnx.Conv:
-    """A convolution whose filters see what windows see, in the library's own implementation."""
-    return nnx.Conv(
-        n_in,
-        n_out,
-        (windows.size, windows.size),
-        strides=windows.stride,
-        padding=windows.padding,
-        conv_general_dilated=conv_general_dilated,
-        **options,
-    )
+class WindowConv(nnx.Conv):
+    """A convolution whose filters see what windows see, in the library's own implementation.
+
+    It refuses maps of another shape `[batch, height, width, channels]` with a ValueError.
+    """
+
+    def __init__(self, windows: Windows, n_in: int, n_out: int, **options: Any) -> None:
+        super().__init__(
+            n_in,
+            n_out,
+            (windows.size, windows.size),
+            strides=windows.stride,
+            padding=windows.padding,
+            conv_general_dilated=conv_general_dilated,
+            **options,
+        )
+        self.input_shape = (*windows.grid, n_in)
+
+    def __call__(self, maps: jax.Array, out_sharding: Any = None) -> jax.Array:
+        _checks.of_each("images or maps", maps, self.input_shape)
+        return super().__call__(maps, out_sharding)
 
 
 class ConvFeatures(nnx.Module):
@@ -93,7 +104,7 @@ class ConvFeatures(nnx.Module):
         self.output_shape = (*windows.counts, features)
         self.rectified = rectified
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
-        self.conv = conv_through(
+        self.conv = WindowConv(
             windows, channels, features, use_bias=use_bias, kernel_init=kernel_init, **options
         )
         options |= {"momentum": norm_momentum, "epsilon": norm_epsilon, "batch_axis": batch_axis}

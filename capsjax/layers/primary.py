@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import ImageShape, Number, PositiveInt, checked
 from capsjax.capsules import Capsules, Squash, SquashFunction, accumulation_dtype, norm
-from capsjax.layers.features import conv_through
+from capsjax.layers.features import WindowConv
 from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
 
@@ -77,7 +77,7 @@ class PrimaryCaps(nnx.Module):
                 f"{types} types of depthwise capsules of {dim} need as many channels as their "
                 f"product, {filters}, not {channels}"
             )
-        self.conv = conv_through(
+        self.conv = WindowConv(
             windows,
             channels,
             filters,
@@ -179,7 +179,7 @@ class ConvPrimaryCaps(nnx.Module):
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.activation, self.activation_offset, self.squash = activation, activation_offset, squash
-        self.pose = conv_through(
+        self.pose = WindowConv(
             windows,
             channels,
             types * (dim + (activation in ("sigmoid", "logit"))),

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 from capsjax import _checks
 from capsjax.capsules import Capsules
 from capsjax.routing import Routed, Routing, RoutingInputs, dense_votes
+from capsjax.routing._base import where_present
 from capsjax.routing._batching import every_iteration, last_iteration, next_iteration, over_examples
 
 T = TypeVar("T")
@@ -44,57 +45,109 @@ class RoutedLayer(nnx.Module):
     input_shape: tuple[int, ...]  # of the poses of one example
     dtype: DTypeLike
 
-    def __call__(self, capsules: Capsules) -> tuple[Capsules, jax.Array]:
+    def __call__(
+        self,
+        capsules: Capsules,
+        *,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[Capsules, jax.Array]:
         """Routes the capsules below to this layer.
+
+        Args:
+            capsules: those below.
+            mask: booleans of the shape of the activations below: a capsule that is not there,
+                False, has no coupling and no part in anything, whatever its pose is; None where all
+                are there.
+            key: a random key, for a routing that draws, see `route`; without, nothing is drawn.
 
         Returns:
             This layer's capsules, and the coupling coefficients; all in float32 at least.
 
         Raises:
-            ValueError: the capsules are of another shape than the layer was made for.
+            ValueError: the capsules are of another shape than the layer was made for, or are none.
         """
-        routed = self._map(last_iteration, capsules)
+        routed = self._map(last_iteration, self._inputs(capsules, mask, key))
         return Capsules(routed.pose, routed.activation), routed.coupling
 
-    def iterations(self, capsules: Capsules) -> Routed:
+    def iterations(
+        self,
+        capsules: Capsules,
+        *,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Routed:
         """What each of the `R` iterations of the routing comes to, arrays `[..., R, ...]`.
 
         The axes in front of `R` are those of the votes in front of `I`: `batch`, in a convolution
         `batch, P, Q`. A routing that is no `IterativeRouting` has one iteration.
         """
-        return self._map(every_iteration, capsules)
+        return self._map(every_iteration, self._inputs(capsules, mask, key))
 
-    def iterate(self, capsules: Capsules, state: Any = None) -> Iteration:
+    def iterate(
+        self,
+        capsules: Capsules,
+        state: Any = None,
+        *,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> Iteration:
         """Takes one iteration of an `IterativeRouting`, so that all layers can route at once.
 
         Args:
             capsules: those below, as they are by now.
             state: of the iteration before; None for the first one.
+            mask: as of a call.
+            key: as of a call.
 
         Raises:
             ValueError: the routing is no `IterativeRouting`.
         """
         states = () if state is None else (state,)
-        routed, state = self._map(next_iteration, capsules, *states)
+        routed, state = self._map(next_iteration, self._inputs(capsules, mask, key), *states)
         return Iteration(Capsules(routed.pose, routed.activation), routed.coupling, state)
 
     def _poses(self, pose: jax.Array) -> jax.Array:
         """Poses in the layer's dtype; a ValueError if they are not of `input_shape`."""
         return _checks.of_each("poses", pose, self.input_shape).astype(self.dtype)
 
-    def _below(self, capsules: Capsules) -> Capsules:
-        """Capsules with `_poses`; a ValueError, too, if activations are not of these."""
-        pose, activation = capsules
-        _checks.of_each("activations", activation, self.input_shape[:-1])
-        return Capsules(self._poses(pose), activation)
+    def _below(self, capsules: Capsules, mask: jax.Array | None) -> Capsules:
+        """Capsules with `_poses`, zero where they are not there.
 
-    def _inputs(self, capsules: Capsules) -> RoutingInputs:
+        A ValueError if they are none, or activations or mask are not of these.
+        """
+        if not isinstance(capsules, Capsules):
+            raise ValueError(
+                f"a layer takes Capsules(pose, activation), not {_what_it_is(capsules)}"
+            )
+        pose = self._poses(capsules.pose)
+        activation = _checks.of_each("activations", capsules.activation, self.input_shape[:-1])
+        if mask is None:
+            return Capsules(pose, activation)
+        _checks.of_each("a mask", mask, self.input_shape[:-1])
+        return Capsules(where_present(mask, pose), where_present(mask, activation))
+
+    def _inputs(
+        self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None
+    ) -> RoutingInputs:
         """What is routed, of all examples."""
         raise NotImplementedError
 
-    def _map(self, function: Callable[..., T], capsules: Capsules, *others: Any) -> T:
+    def _map(self, function: Callable[..., T], inputs: RoutingInputs, *others: Any) -> T:
         """Applies a function of the routing and one example to all, see `over_examples`."""
-        return over_examples(function, self.routing, self._inputs(capsules), *others)
+        return over_examples(function, self.routing, inputs, *others)
+
+
+def _what_it_is(value: Any) -> str:
+    """What a layer was given for capsules, and what to give."""
+    if isinstance(value, tuple) and value and isinstance(value[0], Capsules):
+        return "what a layer returns, capsules and their coupling: give the first of the two"
+    if hasattr(value, "shape"):
+        return (
+            f"an array of shape {list(value.shape)}: if it holds poses, give "
+            "Capsules(x, capsjax.norm(x))"
+        )
+    return f"a {type(value).__name__}"
 
 
 def kernel_shape(transform: Transform, in_dim: int, out_dim: int) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from flax import nnx
 
@@ -24,7 +24,7 @@ from capsjax.preprocessing import Preprocessing
 from capsjax.routing import create_routing
 from capsjax.weights import Contents, pretrained_names, read_pretrained
 
-_MODELS: dict[str, Callable[..., nnx.Module]] = {
+_MODELS: dict[str, Callable[..., CapsuleNetwork]] = {
     "aff_capsnet": AffCapsNet,
     "attention_capsnet": AttentionCapsNet,
     "capsnet": CapsNet,
@@ -69,7 +69,7 @@ def create_model(
     rngs: nnx.Rngs | None = None,
     pretrained: str | None = None,
     **options: Any,
-) -> nnx.Module:
+) -> CapsuleNetwork:
     """Makes a model by its name, with its published sizes, or one that is trained.
 
     Args:
@@ -166,7 +166,7 @@ def _plain_options(name: str) -> dict[str, Any]:
 
 def restore_model(
     contents: Contents, *, dtype: Any = None, param_dtype: Any = None, device: Any = None
-) -> nnx.Module:
+) -> CapsuleNetwork:
     """Makes the model of a file of weights, with other dtypes than it had if they are given.
 
     The device, or sharding, is where its variables go; by default the default device.
@@ -183,7 +183,7 @@ def restore_model(
     options = contents.options | {n: value for n, value in given.items() if value is not None}
     shape = Preprocessing(**contents.preprocessing).seen_shape(contents.image_shape)
 
-    def make() -> nnx.Module:
+    def make() -> CapsuleNetwork:
         if contents.routing is not None:
             name, settings = contents.routing
             options["routing"] = create_routing(name, **settings)
@@ -195,7 +195,7 @@ def restore_model(
             **options,
         )
 
-    return filled(make, contents.tensors, device)
+    return cast(CapsuleNetwork, filled(make, contents.tensors, device))
 
 
 __all__ = [

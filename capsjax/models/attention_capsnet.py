@@ -15,7 +15,7 @@ from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
 from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork
-from capsjax.routing import InvertedAttention, IterativeRouting, Routing, UnsizedRouting, as_routing
+from capsjax.routing import AnyRouting, InvertedAttention, IterativeRouting, as_routing
 from capsjax.routing._base import name_of
 
 
@@ -58,7 +58,7 @@ class AttentionCapsNet(CapsuleNetwork):
         caps_kernels: Sequence[int] = (3, 3),
         caps_strides: Sequence[int] = (2, 1),
         pose_dim: PoseDim = 16,
-        routing: str | Routing | UnsizedRouting = "inverted-attention",
+        routing: AnyRouting = "inverted-attention",
         sequential: bool = False,
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,

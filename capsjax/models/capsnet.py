@@ -13,7 +13,7 @@ from capsjax._checks import Number, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
 from capsjax.models.output import CapsuleNetwork
-from capsjax.routing import Implementation, Routing, UnsizedRouting, as_routing
+from capsjax.routing import AnyRouting, Implementation
 
 
 class CapsNet(CapsuleNetwork):
@@ -75,7 +75,7 @@ class CapsNet(CapsuleNetwork):
         hidden_capsules: PositiveInts = (),
         class_dim: PositiveInt = 16,
         shared_transform: bool = False,
-        routing: str | Routing | UnsizedRouting = "dynamic",
+        routing: AnyRouting = "dynamic",
         routing_implementation: Implementation | None = None,
         decoder_hidden: PositiveInts | None = (512, 1024),
         decoder_combine: Literal["concat", "sum"] = "concat",
@@ -109,7 +109,7 @@ class CapsNet(CapsuleNetwork):
                 above,
                 class_dim,
                 shared=shared_transform,
-                routing=as_routing(routing),
+                routing=routing,
                 implementation=routing_implementation,
                 **options,
             )
@@ -148,5 +148,8 @@ class CapsNet(CapsuleNetwork):
         return self._run(self.decoder, pose, mask)
 
     def _run(self, layer: Callable[..., Any], *inputs: Any) -> Any:
-        call = type(layer).__call__
-        return (nnx.remat(call) if self.remat else call)(layer, *inputs)
+        return (nnx.remat(_call) if self.remat else _call)(layer, *inputs)
+
+
+def _call(layer: Callable[..., Any], *inputs: Any) -> Any:
+    return layer(*inputs)

@@ -14,10 +14,10 @@ from jax.typing import DTypeLike
 from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, norm, squash
 from capsjax.layers import BatchNorm, Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
-from capsjax.layers.features import conv_through
+from capsjax.layers.features import WindowConv
 from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Windows
-from capsjax.routing import Routing, UnsizedRouting, as_routing
+from capsjax.routing import AnyRouting
 
 # Squash leaves of a short pose the square of its length, so that after some layers nothing is left.
 # With these values the sums that are squashed are long enough for poses to keep a length of 0.9, or
@@ -38,7 +38,7 @@ class Cell(nnx.Module):
         types: int,
         dim: int,
         *,
-        routing: Routing | UnsizedRouting | None,
+        routing: AnyRouting | None,
         **options: Any,
     ) -> None:
         convolve: Callable[..., ConvPrimaryCaps] = functools.partial(
@@ -136,8 +136,8 @@ class DeepCaps(CapsuleNetwork):
         types: PositiveInt = 32,
         dims: PositiveInts = (4, 8, 8, 8),
         class_dim: PositiveInt = 32,
-        routing: str | Routing | UnsizedRouting = "dynamic",
-        grid_routing: str | Routing | UnsizedRouting = "dynamic",
+        routing: AnyRouting = "dynamic",
+        grid_routing: AnyRouting = "dynamic",
         decoder_channels: int = 16,
         decoder_features: Sequence[int] | None = (64, 32, 16),
         decoder_strides: Sequence[int] = (1, 2, 2),
@@ -156,13 +156,13 @@ class DeepCaps(CapsuleNetwork):
             )
         windows = Windows.of((height, width), 3, 1, "SAME")
         glorot = nnx.initializers.glorot_uniform()
-        self.convolution = conv_through(
+        self.convolution = WindowConv(
             windows, channels, conv_features, kernel_init=glorot, **options
         )
         self.norm = BatchNorm(conv_features, **normalized)
         below, cells = (height, width, conv_features), list[Cell]()
         for number, dim in enumerate(dims, start=1):
-            of_cell = as_routing(grid_routing) if number == len(dims) else None
+            of_cell = grid_routing if number == len(dims) else None
             cells.append(Cell(below, types, dim, routing=of_cell, **options))
             below = (*cells[-1].output_shape[:2], types * dim)
         self.cells = nnx.List(cells)
@@ -171,7 +171,7 @@ class DeepCaps(CapsuleNetwork):
             dims[-1],
             num_classes,
             class_dim,
-            routing=as_routing(routing),
+            routing=routing,
             **options,
         )
         if decoder_features is not None:

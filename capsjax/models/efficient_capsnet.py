@@ -10,10 +10,10 @@ from jax.typing import DTypeLike
 from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps
-from capsjax.layers.features import conv_through
+from capsjax.layers.features import WindowConv
 from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Windows
-from capsjax.routing import Routing, UnsizedRouting, as_routing
+from capsjax.routing import AnyRouting
 
 # He's deviation for a product with a matrix of each pair of capsules, as Keras counts the inputs of
 # a weight with four axes: the first two, which here are capsules, are for it the side of a kernel.
@@ -72,7 +72,7 @@ class EfficientCapsNet(CapsuleNetwork):
         primary_squash: SquashFunction = ExponentialSquash(),  # noqa: B008 (frozen, has no state)
         class_dim: PositiveInt = 16,
         length_epsilon: Fraction = 0.0,
-        routing: str | Routing | UnsizedRouting = "self-attention",
+        routing: AnyRouting = "self-attention",
         decoder_hidden: PositiveInts | None = (512, 1024),
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
@@ -96,7 +96,7 @@ class EfficientCapsNet(CapsuleNetwork):
         for filters, kernel_size, stride in layers:
             windows = Windows.of((below[0], below[1]), kernel_size, stride, "VALID")
             convolutions.append(
-                conv_through(windows, below[-1], filters, kernel_init=he_normal, **options)
+                WindowConv(windows, below[-1], filters, kernel_init=he_normal, **options)
             )
             below = (*windows.counts, filters)
         self.convolutions = nnx.List(convolutions)
@@ -125,7 +125,7 @@ class EfficientCapsNet(CapsuleNetwork):
             primary_dim,
             num_classes,
             class_dim,
-            routing=as_routing(routing),
+            routing=routing,
             kernel_init=_he_of_capsules,
             **options,
         )

@@ -15,7 +15,7 @@ from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps
 from capsjax.layers.convolutional import Coordinates
 from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork
-from capsjax.routing import EM, Competition, Routing, UnsizedRouting, as_routing
+from capsjax.routing import EM, AnyRouting, Competition, Routing, UnsizedRouting, as_routing
 
 
 class MatrixCapsNet(CapsuleNetwork):
@@ -79,8 +79,8 @@ class MatrixCapsNet(CapsuleNetwork):
         caps_strides: Sequence[int] = (2, 1),
         pose_dim: PoseDim = 16,
         competition: Competition = "all",
-        routing: str | Routing | UnsizedRouting = "em",
-        class_routing: str | Routing | UnsizedRouting | None = None,
+        routing: AnyRouting = "em",
+        class_routing: AnyRouting | None = None,
         class_coordinates: Coordinates = "centre",
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,

@@ -15,7 +15,7 @@ from capsjax.layers import CapsuleNorm, ConvPrimaryCaps, DenseCaps, NormalizedCo
 from capsjax.models._stack import conv_caps_stack
 from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Padding
-from capsjax.routing import Competition, Routing, SelfRouting, UnsizedRouting, as_routing
+from capsjax.routing import AnyRouting, Competition, SelfRouting, as_routing
 
 _PADDED: Padding = ((1, 1), (1, 1))
 
@@ -72,7 +72,7 @@ class SRCapsNet(CapsuleNetwork):
         conv_caps: NotNegativeInt = 0,
         class_dim: PositiveInt | None = None,
         competition: Competition = "patch",
-        routing: str | Routing | UnsizedRouting = "self-routing",
+        routing: AnyRouting = "self-routing",
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,

@@ -14,7 +14,7 @@ from capsjax.capsules import Capsules, accumulation_dtype
 from capsjax.layers import CapsuleNorm, ClassCaps, ConvPrimaryCaps, NormalizedConv
 from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork
-from capsjax.routing import Competition, Routing, UnsizedRouting, VariationalBayes, as_routing
+from capsjax.routing import AnyRouting, Competition, VariationalBayes, as_routing
 
 
 class VBCapsNet(CapsuleNetwork):
@@ -64,7 +64,7 @@ class VBCapsNet(CapsuleNetwork):
         caps_strides: Sequence[int] = (2, 1),
         pose_dim: PoseDim = 16,
         competition: Competition = "all",
-        routing: str | Routing | UnsizedRouting = "variational-bayes",
+        routing: AnyRouting = "variational-bayes",
         batch_axis: str | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,

@@ -6,7 +6,10 @@ of a convolution, `_implementations.py` computes those of dense layers in severa
 
 import dataclasses
 import inspect
-from typing import Any
+from typing import Any, Literal, cast, get_args
+
+from flax import nnx
+from jax.typing import DTypeLike
 
 from capsjax import _checks, _deprecated
 from capsjax.routing._base import (
@@ -41,7 +44,29 @@ from capsjax.routing.self_routing import SelfRouting, SelfRoutingTrace
 from capsjax.routing.uniform import Random, Uniform, UniformTrace
 from capsjax.routing.variational_bayes import VariationalBayes, VariationalBayesTrace
 
-_ROUTINGS: dict[str, type[Routing | UnsizedRouting]] = {
+RoutingName = Literal[
+    "dynamic",
+    "dynamic-bias",
+    "dynamic-leaky",
+    "dynamic-prior",
+    "em",
+    "heinsen",
+    "heinsen-2022",
+    "inverted-attention",
+    "k-means",
+    "kde-dynamic",
+    "kde-em",
+    "random",
+    "self-attention",
+    "self-routing",
+    "uniform",
+    "variational-bayes",
+]
+
+AnyRouting = RoutingName | Routing | UnsizedRouting
+"""A routing as layers and models take it: an object, or by name with its default options."""
+
+_ROUTINGS: dict[RoutingName, type[Routing | UnsizedRouting]] = {
     "dynamic": Dynamic,
     "dynamic-bias": DynamicBias,
     "dynamic-leaky": DynamicLeaky,
@@ -63,13 +88,16 @@ _ROUTINGS: dict[str, type[Routing | UnsizedRouting]] = {
 
 def list_routings() -> list[str]:
     """The names that `create_routing` takes."""
-    return sorted(_ROUTINGS)
+    return sorted(get_args(RoutingName))
 
 
 def routing_options(name: str) -> list[str]:
     """The options that `create_routing` takes for a name of `list_routings()`."""
-    _checks.one_of("routing", name, list_routings())
-    return list(inspect.signature(_ROUTINGS[name]).parameters)
+    return list(inspect.signature(_routing(name)).parameters)
+
+
+def _routing(name: str) -> type[Routing | UnsizedRouting]:
+    return _ROUTINGS[cast(RoutingName, _checks.one_of("routing", name, list_routings()))]
 
 
 def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
@@ -87,19 +115,33 @@ def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
         ValueError: there is no routing or option of that name, or an option has a wrong value.
     """
     _checks.known_options(f"routing {name!r}", options, routing_options(name))
-    return _ROUTINGS[name](**options)
+    return _routing(name)(**options)
 
 
-def as_routing(routing: str | Routing | UnsizedRouting) -> Routing | UnsizedRouting:
-    """A routing as a model takes it: an object as it is, or by name with its default options.
+def as_routing(routing: AnyRouting) -> Routing | UnsizedRouting:
+    """A routing of what stands for one: an object as it is, or by name with its default options.
 
     Raises:
-        ValueError: there is no routing of that name.
+        ValueError: there is no routing of that name, or it is no routing.
     """
-    return create_routing(routing) if isinstance(routing, str) else routing
+    made = create_routing(routing) if isinstance(routing, str) else routing
+    if not isinstance(made, UnsizedRouting) and not callable(made):
+        raise ValueError(
+            "routing must be a name of list_routings() or a routing, such as "
+            f"create_routing('dynamic'), not {routing!r}"
+        )
+    return made
 
 
-def routing_settings(routing: str | Routing | UnsizedRouting) -> tuple[str, dict[str, Any]]:
+def sized(routing: AnyRouting, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> Routing:
+    """The routing of a layer: as given, or built for its sizes; a ValueError if it is none."""
+    made = as_routing(routing)
+    if isinstance(made, UnsizedRouting):
+        return made.build(sizes, param_dtype=param_dtype, rngs=rngs)
+    return made
+
+
+def routing_settings(routing: AnyRouting) -> tuple[str, dict[str, Any]]:
     """What `create_routing` takes to make a routing: its name, and all of its options.
 
     Without `shared_axes`, which are names of where it is computed.
@@ -122,6 +164,7 @@ __all__ = [
     "EXAMPLES",
     "IMPLEMENTATIONS",
     "KDEEM",
+    "AnyRouting",
     "Competition",
     "Dynamic",
     "DynamicBias",
@@ -148,6 +191,7 @@ __all__ = [
     "Routed",
     "Routing",
     "RoutingInputs",
+    "RoutingName",
     "SelfAttention",
     "SelfAttentionTrace",
     "SelfRouting",

@@ -23,7 +23,7 @@ Index = int | jax.Array
 Parameters = dict[str, tuple[tuple[int, ...], float | nnx.Initializer]]
 """By name the shape of a parameter, and what it starts from: a number everywhere, or drawn ones."""
 
-OFFERED = ("pose", "softmax")
+OFFERED = ("pose", "softmax", "mask", "key")
 """What a routing may need beside votes and activations, see `Routing`."""
 
 
@@ -53,6 +53,11 @@ class Routing(Protocol):
     `IterativeRouting` in `needs`:
 
     - `pose`: `[I, K]`, the poses of the input capsules themselves;
+    - `mask`: `[I]`, whether each input capsule is there; None where all are. What is not comes with
+      votes, activation and pose of zero, and `softmax` gives it nothing, so that most routings need
+      not look. Those that share out over the *input* capsules, or by a softmax of their own, do; a
+      function that names neither `mask` nor `softmax` is not called with a mask;
+    - `key`: a random key, another one for each example; None where nothing is to be drawn;
     - `softmax`: a function of logits `[I, J]`. In a convolution an input capsule votes for output
       capsules at several positions, of which a routing sees one; this softmax is over all of them.
       It needs a default, `softmax_over_out`, for everywhere else.
@@ -107,22 +112,17 @@ class UnsizedRouting(Protocol):
         ...
 
 
-def sized(
-    routing: Routing | UnsizedRouting, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
-) -> Routing:
-    """The routing of a layer: as given, or built for its sizes; a ValueError if it is none."""
-    if isinstance(routing, UnsizedRouting):
-        return routing.build(sizes, param_dtype=param_dtype, rngs=rngs)
-    if not callable(routing):
-        raise ValueError(
-            f"routing must be a routing, such as create_routing('dynamic'), not {routing!r}"
-        )
-    return routing
-
-
 def softmax_over_out(logits: jax.Array) -> jax.Array:
     """The softmax over the output capsules in sight: `[I, J]` -> `[I, J]`."""
     return jax.nn.softmax(logits, axis=-1)
+
+
+def where_present(mask: jax.Array, x: jax.Array) -> jax.Array:
+    """`x [..., ...]` where the mask `[...]` of capsules is true, and zero elsewhere.
+
+    A zero also of what is no number, and a gradient of zero.
+    """
+    return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros_like(x))
 
 
 class RoutingInputs(NamedTuple):
@@ -134,6 +134,8 @@ class RoutingInputs(NamedTuple):
         pose: `[I, K]`, the poses of the input capsules; None where the routing does not need them.
         softmax: over all output capsules that an input capsule votes for.
         parameters: of a `LearnedRouting`, by their names, in `accumulation_dtype(votes.dtype)`.
+        mask: `[I]` booleans, which input capsules are there; None for all.
+        key: a random key of this example; None where nothing is to be drawn.
     """
 
     votes: jax.Array
@@ -141,6 +143,23 @@ class RoutingInputs(NamedTuple):
     pose: Any = None
     softmax: Softmax = softmax_over_out
     parameters: Any = None
+    mask: Any = None
+    key: Any = None
+
+    def present(self, x: jax.Array) -> jax.Array:
+        """An array `[I, ...]` with zeros for the input capsules that are not there."""
+        return x if self.mask is None else where_present(self.mask, x)
+
+    def masked(self) -> "RoutingInputs":
+        """The same, in which input capsules that are not there are zero, and get no coupling."""
+        if self.mask is None:
+            return self
+        return self._replace(
+            votes=self.present(self.votes),
+            activation=self.present(self.activation),
+            pose=None if self.pose is None else self.present(self.pose),
+            softmax=lambda logits: self.present(self.softmax(logits)),
+        )
 
     def wide(self) -> "RoutingInputs":
         """The same with votes and activation in `accumulation_dtype(votes.dtype)`."""
@@ -162,7 +181,7 @@ class IterativeRouting:
 
     Attributes:
         iterations: how many there are, at least 1.
-        needs: what it reads of `RoutingInputs` beside votes and activation, of `OFFERED`.
+        needs: what it reads of `RoutingInputs` beside votes, activation and mask, of `OFFERED`.
     """
 
     iterations: int
@@ -198,6 +217,8 @@ class IterativeRouting:
         *,
         pose: jax.Array | None = None,
         softmax: Softmax = softmax_over_out,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
     ) -> Routed:
         """Routes one example.
 
@@ -206,8 +227,11 @@ class IterativeRouting:
             activation: `[I]`.
             pose: `[I, K]`, for a routing that needs it.
             softmax: over the output capsules.
+            mask: `[I]` booleans: an input capsule that is not there has no coupling and no part in
+                anything, as if there were one less; None where all are there.
+            key: a random key, for a routing that needs it; None where nothing is to be drawn.
         """
-        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax))
+        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax, None, mask, key))
         # No `lax.scan`: each iteration stands alone. What is the same for all examples of a batch
         # in the first, such as coupling that starts uniform, stays so, on a mesh of devices, too.
         state = self.first(inputs)
@@ -222,9 +246,11 @@ class IterativeRouting:
         *,
         pose: jax.Array | None = None,
         softmax: Softmax = softmax_over_out,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
     ) -> Any:
         """Routes one example and keeps the states of all `R` iterations, arrays `[R, ...]`."""
-        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax))
+        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax, None, mask, key))
         states = [self.first(inputs)]
         for index in range(1, self.iterations):
             states.append(self.again(inputs, states[-1], jnp.asarray(index, jnp.int32)))
@@ -252,7 +278,7 @@ class IterativeRouting:
 
     def _prepared(self, inputs: RoutingInputs) -> Any:
         needed(self, inputs)
-        return self.prepare(inputs)
+        return self.prepare(inputs.masked())
 
 
 class LearnedRouting(IterativeRouting):
@@ -381,7 +407,7 @@ def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
             "its build(sizes, param_dtype=..., rngs=...) returns"
         )
     if isinstance(routing, IterativeRouting):
-        named, required = routing.needs, routing.needs
+        named, required = (*routing.needs, "mask"), routing.needs
     else:
         only = inspect.Parameter.KEYWORD_ONLY
         parameters = [p for p in inspect.signature(routing).parameters.values() if p.kind is only]
@@ -396,10 +422,18 @@ def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def needed(routing: Callable[..., Any], inputs: RoutingInputs) -> dict[str, Any]:
-    """What `needs_of` names, of some inputs; a ValueError if it is the pose and there is none."""
+    """What `needs_of` names, of some inputs.
+
+    A ValueError if it is the pose and there is none, or if there is a mask that it does not know.
+    """
     values = {name: getattr(inputs, name) for name in needs_of(routing)}
     if "pose" in values and inputs.pose is None:
         raise ValueError(f"{name_of(routing)} needs the poses of the input capsules")
+    if inputs.mask is not None and not values.keys() & {"mask", "softmax"}:
+        raise ValueError(
+            f"{name_of(routing)} knows no mask: name mask, or the softmax that it shares out by, "
+            "as a keyword-only argument of its call"
+        )
     return values
 
 

@@ -35,7 +35,13 @@ T = TypeVar("T")
 
 
 def route(
-    routing: Routing, votes: jax.Array, activation: jax.Array, *, pose: jax.Array | None = None
+    routing: Routing,
+    votes: jax.Array,
+    activation: jax.Array,
+    *,
+    pose: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    key: jax.Array | None = None,
 ) -> Routed:
     """Applies a routing to every example of a batch.
 
@@ -44,15 +50,23 @@ def route(
         votes: `[..., I, J, D]`.
         activation: `[..., I]` with the same leading axes.
         pose: `[..., I, K]`, for a routing that needs it.
+        mask: `[..., I]` booleans: an input capsule that is not there, False, has a coupling of
+            zero, and the result is that of the others, whatever its votes are; its gradient is
+            zero. None where all are there. (An activation of zero says less: many routings look at
+            votes alone.)
+        key: a random key, of which each example gets its own, or `[...]` keys, for a routing that
+            draws; None where nothing is to be drawn.
 
     Returns:
         `Routed` with the leading axes of `votes` on each of its arrays.
 
     Raises:
         ValueError: the shapes do not belong together, the routing needs a pose and there is none,
-            or it returned something else than the protocol asks for.
+            it knows no mask and there is one, or it returned something else than the protocol asks
+            for.
     """
-    return over_examples(last_iteration, routing, RoutingInputs(votes, activation, pose))
+    inputs = RoutingInputs(votes, activation, pose, mask=mask, key=key)
+    return over_examples(last_iteration, routing, inputs)
 
 
 def trace(
@@ -61,13 +75,16 @@ def trace(
     activation: jax.Array,
     *,
     pose: jax.Array | None = None,
+    mask: jax.Array | None = None,
+    key: jax.Array | None = None,
 ) -> Any:
     """What a routing computes on the way, for every example of a batch.
 
     It is called as `route` is, with an `IterativeRouting`, as all of the library's are. It returns
     what `routing.trace` does, with the leading axes of `votes` on each array: `[..., R, ...]`.
     """
-    return over_examples(_trace, routing, RoutingInputs(votes, activation, pose))
+    inputs = RoutingInputs(votes, activation, pose, mask=mask, key=key)
+    return over_examples(_trace, routing, inputs)
 
 
 def _trace(routing: IterativeRouting, inputs: RoutingInputs) -> Any:
@@ -76,6 +93,8 @@ def _trace(routing: IterativeRouting, inputs: RoutingInputs) -> Any:
 
 def last_iteration(routing: Routing, inputs: RoutingInputs) -> Routed:
     """What a routing returns for one example, checked: a ValueError where it is something else."""
+    if not isinstance(routing, IterativeRouting):  # which does so itself
+        inputs = inputs.masked()
     routed = routing(inputs.votes, inputs.activation, **needed(routing, inputs))
     name = name_of(routing)
     if not isinstance(routed, Routed):
@@ -116,19 +135,38 @@ def over_examples(
     The function takes the routing, `RoutingInputs`, and its part of the other trees of arrays; all
     have the same leading axes. A ValueError if the shapes do not belong together.
     """
-    votes, activation, pose = inputs[:3]
+    votes, activation = inputs.votes, inputs.activation
     if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
         raise ValueError(
             "a routing takes votes [..., I, J, D] and activations [..., I], "
             f"not {votes.shape} and {activation.shape}"
         )
-    if "pose" not in needs_of(routing):
-        pose = None
+    arrays = _mapped(routing, inputs)
 
-    def of_example(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
-        return function(routing, RoutingInputs(votes, activation, pose), *others)
+    def of_example(votes: jax.Array, arrays: dict[str, Any], *others: Any) -> T:
+        return function(routing, RoutingInputs(votes, **arrays), *others)
 
-    return map_examples(of_example, votes, activation, pose, *others)
+    return map_examples(of_example, votes, arrays, *others)
+
+
+def _mapped(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
+    """What a routing sees of each example beside the votes, by its name.
+
+    A ValueError if the mask is not of the capsules, or the key is none of `jax.random.key`.
+    """
+    arrays = {"activation": inputs.activation, "mask": inputs.mask}
+    arrays |= {name: getattr(inputs, name) for name in {"pose", "key"} & {*needs_of(routing)}}
+    mask, key, shape = inputs.mask, arrays.get("key"), inputs.activation.shape
+    if mask is not None and (mask.shape != shape or mask.dtype != bool):
+        raise ValueError(
+            f"a mask must be booleans of the shape of the activations, {list(shape)}, not "
+            f"{mask.dtype} {list(mask.shape)}"
+        )
+    if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"a key must be one of jax.random.key, not {key.dtype} {list(key.shape)}")
+    if key is not None and key.ndim == 0:
+        arrays["key"] = jax.random.split(key, shape[:-1])
+    return arrays
 
 
 def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> T:
@@ -205,13 +243,14 @@ def over_positions(
         logits = split(split(logits, 1, windows.size**2, -1), 0, *windows.counts)
         return lax.collapse(lax.collapse(windows.softmax(logits), 2, 4), 0, 2), True
 
-    def at_position(votes: jax.Array, activation: jax.Array, pose: Any, *others: Any) -> T:
-        return function(routing, RoutingInputs(votes, activation, pose, softmax), *others)
+    def at_position(votes: jax.Array, arrays: dict[str, Any], *others: Any) -> T:
+        return function(routing, RoutingInputs(votes, softmax=softmax, **arrays), *others)
 
     def of_example(*arrays: Any) -> T:
         flat = jax.tree.map(lambda x: lax.collapse(x, 0, 2), arrays)
         routed = jax.vmap(at_position, axis_name=POSITIONS)(*flat)
         return jax.tree.map(lambda x: split(x, 0, *windows.counts), routed)
 
-    arrays = sharded_alike((*inputs[:3], *others), inputs.votes)
+    arrays = (inputs.votes, _mapped(routing, inputs), *others)
+    arrays = sharded_alike(arrays, inputs.votes)
     return jax.vmap(of_example, axis_name=EXAMPLES)(*arrays)

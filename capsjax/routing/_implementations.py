@@ -12,7 +12,7 @@ from capsjax import _checks
 from capsjax.capsules import norm
 from capsjax.ops._arrays import known
 from capsjax.ops.recompute import route_recomputing
-from capsjax.routing._base import Routed, Routing, name_of
+from capsjax.routing._base import Routed, Routing, name_of, where_present
 from capsjax.routing._batching import route
 from capsjax.routing.dynamic import Dynamic
 
@@ -87,6 +87,8 @@ def route_dense(
     pose: jax.Array,
     activation: jax.Array,
     *,
+    mask: jax.Array | None = None,
+    key: jax.Array | None = None,
     implementation: Implementation | None = None,
 ) -> Routed:
     """Routes the votes `u_hat_ij = W_ij u_i` of a batch.
@@ -107,6 +109,8 @@ def route_dense(
         kernel: `[I, J, D, K]`, in the dtype of the votes.
         pose: `[batch, I, K]`, in the same dtype.
         activation: `[batch, I]`.
+        mask: `[batch, I]`, which capsules are there, see `route`; poses of the others are zero.
+        key: for a routing that draws, see `route`.
         implementation: one of the above.
 
     Returns:
@@ -117,7 +121,7 @@ def route_dense(
             or, once compiled, on that platform.
     """
     check_implementation(implementation, routing)
-    run = functools.partial(_run, routing)
+    run = functools.partial(_run, routing, mask, key)
     of_batch = (kernel, pose, activation)
     if implementation is not None:
         return run(implementation, *of_batch)
@@ -131,6 +135,8 @@ def route_dense(
 
 def _run(
     routing: Any,
+    mask: jax.Array | None,
+    key: jax.Array | None,
     implementation: Implementation,
     kernel: jax.Array,
     pose: jax.Array,
@@ -138,7 +144,8 @@ def _run(
 ) -> Routed:
     """Routes by an implementation that is able to."""
     if implementation == "xla":
-        return route(routing, dense_votes(kernel, pose), activation, pose=pose)
+        votes = dense_votes(kernel, pose)
+        return route(routing, votes, activation, pose=pose, mask=mask, key=key)
     options: dict[str, Any] = {"iterations": routing.iterations}
     if implementation == "recompute":
         options |= {"squash": routing.squash, "detach": routing.detach}
@@ -148,4 +155,6 @@ def _run(
         from capsjax.ops.fused import route_fused
 
         v, c = route_fused(kernel, pose, **options)
+    # A pose of zero has votes of zero: without any part in the outputs, it is still shared out.
+    c = c if mask is None else where_present(mask, c)
     return Routed(pose=v, activation=norm(v), coupling=c)

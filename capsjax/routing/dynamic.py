@@ -101,7 +101,9 @@ class Dynamic(IterativeRouting):
     def from_logits(self, b: jax.Array, inputs: RoutingInputs) -> DynamicTrace:
         """Lines 4 to 6: coupling and output capsules of the logits `b [I, J]`."""
         if self.softmax_over == "in":
-            c = jax.nn.softmax(b, axis=0)
+            lowest = jnp.finfo(b.dtype).min
+            b = b if inputs.mask is None else jnp.where(inputs.mask[:, None], b, lowest)
+            c = inputs.present(jax.nn.softmax(b, axis=0))
         else:
             c = leaky(inputs.softmax)(b) if self.leaky else inputs.softmax(b)
         s = self.before_squash(c, inputs)

@@ -65,7 +65,7 @@ class SelfAttention(LearnedRouting):
         total = jnp.sum(u_hat, axis=0, dtype=prior.dtype).astype(u_hat.dtype)
         a = product("ijd,jd->ij", u_hat, total) / math.sqrt(u_hat.shape[-1])
         c = inputs.softmax(a)
-        c_b = c + prior
+        c_b = inputs.present(c + prior)
         s = product("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat)
         return SelfAttentionTrace(a, c, c_b, s, self.squash(s))
 

@@ -68,7 +68,7 @@ class SelfRouting(LearnedRouting):
         return {"kernel": ((n_in, n_out, in_dim), 0), "bias": ((n_in, n_out), 0)}
 
     def first(self, inputs: RoutingInputs) -> SelfRoutingTrace:
-        u_hat, a_in, u_in, softmax, parameters = inputs
+        u_hat, a_in, u_in, softmax, parameters = inputs[:5]
         W, b = parameters["kernel"], parameters["bias"]
         a_in = a_in.astype(W.dtype)
 

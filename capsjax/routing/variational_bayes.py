@@ -140,8 +140,8 @@ class VariationalBayes(LearnedRouting):
 
     def _posterior(self, inputs: RoutingInputs, log_r: jax.Array) -> VariationalBayesTrace:
         """The distributions of all output capsules, of what the responsibilities are softmax of."""
-        votes, activation, _, softmax, parameters = inputs
-        r = softmax(log_r)
+        votes, activation, parameters = inputs.votes, inputs.activation, inputs.parameters
+        r = inputs.softmax(log_r)
         dtype, D = r.dtype, votes.shape[-1]
         weight = r * activation[:, None]
         mass = jnp.sum(weight, axis=0)

@@ -325,7 +325,7 @@ def test_coarse_votes_and_exact_capsules():
         (lambda: layer(competition="none"), "unknown competition 'none', choose from: all, patch"),
         (lambda: layer(transform="affine"), "unknown transform 'affine'"),
         (lambda: layer(dim=9, transform="matrix"), "needs poses that are square matrices"),
-        (lambda: layer(routing="dynamic"), r"such as create_routing\('dynamic'\), not 'dynamic'"),
+        (lambda: layer(routing="dynamics"), "unknown routing 'dynamics', choose from: dynamic,"),
         (
             lambda: ClassCaps(GRID, 2, 4, routing=Uniform(), transform="linear", rngs=nnx.Rngs(0)),
             "coordinates can be added to matrix poses alone",

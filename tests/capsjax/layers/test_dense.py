@@ -109,8 +109,8 @@ def test_votes_are_computed_in_the_layers_dtype():
             "transform=None leaves poses as they are, so out_dim is in_dim, here 5 and 4",
         ),
         (
-            lambda: DenseCaps(4, 4, 4, 4, routing="dynamic", rngs=nnx.Rngs(0)),
-            r"such as create_routing\('dynamic'\), not 'dynamic'",
+            lambda: DenseCaps(4, 4, 4, 4, routing=4, rngs=nnx.Rngs(0)),
+            r"a name of list_routings\(\) .* such as create_routing\('dynamic'\), not 4",
         ),
         (
             lambda: DenseCaps(

@@ -194,3 +194,16 @@ def test_primary_activations_start_where_they_are_told_to():
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [PrimaryCaps, ConvPrimaryCaps])
+def test_other_features_than_a_layer_is_made_for_are_refused(kind):
+    layer = kind((6, 5, 3), 2, 4, kernel_size=2, rngs=nnx.Rngs(0))
+    right = r"must be of shape \[batch, 6, 5, 3\], not"
+    for shape, way_out in (
+        ((6, 5, 3), r"x\[None\]"),
+        ((2, 3, 6, 5), r"channels come last, give x.transpose\(0, 2, 3, 1\)"),
+        ((2, 7, 5, 3), "make a network or layer for that shape"),
+    ):
+        with pytest.raises(ValueError, match=f"{right} .*: .*{way_out}"):
+            layer(jnp.zeros(shape))

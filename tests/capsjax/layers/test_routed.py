@@ -16,6 +16,8 @@ from capsjax import (
     PrimaryCaps,
     Routed,
     create_routing,
+    norm,
+    route,
 )
 from capsjax.capsules import in_a_list
 from capsjax.layers import Conv3dCaps
@@ -98,6 +100,85 @@ def test_iterations_are_the_same_one_by_one_all_together_and_in_a_call(name):
         assert_close(ours.reshape(theirs.shape), theirs, reduction_length=3 * 40 * 4)
     if len(singly) > 1:
         assert np.abs(singly[0].coupling - singly[-1].coupling).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_capsule_that_is_masked_has_no_part_and_no_coupling(name):
+    kind, sizes, routing, options = LAYERS[name]
+    layer = kind(*sizes, routing=routing, **options, rngs=nnx.Rngs(0))
+    pose = jnp.asarray(draw(BATCH, *GRID), jnp.float32)
+    below = Capsules(pose, jax.nn.sigmoid(pose[..., 0]))
+    mask = jnp.asarray(draw(BATCH, *GRID[:3], seed=1) > 0).at[..., 1].set(False)
+    if name == "dense":
+        below, mask = in_a_list(below), mask.reshape(BATCH, -1)
+    other = Capsules(*(np.array(array) for array in below))
+    for array in other:
+        array[~np.asarray(mask)] = np.nan
+
+    @nnx.jit
+    def run(layer, below, mask):
+        return layer(below, mask=mask)
+
+    (here, coupling), (there, coupling_there) = run(layer, below, mask), run(layer, other, mask)
+    for ours, theirs in zip((*here, coupling), (*there, coupling_there), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (np.asarray(coupling).sum() > 0) & (np.asarray(coupling) == 0).any()
+    if name == "dense":
+        np.testing.assert_array_equal(np.asarray(coupling)[~np.asarray(mask)], 0)
+    for ours, theirs in zip(
+        jax.tree.leaves(run(layer, below, jnp.ones_like(mask))),
+        jax.tree.leaves(nnx.jit(lambda layer, below: layer(below))(layer, below)),
+        strict=True,
+    ):
+        assert_close(ours, theirs, reduction_length=40 * 4)
+
+
+@pytest.mark.parametrize("implementation", ["xla", "recompute"])
+def test_every_implementation_knows_a_mask(implementation):
+    layer = DenseCaps(
+        5, 4, 3, 4, routing="dynamic", implementation=implementation, rngs=nnx.Rngs(0)
+    )
+    pose = jnp.asarray(draw(BATCH, 5, 4), jnp.float32)
+    mask = jnp.asarray([[True, False, True, True, False], [False, True, True, True, True]])
+    (above, _), coupling = layer(Capsules(pose, norm(pose)), mask=mask)
+    votes = layer.votes(pose)
+    expected = route(Dynamic(), votes, norm(pose), mask=mask)
+    for ours, theirs in ((above, expected.pose), (coupling, expected.coupling)):
+        assert_close(ours, theirs, reduction_length=20)
+
+
+def test_a_layer_gives_its_key_to_a_routing_that_draws():
+    def drawing(votes, activation, *, key):
+        coupling = jax.random.uniform(key, votes.shape[:2])
+        return Routed(votes.sum(0), activation[:3], coupling)
+
+    for kind, sizes, _, options in LAYERS.values():
+        if options.get("competition") == "patch":
+            layer = kind(*sizes, routing=drawing, **options, rngs=nnx.Rngs(0))
+            pose = jnp.ones((BATCH, *GRID))
+            _, coupling = layer(Capsules(pose, pose[..., 0]), key=jax.random.key(0))
+            assert len(np.unique(coupling)) == coupling.size
+
+
+@pytest.mark.parametrize(
+    ("below", "message"),
+    [
+        (jnp.ones((2, 5, 4)), r"not an array of shape \[2, 5, 4\]: .* Capsules\(x, capsjax.norm"),
+        ((Capsules(jnp.ones((2, 5, 4)), jnp.ones((2, 5))), 1), "coupling: give the first of the"),
+        ([1, 2], "a layer takes Capsules.*, not a list"),
+        (Capsules(jnp.ones((5, 4)), jnp.ones(5)), r"\[batch, 5, 4\], not \[5, 4\]: .* x\[None\]"),
+        (
+            Capsules(jnp.ones((2, 6, 4)), jnp.ones((2, 6))),
+            r"poses must .*, not \[2, 6, 4\]: give su",
+        ),
+        (Capsules(jnp.ones((2, 5, 4)), jnp.ones((2, 6))), r"activations must .*, not \[2, 6\]"),
+    ],
+)
+def test_what_is_no_capsules_for_a_layer_is_told(below, message):
+    layer = DenseCaps(5, 4, 3, 2, routing="uniform", rngs=nnx.Rngs(0))
+    for call in (layer, layer.iterations, layer.iterate):
+        with pytest.raises(ValueError, match=message):
+            call(below)
 
 
 def test_a_routing_that_does_not_iterate_has_one_iteration_and_no_state():

@@ -152,7 +152,7 @@ def test_an_offset_of_activations():
         ({"primary_offset": "none"}, "activation_offset must be a number"),
         ({"class_coordinates": "edge"}, "unknown class_coordinates 'edge', choose from: cent"),
         ({"routing": "magic"}, "unknown routing 'magic', choose from: "),
-        ({"class_routing": 3}, "routing must be a routing"),
+        ({"class_routing": 3}, "routing must be a name of list_routings"),
         ({"dtype": "int8"}, "dtype must be a floating dtype"),
     ],
     ids=str,

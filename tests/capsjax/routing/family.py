@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from capsjax import Routed, Sizes, create_routing, route
-from capsjax.routing._base import needs_of, sized
+from capsjax.routing import sized
+from capsjax.routing._base import needs_of
 from tests.tolerance import assert_close
 
 SIZES = Sizes(in_capsules=6, in_dim=4, out_capsules=3, out_dim=16)

@@ -86,7 +86,7 @@ def test_what_a_routing_needs_is_said_by_its_class_or_by_its_signature():
     def function(votes, activation, *, softmax=None, own=1):
         return Routed(votes[0], activation[:J], votes[..., 0])
 
-    assert needs_of(Growing()) == ("pose", "softmax")
+    assert needs_of(Growing()) == ("pose", "softmax", "mask")
     assert needs_of(function) == ("softmax",)
     assert needs_of(functools.partial(function, own=2)) == ("softmax",)
     assert needs_of(lambda votes, activation: None) == ()

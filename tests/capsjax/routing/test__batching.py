@@ -93,6 +93,50 @@ def test_a_routing_that_returns_something_else_is_named():
         route(poses_only, draw(2, I, J, D), draw(2, I))
 
 
+def test_a_function_without_a_mask_is_not_called_with_one_and_one_with_it_is():
+    votes, activation, mask = draw(2, I, J, D), draw(2, I), jnp.asarray([[True] + 4 * [False]] * 2)
+    with pytest.raises(ValueError, match="WeightedMean knows no mask: name mask, or the softmax"):
+        route(WeightedMean(), votes, activation, mask=mask)
+    with pytest.raises(
+        ValueError, match=r"booleans of the shape of .* \[2, 5\], not int32 \[2, 5\]"
+    ):
+        route(WeightedMean(), votes, activation, mask=mask.astype(int))
+
+    def masked_mean(votes, activation, *, mask):
+        coupling = jnp.broadcast_to(mask[:, None].astype(votes.dtype), votes.shape[:2])
+        return Routed(votes.sum(0), activation[:J], coupling)
+
+    assert_close(route(masked_mean, votes, activation, mask=mask).pose, votes[:, 0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Dropping:
+    """Some capsules above get nothing, drawn anew for each example."""
+
+    share: float = 0.5
+
+    def __call__(self, votes, activation, *, softmax, key):
+        coupling = softmax(jnp.zeros(votes.shape[:2]))
+        if key is not None:
+            kept = jax.random.bernoulli(key, 1 - self.share, coupling.shape)
+            coupling = jnp.where(kept, coupling, 0)
+        pose = jnp.einsum("ij,ijd->jd", coupling, votes)
+        return Routed(pose, norm(pose), coupling)
+
+
+def test_a_routing_draws_from_a_key_that_is_another_for_each_example():
+    votes, activation = draw(20, I, J, D), draw(20, I)
+    key = jax.random.key(0, impl="threefry2x32")
+    drawn = route(Dropping(), votes, activation, key=key)
+    assert len({tuple(row) for row in np.asarray(drawn.coupling.reshape(20, -1))}) == 20
+    assert set(np.unique(drawn.coupling)) == {0, np.float32(1 / J)}
+    again = route(Dropping(), votes[3:5], activation[3:5], key=jax.random.split(key, 20)[3:5])
+    np.testing.assert_array_equal(again.coupling, drawn.coupling[3:5])
+    assert_close(route(Dropping(), votes, activation).coupling, np.full((20, I, J), 1 / J, "f4"))
+    with pytest.raises(ValueError, match=r"a key must be one of jax.random.key, not uint32 \[2\]"):
+        route(Dropping(), votes, activation, key=jnp.zeros(2, jnp.uint32))
+
+
 def test_examples_can_reduce_over_the_axis_of_their_batch():
     votes = draw(2, 3, I, J, D)
     mean = map_examples(lambda votes: lax.pmean(votes, EXAMPLES), votes)

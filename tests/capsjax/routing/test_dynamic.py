@@ -396,3 +396,15 @@ def test_gradients_reach_the_bias():
 
     arguments = {"votes": draw(I, J, D), "bias": draw(J, D, seed=1)}
     assert_slopes_agree(ours, last, arguments, TERMS)
+
+
+@pytest.mark.parametrize("options", [{"softmax_over": "in"}, {"leaky": True}], ids=str)
+def test_every_softmax_leaves_out_what_is_masked(options):
+    votes = np.random.default_rng(0).standard_normal((2, 5, 3, 4)).astype(np.float32)
+    kept, ones = np.asarray([0, 3, 4]), np.ones((2, 5), np.float32)
+    mask = jnp.asarray(np.isin(np.arange(5), kept)[None] & np.ones((2, 1), bool))
+    masked = route(Dynamic(**options), jnp.asarray(votes), ones, mask=mask)
+    expected = route(Dynamic(**options), jnp.asarray(votes[:, kept]), ones[:, kept])
+    assert_close(masked.pose, expected.pose, reduction_length=15)
+    assert_close(masked.coupling[:, kept], expected.coupling, reduction_length=15)
+    np.testing.assert_array_equal(masked.coupling[:, [1, 2]], 0)

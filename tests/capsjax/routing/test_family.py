@@ -167,3 +167,33 @@ def test_a_batch_is_spread_over_a_mesh_as_jax_does_by_default(name, mode):
         )
         return
     assert_alike(gradient(*arguments), jax.jit(jax.grad(loss))(both, inputs))
+
+
+@EVERY
+def test_what_is_masked_has_no_part_in_anything(name):
+    """As if it were not there, in all examples but the last, where nothing is; in float64."""
+    kept = np.asarray([0, 2, 3, 5])
+    mask = np.isin(np.arange(I), kept) & (np.arange(BATCH) < BATCH - 1)[:, None]
+    member, fewer = family(name), family(name, SIZES._replace(in_capsules=len(kept)))
+    parameters, inputs = jax.tree.map(
+        lambda x: np.asarray(x, np.float64), (member.parameters, draw(BATCH))
+    )
+    left = Inputs(*(array[:-1, kept] for array in inputs))
+    for array in inputs:
+        array[~mask] = np.nan
+
+    def loss(inputs, parameters):
+        routed = member.route(parameters, inputs, mask=mask)
+        return jnp.sum(routed.pose**2) + jnp.sum(routed.activation), routed
+
+    with jax.enable_x64(True):
+        gradients, masked = jax.device_get(
+            jax.jit(jax.grad(loss, has_aux=True))(inputs, parameters)
+        )
+        parameters = jax.tree.map(lambda x: x[kept] if x.shape[:1] == (I,) else x, parameters)
+        expected = jax.device_get(jax.jit(fewer.route)(parameters, left))
+    assert_finite((gradients, masked))
+    for array in (*gradients, masked.coupling):
+        np.testing.assert_array_equal(array[~mask], 0)
+    found = masked._replace(coupling=masked.coupling[:, kept])
+    assert_alike(jax.tree.map(lambda x: x[:-1], found), expected)

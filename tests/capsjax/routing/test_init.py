@@ -1,5 +1,6 @@
 """Routings by name, from the plain values of a configuration."""
 
+import typing
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,10 @@ from capsjax import Squash, create_routing, list_routings, routing
 from capsjax.routing import Dynamic, DynamicPrior
 
 
-def test_names_are_listed_in_order():
+def test_names_are_listed_in_order_and_type_checkers_know_them():
     assert list_routings() == sorted(list_routings())
+    assert list_routings() == list(typing.get_args(routing.RoutingName))
+    assert routing.RoutingName in typing.get_args(routing.AnyRouting)
     assert {"dynamic", "dynamic-prior"} <= set(list_routings())
 
 
