@@ -113,8 +113,9 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
 
     Colours become grey by ITU-R BT.601, and grey becomes a colour. Images of another size are
     shrunk or enlarged to fit, their proportions kept, and centred on black. They are resized by
-    Lanczos windows of three lobes, wide enough to leave nothing out; those of 8 bits are rounded
-    where Pillow rounds them, so that a file comes to the same numbers either way.
+    Lanczos windows of three lobes, wide enough to leave nothing out, first the width and then the
+    height. Those of 8 bits are rounded after each, as Pillow does: it comes to the same numbers
+    where it takes them in this order.
 
     Args:
         images: `[n, height, width, channels]`, uint8, or floats from 0 to 1.
