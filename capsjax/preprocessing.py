@@ -126,6 +126,11 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
 
     Raises:
         ValueError: the channels are neither those that are wanted nor grey or red, green and blue.
+
+    Example:
+        >>> import numpy as np
+        >>> fitted(np.full((1, 2, 4, 3), 255, np.uint8), (4, 4, 1))[0, :, 0, 0].tolist()
+        [0, 255, 255, 0]
     """
     height, width, channels = image_shape
     found = images.shape[-1]
