@@ -113,8 +113,9 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
 
     Colours become grey by ITU-R BT.601, and grey becomes a colour. Images of another size are
     shrunk or enlarged to fit, their proportions kept, and centred on black. They are resized by
-    Lanczos windows of three lobes, wide enough to leave nothing out; those of 8 bits are rounded
-    where Pillow rounds them, so that a file comes to the same numbers either way.
+    Lanczos windows of three lobes, wide enough to leave nothing out, first the width and then the
+    height. Those of 8 bits are rounded after each, as Pillow does: it comes to the same numbers
+    where it takes them in this order.
 
     Args:
         images: `[n, height, width, channels]`, uint8, or floats from 0 to 1.
@@ -125,6 +126,11 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
 
     Raises:
         ValueError: the channels are neither those that are wanted nor grey or red, green and blue.
+
+    Example:
+        >>> import numpy as np
+        >>> fitted(np.full((1, 2, 4, 3), 255, np.uint8), (4, 4, 1))[0, :, 0, 0].tolist()
+        [0, 255, 255, 0]
     """
     height, width, channels = image_shape
     found = images.shape[-1]

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+import capsjax
+
 ROOT = Path(__file__).parents[1]
 
 LIBRARY_NEEDS = {"jax", "flax", "optax", "safetensors"}
@@ -294,6 +296,12 @@ def test_wheel_asks_for_what_the_library_imports_alone_and_offers_no_extras(whee
     asked = metadata.get_all("Requires-Dist")
     assert {re.match(r"[a-z]+", r)[0] for r in asked} == LIBRARY_NEEDS
     assert metadata.get_all("Provides-Extra") is None  # train and parity are not in it
+
+
+def test_the_citation_has_the_version_and_licence_of_the_library():
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\nversion: {capsjax.__version__}\n" in citation
+    assert "\nlicense: Apache-2.0\n" in citation
 
 
 def test_an_editable_install_needs_nothing_but_the_locks_and_leads_to_this_checkout(tmp_path):

@@ -127,6 +127,13 @@ def options_of(model: nnx.Module) -> tuple[str, dict[str, Any]]:
 
     Raises:
         ValueError: it is no model of `list_models()`.
+
+    Example:
+        >>> import capsjax
+        >>> model = capsjax.create_model("capsnet", pretrained="digits")
+        >>> name, options = capsjax.models.options_of(model)
+        >>> name, options["primary_types"], options["routing"][0]
+        ('capsnet', 8, 'dynamic')
     """
     names = [name for name, made in _MODELS.items() if type(model) is made]
     if not names or not isinstance(model, CapsuleNetwork):
@@ -149,6 +156,13 @@ def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, d
 
     Raises:
         ValueError: it is no model of `list_models()`, or an option of it is code.
+
+    Example:
+        >>> import capsjax
+        >>> model = capsjax.create_model("capsnet", pretrained="digits")
+        >>> _, _, (routing, settings) = capsjax.models.describe_model(model)
+        >>> routing, settings["iterations"]
+        ('dynamic', 3)
     """
     name, values = options_of(model)
     if found := codes(values):
@@ -173,6 +187,12 @@ def restore_model(
 
     Raises:
         ValueError: model and weights do not fit each other, or there is no such model.
+
+    Example:
+        >>> import capsjax.weights
+        >>> contents = capsjax.weights.read_pretrained("capsnet/digits")
+        >>> capsjax.models.restore_model(contents, dtype="bfloat16").features.conv.dtype
+        dtype(bfloat16)
     """
     _checks.known_options(
         f"model {contents.model!r}", contents.options, model_options(contents.model)

@@ -78,7 +78,16 @@ def codes(values: Any) -> list[str]:
 
 
 def tensors_of(model: nnx.Module) -> dict[str, jax.Array]:
-    """The variables of a network by name; not the state of its random numbers."""
+    """The variables of a network by name, parameters and statistics of batches.
+
+    The state of its random numbers is not among them.
+
+    Example:
+        >>> import capsjax
+        >>> model = capsjax.create_model("capsnet", pretrained="digits")
+        >>> capsjax.models.tensors_of(model)["class_caps.kernel"].shape
+        (32, 10, 16, 8)
+    """
     _, state = nnx.split(model)
     return {_name(path): variable.get_value() for path, variable in _kept(state)}
 

@@ -148,6 +148,11 @@ def routing_settings(routing: AnyRouting) -> tuple[str, dict[str, Any]]:
 
     Raises:
         ValueError: it is none of this library's.
+
+    Example:
+        >>> import capsjax
+        >>> capsjax.routing.routing_settings(capsjax.routing.Uniform())[0]
+        'uniform'
     """
     settings = getattr(as_routing(routing), "settings", as_routing(routing))
     for name, made in _ROUTINGS.items():

@@ -182,6 +182,10 @@ def test_other_dtypes_and_devices(file):
     np.testing.assert_allclose(
         predicted.lengths, capsjax.load(file).predict(pixels(2, 6, 6, 1)).lengths, atol=0.02
     )
+    capsjax.save(network, file)
+    again = capsjax.load(file).model.features.conv.kernel[...]
+    assert again.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(again, kernel)
     with pytest.raises(ValueError, match="dtype must be a floating dtype such as 'float32'"):
         capsjax.load(file, dtype="int8")
 

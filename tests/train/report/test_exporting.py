@@ -1,8 +1,10 @@
 """The network of a run as one file, and what that computes."""
 
+import importlib.util
 import json
 import os
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +12,7 @@ from PIL import Image
 import capsjax
 import train
 from capsjax.preprocessing import Preprocessing
+from tests.tolerance import assert_close
 from train.__main__ import main
 from train.data import load_dataset
 from train.loop.loop import fit
@@ -74,6 +77,25 @@ def test_what_is_written_is_told(folder, tmp_path, capsys):
     assert capsjax.load(path).model.decoder is None
     assert main([*words, "--overwrite", "--checkpoint", "best", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["file"] == str(path)
+
+
+def test_a_program_takes_any_number_of_images(folder, file, tmp_path):
+    pytest.importorskip("flatbuffers")
+    path = tmp_path / "digits.jax"
+    assert main(["export", str(folder), str(path)]) == 0
+    program = jax.export.deserialize(bytearray(path.read_bytes()))
+    assert set(program.platforms) == {"cpu", "cuda", "rocm", "tpu"}
+    images, network = load_dataset("digits").test.images, capsjax.load(file)
+    for count in (1, 7):
+        lengths = program.call(images[:count])
+        assert_close(lengths, network.predict(images[:count]).lengths, reduction_length=64)
+
+
+def test_a_program_needs_what_writes_it(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert main(["export", str(folder), str(tmp_path / "a.jax")]) == 2
+    assert "by the package flatbuffers, which is not installed" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
