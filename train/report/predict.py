@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from PIL import Image
 
@@ -132,14 +131,9 @@ def predict(
     read = _read(paths, functools.partial(read_image, shape=run.image_shape, invert=invert), refuse)
     while some := list(itertools.islice(read, BATCH)):
         names, images = [path for path, _ in some], np.stack([image for _, image in some])
-        # The last batch is as large as the others, for which the network is compiled.
-        batch = images if len(paths) < BATCH else _filled(images)
-        of_images = lengths_of(batch)[: len(some)]
+        of_images = lengths_of(images)
         if look and watch:
-            look(
-                names,
-                {"lengths": of_images, **jax.tree.map(lambda x: x[: len(some)], watch(batch))},
-            )
+            look(names, {"lengths": of_images, **watch(images)})
         for path, image, lengths in zip(names, images, of_images, strict=True):
             if is_blank(image):
                 blank.append(path)
@@ -165,7 +159,3 @@ def _read(
             if refuse is None:
                 raise
             refuse(error)
-
-
-def _filled(images: np.ndarray) -> np.ndarray:
-    return np.concatenate([images, np.zeros((BATCH - len(images), *images.shape[1:]), np.uint8)])
