@@ -19,8 +19,9 @@ def layouts() -> str:
 class Import(Command):
     """Make a run of a file of PyTorch weights.
 
-    Makes a run of a file of weights (.pt, .pth, .safetensors, or .h5 of Keras) that computes what
-    the PyTorch network computes; `python -m train` evaluate, predict and fit --resume take it.
+    Makes a run of a file of weights (PyTorch's, whatever its suffix, also a checkpoint of
+    Lightning; safetensors; or .h5 of Keras) that computes what the PyTorch network computes;
+    `python -m train` evaluate, predict and fit --resume take it.
     """
 
     epilog = layouts

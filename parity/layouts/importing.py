@@ -15,7 +15,7 @@ from flax import nnx
 
 from parity.layouts import weights
 from parity.layouts.match import Match, match
-from parity.layouts.state_files import State, read_state, require_suffix
+from parity.layouts.state_files import State, kind_of, read_state, unwrapped
 from parity.layouts.table import Layout, all_options, builtin_layouts, get_layout
 from train.config.fit_config import FitConfig
 from train.data import is_dataset, list_datasets, load_dataset
@@ -68,8 +68,12 @@ def import_weights(
         UserError: on bad input; nothing is written then.
     """
     state = read_state(path)
-    found = match_state(path, state, layout)
-    require_suffix(path, found.layout.formats)
+    found, state = match_state(path, state, layout)
+    if (kind := kind_of(path)) not in found.layout.formats:
+        raise UserError(
+            f"{path} is a {kind} file, but one of the layout {found.layout.name} must be one of: "
+            f"{', '.join(found.layout.formats)}."
+        )
     if wrong := problems(found, state):
         raise UserError(
             "\n  ".join([f"{path} does not fit the layout {found.layout.name}:", *wrong])
@@ -88,14 +92,19 @@ def import_weights(
     return Imported(run, found.layout, parameters, casts, names)
 
 
-def match_state(path: Path, state: State, layout: str) -> Match:
+def match_state(path: Path, state: State, layout: str) -> tuple[Match, State]:
     """Lays a layout, by its name, the path of a TOML file or `"auto"`, over a file's state dict.
 
+    Returns it and the tensors, by the names in the network itself where that is a part of another.
     A UserError if there is no such layout, or `"auto"` finds none, or more than one.
     """
-    if layout == AUTO:
-        return recognise(path, state, builtin_layouts())
-    return match(get_layout(layout), state)
+    layouts = builtin_layouts() if layout == AUTO else [get_layout(layout)]
+
+    def unknown(state: State) -> int:
+        return min(len(match(one, state).extra) for one in layouts)
+
+    state = min([state, *unwrapped(state)], key=unknown)
+    return (recognise(path, state, layouts) if layout == AUTO else match(layouts[0], state)), state
 
 
 def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:

@@ -4,7 +4,7 @@ import io
 import pickle
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ State = dict[str, np.ndarray]
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 _WRAPPERS = ("module.", "_orig_mod.")
 _COUNTER, _AVERAGE = ".num_batches_tracked", ".running_mean"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_DEEPEST = 8
+"""Dicts in dicts that a state dict is looked for in."""
 _BFLOAT16 = np.dtype(jnp.bfloat16)
 
 MOST_BYTES = 1 << 32
@@ -33,11 +36,12 @@ view that shows a single number a million times.
 def read_state(path: Path) -> State:
     """Reads the tensors of a file by name, each in the dtype that it is kept in.
 
-    It is a `.pt` or `.pth` file of PyTorch, a `.safetensors` file, or a `.h5` or `.hdf5` file of
-    Keras, see `read_keras`. A state dict inside a larger dict is found where it is the only one, or
-    is called `state_dict`, `model` or alike. `module.` and `_orig_mod.`, with which `DataParallel`
-    and `torch.compile` begin all names, are taken off. The batches that PyTorch's batch
-    normalisation has counted, which nothing is computed from, are left out; see `with_counters`.
+    It is a file of PyTorch, safetensors or Keras (see `read_keras`), which its content decides,
+    whatever it is called. A state dict inside of other dicts is found where it is the only one as
+    near, or is called `state_dict`, `model` or alike. `module.` and `_orig_mod.`, with which
+    `DataParallel` and `torch.compile` begin all names, are taken off. The batches that PyTorch's
+    batch normalisation has counted, which nothing is computed from, are left out; see
+    `with_counters`.
 
     Raises:
         UserError: if the file is missing, damaged or of another kind, holds a pickled model, or
@@ -45,8 +49,7 @@ def read_state(path: Path) -> State:
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
-    require_suffix(path, tuple(_KINDS))
-    read, _ = _KINDS[path.suffix.lower()]
+    read, _ = _KINDS[kind_of(path)]
     state = read(path)
     for wrapper in 2 * _WRAPPERS:
         if state and all(name.startswith(wrapper) for name in state):
@@ -71,6 +74,29 @@ def write_state(path: Path, state: Mapping[str, np.ndarray]) -> None:
         write_whole(path, encode(state))
 
 
+def kind_of(path: Path) -> str:
+    """The usual suffix of what is in a file: `.h5`, `.safetensors`, or else `.pt`."""
+    with path.open("rb") as file:
+        begin = file.read(9)
+    if begin.startswith(_HDF5):
+        return ".h5"
+    if begin[8:] == b"{":  # after the length of a header in JSON
+        return ".safetensors"
+    suffix = path.suffix.lower()
+    is_torch = begin.startswith((b"PK", pickle.PROTO)) or suffix not in _KINDS
+    return ".pt" if is_torch else suffix  # a damaged file is told as what it is called
+
+
+def unwrapped(state: State) -> Iterator[State]:
+    """Tensors without what all of their names begin with, one part of the name less each time.
+
+    A network that is a part of another has there all its names so, as in checkpoints of Lightning.
+    """
+    while len({name.partition(".")[0] for name in state}) == 1 and all("." in n for n in state):
+        state = {name.partition(".")[2]: tensor for name, tensor in state.items()}
+        yield state
+
+
 def require_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
     """Passes if a file has one of these suffixes, else a UserError."""
     if path.suffix.lower() not in suffixes:
@@ -81,9 +107,10 @@ def require_suffix(path: Path, suffixes: tuple[str, ...]) -> None:
 
 def _read_torch(path: Path) -> State:
     try:
-        with warnings.catch_warnings():
+        # The file, and not its name: PyTorch goes by its suffix, too.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of TorchScript archives, which are refused below
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     # Whatever the restricted unpickler and the zip reader raise for a file that is none.
     except Exception as error:
         if _is_pickled_object(path, str(error)):
@@ -120,23 +147,34 @@ def _is_pickled_object(path: Path, reason: str) -> bool:
 
 
 def _unwrap(path: Path, content: Any) -> Mapping[str, torch.Tensor]:
-    """The state dict in what a file holds."""
-    while not _is_state_dict(content):
-        if not isinstance(content, Mapping):
-            raise UserError(
-                f"{path} holds a {type(content).__name__} and no state dict: save "
-                "torch.save(model.state_dict(), FILE)."
-            )
-        named = [key for key in _CONTAINERS if isinstance(content.get(key), Mapping)]
-        keys = named or [key for key, value in content.items() if _is_state_dict(value)]
-        if len(keys) != 1:
-            found = ", ".join(map(str, keys or content)) or "nothing"
-            raise UserError(
-                f"{path} holds {'more than one' if keys else 'no'} state dict (there is: {found}): "
-                "save the one to import alone with torch.save(state_dict, FILE)."
-            )
-        content = content[keys[0]]
-    return content
+    """The state dict in what a file holds, the nearest in the dicts and lists there."""
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{path} holds a {type(content).__name__} and no state dict: save "
+            "torch.save(model.state_dict(), FILE)."
+        )
+    inside: list[tuple[Any, Any]] = [("", content)]
+    found: list[tuple[Any, Any]] = []
+    for _ in range(_DEEPEST):
+        found = [item for item in inside if _is_state_dict(item[1])]
+        if found:
+            break
+        members = [member for _, value in inside for member in _members(value)]
+        inside = [item for item in members if item[0] in _CONTAINERS] or members
+    if len(found) != 1:
+        names = ", ".join(str(name) for name, _ in found) or ", ".join(map(str, content))
+        raise UserError(
+            f"{path} holds {'more than one' if found else 'no'} state dict (there is: "
+            f"{names or 'nothing'}): save the one to import alone with "
+            "torch.save(state_dict, FILE)."
+        )
+    return found[0][1]
+
+
+def _members(value: Any) -> list[tuple[Any, Any]]:
+    """The dicts and lists in a dict or a list, by their names."""
+    named = value.items() if isinstance(value, Mapping) else enumerate(value)
+    return [(name, inner) for name, inner in named if isinstance(inner, Mapping | list | tuple)]
 
 
 def _is_state_dict(value: Any) -> bool:

@@ -68,7 +68,7 @@ def compare_module(
     """
     dtype: DtypeName = "float64" if x64 else "float32"
     state = read_state(path)
-    found = match_state(path, state, layout)
+    found, state = match_state(path, state, layout)
     table = found.layout
     if wrong := problems(found, state):
         raise UserError(f"{path} does not fit the layout {table.name}: {'; '.join(wrong)}.")

@@ -16,7 +16,7 @@ from capsjax.inspection import Inspected, inspect_iterations
 from train.data import Batch, centre_crop
 from train.learn.objective import Objective
 from train.report.figures import Tested, heading
-from train.report.recording import member, record
+from train.report.recording import member, record, routed_layers
 from train.system.errors import UserError
 from train.system.files import finite_or_none, keeping, write_figure
 from train.system.lettering import plain, plain_names
@@ -27,8 +27,6 @@ SHOWN_PARTS = 8
 """Primary capsules that the tree of an image shows."""
 VOTES_BYTES = 2**28
 """Of a layer's votes: fewer images are looked at where those of all would take more."""
-CLASSES = "class_caps"
-"""The name of the layer of class capsules in every network."""
 
 
 def inspect(tested: Tested) -> dict[str, Any]:
@@ -68,23 +66,11 @@ def inspect(tested: Tested) -> dict[str, Any]:
     }
 
 
-def _routed_layers(model: nnx.Module) -> list[str]:
-    """The names of a network's layers whose routing can be looked into, that of classes last."""
-    named = [
-        ".".join(map(str, path))
-        for path, module in nnx.iter_modules(model)
-        if hasattr(module, "iterations") and hasattr(module, "votes")
-    ]
-    return sorted(named, key=lambda name: (name == CLASSES, name))
-
-
 def look_inside(
     model: nnx.Module, objective: Objective, images: jax.Array
 ) -> tuple[dict[str, Inspected], Any, Any]:
     """What each routed layer does, the capsules below the last of them, and the output."""
-    names = _routed_layers(model)
-    if not names:
-        raise UserError(f"{type(model).__name__} has no layer of routed capsules to look into.")
+    names = routed_layers(model)
     graphdef, state = nnx.split(model)
 
     @jax.jit

@@ -1,51 +1,161 @@
 """Classifying image files with the network of a run."""
 
 import functools
-from collections.abc import Sequence
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from train.data import labels_per_image
-from train.data.formats.images import is_dark_on_light, read_image, read_images
-from train.report.loading import lengths_of, load_model
+from train.data.formats.images import is_blank, is_dark_on_light, read_image, tell_of_blank
+from train.data.sources.folder import NO_IMAGE
+from train.report.loading import load_model, network_of
+from train.report.recording import watched
 from train.run.checkpoint_files import Which
 from train.run.folder import load_run
+from train.system.errors import UserError
+
+BATCH = 64
+"""Images that are in memory, and classified, at a time."""
+
+
+class Prediction(NamedTuple):
+    """What a network makes of an image file.
+
+    Attributes:
+        path: the file.
+        classes: names, as many as an image of the run's data shows, the most present first.
+        lengths: of all class capsules by name, from 0 to 1.
+        is_dark_on_light: whether what the network saw has a light border.
+    """
+
+    path: Path
+    classes: list[str]
+    lengths: dict[str, float]
+    is_dark_on_light: bool
+
+    def top(self, count: int) -> list[tuple[str, float]]:
+        """So many classes with the longest capsules, and their lengths, the longest first."""
+        return sorted(self.lengths.items(), key=lambda item: -item[1])[:count]
+
+    def values(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        first = self.classes[0]
+        return {
+            "image": str(self.path),
+            "class": first,
+            "classes": self.classes,
+            "length": self.lengths[first],
+            "lengths": self.lengths,
+            "dark_on_light": self.is_dark_on_light,
+        }
+
+
+def image_files(paths: Iterable[Path]) -> list[Path]:
+    """The files that are named, and all image files in the folders that are, in order.
+
+    In a folder, and those in it, an image file is what has the suffix of one; hidden files are left
+    out, and those that systems and archives add. How many files are left out is told on stderr.
+
+    Raises:
+        UserError: a folder has no image file, or cannot be read.
+    """
+    files: list[Path] = []
+    left_out: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside, others = _inside(path)
+        if not inside:
+            raise UserError(f"{path} holds no image files: name a folder or a file that is there.")
+        files += inside
+        left_out += others
+    if left_out:
+        more = f" and {len(left_out) - 1} more" if len(left_out) > 1 else ""
+        print(f"note: left out, being no images: {left_out[0]}{more}", file=sys.stderr)
+    return files
+
+
+def _inside(folder: Path) -> tuple[list[Path], list[Path]]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}).") from error
+
+    Image.init()
+    suffixes = {suffix for suffix, kind in Image.EXTENSION.items() if kind in Image.OPEN}
+    files: list[Path] = []
+    others: list[Path] = []
+    for where, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not NO_IMAGE.fullmatch(name))
+        for name in sorted(names):
+            is_image = Path(name).suffix.lower() in suffixes and not NO_IMAGE.fullmatch(name)
+            (files if is_image else others).append(Path(where, name))
+    return files, others
 
 
 def predict(
-    folder: Path, paths: Sequence[Path], *, which: Which = "last", invert: bool = False
-) -> list[dict[str, Any]]:
-    """Classifies image files, dark and light swapped first if `invert`.
+    folder: Path,
+    paths: Sequence[Path],
+    *,
+    which: Which = "last",
+    invert: bool = False,
+    refuse: Callable[[UserError], None] | None = None,
+    look: Callable[[list[Path], Mapping[str, np.ndarray]], None] | None = None,
+) -> Iterator[Prediction]:
+    """Classifies image files, one after the other; a batch of them is in memory at a time.
 
-    Returns:
-        For each file its `image`, the predicted `classes`, as many as an image of the run's data
-        shows, the most present first; the first of them as `class`, its `length`, the `lengths` of
-        all class capsules by name, and `dark_on_light`, whether what the network saw has a light
-        border.
+    Args:
+        folder: the run.
+        paths: the files.
+        which: of its checkpoints.
+        invert: swap dark and light first.
+        refuse: is called for a file that cannot be read, which is left out; by default the error
+            is raised.
+        look: is called with the files of a batch, the `lengths` `[n, classes]` of their classes,
+            and what `watched` returns for them.
 
     Raises:
         UserError: on bad input.
     """
     run = load_run(folder)
-    read = functools.partial(read_image, shape=run.image_shape, invert=invert)
-    images = read_images(paths, run.image_shape, read)
-    of_images = lengths_of(load_model(run, which), run.config, images)
+    model = load_model(run, which)
+    lengths_of = network_of(run, model).lengths
+    watch = watched(model, run.config) if look else None
     several = labels_per_image(run.config.data.dataset)
-    results = []
-    for path, image, lengths in zip(paths, images, of_images, strict=True):
-        longest = np.argsort(-lengths, kind="stable")[:several]
-        by_class = dict(zip(run.class_names, map(float, lengths), strict=True))
-        classes = [run.class_names[label] for label in longest]
-        results.append(
-            {
-                "image": str(path),
-                "class": classes[0],
-                "classes": classes,
-                "length": float(lengths[longest[0]]),
-                "lengths": by_class,
-                "dark_on_light": is_dark_on_light(image),
-            }
-        )
-    return results
+    blank: list[Path] = []
+    read = _read(paths, functools.partial(read_image, shape=run.image_shape, invert=invert), refuse)
+    while some := list(itertools.islice(read, BATCH)):
+        names, images = [path for path, _ in some], np.stack([image for _, image in some])
+        of_images = lengths_of(images)
+        if look and watch:
+            look(names, {"lengths": of_images, **watch(images)})
+        for path, image, lengths in zip(names, images, of_images, strict=True):
+            if is_blank(image):
+                blank.append(path)
+            longest = np.argsort(-lengths, kind="stable")[:several]
+            yield Prediction(
+                path,
+                [run.class_names[label] for label in longest],
+                dict(zip(run.class_names, map(float, lengths), strict=True)),
+                is_dark_on_light(image),
+            )
+    tell_of_blank(blank)
+
+
+def _read(
+    paths: Iterable[Path],
+    read: Callable[[Path], np.ndarray],
+    refuse: Callable[[UserError], None] | None,
+) -> Iterator[tuple[Path, np.ndarray]]:
+    for path in paths:
+        try:
+            yield path, read(path)
+        except UserError as error:
+            if refuse is None:
+                raise
+            refuse(error)

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from train.system.errors import UserError, first_line
 
@@ -38,8 +38,8 @@ def reading(path: Path, kind: str, advice: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Makes one sentence of a full disk or a missing permission.
+def writing(path: Path, option: str = "--out") -> Iterator[None]:
+    """Makes one sentence of a full disk or a missing permission; the option named the path.
 
     Raises:
         UserError: where the body raises `OSError`.
@@ -48,8 +48,8 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}): make room or give "
-            "permission there, or choose another --out."
+            f"{path} cannot be written ({error.strerror or error}): make room or give "
+            f"permission there, or choose another {option}."
         ) from error
 
 
@@ -93,13 +93,24 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    staged = path.with_name(f".{path.name}.new")
+    with staged(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def staged(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece, which is there when the body has ended, or not at all.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.new")
     try:
-        with staged.open("wb") as file:
-            file.write(content)
+        with beside.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        staged.replace(path)
-    except OSError:
-        staged.unlink(missing_ok=True)
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
         raise

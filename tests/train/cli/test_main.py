@@ -174,7 +174,10 @@ def test_predict_reads_image_files(digits_run, tmp_path, capsys):
         assert result["length"] == max(result["lengths"].values())
 
     assert main(["predict", str(digits_run), str(paths[0])]) == 0
-    assert f"{paths[0]}: {results[0]['class']} (0 " in capsys.readouterr().out
+    (line,) = capsys.readouterr().out.splitlines()
+    first = results[0]["class"]
+    assert line.startswith(f"{paths[0]}: {first} ({first} {results[0]['length']:.3f}, ")
+    assert line.count(", ") == 4
     assert main(["predict", str(digits_run), str(paths[0]), "--invert"]) == 0
     assert "dark on light" in capsys.readouterr().err
 

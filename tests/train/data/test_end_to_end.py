@@ -175,7 +175,7 @@ def test_images_and_arrays_of_ones_own(shortest, tmp_path):
     measured = evaluate(tmp_path / "run", dataset=npz, by_index=True, devices=1)
     assert measured["examples"] == 4
     (seen,) = predict(tmp_path / "run", [photos / "fox" / "0.png"])
-    assert set(seen["lengths"]) == {"cat", "dog", "fox"}
+    assert set(seen.lengths) == {"cat", "dog", "fox"}
 
 
 def test_pairs_from_files_to_figures(short, mnist_files, tmp_path):
@@ -194,7 +194,6 @@ def test_pairs_from_files_to_figures(short, mnist_files, tmp_path):
     names = {path.name for path in (folder / "evaluations").iterdir()}
     assert names == {"multi_mnist-last-300-examples.json"}
     (result,) = predict(folder, [folder / "figures" / "curves.png"])
-    lengths = result["lengths"]
-    assert result["classes"] == sorted(lengths, key=lengths.get, reverse=True)[:2]
+    assert result.classes == [name for name, _ in result.top(2)]
     with pytest.raises(UserError, match="choose 1 to 40000"):
         evaluate(folder, data_dir=mnist_files, test_examples=40_001)

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from train.system.errors import UserError
-from train.system.files import finite_or_none, write_json, writing
+from train.system.files import finite_or_none, staged, write_json, writing
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
@@ -28,6 +28,19 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_json(path, {"x": 2})
     assert json.loads(path.read_text()) == {"x": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, OSError])
+def test_a_file_that_is_written_in_pieces_is_whole_or_not_there(tmp_path, end):
+    path = tmp_path / "rows.csv"
+    with pytest.raises(end), staged(path):
+        raise end
+    assert not list(tmp_path.iterdir())
+    with staged(path) as file:
+        file.write(b"1\n")
+        file.write(b"2\n")
+        assert not path.exists()
+    assert path.read_bytes() == b"1\n2\n"
 
 
 def test_json_has_null_for_what_is_no_number():

@@ -26,10 +26,15 @@ def read_images(
     blank = []
     for image, path in zip(images, paths, strict=True):
         image[...] = read(path)
-        if image.min() == image.max():
+        if is_blank(image):
             blank.append(path)
     tell_of_blank(blank)
     return images
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether an image is of one single value."""
+    return image.min() == image.max()
 
 
 def tell_of_blank(files: Sequence[Path | str]) -> None:

@@ -29,7 +29,9 @@ _TEST_SHARE = 5
 """One of so many files is a test image, where there is no folder of these."""
 
 _LEAST = 3
-_NO_IMAGE = re.compile(r"\..*|thumbs\.db|desktop\.ini|__macosx|readme(\..*)?", re.IGNORECASE)
+NO_IMAGE = re.compile(r"\..*|thumbs\.db|desktop\.ini|__macosx|readme(\..*)?", re.IGNORECASE)
+"""The names of hidden files, and of what systems and archives add."""
+
 _SHAPE = re.compile(r"(?P<path>.+)@(?P<height>\d{1,5})x(?P<width>\d{1,5})(?:x(?P<channels>[13]))?")
 
 
@@ -190,9 +192,9 @@ class _Found:
                 f"{folder} cannot be read ({error.strerror}): name a folder with a folder of "
                 "images for each class."
             ) from error
-        out = (entry for entry in inside if _NO_IMAGE.fullmatch(entry.name))
+        out = (entry for entry in inside if NO_IMAGE.fullmatch(entry.name))
         self.left_out |= {entry.path: entry.name for entry in out}
-        return [entry for entry in inside if not _NO_IMAGE.fullmatch(entry.name)]
+        return [entry for entry in inside if not NO_IMAGE.fullmatch(entry.name)]
 
     def classes(self, folder: Path) -> dict[str, Path]:
         """The folder of each class, by its name, in their order."""
