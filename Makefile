@@ -14,8 +14,8 @@ PYTEST := $(RUN) -m pytest --numprocesses $(WORKERS) --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-slow test-without-torch soak gpu-report check check-format check-lint check-types format \
-	lock clean venv install-train install-dev install-parity
+.PHONY: help train test test-slow test-without-torch soak gpu-report docs check check-format check-lint check-types format \
+	lock clean venv install-train install-dev install-parity install-docs
 
 help:
 	@echo "make train      set up $(VENV) and train on the embedded digits, into runs/digits"
@@ -25,6 +25,7 @@ help:
 	@echo "                let it train for 20,000 steps, train every routing far too fast, and demand"
 	@echo "                that nothing is lost"
 	@echo "make gpu-report measure all that needs a GPU within 9 minutes, into OUT; DATA holds MNIST"
+	@echo "make docs       run the notebooks and build the site of documentation, into site/"
 	@echo "make check      format, lint and types, as continuous integration checks them"
 	@echo "make format     rewrite the code in the project's format"
 	@echo "make lock       pin the requirements anew (needs uv); ARGS=--upgrade takes newer ones"
@@ -64,6 +65,17 @@ gpu-report:
 	else $(MAKE) --no-print-directory install-parity && python='$(RUN)' || exit; fi; \
 	$$python -m parity gpu-report $(if $(DATA),--data-dir '$(DATA)') --out '$(OUT)' $(ARGS)
 
+# The notebooks run in $(VENV), where the library is; the site is built in an environment of its own.
+NOTEBOOKS := $(wildcard docs/notebooks/*.ipynb)
+
+docs: install-docs $(NOTEBOOKS:.ipynb=.md)
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet $(ARGS)
+	@echo "site/index.html is the first page; 'python3 -m http.server -d site' serves them, for the search"
+
+docs/notebooks/%.md: docs/notebooks/%.ipynb docs/notebooks/execute.py $(shell find capsjax parity/reference -name '*.py') \
+		| install-parity
+	$(RUN) docs/notebooks/execute.py $<
+
 check: check-format check-lint check-types
 
 check-format: install-dev
@@ -80,7 +92,7 @@ format: install-dev
 	$(RUN) -m ruff format .
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* site build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- Set-up: done once for each content of a lock, which $(VENV)/locks remembers as a copy of
@@ -129,6 +141,12 @@ install-dev: venv
 install-parity: install-dev
 	$(call install,requirements/parity.txt)
 
+install-docs:
+	@$(MAKE) --no-print-directory VENV=.venv-docs docs-tools
+
+docs-tools: venv
+	$(call install,requirements/docs.txt)
+
 # --- Locks: dev.txt is resolved first, the others agree with it. parity.txt holds what the group
 # adds to train.txt; which CUDA packages a build of PyTorch needs, if any, is left to pip.
 
@@ -146,3 +164,4 @@ lock:
 	grep -vxF -f requirements/train.txt requirements/parity.txt \
 		| grep -vE '^(cuda|nvidia|triton)-?' >> requirements/parity.new
 	mv requirements/parity.new requirements/parity.txt
+	$(subst pyproject.toml,,$(COMPILE)) $(ARGS) --group docs -c requirements/dev.txt -o requirements/docs.txt

@@ -42,8 +42,9 @@ class VBCapsNet(CapsuleNetwork):
 
     Args:
         image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
-        conv_features, conv_kernel, conv_stride, primary_types, caps_types, caps_kernels,
-            caps_strides, pose_dim, competition: see `MatrixCapsNet`.
+        conv_features, conv_kernel, conv_stride: see `MatrixCapsNet`, as the next ones.
+        primary_types, pose_dim, competition: see there.
+        caps_types, caps_kernels, caps_strides: see there.
         routing: see `create_model`. Of variational Bayes that is still
             to be built, activations are normalised before their sigmoid; of another routing, they
             stay as they are.

@@ -3,23 +3,23 @@
 import json
 import re
 import shlex
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.docs.pages import PAGES, ROOT, cells, name, text
+
 GUIDES = ROOT / "docs" / "guides"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OWN_ROUTING = ROOT / "docs" / "notebooks" / "own_routing.ipynb"
 
 
 def examples(page: str, language: str) -> list[str]:
-    text = (GUIDES / page).read_text(encoding="utf-8")
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return re.findall(rf"```{language}\n(.*?)```", text(GUIDES / page), re.DOTALL)
 
 
-OWN_ROUTING, WITH_PARAMETERS = examples("routing.md", "python")
+CONFIDENT = cells(OWN_ROUTING, "code")[0]
+(WEIGHTED,) = (code for code in cells(OWN_ROUTING, "code") if "class Weighted:" in code)
 
 
 @pytest.mark.parametrize(
@@ -40,12 +40,11 @@ def test_the_own_routing_is_trained_as_it_is_told(tmp_path):
     pytest.importorskip("orbax.checkpoint")
     from train.__main__ import main
 
-    assert len(OWN_ROUTING.strip().splitlines()) <= 22
-    (tmp_path / "my_routing.py").write_text(OWN_ROUTING, encoding="utf-8")
-    text = (GUIDES / "routing.md").read_text(encoding="utf-8")
-    commands = re.findall(r"python -m train (.*my_routing.py:Confident.*)", text)
-    assert [command.split()[0] for command in commands] == ["fit", "evaluate"]
-    for command in commands:
+    assert len(CONFIDENT.splitlines()) <= 22
+    (tmp_path / "my_routing.py").write_text(CONFIDENT, encoding="utf-8")
+    commands = re.findall(r"python -m train (.*my_routing.py:Confident.*)", text(OWN_ROUTING))
+    assert [command.split()[0] for command in commands] == ["fit", "evaluate", "compare"]
+    for command in commands[:2]:
         words = shlex.split(command.replace("../my_routing.py", str(tmp_path / "my_routing.py")))
         words = [str(tmp_path / "run") if word == "runs/mine" else word for word in words]
         short = ["--steps", "40", "--devices", "1"] if words[0] == "fit" else []
@@ -60,7 +59,7 @@ def test_the_own_routing_with_parameters_is_trained(tmp_path):
     from train.__main__ import main
 
     file, out = tmp_path / "my_routing.py", tmp_path / "run"
-    file.write_text(OWN_ROUTING + WITH_PARAMETERS, encoding="utf-8")
+    file.write_text(f"{CONFIDENT}\nfrom flax import nnx\n\n{WEIGHTED}", encoding="utf-8")
     options = ["--steps", "40", "--devices", "1", "--out", str(out)]
     with jax.numpy_dtype_promotion("standard"):
         assert main(["fit", "digits", "--routing", f"{file}:Weighted", *options]) == 0
@@ -68,16 +67,17 @@ def test_the_own_routing_with_parameters_is_trained(tmp_path):
     assert summary["test.accuracy"] > 0.5
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_commands_are_commands(page):
     pytest.importorskip("orbax.checkpoint")
     from parity.__main__ import COMMANDS as PARITY_COMMANDS
     from train.__main__ import COMMANDS
     from train.options.command import parse
 
-    text = page.read_text(encoding="utf-8")
     for program, commands in (("train", COMMANDS), ("parity", PARITY_COMMANDS)):
-        for line in re.findall(rf"^[^`\n]*python -m {program} ([^`\n]+)$", text, re.MULTILINE):
+        for line in re.findall(
+            rf"^[^`\n]*python -m {program} ([^`\n]+)$", text(page), re.MULTILINE
+        ):
             parse(program, "", commands, shlex.split(line.split("  #")[0]))
 
 

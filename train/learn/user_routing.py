@@ -93,7 +93,8 @@ def make_routing(name: str, **options: Any) -> Any:
         except TypeError as error:
             raise TypeError(
                 f"{error}; it is called with --routing-options alone: a routing that needs sizes "
-                "or rngs is made by the `build` of another class, as in docs/guides/routing.md"
+                "or rngs is made by the `build` of another class, as the guide to a routing of "
+                "your own shows (docs/notebooks)"
             ) from error
     else:
         routing = functools.partial(made, **options) if options else made
