@@ -19,6 +19,11 @@ class OfficialFile:
     size: int  # in bytes
     sha256: str  # hexadecimal
     unpacked: str | None = None  # the file or folder that it unpacks to, if it is packed
+    other: "OfficialFile | None" = None  # the same content in another form, which serves as well
+
+    def is_in(self, folder: Path) -> bool:
+        """Whether the file, or what was unpacked from it, is in a folder."""
+        return any((folder / name).exists() for name in (self.name, self.unpacked) if name)
 
     def find(self, folder: Path) -> Path:
         """Finds the file in a folder and verifies it, or finds what was unpacked from it.
@@ -28,6 +33,8 @@ class OfficialFile:
         Raises:
             UserError: if neither is there, or the file cannot be read or is another one.
         """
+        if self.other and not self.is_in(folder) and self.other.is_in(folder):
+            return self.other.find(folder)
         path = folder / self.name
         if self.unpacked and not path.exists() and (folder / self.unpacked).exists():
             return folder / self.unpacked
@@ -37,9 +44,10 @@ class OfficialFile:
             size = path.stat().st_size
         except FileNotFoundError as error:
             unpacked = f", or {self.unpacked}, unpacked from it" if self.unpacked else ""
+            other = f", or {self.other.name}" if self.other else ""
             raise UserError(
                 f"{path} does not exist: the data folder must hold {self.content} there "
-                f"({self.size} bytes), as published at {self.url}{unpacked}."
+                f"({self.size} bytes), as published at {self.url}{unpacked}{other}."
             ) from error
         except OSError as error:
             raise UserError(
