@@ -42,19 +42,22 @@ Decode = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def reconstruct(decoder: Decode, pose: jax.Array, classes: jax.Array) -> jax.Array:
-    """Decodes the capsules of given classes, each by itself.
+    """Decodes the capsules of given classes, each by itself or all at once.
 
     Where an image shows several objects, one at a time is decoded (Sabour, Frosst and Hinton 2017,
-    arXiv:1710.09829, section 6.2).
+    arXiv:1710.09829, section 6.2); where any number of classes are present, they are together.
 
     Args:
         decoder: of a model.
         pose: poses of all class capsules `[batch, J, D]`.
-        classes: integers `[batch]`, or `[batch, k]`.
+        classes: integers `[batch]`, or `[batch, k]`; or booleans `[batch, J]`, which are present.
 
     Returns:
-        Images `[batch, height, width, channels]`, or `[batch, k, height, width, channels]`.
+        Images `[batch, height, width, channels]`, or for `[batch, k]` of them
+        `[batch, k, height, width, channels]`.
     """
+    if classes.dtype == bool:
+        return decoder(pose, classes.astype(pose.dtype))
     mask = jax.nn.one_hot(classes, pose.shape[1], dtype=pose.dtype)
     if classes.ndim == 1:
         return decoder(pose, mask)
@@ -120,7 +123,8 @@ class CapsuleNetwork(nnx.Module):
         Args:
             images: floats `[batch, *image_shape]`, from 0 to 1 where they are to be reconstructed.
             labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
-                or `[batch, k]`, for a reconstruction of each. Without them it sees the longest.
+                or `[batch, k]`, for a reconstruction of each; or booleans `[batch, classes]`,
+                whether each is present. Without them it sees the longest.
 
         Returns:
             Capsules, lengths, coupling, and reconstruction and logits if the network has such, in
@@ -150,7 +154,9 @@ class CapsuleNetwork(nnx.Module):
                 f"images must be floats, not {images.dtype}: scale them as for training, such as "
                 "images / 255"
             )
-        if labels is None:
+        if labels is None or (
+            labels.dtype == bool and labels.shape == (images.shape[0], self.num_classes)
+        ):
             return
         # As many labels as classes are one-hot ones: which class it is would say nothing.
         is_one_hot = labels.ndim == 2 and labels.shape[1] >= max(self.num_classes, 2)
@@ -159,5 +165,5 @@ class CapsuleNetwork(nnx.Module):
             raise ValueError(
                 f"labels must be integers [batch], or [batch, k] of fewer than {self.num_classes} "
                 f"classes, not {labels.dtype} {list(labels.shape)}: of one-hot labels, give "
-                "labels.argmax(axis=-1)"
+                "labels.argmax(axis=-1), of several classes, booleans [batch, classes]"
             )

@@ -65,7 +65,7 @@ def is_at_hand(name: str) -> bool:
 
 
 def labels_per_image(name: str) -> int:
-    """Classes that an image of a data set shows."""
+    """Classes that an image of a data set shows, as far as its name tells."""
     return 2 if name == "multi_mnist" else 1
 
 

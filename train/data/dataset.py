@@ -18,7 +18,8 @@ class Batch(NamedTuple):
 
     Attributes:
         images: uint8 [b, height, width, channels], 0 to 255.
-        labels: int32 [b], the class of each image, or [b, k] where an image shows k classes.
+        labels: int32 [b], the class of each image, or [b, k] where an image shows k classes; bool
+            [b, classes], which are present, where it shows any number of them.
         parts: uint8 [b, k, height, width, channels], the part of an image that shows each of its k
             classes; None where an image shows one.
     """
@@ -44,7 +45,7 @@ class Examples(Protocol):
     Attributes:
         block: examples that are shuffled together in training, see `Order`: one of each image that
             is stored.
-        labels_per_image: classes that an image shows, k.
+        labels_per_image: classes that an image shows, k; None for any number.
         source_labels: int32 [n], the labels of the images that are stored, for checks.
         image_shape: `(height, width, channels)`.
         constants: host arrays that `select` takes examples from.
@@ -57,7 +58,7 @@ class Examples(Protocol):
         return len(self.source_labels)
 
     @property
-    def labels_per_image(self) -> int:
+    def labels_per_image(self) -> int | None:
         return 1
 
     @property
@@ -128,11 +129,11 @@ def digest(*parts: bytes | str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Split(Examples):
-    """Images of one class each and their labels, in the order of the set's official files.
+    """Stored images and their labels, in the order of the set's official files.
 
     Attributes:
         images: uint8 [n, height, width, channels], 0 to 255.
-        labels: int32 [n], the index of each image's class.
+        labels: int32 [n], the index of each image's class; or bool [n, classes], which are present.
 
     Raises:
         UserError: if a dtype or a shape is another, the lengths differ, or there is no example.
@@ -142,11 +143,11 @@ class Split(Examples):
     labels: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, array, dtype, ndim, wanted in (
-            ("images", self.images, np.uint8, 4, "uint8 [n, height, width, channels]"),
-            ("labels", self.labels, np.int32, 1, "int32 [n]"),
+        for name, array, kinds, wanted in (
+            ("images", self.images, {("uint8", 4)}, "uint8 [n, height, width, channels]"),
+            ("labels", self.labels, {("int32", 1), ("bool", 2)}, "int32 [n] or bool [n, classes]"),
         ):
-            if array.dtype != dtype or array.ndim != ndim:
+            if (str(array.dtype), array.ndim) not in kinds:
                 raise UserError(
                     f"{name} are {array.dtype} {list(array.shape)}, but must be {wanted}: convert "
                     "them before building the split."
@@ -166,8 +167,13 @@ class Split(Examples):
         return len(self.labels)
 
     @property
+    def labels_per_image(self) -> int | None:
+        return 1 if self.labels.ndim == 1 else None
+
+    @property
     def source_labels(self) -> np.ndarray:
-        return self.labels
+        # Images of any number of classes are in no order of these.
+        return self.labels if self.labels.ndim == 1 else np.zeros(len(self), np.int32)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -188,7 +194,7 @@ class Split(Examples):
         return Batch(self.images[indices], self.labels[indices])
 
     def subset(self, count: int) -> "Split":
-        return self.take(of_each_class(self.labels, count))
+        return self.take(of_each_class(self.source_labels, count))
 
     def take(self, images: np.ndarray) -> "Split":
         return Split(self.images[images], self.labels[images])

@@ -69,10 +69,13 @@ def count_classes(labels: np.ndarray, predictions: np.ndarray, classes: int) -> 
     """Counts examples by class.
 
     Args:
-        labels: integers `[n]`, or `[n, k]` where an example is of k different classes.
+        labels: integers `[n]`, or `[n, k]` where an example is of k different classes; or booleans
+            `[n, classes]`, which are present.
         predictions: the same shape.
         classes: how many there are.
     """
+    if labels.dtype == bool:
+        return ClassCounts(*(of.sum(axis=0) for of in (labels, predictions, labels & predictions)))
 
     def counted(found: np.ndarray) -> np.ndarray:
         return np.bincount(found.ravel(), minlength=classes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,25 +45,31 @@ class Objective:
         """The objective that a configuration describes."""
         return cls(config.objective, config.data, tuple(config.optimizer.freeze))
 
-    def require_fitting(self, labels_per_image: int) -> None:
+    def require_fitting(self, labels_per_image: int | None) -> None:
         """Refuses losses that are not defined where an image is of several classes.
 
         Raises:
             UserError: if this one is not.
         """
-        if labels_per_image > 1 and self.settings.loss == "spread":
+        if labels_per_image == 1:
+            return
+        of_several = ["margin", "sigmoid_cross_entropy"]
+        if labels_per_image is not None:
+            of_several.insert(1, "cross_entropy")
+        many = labels_per_image or "any number of"
+        if self.settings.loss not in of_several:
             raise UserError(
-                f"images are of {labels_per_image} classes each, but the spread loss is of one: "
-                "choose the --loss margin, cross_entropy or sigmoid_cross_entropy."
+                f"images are of {many} classes each, but the {self.settings.loss} loss "
+                f"is of one: choose the --loss {' or '.join(of_several)}."
             )
-        if labels_per_image > 1 and self.settings.mask_in_training != "label":
+        if self.settings.mask_in_training != "label":
             raise UserError(
-                f"images are of {labels_per_image} classes each, whose capsules are decoded in "
+                f"images are of {many} classes each, whose capsules are decoded in "
                 "training: leave --mask-in-training at label."
             )
-        if labels_per_image > 1 and self.settings.class_weights != "none":
+        if self.settings.class_weights != "none":
             raise UserError(
-                f"images are of {labels_per_image} classes each, but --class-weights are for "
+                f"images are of {many} classes each, but --class-weights are for "
                 "images of one: leave them at none."
             )
 
@@ -128,7 +135,7 @@ class Objective:
                 in test.
             images: `[batch, height, width, channels]`, normalised.
             labels: integers `[batch]`, or `[batch, k]` where an image is of k classes; then there
-                are k reconstructions.
+                are k reconstructions. Or booleans `[batch, classes]`, which are present.
             training: whether it is for a step of training.
             keys: `[batch]`, of the examples, for a model that drops something out.
         """
@@ -140,6 +147,11 @@ class Objective:
         # A model with `draws` drops something out in training, and takes keys.
         random = {"keys": keys} if training and getattr(model, "draws", False) else {}
         output = model(images, labels if mask == "label" else None, **random)
+        if labels.dtype == bool and output.logits is not None:
+            raise UserError(
+                "images are of any number of classes each, but the network shares out one among "
+                "them: choose one with capsules of classes."
+            )
         decoder = getattr(model, "decoder", None)
         if mask == "label" or labels.ndim == 1 or decoder is None:
             return output
@@ -165,7 +177,7 @@ class Objective:
             targets: what should be reconstructed, normalised: the images
                 `[batch, height, width, channels]`, or, for labels `[batch, k]`, their parts
                 `[batch, k, height, width, channels]`, whose errors are added up.
-            labels: integers `[batch]`, or `[batch, k]`.
+            labels: integers `[batch]`, or `[batch, k]`; or booleans `[batch, classes]`.
             step: the number of the training step, from which the margin of a spread loss follows;
                 without, it is that of the end of training.
         """
@@ -185,9 +197,7 @@ class Objective:
         self, output: CapsNetOutput, labels: jax.Array, step: jax.Array | None
     ) -> tuple[str, jax.Array]:
         lengths = output.lengths
-        targets = jax.nn.one_hot(labels, lengths.shape[-1], dtype=lengths.dtype)
-        if labels.ndim == 2:
-            targets = jnp.sum(targets, axis=1)
+        targets = present(labels, lengths.shape[-1], lengths.dtype)
         if self.settings.loss == "cross_entropy":
             logits = log_probabilities(lengths) if output.logits is None else output.logits
             return "cross_entropy", optax.losses.softmax_cross_entropy(logits, targets)
@@ -218,18 +228,38 @@ def log_odds(lengths: jax.Array) -> jax.Array:
     return jax.scipy.special.logit(jnp.clip(lengths, last.tiny, 1 - last.epsneg))
 
 
+def present(labels: jax.Array, classes: int, dtype: Any) -> jax.Array:
+    """1 for each class that an image is of, else 0: `[batch, classes]` of labels of any kind."""
+    if labels.dtype == bool:
+        return labels.astype(dtype)
+    of_each = jax.nn.one_hot(labels, classes, dtype=dtype)
+    return jnp.sum(of_each, axis=1) if labels.ndim == 2 else of_each
+
+
+PRESENT = 0.5
+"""The length from which on a class is taken to be present, half-way between the two margins."""
+
+
 def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:
     """The classes whose `lengths` `[batch, classes]` are longest, the longest first.
 
-    As many as there are `labels`, integers `[batch]` or `[batch, k]`: int32 of their shape.
+    As many as there are `labels`, integers `[batch]` or `[batch, k]`: int32 of their shape. For
+    labels that are booleans `[batch, classes]`, whether each class is longer than `PRESENT`.
     """
+    if labels.dtype == bool:
+        return lengths > PRESENT
     if labels.ndim == 1:
         return jnp.argmax(lengths, axis=-1).astype(jnp.int32)
     return lax.top_k(lengths, labels.shape[1])[1]
 
 
 def is_right(predictions: jax.Array, labels: jax.Array) -> jax.Array:
-    """Whether all classes of an image, `[batch]` or `[batch, k]`, are predicted in any order."""
+    """Whether all classes of an image, `[batch]` or `[batch, k]`, are predicted in any order.
+
+    Of booleans `[batch, classes]`, whether no class too many or too few is.
+    """
+    if labels.dtype == bool:
+        return jnp.all(predictions == labels, axis=1)
     if labels.ndim == 1:
         return predictions == labels
     return jnp.all(jnp.sort(predictions, axis=1) == jnp.sort(labels, axis=1), axis=1)

@@ -26,8 +26,8 @@ class Scores(NamedTuple):
         metrics: mean of each loss term; `accuracy`, 0 to 1, and what else `make_scoring_step`
             measures; means over classes, see `ClassCounts.means`.
         predictions: int32 `[n]`, in the order of the split; `[n, k]`, the most present first, where
-            an image is of k classes.
-        labels: int32, the same shape.
+            an image is of k classes; or bool `[n, classes]`.
+        labels: the same dtype and shape.
     """
 
     metrics: dict[str, float]
@@ -67,6 +67,6 @@ def score(
         np.concatenate(jax.device_get(predictions))[: len(split)],
         np.concatenate(labels)[: len(split)],
     )
-    # Classes beyond these are in no mean.
+    # Classes beyond these are in no mean; booleans have one for each.
     classes = 1 + max(int(scores.labels.max()), int(scores.predictions.max()))
     return scores._replace(metrics={**scores.metrics, **scores.by_class(classes).means})

@@ -74,7 +74,14 @@ def fit(
                 f"{flag(name)} looks at validation images, and none are set aside: leave it out, "
                 "or give --validation."
             )
-    run = Run(out, config, dataset.image_shape, dataset.class_names, dataset.fingerprints)
+    run = Run(
+        out,
+        config,
+        dataset.image_shape,
+        dataset.class_names,
+        dataset.fingerprints,
+        dataset.train.labels_per_image,
+    )
     # Before the folder is touched, which may be where they come from; but for a run that goes on.
     begins = not processes.any_process(resume and run.checkpoints.is_dir())
     if begins:

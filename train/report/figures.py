@@ -132,7 +132,7 @@ def draw_reconstructions(tested: Tested) -> Figure:
     """
     wrong = tested.scores.wrong
     every = np.arange(len(tested.scores.labels))
-    several = tested.test.labels_per_image > 1
+    several = tested.test.labels_per_image not in (1, None)
     first = (
         ("judged right", np.setdiff1d(every, wrong)) if several else ("first test images", every)
     )
@@ -180,16 +180,22 @@ def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: n
     scores, wrong, names = tested.scores, tested.scores.wrong, plain_names(tested.run.class_names)
     texts = []
     for index in chosen:
-        labels, predicted = np.atleast_1d(scores.labels[index], scores.predictions[index])
-        text = ", ".join(names[label] for label in labels)
-        if index in wrong:
-            text += f" → {', '.join(names[label] for label in predicted)}"
+        labels, predicted = (
+            ", ".join(names[label] for label in _numbers(of[index])) or "none"
+            for of in (scores.labels, scores.predictions)
+        )
+        text = f"{labels} → {predicted}" if index in wrong else labels
         texts.append(text)
     axes.xaxis.tick_top()
     tilted: dict[str, Any] = {"rotation": 25, "ha": "left"} if max(map(len, texts)) > 10 else {}
     axes.set_xticks(centres, texts, fontsize=8, **tilted)
     for label, index in zip(axes.get_xticklabels(), chosen, strict=True):
         label.set_color(_WRONG if index in wrong else _RIGHT)
+
+
+def _numbers(classes: np.ndarray) -> np.ndarray:
+    """The numbers of the classes of an image, of labels of any kind."""
+    return np.flatnonzero(classes) if classes.dtype == bool else np.atleast_1d(classes)
 
 
 def draw_dimensions(tested: Tested) -> Figure:
@@ -201,8 +207,9 @@ def draw_dimensions(tested: Tested) -> Figure:
     scores = tested.scores
     recognised = np.setdiff1d(np.arange(len(scores.labels)), scores.wrong)
     chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
-    label = int(np.ravel(scores.predictions[chosen])[0])
-    pose = tested.output(chosen)[1].capsules.pose[0]
+    capsules = tested.output(chosen)[1].capsules
+    pose, lengths = capsules.pose[0], capsules.activation[0]
+    label = int(np.argmax(lengths))
     grid = np.asarray(_decode_dimensions(tested.model, pose, label))
 
     dims, moves = grid.shape[:2]

@@ -158,7 +158,8 @@ def draw_parts(
     panels = figure.subplots(1, 4)
     types = model.primary_caps.types
     columns, side, stride = _receptive_fields(model, some.images.shape[1])
-    labels = some.labels.reshape(len(some.labels), -1)[:, 0]  # of several, the first
+    several = some.labels.reshape(len(some.labels), -1)
+    labels = several.argmax(axis=1) if several.dtype == bool else several[:, 0]  # the first
     shown = [int(np.argmax(labels == label)) for label in np.unique(labels)[:4]]
     height, width = some.images.shape[1:3]
     top, names = (width / 2 - 0.5, -0.28 * height), plain_names(tuple(class_names))

@@ -118,8 +118,10 @@ def _by_name(run: Run, dataset: Dataset) -> Dataset:
     numbers = np.array([run.class_names.index(name) for name in dataset.class_names], np.int32)
 
     def relabelled(examples: Examples) -> Examples:
-        of_one_class = examples if isinstance(examples, OnDisk) else stored(examples)
-        return dataclasses.replace(of_one_class, labels=numbers[of_one_class.labels])
+        own = examples if isinstance(examples, OnDisk) else stored(examples)
+        if own.labels.ndim == 2:
+            return dataclasses.replace(own, labels=own.labels[:, np.argsort(numbers)])
+        return dataclasses.replace(own, labels=numbers[own.labels])
 
     own = dataset.validation
     return Dataset(

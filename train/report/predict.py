@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from train.data import labels_per_image
 from train.data.formats.images import is_blank, is_dark_on_light, read_image, tell_of_blank
 from train.data.sources.folder import NO_IMAGE
+from train.learn.objective import PRESENT
 from train.report.loading import load_model, network_of
 from train.report.recording import watched
 from train.run.checkpoint_files import Which
@@ -29,7 +29,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         path: the file.
-        classes: names, as many as an image of the run's data shows, the most present first.
+        classes: names, as many as an image of the run's data shows, the most present first; where
+            it shows any number of them, those that are longer than `PRESENT`.
         lengths: of all class capsules by name, from 0 to 1.
         is_dark_on_light: whether what the network saw has a light border.
     """
@@ -45,7 +46,7 @@ class Prediction(NamedTuple):
 
     def values(self) -> dict[str, Any]:
         """All of it as plain values."""
-        first = self.classes[0]
+        ((first, _),) = self.top(1)
         return {
             "image": str(self.path),
             "class": first,
@@ -126,7 +127,7 @@ def predict(
     model = load_model(run, which)
     lengths_of = network_of(run, model).lengths
     watch = watched(model, run.config) if look else None
-    several = labels_per_image(run.config.data.dataset)
+    several = run.labels_per_image
     blank: list[Path] = []
     read = _read(paths, functools.partial(read_image, shape=run.image_shape, invert=invert), refuse)
     while some := list(itertools.islice(read, BATCH)):
@@ -137,7 +138,8 @@ def predict(
         for path, image, lengths in zip(names, images, of_images, strict=True):
             if is_blank(image):
                 blank.append(path)
-            longest = np.argsort(-lengths, kind="stable")[:several]
+            longest = np.argsort(-lengths, kind="stable")
+            longest = longest[: (lengths > PRESENT).sum() if several is None else several]
             yield Prediction(
                 path,
                 [run.class_names[label] for label in longest],

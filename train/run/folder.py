@@ -12,6 +12,7 @@ from pathlib import Path
 
 from train.config.config_file import differences, from_values
 from train.config.fit_config import FitConfig
+from train.data import labels_per_image
 from train.distributed import processes
 from train.system.errors import UserError
 from train.system.files import write_json, writing
@@ -44,6 +45,9 @@ class Run:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Of each split of the data; none are known of a run from before there were any."""
 
+    labels_per_image: int | None = 1
+    """Classes that an image shows, as of `Examples`."""
+
     metrics = _Part("metrics.jsonl")  # a line for each log step and each evaluation
     summary = _Part(SUMMARY)  # the result
     checkpoints = _Part("checkpoints")
@@ -68,6 +72,7 @@ class Run:
             "config": dataclasses.asdict(self.config),
             "image_shape": list(self.image_shape),
             "class_names": list(self.class_names),
+            "labels_per_image": self.labels_per_image,
             "data_fingerprints": dict(self.fingerprints),
         }
         write_json(self.folder / CONFIG, values)
@@ -99,7 +104,8 @@ def load_run(folder: Path) -> Run:
         ):
             height, width, channels = shape
             known = from_values(config, path), (height, width, channels), tuple(names)
-            return Run(folder, *known, dict(values.get("data_fingerprints", {})))
+            many = values.get("labels_per_image", labels_per_image(known[0].data.dataset))
+            return Run(folder, *known, dict(values.get("data_fingerprints", {})), many)
     raise UserError(
         f"{path} lacks the configuration, image shape or class names of a run: restore it or train "
         "anew."

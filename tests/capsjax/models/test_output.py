@@ -37,6 +37,14 @@ def test_several_classes_are_decoded_one_at_a_time(decoder, capsules):
         assert_close(both[:, which], alone, reduction_length=20)
 
 
+def test_classes_that_are_present_are_decoded_together(decoder, capsules):
+    present = jnp.eye(5, dtype=bool)[jnp.array([0, 3, 4])].at[1, 2].set(True)
+    shown = reconstruct(decoder, capsules.pose, present)
+    assert_close(shown, decoder(capsules.pose, present.astype(jnp.float32)))
+    assert_close(shown[0], reconstruct(decoder, capsules.pose, jnp.zeros(3, int))[0])
+    assert_close(Fixed(capsules, decoder)(IMAGES, present).reconstruction, shown)
+
+
 class Fixed(CapsuleNetwork):
     """A network that sees the same capsules in all images."""
 

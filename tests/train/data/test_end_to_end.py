@@ -197,3 +197,53 @@ def test_pairs_from_files_to_figures(short, mnist_files, tmp_path):
     assert result.classes == [name for name, _ in result.top(2)]
     with pytest.raises(UserError, match="choose 1 to 40000"):
         evaluate(folder, data_dir=mnist_files, test_examples=40_001)
+
+
+def test_images_of_any_number_of_classes_from_arrays_to_figures(short, tmp_path):
+    """Bars that are there or not, each at its place: right if all are told and no other."""
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in (("train", 320), ("test", 40)):
+        present = rng.integers(0, 2, (count, 3))
+        images = np.zeros((count, 12, 12), np.uint8)
+        for bar in range(3):
+            images[:, :, 1 + 4 * bar : 3 + 4 * bar] = 255 * present[:, bar, None, None]
+        arrays |= {f"{split}_images": images, f"{split}_labels": present}
+    np.savez(tmp_path / "bars.npz", **arrays, class_names=np.array(["left", "middle", "right"]))
+    options = {**short.model.options, "conv_stride": 1, "primary_stride": 2}
+    config = short.changed(
+        dataset=f"npz:{tmp_path / 'bars.npz'}",
+        steps=150,
+        evaluate_every=150,
+        batch_size=32,
+        learning_rate=0.003,
+        model_options=options,
+    )
+    folder = tmp_path / "run"
+    summary = fit(config, out=folder, devices=1)
+    assert summary["test.accuracy"] > 0.9
+    assert summary["test.macro_f1"] > 0.9
+    assert {path.name for path in (folder / "figures").iterdir()} == {
+        "classes.png",
+        "curves.png",
+        "reconstructions.png",
+        "dimensions.png",
+    }
+    again = evaluate(folder, devices=1, inspect=True)
+    assert again["accuracy"] == summary["test.accuracy"]
+    Image.fromarray(arrays["test_images"][0]).save(tmp_path / "one.png")
+    (seen,) = predict(folder, [tmp_path / "one.png"])
+    names = [
+        name
+        for name, is_there in zip(
+            ("left", "middle", "right"), arrays["test_labels"][0], strict=True
+        )
+        if is_there
+    ]
+    assert sorted(seen.classes) == names
+    for changes in ({"loss": "cross_entropy"}, {"loss": "spread"}, {"class_weights": "balanced"}):
+        with pytest.raises(UserError, match="images are of any number of classes each, but"):
+            fit(config.changed(**changes), out=tmp_path / "other", devices=1)
+    cnn = {"features": [4], "kernel_size": 3, "pool": 8, "hidden": [8]}
+    with pytest.raises(UserError, match="the network shares out one among them"):
+        fit(config.changed(model="cnn", model_options=cnn), out=tmp_path / "other", devices=1)

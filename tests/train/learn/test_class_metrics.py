@@ -71,3 +71,14 @@ def test_a_thousand_classes_of_a_million_examples_are_counted_at_once():
     begun = time.monotonic()
     assert count_classes(labels, labels, 1000).means["macro_f1"] == 1
     assert time.monotonic() - begun < 2
+
+
+def test_classes_that_are_present_or_not_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels, predictions = rng.random((2, 500, 7)) < np.linspace(0.05, 0.95, 7)
+    counts = count_classes(labels, predictions, 7)
+    precision, recall, f1, support = precision_recall_fscore_support(labels, predictions)
+    np.testing.assert_allclose(counts.precision, precision, rtol=1e-15)
+    np.testing.assert_allclose(counts.recall, recall, rtol=1e-15)
+    np.testing.assert_allclose(counts.f1, f1, rtol=1e-14)
+    np.testing.assert_array_equal(counts.support, support)

@@ -17,6 +17,7 @@ from train.learn.objective import (
     class_lengths,
     coupling_entropy,
     dead_share,
+    is_right,
     log_odds,
     measure,
     predict,
@@ -273,6 +274,19 @@ def test_in_test_the_longest_capsules_are_reconstructed(config):
         both, alone = compare(model, training=training)
         assert both.shape == (2, 2, 8, 8, 1)
         assert_close(both, alone, reduction_length=16)
+
+
+def test_of_classes_that_are_present_or_not_all_have_to_be_told(output):
+    present = jnp.array([[True, False, True], [False, False, False], [False, True, False]])
+    lengths = jnp.array([[0.9, 0.5, 0.51], [0.2, 0.1, 0.0], [0.3, 0.6, 0.7]])
+    predicted = predict(lengths, present)
+    np.testing.assert_array_equal(predicted, lengths > 0.5)
+    assert is_right(predicted, present).tolist() == [True, True, False]
+    alone = output._replace(reconstruction=None)
+    labels = jnp.asarray(LABELS)
+    of_class = Objective().losses(alone, jnp.zeros(()), labels)
+    of_each = Objective().losses(alone, jnp.zeros(()), jax.nn.one_hot(labels, 2) > 0)
+    np.testing.assert_array_equal(of_each["loss"], of_class["loss"])
 
 
 def test_what_is_not_defined_for_two_classes_is_refused():

@@ -58,7 +58,8 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
 
     The file holds training and test images, and may hold validation images, uint8 `[n, height,
     width]` or `[n, height, width, channels]`, and their labels, integers, `[n]` or `[n, 1]`, under
-    one row of `NAMES`. The classes are numbered from 0 on, and their names are the numbers, or the
+    one row of `NAMES`; or `[n, classes]` of 0 and 1, where each class may be present or not. The
+    classes are numbered from 0 on, and their names are the numbers, or the
     strings `[classes]` in the array `class_names`.
 
     What looks like something else, and would be trained on without a word, is refused until the
@@ -89,6 +90,10 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
         for of, array in zip(names[::2], arrays[::2], strict=True)
     ]
     labels = [_labels(path, of, array) for of, array in zip(names[1::2], arrays[1::2], strict=True)]
+    if labels[0].ndim == 2:
+        class_names, labels = _present(path, labels, own_names)
+        train, *others = (Split(*both) for both in zip(images, labels, strict=True))
+        return Dataset(name, train, others[0], tuple(class_names), *others[1:])
     for kind, of_split in zip(("test", "validation"), labels[1:], strict=False):
         if unknown := sorted(set(of_split.tolist()) - set(labels[0].tolist())):
             raise UserError(
@@ -128,12 +133,30 @@ def _images(path: Path, name: str, images: np.ndarray, axes: str | None) -> np.n
 def _labels(path: Path, name: str, labels: np.ndarray) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    of_each = labels.ndim == 2 and np.isin(labels, (0, 1)).all()
+    if labels.dtype.kind not in "biu" or not (labels.ndim == 1 or of_each):
         raise UserError(
             f"{path} holds {name} as {labels.dtype} {list(labels.shape)}: save them as "
-            "integers [n], the number of each image's class."
+            "integers [n], the number of each image's class, or as [n, classes] of 0 and 1."
         )
     return labels
+
+
+def _present(
+    path: Path, labels: Sequence[np.ndarray], names: Sequence[str] | None
+) -> tuple[Sequence[str], list[np.ndarray]]:
+    """Names of classes, and which of them are present; the one that is, where it is always one."""
+    count = labels[0].shape[1]
+    if any(of.shape[1:] != (count,) for of in labels) or len(names or range(count)) != count:
+        raise UserError(
+            f"{path} has labels of {count} classes for training, but others elsewhere: save labels "
+            f"[n, {count}] for all images, and as many {CLASS_NAMES}, if any."
+        )
+    if all((of.sum(axis=1) == 1).all() for of in labels):
+        labels = [of.argmax(axis=1).astype(np.int32) for of in labels]
+    else:
+        labels = [of.astype(bool) for of in labels]
+    return names or [str(number) for number in range(count)], list(labels)
 
 
 def _class_names(path: Path, names: np.ndarray) -> list[str]:

@@ -102,10 +102,10 @@ def compare(
 
 def _load(data: DataConfig, data_dir: Path | None) -> Dataset:
     dataset = data.load(data_dir).in_memory()
-    if (count := dataset.train.labels_per_image) > 1:
+    if (count := dataset.train.labels_per_image) != 1:
         raise UserError(
-            f"images of {data.dataset} are of {count} classes each, but likelihood and "
-            "calibration are compared for one: leave it out of --datasets."
+            f"images of {data.dataset} are of {count or 'any number of'} classes each, but "
+            "likelihood and calibration are compared for one: leave it out of --datasets."
         )
     return dataset
 

@@ -57,7 +57,7 @@ def test_images_to_choose_by_are_the_files_own(tmp_path):
         ({"train_images": random(6, 5, 4, 3) / 255}, "train_images as float64 .* save them as ui"),
         ({"test_images": random(2, 5)}, "test_images as uint8 \\[2, 5\\]"),
         ({"train_labels": np.arange(6.0)}, "train_labels as float64 \\[6\\]: save them as integ"),
-        ({"train_labels": np.eye(6, dtype=int)}, "train_labels as int64 \\[6, 6\\]"),
+        ({"train_labels": 3 * np.eye(6, dtype=int)}, "train_labels as int64 \\[6, 6\\]"),
         ({"test_labels": np.array([-1, 0])}, "test images of class -1, of which it has no trai"),
         ({"test_labels": np.array([2**40, 0])}, "class 1099511627776, of which it has no trai"),
         ({"test_labels": np.array([10**9, 0])}, "class 1000000000, of which it has no training"),
@@ -140,6 +140,28 @@ def test_names_of_classes_may_be_in_the_file(tmp_path):
         load_dataset(save(tmp_path, class_names=names[:2]))
     with pytest.raises(UserError, match="class_names as int64"):
         load_dataset(save(tmp_path, class_names=np.arange(3)))
+
+
+def test_any_number_of_classes_may_be_present(tmp_path):
+    present = np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0], [0, 0, 1], [1, 0, 0]])
+    given = {"train_labels": present, "test_labels": present[:2].astype(bool)}
+    dataset = load_dataset(save(tmp_path, **given))
+    assert dataset.class_names == ("0", "1", "2")
+    assert dataset.train.labels_per_image is None
+    assert dataset.train.labels.dtype == bool
+    np.testing.assert_array_equal(dataset.train.labels, present)
+    np.testing.assert_array_equal(dataset.limited(train=3).train.labels, present[:3])
+    with pytest.raises(UserError, match="labels of 3 classes for training, but others elsewhere"):
+        load_dataset(save(tmp_path, **given | {"test_labels": present[:2, :2]}))
+    with pytest.raises(UserError, match=r"train_labels as int64 \[6, 3\]: .*of 0 and 1"):
+        load_dataset(save(tmp_path, **given | {"train_labels": 2 * present}))
+
+
+def test_one_hot_labels_are_of_one_class_each(tmp_path):
+    given = {"train_labels": np.eye(3, dtype=np.uint8)[[0, 1, 2, 0, 1, 2]]}
+    dataset = load_dataset(save(tmp_path, **given, test_labels=np.eye(3, dtype=int)[[2, 0]]))
+    assert dataset.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert (dataset.test.labels.tolist(), dataset.test.labels_per_image) == ([2, 0], 1)
 
 
 def test_a_single_class_is_told(tmp_path):
