@@ -285,7 +285,7 @@ def test_of_classes_that_are_present_or_not_all_have_to_be_told(output):
     alone = output._replace(reconstruction=None)
     labels = jnp.asarray(LABELS)
     of_class = Objective().losses(alone, jnp.zeros(()), labels)
-    of_each = Objective().losses(alone, jnp.zeros(()), jax.nn.one_hot(labels, 2) > 0)
+    of_each = Objective().losses(alone, jnp.zeros(()), jax.nn.one_hot(labels, 3) > 0)
     np.testing.assert_array_equal(of_each["loss"], of_class["loss"])
 
 
