@@ -109,16 +109,27 @@ define install
 fi
 endef
 
+# The library itself, editable, so that scripts and notebooks anywhere import this checkout. Its
+# version and what it asks for are in pyproject.toml; a checkout that was moved is installed again.
+define install_library
+@if ! { cat pyproject.toml; pwd; } | cmp -s - $(VENV)/locks/library; then \
+	$(RUN) -m pip install --quiet --no-deps --no-build-isolation --editable . && \
+	{ cat pyproject.toml; pwd; } > $(VENV)/locks/library; \
+fi
+endef
+
 install-train: venv
 	$(call install,requirements/train.txt)
+	$(install_library)
 
 install-dev: venv
 	$(call install,requirements/dev.txt)
+	$(install_library)
 
 install-parity: install-dev
 	$(call install,requirements/parity.txt)
 
-# --- Locks: dev.txt is resolved first, the others agree with it. parity.txt holds what the extra
+# --- Locks: dev.txt is resolved first, the others agree with it. parity.txt holds what the group
 # adds to train.txt; which CUDA packages a build of PyTorch needs, if any, is left to pip.
 
 COMPILE = $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
@@ -128,9 +139,9 @@ lock:
 	@$(UV) --version >/dev/null 2>&1 || { \
 		echo "make lock needs uv: install it, or name it, as in 'make lock UV=path/to/uv'." >&2; \
 		exit 1; }
-	$(COMPILE) $(ARGS) --extra train --extra dev -o requirements/dev.txt
-	$(COMPILE) --extra train -c requirements/dev.txt -o requirements/train.txt
-	$(COMPILE) $(ARGS) --extra parity -c requirements/dev.txt -o requirements/parity.txt
+	$(COMPILE) $(ARGS) --group train --group dev -o requirements/dev.txt
+	$(COMPILE) --group train -c requirements/dev.txt -o requirements/train.txt
+	$(COMPILE) $(ARGS) --group parity -c requirements/dev.txt -o requirements/parity.txt
 	grep '^#' requirements/dev.txt > requirements/parity.new
 	grep -vxF -f requirements/train.txt requirements/parity.txt \
 		| grep -vE '^(cuda|nvidia|triton)-?' >> requirements/parity.new

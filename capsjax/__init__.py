@@ -1,11 +1,13 @@
 """Capsule networks for accelerators, in JAX and Flax.
 
 These are the names that most programs need. All routings are in `capsjax.routing`, all layers in
-`capsjax.layers`, all networks in `capsjax.models`, and what shows a routing's work in
-`capsjax.inspection`.
+`capsjax.layers`, all networks in `capsjax.models`, what shows a routing's work in
+`capsjax.inspection`, what is done to images in `capsjax.preprocessing`, and the cards of the
+networks that ship in `capsjax.weights`.
 """
 
 from capsjax import _deprecated
+from capsjax._version import __version__ as __version__
 from capsjax.capsules import Capsules, Squash, norm, squash
 from capsjax.inspection import inspect_layer
 from capsjax.layers import (
@@ -27,6 +29,7 @@ from capsjax.models import (
     model_options,
     reconstruct,
 )
+from capsjax.pretrained import Network, load, save
 from capsjax.routing import (
     Routed,
     Routing,
@@ -37,8 +40,7 @@ from capsjax.routing import (
     routing_options,
     trace,
 )
-
-__version__ = "0.1.0"
+from capsjax.weights import list_pretrained
 
 __getattr__ = _deprecated.names_of(__name__)
 
@@ -53,6 +55,7 @@ __all__ = [
     "Decoder",
     "DenseCaps",
     "GridShape",
+    "Network",
     "PrimaryCaps",
     "Routed",
     "Routing",
@@ -62,7 +65,9 @@ __all__ = [
     "create_routing",
     "inspect_layer",
     "list_models",
+    "list_pretrained",
     "list_routings",
+    "load",
     "margin_loss",
     "model_options",
     "norm",
@@ -70,6 +75,7 @@ __all__ = [
     "reconstruction_loss",
     "route",
     "routing_options",
+    "save",
     "spread_loss",
     "squash",
     "trace",

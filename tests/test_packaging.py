@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from importlib.util import resolve_name
@@ -17,18 +18,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LIBRARY_NEEDS = {"jax", "flax", "optax"}
+LIBRARY_NEEDS = {"jax", "flax", "optax", "safetensors"}
 
 # The rooms of each package from the bottom up: a room imports those below it and itself. What
 # stands in one set is on one level, and has nothing to do with the others there.
 ROOMS: dict[str, list[set[str]]] = {
     "capsjax": [
-        {"_checks", "_deprecated"},
-        {"capsules"},
+        {"_checks", "_deprecated", "_version"},
+        {"capsules", "preprocessing", "weights"},
         {"ops", "losses"},
         {"routing"},
         {"layers"},
         {"inspection", "models"},
+        {"pretrained"},
         {"__init__"},
     ],
     "train": [
@@ -104,15 +106,18 @@ def room(name: str) -> str:
     return [*name.split("."), "__init__"][1]
 
 
-def test_library_imports_jax_flax_optax_numpy_and_the_standard_library_alone():
+def test_library_imports_what_it_asks_for_numpy_and_the_standard_library_alone():
     allowed = LIBRARY_NEEDS | {"numpy", "capsjax"} | sys.stdlib_module_names
     strangers = [(m, t) for m, t in imports_of("capsjax") if top(t) not in allowed]
     assert not strangers
 
 
-def test_library_knows_no_file_system_and_no_clock():
-    world = {"datetime", "glob", "io", "os", "pathlib", "shutil", "subprocess", "tempfile", "time"}
-    assert not [(m, t) for m, t in imports_of("capsjax") if top(t) in world]
+def test_library_knows_no_clock_and_of_files_those_of_weights_alone():
+    files = {"glob", "io", "os", "pathlib", "shutil", "subprocess", "tempfile"}
+    clocks = {"datetime", "time"}
+    found = [(m, t) for m, t in imports_of("capsjax") if top(t) in files | clocks]
+    assert not [(m, t) for m, t in found if room(m) not in {"weights", "pretrained"}]
+    assert not [(m, t) for m, t in found if top(t) in clocks]
 
 
 def test_training_program_imports_no_parity_torch_or_tensorflow():
@@ -234,7 +239,9 @@ def test_wheel_holds_the_library_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         files = {name for name in archive.namelist() if not name.endswith("/")}
     metadata = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
-    assert {file.relative_to(ROOT).as_posix() for file in modules("capsjax").values()} <= files
+    parts = [*modules("capsjax").values(), *(ROOT / "capsjax" / "weights").glob("*/*.*")]
+    paths = {file.relative_to(ROOT).as_posix() for file in parts}
+    assert {path for path in paths if "__pycache__" not in path} <= files
     assert {Path(name).parts[0] for name in files} == {"capsjax", metadata}
     assert f"{metadata}/licenses/LICENSE" in files
 
@@ -252,11 +259,17 @@ model = capsjax.CapsNet(
 )
 lengths = model(jnp.ones((2, 8, 8, 1), jnp.float32)).lengths
 strangers = ["train", "parity", "tests", "torch", "tensorflow_datasets"]
+predicted = {}
+for name in capsjax.list_pretrained():
+    network = capsjax.load(name)
+    images = jnp.zeros((3, *network.image_shape), jnp.uint8)
+    predicted[name] = len(network.predict(images).classes)
 print(json.dumps({
     "file": capsjax.__file__,
     "version": [capsjax.__version__, importlib.metadata.version("capsjax")],
     "shape": lengths.shape,
     "sensible": bool(((lengths > 0) & (lengths < 1)).all()),
+    "predicted": predicted,
     "strangers": [name for name in strangers if importlib.util.find_spec(name)],
 }))
 """
@@ -269,12 +282,34 @@ def test_wheel_works_in_an_empty_environment(empty_environment, tmp_path):
     assert told["version"][0] == told["version"][1]
     assert told["shape"] == [2, 10]
     assert told["sensible"]
+    assert told["predicted"].keys() >= {"capsnet/digits"}
+    assert set(told["predicted"].values()) == {3}
     assert told["strangers"] == []
 
 
-def test_wheel_asks_for_jax_flax_and_optax_alone(wheel):
+def test_wheel_asks_for_what_the_library_imports_alone_and_offers_no_extras(wheel):
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(archive.read(name))
-    asked = [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r]
+    asked = metadata.get_all("Requires-Dist")
     assert {re.match(r"[a-z]+", r)[0] for r in asked} == LIBRARY_NEEDS
+    assert metadata.get_all("Provides-Extra") is None  # train and parity are not in it
+
+
+def test_an_editable_install_needs_nothing_but_the_locks_and_leads_to_this_checkout(tmp_path):
+    """As `make` installs it, without a network."""
+    build = "from hatchling.build import build_editable as b; print(b(__import__('sys').argv[1]))"
+    name = run(sys.executable, "-c", build, tmp_path, cwd=ROOT).splitlines()[-1]
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        (path,) = (n for n in archive.namelist() if n.endswith(".pth"))
+        assert archive.read(path).decode().strip() == str(ROOT)
+
+
+def test_source_distribution_holds_the_library_and_none_of_the_tests(tmp_path):
+    build = "from hatchling.build import build_sdist; print(build_sdist(__import__('sys').argv[1]))"
+    name = run(sys.executable, "-c", build, tmp_path, cwd=ROOT).splitlines()[-1]
+    with tarfile.open(tmp_path / name) as archive:
+        files = [Path(*Path(member.name).parts[1:]) for member in archive.getmembers()]
+    top_level = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml"}
+    assert {file.parts[0] for file in files} <= top_level | {"capsjax", "PKG-INFO", ".gitignore"}
+    assert top_level <= {str(file) for file in files}

@@ -7,6 +7,7 @@ from train.cli.bench import Bench
 from train.cli.claims import Claims
 from train.cli.compare import Compare
 from train.cli.evaluate import Evaluate
+from train.cli.export import Export
 from train.cli.fit import Fit
 from train.cli.launch import Launch
 from train.cli.predict import Predict
@@ -19,7 +20,9 @@ from train.system.quirks import end_program
 
 PROGRAM = "python -m train"
 DESCRIPTION = "Trains capsule networks, and measures and uses what was trained."
-COMMANDS = (Fit, Launch, Evaluate, Predict, Bench, Compare, Claims, Show, Presets, Results)
+COMMANDS = (
+    *(Fit, Launch, Evaluate, Predict, Export, Bench, Compare, Claims, Show, Presets, Results),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

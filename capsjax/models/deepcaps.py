@@ -123,6 +123,8 @@ class DeepCaps(CapsuleNetwork):
             for no decoder; and how many times as large they make the image.
     """
 
+    decoder_option = "decoder_features"
+
     @checked
     def __init__(
         self,

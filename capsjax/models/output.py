@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules
+from capsjax.models._stored import remembers
 
 
 class CapsNetOutput(NamedTuple):
@@ -68,9 +69,18 @@ class CapsuleNetwork(nnx.Module):
         image_shape: `(height, width, channels)` of the images that it is made for.
         num_classes: number of classes.
         decoder: a `Decode`; None for none.
+        decoder_option: of a class, the option that is None for no decoder.
+        arguments: what its class was called with, as JSON; see `capsjax.save`.
     """
 
     decoder: Any = None
+    decoder_option = "decoder_hidden"
+    arguments: str
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = remembers(cls.__init__)  # type: ignore[method-assign]
 
     def made_for(
         self,

@@ -4,6 +4,7 @@
 of a convolution, `_implementations.py` computes those of dense layers in several ways.
 """
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -17,6 +18,7 @@ from capsjax.routing._base import (
     RoutingInputs,
     Sizes,
     UnsizedRouting,
+    name_of,
     softmax_over_out,
 )
 from capsjax.routing._batching import EXAMPLES, Competition, map_examples, route, trace
@@ -97,6 +99,22 @@ def as_routing(routing: str | Routing | UnsizedRouting) -> Routing | UnsizedRout
     return create_routing(routing) if isinstance(routing, str) else routing
 
 
+def routing_settings(routing: str | Routing | UnsizedRouting) -> tuple[str, dict[str, Any]]:
+    """What `create_routing` takes to make a routing: its name, and all of its options.
+
+    Without `shared_axes`, which are names of where it is computed.
+
+    Raises:
+        ValueError: it is none of this library's.
+    """
+    settings = getattr(as_routing(routing), "settings", as_routing(routing))
+    for name, made in _ROUTINGS.items():
+        if type(settings) is made and dataclasses.is_dataclass(settings):
+            fields = [field.name for field in dataclasses.fields(settings) if field.init]
+            return name, {n: getattr(settings, n) for n in fields if n != "shared_axes"}
+    raise ValueError(f"{name_of(routing)} is none of the routings of capsjax.list_routings()")
+
+
 __getattr__ = _deprecated.names_of(__name__)
 
 __all__ = [
@@ -149,6 +167,7 @@ __all__ = [
     "route",
     "route_dense",
     "routing_options",
+    "routing_settings",
     "softmax_over_out",
     "trace",
 ]

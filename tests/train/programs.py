@@ -22,7 +22,7 @@ class Programs:
 
     def __call__(self, config: FitConfig, dataset: Dataset, **options: object) -> Trainer:
         compiled = config.changed(
-            log_every=1, evaluate_every=1, checkpoint_every=1, stop_at_accuracy=None
+            log_every=1, evaluate_every=1, checkpoint_every=1, stop_at_accuracy=None, patience=None
         )
         if not config.schedule.rate_follows_length:
             compiled = compiled.changed(steps=1)

@@ -19,7 +19,7 @@ from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.bench.training import lower_step, measure_speed, measure_training, smallest_program
 from train.bench.worker import in_own_process
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Feed, Order, Split, catalog, load_dataset, make_feed
+from train.data import Dataset, Feed, Order, Split, catalog, load_dataset, make_feed, npz
 from train.data.catalog import MADE_OF_MNIST
 from train.data.feeds.streaming import StreamingFeed
 from train.data.made.generated import GeneratedSplit
@@ -47,7 +47,9 @@ class Benchmark:
     ) -> None:
         # A benchmark chooses nothing: a batch may be as large as the training split.
         self.config, self.devices, self.rounds = config.changed(validation=0), devices, rounds
-        self.dataset, self.synthetic = load_or_imitate(config.data.dataset, data_dir=data_dir)
+        self.dataset, self.synthetic = load_or_imitate(
+            config.data.dataset, data_dir=data_dir, layout=config.data.layout
+        )
 
     def training(
         self, varied: Mapping[str, Sequence[Any] | None], grow: Sequence[Growing] = ()
@@ -186,7 +188,9 @@ class Benchmark:
         return Report(text, about | found, drawn or {})
 
 
-def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset, bool]:
+def load_or_imitate(
+    name: str, *, data_dir: Path | None = None, layout: npz.Layout = npz.AS_WRITTEN
+) -> tuple[Dataset, bool]:
     """A data set that is at hand, or random images of its shape, and whether it is an imitation.
 
     Those cost as much to train on. Nothing is downloaded; `data_dir` may hold the official files.
@@ -197,7 +201,7 @@ def load_or_imitate(name: str, *, data_dir: Path | None = None) -> tuple[Dataset
     made = MADE_OF_MNIST.get(name)
     source = catalog.SOURCES.get("mnist" if made else name)
     if source is None or data_dir is not None or catalog.is_at_hand(name):
-        return load_dataset(name, data_dir=data_dir), False
+        return load_dataset(name, data_dir=data_dir, layout=layout), False
     random = np.random.default_rng(0)
 
     def split(size: int) -> Split:

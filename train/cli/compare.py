@@ -10,7 +10,7 @@ from train.options.values import positive, several
 
 NO_OPTIONS = (
     *("seed", "dataset", "model", "model_options", "routing", "routing_options"),
-    *("stop_at_accuracy", "log_every", "evaluate_every", "checkpoint_every"),
+    *("stop_at_accuracy", "patience", "log_every", "evaluate_every", "checkpoint_every"),
 )
 """The settings that are compared, and those of runs that are watched; all cells have the others."""
 

@@ -7,12 +7,13 @@ from typing import Any, Literal
 
 from train.config.checked import flag
 from train.options.command import argument, option
-from train.options.shared import DataDir, Devices, Trained
+from train.options.shared import Arrays, Devices, Trained
+from train.options.values import positive
 from train.system.errors import UserError
 
 
 @dataclass(kw_only=True)
-class Evaluate(Trained, DataDir, Devices):
+class Evaluate(Trained, Arrays, Devices):
     """Measure a trained network on test images.
 
     Measures the network of a run on the test images of its data set, on its validation images, or
@@ -33,9 +34,16 @@ class Evaluate(Trained, DataDir, Devices):
     )
     test_examples: int | None = option(
         None,
-        "measure on the first N test images (default: as the run did; of another data set all, or, "
-        "if it is made, as many as there are images that it is made of)",
+        "measure on N test images, of each class its share (default: as the run did; of another "
+        "data set all, or, if it is made, as many as there are images that it is made of)",
         metavar="N",
+    )
+    top_k: int | None = option(
+        None,
+        "measure how often the class of an image is among the K longest (default: 5, where there "
+        "are more classes than that)",
+        metavar="K",
+        parse=positive,
     )
     inspect: bool = option(
         False,
@@ -45,6 +53,7 @@ class Evaluate(Trained, DataDir, Devices):
 
     def run(self) -> int:
         """Measures, and prints the result."""
+        from train.report.class_table import in_words
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()
@@ -60,12 +69,14 @@ class Evaluate(Trained, DataDir, Devices):
                 f"{len(self.runs)} networks together: accuracy {result['accuracy']:.2%} on the "
                 f"{result['examples']:,} test images of {result['dataset']}"
             )
+            print(in_words(result))
         else:
             print(
                 f"{self.runs[0]} at step {result['step']}: accuracy {result['accuracy']:.2%} on "
                 f"the {result['examples']:,} {self.split} images of {result['dataset']}, "
                 f"loss {result['loss']:.5f}"
             )
+            print(in_words(result))
             for layer, found in result.get("inspection", {}).items():
                 print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
                 for name in ("entropy", "agreement", "coupling_change", "pose_change"):
@@ -89,12 +100,14 @@ class Evaluate(Trained, DataDir, Devices):
             split=self.split,
             test_examples=self.test_examples,
             by_index=self.classes_by_index,
+            layout=self.layout,
+            top=self.top_k,
         )
 
     def _ensemble(self) -> dict[str, Any]:
         from train.report.evaluate import evaluate_ensemble
 
-        for name in ("devices", "routing_iterations", "inspect", "split"):
+        for name in ("devices", "routing_iterations", "inspect", "split", "top_k"):
             if getattr(self, name) not in (None, False, "test"):
                 raise UserError(f"{flag(name)} is for a single run: leave it out, or the others.")
         return evaluate_ensemble(
@@ -103,4 +116,5 @@ class Evaluate(Trained, DataDir, Devices):
             data_dir=self.data_dir,
             which=self.checkpoint,
             by_index=self.classes_by_index,
+            layout=self.layout,
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from train.options.command import argument, option
-from train.options.shared import DataDir
+from train.options.shared import Arrays
 from train.system.errors import UserError
 
 MOST = 1000
@@ -13,11 +13,11 @@ MOST = 1000
 
 
 @dataclass(kw_only=True)
-class Show(DataDir):
+class Show(Arrays):
     """Draw the images of a data set.
 
-    Draws the first images of a data set with the names of their classes, to see what a network
-    learns from; of images of several classes their parts, too.
+    Draws images of each class of a data set with their names, to see what a network learns from; of
+    images of several classes their parts, too.
     """
 
     dataset: str = argument("name of the data set", metavar="DATASET")
@@ -27,9 +27,7 @@ class Show(DataDir):
 
     def run(self) -> int:
         """Draws, and prints the name of the file."""
-        import numpy as np
-
-        from train.data import load_dataset
+        from train.data import load_dataset, npz
         from train.report.contact_sheet import draw_contact_sheet
         from train.system.files import write_figure, writing
 
@@ -40,11 +38,13 @@ class Show(DataDir):
             raise UserError(
                 f"--out is {out}, but a PNG is drawn: name it so, as in {out.stem}.png."
             )
-        dataset = load_dataset(self.dataset, data_dir=self.data_dir)
+        dataset = load_dataset(
+            self.dataset, data_dir=self.data_dir, layout=self.layout or npz.AS_WRITTEN
+        )
         examples = dataset.train if self.split == "train" else dataset.test
-        batch = examples.gather(np.arange(min(self.count, len(examples))))
-        first = f"the first {len(batch.labels)} of {len(examples):,}"
-        title = f"{self.dataset}, {self.split}: {first}"
+        batch = examples.some(self.count)
+        shown = f"{len(batch.labels)} of {len(examples):,}"
+        title = f"{self.dataset}, {self.split}: {shown}"
         with writing(out):
             write_figure(out, draw_contact_sheet(batch, dataset.class_names, title))
         print(out)

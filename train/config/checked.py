@@ -79,7 +79,7 @@ def check(field: dataclasses.Field, value: Any) -> None:
     """
     name, metadata = flat_name(field), field.metadata
     choices, also = metadata["choices"], metadata["also"]
-    if choices and value not in choices and not (also and also(value)):
+    if choices and value is not None and value not in choices and not (also and also(value)):
         if name == "routing" and str(value).endswith(".py"):
             raise UserError(f"--routing {value} is a file: name what is in it, {value}:NAME.")
         raise UserError(

@@ -7,10 +7,12 @@ from train.config.fit_config import SETTINGS, FitConfig
 from train.system.errors import UserError
 
 # How often a run looks up is no part of what a training step computes, nor is what it keeps in
-# memory meanwhile, and neither is how long the run is, unless the learning rate follows it.
+# memory meanwhile, and neither is when it has done enough, or how long it is at most, unless the
+# learning rate follows that.
 CADENCE = frozenset({"log_every", "evaluate_every", "checkpoint_every"})
 MEMORY = frozenset({"micro_batches", "remat"})
 LENGTH = frozenset({"steps", "epochs"})
+EARLY_END = frozenset({"stop_at_accuracy", "patience"})
 
 BEFORE = {"validation": 0}
 """What was the rule before there was a setting, where that is not its default."""
@@ -18,7 +20,7 @@ BEFORE = {"validation": 0}
 
 def differences(saved: FitConfig, wanted: FitConfig) -> list[str]:
     """The settings in which a run cannot be resumed, each with the saved and the wanted value."""
-    may_change = CADENCE | MEMORY
+    may_change = CADENCE | MEMORY | EARLY_END
     if not saved.schedule.rate_follows_length:
         may_change |= LENGTH
     return [

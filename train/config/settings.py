@@ -5,9 +5,11 @@ Making a group raises `UserError` on a value out of its range or a name that doe
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import capsjax
+from capsjax.preprocessing import Preprocessing
 from train.config.checked import (
     BELOW_ONE,
     BETWEEN,
@@ -17,7 +19,7 @@ from train.config.checked import (
     Checked,
     setting,
 )
-from train.data import Dataset, hold_out, is_dataset, list_datasets
+from train.data import Dataset, hold_out, is_dataset, list_datasets, load_dataset, npz
 from train.system.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float64")
@@ -28,6 +30,7 @@ LOSSES = ("margin", "spread", "cross_entropy", "sigmoid_cross_entropy")
 OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon", "sgd")
 DECAYS = ("exponential", "staircase", "cosine", "constant")
 SCALINGS = ("none", "linear", "sqrt")
+CLASS_WEIGHTS = ("none", "balanced")
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,16 @@ class DataConfig(Checked):
         "data set to train and test on; docs/datasets.md tells what each needs",
         list_datasets(),
         also=is_dataset,
+    )
+    image_axes: str | None = setting(
+        None,
+        "order of the axes of images in an npz: file, where it has to be said",
+        npz.AXES,
+    )
+    labels_from: str | None = setting(
+        None,
+        "how an npz: file numbers its classes: the number of the first (if not given, 0), or "
+        '"values", if each value that occurs is a class',
     )
     input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
     input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
@@ -52,12 +65,14 @@ class DataConfig(Checked):
         bound=NOT_NEGATIVE,
     )
     train_examples: int | None = setting(
-        None, "train with the first so many images alone (if not given, all)", bound=POSITIVE
+        None,
+        "train with so many images alone, of each class its share (if not given, all)",
+        bound=POSITIVE,
     )
     test_examples: int | None = setting(
         None,
-        "measure with the first so many test images alone (if not given, all; of a set that is "
-        "made, as many as there are images that it is made of)",
+        "measure with so many test images alone, of each class its share (if not given, all; of a "
+        "set that is made, as many as there are images that it is made of)",
         bound=POSITIVE,
     )
     max_shift: int = setting(
@@ -102,6 +117,20 @@ class DataConfig(Checked):
             raise UserError(
                 f"--validation is {self.validation}, but must be a share below 1 or a whole number."
             )
+
+    @property
+    def layout(self) -> npz.Layout:
+        """How the arrays of an npz: file are to be understood."""
+        return npz.Layout(self.image_axes, self.labels_from)
+
+    def load(self, data_dir: str | Path | None = None) -> Dataset:
+        """Loads the data set, see `load_dataset`."""
+        return load_dataset(self.dataset, data_dir=data_dir, layout=self.layout)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What is done to the pixels of every image."""
+        return Preprocessing(self.input_mean, self.input_std, self.standardise, self.crop)
 
     def choose(self, dataset: Dataset) -> Dataset:
         """The examples of a data set that these settings train, choose and measure with.
@@ -153,6 +182,12 @@ class ObjectiveConfig(Checked):
     margin_power: int = setting(2, "power of the margin's hinges", bound=POSITIVE)
     margin_weight: float = setting(
         1.0, "weight of the loss that tells classes apart", bound=NOT_NEGATIVE
+    )
+    class_weights: str = setting(
+        "none",
+        "how much an example counts in training; balanced, so that each class does alike: by the "
+        "number of training images over that of classes and of those of its class",
+        CLASS_WEIGHTS,
     )
     reconstruction_weight: float = setting(
         0.0005, "weight of the summed squared reconstruction error", bound=NOT_NEGATIVE
@@ -210,6 +245,11 @@ class ScheduleConfig(Checked):
         "share of validation images, from 0 to 1: end with the first evaluation that has as many "
         "right",
         bound=BETWEEN,
+    )
+    patience: int | None = setting(
+        None,
+        "end after so many evaluations in a row without a better accuracy on validation images",
+        bound=POSITIVE,
     )
     learning_rate: float = setting(0.001, "learning rate at its highest", bound=POSITIVE)
     lr_scaling: str = setting(

@@ -11,9 +11,11 @@ from train.data.catalog import (
     load_dataset,
 )
 from train.data.dataset import Batch, Dataset, Examples, Split, stored
-from train.data.feeds.feed import Feed, FeedKind, make_feed
+from train.data.feeds.feed import Feed, FeedKind, is_resident, make_feed
 from train.data.feeds.order import Order, padded_batches
 from train.data.geometry import centre_crop, moved, warp
+from train.data.on_disk import OnDisk
+from train.data.sources import npz
 from train.data.validation import fold, hold_out
 
 __all__ = [
@@ -22,6 +24,7 @@ __all__ = [
     "Examples",
     "Feed",
     "FeedKind",
+    "OnDisk",
     "Order",
     "Split",
     "as_file_name",
@@ -29,11 +32,13 @@ __all__ = [
     "fold",
     "hold_out",
     "is_dataset",
+    "is_resident",
     "labels_per_image",
     "list_datasets",
     "load_dataset",
     "make_feed",
     "moved",
+    "npz",
     "padded_batches",
     "stored",
     "warp",

@@ -13,6 +13,7 @@ from train.data.sources import (
     affnist,
     cifar,
     digits,
+    emnist,
     expanded_mnist,
     mnist,
     mnist_corrupted,
@@ -24,7 +25,7 @@ from train.system.errors import UserError
 
 SOURCES: dict[str, Source] = {
     source.name: source
-    for family in (mnist, cifar, svhn, smallnorb, mnist_corrupted)
+    for family in (mnist, emnist, cifar, svhn, smallnorb, mnist_corrupted)
     for source in family.SOURCES
 }
 """The sets that are read from official files."""
@@ -36,20 +37,24 @@ MADE_OF_MNIST: dict[str, Callable[[Dataset], Dataset]] = {
 }
 """The sets that need no files but MNIST's."""
 
-_CORRUPTED, _FOLDER, _NPZ = "mnist_corrupted/", "folder:", "npz:"
-_FORMS = (f"{_CORRUPTED}CORRUPTION", f"{_FOLDER}PATH", f"{_NPZ}FILE")
+_CORRUPTED, _EMNIST = "mnist_corrupted/", "emnist/"
+_FOLDER, _NPZ, _TFDS = "folder:", "npz:", "tfds:"
+_FAMILIES = (_CORRUPTED, _EMNIST, _FOLDER, _NPZ, _TFDS)
+_FORMS = tuple(
+    map("".join, zip(_FAMILIES, ("CORRUPTION", "PART", "PATH", "FILE", "NAME"), strict=True))
+)
 
 
 def list_datasets() -> tuple[str, ...]:
     """Names that `load_dataset` knows, and the forms of those that are too many to list."""
-    listed = (name for name in SOURCES if not name.startswith(_CORRUPTED))
+    listed = (name for name in SOURCES if "/" not in name)
     return ("digits", *listed, *MADE_OF_MNIST, affnist.NAME, *_FORMS)
 
 
 def is_dataset(name: str) -> bool:
     """Whether a name is one of `list_datasets()` or has one of its forms."""
-    if name.startswith((_CORRUPTED, _FOLDER, _NPZ)):
-        return name[-1] not in ":/"
+    if name.startswith(_FAMILIES):
+        return name not in _FAMILIES
     return name in list_datasets()
 
 
@@ -64,17 +69,23 @@ def labels_per_image(name: str) -> int:
     return 2 if name == "multi_mnist" else 1
 
 
-def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
+def load_dataset(
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    layout: npz.Layout = npz.AS_WRITTEN,
+) -> Dataset:
     """Loads a data set into memory.
 
     Args:
         name: one of `list_datasets()`, or of one of its forms: `mnist_corrupted/CORRUPTION`, and
             `folder:PATH` and `npz:FILE` (see the files of these names in `sources`) for data of
-            one's own.
+            one's own, `tfds:NAME` (`sources/prepared.py`) for what tensorflow-datasets has made.
         data_dir: a folder with the set's official files, whose order the data set keeps; without it
             they are downloaded, once. The embedded digits and data of one's own need none, sets
             made of MNIST need MNIST's. They are verified also where the cache (see
             `tfds_cache.cache_folder`) has the same images already.
+        layout: how an `npz:` file is to be understood, where that has to be said.
 
     Raises:
         UserError: if there is no such data set, a file is missing, wrong or damaged, there are no
@@ -84,6 +95,17 @@ def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         raise UserError(
             f"there is no data set {name!r}: choose one of {', '.join(list_datasets())}."
         )
+    if layout != npz.AS_WRITTEN and not name.startswith(_NPZ):
+        raise UserError(
+            f"--image-axes and --labels-from say how an npz: file is written, but {name} is none: "
+            "leave them out."
+        )
+    if data_dir is not None:
+        data_dir = Path(data_dir).expanduser()
+        if not data_dir.is_dir():
+            raise UserError(
+                f"there is no folder {data_dir}: name one that there is with --data-dir."
+            )
     if name == "digits":
         return digits.load()
     if name.startswith(_FOLDER):
@@ -91,7 +113,16 @@ def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
 
         return folder.load(name.removeprefix(_FOLDER), name=name)
     if name.startswith(_NPZ):
-        return npz.load(Path(name.removeprefix(_NPZ)), name=name)
+        return npz.load(Path(name.removeprefix(_NPZ)).expanduser(), name=name, layout=layout)
+    if name.startswith(_TFDS):
+        if _cache() is None:
+            raise UserError(
+                f"{name} comes through tensorflow-datasets, which is not installed: install the "
+                "project's `train` dependencies."
+            )
+        from train.data.sources import prepared
+
+        return prepared.load(name.removeprefix(_TFDS), name=name)
     if name in MADE_OF_MNIST:
         return MADE_OF_MNIST[name](_load_source(SOURCES["mnist"], data_dir))
     if name == affnist.NAME:
@@ -99,9 +130,10 @@ def load_dataset(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         files = None if _is_in_cache(SOURCES["mnist"]) else data_dir
         return affnist.load(_load_source(SOURCES["mnist"], files), data_dir)
     if name not in SOURCES:
+        family = f"{name.partition('/')[0]}/"
+        members = [known.removeprefix(family) for known in SOURCES if known.startswith(family)]
         raise UserError(
-            f"there is no data set {name!r}: choose {_CORRUPTED} and one of "
-            f"{', '.join(mnist_corrupted.CORRUPTIONS)}."
+            f"there is no data set {name!r}: choose {family} and one of {', '.join(members)}."
         )
     return _load_source(SOURCES[name], data_dir)
 
@@ -127,7 +159,8 @@ def _is_in_cache(source: Source) -> bool:
 
 def _load_source(source: Source, data_dir: str | Path | None) -> Dataset:
     paths = None if data_dir is None else source.find(data_dir)
-    cache = _cache() if paths is None or source.is_prepared else None
+    packed = paths is None or [path.name for path in paths] == [file.name for file in source.files]
+    cache = _cache() if paths is None or (source.is_prepared and packed) else None
     if cache is not None:
         return cache.load(source, data_dir)
     if paths is not None:
@@ -135,5 +168,5 @@ def _load_source(source: Source, data_dir: str | Path | None) -> Dataset:
     names = " and ".join(file.name for file in source.files)
     raise UserError(
         f"{source.name} comes through tensorflow-datasets, which is not installed: install the "
-        f"project's `train` extra, or name a folder with {names} with --data-dir."
+        f"project's `train` dependencies, or name a folder with {names} with --data-dir."
     )

@@ -1,6 +1,7 @@
 """Data sets as the rest of the program sees them: splits of examples, stored or made."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from train.data.balance import of_each_class
 from train.system.errors import UserError
 
 
@@ -46,6 +48,8 @@ class Examples(Protocol):
         source_labels: int32 [n], the labels of the images that are stored, for checks.
         image_shape: `(height, width, channels)`.
         constants: host arrays that `select` takes examples from.
+        nbytes: bytes that they take.
+        fingerprint: tells examples from others, in hexadecimal digits.
     """
 
     @property
@@ -55,6 +59,14 @@ class Examples(Protocol):
     @property
     def labels_per_image(self) -> int:
         return 1
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in self.constants.values())
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(*(array.tobytes() for array in self.constants.values()))
 
     @property
     def source_labels(self) -> np.ndarray: ...
@@ -75,9 +87,25 @@ class Examples(Protocol):
         """Takes the same examples on the host."""
         ...
 
-    def first(self, count: int) -> "Examples":
-        """Takes the first examples alone, 1 to all of them."""
+    def subset(self, count: int) -> "Examples":
+        """Takes so many examples, 1 to all of them, in which no class is left out that has room.
+
+        Where examples are stored, they are the first of each class, see `of_each_class`.
+        """
         ...
+
+    def some(self, count: int) -> Batch:
+        """Takes so many examples, or all if there are fewer, on the host; see `subset`."""
+        examples = self.subset(min(count, len(self)))
+        return examples.gather(np.arange(len(examples)))
+
+    def in_memory(self) -> "Examples":
+        """The same examples, with their `constants`.
+
+        Raises:
+            UserError: if they are in files that do not fit in memory, or that are damaged.
+        """
+        return self
 
     def take(self, images: np.ndarray) -> "Examples":
         """Takes the examples that are, or are made of, some of the stored images, by number."""
@@ -86,6 +114,16 @@ class Examples(Protocol):
     def set_aside(self, images: np.ndarray) -> "Examples":
         """The same, as they are measured: where training varies images, in a way of their own."""
         return self.take(images)
+
+
+def digest(*parts: bytes | str) -> str:
+    """The first 32 hexadecimal digits of the SHA-256 of some parts and their lengths."""
+    found = hashlib.sha256()
+    for part in parts:
+        content = part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part
+        found.update(len(content).to_bytes(8))
+        found.update(content)
+    return found.hexdigest()[:32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +187,8 @@ class Split(Examples):
     def gather(self, indices: np.ndarray) -> Batch:
         return Batch(self.images[indices], self.labels[indices])
 
-    def first(self, count: int) -> "Split":
-        return Split(self.images[:count], self.labels[:count])
+    def subset(self, count: int) -> "Split":
+        return self.take(of_each_class(self.labels, count))
 
     def take(self, images: np.ndarray) -> "Split":
         return Split(self.images[images], self.labels[images])
@@ -160,8 +198,9 @@ def stored(examples: Examples) -> Split:
     """Demands examples whose images and labels are in memory, to be used as a whole.
 
     Raises:
-        UserError: if they are made one by one, and so more than memory holds.
+        UserError: if they are more than memory holds, or are made one by one.
     """
+    examples = examples.in_memory()
     if isinstance(examples, Split):
         return examples
     raise UserError(
@@ -175,7 +214,8 @@ class Dataset:
     """A named data set with its splits.
 
     Raises:
-        UserError: if a label is not in [0, num_classes) or the splits' image shapes differ.
+        UserError: if there are fewer than two classes, a label is not in [0, num_classes), or the
+            splits' image shapes differ.
     """
 
     name: str  # what `load_dataset` calls it
@@ -185,6 +225,11 @@ class Dataset:
     validation: Examples | None = None  # to choose by
 
     def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise UserError(
+                f"{self.name} has the class {' '.join(self.class_names)} alone, which any network "
+                "gets right: have two classes at least."
+            )
         splits = {"training": self.train, "test": self.test, "validation": self.validation}
         for split_name, split in splits.items():
             if split is None:
@@ -206,7 +251,7 @@ class Dataset:
                 )
 
     def limited(self, train: int | None = None, test: int | None = None) -> "Dataset":
-        """Takes the first examples of each split alone.
+        """Takes a subset of the examples of each split, see `Examples.subset`.
 
         All to train with if None. To choose by, and to measure with if None, there are as many as a
         block (`Examples.block`) has: all of a split that is stored, and one example of each image
@@ -219,13 +264,29 @@ class Dataset:
             test = min(self.test.block, len(self.test))
         validation = self.validation
         if validation is not None:
-            validation = validation.first(min(validation.block, len(validation)))
+            validation = validation.subset(min(validation.block, len(validation)))
         return dataclasses.replace(
             self,
-            train=_first(self.train, train, "--train-examples", "training"),
-            test=_first(self.test, test, "--test-examples", "test"),
+            train=_subset(self.train, train, "--train-examples", "training"),
+            test=_subset(self.test, test, "--test-examples", "test"),
             validation=validation,
         )
+
+    def in_memory(self) -> "Dataset":
+        """The set with `Examples.in_memory` in all splits."""
+        own = self.validation
+        return dataclasses.replace(
+            self,
+            train=self.train.in_memory(),
+            test=self.test.in_memory(),
+            validation=None if own is None else own.in_memory(),
+        )
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The fingerprint of each split, by its name."""
+        splits = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: split.fingerprint for name, split in splits.items() if split is not None}
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -237,7 +298,7 @@ class Dataset:
         return len(self.class_names)
 
 
-def _first(examples: Examples, count: int | None, option: str, split: str) -> Examples:
+def _subset(examples: Examples, count: int | None, option: str, split: str) -> Examples:
     present = len(examples)
     if count is None or count == present:
         return examples
@@ -245,4 +306,4 @@ def _first(examples: Examples, count: int | None, option: str, split: str) -> Ex
         raise UserError(
             f"{option} is {count}, but there are {present} {split} images: choose 1 to {present}."
         )
-    return examples.first(count)
+    return examples.subset(count)

@@ -1,10 +1,10 @@
 """Validation examples: those of the training split that choose, so that the test split need not."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 
+from train.data.balance import of_each_class
 from train.data.dataset import Dataset
 from train.system.errors import UserError
 
@@ -38,7 +38,7 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
             raise UserError(
                 f"--validation is {amount:g}, but {dataset.name} has {len(own)} validation images."
             )
-        return dataclasses.replace(dataset, validation=own.first(count))
+        return dataclasses.replace(dataset, validation=own.subset(count))
     count = max(1, count)
     room = len(labels) - len(np.unique(labels))
     if amount is None and not room:
@@ -48,7 +48,7 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
             f"--validation is {amount:g}, but an image of each class has to be left to train with: "
             f"of {len(labels)} images choose at most {room}."
         )
-    held = _last_of_each_class(labels, count)
+    held = of_each_class(labels, count, last=True, leave=1)
     left = np.delete(np.arange(len(labels)), held)
     return dataclasses.replace(dataset, train=train.take(left), validation=train.set_aside(held))
 
@@ -83,20 +83,3 @@ def fold(dataset: Dataset, number: int, count: int) -> Dataset:
     return dataclasses.replace(
         dataset, train=train.take(left), test=train.set_aside(held), validation=None
     )
-
-
-def _last_of_each_class(labels: np.ndarray, count: int) -> np.ndarray:
-    """So many positions of the last examples of each class, ascending, but never of all of them."""
-    classes, sizes = np.unique(labels, return_counts=True)
-    shares = count * sizes / len(labels)
-    taken = np.minimum(np.floor(shares).astype(int), sizes - 1)
-    # What rounding down has left goes to the classes that are owed most.
-    for index in itertools.cycle(np.argsort(taken - shares, kind="stable")):
-        if taken.sum() == count:
-            break
-        taken[index] += taken[index] < sizes[index] - 1
-    lasts = [
-        np.flatnonzero(labels == label)[size - number :]
-        for label, size, number in zip(classes, sizes, taken, strict=True)
-    ]
-    return np.sort(np.concatenate(lasts))

@@ -1,6 +1,7 @@
 """The network that a configuration describes."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -170,7 +171,8 @@ def out_of_memory_is_bad_input(batch_size: int) -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        # A CPU says "INTERNAL: ... Out of memory".
+        if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         raise DoesNotFitError(
             f"a batch of {batch_size} does not fit in the memory of the devices: choose a smaller "

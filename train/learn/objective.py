@@ -1,11 +1,11 @@
 """The loss of one batch on one device, and the figures that are counted of it."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -15,10 +15,13 @@ from capsjax import CapsNetOutput, inspection
 from capsjax.inspection import DEAD
 from train.config.fit_config import FitConfig
 from train.config.settings import DataConfig, ObjectiveConfig
-from train.data import Batch, centre_crop
+from train.data import Batch
 from train.learn.augment import reshape_examples, shift_examples, vary_batch
 from train.learn.metrics import Mean, masked_mean
 from train.system.errors import UserError
+
+TOP = 5
+"""Classes among which that of an image has to be, for `measure_top`."""
 
 SPREAD_MARGINS = (0.2, 0.9)
 """Of the spread loss at first and after `spread_steps`; Hinton et al. 2018, section 3."""
@@ -55,11 +58,31 @@ class Objective:
                 f"images are of {labels_per_image} classes each, whose capsules are decoded in "
                 "training: leave --mask-in-training at label."
             )
+        if labels_per_image > 1 and self.settings.class_weights != "none":
+            raise UserError(
+                f"images are of {labels_per_image} classes each, but --class-weights are for "
+                "images of one: leave them at none."
+            )
+
+    def weigh(self, labels: np.ndarray, classes: int) -> np.ndarray | None:
+        """The weight in training of an example of each class, float64 `[classes]`, None for 1.
+
+        Balanced, it is n/(k m), with m the training images of the class, n those of all, and k the
+        classes that have some: the mean over all training images is 1. What is reported of a
+        training step are the losses without weights, which compare with those of an evaluation.
+
+        Args:
+            labels: the classes of all training images, integers `[n]`.
+            classes: how many there are.
+        """
+        if self.settings.class_weights == "none":
+            return None
+        counts = np.bincount(labels, minlength=classes)
+        return len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
         """Pixels as the network sees them in test, the middle if cropped: uint8 -> `dtype`."""
-        scaled = self._scale(images, dtype)
-        return scaled if self.data.crop is None else centre_crop(scaled, self.data.crop)
+        return self.data.preprocessing(images, dtype)
 
     def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:
         """Images as the network sees them in test, and their parts alike."""
@@ -74,16 +97,9 @@ class Objective:
         """
         batch = shift_examples(key, batch, positions, self.data)
         batch = reshape_examples(key, batch, positions, self.data)
-        scaled = batch.with_images(lambda images: self._scale(images, dtype))
+        scale = self.data.preprocessing.scaled
+        scaled = batch.with_images(lambda images: scale(images, dtype))
         return vary_batch(key, scaled, positions, self.data)
-
-    def _scale(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        unit = images.astype(dtype) / 255
-        if self.data.standardise:
-            return standardised(unit)
-        if (self.data.input_mean, self.data.input_std) == (0, 1):
-            return unit
-        return (unit - self.data.input_mean) / self.data.input_std
 
     def pixels(self, images: jax.Array) -> jax.Array:
         """Images as the network sees or makes them, from 0 to 1 for a viewer.
@@ -186,20 +202,6 @@ class Objective:
         return "margin_loss", capsjax.margin_loss(seen, targets, power=self.settings.margin_power)
 
 
-def standardised(images: jax.Array) -> jax.Array:
-    """Each image with mean 0 and variance 1, over all of its pixels and channels.
-
-    What varies by less than one of 255 grey levels in a single pixel stays as dark as it is.
-
-    Args:
-        images: `[..., height, width, channels]`, 0 to 1.
-    """
-    axes = (-3, -2, -1)
-    least = 1 / (255 * math.prod(images.shape[-3:]) ** 0.5)
-    mean = jnp.mean(images, axis=axes, keepdims=True)
-    return (images - mean) / jnp.maximum(jnp.std(images, axis=axes, keepdims=True), least)
-
-
 def log_probabilities(lengths: jax.Array) -> jax.Array:
     """Logarithms of the presence of classes; a softmax of them is shares of their sum."""
     return jnp.log(jnp.maximum(lengths, jnp.finfo(lengths.dtype).tiny))
@@ -238,6 +240,19 @@ def measure(
     correct = is_right(predict(output.lengths, labels), labels)
     per_example = {**losses, "accuracy": correct}
     return {name: masked_mean(values, mask) for name, values in per_example.items()}
+
+
+def measure_top(
+    output: CapsNetOutput, labels: jax.Array, mask: jax.Array | None = None, *, top: int = TOP
+) -> dict[str, Mean]:
+    """The share of images whose class is among the `top` longest, by its name.
+
+    Nothing where images are of several classes, or where there are no more classes than that.
+    """
+    if labels.ndim > 1 or top >= output.lengths.shape[-1]:
+        return {}
+    is_among = jnp.any(lax.top_k(output.lengths, top)[1] == labels[:, None], axis=1)
+    return {f"top_{top}_accuracy": masked_mean(is_among, mask)}
 
 
 def class_lengths(output: CapsNetOutput) -> Mean:

@@ -27,7 +27,14 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from train.config.fit_config import FitConfig
 from train.data import Batch
 from train.learn.metrics import Mean
-from train.learn.objective import Objective, coupling_entropy, measure, predict
+from train.learn.objective import (
+    TOP,
+    Objective,
+    coupling_entropy,
+    measure,
+    measure_top,
+    predict,
+)
 from train.learn.step import AXIS, make_step
 from train.learn.training_state import PyTree, TrainState
 from train.system.errors import UserError
@@ -114,6 +121,7 @@ def make_train_step(
     select: Callable[[Mapping, Any], Batch],
     config: FitConfig,
     mesh: Mesh,
+    class_weights: np.ndarray | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Mean], jax.Array]]:
     """Makes steps of training on all devices of the mesh, any number in one dispatch.
 
@@ -130,7 +138,7 @@ def make_train_step(
         where no step was taken. `stop`, int32, is 1 if any process was asked to stop.
     """
     # Traced once, although `steps` asks for its shapes and for its results.
-    step = jax.jit(make_step(graphdef, optimizer, select, config))
+    step = jax.jit(make_step(graphdef, optimizer, select, config, class_weights))
     max_skipped = config.optimizer.max_skipped
 
     def steps(
@@ -167,11 +175,12 @@ def make_train_step(
 
 
 def make_scoring_step(
-    graphdef: nnx.GraphDef, config: FitConfig, mesh: Mesh
+    graphdef: nnx.GraphDef, config: FitConfig, mesh: Mesh, *, top: int = TOP
 ) -> Callable[[PyTree, PyTree, PyTree], tuple[dict[str, Mean], jax.Array]]:
     """Makes a step that measures a network, on all devices of the mesh.
 
-    Images enter the model in the dtype `param_dtype` of the configuration.
+    Images enter the model in the dtype `param_dtype` of the configuration; `top` is as of
+    `measure_top`.
 
     Returns:
         `(params, model_state, split_batch((batch, mask))) -> (metrics, predictions)`, with batch
@@ -190,6 +199,7 @@ def make_scoring_step(
         losses = objective.losses(output, examples.targets, labels)
         # Not in training: where votes are recomputed, the coupling is one more pass over them.
         metrics = measure(output, losses, labels, mask)
+        metrics |= measure_top(output, labels, mask, top=top)
         if output.coupling is not None:
             metrics["coupling_entropy"] = coupling_entropy(output, mask)
         predictions = lax.all_gather(predict(output.lengths, labels), AXIS, tiled=True)

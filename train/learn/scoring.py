@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from train.data import Examples, padded_batches
 from train.distributed import processes
+from train.learn.class_metrics import ClassCounts, count_classes
 from train.learn.metrics import Mean, merge
 from train.learn.objective import is_right
 from train.learn.pmap import split_batch
@@ -22,7 +23,8 @@ class Scores(NamedTuple):
     """How well a network does on a split, and what it takes each example for.
 
     Attributes:
-        metrics: mean of each loss term and `accuracy`, 0 to 1.
+        metrics: mean of each loss term; `accuracy`, 0 to 1, and what else `make_scoring_step`
+            measures; means over classes, see `ClassCounts.means`.
         predictions: int32 `[n]`, in the order of the split; `[n, k]`, the most present first, where
             an image is of k classes.
         labels: int32, the same shape.
@@ -38,9 +40,9 @@ class Scores(NamedTuple):
         right = is_right(jnp.asarray(self.predictions), jnp.asarray(self.labels))
         return np.flatnonzero(~np.asarray(right))
 
-    def reach(self, accuracy: float | None) -> bool:
-        """Whether the accuracy is as high as one that was asked for, if one was."""
-        return accuracy is not None and self.metrics["accuracy"] >= accuracy
+    def by_class(self, classes: int) -> ClassCounts:
+        """What became of the examples of each of so many classes."""
+        return count_classes(self.labels, self.predictions, classes)
 
 
 def score(
@@ -60,8 +62,11 @@ def score(
         metrics.append(of_batch)
         predictions.append(predicted)
         labels.append(batch[0].labels)
-    return Scores(
+    scores = Scores(
         merge(metrics),
         np.concatenate(jax.device_get(predictions))[: len(split)],
         np.concatenate(labels)[: len(split)],
     )
+    # Classes beyond these are in no mean.
+    classes = 1 + max(int(scores.labels.max()), int(scores.predictions.max()))
+    return scores._replace(metrics={**scores.metrics, **scores.by_class(classes).means})

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -90,13 +91,15 @@ def make_step(
     optimizer: optax.GradientTransformation,
     select: Callable[[Mapping, Any], Batch],
     config: FitConfig,
+    class_weights: np.ndarray | None = None,
 ) -> Callable[[TrainState, PyTree, PyTree], tuple[TrainState, dict[str, Mean]]]:
     """Makes a step of training, to be mapped over `AXIS`.
 
     A step whose loss or gradient is not finite changes nothing but the position in the data and the
     count of such steps.
 
-    `select` makes examples of the constants and a batch, such as a feed's. The configuration says
+    `select` makes examples of the constants and a batch, such as a feed's. The loss of an example
+    counts as much as `class_weights` `[classes]` say, see `Objective.weigh`. The configuration says
     what is minimised, how images are varied, in what dtype (`param_dtype`) they enter the model and
     the loss, and in how many parts (`micro_batches`) a share of a batch is taken: what the parts
     come to is as if each were on a device of its own.
@@ -125,7 +128,10 @@ def make_step(
             model_state = nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
             metrics = measure(output, losses, batch.labels)
             metrics["dead_capsules"] = class_lengths(output)
-            return jnp.mean(losses["loss"]), (model_state, metrics)
+            of_example = losses["loss"]
+            if class_weights is not None:
+                of_example *= jnp.asarray(class_weights, of_example.dtype)[batch.labels]
+            return jnp.mean(of_example), (model_state, metrics)
 
         def learn(part: tuple[Batch, jax.Array]) -> tuple[PyTree, dict[str, Mean]]:
             examples, positions = part

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Examples, Feed, FeedKind, make_feed
+from train.data import Dataset, Examples, Feed, FeedKind, is_resident, make_feed
 from train.learn.metrics import Mean
 from train.learn.network import build_model, require_fitting_routing
 from train.learn.objective import Objective
@@ -111,7 +111,8 @@ def assemble(
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
-    Objective.of(config).require_fitting(dataset.train.labels_per_image)
+    objective = Objective.of(config)
+    objective.require_fitting(dataset.train.labels_per_image)
     if config.data.max_shift >= min(dataset.image_shape[:2]):
         raise UserError(
             f"--max-shift is {config.data.max_shift}, but the images of {dataset.name} are "
@@ -120,6 +121,8 @@ def assemble(
     dataset = config.data.choose(dataset)
     batch_size, micro_batches = config.schedule.batch_size, config.schedule.micro_batches
     mesh = data_mesh(batch_size, devices, micro_batches)
+    if is_resident(dataset.train, feed_kind, mesh):
+        dataset = dataset.in_memory()
     feed = make_feed(
         dataset.train, batch_size=batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )
@@ -127,6 +130,7 @@ def assemble(
     model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))
     graphdef, state = initial_state(model, optimizer, config)
+    weights = objective.weigh(dataset.train.source_labels, dataset.num_classes)
     if micro_batches > 1 and jax.tree.leaves(state.model_state):
         raise UserError(
             f"--micro-batches is {micro_batches}, but {config.model.name} normalises a batch as a "
@@ -138,6 +142,6 @@ def assemble(
         mesh=mesh,
         state=replicate(state, mesh),
         feed=feed,
-        train_step=make_train_step(graphdef, optimizer, feed.select, config, mesh),
+        train_step=make_train_step(graphdef, optimizer, feed.select, config, mesh, weights),
         scoring_step=make_scoring_step(graphdef, config, mesh),
     )

@@ -7,14 +7,17 @@ from typing import Any
 
 import jax
 
+from train.config.checked import flag
+from train.config.config_file import EARLY_END
 from train.config.fit_config import FitConfig
-from train.data import FeedKind, load_dataset
+from train.data import FeedKind
 from train.distributed import processes
 from train.distributed.preemption import StopSignals
 from train.learn.network import out_of_memory_is_bad_input
 from train.learn.scoring import Scores
 from train.learn.trainer import Trainer, assemble
 from train.loop.deferred import DeferredWork
+from train.loop.early_end import EarlyEnd
 from train.loop.guard import Guard
 from train.loop.profiling import Profiler
 from train.report.figures import Tested, draw_run
@@ -61,15 +64,16 @@ def fit(
         PreemptedError: if the process was asked to stop.
     """
     with processes.all_or_none():
-        dataset = load_dataset(config.data.dataset, data_dir=data_dir)
+        dataset = config.data.load(data_dir)
     with processes.all_or_none():
         trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
-    if config.schedule.stop_at_accuracy and trainer.dataset.validation is None:
-        raise UserError(
-            "--stop-at-accuracy looks at validation images, and none are set aside: leave it out, "
-            "or give --validation."
-        )
-    run = Run(out, config, dataset.image_shape, dataset.class_names)
+    for name in EARLY_END:
+        if config.value(name) is not None and trainer.dataset.validation is None:
+            raise UserError(
+                f"{flag(name)} looks at validation images, and none are set aside: leave it out, "
+                "or give --validation."
+            )
+    run = Run(out, config, dataset.image_shape, dataset.class_names, dataset.fingerprints)
     most = steps_per_dispatch or (4 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
         entered(run, resume=resume, overwrite=overwrite) as resuming,
@@ -80,17 +84,28 @@ def fit(
                 trainer.state = checkpoints.load(trainer.state)
         guard = Guard(trainer, run, checkpoints)
         with Log(trainer, run) as log, Profiler(run.profile, profile) as profiler:
-            validated = _train(trainer, most, log, guard, checkpoints, profiler)
+            start = int(trainer.state.step)
+            end = EarlyEnd(config.schedule, _validated(run, start, trainer.intervals[1]))
+            validated = _train(trainer, most, log, guard, checkpoints, profiler, end)
             with out_of_memory_is_bad_input(config.schedule.batch_size):
                 tested = trainer.score(trainer.dataset.test)
             log.scored(int(trainer.state.step), "test", tested)
-        summary = log.summary(validated, tested)
+        summary = log.summary(validated, tested, end.reasons)
         if processes.is_first():
             with writing(out):
                 write_json(run.summary, summary)
                 of_test = Tested(run, trainer.model(), trainer.dataset.test, tested)
                 draw_run(of_test, read_metrics(run.metrics))
     return summary
+
+
+def _validated(run: Run, start: int, evaluate_every: int) -> list[float]:
+    """The accuracies of the evaluations that came when they were due, before a run goes on."""
+    return [
+        row["accuracy"]
+        for row in read_metrics(run.metrics)
+        if row["split"] == "validation" and row["step"] < start and not row["step"] % evaluate_every
+    ]
 
 
 def _train(
@@ -100,8 +115,9 @@ def _train(
     guard: Guard,
     checkpoints: Checkpoints,
     profiler: Profiler,
+    end: EarlyEnd,
 ) -> Scores | None:
-    """Takes the steps that are left, at most so many at once.
+    """Takes the steps that are left, or those to an early end, at most so many at once.
 
     Returns the scores of the last one on the validation examples, if there are any.
 
@@ -116,13 +132,14 @@ def _train(
     in_memory = partial(out_of_memory_is_bad_input, schedule.batch_size)
     validation = trainer.dataset.validation
     scores: Scores | None = None
-    may_stop = schedule.stop_at_accuracy is not None and step % evaluate_every == 0
-    if validation is not None and step and (step == total or may_stop):
+    may_end = end.is_possible and step % evaluate_every == 0
+    if validation is not None and step and (step == total or may_end):
         with in_memory():
             scores = trainer.score(validation)  # a run that is resumed may have reached its end
+        end.add(scores.metrics["accuracy"])
 
     with StopSignals() as signals, DeferredWork() as deferred:
-        while step < total and not (scores and scores.reach(schedule.stop_at_accuracy)):
+        while step < total and not end.is_due:
             profiler.reached(step, trainer.state)
             asked, asked_before = signals.received is not None, trainer.stopping
             count = trainer.steps_until_due(step, most)
@@ -143,6 +160,7 @@ def _train(
                     with log.stopwatch.paused():
                         scores = trainer.score(validation)
                         log.scored(step, "validation", scores)
+                    end.add(scores.metrics["accuracy"])
             if evaluate or stop or step % checkpoint_every == 0:
                 state = snapshot(trainer.state)
                 accuracy = scores.metrics["accuracy"] if scores and evaluate else None

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import io
 import os
 import re
 import sys
@@ -233,12 +234,16 @@ def _help(about: Mapping[str, Any], default: Any) -> str:
 def run_program(
     program: str, description: str, commands: Sequence[type[Command]], arguments: Sequence[str]
 ) -> int:
-    """Runs a command and tells in one sentence what ends it early; arguments as of `parse`.
+    r"""Runs a command and tells in one sentence what ends it early; arguments as of `parse`.
 
     Returns:
         The exit code: the command's own, that of the `CommandError` that ended it, 130 after
         Ctrl-C, or 141 where nobody reads what it prints.
+
+    What the encoding of stdout has no letters for is printed as numbers, as on stderr: `\u732b`.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = parse(program, description, commands, arguments).run()
         sys.stdout.flush()

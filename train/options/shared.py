@@ -21,6 +21,29 @@ class DataDir(Command):
     )
 
 
+@dataclass(kw_only=True)
+class Arrays(DataDir):
+    """A command that reads any data set."""
+
+    image_axes: Literal["NHWC", "NCHW"] | None = option(
+        None, "order of the axes of images in an npz: file, where it has to be said"
+    )
+    labels_from: str | None = option(
+        None,
+        'how an npz: file numbers its classes: the number of the first, or "values", if each value '
+        "that occurs is a class",
+        metavar="FIRST",
+    )
+
+    @property
+    def layout(self) -> Any:
+        """How an npz: file is to be understood, if anything is said of that."""
+        from train.data import npz
+
+        found = npz.Layout(self.image_axes, self.labels_from)
+        return None if found == npz.AS_WRITTEN else found
+
+
 def _record_name(text: str) -> str:
     from train.study.records import require_name
 

@@ -1,4 +1,4 @@
-"""Contact sheets: the first images of a data set with the names of their classes."""
+"""Contact sheets: images of a data set with the names of their classes."""
 
 from collections.abc import Sequence
 
@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from train.data import Batch
+from train.system.lettering import plain, plain_names
 
 COLUMNS = 10
 
@@ -15,7 +16,7 @@ def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> 
 
     Of images with two channels, or more than three, the mean is shown.
     """
-    count = len(batch.labels)
+    count, names = len(batch.labels), plain_names(tuple(class_names))
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     below = [] if batch.parts is None else list(np.moveaxis(batch.parts, 1, 0))
@@ -32,8 +33,8 @@ def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> 
         strict=False,
     ):
         axes.imshow(tile, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(", ".join(class_names[label] for label in labels), fontsize=8)
+        axes.set_title(", ".join(names[label] for label in labels), fontsize=8)
     for axes in figure.axes:
         axes.set_axis_off()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(plain(title), fontsize=10)
     return figure

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import capsjax
-from train.data import Examples, as_file_name
-from train.learn.objective import is_right, predict
+from train.data import Examples, as_file_name, npz
+from train.learn.objective import TOP, predict
 from train.learn.pmap import make_scoring_step
 from train.learn.scoring import Scores, score
 from train.learn.training_state import TrainState, trained_model
@@ -26,7 +26,7 @@ from train.report.loading import (
 from train.run.checkpoint_files import Which
 from train.run.folder import Run, load_run
 from train.system.errors import UserError
-from train.system.files import finite_or_none, write_json, writing
+from train.system.files import finite_or_none, keeping, write_json
 
 
 def evaluate(
@@ -41,8 +41,12 @@ def evaluate(
     split: Kind = "test",
     test_examples: int | None = None,
     by_index: bool = False,
+    layout: npz.Layout | None = None,
+    top: int | None = None,
 ) -> dict[str, Any]:
     """Measures a run's network on a split, and leaves the result in the run's folder.
+
+    A folder that cannot be written is told on stderr, and the result returned all the same.
 
     Args:
         folder: the run.
@@ -56,14 +60,22 @@ def evaluate(
         test_examples: how many test images to take, the first; by default as many as the run did,
             and of another data set see `Dataset.limited`.
         by_index: take another set's classes in their order; by default by their names.
+        layout: how an `npz:` file is to be understood, see `load_split`.
+        top: classes among which that of an image has to be, `TOP` by default; see `measure_top`.
 
     Returns:
-        The names of what was measured, and the means of each loss term and the accuracy.
+        The names of what was measured, the means of each loss term and the accuracy, what else
+        `Scores.metrics` has, and as `classes` the `ClassCounts.rows`.
 
     Raises:
         UserError: on bad input.
     """
     run = load_run(folder)
+    if top is not None and not 1 <= top < run.num_classes:
+        raise UserError(
+            f"--top-k is {top}, but the network in {folder} has {run.num_classes} classes: choose "
+            f"from 1 to {run.num_classes - 1}."
+        )
     if routing_iterations is not None:
         run = _with_iterations(run, routing_iterations)
     name = dataset or run.config.data.dataset
@@ -71,8 +83,10 @@ def evaluate(
         raise UserError("--test-examples says nothing of --split validation: leave it out.")
     if test_examples is None and dataset is None and split == "test":
         test_examples = run.config.data.test_examples
-    examples = load_split(run, name, data_dir, split, test_examples, by_index=by_index)
-    state, scores = score_run(run, examples, which=which, devices=devices)
+    examples = load_split(
+        run, name, data_dir, split, test_examples, by_index=by_index, layout=layout
+    )
+    state, scores = score_run(run, examples, which=which, devices=devices, top=top or TOP)
     result: dict[str, Any] = {
         "dataset": name,
         "split": split,
@@ -80,6 +94,7 @@ def evaluate(
         "step": int(state.step),
         "examples": len(examples),
         **{key: finite_or_none(value) for key, value in scores.metrics.items()},
+        "classes": scores.by_class(run.num_classes).rows(run.class_names),
     }
     kept = f"{as_file_name(name)}-{which}"
     if routing_iterations is not None:
@@ -87,28 +102,32 @@ def evaluate(
         kept += f"-{routing_iterations}-iterations"
     kept += "" if split == "test" else f"-{split}"
     kept += "" if test_examples is None else f"-{test_examples}-examples"
-    with writing(folder):
-        if inspect:
-            from train.report.figures import Tested  # figures take a second to import
-            from train.report.inspect import inspect as look
+    if inspect:
+        from train.report.figures import Tested  # figures take a second to import
+        from train.report.inspect import inspect as look
 
-            model = trained_model(run.config, run.image_shape, run.num_classes, state)
-            result["inspection"] = look(Tested(run, model, examples, scores))
-        _keep(run, kept, result)
+        model = trained_model(run.config, run.image_shape, run.num_classes, state)
+        result["inspection"] = look(Tested(run, model, examples, scores))
+    _keep(run, kept, result)
     return result
 
 
 def score_run(
-    run: Run, examples: Examples, *, which: Which = "last", devices: int | None = None
+    run: Run,
+    examples: Examples,
+    *,
+    which: Which = "last",
+    devices: int | None = None,
+    top: int = TOP,
 ) -> tuple[TrainState, Scores]:
-    """Scores the network of a run on examples; its state, and the scores.
+    """Scores the network of a run on examples, see `measure_top`; its state, and the scores.
 
     Raises:
         UserError: if there is no checkpoint that can be read.
     """
     graphdef, state = load_state(run, which, devices=devices)
     mesh = evaluation_mesh(devices)
-    step = make_scoring_step(graphdef, run.config, mesh)
+    step = make_scoring_step(graphdef, run.config, mesh, top=top)
     return state, score(step, state, examples, mesh)
 
 
@@ -119,6 +138,7 @@ def evaluate_ensemble(
     data_dir: Path | None = None,
     which: Which = "last",
     by_index: bool = False,
+    layout: npz.Layout | None = None,
 ) -> dict[str, Any]:
     """Measures the networks of several runs as one, and leaves the result in the first's folder.
 
@@ -126,8 +146,9 @@ def evaluate_ensemble(
     images as it was trained to, which are those of the first run, or as of `evaluate`.
 
     Returns:
-        The names of what was measured, the `accuracy` of the ensemble, and the `accuracies` of
-        each network, in the order of `runs`.
+        The names of what was measured, the `accuracy` of the ensemble, its means over classes and
+        its `classes` as of `evaluate`, and the `accuracies` of each network, in the order of
+        `runs`.
 
     Raises:
         UserError: on bad input.
@@ -142,31 +163,38 @@ def evaluate_ensemble(
         _require_same_classes(first, run)
     name = dataset or first.config.data.dataset
     count = first.config.data.test_examples if dataset is None else None
-    test = load_split(first, name, data_dir, count=count, by_index=by_index)
+    test = load_split(first, name, data_dir, count=count, by_index=by_index, layout=layout)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
 
-    def accuracy(lengths: np.ndarray) -> float:
-        classes = jnp.asarray(labels)
-        return float(jnp.mean(is_right(predict(jnp.asarray(lengths), classes), classes)))
+    def scores(lengths: np.ndarray) -> Scores:
+        predictions = predict(jnp.asarray(lengths), jnp.asarray(labels))
+        return Scores({}, np.asarray(predictions), labels)
 
+    def accuracy(scores: Scores) -> float:
+        return 1 - len(scores.wrong) / len(labels)
+
+    together = scores(np.mean(of_each, axis=0))
+    by_class = together.by_class(first.num_classes)
     result = {
         "runs": [str(run.folder) for run in runs],
         "dataset": name,
         "split": "test",
         "checkpoint": which,
         "examples": len(test),
-        "accuracy": accuracy(np.mean(of_each, axis=0)),
-        "accuracies": [accuracy(lengths) for lengths in of_each],
+        "accuracy": accuracy(together),
+        **by_class.means,
+        "accuracies": [accuracy(scores(lengths)) for lengths in of_each],
+        "classes": by_class.rows(first.class_names),
     }
-    with writing(first.folder):
-        _keep(first, f"{as_file_name(name)}-{which}-{len(runs)}-networks", result)
+    _keep(first, f"{as_file_name(name)}-{which}-{len(runs)}-networks", result)
     return result
 
 
 def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
-    run.evaluations.mkdir(exist_ok=True)
-    write_json(run.evaluations / f"{name}.json", result)
+    with keeping(run.evaluations):
+        run.evaluations.mkdir(exist_ok=True)
+        write_json(run.evaluations / f"{name}.json", result)
 
 
 def _with_iterations(run: Run, iterations: int) -> Run:

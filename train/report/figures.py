@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,11 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from train.config.fit_config import FitConfig
 from train.data import Batch, Examples
 from train.learn.objective import Objective
 from train.learn.scoring import Scores
+from train.report.class_figures import draw_classes, draw_confusion
 from train.run.folder import Run
 from train.system.files import write_figure
+from train.system.lettering import plain, plain_names
 
 OFFSETS = np.linspace(-0.25, 0.25, 11)
 """Added to a dimension of a class capsule in the paper's Figure 4."""
@@ -63,8 +67,13 @@ def draw_run(tested: Tested, rows: Sequence[Mapping[str, Any]]) -> None:
         OSError: if a figure cannot be written.
     """
     run, test, scores = tested.run, tested.test, tested.scores
-    title = f"{run.config.preset}, {scores.metrics['accuracy']:.2%} of {len(test):,} test images"
-    figures = {"curves": draw_curves(rows, title)}
+    right = f"{scores.metrics['accuracy']:.2%} of {len(test):,} test images"
+    title = f"{heading(run.config)}, {right}"
+    counts = scores.by_class(run.num_classes)
+    figures = {
+        "curves": draw_curves(rows, title),
+        "classes": draw_classes(counts, run.class_names, title),
+    }
     if test.labels_per_image == 1:
         labels, predictions = scores.labels, scores.predictions
         figures["confusion"] = draw_confusion(labels, predictions, run.class_names, title)
@@ -74,6 +83,12 @@ def draw_run(tested: Tested, rows: Sequence[Mapping[str, Any]]) -> None:
     run.figures.mkdir(exist_ok=True)
     for name, figure in figures.items():
         write_figure(run.figures / f"{name}.png", figure)
+
+
+def heading(config: FitConfig) -> str:
+    """The network and the data of a run, for the title of a figure; of a path its last part."""
+    kind, _, where = config.data.dataset.partition(":")
+    return plain(f"{config.model.name} on {Path(where).name or kind}")
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
@@ -104,32 +119,6 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
     figure.suptitle(title)
-    return figure
-
-
-def draw_confusion(
-    labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str], title: str
-) -> Figure:
-    """Draws which class was taken for which, of integer labels and predictions `[n]`."""
-    count = len(class_names)
-    table = np.zeros((count, count), np.int64)
-    np.add.at(table, (labels, predictions), 1)
-    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-
-    side = min(max(5.0, 0.55 * count + 1.5), 16.0)
-    figure = Figure(figsize=(side, side), layout="constrained")
-    axes = figure.subplots()
-    # The square root of the shares lets single mistakes be seen beside full rows.
-    axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=1)
-    if count <= 30:
-        for row, column in zip(*np.nonzero(table), strict=True):
-            colour = "white" if shares[row, column] > 0.3 else "black"
-            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": colour}
-            axes.text(column, row, f"{table[row, column]}", **style)
-        longest = max(map(len, class_names))
-        axes.set_xticks(range(count), class_names, rotation=90 if longest > 2 else 0)
-        axes.set_yticks(range(count), class_names)
-    axes.set(xlabel="predicted class", ylabel="true class", title=title)
     return figure
 
 
@@ -188,7 +177,7 @@ def _in_two_colours(parts: Any) -> np.ndarray:
 
 def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: np.ndarray) -> None:
     """Writes above each column which classes the image shows, and which it is taken for."""
-    scores, names, wrong = tested.scores, tested.run.class_names, tested.scores.wrong
+    scores, wrong, names = tested.scores, tested.scores.wrong, plain_names(tested.run.class_names)
     texts = []
     for index in chosen:
         labels, predicted = np.atleast_1d(scores.labels[index], scores.predictions[index])
@@ -225,7 +214,9 @@ def draw_dimensions(tested: Tested) -> Figure:
     axes.set_xticks(centres[1], [f"{offset:+.2f}" for offset in OFFSETS], fontsize=8)
     axes.set_yticks(centres[0], [f"{dimension}" for dimension in range(1, dims + 1)], fontsize=9)
     axes.set(ylabel="dimension", xlabel="added to it")
-    title = f"class {tested.run.class_names[label]}: each dimension of its capsule, moved"
+    title = (
+        f"class {plain_names(tested.run.class_names)[label]}: each dimension of its capsule, moved"
+    )
     axes.set_title(title, fontsize=11)
     return figure
 
@@ -274,7 +265,7 @@ def mark_seeds(
         seeds = axes.plot(of_seeds, [place] * len(of_seeds), "o", color=colour, markersize=5)
         mean = axes.plot([np.mean(of_seeds)], [place], "|", color="black", markersize=15)
         marks = {"a seed": seeds[0], "mean": mean[0]}
-    axes.set_yticks(places, labels, fontsize=9)
+    axes.set_yticks(places, list(map(plain, labels)), fontsize=9)
     axes.set_ylim(-0.6, len(labels) - 0.4)
     axes.grid(axis="x", alpha=0.3)
     return marks

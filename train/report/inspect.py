@@ -15,10 +15,11 @@ import capsjax
 from capsjax.inspection import Inspected, inspect_iterations
 from train.data import Batch, centre_crop
 from train.learn.objective import Objective
-from train.report.figures import Tested
+from train.report.figures import Tested, heading
 from train.report.recording import member, record
 from train.system.errors import UserError
-from train.system.files import finite_or_none, write_figure
+from train.system.files import finite_or_none, keeping, write_figure
+from train.system.lettering import plain, plain_names
 
 EXAMPLES = 256
 """Test images that are looked at, the first."""
@@ -33,29 +34,29 @@ CLASSES = "class_caps"
 def inspect(tested: Tested) -> dict[str, Any]:
     """Looks into the layers of a run's network on test images, and draws what is there.
 
-    Into the figures of the run go `routing.png` and, for a CapsNet, `parts.png`. Returns by the
-    name of each layer the fields of `Inspected` as plain values.
+    Into the figures of the run, if they can be written, go `routing.png` and, for a CapsNet,
+    `parts.png`. Returns by the name of each layer the fields of `Inspected` as plain values.
 
     Raises:
         UserError: the network has no layer to look into, or its routing cannot show its work.
-        OSError: a figure cannot be written.
     """
     run, model, objective = tested.run, tested.model, tested.objective
-    some = tested.test.gather(np.arange(min(EXAMPLES, len(tested.test))))
+    some = tested.test.some(EXAMPLES)
     inspected, below, output = look_inside(model, objective, jnp.asarray(some.images))
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.scores.metrics["accuracy"]
-    title = f"{run.config.preset}, {run.config.model.routing}, {accuracy:.2%}"
-    run.figures.mkdir(exist_ok=True)
-    figure = draw_routing(inspected, np.asarray(output.lengths), title)
-    write_figure(run.figures / "routing.png", figure)
+    title = f"{heading(run.config)}, {plain(run.config.model.routing)}, {accuracy:.2%}"
+    drawn = {"routing": draw_routing(inspected, np.asarray(output.lengths), title)}
     primary = getattr(model, "primary_caps", None)
     is_shown = isinstance(primary, capsjax.PrimaryCaps) and primary.order == "position_major"
     if is_shown and not getattr(model, "hidden_caps", ()):
         if objective.data.crop is not None:
             some = some._replace(images=centre_crop(some.images, objective.data.crop))
-        figure = draw_parts(model, output, below, some, run.class_names, title)
-        write_figure(run.figures / "parts.png", figure)
+        drawn["parts"] = draw_parts(model, output, below, some, run.class_names, title)
+    with keeping(run.figures):
+        run.figures.mkdir(exist_ok=True)
+        for name, figure in drawn.items():
+            write_figure(run.figures / f"{name}.png", figure)
     return {
         name: {
             {"vote_cosine": "agreement"}.get(field, field): (
@@ -174,7 +175,7 @@ def draw_parts(
     labels = some.labels.reshape(len(some.labels), -1)[:, 0]  # of several, the first
     shown = [int(np.argmax(labels == label)) for label in np.unique(labels)[:4]]
     height, width = some.images.shape[1:3]
-    top = (width / 2 - 0.5, -0.28 * height)
+    top, names = (width / 2 - 0.5, -0.28 * height), plain_names(tuple(class_names))
     for axes, index in zip(panels, shown, strict=False):
         lengths = np.asarray(output.lengths[index])
         best = int(lengths.argmax())
@@ -189,7 +190,7 @@ def draw_parts(
             axes.add_patch(square)
             line = ConnectionPatch(centre, top, "data", "data", color="#c2571a", alpha=alpha)
             axes.add_patch(line)
-        name = f"{class_names[best]}  ({lengths[best]:.2f})"
+        name = f"{names[best]}  ({lengths[best]:.2f})"
         axes.text(*top, name, ha="center", va="bottom", fontsize=11)
         axes.set_xlim(-0.5, width - 0.5)
         axes.set_ylim(height - 0.5, -0.45 * height)

@@ -1,18 +1,19 @@
 """The network of a run, loaded from a checkpoint, and the images that it can be measured on."""
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+import capsjax
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Examples, Split, hold_out, load_dataset, stored
+from train.data import Dataset, Examples, OnDisk, hold_out, load_dataset, npz, stored
 from train.learn.network import build_model, require_room
-from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
 from train.learn.pmap import data_mesh, replicate
 from train.learn.scoring import BATCH
@@ -23,8 +24,6 @@ from train.run.folder import Run
 from train.system.errors import UserError
 
 Kind = Literal["test", "validation"]
-
-_BATCH = 64
 
 
 def load_state(
@@ -66,22 +65,33 @@ def load_split(
     count: int | None = None,
     *,
     by_index: bool = False,
+    layout: npz.Layout | None = None,
 ) -> Examples:
     """The examples of a data set that a run is measured on, labelled as the run's classes are.
 
-    They are the first so many of the test split, what `Dataset.limited` takes if None; or those
+    They are so many of the test split, what `Dataset.limited` takes if None; or those
     that the run sets aside to choose by. A class of the set is the run's class of the same name, or
-    of the same number if `by_index`.
+    of the same number if `by_index`. The layout of an `npz:` file is, by default, what the run was
+    trained with, and that of another set as `npz.load` says.
 
     Raises:
         UserError: if there is no such set, it cannot be had, its images or classes do not fit, or
             no examples are set aside.
     """
-    dataset = load_dataset(name, data_dir=data_dir)
+    own = name == run.config.data.dataset
+    if layout is None:
+        layout = run.config.data.layout if own else npz.AS_WRITTEN
+    dataset = load_dataset(name, data_dir=data_dir, layout=layout)
     if dataset.image_shape != run.image_shape or dataset.num_classes != run.num_classes:
         raise UserError(
             f"{name} has images of {dataset.image_shape} in {dataset.num_classes} classes, but the "
             f"network in {run.folder} takes {run.image_shape} in {run.num_classes} classes."
+        )
+    if own and (changed := run.changed_splits(dataset.fingerprints)):
+        print(
+            f"note: the {' and '.join(changed)} images of {name} are no longer those that "
+            f"{run.folder} was trained with",
+            file=sys.stderr,
         )
     if dataset.class_names != run.class_names and not by_index:
         dataset = _by_name(run, dataset)
@@ -107,9 +117,9 @@ def _by_name(run: Run, dataset: Dataset) -> Dataset:
         )
     numbers = np.array([run.class_names.index(name) for name in dataset.class_names], np.int32)
 
-    def relabelled(examples: Examples) -> Split:
-        split = stored(examples)
-        return Split(split.images, numbers[split.labels])
+    def relabelled(examples: Examples) -> Examples:
+        of_one_class = examples if isinstance(examples, OnDisk) else stored(examples)
+        return dataclasses.replace(of_one_class, labels=numbers[of_one_class.labels])
 
     own = dataset.validation
     return Dataset(
@@ -127,16 +137,20 @@ def _listed(names: Sequence[str]) -> str:
     return f"the class{'es' * (len(names) > 1)} {shown}"
 
 
+def network_of(run: Run, model: nnx.Module) -> capsjax.Network:
+    """The network of a run with what is done to its images, and the names of its classes."""
+    return capsjax.Network(
+        model,
+        run.class_names,
+        preprocessing=run.config.data.preprocessing,
+        image_shape=run.image_shape,
+    )
+
+
 def lengths_of(model: nnx.Module, config: FitConfig, images: np.ndarray) -> np.ndarray:
     """The lengths `[n, classes]` of class capsules for images uint8 `[n, height, width, channels]`.
 
-    The network is set to normalise as it has learned to; the configuration says how it sees images.
+    The configuration says how the network sees them.
     """
-    objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
-    apply = nnx.jit(lambda model, images: model(images).lengths)
-    return np.concatenate(
-        [
-            np.asarray(apply(model, objective.normalise(jnp.asarray(some), dtype)))
-            for some in np.split(images, range(_BATCH, len(images), _BATCH))
-        ]
-    )
+    preprocessing, shape = config.data.preprocessing, images.shape[1:]
+    return capsjax.Network(model, preprocessing=preprocessing, image_shape=shape).lengths(images)

@@ -6,8 +6,8 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from train.config.config_file import differences, from_values
@@ -41,6 +41,8 @@ class Run:
     config: FitConfig
     image_shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Of each split of the data; none are known of a run from before there were any."""
 
     metrics = _Part("metrics.jsonl")  # a line for each log step and each evaluation
     summary = _Part(SUMMARY)  # the result
@@ -55,12 +57,18 @@ class Run:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    def changed_splits(self, present: Mapping[str, str]) -> list[str]:
+        """The splits whose fingerprints were others for this run, as far as that is known."""
+        known = self.fingerprints or present
+        return [name for name in {**known, **present} if known.get(name) != present.get(name)]
+
     def save(self) -> None:
         """Writes `config.json`."""
         values = {
             "config": dataclasses.asdict(self.config),
             "image_shape": list(self.image_shape),
             "class_names": list(self.class_names),
+            "data_fingerprints": dict(self.fingerprints),
         }
         write_json(self.folder / CONFIG, values)
 
@@ -90,7 +98,8 @@ def load_run(folder: Path) -> Run:
             and all(isinstance(name, str) for name in names)
         ):
             height, width, channels = shape
-            return Run(folder, from_values(config, path), (height, width, channels), tuple(names))
+            known = from_values(config, path), (height, width, channels), tuple(names)
+            return Run(folder, *known, dict(values.get("data_fingerprints", {})))
     raise UserError(
         f"{path} lacks the configuration, image shape or class names of a run: restore it or train "
         "anew."
@@ -189,6 +198,7 @@ def _require_same(saved: Run, wanted: Run) -> None:
     for name in ("image_shape", "class_names"):
         if getattr(saved, name) != getattr(wanted, name):
             different.append(f"{name} of the data")
+    different += [f"the {split} images" for split in saved.changed_splits(wanted.fingerprints)]
     if different:
         raise UserError(
             f"{saved.folder} was trained with another configuration and cannot be resumed with "

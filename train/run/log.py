@@ -127,8 +127,13 @@ class Log(AbstractContextManager["Log"]):
                 if name not in ("step", "split") and isinstance(value, int | float):
                     self._events.add_scalar(f"{row['split']}/{name}", value, row["step"])
 
-    def summary(self, validated: Scores | None, tested: Scores) -> dict[str, Any]:
-        """What `summary.json` holds of the run, which has ended with these scores."""
+    def summary(
+        self, validated: Scores | None, tested: Scores, early: Mapping[str, bool]
+    ) -> dict[str, Any]:
+        """What `summary.json` holds of the run, which has ended with these scores.
+
+        `early` has by its name there whether the run ended for each reason to end early.
+        """
 
         def of_split(split: str, scores: Scores) -> dict[str, Any]:
             means = {f"{split}.{k}": finite_or_none(v) for k, v in scores.metrics.items()}
@@ -136,13 +141,13 @@ class Log(AbstractContextManager["Log"]):
             wrong = {f"{split}.error_percent": 100 * len(scores.wrong) / examples}
             return {**means, **wrong, f"{split}.examples": examples}
 
-        state, config = self._trainer.state, self._trainer.config
-        devices, stop_at = self._trainer.mesh.devices, config.schedule.stop_at_accuracy
+        state, config, names = self._trainer.state, self._trainer.config, self._run.class_names
+        devices = self._trainer.mesh.devices
         return {
             "preset": config.preset,
             "dataset": config.data.dataset,
             "steps": int(state.step),
-            "stopped_at_accuracy": validated is not None and validated.reach(stop_at),
+            **early,
             "parameters": count_parameters(state.params),
             **(of_split("validation", validated) if validated else {}),
             **of_split("test", tested),
@@ -154,6 +159,7 @@ class Log(AbstractContextManager["Log"]):
             "processes": jax.process_count(),
             "device_kind": devices.flat[0].device_kind,
             "jax_version": jax.__version__,
+            "test.classes": tested.by_class(len(names)).rows(names),
         }
 
     def __exit__(self, *_: object) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,6 +53,19 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def keeping(folder: Path) -> Iterator[None]:
+    """Tells on stderr that a result, which is returned anyway, cannot be kept in a folder."""
+    try:
+        yield
+    except OSError as error:
+        print(
+            f"note: {folder} cannot be written ({error.strerror or error}), so nothing of this is "
+            "kept there",
+            file=sys.stderr,
+        )
+
+
 def finite_or_none(value: float) -> float | None:
     """What JSON has for a number: null for one that is not finite."""
     return value if math.isfinite(value) else None
@@ -65,6 +79,9 @@ def write_json(path: Path, values: Any) -> None:
 
 def write_figure(path: Path, figure: Any) -> None:
     """Writes a figure of matplotlib, which is slow to import, as a PNG; see `write_whole`."""
+    from train.system.lettering import give_fonts
+
+    give_fonts(figure)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110)
     write_whole(path, png.getvalue())

@@ -82,7 +82,14 @@ def test_a_run_leaves_what_the_readme_says(digits_run):
     assert logged == sorted({*range(10, 151, 10), *range(21, 150, 21)})
     assert {"loss", "accuracy", "learning_rate", "images_per_second"} <= rows[0].keys()
     figures = {path.name for path in (digits_run / "figures").iterdir()}
-    assert figures == {"curves.png", "confusion.png", "reconstructions.png", "dimensions.png"}
+    assert figures == {
+        *("curves.png", "classes.png", "confusion.png", "reconstructions.png", "dimensions.png")
+    }
+    assert [row["class"] for row in summary["test.classes"]] == list("0123456789")
+    assert sum(row["support"] for row in summary["test.classes"]) == 359
+    recalls = [row["recall"] for row in summary["test.classes"]]
+    assert summary["test.balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert summary["test.accuracy"] < summary["test.top_5_accuracy"] <= 1
     assert list((digits_run / "tensorboard").glob("events.out.tfevents.*"))
     assert (digits_run / "checkpoints" / "150").is_dir()
     assert load_run(digits_run).class_names == tuple("0123456789")

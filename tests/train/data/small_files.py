@@ -107,6 +107,19 @@ def small_mnist(
     return placed(source, dict(zip(source.files, contents, strict=True)), folder)
 
 
+def small_emnist(folder: Path, source: Source, train_size: int = 30, test_size: int = 12) -> Source:
+    """The archive of EMNIST with one part of it, lying on its side, in a folder."""
+    part, first = (source.read.keywords[name] for name in ("part", "first_label"))
+    members = {}
+    for kind, size in (("train", train_size), ("test", test_size)):
+        images = np.swapaxes(random(size, 28, 28, seed=size), 1, 2)
+        labels = np.arange(size) % len(source.class_names) + first
+        for what, array in (("images-idx3", images), ("labels-idx1", labels)):
+            name = f"gzip/emnist-{part}-{kind}-{what}-ubyte.gz"
+            members[name] = gzip.compress(idx_bytes(array), mtime=0)
+    return placed(source, {source.files[0]: zip_bytes(members)}, folder)
+
+
 VIEWPOINTS = np.array(
     [
         (instance, elevation, azimuth, 0)

@@ -1,5 +1,6 @@
 """Data sets by name, and where their files come from."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,10 @@ def test_the_names():
         "affnist-generated",
         "affnist",
         "mnist_corrupted/CORRUPTION",
+        "emnist/PART",
         "folder:PATH",
         "npz:FILE",
+        "tfds:NAME",
     )
 
 
@@ -48,7 +51,8 @@ def test_a_page_has_every_name(page):
 @pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
 def test_the_docs_have_files_and_licence_of_every_source(source):
     rows = (ROOT / "docs" / "datasets.md").read_text(encoding="utf-8").splitlines()
-    name = "mnist_corrupted/CORRUPTION" if "/" in source.name else source.tfds_name
+    families = {"mnist_corrupted": "mnist_corrupted/CORRUPTION", "emnist": "emnist/PART"}
+    name = families.get(source.tfds_name.partition("/")[0], source.tfds_name)
     (row,) = (row for row in rows if row.startswith(f"| `{name}`"))
     assert source.licence in row
     if "files of the same names" not in row:
@@ -179,3 +183,25 @@ def test_the_official_files_of_mnist_are_prepared_for_stock_tensorflow_datasets(
 )
 def test_a_name_in_a_file_name(name, file):
     assert as_file_name(name) == file
+
+
+def test_a_data_folder_that_is_not_there_is_told_whatever_the_set(tmp_path):
+    for name in ("digits", f"folder:{tmp_path}", "npz:x.npz"):
+        with pytest.raises(UserError, match="there is no folder .*gone: .*--data-dir"):
+            load_dataset(name, data_dir=tmp_path / "gone")
+
+
+def test_unpacked_files_need_no_cache(tmp_path, monkeypatch):
+    files = tmp_path / "files"
+    monkeypatch.setitem(SOURCES, "kmnist", small_mnist(files, mnist.KMNIST))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "cache"))
+    packed = load_dataset("kmnist", data_dir=files)
+    for path in files.iterdir():
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    assert load_dataset("kmnist", data_dir=files).fingerprints == packed.fingerprints
+
+
+def test_a_wrong_part_is_told_with_the_right_ones():
+    with pytest.raises(UserError, match="choose emnist/ and one of byclass, .*, letters,"):
+        load_dataset("emnist/letter")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from train.data import Dataset, Split
+from train.data.made import multi_mnist
 from train.system.errors import UserError
 
 
@@ -47,12 +48,14 @@ def test_split_refuses(images_given, labels_given, message):
         Split(images_given, labels_given)
 
 
-def test_the_first_training_examples_alone():
-    toy = dataset(labels(0, 1, 2, 2), labels(1, 0))
-    first = toy.limited(train=3)
-    np.testing.assert_array_equal(first.train.labels, [0, 1, 2])
-    assert len(first.train.images) == 3
-    assert first.test is toy.test
+def test_a_set_in_the_order_of_its_classes_is_limited_to_examples_of_each():
+    toy = dataset(labels(0, 0, 0, 0, 1, 1, 2, 2), labels(0, 0, 0, 1, 1, 1, 2, 2, 2))
+    limited = toy.limited(train=4, test=3)
+    np.testing.assert_array_equal(limited.train.labels, [0, 0, 1, 2])
+    np.testing.assert_array_equal(limited.test.labels, [0, 1, 2])
+    np.testing.assert_array_equal(toy.test.some(3).labels, [0, 1, 2])
+    assert len(toy.test.some(100).labels) == 9
+    assert toy.limited(train=4).test is toy.test
 
 
 @pytest.mark.parametrize("count", [0, -1, 5])
@@ -71,4 +74,20 @@ def test_label_out_of_range_is_named(wrong):
 
 def test_image_shapes_of_the_splits_must_agree():
     with pytest.raises(UserError, match="same shape"):
-        Dataset("toy", Split(images(1), labels(0)), Split(images(1, 4), labels(0)), ("a",))
+        Dataset("toy", Split(images(1), labels(0)), Split(images(1, 4), labels(0)), ("a", "b"))
+
+
+def test_a_single_class_is_refused():
+    with pytest.raises(UserError, match="toy has the class a alone"):
+        Dataset("toy", Split(images(1), labels(0)), Split(images(1), labels(0)), ("a",))
+
+
+def test_fingerprints_tell_splits_apart():
+    toy = dataset(labels(0, 1, 2, 2), labels(1, 0))
+    same = dataset(labels(0, 1, 2, 2), labels(1, 0))
+    other = dataset(labels(0, 1, 2, 1), labels(1, 0))
+    assert toy.fingerprints == same.fingerprints
+    assert toy.fingerprints["train"] != other.fingerprints["train"]
+    assert toy.fingerprints["test"] == other.fingerprints["test"]
+    pairs = multi_mnist.make(toy).fingerprints
+    assert len({*pairs.values(), *toy.fingerprints.values()}) == 4

@@ -11,13 +11,14 @@ from tests.train.data.small_files import (
     random,
     small_affnist,
     small_cifar,
+    small_emnist,
     small_mnist,
     small_mnist_c,
     small_smallnorb,
     small_svhn,
 )
 from train.data import catalog, list_datasets, load_dataset
-from train.data.sources import affnist, cifar, mnist, mnist_corrupted, smallnorb
+from train.data.sources import affnist, cifar, emnist, mnist, mnist_corrupted, smallnorb
 from train.loop import loop
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
@@ -31,6 +32,7 @@ SMALL = {
         for sources, make in (
             (mnist.SOURCES, partial(small_mnist, train_size=40, test_size=40)),
             (cifar.SOURCES, partial(small_cifar, each=9)),
+            (emnist.SOURCES[:1], partial(small_emnist, train_size=70, test_size=63)),
             (smallnorb.SOURCES, partial(small_smallnorb, side=48)),
         )
         for source in sources
@@ -107,8 +109,9 @@ def test_no_set_is_left_out():
     tested = {*SMALL, *MADE, PAIRS}
     of_ones_own = {name for name in list_datasets() if ":" in name}
     others = {*list_datasets(), *catalog.SOURCES} - tested - of_ones_own
+    parts = {source.name for source in emnist.SOURCES[1:]}
     corruptions = {source.name for source in mnist_corrupted.SOURCES} - {FOG}
-    assert others == {"digits", "mnist_corrupted/CORRUPTION"} | corruptions
+    assert others == {"digits", "mnist_corrupted/CORRUPTION"} | corruptions | parts
 
 
 def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkeypatch):
@@ -136,6 +139,7 @@ def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkey
     assert familiar["examples"] == 108
     assert (out / "evaluations" / f"{name}-last.json").exists()
     assert {path.stem for path in (out / "figures").iterdir()} == {
+        "classes",
         "confusion",
         "curves",
         "dimensions",
@@ -162,6 +166,9 @@ def test_images_and_arrays_of_ones_own(shortest, tmp_path):
     np.savez(tmp_path / "arrays.npz", **arrays)
     config = shortest.changed(dataset=f"folder:{photos}", batch_size=4)
     fit(config, out=tmp_path / "run", devices=1)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    streamed = fit(config, out=tmp_path / "streamed", devices=1, feed_kind="streaming")
+    assert streamed["test.loss"] == summary["test.loss"]
     npz = f"npz:{tmp_path / 'arrays.npz'}"
     with pytest.raises(UserError, match="cat, dog, fox"):
         evaluate(tmp_path / "run", dataset=npz, devices=1)
@@ -178,6 +185,7 @@ def test_pairs_from_files_to_figures(short, mnist_files, tmp_path):
     assert summary["test.examples"] == 40
     assert {path.name for path in (folder / "figures").iterdir()} == {
         "curves.png",
+        "classes.png",
         "reconstructions.png",
         "dimensions.png",
     }

@@ -66,7 +66,7 @@ def summary(out: Path) -> dict:
 def fit_here(monkeypatch, programs):
     """Trains in this process on one device, without figures, compiling once."""
     digits = load_dataset("digits")
-    monkeypatch.setattr("train.loop.loop.load_dataset", lambda name, *, data_dir: digits)
+    monkeypatch.setattr("train.config.settings.load_dataset", lambda *_, **__: digits)
     monkeypatch.setattr("train.loop.loop.assemble", programs)
     monkeypatch.setattr("train.loop.loop.draw_run", lambda *_: None)
     return lambda out, steps, **options: fit(

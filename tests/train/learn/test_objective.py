@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from sklearn.utils.class_weight import compute_class_weight
 
 from capsjax import CapsNetOutput, Capsules
 from tests.tolerance import assert_close
@@ -281,6 +282,16 @@ def test_what_is_not_defined_for_two_classes_is_refused():
         objective_of(loss="spread").require_fitting(2)
     with pytest.raises(UserError, match="leave --mask-in-training at label"):
         objective_of(mask_in_training="longest").require_fitting(2)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    labels = np.array([0, 0, 0, 0, 0, 3, 3, 1], np.int32)
+    assert Objective().weigh(labels, 5) is None
+    weights = objective_of(class_weights="balanced").weigh(labels, 5)
+    present = [0, 1, 3]
+    expected = compute_class_weight("balanced", classes=np.array(present), y=labels)
+    np.testing.assert_allclose(weights[present], expected, rtol=1e-15)
+    assert np.isfinite(weights).all()
 
 
 def test_each_class_by_itself_has_a_sigmoid(output):

@@ -3,8 +3,8 @@ import pytest
 from flax import nnx
 
 from tests.tolerance import assert_close
-from train.learn.pmap import data_mesh
-from train.learn.scoring import Scores, score
+from train.learn.pmap import data_mesh, make_scoring_step, replicate
+from train.learn.scoring import score
 from train.learn.trainer import assemble
 
 
@@ -46,6 +46,20 @@ def test_each_pair_counts_once_and_is_right_only_if_both_are(config, pairs, devi
     np.testing.assert_array_equal(scores.wrong, np.flatnonzero(~np.asarray(right)))
 
 
-def test_an_accuracy_is_reached_or_was_not_asked_for():
-    scores = Scores({"accuracy": 0.5}, np.zeros(2, int), np.zeros(2, int))
-    assert [scores.reach(wanted) for wanted in (0.4, 0.5, 0.6, None)] == [True, True, False, False]
+def test_means_over_classes_and_the_first_two_are_the_same_on_any_devices(config, dataset):
+    measured = []
+    for devices in (1, 2, 4):
+        mesh = data_mesh(256, devices)
+        trainer = assemble(config, dataset, devices=devices)
+        step = make_scoring_step(nnx.graphdef(trainer.model()), config, mesh, top=2)
+        measured.append(score(step, replicate(trainer.state, mesh), dataset.test, mesh))
+    lengths = lengths_of(trainer, dataset.test.images)
+    first = np.argsort(-lengths, axis=1, kind="stable")
+    labels = dataset.test.labels
+    for scores in measured:
+        assert scores.metrics["top_2_accuracy"] == np.mean(
+            [label in row for label, row in zip(labels, first[:, :2], strict=True)]
+        )
+        recalls = [np.mean(first[labels == label, 0] == label) for label in np.unique(labels)]
+        assert scores.metrics["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert "top_5_accuracy" not in trainer.score(dataset.test).metrics  # there are three classes

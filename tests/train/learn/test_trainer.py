@@ -1,4 +1,7 @@
+import dataclasses
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 from tests.tolerance import assert_close
 from train.learn import trainer as module
 from train.learn.metrics import merge
+from train.learn.objective import Objective
 from train.learn.pmap import replicate
 from train.learn.trainer import STEPS_PER_DISPATCH, Trainer, assemble
 from train.system.errors import UserError
@@ -37,6 +41,47 @@ def test_the_average_is_what_is_scored_and_used(config, dataset):
     assert trainer.score(trainer.dataset.test).metrics == measured.metrics
     trainer.state = trainer.state._replace(params=replicate(weights[-1], trainer.mesh))
     assert trainer.score(trainer.dataset.test).metrics != measured.metrics
+
+
+@pytest.mark.parametrize(("loss", "devices"), [("margin", 4), ("spread", 1), ("cross_entropy", 1)])
+def test_balanced_classes_do_alike_whatever_their_images(config, dataset, loss, devices):
+    """A step on all training images minimises the mean over classes of their mean losses."""
+    chosen = np.flatnonzero(np.cumsum(dataset.train.labels == 2) * (dataset.train.labels == 2) < 3)
+    train = dataset.train.take(chosen[: len(chosen) // 4 * 4])
+    data = dataclasses.replace(dataset, train=train, class_names=("a", "b", "c", "not there"))
+    counts = np.bincount(train.labels)
+    assert counts.max() > 3 * counts.min()
+    config = config.changed(
+        **{"loss": loss, "class_weights": "balanced", "batch_size": len(train), "steps": 1},
+        **{"optimizer": "sgd", "momentum": 0.0, "learning_rate": 1.0, "schedule": "constant"},
+        micro_batches=4 // devices,
+    )
+    trainer = assemble(config, data, devices=devices)
+    objective, start = Objective.of(config), trainer.state.params
+    graphdef, _, rest = nnx.split(trainer.model(), nnx.Param, ...)
+
+    @jax.jit
+    def gradient(params):
+        def mean_of_classes(params):
+            model = nnx.merge(graphdef, params, rest, copy=True)
+            images, labels = objective.normalise(train.images, jnp.float32), train.labels
+            output = objective.apply(model, images, labels, training=True)
+            losses = objective.losses(output, images, labels, 0)["loss"]
+            return sum(losses[labels == label].mean() for label in range(3)) / 3
+
+        return jax.grad(mean_of_classes)(params)
+
+    expected = jax.tree.map(lambda x, g: np.asarray(x - g), start, gradient(start))
+    (batch,) = trainer.feed.batches(0, 1)
+    metrics = merge([trainer.train([batch])])
+    jax.tree.map(
+        lambda x, wanted: assert_close(x, wanted, reduction_length=64 * 64),
+        trainer.state.params,
+        expected,
+    )
+    # What is reported has no weights, as in an evaluation.
+    plain = assemble(config.changed(class_weights="none"), data, devices=devices)
+    assert merge([plain.train([batch])])["loss"] == pytest.approx(metrics["loss"], rel=1e-6)
 
 
 @pytest.mark.parametrize("model", ["cnn", "matrix_capsnet"])
@@ -70,6 +115,10 @@ def test_networks_without_a_decoder_learn_pairs(config, pairs, model):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"class_weights": "balanced"},
+            "2 classes each, but --class-weights are for images of one",
+        ),
         ({"loss": "spread"}, "images are of 2 classes each, but the spread loss is of one"),
         ({"max_shift": 16}, "--max-shift is 16, but the images of .* are 16x16"),
         (

@@ -1,5 +1,6 @@
 import pytest
 
+from train.config import settings
 from train.loop import loop
 from train.report import loading
 
@@ -7,7 +8,7 @@ from train.report import loading
 @pytest.fixture
 def tiny_runs(monkeypatch, dataset, programs):
     """Lets `fit` train on forty examples, without figures and without compiling anything twice."""
-    for module in (loop, loading):
-        monkeypatch.setattr(module, "load_dataset", lambda name, *, data_dir: dataset)
+    for module in (settings, loading):
+        monkeypatch.setattr(module, "load_dataset", lambda *_, **__: dataset)
     monkeypatch.setattr(loop, "assemble", programs)
     monkeypatch.setattr(loop, "draw_run", lambda *_: None)

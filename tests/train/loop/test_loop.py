@@ -168,6 +168,39 @@ def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_pa
     assert (summary(whole)["steps"], summary(whole)["stopped_at_accuracy"]) == (9, False)
 
 
+def test_a_run_ends_when_it_has_not_improved_for_long(config, tmp_path, monkeypatch):
+    """The best evaluation is the second; the one after next is the second that is no better."""
+    score, rates = Trainer.score, {3: 0.2, 6: 0.5, 9: 0.5, 12: 0.4, 15: 0.9}
+
+    def rated(self, split):
+        scores = score(self, split)
+        scores.metrics["accuracy"] = rates[int(self.state.step)]
+        return scores
+
+    monkeypatch.setattr(Trainer, "score", rated)
+    config, out = config.changed(steps=15, patience=2), tmp_path / "run"
+    ended = train(out, config)
+    assert (summary(out)["steps"], summary(out)["validation.accuracy"]) == (12, 0.4)
+    assert (summary(out)["stopped_by_patience"], summary(out)["stopped_at_accuracy"]) == (
+        True,
+        False,
+    )
+    # It stays at its end when it is resumed, and is at the same one after an interruption.
+    assert train(out, config, resume=True) == ended
+    other = tmp_path / "other"
+    for step in (7, 11):
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "train", before_step(step, interrupt))
+            with pytest.raises(KeyboardInterrupt):
+                train(other, config, resume=True)
+    assert train(other, config, resume=True) == ended
+    # With more patience it goes on, as if it had had that before.
+    train(out, config.changed(patience=3), resume=True)
+    assert (summary(out)["steps"], summary(out)["stopped_by_patience"]) == (15, False)
+    with pytest.raises(UserError, match="--patience looks at validation images, and none"):
+        train(tmp_path / "none", config.changed(validation=0))
+
+
 def test_the_best_checkpoint_is_the_best_on_validation_images(config, tmp_path, monkeypatch):
     # The best on the validation images is the first, and the best on the test images the last.
     score, looked = Trainer.score, []

@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -140,3 +141,20 @@ def test_a_reader_that_goes_away_is_no_error():
 
 def test_names():
     assert command_name(CookRice) == "cook-rice"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_letters_that_stdout_does_not_have_are_numbers(encoding, monkeypatch):
+    @dataclass(kw_only=True)
+    class Show(Command):
+        """Show it."""
+
+        def run(self) -> int:
+            print("猫", b"caf\xe9".decode("utf-8", "surrogateescape"))
+            return 0
+
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding))
+    assert run_program("program", "", [Show], ["show"]) == 0
+    cat = "猫".encode(encoding, "backslashreplace")
+    assert printed.getvalue() == cat + b" caf\\udce9\n"

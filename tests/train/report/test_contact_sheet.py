@@ -30,8 +30,8 @@ def test_grey_and_coloured_images(channels, shape):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_a_file_with_the_first_images_of_a_split(dataset, tmp_path, monkeypatch, capsys, split):
-    monkeypatch.setattr(data, "load_dataset", lambda name, *, data_dir: dataset)
+def test_a_file_with_images_of_a_split(dataset, tmp_path, monkeypatch, capsys, split):
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: dataset)
     drawn = []
     monkeypatch.setattr(
         contact_sheet,
@@ -42,9 +42,9 @@ def test_a_file_with_the_first_images_of_a_split(dataset, tmp_path, monkeypatch,
     assert main(["show", "three", "--out", str(out), "--split", split, "--count", "12"]) == 0
     assert capsys.readouterr().out == f"{out}\n"
     ((batch, _, title),) = drawn
-    size = {"train": 40, "test": 10}[split]
-    assert title == f"three, {split}: the first {min(12, size)} of {size}"
-    np.testing.assert_array_equal(batch.images, getattr(dataset, split).images[:12])
+    size, whole = {"train": (12, 40), "test": (10, 10)}[split]
+    assert title == f"three, {split}: {size} of {whole}"
+    np.testing.assert_array_equal(batch.images, getattr(dataset, split).subset(size).images)
     with Image.open(out) as image:
         assert min(image.size) > 100
 

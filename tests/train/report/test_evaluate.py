@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from train.__main__ import main
 from train.data import Split
 from train.report import evaluate as module
 from train.report import loading
@@ -42,8 +45,42 @@ def test_the_mean_of_the_lengths_decides(runs):
     assert result["accuracies"] == [0.25, 0.5]
     assert result["accuracy"] == 0.75
     assert result["runs"] == [str(folder) for folder in folders]
+    assert result["balanced_accuracy"] == (1 + 1 + 0.5) / 3
+    assert [row["support"] for row in result["classes"]] == [1, 1, 2]
     kept = json.loads((folders[0] / "evaluations" / "digits-best-2-networks.json").read_text())
     assert kept == result
+
+
+def test_a_run_that_cannot_be_written_is_measured_all_the_same(digits_run, tmp_path, capsys):
+    run = Path(shutil.copytree(digits_run, tmp_path / "run"))
+    shutil.rmtree(run / "figures")
+    shutil.rmtree(run / "evaluations", ignore_errors=True)
+    for name in ("figures", "evaluations"):
+        (run / name).write_text("in the way, as a file system is that is read-only")
+    assert main(["evaluate", str(run), "--inspect", "--devices", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "balanced accuracy" in out
+    assert "class_caps: " in out
+    for name in ("figures", "evaluations"):
+        assert f"note: {run / name} cannot be written (" in err
+    assert "--out" not in err
+
+
+def test_the_class_is_among_as_many_as_are_asked_for(digits_run, capsys):
+    command = ["evaluate", str(digits_run), "--devices", "1", "--json"]
+    measured = []
+    for options in ([], ["--top-k", "2"], ["--top-k", "9"]):
+        assert main([*command, *options]) == 0
+        measured.append(json.loads(capsys.readouterr().out))
+    five, two, nine = measured
+    assert five["accuracy"] < two["top_2_accuracy"] < five["top_5_accuracy"]
+    assert five["top_5_accuracy"] < nine["top_9_accuracy"] < 1
+    assert len(five["classes"]) == 10
+    supports = np.array([row["support"] for row in five["classes"]])
+    recalls = [row["recall"] for row in five["classes"]]
+    assert supports @ recalls / supports.sum() == pytest.approx(five["accuracy"])
+    assert main([*command, "--top-k", "10"]) == 2
+    assert "--top-k is 10, but the network in" in capsys.readouterr().err
 
 
 def test_networks_of_other_classes_are_refused(runs):
@@ -73,6 +110,20 @@ def test_classes_are_matched_by_their_names(labels_for, dataset):
     np.testing.assert_array_equal(labels_for("b", "c", "a"), by_name)
     held = labels_for("b", "c", "a", split="validation")
     np.testing.assert_array_equal(held, np.array([2, 0, 1])[dataset.validation.labels])
+
+
+def test_images_that_have_changed_since_training_are_told(
+    config, dataset, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(loading, "load_dataset", lambda *_, **__: dataset)
+    about = (tmp_path, config, dataset.image_shape, dataset.class_names)
+    loading.load_split(Run(*about, dataset.fingerprints), config.data.dataset, None)
+    loading.load_split(Run(*about), config.data.dataset, None)
+    changed = Run(*about, {**dataset.fingerprints, "test": "other"})
+    loading.load_split(changed, "another", None)
+    assert not capsys.readouterr().err
+    loading.load_split(changed, config.data.dataset, None)
+    assert "note: the test images of digits are no longer those" in capsys.readouterr().err
 
 
 def test_classes_of_other_names_are_refused_unless_taken_in_their_order(labels_for, dataset):

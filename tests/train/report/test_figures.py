@@ -42,18 +42,46 @@ def run(tmp_path, config, dataset):
     return Run(tmp_path, config, dataset.image_shape, dataset.class_names)
 
 
-def test_a_run_has_its_four_figures(run, dataset, model, right):
+def test_a_run_has_its_figures(run, dataset, model, right):
     figures.draw_run(figures.Tested(run, model, dataset.test, right), ROWS)
-    for name in ("curves", "confusion", "reconstructions", "dimensions"):
+    for name in ("curves", "classes", "confusion", "reconstructions", "dimensions"):
         with Image.open(run.figures / f"{name}.png") as image:
             assert min(image.size) > 200
             assert len(image.convert("L").getcolors()) > 10
 
 
+def test_a_title_has_the_data_that_it_is_about(config):
+    def of(dataset):
+        return figures.heading(config.changed(preset="digits", dataset=dataset))
+
+    assert of("mnist") == "capsnet on mnist"
+    assert of("folder:/home/me/my $5 photos") == r"capsnet on my \$5 photos"
+    assert of("npz:../scans.npz") == "capsnet on scans.npz"
+    assert of("mnist_corrupted/fog") == "capsnet on mnist_corrupted/fog"
+
+
+def test_classes_of_any_name_are_drawn(run, dataset, model, right, tmp_path):
+    """Two dollars begin a formula, a byte is no UTF-8, and a letter has no font."""
+    names = ("$1 (US$)", b"caf\xe9".decode("utf-8", "surrogateescape"), "猫" * 50)
+    tested = figures.Tested(replace(run, class_names=names), model, dataset.test, right)
+    figures.draw_run(tested, ROWS)
+    assert len(list(run.figures.iterdir())) == 5
+    axes = figures.draw_reconstructions(tested).axes[0]
+    assert {tick.get_text() for tick in axes.get_xticklabels()} <= {
+        r"\$1 (US\$)",
+        "caf�",
+        "class 2",
+    }
+
+
 def test_without_a_decoder_there_is_nothing_to_reconstruct(run, dataset, model, right, monkeypatch):
     monkeypatch.setattr(model, "decoder", None)
     figures.draw_run(figures.Tested(run, model, dataset.test, right), ROWS)
-    assert {path.name for path in run.figures.iterdir()} == {"curves.png", "confusion.png"}
+    assert {path.name for path in run.figures.iterdir()} == {
+        "curves.png",
+        "classes.png",
+        "confusion.png",
+    }
 
 
 def test_the_curves_are_those_of_the_metrics():
@@ -66,20 +94,6 @@ def test_the_curves_are_those_of_the_metrics():
     ]
     assert_close(error.lines[1].get_xydata(), [[20, 20]])
     assert_close(error.lines[2].get_xydata(), [[20, 10]])
-
-
-def test_the_confusion_matrix_counts_true_and_predicted():
-    labels, predictions = np.array([0, 0, 1, 2]), np.array([0, 1, 1, 1])
-    (axes,) = figures.draw_confusion(labels, predictions, ("a", "b", "c"), "title").axes
-    written = {text.get_position(): text.get_text() for text in axes.texts}
-    assert written == {(0, 0): "1", (1, 0): "1", (1, 1): "1", (1, 2): "1"}  # (column, row)
-    assert_close(axes.images[0].get_array()[0], np.sqrt([0.5, 0.5, 0]))
-
-
-def test_a_hundred_classes_can_be_drawn():
-    names = tuple(f"class {i}" for i in range(100))
-    (axes,) = figures.draw_confusion(np.arange(100), np.arange(100), names, "title").axes
-    assert not axes.texts
 
 
 def test_misjudged_images_have_a_row_of_their_own(run, dataset, model, right):

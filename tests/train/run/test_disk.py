@@ -14,6 +14,7 @@ import pytest
 from tests.soak.tiny import ARGUMENTS
 from tests.train.conftest import ROOT
 from tests.train.saved import arrays
+from train.config import settings
 from train.loop import loop
 from train.loop.loop import fit
 from train.run.checkpoint_files import Checkpoints
@@ -59,7 +60,7 @@ def unlock(disk: Path) -> None:
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     disk, tmp_path, config, dataset, programs, monkeypatch
 ):
-    monkeypatch.setattr(loop, "load_dataset", lambda name, *, data_dir: dataset)
+    monkeypatch.setattr(settings, "load_dataset", lambda *_, **__: dataset)
     monkeypatch.setattr(loop, "assemble", programs)
     monkeypatch.setattr(loop, "draw_run", lambda *_: None)
     config = config.changed(steps=12, checkpoint_every=2, evaluate_every=12)

@@ -69,6 +69,22 @@ def test_resuming_may_be_longer(run):
     assert load_run(run.folder).config.schedule.steps == 99
 
 
+def test_resuming_with_other_images_is_refused(run):
+    known = dataclasses.replace(run, fingerprints={"train": "1", "test": "2"})
+    prepare_folder(known, resume=False, overwrite=False)
+    other = dataclasses.replace(run, fingerprints={"train": "3", "test": "2", "validation": "4"})
+    with pytest.raises(UserError, match="differs in: the train images; the validation images"):
+        prepare_folder(other, resume=True, overwrite=False)
+    assert load_run(run.folder) == known
+
+
+def test_a_run_from_before_there_were_fingerprints_goes_on(run):
+    prepare_folder(run, resume=False, overwrite=False)
+    now = dataclasses.replace(run, fingerprints={"train": "1", "test": "2"})
+    assert prepare_folder(now, resume=True, overwrite=False) is True
+    assert load_run(run.folder) == now
+
+
 def test_resuming_with_another_configuration_names_the_fields(run):
     prepare_folder(run, resume=False, overwrite=False)
     config = run.config.changed(seed=3, batch_size=16)

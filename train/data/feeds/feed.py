@@ -10,8 +10,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from train.data.dataset import Batch, Examples
 from train.data.feeds.order import Order
 from train.data.feeds.streaming import StreamingFeed
+from train.data.on_disk import OnDisk
 from train.distributed import processes
 from train.system.errors import UserError
+from train.system.machine import available_cores, physical_bytes
 
 FeedKind = Literal["auto", "resident", "streaming"]
 
@@ -20,6 +22,8 @@ RESIDENT_FRACTION = 0.25
 
 The rest is for the network, whose activations grow with the batch and are not known here.
 """
+
+_MOST_WORKERS = 16
 
 RESIDENT_CPU_BYTES = 2**30
 """Bytes that a resident split may take on a CPU, the copies of all virtual devices together."""
@@ -80,17 +84,33 @@ def make_feed(
             does not fit.
     """
     order = Order.of(split, batch_size=batch_size, seed=seed)
-    needed = sum(array.nbytes for array in split.constants.values())
-    room = _room_per_device(mesh)
+    if is_resident(split, kind, mesh):
+        return ResidentFeed(split.in_memory(), order, mesh)
+    return StreamingFeed(split, order, mesh, workers=_workers(split))
+
+
+def is_resident(split: Examples, kind: FeedKind, mesh: Mesh) -> bool:
+    """Whether `make_feed` makes a resident feed.
+
+    Raises:
+        UserError: if that is asked for and the split does not fit.
+    """
+    needed = split.nbytes
+    room = min(_room_per_device(mesh), physical_bytes() // 2)
     too_large = processes.any_process(needed > room)
     if kind == "resident" and too_large:
         raise UserError(
             f"the training split takes {needed} bytes on each device, more than the {room} bytes "
             "that a resident feed may take there: use the streaming feed."
         )
-    if kind != "streaming" and not too_large:
-        return ResidentFeed(split, order, mesh)
-    return StreamingFeed(split, order, mesh)
+    return kind != "streaming" and not too_large
+
+
+def _workers(split: Examples) -> int:
+    """Processes that read files; two cores are busy with the step and what surrounds it."""
+    if not isinstance(split, OnDisk):
+        return 0
+    return max(0, min(_MOST_WORKERS, available_cores() - 2))
 
 
 def _room_per_device(mesh: Mesh) -> int:

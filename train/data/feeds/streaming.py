@@ -37,7 +37,7 @@ class StreamingFeed:
         except ImportError as error:
             raise UserError(
                 "the streaming feed needs grain, which is not installed: install the project's "
-                "`train` extra, or use the resident feed."
+                "`train` dependencies, or use the resident feed."
             ) from error
         self._grain = grain
         if workers and isinstance(split, GeneratedSplit):

@@ -4,7 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,18 +28,27 @@ def read_images(
         image[...] = read(path)
         if image.min() == image.max():
             blank.append(path)
-    if blank:
-        others = f" and {len(blank) - 1} more" if len(blank) > 1 else ""
-        print(
-            f"note: {blank[0]}{others} came out as one single value everywhere: see whether "
-            "there is a picture in the file",
-            file=sys.stderr,
-        )
+    tell_of_blank(blank)
     return images
 
 
+def tell_of_blank(files: Sequence[Path | str]) -> None:
+    """Tells on stderr of files whose images show nothing, if there are any."""
+    if files:
+        others = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        print(
+            f"note: {files[0]}{others} came out as one single value everywhere: see whether "
+            "there is a picture in the file",
+            file=sys.stderr,
+        )
+
+
 def read_image(
-    path: Path, shape: tuple[int, int, int] | None = None, *, invert: bool = False
+    path: Path,
+    shape: tuple[int, int, int] | None = None,
+    *,
+    invert: bool = False,
+    content: BinaryIO | None = None,
 ) -> np.ndarray:
     """Reads a PNG, JPEG or other image file of any size.
 
@@ -54,6 +63,7 @@ def read_image(
         shape: `(height, width, channels)` of the result uint8, 1 channel for grey and 3 for colour;
             by default that of the image, which is in colour unless the file is grey.
         invert: swap dark and light first, for networks that learnt light on dark.
+        content: what is in the file, where it is no file of its own.
 
     Raises:
         UserError: if the file is missing, no image, too large to be one, or has values below 0 or
@@ -61,7 +71,7 @@ def read_image(
     """
     if shape is not None and shape[2] not in _MODES:
         raise UserError(f"a network for images with {shape[2]} channels cannot read image files.")
-    image, is_grey = _upright(path)
+    image, is_grey = _upright(path, content)
     height, width, channels = shape or (image.height, image.width, 1 if is_grey else 3)
     image = image.convert(_MODES[channels])
     if invert:
@@ -71,12 +81,12 @@ def read_image(
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
-def _upright(path: Path) -> tuple[Image.Image, bool]:
+def _upright(path: Path, content: BinaryIO | None) -> tuple[Image.Image, bool]:
     """Reads an opaque image, turned as its camera says, and whether its file is grey."""
     with reading(path, "an image", "see whether another program opens it"):
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as file:
+            with Image.open(content or path) as file:
                 is_grey = file.mode in _GREY_MODES
                 upright: Image.Image = ImageOps.exif_transpose(file)
                 if file.mode in _DEEP_MODES:
@@ -85,6 +95,8 @@ def _upright(path: Path) -> tuple[Image.Image, bool]:
             raise UserError(f"{path} is too large an image: shrink it first.") from error
         except UnidentifiedImageError as error:
             raise UserError(f"{path} is not an image file that can be read.") from error
+        if not upright.has_transparency_data:
+            return upright.convert("L" if upright.mode == "L" else "RGB"), is_grey
         upright = upright.convert("RGBA")
     grounds = [Image.new("RGBA", upright.size, ground) for ground in ("black", "white")]
     on_black, on_white = (Image.alpha_composite(ground, upright) for ground in grounds)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from train.data.dataset import Batch, Examples
+from train.data.dataset import Batch, Examples, digest
 from train.system.errors import UserError
 
 _LEAST = 64
@@ -69,7 +69,13 @@ class GeneratedSplit(Examples):
     def constants(self) -> dict[str, np.ndarray]:
         return self.source.constants
 
-    def first(self, count: int) -> Self:
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        of = (type(self).__qualname__, self.versions, self.seed, self.source.fingerprint)
+        return digest(*map(str, of))
+
+    def subset(self, count: int) -> Self:
+        """Takes the first, of images that are in the order of their files."""
         return dataclasses.replace(self, count=count)
 
     def take(self, images: np.ndarray) -> Self:

@@ -28,7 +28,7 @@ def load() -> Dataset:
     except ImportError as error:
         raise UserError(
             "the digits are part of scikit-learn, which is not installed: "
-            "install the project's `train` extra."
+            "install the project's `train` dependencies."
         ) from error
 
     original = load_digits()

@@ -1,36 +1,45 @@
 """Data of the user's own, as image files: a folder for each class."""
 
-import functools
-import itertools
+import hashlib
 import math
+import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from train.data.dataset import Dataset, Split
-from train.data.formats.images import read_image, read_images
+from train.data.dataset import Dataset
+from train.data.formats.images import read_image
+from train.data.on_disk import OnDisk, in_threads
 from train.system.errors import UserError
-from train.system.machine import physical_bytes
 
-TRAIN, TEST = "train", "test"
-VALIDATION = ("val", "validation")
+PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""The splits that folders of these names hold, in capital or small letters."""
 
-_TEST_EVERY = 5
+_TEST_SHARE = 5
+"""One of so many files is a test image, where there is no folder of these."""
+
+_LEAST = 3
 _NO_IMAGE = re.compile(r"\..*|thumbs\.db|desktop\.ini|__macosx|readme(\..*)?", re.IGNORECASE)
 _SHAPE = re.compile(r"(?P<path>.+)@(?P<height>\d{1,5})x(?P<width>\d{1,5})(?:x(?P<channels>[13]))?")
 
 
 def load(where: str, *, name: str) -> Dataset:
-    """Loads image files, whose classes are the folders that they are in.
+    """Finds image files, whose classes are the folders that they are in; reads only the first.
 
-    Where PATH has the folders `train` and `test`, and it may have `val` or `validation`, each of
-    them has a folder for each class. Where it has not, it has these folders itself, and a fifth of
-    each class is the test split: of its files, in an order that the generator PCG64 with seed 0
-    decides, every fifth from the third on. That is the same on every machine, and for every seed
-    of a run.
+    Where PATH has the folders `train` and `test`, and it may have `val` (or what else `PARTS` has),
+    each of them has a folder for each class. Where it has not, it has these folders itself. Without
+    a folder of test images, about a fifth of each class are these: the files the SHA-256 of whose
+    names says so, so that no file changes sides when others come or go.
 
     Classes are in the order of their names, numbers first and by their value, and the images of a
     class in that of theirs. Hidden files, and those that systems and archives add (`Thumbs.db`,
@@ -42,126 +51,188 @@ def load(where: str, *, name: str) -> Dataset:
     `read_image`, with 3 channels if nothing else is said.
 
     Raises:
-        UserError: if a folder is missing or empty, a file is no image, the images differ, they do
-            not fit in memory, or training and test have other classes.
+        UserError: if a folder is missing or empty, the first file is no image, or training and
+            test have other classes. Examples raise it where they are read.
     """
     path, shape = _parse(where)
-    left_out: list[Path] = []
-    if (path / TRAIN).is_dir() and (path / TEST).is_dir():
-        classes = _classes(path / TRAIN, left_out)
-        parts = [TRAIN, TEST, *(part for part in VALIDATION if (path / part).is_dir())][:3]
-        for part in parts[1:]:
-            if (found := _classes(path / part, left_out)) != classes:
-                raise UserError(
-                    f"{path / TRAIN} has the classes {', '.join(classes)}, but {path / part} has "
-                    f"{', '.join(found)}: make them the same."
-                )
-        splits = [[_files(path / part / c, left_out) for c in classes] for part in parts]
-    else:
-        classes = _classes(path, left_out)
-        splits = list(_fifths([_files(path / c, left_out) for c in classes]))
-    if left_out:
-        print(
-            f"note: {len(left_out)} files in {path} are left out, which are no images of a class, "
-            f"such as {left_out[0].name}",
-            file=sys.stderr,
+    found = _Found()
+    parts = _parts(found.visible(path))
+    folders = {part: found.classes(folder) for part, folder in parts.items()}
+    folders = folders or {"train": found.classes(path)}
+    classes = list(folders["train"])
+    for part, of_part in folders.items():
+        if list(of_part) != classes:
+            raise UserError(
+                f"{parts['train']} has the classes {', '.join(classes)}, but {parts[part]} has "
+                f"{', '.join(of_part)}: make them the same."
+            )
+    splits = {
+        part: [found.files(folder) for folder in of_part.values()]
+        for part, of_part in folders.items()
+    }
+    if "test" not in splits:
+        both = [_divided(files) for files in splits["train"]]
+        splits |= {"train": [train for train, _ in both], "test": [test for _, test in both]}
+        if parts:
+            _note(
+                f"{path} has no folder of test images: about a fifth of {parts['train']} are these"
+            )
+    if found.left_out:
+        _note(
+            f"{len(found.left_out)} files in {path} are left out, which are no images of a class, "
+            f"such as {next(iter(found.left_out.values()))}"
         )
-    if shape is None:
-        first = splits[0][0][0]
-        shape = read_image(first).shape
-        read = functools.partial(_read_alike, first=first, shape=shape, name=name)
-    else:
-        read = functools.partial(read_image, shape=shape)
-    count = sum(map(len, itertools.chain(*splits)))
-    needed = count * int(np.prod(shape, dtype=np.int64))
-    if needed > physical_bytes():
-        raise UserError(
-            f"{count} images of {_text(shape)} take {needed:,} bytes, more than the memory of this "
-            "machine: make them smaller, by ending the name in @HEIGHTxWIDTH."
-        )
-    train, test, *validation = (_split(files, read, shape) for files in splits)
-    return Dataset(name, train, test, tuple(classes), *validation)
+    files = [file for of_split in splits.values() for of_class in of_split for file in of_class]
+    height, width, channels = shape or read_image(Path(files[0].path)).shape
+    reader = _ImageFiles(path, files, (height, width, channels), name, made_alike=bool(shape))
+    start, examples = 0, {}
+    for split, of_split in splits.items():
+        labels = np.repeat(np.arange(len(classes), dtype=np.int32), list(map(len, of_split)))
+        examples[split] = OnDisk(reader, start + np.arange(len(labels)), labels)
+        start += len(labels)
+    return Dataset(name, class_names=tuple(classes), **examples)
 
 
-def _split(
-    files: Sequence[Sequence[Path]], read: Callable[[Path], np.ndarray], shape: Sequence[int]
-) -> Split:
-    """Reads the files of each class into images and labels."""
-    labels = np.repeat(np.arange(len(files), dtype=np.int32), [len(of_class) for of_class in files])
-    return Split(read_images(list(itertools.chain(*files)), shape, read), labels)
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)
 
 
-def _read_alike(path: Path, *, first: Path, shape: Sequence[int], name: str) -> np.ndarray:
-    """Reads an image, which must have the shape of the first."""
-    image = read_image(path)
-    if image.shape != shape:
-        raise UserError(
-            f"{path} is {_text(image.shape)} (height, width, channels), but {first} is "
-            f"{_text(shape)}: make all images alike, or have it done by naming what you want, as "
-            f"in {name}@{_text(shape)}."
-        )
-    return image
+class _File(NamedTuple):
+    path: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _ImageFiles:
+    """Reads the files, see `Reader`."""
+
+    folder: Path
+    files: Sequence[_File]
+    image_shape: tuple[int, int, int]
+    dataset: str
+    made_alike: bool
+
+    def read(self, numbers: Sequence[int]) -> list[np.ndarray]:
+        return in_threads(self._image, numbers)
+
+    def _image(self, number: int) -> np.ndarray:
+        path = Path(self.files[number].path)
+        if self.made_alike:
+            return read_image(path, self.image_shape)
+        image = read_image(path)
+        if image.shape != self.image_shape:
+            wanted = _text(self.image_shape)
+            raise UserError(
+                f"{path} is {_text(image.shape)} (height, width, channels), but "
+                f"{self.files[0].path} is {wanted}: make all images alike, or have it done by "
+                f"naming what you want, as in {self.dataset}@{wanted}."
+            )
+        return image
+
+    def name(self, number: int) -> str:
+        return self.files[number].path
+
+    def identity(self, number: int) -> str:
+        path, size = self.files[number]
+        return f"{_composed(path.removeprefix(str(self.folder)))} {size}"
 
 
 def _parse(where: str) -> tuple[Path, tuple[int, int, int] | None]:
     found = _SHAPE.fullmatch(where)
     if found is None:
-        return Path(where), None
+        return Path(where).expanduser(), None
     height, width, channels = (int(found[k] or 3) for k in ("height", "width", "channels"))
     if not height * width:
         raise UserError(f"{where} asks for images without a pixel: name a height and a width.")
-    return Path(found["path"]), (height, width, channels)
+    return Path(found["path"]).expanduser(), (height, width, channels)
 
 
 def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
 
 
-def _visible(folder: Path, left_out: list[Path]) -> list[Path]:
-    """What a folder holds but what is no image nor class, which is added to `left_out`."""
-    try:
-        inside = sorted(folder.iterdir())
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be read ({error.strerror}): name a folder with a folder of images "
-            "for each class."
-        ) from error
-    left_out += [path for path in inside if _NO_IMAGE.fullmatch(path.name)]
-    return [path for path in inside if not _NO_IMAGE.fullmatch(path.name)]
+def _composed(name: str) -> str:
+    """A name as most systems write it: some take letters with accents apart."""
+    return unicodedata.normalize("NFC", name)
 
 
-def _classes(folder: Path, left_out: list[Path]) -> list[str]:
-    inside = _visible(folder, left_out)
-    stray = [path.name for path in inside if not path.is_dir()]
-    if stray or not inside:
-        raise UserError(
-            f"{folder} holds {stray[0] if stray else 'nothing'}, but must hold a folder of images "
-            "for each class and nothing else."
-        )
-    names = [path.name for path in inside]
-    return sorted(names, key=lambda name: (int(name) if name.isdecimal() else math.inf, name))
-
-
-def _files(folder: Path, left_out: list[Path]) -> list[Path]:
-    files = _visible(folder, left_out)
-    if not files:
-        raise UserError(f"{folder} is empty: put the images of this class there, or remove it.")
-    return files
-
-
-def _fifths(files: Sequence[list[Path]]) -> tuple[list[list[Path]], list[list[Path]]]:
-    """Divides the files of each class into those for training and those for the test."""
-    train, test = [], []
-    for of_class in files:
-        if len(of_class) < _TEST_EVERY // 2 + 1:
+def _parts(inside: Sequence[os.DirEntry]) -> dict[str, Path]:
+    """The folder of each split, by its name; none where the folders are classes."""
+    parts: dict[str, Path] = {}
+    folders = [entry for entry in inside if entry.is_dir()]
+    for entry in folders:
+        part = PARTS.get(entry.name.lower())
+        if part in parts:
             raise UserError(
-                f"{of_class[0].parent} has {len(of_class)} images, too few to set some aside for "
-                f"the test: have {_TEST_EVERY // 2 + 1} at least, or make folders {TRAIN} and "
-                f"{TEST}."
+                f"{entry.path} and {parts[part]} are both folders of {part} images: put them "
+                "together."
             )
-        # Raw words, which NumPy promises to be the same in every version.
-        words = np.random.PCG64(0).random_raw(len(of_class))
-        chosen = np.argsort(words, kind="stable")[_TEST_EVERY // 2 :: _TEST_EVERY]
-        train.append([path for i, path in enumerate(of_class) if i not in chosen])
-        test.append([of_class[i] for i in sorted(chosen)])
-    return train, test
+        if part:
+            parts[part] = Path(entry.path)
+    if "train" not in parts or len(parts) == 1 < len(folders):
+        return {}
+    return dict(sorted(parts.items(), key=lambda part: list(PARTS.values()).index(part[0])))
+
+
+@dataclass
+class _Found:
+    """Goes through the folders of a set, and counts what is no image nor class."""
+
+    left_out: dict[str, str] = field(default_factory=dict)  # names by path
+
+    def visible(self, folder: Path) -> list[os.DirEntry]:
+        """What a folder holds besides these, in the order of the names."""
+        try:
+            with os.scandir(folder) as entries:
+                inside = sorted(entries, key=lambda entry: _composed(entry.name))
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be read ({error.strerror}): name a folder with a folder of "
+                "images for each class."
+            ) from error
+        out = (entry for entry in inside if _NO_IMAGE.fullmatch(entry.name))
+        self.left_out |= {entry.path: entry.name for entry in out}
+        return [entry for entry in inside if not _NO_IMAGE.fullmatch(entry.name)]
+
+    def classes(self, folder: Path) -> dict[str, Path]:
+        """The folder of each class, by its name, in their order."""
+        inside = self.visible(folder)
+        stray = [entry.name for entry in inside if not entry.is_dir()]
+        if stray or not inside:
+            raise UserError(
+                f"{folder} holds {stray[0] if stray else 'nothing'}, but must hold a folder of "
+                "images for each class and nothing else."
+            )
+        found = {_composed(entry.name): Path(entry.path) for entry in inside}
+
+        def place(name: str) -> tuple[float, str]:
+            return (int(name) if name.isdecimal() else math.inf, name)
+
+        return {name: found[name] for name in sorted(found, key=place)}
+
+    def files(self, folder: Path) -> list["_File"]:
+        """The images of a class."""
+        files = [_File(entry.path, entry.stat().st_size) for entry in self.visible(folder)]
+        if not files:
+            raise UserError(f"{folder} is empty: put the images of this class there, or remove it.")
+        return files
+
+
+def _divided(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
+    """The images of a class for training, and those for the test."""
+    if len(files) < _LEAST:
+        raise UserError(
+            f"{Path(files[0].path).parent} has {len(files)} images, too few to set some aside for "
+            f"the test: have {_LEAST} at least, or make folders train and test."
+        )
+
+    def draw(file: _File) -> int:
+        name = _composed(Path(file.path).name).encode("utf-8", "surrogateescape")
+        return int.from_bytes(hashlib.sha256(name).digest()[:8])
+
+    drawn = sorted(map(draw, files))
+    # Of a small class none may come out, or most: it has one at least, and two fifths at most.
+    most = drawn[max(1, 2 * len(files) // _TEST_SHARE)]
+    limit = max(min(2**64 // _TEST_SHARE, most), drawn[0] + 1)
+    train = [file for file in files if draw(file) >= limit]
+    return train, [file for file in files if draw(file) < limit]

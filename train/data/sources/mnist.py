@@ -7,6 +7,7 @@ import numpy as np
 
 from train.data.dataset import Split
 from train.data.official import OfficialFile, Source
+from train.system.files import reading
 
 _CONTENT = {
     "train-images-idx3-ubyte.gz": "the training images",
@@ -25,9 +26,20 @@ def _split(images: Path, labels: Path) -> Split:
 
 
 def _read_idx(path: Path, *, ndim: int) -> np.ndarray:
-    """Reads bytes in the IDX format: a magic number, `ndim` sizes, the last dimension fastest."""
-    with gzip.open(path) as file:
-        content = file.read()
+    """Reads a file in the IDX format, packed or not."""
+    with reading(path, "bytes in the IDX format", "get the file again"):
+        content = path.read_bytes()
+        return parse_idx(gzip.decompress(content) if path.suffix == ".gz" else content, ndim=ndim)
+
+
+def parse_idx(content: bytes, *, ndim: int) -> np.ndarray:
+    """Bytes in the IDX format: a magic number, `ndim` sizes, the last dimension fastest.
+
+    Raises:
+        ValueError: if they are not.
+    """
+    if content[:4] != bytes([0, 0, 8, ndim]):
+        raise ValueError(f"it begins with {content[:4].hex(' ')}")
     shape = np.frombuffer(content, ">u4", ndim, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
 
@@ -41,7 +53,9 @@ def _source(
 ) -> Source:
     """A set in four gzipped IDX files: the folder of the files, their sizes and checksums."""
     files = (
-        OfficialFile(file, url + file, f"{content} of {name}", *fingerprint)
+        OfficialFile(
+            file, url + file, f"{content} of {name}", *fingerprint, file.removesuffix(".gz")
+        )
         for (file, content), fingerprint in zip(_CONTENT.items(), fingerprints, strict=True)
     )
     return Source(

@@ -1,5 +1,7 @@
 """Data of the user's own, as NumPy arrays in one `.npz` file."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +16,55 @@ NAMES = (
 )
 """Names of the arrays, the last two may be missing; the second row is that of Keras' files."""
 
+CLASS_NAMES = "class_names"
+"""Name of an array of strings that may be there, too."""
 
-def load(path: Path, *, name: str) -> Dataset:
+AXES = ("NHWC", "NCHW")
+"""Orders that the axes of images may have: number, height, width and channels."""
+
+VALUES = "values"
+_MOST_CHANNELS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How the arrays of a file are to be understood, where that is not as `load` says.
+
+    Attributes:
+        axes: one of `AXES`.
+        labels: the number of the first class; or "values", if each value that occurs is a class.
+
+    Raises:
+        UserError: if `labels` is neither.
+    """
+
+    axes: str | None = None
+    labels: str | None = None
+
+    def __post_init__(self) -> None:
+        known = self.labels in (None, VALUES)
+        if not known and not (self.labels or "").removeprefix("-").isdecimal():
+            raise UserError(
+                f"--labels-from is {self.labels}, but must be the number of the first class, or "
+                f"{VALUES}."
+            )
+
+
+AS_WRITTEN = Layout()
+
+
+def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
     """Loads the arrays of a file, which `numpy.savez` or `numpy.savez_compressed` has written.
 
     The file holds training and test images, and may hold validation images, uint8 `[n, height,
-    width]` or `[n, height, width, channels]`, and their labels, integers from 0 on, `[n]` or
-    `[n, 1]`, under one row of `NAMES`. There are as many classes as the largest label tells, and
-    their names are the numbers.
+    width]` or `[n, height, width, channels]`, and their labels, integers, `[n]` or `[n, 1]`, under
+    one row of `NAMES`. The classes are numbered from 0 on, and their names are the numbers, or the
+    strings `[classes]` in the array `class_names`.
+
+    What looks like something else, and would be trained on without a word, is refused until the
+    layout says what it is: images with more than 4 channels in the last axis, and classes of which
+    there is no training image. Labels may be the numbers from another one on, `Layout("1")`, or
+    any numbers at all, `Layout("values")`, which are the names of the classes then.
 
     Raises:
         UserError: if the file is missing or damaged, or does not hold what it should.
@@ -38,44 +81,98 @@ def load(path: Path, *, name: str) -> Dataset:
         )
     if not set(names) <= set(present):
         names = names[:4]
-    arrays = numpy_files.read_members(path, [f"{name}.npy" for name in names])
-    train, *others = (
-        _split(path, names[i : i + 2], *arrays[i : i + 2]) for i in range(0, len(names), 2)
-    )
-    for split in others:
-        if unknown := sorted(set(split.labels.tolist()) - set(train.labels.tolist())):
-            kind = "test" if split is others[0] else "validation"
+    more = [CLASS_NAMES] if CLASS_NAMES in present else []
+    arrays = numpy_files.read_members(path, [f"{name}.npy" for name in (*names, *more)])
+    own_names = _class_names(path, arrays.pop()) if more else None
+    images = [
+        _images(path, of, array, layout.axes)
+        for of, array in zip(names[::2], arrays[::2], strict=True)
+    ]
+    labels = [_labels(path, of, array) for of, array in zip(names[1::2], arrays[1::2], strict=True)]
+    for kind, of_split in zip(("test", "validation"), labels[1:], strict=False):
+        if unknown := sorted(set(of_split.tolist()) - set(labels[0].tolist())):
             raise UserError(
                 f"{path} has {kind} images of class {', '.join(map(str, unknown[:5]))}, of which "
                 "it has no training image."
             )
-    classes = 1 + int(train.labels.max())
-    if classes > len(train):
-        raise UserError(
-            f"{path} has the label {classes - 1}, but only {len(train)} training images: number "
-            "the classes from 0 on."
-        )
-    return Dataset(name, train, others[0], tuple(map(str, range(classes))), *others[1:])
+    class_names, labels = _numbered(path, labels, own_names, layout.labels)
+    train, *others = (Split(*both) for both in zip(images, labels, strict=True))
+    return Dataset(name, train, others[0], tuple(class_names), *others[1:])
 
 
-def _split(path: Path, names: tuple[str, ...], images: np.ndarray, labels: np.ndarray) -> Split:
+def _images(path: Path, name: str, images: np.ndarray, axes: str | None) -> np.ndarray:
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise UserError(
-            f"{path} holds {names[0]} as {images.dtype} {list(images.shape)}: save them as uint8, "
+            f"{path} holds {name} as {images.dtype} {list(images.shape)}: save them as uint8, "
             "0 to 255, [n, height, width] or [n, height, width, channels]."
         )
+    if images.ndim == 3:
+        return np.ascontiguousarray(images[..., np.newaxis])
+    if axes == "NCHW":
+        images = np.moveaxis(images, 1, -1)
+    elif axes is None and images.shape[-1] > _MOST_CHANNELS:
+        first = images.shape[1] <= _MOST_CHANNELS
+        raise UserError(
+            f"{path} holds {name} as {list(images.shape)}, which as [n, height, width, channels] "
+            f"are images of {images.shape[-1]} channels: if "
+            + (
+                "the channels come first, say so with --image-axes NCHW"
+                if first
+                else "these are scans of three dimensions, save a slice of each"
+            )
+            + "; if they have so many channels, with --image-axes NHWC."
+        )
+    return np.ascontiguousarray(images)
+
+
+def _labels(path: Path, name: str, labels: np.ndarray) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise UserError(
-            f"{path} holds {names[1]} as {labels.dtype} {list(labels.shape)}: save them as "
+            f"{path} holds {name} as {labels.dtype} {list(labels.shape)}: save them as "
             "integers [n], the number of each image's class."
         )
-    if labels.size and not 0 <= labels.min() <= labels.max() < 2**31:
+    return labels
+
+
+def _class_names(path: Path, names: np.ndarray) -> list[str]:
+    found = [str(name) for name in names.ravel()]
+    if names.dtype.kind != "U" or len(set(found)) < len(found):
         raise UserError(
-            f"{path} has labels from {labels.min()} to {labels.max()} in {names[1]}: number the "
-            "classes from 0 on."
+            f"{path} holds {CLASS_NAMES} as {names.dtype} {list(names.shape)}: save them as "
+            "strings, each another one."
         )
-    if images.ndim == 3:
-        images = images[..., np.newaxis]
-    return Split(np.ascontiguousarray(images), labels.astype(np.int32))
+    return found
+
+
+def _numbered(
+    path: Path, labels: Sequence[np.ndarray], names: Sequence[str] | None, first: str | None
+) -> tuple[Sequence[str], list[np.ndarray]]:
+    """The names of the classes, and the labels int32 as their numbers from 0 on."""
+    values = np.unique(labels[0]) if labels[0].size else np.zeros(1, np.int64)
+    if first == VALUES:
+        if names is not None and len(names) != len(values):
+            raise UserError(
+                f"{path} has {len(names)} {CLASS_NAMES}, but labels of {len(values)} values: leave "
+                "--labels-from values out, or save as many names."
+            )
+        numbered = [np.searchsorted(values, of).astype(np.int32) for of in labels]
+        return names or [str(value) for value in values], numbered
+    start = int(first or 0)
+    count = int(values[-1]) - start + 1 if names is None else len(names)
+    expected = range(start, start + count)
+    outside = [int(value) for value in values if int(value) not in expected]
+    missing = 0 if names is not None else count - len(values)
+    if outside or missing > 0:
+        begins = f" as the numbers from {values[0]} on (--labels-from {values[0]}), or"
+        as_they_are = "as they are, one class for each value (--labels-from values)"
+        gapless = int(values[-1]) - int(values[0]) + 1 == len(values)
+        raise UserError(
+            f"{path} has training labels from {values[0]} to {values[-1]}, {len(values)} different "
+            f"ones, where classes are numbered from {start} on without a gap: take them"
+            f"{begins if gapless else ''} {as_they_are}."
+        )
+    return names or [str(label) for label in expected], [
+        (of.astype(np.int64) - start).astype(np.int32) for of in labels
+    ]

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.stats import special_ortho_group
 
-from train.data import load_dataset
 from train.learn.objective import Objective
 from train.presets import get_preset
 from train.report.loading import load_model
@@ -80,10 +79,10 @@ def named_dimensions(poses: np.ndarray, measured: np.ndarray, labels: np.ndarray
 
 @functools.lru_cache(maxsize=1)
 def _output(folder: Path, data_dir: Path | None) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The output of a run's network for the first test images; these images; their labels."""
+    """The output of a run's network for some test images; these images; their labels."""
     run = load_run(folder)
-    test = load_dataset(run.config.data.dataset, data_dir=data_dir).test
-    images, labels, _ = test.gather(np.arange(min(EXAMPLES, len(test))))
+    test = run.config.data.load(data_dir).test
+    images, labels, _ = test.some(EXAMPLES)
     objective, model = Objective.of(run.config), load_model(run, "last")
     normalised = objective.normalise(jnp.asarray(images), jnp.dtype(run.config.model.param_dtype))
     output = objective.apply(model, normalised, jnp.asarray(labels), training=False)

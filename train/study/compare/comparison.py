@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from train.data import Dataset, fold, load_dataset
+from train.config.settings import DataConfig
+from train.data import Dataset, fold
 from train.learn.network import out_of_memory_is_bad_input, require_fitting_routing
 from train.run.folder import CONFIG
 from train.study.compare import findings
@@ -41,12 +42,13 @@ def compare(
 
     Everything is left in `out`, with the command that asked for it; results of other options that
     are there are measured anew if `overwrite`. The seeds of a cell's networks are those from 0 on.
-    To see how robust they are, the first `robustness_examples` test images are changed. With
+    To see how robust they are, `robustness_examples` test images are changed. With
     `folds`, networks are trained and measured on that many parts of the training split instead, see
     `train.data.fold`. Returns what is known of each cell. A UserError on bad input, or if the
     folder cannot be written.
     """
-    loaded = {name: _load(name, data_dir) for name in dict.fromkeys(c.dataset for c in cells)}
+    wanted = {cell.dataset: cell.config.data for cell in cells}
+    loaded = {name: _load(data, data_dir) for name, data in wanted.items()}
     datasets = {cell.name: _parts(cell, loaded[cell.dataset], folds) for cell in cells}
     for cell in cells:
         dataset = datasets[cell.name][0]
@@ -98,11 +100,11 @@ def compare(
     return results
 
 
-def _load(name: str, data_dir: Path | None) -> Dataset:
-    dataset = load_dataset(name, data_dir=data_dir)
+def _load(data: DataConfig, data_dir: Path | None) -> Dataset:
+    dataset = data.load(data_dir).in_memory()
     if (count := dataset.train.labels_per_image) > 1:
         raise UserError(
-            f"images of {name} are of {count} classes each, but likelihood and "
+            f"images of {data.dataset} are of {count} classes each, but likelihood and "
             "calibration are compared for one: leave it out of --datasets."
         )
     return dataset

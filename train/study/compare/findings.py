@@ -132,7 +132,7 @@ def _explanations(results: Sequence[Result]) -> list[str]:
         "with; nll of lengths: of lengths as shares of their sum, which is no likelihood that was "
         "trained: the two are not to be compared. calibration: expected calibration error, in "
         "percent, of the length of the predicted class.",
-        f"{', '.join(PERTURBATIONS)}: accuracy on the first {first['robustness_examples']:,} test "
+        f"{', '.join(PERTURBATIONS)}: accuracy on {first['robustness_examples']:,} test "
         f"images, changed, in percent, the mean of four strengths ({strengths}).",
         "recipe: what the cell is trained with that not all cells of its data are; empty where all "
         "have one recipe.",

@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from train.config.fit_config import FitConfig
-from train.data import Dataset, padded_batches
+from train.data import Dataset, Examples, padded_batches
 from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
 from train.learn.training_state import TrainState
@@ -21,7 +21,7 @@ BATCH = 256
 BINS = 15
 """Of the calibration error: confidences in as many classes of equal width."""
 
-Predict = Callable[[int, str | None, float], tuple[np.ndarray, np.ndarray]]
+Predict = Callable[[Examples, str | None, float], tuple[np.ndarray, np.ndarray]]
 
 
 def measure(
@@ -29,8 +29,8 @@ def measure(
 ) -> dict[str, Any]:
     """Measures all networks of a cell on the test images of a data set.
 
-    The arrays of the states have a leading axis of seeds. The first so many examples are changed to
-    see how robust the networks are.
+    The arrays of the states have a leading axis of seeds. So many examples, of each class
+    its share, are changed to see how robust the networks are.
 
     Returns:
         `accuracy`, `nll` and `calibration_error`, a value a seed; `right`, which images each seed
@@ -38,17 +38,19 @@ def measure(
         network was trained with, or of lengths as shares of their sum; and `robustness`, by the
         kind of change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
     """
-    labels = dataset.test.gather(np.arange(len(dataset.test))).labels
+    test = dataset.test
+    labels = test.some(len(test)).labels
     predict = _predictor(config, states, dataset)
-    lengths, probabilities = predict(len(labels), None, 0.0)
-    some = labels[:examples]
-    unchanged = accuracy(lengths[:, : len(some)], some)
+    lengths, probabilities = predict(test, None, 0.0)
+    few = test.subset(min(examples, len(test)))
+    of_few = few.some(len(few)).labels
 
-    def changed(kind: str, strength: float) -> list[float]:
-        return accuracy(predict(len(some), kind, strength)[0], some).tolist()
+    def changed(kind: str | None, strength: float) -> list[float]:
+        return accuracy(predict(few, kind, strength)[0], of_few).tolist()
 
+    unchanged = changed(None, 0.0)
     robustness = {
-        kind: [unchanged.tolist(), *(changed(kind, strength) for strength in way.strengths)]
+        kind: [unchanged, *(changed(kind, strength) for strength in way.strengths)]
         for kind, way in PERTURBATIONS.items()
     }
     return {
@@ -109,7 +111,7 @@ def calibration_error(lengths: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predict:
-    """`(how many images, kind, strength)` -> lengths and probabilities `[seeds, n, classes]`."""
+    """`(images, kind, strength)` -> lengths and probabilities `[seeds, n, classes]`."""
     graphdef = structure(config, dataset.image_shape, dataset.num_classes)
     objective, dtype = Objective.of(config), jnp.dtype(config.model.param_dtype)
 
@@ -129,12 +131,14 @@ def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predi
         scores = log_probabilities(output.lengths) if output.logits is None else output.logits
         return output.lengths, jax.nn.softmax(scores)
 
-    def predict(count: int, kind: str | None, strength: float) -> tuple[np.ndarray, np.ndarray]:
+    def predict(
+        examples: Examples, kind: str | None, strength: float
+    ) -> tuple[np.ndarray, np.ndarray]:
         batches = []
-        for batch, _ in padded_batches(dataset.test.first(count), BATCH):
+        for batch, _ in padded_batches(examples, BATCH):
             images = seen(batch.images, kind, np.asarray(strength, dtype))
             batches.append(jax.device_get(of_seeds(states.weights, states.model_state, images)))
         lengths, probabilities = (np.concatenate(of, axis=1) for of in zip(*batches, strict=True))
-        return lengths[:, :count], probabilities[:, :count]
+        return lengths[:, : len(examples)], probabilities[:, : len(examples)]
 
     return predict

@@ -15,6 +15,7 @@ from train.bench.costs import footprint
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Order
 from train.learn.network import build_model, count_parameters
+from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
 from train.learn.step import AXIS, make_step
 from train.learn.training_state import TrainState, initial_state
@@ -56,7 +57,8 @@ class SeedsTrainer:
         self.parameters = count_parameters(states[0].params)
         self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
         self._constants = jax.device_put(dataset.train.constants)
-        step = make_step(graphdef, optimizer, dataset.train.select, config)
+        weights = Objective.of(config).weigh(dataset.train.source_labels, dataset.num_classes)
+        step = make_step(graphdef, optimizer, dataset.train.select, config, weights)
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
     def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsTrainer":

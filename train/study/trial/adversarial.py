@@ -165,7 +165,7 @@ class Victim:
         )
 
     def _first(self, examples: Examples) -> tuple[jax.Array, jax.Array]:
-        images, labels, _ = examples.gather(np.arange(min(EXAMPLES, len(examples))))
+        images, labels, _ = examples.some(EXAMPLES)
         return jnp.asarray(images, self._dtype) / 255, jnp.asarray(labels)
 
 

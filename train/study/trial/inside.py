@@ -41,7 +41,7 @@ def look(folder: Path, data_dir: Path | None) -> Inside:
     run = load_run(folder)
     objective, model = Objective.of(run.config), load_model(run, "last")
     test = load_split(run, run.config.data.dataset, data_dir)
-    examples = test.gather(np.arange(min(EXAMPLES, len(test))))
+    examples = test.some(EXAMPLES)
     batch = objective.normalise_batch(examples, jnp.dtype(run.config.model.param_dtype))
     graphdef, params, *rest = nnx.split(model, nnx.Param, ...)
 

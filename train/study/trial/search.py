@@ -23,7 +23,12 @@ def candidates(arm: Arm) -> dict[float, FitConfig]:
     rates = [float(f"{factor * schedule.learning_rate:.2g}") for factor in FACTORS]
     return {
         rate: config.changed(
-            learning_rate=rate, seed=SEED, validation=None, stop_at_accuracy=None, **length
+            learning_rate=rate,
+            seed=SEED,
+            validation=None,
+            stop_at_accuracy=None,
+            patience=None,
+            **length,
         )
         for rate in rates
     }

@@ -15,7 +15,7 @@ from train.system.errors import UserError
 @pytest.fixture(scope="module", params=["stored", "made"])
 def split(request, split):
     """Stored examples, or pairs of them that are made."""
-    return split if request.param == "stored" else PairSplit(split, versions=2, seed=7).first(23)
+    return split if request.param == "stored" else PairSplit(split, versions=2, seed=7).subset(23)
 
 
 class Device:

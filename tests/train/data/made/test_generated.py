@@ -53,7 +53,7 @@ def test_versions_of_an_image_differ(whole):
 
 
 def test_the_first_are_the_first(made, whole):
-    first = made.first(30)
+    first = made.subset(30)
     assert (len(first), first.block) == (30, 23)
     same(first.gather(np.arange(30)), jax.tree.map(lambda array: array[:30], whole))
 

@@ -20,6 +20,23 @@ def test_reads_both_splits(make_source):
     np.testing.assert_array_equal(dataset.train.images, written)
 
 
+def test_unpacked_files_serve_as_well(make_source):
+    source, folder = make_source()
+    packed = source.load(source.find(folder))
+    for path in source.find(folder):
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    unpacked = source.load(source.find(folder))
+    np.testing.assert_array_equal(unpacked.test.images, packed.test.images)
+    path = source.find(folder)[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="ubyte cannot be read as bytes in the IDX format"):
+        source.load(source.find(folder))
+    path.write_bytes(b"no IDX")
+    with pytest.raises(UserError, match="it begins with 6e 6f 20 49"):
+        source.load(source.find(folder))
+
+
 def test_labels_of_another_set(make_source):
     source, folder = make_source(largest_label=10)
     with pytest.raises(UserError, match="label 10 of training example 10 of mnist is out of range"):

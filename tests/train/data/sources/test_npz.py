@@ -1,5 +1,7 @@
 """Arrays of the user's own in a `.npz` file."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -56,13 +58,13 @@ def test_images_to_choose_by_are_the_files_own(tmp_path):
         ({"test_images": random(2, 5)}, "test_images as uint8 \\[2, 5\\]"),
         ({"train_labels": np.arange(6.0)}, "train_labels as float64 \\[6\\]: save them as integ"),
         ({"train_labels": np.eye(6, dtype=int)}, "train_labels as int64 \\[6, 6\\]"),
-        ({"test_labels": np.array([-1, 0])}, "labels from -1 to 0 in test_labels"),
-        ({"test_labels": np.array([2**40, 0])}, "labels from 0 to 1099511627776"),
+        ({"test_labels": np.array([-1, 0])}, "test images of class -1, of which it has no trai"),
+        ({"test_labels": np.array([2**40, 0])}, "class 1099511627776, of which it has no trai"),
         ({"test_labels": np.array([10**9, 0])}, "class 1000000000, of which it has no training"),
         ({"test_labels": np.array([1, 3])}, "test images of class 3, of which it has no training"),
         (
             {"train_labels": np.array([0, 1, 2, 0, 1, 10**9])},
-            "label 1000000000, but only 6 training images",
+            "labels from 0 to 1000000000, 4 different ones, where .* from 0 on without a gap",
         ),
         ({"train_labels": np.arange(5)}, "6 images but 5 labels"),
         ({"test_images": random(2, 4, 4, 3)}, "all splits need the same shape"),
@@ -70,7 +72,10 @@ def test_images_to_choose_by_are_the_files_own(tmp_path):
             {"val_images": random(2, 5, 4, 3), "val_labels": np.array([0, 4])},
             "validation images of class 4, of which it has no training",
         ),
-        ({"train_images": random(0, 5, 4, 3), "train_labels": np.arange(0)}, "holds no pixel"),
+        (
+            {"train_images": random(0, 5, 4, 3), "train_labels": np.arange(0)},
+            "class 0, 2, of which",
+        ),
         ({"train_labels": np.array([{}] * 6)}, "mine.npz, train_labels.npy, holds objects"),
     ],
 )
@@ -79,6 +84,86 @@ def test_what_is_refused(tmp_path, changes, message):
     np.savez(path, allow_pickle=True, **arrays(**changes))
     with pytest.raises(UserError, match=message):
         npz.load(path, name="npz:mine.npz")
+
+
+def save(tmp_path, **changes) -> str:
+    np.savez(tmp_path / "mine.npz", **arrays(**changes))
+    return f"npz:{tmp_path / 'mine.npz'}"
+
+
+def test_channels_that_come_first_are_told_and_taken_so(tmp_path):
+    images = random(6, 5, 7, 3)
+    given = {"train_images": np.moveaxis(images, -1, 1), "test_images": random(2, 3, 5, 7)}
+    name = save(tmp_path, **given)
+    with pytest.raises(UserError, match=r"\[6, 3, 5, 7\], .* 7 channels: .*--image-axes NCHW"):
+        load_dataset(name)
+    dataset = load_dataset(name, layout=npz.Layout("NCHW"))
+    np.testing.assert_array_equal(dataset.train.images, images)
+    assert load_dataset(name, layout=npz.Layout("NHWC")).image_shape == (3, 5, 7)
+
+
+def test_scans_of_three_dimensions_are_told(tmp_path):
+    name = save(tmp_path, train_images=random(6, 8, 8, 8), test_images=random(2, 8, 8, 8))
+    with pytest.raises(UserError, match="are images of 8 channels: if these are scans of three"):
+        load_dataset(name)
+
+
+@pytest.mark.parametrize(
+    ("values", "way_out", "names"),
+    [
+        ([1, 2, 3], r"from 1 on \(--labels-from 1\), or as they are", "123"),
+        ([1, 2, 3], "--labels-from values", "123"),
+        ([-1, 0, 1], "from -1 on", ["-1", "0", "1"]),
+        ([0, 450, 900], r"take them as they are, .*--labels-from values", ["0", "450", "900"]),
+    ],
+)
+def test_labels_that_are_no_numbers_from_0_on(tmp_path, values, way_out, names):
+    values = np.array(values, np.int16)
+    given = {"train_labels": values[np.arange(6) % 3], "test_labels": values[[2, 0]]}
+    name = save(tmp_path, **given)
+    told = f"labels from {values[0]} to {values[2]}, 3 different ones, .*{way_out}"
+    with pytest.raises(UserError, match=told):
+        load_dataset(name)
+    first = "values" if "values" in way_out else str(values[0])
+    dataset = load_dataset(name, layout=npz.Layout(labels=first))
+    assert dataset.class_names == tuple(names)
+    assert dataset.train.labels.tolist() == [0, 1, 2, 0, 1, 2]
+    assert dataset.test.labels.tolist() == [2, 0]
+
+
+def test_names_of_classes_may_be_in_the_file(tmp_path):
+    names = np.array(["cat", "dog", "fox", "owl"])
+    dataset = load_dataset(save(tmp_path, class_names=names))
+    assert dataset.class_names == ("cat", "dog", "fox", "owl")  # of an owl there is no image
+    assert dataset.test.labels.tolist() == [2, 0]
+    with pytest.raises(UserError, match="labels from 0 to 2, 3 different ones"):
+        load_dataset(save(tmp_path, class_names=names[:2]))
+    with pytest.raises(UserError, match="class_names as int64"):
+        load_dataset(save(tmp_path, class_names=np.arange(3)))
+
+
+def test_a_single_class_is_told(tmp_path):
+    labels = {"train_labels": np.zeros(6, int), "test_labels": np.zeros(2, int)}
+    with pytest.raises(UserError, match="has the class 0 alone"):
+        load_dataset(save(tmp_path, **labels))
+
+
+def test_a_layout_that_makes_no_sense(tmp_path):
+    with pytest.raises(UserError, match="--labels-from is one, but must be the number"):
+        npz.Layout(labels="one")
+    with pytest.raises(UserError, match="digits is none: leave them out"):
+        load_dataset("digits", layout=npz.Layout("NCHW"))
+
+
+def test_a_header_that_numpy_reads_is_read(tmp_path):
+    name = save(tmp_path)
+    with zipfile.ZipFile(tmp_path / "mine.npz") as archive:
+        members = {each: archive.read(each) for each in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "mine.npz", "w") as archive:
+        for each, content in members.items():
+            start, header, rest = content[:10], content[10:128], content[128:]
+            archive.writestr(each, start + header.replace(b", ", b",").rjust(118) + rest)
+    np.testing.assert_array_equal(load_dataset(name).train.images, arrays()["train_images"])
 
 
 def test_arrays_of_other_names_are_told_with_the_right_ones(tmp_path):
