@@ -30,11 +30,31 @@ class Prediction(NamedTuple):
         labels: int32 `[n]`, the numbers of these classes.
         lengths: `[n, classes]`, the presence of each class, from 0 to 1: the lengths of the class
             capsules, or for a network with a softmax its probabilities. Float32 at least.
+        class_names: the names of all classes.
     """
 
     classes: tuple[str, ...]
     labels: np.ndarray
     lengths: np.ndarray
+    class_names: tuple[str, ...]
+
+    def top(self, count: int) -> list[dict[str, float]]:
+        """Of each image the most present classes and their lengths, the longest first.
+
+        So many, or all there are: for images that show several objects, or to see what came close.
+
+        Example:
+            >>> import capsjax, numpy as np
+            >>> images = np.zeros((1, 8, 8, 1), np.uint8)
+            >>> [of_image] = capsjax.load("capsnet/digits").predict(images).top(2)
+            >>> len(of_image)
+            2
+        """
+        longest = np.argsort(-self.lengths, axis=-1, kind="stable")[:, :count]
+        return [
+            {self.class_names[label]: float(lengths[label]) for label in labels}
+            for labels, lengths in zip(longest, self.lengths, strict=True)
+        ]
 
 
 class Network:
@@ -151,7 +171,8 @@ class Network:
     def classified(self, lengths: np.ndarray) -> Prediction:
         """The prediction that lengths `[n, classes]` come to; of equal ones the first counts."""
         labels = np.argmax(lengths, axis=-1).astype(np.int32)
-        return Prediction(tuple(self.class_names[label] for label in labels), labels, lengths)
+        classes = tuple(self.class_names[label] for label in labels)
+        return Prediction(classes, labels, lengths, self.class_names)
 
 
 @functools.partial(jax.jit, static_argnums=0)

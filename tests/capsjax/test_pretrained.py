@@ -145,6 +145,11 @@ def test_images_of_any_form_and_number(file):
     assert predicted.lengths.shape == (70, 3)
     assert predicted.classes == tuple("abc"[label] for label in predicted.labels)
     assert (predicted.labels == predicted.lengths.argmax(1)).all()
+    for of_image, lengths in zip(predicted.top(2), predicted.lengths, strict=True):
+        names = ["abc"[label] for label in np.argsort(-lengths)[:2]]
+        assert list(of_image) == names
+        assert list(of_image.values()) == sorted(map(float, lengths))[:0:-1]
+    assert [len(of_image) for of_image in network.predict(images[:2]).top(9)] == [3, 3]
     same = [images / 255, (images / 255).astype(np.float32), jnp.asarray(images)]
     for other in same:
         np.testing.assert_allclose(network.predict(other).lengths, predicted.lengths, rtol=1e-5)
