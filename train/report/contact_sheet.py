@@ -9,6 +9,8 @@ from train.data import Batch
 from train.system.lettering import plain, plain_names
 
 COLUMNS = 10
+LONGEST = 17
+"""Letters of a name, so many that those of two images do not meet."""
 
 
 def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> Figure:
@@ -16,7 +18,7 @@ def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> 
 
     Of images with two channels, or more than three, the mean is shown.
     """
-    count, names = len(batch.labels), plain_names(tuple(class_names))
+    count, names = len(batch.labels), plain_names(tuple(class_names), LONGEST)
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     below = [] if batch.parts is None else list(np.moveaxis(batch.parts, 1, 0))

@@ -27,8 +27,8 @@ def plain(text: str) -> str:
 
 
 @functools.cache
-def plain_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of classes, to be drawn by matplotlib as they stand, of long ones the beginning.
+def plain_names(names: tuple[str, ...], longest: int = LONGEST) -> tuple[str, ...]:
+    """The names of classes, to be drawn by matplotlib as they stand; the beginning of long ones.
 
     One with a letter that no font here has is its number instead, which is told on stderr.
     """
@@ -42,7 +42,7 @@ def plain_names(names: tuple[str, ...]) -> tuple[str, ...]:
             file=sys.stderr,
         )
     return tuple(
-        f"class {number}" if name in missing else plain(_beginning(name))
+        f"class {number}" if name in missing else plain(_beginning(name, longest))
         for number, name in enumerate(names)
     )
 
@@ -56,8 +56,8 @@ def give_fonts(figure: Figure) -> None:
             text.set_fontfamily([*text.get_fontfamily(), *fonts])
 
 
-def _beginning(name: str) -> str:
-    return name if len(name) <= LONGEST else name[: LONGEST - 3] + "..."
+def _beginning(name: str, longest: int) -> str:
+    return name if len(name) <= longest else name[: longest - 3] + "..."
 
 
 def _without_font(text: str) -> set[int]:

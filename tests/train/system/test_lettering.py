@@ -63,3 +63,8 @@ def test_what_every_font_has_needs_no_further_one():
     give_fonts(figure)
     assert text.get_fontfamily() == before
     np.testing.assert_array_equal(figure.texts, [text])
+
+
+def test_of_a_long_name_the_beginning_is_drawn():
+    assert plain_names(("$" + "a" * 50, "b" * 40)) == (rf"\${'a' * 36}...", "b" * 40)
+    assert plain_names(("a" * 50, "b" * 17), 17) == ("a" * 14 + "...", "b" * 17)
