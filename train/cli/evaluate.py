@@ -82,8 +82,6 @@ class Evaluate(Trained, Arrays, Devices):
                 for name in ("entropy", "agreement", "coupling_change", "pose_change"):
                     values = ", ".join(f"{value:.3g}" for value in found[name])
                     print(f"  {name.replace('_', ' ')}: {values or '-'}")
-            if self.inspect:
-                print("figures/routing.png shows it")
         return 0
 
     def _single(self) -> dict[str, Any]:

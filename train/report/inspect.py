@@ -1,6 +1,7 @@
 """Looking inside a trained network: what its routing does, in numbers and figures."""
 
 import functools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ def inspect(tested: Tested) -> dict[str, Any]:
         run.figures.mkdir(exist_ok=True)
         for name, figure in drawn.items():
             write_figure(run.figures / f"{name}.png", figure)
+        print(f"{run.figures / 'routing.png'} shows it", file=sys.stderr)
     return {
         name: {
             {"vote_cosine": "agreement"}.get(field, field): (

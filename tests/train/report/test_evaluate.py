@@ -64,6 +64,7 @@ def test_a_run_that_cannot_be_written_is_measured_all_the_same(digits_run, tmp_p
     for name in ("figures", "evaluations"):
         assert f"note: {run / name} cannot be written (" in err
     assert "--out" not in err
+    assert "shows it" not in err
 
 
 def test_the_class_is_among_as_many_as_are_asked_for(digits_run, capsys):

@@ -23,7 +23,8 @@ DIGITS = (8, 8, 1)
 
 def test_figures_and_numbers_of_every_iteration(digits_run, capsys):
     assert main(["evaluate", str(digits_run), "--inspect", "--devices", "1"]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert f"{digits_run / 'figures' / 'routing.png'} shows it" in told
     assert "class_caps: " in printed
     assert "  entropy: " in printed
     result = json.loads((digits_run / "evaluations" / "digits-last.json").read_text())
