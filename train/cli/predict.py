@@ -92,7 +92,7 @@ class Predict(Trained):
             if capsules and tally["images"]:
                 capsules.keep(run.class_names)
         if self.csv and tally["images"]:
-            print(f"{self.csv}: {tally['images']:,} images")
+            print(f"{self.csv}: {tally['images']:,} image{'s' * (tally['images'] > 1)}")
         if tally["dark on light"]:
             print(
                 "note: some images are dark on light; networks trained on light digits on a dark "
