@@ -162,8 +162,10 @@ def count_parameters(params: Any) -> int:
 
 
 @contextlib.contextmanager
-def out_of_memory_is_bad_input(batch_size: int) -> Iterator[None]:
-    """Makes one sentence of the error of a batch that does not fit.
+def out_of_memory_is_bad_input(
+    batch_size: int, advice: str = "choose a smaller --batch-size or more --devices"
+) -> Iterator[None]:
+    """Makes one sentence of the error of a batch that does not fit, with what to do.
 
     Raises:
         DoesNotFitError: where the body runs out of a device's memory.
@@ -175,6 +177,5 @@ def out_of_memory_is_bad_input(batch_size: int) -> Iterator[None]:
         if not re.search("RESOURCE_EXHAUSTED|out of memory", str(error), re.IGNORECASE):
             raise
         raise DoesNotFitError(
-            f"a batch of {batch_size} does not fit in the memory of the devices: choose a smaller "
-            "--batch-size or more --devices."
+            f"a batch of {batch_size} does not fit in the memory of the devices: {advice}."
         ) from error

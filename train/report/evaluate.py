@@ -10,9 +10,10 @@ import numpy as np
 
 import capsjax
 from train.data import Examples, as_file_name, npz
+from train.learn.network import out_of_memory_is_bad_input
 from train.learn.objective import TOP, predict
 from train.learn.pmap import make_scoring_step
-from train.learn.scoring import Scores, score
+from train.learn.scoring import BATCH, Scores, score
 from train.learn.training_state import TrainState, trained_model
 from train.learn.user_routing import takes_iterations
 from train.report.loading import (
@@ -128,7 +129,8 @@ def score_run(
     graphdef, state = load_state(run, which, devices=devices)
     mesh = evaluation_mesh(devices)
     step = make_scoring_step(graphdef, run.config, mesh, top=top)
-    return state, score(step, state, examples, mesh)
+    with out_of_memory_is_bad_input(BATCH, "use more --devices, or some with more memory"):
+        return state, score(step, state, examples, mesh)
 
 
 def evaluate_ensemble(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from train.data.formats.images import is_blank, is_dark_on_light, read_image, tell_of_blank
 from train.data.sources.folder import NO_IMAGE
+from train.learn.network import out_of_memory_is_bad_input
 from train.learn.objective import PRESENT
 from train.report.loading import load_model, network_of
 from train.report.recording import watched
@@ -132,9 +133,11 @@ def predict(
     read = _read(paths, functools.partial(read_image, shape=run.image_shape, invert=invert), refuse)
     while some := list(itertools.islice(read, BATCH)):
         names, images = [path for path, _ in some], np.stack([image for _, image in some])
-        of_images = lengths_of(images)
-        if look and watch:
-            look(names, {"lengths": of_images, **watch(images)})
+        with out_of_memory_is_bad_input(len(images), "take a device with more memory"):
+            of_images = lengths_of(images)
+            seen = watch(images) if watch else {}
+        if look:
+            look(names, {"lengths": of_images, **seen})
         for path, image, lengths in zip(names, images, of_images, strict=True):
             if is_blank(image):
                 blank.append(path)

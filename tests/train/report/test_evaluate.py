@@ -5,8 +5,10 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from train.__main__ import main
 from train.data import Split
@@ -65,6 +67,23 @@ def test_a_run_that_cannot_be_written_is_measured_all_the_same(digits_run, tmp_p
         assert f"note: {run / name} cannot be written (" in err
     assert "--out" not in err
     assert "shows it" not in err
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_too_little_memory_is_told_without_options_that_are_not_there(
+    command, digits_run, tmp_path, capsys, monkeypatch
+):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: Out of memory allocating 1 bytes.")
+
+    monkeypatch.setattr(module, "score", full)
+    monkeypatch.setattr("capsjax.pretrained._lengths", full)
+    Image.new("L", (8, 8), 9).save(tmp_path / "x.png")
+    image = [str(tmp_path / "x.png")] if command == "predict" else []
+    assert main([command, str(digits_run), *image]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "does not fit in the memory of the devices: " in told
+    assert "--batch-size" not in told
 
 
 def test_the_class_is_among_as_many_as_are_asked_for(digits_run, capsys):
