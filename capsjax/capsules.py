@@ -21,6 +21,12 @@ class Capsules(NamedTuple):
             pose of 4x4 is flattened row-major to `d = 16`.
         activation: `[..., n]`, the presence of each capsule. For vector capsules it is the length
             of the pose.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> pose = jnp.array([[[0.0, 0.5], [0.25, 0.0]]])  # one example, two capsules
+        >>> capsjax.Capsules(pose, capsjax.norm(pose)).activation
+        Array([[0.5 , 0.25]], dtype=float32)
     """
 
     pose: jax.Array
@@ -32,6 +38,13 @@ def in_a_list(capsules: Capsules) -> Capsules:
 
     Capsule `types * p + t` is then the one of type `t` at position `p = y * width + x`. Those that
     are a list already stay as they are.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> from capsjax.capsules import in_a_list
+        >>> on_grid = capsjax.Capsules(jnp.ones((2, 6, 6, 32, 8)), jnp.ones((2, 6, 6, 32)))
+        >>> in_a_list(on_grid).pose.shape
+        (2, 1152, 8)
     """
     pose, activation = capsules
     return Capsules(lax.collapse(pose, 1, pose.ndim - 1), lax.collapse(activation, 1))
@@ -41,6 +54,12 @@ def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype in which norms, softmax and losses of `dtype` values are computed.
 
     At least float32, and float64 for float64 values.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from capsjax.capsules import accumulation_dtype
+        >>> accumulation_dtype(jnp.bfloat16)
+        dtype('float32')
     """
     dtype = jnp.dtype(dtype)
     is_wide = jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
@@ -60,6 +79,11 @@ def norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
 
     Returns:
         `x` without `axis`, computed and returned in `accumulation_dtype(x.dtype)`.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> capsjax.norm(jnp.array([[3.0, 4.0], [0.0, 0.0]]))
+        Array([5., 0.], dtype=float32)
     """
     length = _length(x.astype(accumulation_dtype(x.dtype)), axis)
     return length if keepdims else jnp.squeeze(length, axis)
@@ -97,6 +121,12 @@ def squash(s: jax.Array, axis: int = -1) -> jax.Array:
 
     Returns:
         The shape of `s`, computed and returned in `accumulation_dtype(s.dtype)`.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> lengths = capsjax.norm(capsjax.squash(jnp.array([[0.1, 0.0], [3.0, 4.0]])))
+        >>> print(*(f"{length:.2f}" for length in lengths))
+        0.01 0.96
     """
     s = s.astype(accumulation_dtype(s.dtype))
     return s * _gain(norm(s, axis, keepdims=True))
@@ -129,6 +159,12 @@ class Squash:
 
     Raises:
         ValueError: a value is not one of these.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> squash = capsjax.Squash(epsilon=1e-8)
+        >>> squash(jnp.array([[1.0, 0.0]]))
+        Array([[0.5, 0. ]], dtype=float32)
     """
 
     axis: Literal["pose", "capsules", "element"] = "pose"
@@ -174,6 +210,13 @@ class ExponentialSquash:
 
     Raises:
         ValueError: the epsilon is no such number.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> from capsjax.capsules import ExponentialSquash
+        >>> squashed = ExponentialSquash()(jnp.array([[3.0, 4.0]]))
+        >>> f"{capsjax.norm(squashed)[0]:.3f}"
+        '0.993'
     """
 
     epsilon: Fraction = 1e-20
@@ -210,6 +253,12 @@ def squash_from(value: Any) -> Callable[[jax.Array], jax.Array]:
 
     Raises:
         ValueError: it is none of these, or a field is unknown or has a wrong value.
+
+    Examples:
+        >>> import capsjax
+        >>> from capsjax.capsules import squash_from
+        >>> squash_from({"epsilon": 1e-8})
+        Squash(axis='pose', epsilon=1e-08, epsilon_in='length')
     """
     if isinstance(value, Mapping):
         known_options("squash", value, [field.name for field in dataclasses.fields(Squash)])

@@ -26,6 +26,12 @@ def coupling_entropy(coupling: jax.Array) -> jax.Array:
 
     Returns:
         `[..., I]`: `log J` where all outputs get alike, 0 where one gets all, or nothing is sent.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from capsjax.inspection import coupling_entropy
+        >>> print(*(f"{e:.2f}" for e in coupling_entropy(jnp.array([[0.5, 0.5], [0.9, 0.1]]))))
+        0.69 0.33
     """
     total = jnp.sum(coupling, axis=-1, keepdims=True)
     share = jnp.where(total > 0, coupling / jnp.where(total > 0, total, 1), 0)
@@ -43,6 +49,14 @@ def vote_cosine(votes: jax.Array, routed: Routed) -> jax.Array:
     Returns:
         `[...]`: the mean of the cosines between votes and poses, weighted by the coupling; from -1
         to 1, and 0 where nothing is sent.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> from capsjax.inspection import vote_cosine
+        >>> votes = jnp.array([[[1.0, 0.0]], [[0.0, 1.0]]])  # two capsules vote for one
+        >>> routed = capsjax.Routed(jnp.array([[1.0, 0.0]]), jnp.ones(1), jnp.full((2, 1), 0.5))
+        >>> vote_cosine(votes, routed)
+        Array(0.5, dtype=float32)
     """
     lengths = norm(votes) * norm(routed.pose)[..., None, :]
     products = jnp.einsum("...ijd,...jd->...ij", votes, routed.pose)
@@ -58,6 +72,12 @@ def dead_share(activation: jax.Array, threshold: float = DEAD) -> jax.Array:
     Args:
         activation: `[N, ..., J]`, of many examples.
         threshold: a capsule whose mean activation is less is dead.
+
+    Examples:
+        >>> import jax.numpy as jnp
+        >>> from capsjax.inspection import dead_share
+        >>> dead_share(jnp.array([[0.9, 0.001], [0.8, 0.002]]))
+        Array(0.5, dtype=float32)
     """
     mean = jnp.mean(activation, axis=tuple(range(activation.ndim - 1)))
     return jnp.mean(mean < threshold)
@@ -90,6 +110,16 @@ def inspect_layer(layer: Any, below: Capsules) -> Inspected:
         layer: a layer with a routing, such as `DenseCaps` or `ConvCaps`; the latter has the same
             capsules at every position.
         below: the capsules below, a batch.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> routing = capsjax.routing.Dynamic(iterations=3)
+        >>> layer = capsjax.DenseCaps(6, 8, 3, 16, routing=routing, rngs=nnx.Rngs(0))
+        >>> below = capsjax.Capsules(jnp.ones((2, 6, 8)), jnp.ones((2, 6)))
+        >>> inspected = capsjax.inspect_layer(layer, below)
+        >>> inspected.entropy.shape, inspected.pose_change.shape
+        ((3,), (2,))
     """
     votes = layer.votes(below.pose)
     # The axis of the iterations comes after those of the batch and of the positions.
@@ -107,6 +137,18 @@ def inspect_iterations(
         layer: the layer.
         below: what it was given in each iteration.
         iterations: what it made of that.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> from capsjax.inspection import inspect_iterations
+        >>> routing = capsjax.routing.Dynamic(iterations=2)
+        >>> layer = capsjax.DenseCaps(6, 8, 3, 16, routing=routing, rngs=nnx.Rngs(0))
+        >>> below = capsjax.Capsules(jnp.ones((2, 6, 8)), jnp.ones((2, 6)))
+        >>> first = layer.iterate(below)
+        >>> second = layer.iterate(below, first.state)
+        >>> inspect_iterations(layer, [below, below], [first, second]).entropy.shape
+        (2,)
     """
     routed = [Routed(*made.capsules, made.coupling) for made in iterations]
     cosines = [

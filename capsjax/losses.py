@@ -36,6 +36,12 @@ def margin_loss(
 
     Raises:
         ValueError: the shapes differ, or the power is not a positive integer.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> lengths, targets = jnp.array([[0.95, 0.3, 0.0]]), jnp.array([[1, 0, 0]])
+        >>> f"{capsjax.margin_loss(lengths, targets)[0]:.3f}"
+        '0.020'
     """
     _require_same_shape("lengths", lengths, "targets", targets)
     lengths = lengths.astype(accumulation_dtype(lengths.dtype))
@@ -63,6 +69,12 @@ def spread_loss(
 
     Raises:
         ValueError: the shapes differ.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> activations, targets = jnp.array([[0.95, 0.3, 0.0]]), jnp.array([[1, 0, 0]])
+        >>> f"{capsjax.spread_loss(activations, targets)[0]:.4f}"
+        '0.0625'
     """
     _require_same_shape("activations", activations, "targets", targets)
     activations = activations.astype(accumulation_dtype(activations.dtype))
@@ -87,6 +99,12 @@ def reconstruction_loss(reconstruction: jax.Array, images: jax.Array) -> jax.Arr
 
     Raises:
         ValueError: the shapes differ.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> images = jnp.ones((2, 8, 8, 1))
+        >>> capsjax.reconstruction_loss(images / 2, images)
+        Array([16., 16.], dtype=float32)
     """
     _require_same_shape("reconstruction", reconstruction, "images", images)
     dtype = accumulation_dtype(reconstruction.dtype)

@@ -36,7 +36,7 @@ class Preprocessing:
     Raises:
         ValueError: a value is not one of these, or `standardise` goes with a mean or a deviation.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> see = Preprocessing(mean=0.5, std=0.5, crop=2)
         >>> see(jnp.full((1, 4, 4, 1), 255, jnp.uint8), jnp.float32).tolist()
@@ -127,7 +127,7 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
     Raises:
         ValueError: the channels are neither those that are wanted nor grey or red, green and blue.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> fitted(np.full((1, 2, 4, 3), 255, np.uint8), (4, 4, 1))[0, :, 0, 0].tolist()
         [0, 255, 255, 0]

@@ -71,7 +71,7 @@ class Network:
     Raises:
         ValueError: class names, image shape and model do not fit each other.
 
-    Example:
+    Examples:
         >>> import capsjax, numpy as np
         >>> network = capsjax.load("capsnet/digits")
         >>> network.predict(np.zeros((5, 8, 8, 1), np.uint8)).lengths.shape
@@ -208,7 +208,7 @@ def save(
             number.
         OSError: the file cannot be written.
 
-    Example:
+    Examples:
         >>> import capsjax, tempfile
         >>> from flax import nnx
         >>> model = capsjax.create_model(
@@ -272,7 +272,7 @@ def load(
         ValueError: there is no such file, it is damaged, of a newer version, or holds other tensors
             than its network has; or it has float64 numbers and JAX's x64 mode is off.
 
-    Example:
+    Examples:
         >>> import capsjax
         >>> capsjax.load("capsnet/digits")
         Network(CapsNet, image_shape=(8, 8, 1), 10 classes)

@@ -57,6 +57,17 @@ class ConvCaps(RoutedLayer):
     Raises:
         ValueError: the window is larger than the grid, a size is not a positive integer, or another
             argument has a wrong value.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> grid = capsjax.GridShape(5, 5, 4, 8)
+        >>> below = capsjax.Capsules(jnp.ones((2, *grid)), jnp.ones((2, *grid[:3])))
+        >>> routing = capsjax.routing.Dynamic()
+        >>> layer = capsjax.ConvCaps(grid, 6, 8, kernel_size=3, routing=routing, rngs=nnx.Rngs(0))
+        >>> capsules, coupling = layer(below)
+        >>> capsules.pose.shape, layer.output_shape
+        ((2, 3, 3, 6, 8), GridShape(height=3, width=3, types=6, dim=8))
     """
 
     @checked
@@ -136,6 +147,19 @@ class Conv3dCaps(RoutedLayer):
     Raises:
         ValueError: the filters are larger than the grid, a size is not a positive integer, or
             another argument has a wrong value.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> grid = capsjax.GridShape(5, 5, 4, 8)
+        >>> below = capsjax.Capsules(jnp.ones((2, *grid)), jnp.ones((2, *grid[:3])))
+        >>> routing = capsjax.routing.Dynamic()
+        >>> layer = capsjax.layers.Conv3dCaps(
+        ...     grid, 6, 8, kernel_size=3, routing=routing, rngs=nnx.Rngs(0)
+        ... )
+        >>> capsules, coupling = layer(below)
+        >>> capsules.pose.shape
+        (2, 3, 3, 6, 8)
     """
 
     @checked
@@ -232,6 +256,17 @@ class ClassCaps(RoutedLayer):
 
     Raises:
         ValueError: a size is not a positive integer, or another argument has a wrong value.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> grid = capsjax.GridShape(5, 5, 4, 16)
+        >>> below = capsjax.Capsules(jnp.ones((2, *grid)), jnp.ones((2, *grid[:3])))
+        >>> routing = capsjax.routing.EM()
+        >>> layer = capsjax.ClassCaps(grid, 10, 16, routing=routing, rngs=nnx.Rngs(0))
+        >>> capsules, coupling = layer(below)
+        >>> capsules.pose.shape, coupling.shape
+        ((2, 10, 16), (2, 100, 10))
     """
 
     @checked

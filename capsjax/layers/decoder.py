@@ -36,6 +36,14 @@ class Decoder(nnx.Module):
 
     Raises:
         ValueError: a size is not a positive integer, or `combine` is neither of the two.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> decoder = capsjax.Decoder(10, 16, (8, 8, 1), hidden=(32,), rngs=nnx.Rngs(0))
+        >>> mask = jnp.eye(10)[:2]  # the first image shows class 0, the second class 1
+        >>> decoder(jnp.ones((2, 10, 16)), mask).shape
+        (2, 8, 8, 1)
     """
 
     @checked
@@ -96,6 +104,15 @@ class ConvDecoder(nnx.Module):
 
     Raises:
         ValueError: there are not as many features as strides, or a size is not a positive integer.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> decoder = capsjax.layers.ConvDecoder(
+        ...     16, (8, 8, 1), channels=4, features=(8, 4), strides=(2, 2), rngs=nnx.Rngs(0)
+        ... )
+        >>> decoder(jnp.ones((2, 10, 16)), jnp.eye(10)[:2]).shape
+        (2, 8, 8, 1)
     """
 
     @checked

@@ -50,6 +50,15 @@ class DenseCaps(RoutedLayer):
     Raises:
         ValueError: a size is not a positive integer, the transform or the routing is none, or the
             implementation is none or cannot compute that routing or those votes.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> routing = capsjax.routing.Dynamic()
+        >>> layer = capsjax.DenseCaps(6, 8, 3, 16, routing=routing, rngs=nnx.Rngs(0))
+        >>> capsules, coupling = layer(capsjax.Capsules(jnp.ones((2, 6, 8)), jnp.ones((2, 6))))
+        >>> capsules.pose.shape, coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     @checked

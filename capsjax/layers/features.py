@@ -74,6 +74,13 @@ class ConvFeatures(nnx.Module):
     Raises:
         ValueError: the kernel is larger than the padded image, a size is not a positive integer, or
             another argument has a wrong value.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> features = capsjax.ConvFeatures((28, 28, 1), 32, kernel_size=9, rngs=nnx.Rngs(0))
+        >>> features(jnp.ones((2, 28, 28, 1))).shape
+        (2, 20, 20, 32)
     """
 
     @checked
@@ -153,6 +160,15 @@ class ResidualFeatures(nnx.Module):
     Raises:
         ValueError: a size is not a positive integer, there is no stage, or there are fewer features
             than zeros can be added to.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> features = capsjax.layers.ResidualFeatures(
+        ...     (8, 8, 3), features=(8, 16), blocks=(1, 1), strides=(1, 2), rngs=nnx.Rngs(0)
+        ... )
+        >>> features(jnp.ones((2, 8, 8, 3))).shape
+        (2, 4, 4, 16)
     """
 
     @checked

@@ -34,6 +34,14 @@ class BatchNorm(nnx.Module):
 
     Raises:
         ValueError: a value is out of its range.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> layer = capsjax.layers.BatchNorm(2, rngs=nnx.Rngs(0))
+        >>> layer(jnp.array([[1.0, 5.0], [3.0, 5.0]])).round(2)
+        Array([[-1.,  0.],
+               [ 1.,  0.]], dtype=float32)
     """
 
     @checked
@@ -118,6 +126,13 @@ class CapsuleNorm(nnx.Module):
 
     Raises:
         ValueError: a size is not a positive integer, or another argument has a wrong value.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> layer = capsjax.layers.CapsuleNorm(6, 8, over="type", rngs=nnx.Rngs(0))
+        >>> layer(capsjax.Capsules(jnp.ones((2, 6, 8)), jnp.ones((2, 6)))).pose.shape
+        (2, 6, 8)
     """
 
     @checked

@@ -47,6 +47,15 @@ class PrimaryCaps(nnx.Module):
     Raises:
         ValueError: the kernel is larger than the input, a size is not a positive integer, order or
             squash is none of these, or a depthwise convolution does not fit the channels below.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> primary = capsjax.PrimaryCaps(
+        ...     (20, 20, 4), types=3, dim=8, kernel_size=9, stride=2, rngs=nnx.Rngs(0)
+        ... )
+        >>> primary(jnp.ones((2, 20, 20, 4))).pose.shape, primary.num_capsules
+        ((2, 108, 8), 108)
     """
 
     @checked
@@ -124,6 +133,12 @@ class GridShape(NamedTuple):
         width: positions side by side.
         types: capsules at each position.
         dim: dimension of their poses.
+
+    Examples:
+        >>> import capsjax
+        >>> grid = capsjax.GridShape(height=6, width=6, types=32, dim=8)
+        >>> grid.height * grid.width * grid.types
+        1152
     """
 
     height: int
@@ -154,6 +169,13 @@ class ConvPrimaryCaps(nnx.Module):
     Raises:
         ValueError: the kernel is larger than the input, a size is not a positive integer, or
             another argument has a wrong value.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> primary = capsjax.ConvPrimaryCaps((8, 8, 4), types=3, dim=16, rngs=nnx.Rngs(0))
+        >>> primary(jnp.ones((2, 8, 8, 4))).pose.shape
+        (2, 8, 8, 3, 16)
     """
 
     @checked

@@ -38,12 +38,24 @@ _MODELS: dict[str, Callable[..., CapsuleNetwork]] = {
 
 
 def list_models() -> list[str]:
-    """The names that `create_model` takes."""
+    """The names that `create_model` takes.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.list_models()[:3]
+        ['aff_capsnet', 'attention_capsnet', 'capsnet']
+    """
     return sorted(_MODELS)
 
 
 def published_options(name: str) -> dict[str, Any]:
-    """The options of a model of `list_models()`, with their published values."""
+    """The options of a model of `list_models()`, with their published values.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.models.published_options("capsnet")["conv_features"]
+        256
+    """
     model = _MODELS[_checks.one_of("model", name, list_models())]
     fixed = model.keywords if isinstance(model, functools.partial) else {}
     arguments = inspect.signature(getattr(model, "func", model).__init__).parameters
@@ -52,12 +64,24 @@ def published_options(name: str) -> dict[str, Any]:
 
 
 def model_options(name: str) -> list[str]:
-    """The options that `create_model` takes for a name of `list_models()`."""
+    """The options that `create_model` takes for a name of `list_models()`.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.model_options("efficient_capsnet")[:2]
+        ['features', 'kernel_sizes']
+    """
     return list(published_options(name))
 
 
 def published_routing(name: str) -> str | None:
-    """The routing that a model of `list_models()` was published with, None if it has none."""
+    """The routing that a model of `list_models()` was published with, None if it has none.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.models.published_routing("matrix_capsnet")
+        'em'
+    """
     return published_options(name).get("routing")
 
 
@@ -95,7 +119,7 @@ def create_model(
             do not fit the images, or no such trained model ships with the library.
         TypeError: `image_shape`, `num_classes` or `rngs` are missing.
 
-    Example:
+    Examples:
         >>> import capsjax, jax.numpy as jnp
         >>> model = capsjax.create_model("capsnet", pretrained="digits")
         >>> model(jnp.zeros((2, 8, 8, 1))).lengths.shape
@@ -128,7 +152,7 @@ def options_of(model: nnx.Module) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: it is no model of `list_models()`.
 
-    Example:
+    Examples:
         >>> import capsjax
         >>> model = capsjax.create_model("capsnet", pretrained="digits")
         >>> name, options = capsjax.models.options_of(model)
@@ -157,7 +181,7 @@ def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, d
     Raises:
         ValueError: it is no model of `list_models()`, or an option of it is code.
 
-    Example:
+    Examples:
         >>> import capsjax
         >>> model = capsjax.create_model("capsnet", pretrained="digits")
         >>> _, _, (routing, settings) = capsjax.models.describe_model(model)
@@ -188,7 +212,7 @@ def restore_model(
     Raises:
         ValueError: model and weights do not fit each other, or there is no such model.
 
-    Example:
+    Examples:
         >>> import capsjax.weights
         >>> contents = capsjax.weights.read_pretrained("capsnet/digits")
         >>> capsjax.models.restore_model(contents, dtype="bfloat16").features.conv.dtype

@@ -82,7 +82,7 @@ def tensors_of(model: nnx.Module) -> dict[str, jax.Array]:
 
     The state of its random numbers is not among them.
 
-    Example:
+    Examples:
         >>> import capsjax
         >>> model = capsjax.create_model("capsnet", pretrained="digits")
         >>> capsjax.models.tensors_of(model)["class_caps.kernel"].shape

@@ -42,6 +42,17 @@ class AttentionCapsNet(CapsuleNetwork):
         routing: see `create_model`. Inverted attention is built without
             `presence` below the class capsules, and with it for them.
         sequential: whether a layer routes until it is done before the next one begins.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.models.AttentionCapsNet(
+        ...     image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0),
+        ...     backbone_features=(8,), backbone_blocks=(1,), backbone_strides=(1,),
+        ...     primary_types=4, caps_types=(4,), caps_kernels=(3,), caps_strides=(2,)
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     @checked

@@ -54,6 +54,16 @@ class CapsNet(CapsuleNetwork):
             a deviation of 0.1, or 0.05 for the first kernel.
         remat: compute what is inside convolution, primary capsules, class capsules and decoder
             anew for the gradient, instead of keeping it: more work for less memory.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.CapsNet(
+        ...     image_shape=(8, 8, 1), num_classes=10, conv_features=8, conv_kernel=3,
+        ...     primary_types=2, primary_kernel=3, decoder_hidden=(16,), rngs=nnx.Rngs(0)
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     @checked

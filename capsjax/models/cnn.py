@@ -43,6 +43,16 @@ class CNN(CapsuleNetwork):
         class_dim: values in the vector of a class; None for a softmax.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder. It needs
             `class_dim`.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.models.CNN(
+        ...     image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0),
+        ...     features=(8,), kernel_size=3, hidden=(16,)
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     draws = True

@@ -122,6 +122,17 @@ class DeepCaps(CapsuleNetwork):
         decoder_channels: of the small image that a reconstruction begins as.
         decoder_features, decoder_strides: filters of the decoder's convolutions but the last, None
             for no decoder; and how many times as large they make the image.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.models.DeepCaps(
+        ...     image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0),
+        ...     conv_features=8, types=4, dims=(4, 4), class_dim=8,
+        ...     decoder_channels=4, decoder_features=(8, 4), decoder_strides=(2, 2)
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     decoder_option = "decoder_features"

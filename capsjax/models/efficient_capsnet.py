@@ -52,6 +52,16 @@ class EfficientCapsNet(CapsuleNetwork):
         length_epsilon: from 0 to 1, added to the square of a class capsule's length, under the
             root of what the network returns as its `lengths`.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.models.EfficientCapsNet(
+        ...     image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0),
+        ...     features=(8, 16), kernel_sizes=(3, 3), strides=(1, 1), decoder_hidden=(16,)
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     @checked

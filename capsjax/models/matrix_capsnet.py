@@ -56,6 +56,17 @@ class MatrixCapsNet(CapsuleNetwork):
             routing in the formulation of the authors' code, with what the code has for its class
             layer: a quarter of `inverse_temperature`, `initial_beta_u=2` and `initial_beta_a=1`.
         class_coordinates: which position is added to votes for classes, see `ClassCaps`.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.models.MatrixCapsNet(
+        ...     image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0),
+        ...     conv_features=8, conv_kernel=3, conv_stride=1, primary_types=2,
+        ...     caps_types=(4,), caps_kernels=(3,), caps_strides=(2,)
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     @checked

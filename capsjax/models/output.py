@@ -28,6 +28,17 @@ class CapsNetOutput(NamedTuple):
             of `k` classes of each image (see `reconstruct`); None for a model without a decoder.
         logits: `[batch, classes]`, what a softmax makes class probabilities of, for models that
             have such scores; None for others.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.CapsNet(
+        ...     image_shape=(8, 8, 1), num_classes=10, conv_features=8, conv_kernel=3,
+        ...     primary_types=2, primary_kernel=3, decoder_hidden=(16,), rngs=nnx.Rngs(0)
+        ... )
+        >>> output = model(jnp.ones((2, 8, 8, 1)))
+        >>> output.lengths.shape, output.capsules.pose.shape, output.reconstruction.shape
+        ((2, 10), (2, 10, 16), (2, 8, 8, 1))
     """
 
     capsules: Capsules | None
@@ -55,6 +66,13 @@ def reconstruct(decoder: Decode, pose: jax.Array, classes: jax.Array) -> jax.Arr
     Returns:
         Images `[batch, height, width, channels]`, or for `[batch, k]` of them
         `[batch, k, height, width, channels]`.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> decoder = capsjax.Decoder(10, 16, (8, 8, 1), hidden=(32,), rngs=nnx.Rngs(0))
+        >>> capsjax.reconstruct(decoder, jnp.ones((2, 10, 16)), jnp.array([3, 7])).shape
+        (2, 8, 8, 1)
     """
     if classes.dtype == bool:
         return decoder(pose, classes.astype(pose.dtype))

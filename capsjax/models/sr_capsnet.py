@@ -56,6 +56,16 @@ class SRCapsNet(CapsuleNetwork):
             published; another routing has matrices for poses of `caps_dim`.
         competition: whether an input capsule of a convolutional layer shares itself out over the
             capsules of each `"patch"` for itself, as published, or of `"all"` positions.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.models.SRCapsNet(
+        ...     image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0),
+        ...     width=8, blocks=1, caps_types=4, caps_dim=8, conv_caps=1
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     @checked

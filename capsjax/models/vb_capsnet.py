@@ -48,6 +48,17 @@ class VBCapsNet(CapsuleNetwork):
         routing: see `create_model`. Of variational Bayes that is still
             to be built, activations are normalised before their sigmoid; of another routing, they
             stay as they are.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> model = capsjax.models.VBCapsNet(
+        ...     image_shape=(8, 8, 1), num_classes=10, rngs=nnx.Rngs(0),
+        ...     conv_features=8, conv_kernel=3, primary_types=2,
+        ...     caps_types=(4,), caps_kernels=(2,), caps_strides=(1,)
+        ... )
+        >>> model(jnp.ones((2, 8, 8, 1))).lengths.shape
+        (2, 10)
     """
 
     @checked

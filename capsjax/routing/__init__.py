@@ -87,12 +87,24 @@ _ROUTINGS: dict[RoutingName, type[Routing | UnsizedRouting]] = {
 
 
 def list_routings() -> list[str]:
-    """The names that `create_routing` takes."""
+    """The names that `create_routing` takes.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.list_routings()[:3]
+        ['dynamic', 'dynamic-bias', 'dynamic-leaky']
+    """
     return sorted(get_args(RoutingName))
 
 
 def routing_options(name: str) -> list[str]:
-    """The options that `create_routing` takes for a name of `list_routings()`."""
+    """The options that `create_routing` takes for a name of `list_routings()`.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.routing_options("k-means")
+        ['iterations', 'similarity', 'squash']
+    """
     return list(inspect.signature(_routing(name)).parameters)
 
 
@@ -113,6 +125,11 @@ def create_routing(name: str, **options: Any) -> Routing | UnsizedRouting:
 
     Raises:
         ValueError: there is no routing or option of that name, or an option has a wrong value.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.create_routing("dynamic", iterations=1).iterations
+        1
     """
     _checks.known_options(f"routing {name!r}", options, routing_options(name))
     return _routing(name)(**options)
@@ -123,6 +140,11 @@ def as_routing(routing: AnyRouting) -> Routing | UnsizedRouting:
 
     Raises:
         ValueError: there is no routing of that name, or it is no routing.
+
+    Examples:
+        >>> import capsjax
+        >>> type(capsjax.routing.as_routing("em")).__name__
+        'EM'
     """
     made = create_routing(routing) if isinstance(routing, str) else routing
     if not isinstance(made, UnsizedRouting) and not callable(made):
@@ -149,7 +171,7 @@ def routing_settings(routing: AnyRouting) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: it is none of this library's.
 
-    Example:
+    Examples:
         >>> import capsjax
         >>> capsjax.routing.routing_settings(capsjax.routing.Uniform())[0]
         'uniform'

@@ -34,6 +34,13 @@ class Routed(NamedTuple):
         pose: `[J, D]`.
         activation: `[J]`.
         coupling: `[I, J]`, the coupling coefficients that the poses were made with.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
+        >>> routed = capsjax.route(capsjax.routing.Dynamic(), votes, jnp.ones((2, 6)))
+        >>> routed.pose.shape, routed.coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     pose: jax.Array
@@ -61,6 +68,14 @@ class Routing(Protocol):
     - `softmax`: a function of logits `[I, J]`. In a convolution an input capsule votes for output
       capsules at several positions, of which a routing sees one; this softmax is over all of them.
       It needs a default, `softmax_over_out`, for everywhere else.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> def sums(votes, activation):
+        ...     pose = capsjax.squash(votes.sum(axis=0))
+        ...     return capsjax.Routed(pose, capsjax.norm(pose), jnp.ones(votes.shape[:2]))
+        >>> capsjax.route(sums, jnp.ones((2, 6, 3, 16)), jnp.ones((2, 6))).pose.shape
+        (2, 3, 16)
     """
 
     def __call__(self, votes: jax.Array, activation: jax.Array) -> Routed:
@@ -85,6 +100,14 @@ class Sizes(NamedTuple):
         in_dim: dimension of their poses, `K`.
         out_capsules: number of capsules above, in a convolution at one position, `J`.
         out_dim: dimension of their poses, `D`.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> from flax import nnx
+        >>> sizes = capsjax.Sizes(in_capsules=6, in_dim=8, out_capsules=3, out_dim=16)
+        >>> routing = capsjax.routing.EM().build(sizes, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
+        >>> routing.beta_a.shape
+        (3,)
     """
 
     in_capsules: int
@@ -99,6 +122,11 @@ class UnsizedRouting(Protocol):
 
     They stand where a routing is asked for, and the layer that they are given to, which knows the
     sizes, builds the routing.
+
+    Examples:
+        >>> import capsjax
+        >>> isinstance(capsjax.routing.EM(), capsjax.routing.UnsizedRouting)
+        True
     """
 
     def build(self, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs) -> Routing:
@@ -113,7 +141,13 @@ class UnsizedRouting(Protocol):
 
 
 def softmax_over_out(logits: jax.Array) -> jax.Array:
-    """The softmax over the output capsules in sight: `[I, J]` -> `[I, J]`."""
+    """The softmax over the output capsules in sight: `[I, J]` -> `[I, J]`.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> capsjax.routing.softmax_over_out(jnp.zeros((6, 4)))[0]
+        Array([0.25, 0.25, 0.25, 0.25], dtype=float32)
+    """
     return jax.nn.softmax(logits, axis=-1)
 
 
@@ -182,6 +216,26 @@ class IterativeRouting:
     Attributes:
         iterations: how many there are, at least 1.
         needs: what it reads of `RoutingInputs` beside votes, activation and mask, of `OFFERED`.
+
+    Examples:
+        >>> import dataclasses, jax
+        >>> from typing import NamedTuple
+        >>> import capsjax, jax.numpy as jnp
+        >>> class State(NamedTuple):
+        ...     c: jax.Array
+        ...     v: jax.Array
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Agree(capsjax.routing.IterativeRouting):
+        ...     iterations: int = 3
+        ...     def first(self, inputs):
+        ...         return self.made(jnp.zeros(inputs.votes.shape[:2]), inputs.votes)
+        ...     def again(self, inputs, state, index):
+        ...         return self.made(jnp.einsum('ijd,jd->ij', inputs.votes, state.v), inputs.votes)
+        ...     def made(self, logits, votes):
+        ...         c = jax.nn.softmax(logits)
+        ...         return State(c, capsjax.squash(jnp.einsum('ij,ijd->jd', c, votes)))
+        >>> capsjax.trace(Agree(), jnp.ones((2, 6, 3, 16)), jnp.ones((2, 6))).v.shape
+        (2, 3, 3, 16)
     """
 
     iterations: int
@@ -285,6 +339,14 @@ class LearnedRouting(IterativeRouting):
     """A routing with parameters: its settings, of which `build` makes what routes.
 
     Its `prepare`, `first` and `again` find the parameters in the inputs.
+
+    Examples:
+        >>> import capsjax
+        >>> isinstance(capsjax.routing.EM(), capsjax.routing.LearnedRouting)
+        True
+        >>> sizes = capsjax.Sizes(in_capsules=6, in_dim=8, out_capsules=3, out_dim=16)
+        >>> sorted(capsjax.routing.EM().parameters(sizes))
+        ['beta_a', 'beta_u']
     """
 
     needs: tuple[str, ...] = ("softmax",)

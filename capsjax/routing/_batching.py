@@ -64,6 +64,13 @@ def route(
         ValueError: the shapes do not belong together, the routing needs a pose and there is none,
             it knows no mask and there is one, or it returned something else than the protocol asks
             for.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
+        >>> routed = capsjax.route(capsjax.routing.Dynamic(), votes, jnp.ones((2, 6)))
+        >>> routed.pose.shape, routed.coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
     inputs = RoutingInputs(votes, activation, pose, mask=mask, key=key)
     return over_examples(last_iteration, routing, inputs)
@@ -82,6 +89,13 @@ def trace(
 
     It is called as `route` is, with an `IterativeRouting`, as all of the library's are. It returns
     what `routing.trace` does, with the leading axes of `votes` on each array: `[..., R, ...]`.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
+        >>> states = capsjax.trace(capsjax.routing.Dynamic(iterations=3), votes, jnp.ones((2, 6)))
+        >>> states.v.shape, states.c.shape
+        ((2, 3, 3, 16), (2, 3, 6, 3))
     """
     inputs = RoutingInputs(votes, activation, pose, mask=mask, key=key)
     return over_examples(_trace, routing, inputs)
@@ -186,6 +200,12 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> 
 
     Raises:
         ValueError: the votes have too few axes, or another array has other leading axes.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> mean = lambda votes, activation: votes.mean(axis=0)
+        >>> capsjax.routing.map_examples(mean, jnp.ones((2, 6, 3, 16)), jnp.ones((2, 6))).shape
+        (2, 3, 16)
     """
     if votes.ndim < 3:
         raise ValueError(f"votes must be [..., I, J, D], not {votes.shape}")

@@ -70,6 +70,11 @@ def implementation_on(platform: str, routing: Routing, batch: int) -> Implementa
     """The implementation that `route_dense` takes where none is named.
 
     The platform is `"cpu"`, `"cuda"`, `"rocm"` or `"tpu"`, the batch that of one device.
+
+    Examples:
+        >>> import capsjax
+        >>> capsjax.routing.implementation_on("cpu", capsjax.routing.EM(), 64)
+        'xla'
     """
     implementation, from_batch = MEASURED.get(platform, ("xla", 0))
     is_better = batch >= from_batch and implementation in _able(routing)
@@ -77,7 +82,13 @@ def implementation_on(platform: str, routing: Routing, batch: int) -> Implementa
 
 
 def dense_votes(kernel: jax.Array, pose: jax.Array) -> jax.Array:
-    """Matrices `[I, J, D, K]` and poses `[..., I, K]` -> votes `[..., I, J, D]`."""
+    """Matrices `[I, J, D, K]` and poses `[..., I, K]` -> votes `[..., I, J, D]`.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> capsjax.routing.dense_votes(jnp.ones((6, 3, 16, 8)), jnp.ones((2, 6, 8))).shape
+        (2, 6, 3, 16)
+    """
     return jnp.einsum("ijdk,...ik->...ijd", kernel, pose)
 
 
@@ -119,6 +130,14 @@ def route_dense(
     Raises:
         ValueError: there is no such implementation; or it cannot compute this routing, these sizes
             or, once compiled, on that platform.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> kernel, pose = jnp.ones((6, 3, 16, 8)), jnp.ones((2, 6, 8))
+        >>> routing = capsjax.routing.Dynamic()
+        >>> routed = capsjax.routing.route_dense(routing, kernel, pose, jnp.ones((2, 6)))
+        >>> routed.pose.shape
+        (2, 3, 16)
     """
     check_implementation(implementation, routing)
     run = functools.partial(_run, routing, mask, key)

@@ -66,6 +66,13 @@ class Dynamic(IterativeRouting):
 
     Raises:
         ValueError: a value is not one of these, or `leaky` goes with a softmax over `"in"`.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
+        >>> routed = capsjax.route(capsjax.routing.Dynamic(iterations=3), votes, jnp.ones((2, 6)))
+        >>> routed.pose.shape, routed.coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     needs = ("softmax",)
@@ -116,7 +123,15 @@ class Dynamic(IterativeRouting):
 
 @dataclasses.dataclass(frozen=True)
 class DynamicLeaky(Dynamic):
-    """`Dynamic(leaky=True)`: an input capsule may belong to nothing above."""
+    """`Dynamic(leaky=True)`: an input capsule may belong to nothing above.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
+        >>> routed = capsjax.route(capsjax.routing.DynamicLeaky(), votes, jnp.ones((2, 6)))
+        >>> routed.pose.shape, routed.coupling.shape
+        ((2, 3, 16), (2, 6, 3))
+    """
 
     softmax_over: Literal["out", "in"] = dataclasses.field(default="out", init=False)
     leaky: bool = dataclasses.field(default=True, init=False)
@@ -129,6 +144,15 @@ class DynamicPrior(Dynamic, LearnedRouting):
     Sabour, Frosst and Hinton 2017, arXiv:1710.09829, section 2: the initial logits are log prior
     probabilities that can be learned together with the weights. They start at zero, which is what
     routing without a prior starts from. The attributes are those of `Dynamic`.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> routing = capsjax.routing.DynamicPrior()
+        >>> layer = capsjax.DenseCaps(6, 8, 3, 16, routing=routing, rngs=nnx.Rngs(0))
+        >>> capsules, coupling = layer(capsjax.Capsules(jnp.ones((2, 6, 8)), jnp.ones((2, 6))))
+        >>> capsules.pose.shape, coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     needs = ("softmax",)
@@ -150,6 +174,15 @@ class DynamicBias(Dynamic, LearnedRouting):
 
     Attributes:
         initial_bias: what each number of the bias starts from.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> routing = capsjax.routing.DynamicBias()
+        >>> layer = capsjax.DenseCaps(6, 8, 3, 16, routing=routing, rngs=nnx.Rngs(0))
+        >>> capsules, coupling = layer(capsjax.Capsules(jnp.ones((2, 6, 8)), jnp.ones((2, 6))))
+        >>> capsules.pose.shape, coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     needs = ("softmax",)

@@ -48,6 +48,13 @@ class KMeans(IterativeRouting):
 
     Raises:
         ValueError: a value is not one of these.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
+        >>> routed = capsjax.route(capsjax.routing.KMeans(), votes, jnp.ones((2, 6)))
+        >>> routed.pose.shape, routed.coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     needs = ("softmax",)

@@ -48,6 +48,13 @@ class Uniform(IterativeRouting):
 
     Raises:
         ValueError: the squash is none.
+
+    Examples:
+        >>> import capsjax, jax.numpy as jnp
+        >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
+        >>> routed = capsjax.route(capsjax.routing.Uniform(), votes, jnp.ones((2, 6)))
+        >>> routed.pose.shape, routed.coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     iterations = 1
@@ -82,6 +89,15 @@ class Random(Uniform, LearnedRouting):
 
     Raises:
         ValueError: a value is not one of these.
+
+    Examples:
+        >>> from flax import nnx
+        >>> import capsjax, jax.numpy as jnp
+        >>> routing = capsjax.routing.Random()
+        >>> layer = capsjax.DenseCaps(6, 8, 3, 16, routing=routing, rngs=nnx.Rngs(0))
+        >>> capsules, coupling = layer(capsjax.Capsules(jnp.ones((2, 6, 8)), jnp.ones((2, 6))))
+        >>> capsules.pose.shape, coupling.shape
+        ((2, 3, 16), (2, 6, 3))
     """
 
     needs = ("softmax",)

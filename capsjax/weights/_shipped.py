@@ -14,7 +14,7 @@ def list_pretrained() -> list[str]:
 
     `capsjax.load` takes such a name, and `create_model(MODEL, pretrained=NAME)` its parts.
 
-    Example:
+    Examples:
         >>> import capsjax
         >>> "capsnet/digits" in capsjax.list_pretrained()
         True
@@ -43,7 +43,7 @@ def pretrained_card(name: str) -> str:
     Raises:
         ValueError: there is no such network.
 
-    Example:
+    Examples:
         >>> import capsjax.weights
         >>> "CC BY 4.0" in capsjax.weights.pretrained_card("capsnet/digits")
         True
