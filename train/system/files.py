@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +25,7 @@ def reading(path: Path, kind: str, advice: str) -> Iterator[None]:
         UserError: as the body, and where that raises anything else.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of oddities that the library copes with
+        with _without_warnings():
             yield
     except UserError:
         raise
@@ -35,6 +35,18 @@ def reading(path: Path, kind: str, advice: str) -> Iterator[None]:
         raise UserError(
             f"{path} cannot be read as {kind} ({first_line(error)}): {advice}."
         ) from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Heeds no warning of oddities that a library copes with, where that is known to be safe."""
+    # The filters are those of the whole process, which threads would change under one another.
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextlib.contextmanager

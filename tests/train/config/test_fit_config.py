@@ -66,7 +66,7 @@ def test_data_sets_of_ones_own_are_named_by_their_place(config, name):
 
 @pytest.mark.parametrize("name", ["folder:", "mnist_corrupted/"])
 def test_a_place_that_is_none_is_told_with_the_forms(name):
-    with pytest.raises(UserError, match="unknown dataset .* mnist_corrupted/CORRUPTION, folder:PA"):
+    with pytest.raises(UserError, match="unknown dataset .* mnist_corrupted/CORRUPTION, emnist/PA"):
         FitConfig.of(dataset=name)
 
 

@@ -1,7 +1,7 @@
 """Ordinary image files, as a network takes them."""
 
+import math
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -89,14 +89,16 @@ def read_image(
 def _upright(path: Path, content: BinaryIO | None) -> tuple[Image.Image, bool]:
     """Reads an opaque image, turned as its camera says, and whether its file is grey."""
     with reading(path, "an image", "see whether another program opens it"):
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             with Image.open(content or path) as file:
+                # Pillow itself warns from here on, and refuses twice as much.
+                if file.width * file.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                    raise Image.DecompressionBombError
                 is_grey = file.mode in _GREY_MODES
                 upright: Image.Image = ImageOps.exif_transpose(file)
                 if file.mode in _DEEP_MODES:
                     upright = _in_8_bits(path, upright, getattr(file, "tag_v2", {}))
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise UserError(f"{path} is too large an image: shrink it first.") from error
         except UnidentifiedImageError as error:
             raise UserError(f"{path} is not an image file that can be read.") from error

@@ -3,6 +3,7 @@
 import pickle
 import shutil
 import unicodedata
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -255,3 +256,10 @@ def test_images_without_a_pixel_and_more_than_the_memory(tmp_path, monkeypatch):
         match=r"6 images of 4x6x3 take 456 bytes, more than the memory .*@HEIGHTxWIDTH.*--feed str",
     ):
         read(tmp_path)
+
+
+def test_reading_in_threads_leaves_the_warnings_of_the_process_as_they_are(tmp_path):
+    fill(tmp_path, each=40)
+    before = warnings.filters[:]
+    read(tmp_path)
+    assert warnings.filters == before
