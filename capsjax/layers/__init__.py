@@ -15,7 +15,7 @@ from capsjax.layers.dense import DenseCaps
 from capsjax.layers.features import ConvFeatures, NormalizedConv, ResidualFeatures
 from capsjax.layers.normalization import BatchNorm, CapsuleNorm
 from capsjax.layers.primary import ConvPrimaryCaps, GridShape, PrimaryCaps
-from capsjax.layers.routed import Iteration
+from capsjax.layers.routed import Iteration, RoutedCapsules
 
 __getattr__ = _deprecated.names_of(__name__)
 
@@ -35,4 +35,5 @@ __all__ = [
     "NormalizedConv",
     "PrimaryCaps",
     "ResidualFeatures",
+    "RoutedCapsules",
 ]

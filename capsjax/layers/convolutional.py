@@ -14,7 +14,7 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers.features import WindowConv
 from capsjax.layers.primary import GridShape
-from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.layers.routed import RoutedCapsules, RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import AnyRouting, Competition, RoutingInputs, Sizes, sized
@@ -202,7 +202,7 @@ class Conv3dCaps(RoutedLayer):
         *,
         mask: jax.Array | None = None,
         key: jax.Array | None = None,
-    ) -> tuple[Capsules, jax.Array]:
+    ) -> RoutedCapsules:
         """Capsules of `input_shape` -> capsules of `output_shape`, all in float32 at least.
 
         The coupling coefficients are `[batch, B, P, Q, types]`. A type is there if one of its
@@ -212,7 +212,7 @@ class Conv3dCaps(RoutedLayer):
         (pose, activation), coupling = super().__call__(capsules, mask=mask, key=key)
         *grid, _ = self.output_shape
         above = Capsules(split(pose, 1, *grid), split(activation, 1, *grid))
-        return above, split(coupling, 2, *grid)
+        return RoutedCapsules(above, split(coupling, 2, *grid))
 
     def _inputs(
         self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None

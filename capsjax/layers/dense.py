@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules
-from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.layers.routed import RoutedCapsules, RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.routing import (
     AnyRouting,
     Implementation,
@@ -122,7 +122,7 @@ class DenseCaps(RoutedLayer):
         *,
         mask: jax.Array | None = None,
         key: jax.Array | None = None,
-    ) -> tuple[Capsules, jax.Array]:
+    ) -> RoutedCapsules:
         """Poses `[batch, I, K]`, activations `[batch, I]` -> the capsules above, and the coupling.
 
         Poses are `[batch, J, D]`, activations `[batch, J]`, the coupling coefficients
@@ -140,7 +140,7 @@ class DenseCaps(RoutedLayer):
             key=key,
             implementation=self.implementation,
         )
-        return Capsules(routed.pose, routed.activation), routed.coupling
+        return RoutedCapsules(Capsules(routed.pose, routed.activation), routed.coupling)
 
     def _inputs(
         self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None

@@ -21,6 +21,18 @@ T = TypeVar("T")
 Transform = Literal["linear", "matrix"]
 
 
+class RoutedCapsules(NamedTuple):
+    """What a layer returns.
+
+    Attributes:
+        capsules: its capsules.
+        coupling: the coupling coefficients that they were made with.
+    """
+
+    capsules: Capsules
+    coupling: jax.Array
+
+
 class Iteration(NamedTuple):
     """A layer after one iteration of its routing.
 
@@ -51,7 +63,7 @@ class RoutedLayer(nnx.Module):
         *,
         mask: jax.Array | None = None,
         key: jax.Array | None = None,
-    ) -> tuple[Capsules, jax.Array]:
+    ) -> RoutedCapsules:
         """Routes the capsules below to this layer.
 
         Args:
@@ -68,7 +80,7 @@ class RoutedLayer(nnx.Module):
             ValueError: the capsules are of another shape than the layer was made for, or are none.
         """
         routed = self._map(last_iteration, self._inputs(capsules, mask, key))
-        return Capsules(routed.pose, routed.activation), routed.coupling
+        return RoutedCapsules(Capsules(routed.pose, routed.activation), routed.coupling)
 
     def iterations(
         self,

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
-from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures
+from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures, RoutedCapsules
 from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork
 from capsjax.routing import AnyRouting, InvertedAttention, IterativeRouting, as_routing
@@ -138,7 +138,7 @@ class AttentionCapsNet(CapsuleNetwork):
                     f"time, an IterativeRouting, not with {name_of(made)}: choose sequential=True"
                 )
 
-    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+    def encode(self, images: jax.Array) -> RoutedCapsules:
         pose, ones = self.primary_caps(self.backbone(images))
         pose = self.primary_norm(pose.astype(accumulation_dtype(pose.dtype)))
         capsules = primary = Capsules(pose, ones)
@@ -157,7 +157,7 @@ class AttentionCapsNet(CapsuleNetwork):
             *below, last = primary, *(step.capsules for step in steps[:-1])
             seen = zip(layers, (*below, in_a_list(last)), steps, strict=True)
             steps = [layer.iterate(capsules, step.state) for layer, capsules, step in seen]
-        return steps[-1].capsules, steps[-1].coupling
+        return RoutedCapsules(steps[-1].capsules, steps[-1].coupling)
 
     def logits(self, capsules: Capsules) -> jax.Array | None:
         of_routing = getattr(self.class_caps.routing, "logits", None)

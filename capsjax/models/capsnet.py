@@ -10,8 +10,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax._checks import Number, PositiveInt, PositiveInts, checked
-from capsjax.capsules import Capsules, Squash, SquashFunction
-from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps
+from capsjax.capsules import Squash, SquashFunction
+from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps, RoutedCapsules
 from capsjax.models.output import CapsuleNetwork
 from capsjax.routing import AnyRouting, Implementation
 
@@ -148,7 +148,7 @@ class CapsNet(CapsuleNetwork):
                 init = nnx.initializers.truncated_normal(0.05 if path[0] == "features" else 0.1)
                 parameter[...] = init(rngs.params(), parameter.shape, parameter.dtype)
 
-    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+    def encode(self, images: jax.Array) -> RoutedCapsules:
         capsules = self._run(self.primary_caps, self._run(self.features, images))
         for layer in self.hidden_caps:
             capsules, _ = self._run(layer, capsules)

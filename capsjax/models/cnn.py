@@ -38,8 +38,10 @@ class CNN(CapsuleNetwork):
             with zeros.
         pool: after each convolution, the largest of `pool` times `pool` values; 1 for all.
         hidden: sizes of the dense layers.
-        dropout: share of the last dense layer that is dropped in training. A half is the common
-            one; the paper has no number.
+        dropout: share of the last dense layer that is dropped in training, that is after `train()`,
+            not after `eval()`, as of `flax.nnx.Dropout`. What is dropped is drawn from `keys` of a
+            call, or from the stream `dropout` of the `rngs`, `nnx.Rngs(params=0, dropout=1)`;
+            without either nothing is dropped. A half is the common share; the paper has no number.
         class_dim: values in the vector of a class; None for a softmax.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder. It needs
             `class_dim`.
@@ -80,6 +82,8 @@ class CNN(CapsuleNetwork):
         layers = sizes_by_layer("convolution", features=features, kernel_size=sides)
         if dropout == 1:
             raise ValueError("dropout must be less than 1: with 1 nothing is left")
+        self.deterministic = False  # the name that `train()` and `eval()` look for
+        self.rngs = nnx.data(rngs.dropout.fork() if dropout and "dropout" in rngs else None)
         options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         self.convolutions = nnx.List(
             nnx.Conv(
@@ -122,8 +126,7 @@ class CNN(CapsuleNetwork):
             images: floats `[batch, *image_shape]`, values from 0 to 1.
             labels: `[batch]`, or `[batch, k]`: the classes whose vectors the decoder sees, in
                 training; without them the longest.
-            keys: `[batch]`, random keys, one for each image, in training; without them nothing is
-                dropped.
+            keys: `[batch]`, random keys, one for each image, instead of the model's own stream.
 
         Returns:
             Class probabilities as lengths, and logits, in float32 at least; no capsules. With
@@ -142,15 +145,17 @@ class CNN(CapsuleNetwork):
         x = lax.collapse(x, 1)
         for layer in self.hidden:
             x = nnx.relu(layer(x))
-        if keys is not None and self.dropout:
-            x = jax.vmap(self._drop)(keys, x)
+        if self.dropout and not self.deterministic:
+            if keys is None and self.rngs is not None:
+                keys = jax.random.split(self.rngs(), x.shape[0])
+            x = x if keys is None else jax.vmap(self._drop)(keys, x)
         logits = self.classes(x)
         logits = logits.astype(accumulation_dtype(logits.dtype))
         if self.class_dim is None:
             return CapsNetOutput(None, jax.nn.softmax(logits), None, None, logits)
         pose = squash(logits.reshape(x.shape[0], self.num_classes, self.class_dim))
         capsules = Capsules(pose, norm(pose))
-        return CapsNetOutput(capsules, capsules.activation, None, self.shown(capsules, labels))
+        return CapsNetOutput(capsules, capsules.activation, None, self._shown(capsules, labels))
 
     def _drop(self, key: jax.Array, x: jax.Array) -> jax.Array:
         kept = jax.random.bernoulli(key, 1 - self.dropout, x.shape)

@@ -13,7 +13,14 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, norm, squash
-from capsjax.layers import BatchNorm, Conv3dCaps, ConvDecoder, ConvPrimaryCaps, DenseCaps
+from capsjax.layers import (
+    BatchNorm,
+    Conv3dCaps,
+    ConvDecoder,
+    ConvPrimaryCaps,
+    DenseCaps,
+    RoutedCapsules,
+)
 from capsjax.layers.features import WindowConv
 from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Windows
@@ -195,7 +202,7 @@ class DeepCaps(CapsuleNetwork):
                 **normalized,
             )
 
-    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+    def encode(self, images: jax.Array) -> RoutedCapsules:
         x = self.norm(nnx.relu(self.convolution(images)))
         poses = []
         for cell in self.cells:

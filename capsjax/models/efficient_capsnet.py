@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
-from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps
+from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps, RoutedCapsules
 from capsjax.layers.features import WindowConv
 from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Windows
@@ -149,7 +149,7 @@ class EfficientCapsNet(CapsuleNetwork):
                 **options,
             )
 
-    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+    def encode(self, images: jax.Array) -> RoutedCapsules:
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             maps = convolution(x)
@@ -157,4 +157,4 @@ class EfficientCapsNet(CapsuleNetwork):
         (pose, length), coupling = self.class_caps(self.primary_caps(x))
         if self.length_epsilon:
             length = jnp.sqrt(jnp.square(length) + self.length_epsilon)
-        return Capsules(pose, length), coupling
+        return RoutedCapsules(Capsules(pose, length), coupling)

@@ -10,8 +10,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
-from capsjax.capsules import Capsules
-from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps
+from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps, RoutedCapsules
 from capsjax.layers.convolutional import Coordinates
 from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import CapsuleNetwork
@@ -140,7 +139,7 @@ class MatrixCapsNet(CapsuleNetwork):
             **options,
         )
 
-    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+    def encode(self, images: jax.Array) -> RoutedCapsules:
         capsules = self.primary_caps(self.features(images))
         for layer in self.conv_caps:
             capsules, _ = layer(capsules)

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules
+from capsjax.layers import RoutedCapsules
 from capsjax.models._stored import remembers
 
 
@@ -123,7 +124,7 @@ class CapsuleNetwork(nnx.Module):
             "rngs": rngs,
         }
 
-    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+    def encode(self, images: jax.Array) -> RoutedCapsules:
         """Images `[batch, height, width, channels]` -> class capsules and their coupling."""
         raise NotImplementedError
 
@@ -154,10 +155,10 @@ class CapsuleNetwork(nnx.Module):
         """
         self.check(images, labels)
         capsules, coupling = self.encode(images)
-        shown, logits = self.shown(capsules, labels), self.logits(capsules)
+        shown, logits = self._shown(capsules, labels), self.logits(capsules)
         return CapsNetOutput(capsules, capsules.activation, coupling, shown, logits)
 
-    def shown(self, capsules: Capsules, labels: jax.Array | None) -> jax.Array | None:
+    def _shown(self, capsules: Capsules, labels: jax.Array | None) -> jax.Array | None:
         """`reconstruct` of the classes `labels`, or of the longest; None without a decoder."""
         if self.decoder is None:
             return None

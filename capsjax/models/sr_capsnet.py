@@ -10,8 +10,15 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from capsjax._checks import NotNegativeInt, PositiveInt, checked
-from capsjax.capsules import Capsules, in_a_list
-from capsjax.layers import CapsuleNorm, ConvPrimaryCaps, DenseCaps, NormalizedConv, ResidualFeatures
+from capsjax.capsules import in_a_list
+from capsjax.layers import (
+    CapsuleNorm,
+    ConvPrimaryCaps,
+    DenseCaps,
+    NormalizedConv,
+    ResidualFeatures,
+    RoutedCapsules,
+)
 from capsjax.models._stack import conv_caps_stack
 from capsjax.models.output import CapsuleNetwork
 from capsjax.ops.patches import Padding
@@ -143,7 +150,7 @@ class SRCapsNet(CapsuleNetwork):
             **options,
         )
 
-    def encode(self, images: jax.Array) -> tuple[Capsules, jax.Array]:
+    def encode(self, images: jax.Array) -> RoutedCapsules:
         capsules = self.primary_norm(self.primary_caps(self.features(images)))
         for layer, norm in zip(self.conv_caps, self.conv_norms, strict=True):
             capsules = norm(layer(capsules)[0])

@@ -203,6 +203,13 @@ class RoutingInputs(NamedTuple):
         )
 
 
+class Before(NamedTuple):
+    """What an iteration of a routing leaves for the next: its state, and its number."""
+
+    state: Any
+    number: jax.Array
+
+
 class IterativeRouting:
     """A routing in iterations: how it starts, how one follows from the last, what one comes to.
 
@@ -288,10 +295,11 @@ class IterativeRouting:
         inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax, None, mask, key))
         # No `lax.scan`: each iteration stands alone. What is the same for all examples of a batch
         # in the first, such as coupling that starts uniform, stays so, on a mesh of devices, too.
-        state = self.first(inputs)
+        steps = self._steps
+        state = steps.first(inputs)
         for index in range(1, self.iterations):
-            state = self.again(inputs, state, jnp.asarray(index, jnp.int32))
-        return self.outcome(state)
+            state = steps.again(inputs, state, jnp.asarray(index, jnp.int32))
+        return steps.outcome(state)
 
     def trace(
         self,
@@ -311,8 +319,8 @@ class IterativeRouting:
         return jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
 
     def iterate(
-        self, inputs: RoutingInputs, before: tuple[Any, jax.Array] | None = None
-    ) -> tuple[Routed, tuple[Any, jax.Array]]:
+        self, inputs: RoutingInputs, before: "Before | None" = None
+    ) -> tuple[Routed, "Before"]:
         """Takes one iteration of one example, whose votes may be others than in the one before.
 
         Args:
@@ -326,13 +334,18 @@ class IterativeRouting:
         if before is None:
             state, index = self.first(prepared), jnp.zeros((), jnp.int32)
         else:
-            index = before[1] + 1
-            state = self.again(prepared, before[0], index)
-        return self.outcome(state), (state, index)
+            index = before.number + 1
+            state = self.again(prepared, before.state, index)
+        return self.outcome(state), Before(state, index)
 
     def _prepared(self, inputs: RoutingInputs) -> Any:
         needed(self, inputs)
         return self.prepare(inputs.masked())
+
+    @property
+    def _steps(self) -> "IterativeRouting":
+        """What has the steps that a call is made of."""
+        return self
 
 
 class LearnedRouting(IterativeRouting):
@@ -390,8 +403,15 @@ class BuiltRouting(IterativeRouting, nnx.Module):
                 value = jnp.full(shape, start, param_dtype)
             setattr(self, name, nnx.Param(value))
 
-    def prepare(self, inputs: RoutingInputs) -> Any:
+    # Not `prepare`, and not the steps below: `nnx.tabulate` lists what public methods of a module
+    # are called with and return, and knows arrays alone.
+    @property
+    def _steps(self) -> IterativeRouting:
+        return self.settings
+
+    def _prepared(self, inputs: RoutingInputs) -> Any:
         """What the settings prepare, parameters and all; a ValueError if the inputs do not fit."""
+        needed(self, inputs)
         made = self._shapes(self.sizes)
         n_in, n_out, dim = inputs.votes.shape
         in_dim = self.sizes.in_dim if inputs.pose is None else inputs.pose.shape[-1]
@@ -404,7 +424,7 @@ class BuiltRouting(IterativeRouting, nnx.Module):
                 + ("" if inputs.pose is None else f" of poses of shape {inputs.pose.shape}")
             )
         parameters = self.values(accumulation_dtype(inputs.votes.dtype))
-        return self.settings.prepare(inputs._replace(parameters=parameters))
+        return self.settings.prepare(inputs.masked()._replace(parameters=parameters))
 
     def first(self, inputs: Any) -> Any:
         return self.settings.first(inputs)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests.capsjax.models import family
 from tests.tolerance import assert_close
@@ -50,6 +51,24 @@ def test_dropout_depends_on_the_key_of_the_image_alone():
     assert np.abs(whole - model(images()).logits).max() > 1e-3
     nothing = make(dropout=0.0)
     np.testing.assert_array_equal(nothing(images(), keys=keys).logits, nothing(images()).logits)
+
+
+def test_train_and_eval_switch_dropout_as_in_flax():
+    model = family.create_model("cnn", rngs=nnx.Rngs(params=0, dropout=1), **family.SMALL["cnn"])
+    keys = jax.random.split(jax.random.key(0, impl="threefry2x32"), 4)
+
+    @nnx.jit
+    def logits(model, images):
+        return model(images).logits
+
+    first, second = logits(model, images()), logits(model, images())
+    assert (np.asarray(first) != np.asarray(second)).any(axis=1).all()
+    model.eval()
+    expected = make()(images()).logits
+    for output in (model(images()).logits, model(images(), keys=keys).logits):
+        assert_close(output, expected, reduction_length=60 * 64)
+    model.train()
+    assert (np.asarray(logits(model, images())) != np.asarray(expected)).any()
 
 
 def test_coarse_images_have_exact_probabilities():

@@ -172,3 +172,14 @@ def test_a_batch_is_spread_over_a_mesh_as_jax_does_by_default(name, mode):
     expected = jax.jit(jax.grad(loss))(network.params, (batch, labels))
     for ours, theirs in zip(*map(jax.tree.leaves, (gradient(*arguments), expected)), strict=True):
         assert_close(ours, theirs, reduction_length=1000)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_flax_tabulates_every_network(name):
+    # Where layers route at once, `iterate` takes a named tuple beside another argument, which Flax
+    # (seen in 0.12.8) cannot list.
+    options = {"sequential": True} if name == "attention_capsnet" else {}
+    model = family.make(name, **options)
+    table = nnx.tabulate(model, family.images(name, batch=2), console_kwargs={"width": 400})
+    assert f"[2,{family.SMALL[name]['num_classes']}]" in table
+    assert f"{family.count(model):,}" in table

@@ -138,7 +138,7 @@ def test_first_and_again_with_other_votes_are_the_steps_of_concurrent_routing():
 
         @jax.jit
         def concurrent(votes):
-            inputs = routing.prepare(RoutingInputs(votes, ONES))
+            inputs = routing._prepared(RoutingInputs(votes, ONES))
             low = routing.first(inputs)
             high = routing.first(inputs._replace(votes=upper_votes(low.p, jnp)))
             for index in (1, 2):
