@@ -7,16 +7,19 @@ work those of `fourier`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.typing import DTypeLike
 
 from capsjax.ops import direct, fourier
-from capsjax.ops._arrays import pad, product
+from capsjax.ops._arrays import pad, product, split
 from capsjax.ops._meshes import sharded_by_compiler, varying_alike
 
 HIGHEST = ("highest", "float32", lax.Precision.HIGHEST)
@@ -39,8 +42,8 @@ def conv_general_dilated(
     than products and a sum, the gradient of which XLA's convolution takes 200 times as long for.
     Anything else goes to `jax.lax.conv_general_dilated` on every platform. The choice is made when
     the program is lowered, so one traced program can be compiled for several platforms. Meant for
-    the `conv_general_dilated=` argument of `flax.nnx.Conv`. Where the fast path is open, the result
-    is differentiable in reverse mode only.
+    the `conv_general_dilated=` argument of `flax.nnx.Conv`. Derivatives of
+    any order, forwards and backwards, take the same paths.
 
     Args:
         lhs: images `[batch, height, width, in_features]`.
@@ -71,7 +74,7 @@ def conv_general_dilated(
         rows, columns = ((int(low), int(high)) for low, high in padding)
         how = _Convolution((down, right), (rows, columns), tuple(passed.items()))
         if groups == 1 and how.has_windows(lhs, rhs):
-            return _conv(*varying_alike(lhs, rhs), how)
+            return _conv(how, *varying_alike(lhs, rhs))
         is_depthwise = groups == lhs.shape[3] == rhs.shape[3]
         if is_depthwise and lhs.shape[1:3] == rhs.shape[:2] and rows == columns == (0, 0):
             # Each channel with its own kernel, in the one place where it fits.
@@ -92,15 +95,15 @@ class _Convolution(NamedTuple):
         sides = enumerate(self.padding, start=1)
         return pad(x, {axis: (sign * low, sign * high, 0) for axis, (low, high) in sides})
 
-    def padded_shape(self, x: jax.Array) -> tuple[int, ...]:
-        """The shape of the padded images."""
-        n, *sides, channels = x.shape
+    def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of padded images of a shape."""
+        n, *sides, channels = shape
         padded = (side + sum(pads) for side, pads in zip(sides, self.padding, strict=True))
         return (n, *padded, channels)
 
     def has_windows(self, x: jax.Array, kernel: jax.Array) -> bool:
         """Whether the kernel fits on the padded images at least once."""
-        sides = zip(self.padded_shape(x)[1:3], kernel.shape, strict=False)
+        sides = zip(self.padded_shape(x.shape)[1:3], kernel.shape, strict=False)
         return all(size >= taps for size, taps in sides)
 
     def xla(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -114,7 +117,9 @@ class _Convolution(NamedTuple):
             **dict(self.options),
         )
 
-    def on_cpu(self, x: jax.Array, kernel: jax.Array) -> ModuleType:
+    def on_cpu(
+        self, x_shape: Sequence[int], kernel_shape: Sequence[int], dtype: DTypeLike
+    ) -> ModuleType:
         """The form that has less work on a CPU.
 
         Rounding in the Fourier domain is small relative to the brightest part of an image,
@@ -126,36 +131,131 @@ class _Convolution(NamedTuple):
             precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
         of_both = precision if isinstance(precision, tuple) else (precision,)
         is_exact = any(p in HIGHEST for p in of_both)
-        saves = not is_exact and fourier.is_worthwhile(
-            self.padded_shape(x), kernel.shape, self.strides, x.dtype
-        )
+        padded = self.padded_shape(x_shape)
+        saves = not is_exact and fourier.is_worthwhile(padded, kernel_shape, self.strides, dtype)
         return fourier if saves else direct
 
+    def forward(self, x: jax.Array, kernel: jax.Array, _shape: tuple[int, ...]) -> jax.Array:
+        """Images and kernel -> outputs."""
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _conv(x: jax.Array, kernel: jax.Array, how: _Convolution) -> jax.Array:
-    def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return how.on_cpu(x, kernel).forward(how.pad(x), kernel, how.strides)
+        def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            form = self.on_cpu(x.shape, kernel.shape, x.dtype)
+            return form.forward(self.pad(x), kernel, self.strides)
 
-    def on_platform(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.platform_dependent(x, kernel, cpu=cpu, default=how.xla)
+        return lax.platform_dependent(x, kernel, cpu=cpu, default=self.xla)
 
-    return sharded_by_compiler(on_platform, x, kernel, like=x)
+    def to_images(self, kernel: jax.Array, g: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Kernel and the gradient `g` of the outputs -> that of images of a shape."""
+
+        def cpu(kernel: jax.Array, g: jax.Array) -> jax.Array:
+            form = self.on_cpu(shape, kernel.shape, g.dtype)
+            padded = self.padded_shape(shape)
+            return self.pad(form.input_gradient(kernel, g, padded, self.strides), -1)
+
+        def xla(kernel: jax.Array, g: jax.Array) -> jax.Array:
+            images, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
+            return jax.vjp(lambda x: self.xla(x, kernel), images)[1](g)[0]
+
+        return lax.platform_dependent(kernel, g, cpu=cpu, default=xla)
+
+    def to_kernel(self, x: jax.Array, g: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        """Images and the gradient `g` of the outputs -> that of a kernel of a shape."""
+
+        def cpu(x: jax.Array, g: jax.Array) -> jax.Array:
+            form = self.on_cpu(x.shape, shape, x.dtype)
+            return form.kernel_gradient(self.pad(x), shape, g, self.strides)
+
+        def xla(x: jax.Array, g: jax.Array) -> jax.Array:
+            kernel, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
+            return jax.vjp(lambda kernel: self.xla(x, kernel), kernel)[1](g)[0]
+
+        return lax.platform_dependent(x, g, cpu=cpu, default=xla)
 
 
-def _conv_backward(how: _Convolution, inputs: Any, g: jax.Array) -> tuple[jax.Array, ...]:
-    def xla(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-        return jax.vjp(how.xla, x, kernel)[1](g)
+# The sum of the outputs, each times a number of `g`, is linear in images, kernel and `g`. So a
+# convolution and its two gradients are products of two of these that differ in which is left out,
+# and each is the gradient of the others: with one primitive for the three, every derivative of any
+# order, forwards or backwards, is one of them. `jax.custom_vjp` has derivatives backwards alone.
 
-    def cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-        form, x = how.on_cpu(x, kernel), how.pad(x)
-        dx = form.input_gradient(kernel, g, x.shape, how.strides)
-        return how.pad(dx, -1), form.kernel_gradient(x, kernel.shape, g, how.strides)
+_product = Primitive("convolution_product")
 
-    def on_platform(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, ...]:
-        return lax.platform_dependent(x, kernel, g, cpu=cpu, default=xla)
-
-    return sharded_by_compiler(on_platform, *inputs, g, like=inputs)
+_FACTORS = {"forward": "xk", "to_images": "kg", "to_kernel": "xg"}
+_BY_LEFT_OUT = {"g": "forward", "x": "to_images", "k": "to_kernel"}
 
 
-_conv.defvjp(lambda x, kernel, how: (_conv(x, kernel, how), (x, kernel)), _conv_backward)
+def _conv(how: _Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    shape = jax.eval_shape(how.xla, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel)))
+    bind = functools.partial(_product.bind, which="forward", how=how, shape=shape.shape, mapped=0)
+    return sharded_by_compiler(bind, x, kernel, like=x)
+
+
+def _compute(
+    a: jax.Array, b: jax.Array, *, which: str, how: _Convolution, shape: Any, mapped: int
+) -> jax.Array:
+    """The product; both factors have so many mapped axes in front."""
+    function: Callable[..., jax.Array] = functools.partial(_of_one, which, how, shape)
+    for _ in range(mapped):
+        function = jax.vmap(function)
+    return function(a, b)
+
+
+def _of_one(which: str, how: _Convolution, shape: Any, a: jax.Array, b: jax.Array) -> jax.Array:
+    return getattr(how, which)(a, b, shape)
+
+
+@functools.cache
+def _compiled(**params: Any) -> Callable[..., jax.Array]:
+    return jax.jit(functools.partial(_compute, **params))
+
+
+@_product.def_impl
+def _(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
+    return _compiled(**params)(a, b)
+
+
+@_product.def_abstract_eval
+def _(a: Any, b: Any, *, shape: Any, mapped: int, **_params: Any) -> Any:
+    return a.update(shape=(*a.shape[:mapped], *shape), weak_type=False)
+
+
+def _gradient(place: int, g: jax.Array, a: Any, b: Any, *, which: str, **params: Any) -> Any:
+    """The gradient of a product by its factor at a place, whose value is not known."""
+    factors = _FACTORS[which]
+    wanted, given = factors[place], factors[1 - place]
+    (left_out,) = {"x", "k", "g"} - set(factors)
+    arrays = {left_out: g, given: (b, a)[place]}
+    shape = (a, b)[place].aval.shape[params["mapped"] :]
+    which = _BY_LEFT_OUT[wanted]
+    operands = (arrays[factor] for factor in _FACTORS[which])
+    return _product.bind(
+        *operands, which=which, how=params["how"], shape=shape, mapped=params["mapped"]
+    )
+
+
+ad.defbilinear(_product, functools.partial(_gradient, 0), functools.partial(_gradient, 1))
+
+
+def _map(arrays: Any, axes: Any, *, which: str, shape: Any, mapped: int, **params: Any) -> Any:
+    """The product under `jax.vmap`."""
+    (size,) = {x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None}
+    a, b = (
+        x if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(arrays, axes, strict=True)
+    )
+    options = {"which": which, **params}
+    batched, other = (0, 1) if which == "forward" else (1, 0)
+    if mapped == 0 and which != "to_kernel" and axes[other] is None:
+        # Of one kernel: examples of one batch.
+        pair = [a, b]
+        pair[batched] = lax.collapse(pair[batched], 0, 2)
+        whole = _product.bind(*pair, shape=(size * shape[0], *shape[1:]), mapped=0, **options)
+        return split(whole, 0, size, shape[0]), 0
+    a, b = (
+        jnp.broadcast_to(x[None], (size, *x.shape)) if axis is None else x
+        for x, axis in zip((a, b), axes, strict=True)
+    )
+    return _product.bind(a, b, shape=shape, mapped=mapped + 1, **options), 0
+
+
+batching.primitive_batchers[_product] = _map
+mlir.register_lowering(_product, mlir.lower_fun(_compute, multiple_results=False))

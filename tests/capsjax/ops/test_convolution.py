@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from capsjax.ops import conv_general_dilated
+from capsjax.ops import conv_general_dilated, fourier
 from tests.capsjax.ops.forms import draw
 from tests.tolerance import assert_close
 
@@ -239,3 +239,35 @@ def test_other_layouts_ranks_and_dtypes_go_to_xla():
     )
     x, kernel = jnp.ones((1, 4, 4, 2), jnp.int32), jnp.ones((2, 2, 2, 1), jnp.int32)
     np.testing.assert_array_equal(ours(x, kernel), np.full((1, 3, 3, 1), 8))
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "strides", "saving"),
+    [((2, 9, 8, 3), (3, 3, 3, 4), (2, 1), 0), ((4, 8, 9, 3), (5, 5, 3, 4), (1, 1), 1e9)],
+    ids=["windows", "fourier"],
+)
+def test_derivatives_of_every_order_in_both_directions_and_mapped(
+    image, kernel, strides, saving, monkeypatch
+):
+    """Forwards, forwards over backwards, and by kernels of several networks at once."""
+    monkeypatch.setattr(fourier, "SAVING", saving)
+    x, dx = draw(*image), draw(*image, seed=1)
+    k, dk = draw(*kernel, seed=2), draw(*kernel, seed=3)
+
+    def values(convolve):
+        def square(x, k):
+            return jnp.sum(convolve(x, k, strides) ** 2) / 2
+
+        gradient = jax.grad(square, argnums=(0, 1))
+        return (
+            jax.jvp(functools.partial(convolve, strides=strides), (x, k), (dx, dk)),
+            jax.jvp(gradient, (x, k), (dx, dk)),
+            jax.vmap(gradient, (None, 0))(x, jnp.stack([k, dk])),
+            jax.grad(lambda x: jnp.sum(jax.vmap(square, (0, None))(x, k)))(jnp.stack([x, dx])),
+        )
+
+    found, expected = (jax.jit(values, static_argnums=0)(f) for f in (ours, xla))
+    for actual, reference in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        assert_close(
+            actual, reference, reduction_length=math.prod(kernel[:3]) * math.prod(image[:3])
+        )
