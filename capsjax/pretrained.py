@@ -43,7 +43,7 @@ class Prediction(NamedTuple):
 
         So many, or all there are: for images that show several objects, or to see what came close.
 
-        Example:
+        Examples:
             >>> import capsjax, numpy as np
             >>> images = np.zeros((1, 8, 8, 1), np.uint8)
             >>> [of_image] = capsjax.load("capsnet/digits").predict(images).top(2)

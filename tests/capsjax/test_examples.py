@@ -54,6 +54,7 @@ NAMES = [
 def test_the_example_does_what_it_shows(name):
     (example,) = doctest.DocTestFinder(recurse=False).find(PUBLIC[name], name, globs={})
     assert example.examples, f"{name} needs an example"
+    assert "Examples:" in example.docstring  # of which the reference makes code
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # a reader's
         runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
         told: list[str] = []

@@ -31,3 +31,10 @@ def test_what_is_linked_is_there(page):
 def test_what_is_named_is_there(page):
     for path in re.findall(r"`((?:capsjax|train|parity|docs|tests)/[\w/.]*)`", text(page)):
         assert "NAME" in path or (ROOT / path).exists(), path
+
+
+def test_the_site_names_every_page():
+    listed = re.findall(r"^ +- (?:\w+: )?([\w/-]+)\.md$", (ROOT / "mkdocs.yml").read_text(), re.M)
+    docs = ROOT / "docs"
+    pages = {p.relative_to(docs).with_suffix("").as_posix() for p in PAGES if docs in p.parents}
+    assert sorted(listed) == sorted(pages)
