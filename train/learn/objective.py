@@ -90,7 +90,7 @@ class Objective:
         return len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
 
     def normalise(self, images: jax.Array, dtype: jnp.dtype) -> jax.Array:
-        """Pixels as the network sees them in test, the middle if cropped: uint8 -> `dtype`."""
+        """Pixels, uint8 or floats from 0 to 1, as the network sees them in test: `dtype`."""
         return self.data.preprocessing(images, dtype)
 
     def normalise_batch(self, batch: Batch, dtype: jnp.dtype) -> Batch:

@@ -207,9 +207,8 @@ def draw_dimensions(tested: Tested) -> Figure:
     scores = tested.scores
     recognised = np.setdiff1d(np.arange(len(scores.labels)), scores.wrong)
     chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
-    capsules = tested.output(chosen)[1].capsules
-    pose, lengths = capsules.pose[0], capsules.activation[0]
-    label = int(np.argmax(lengths))
+    pose = tested.output(chosen)[1].capsules.pose[0]
+    label = int([*_numbers(scores.predictions[chosen[0]]), 0][0])
     grid = np.asarray(_decode_dimensions(tested.model, pose, label))
 
     dims, moves = grid.shape[:2]

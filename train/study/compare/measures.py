@@ -119,7 +119,7 @@ def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predi
     @functools.partial(jax.jit, static_argnames="kind")
     def seen(images: jax.Array, kind: str | None, strength: jax.Array) -> jax.Array:
         if kind is not None:
-            images = 255 * perturb(kind, strength, images.astype(dtype) / 255)
+            images = perturb(kind, strength, images.astype(dtype) / 255)
         return objective.normalise(images, dtype)
 
     @jax.jit

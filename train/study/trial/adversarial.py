@@ -60,7 +60,7 @@ class Network(NamedTuple):
 
     def seen(self, images: jax.Array) -> jax.Array:
         """Images as the network sees them."""
-        return self.objective.normalise(255 * images, images.dtype)
+        return self.objective.normalise(images, images.dtype)
 
     def distances(self, images: jax.Array, output: Any) -> jax.Array:
         """Distances `[n]` of images from the reconstructions of their longest capsules."""

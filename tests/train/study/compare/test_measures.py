@@ -1,6 +1,11 @@
+import jax
 import numpy as np
 
 from tests.tolerance import assert_close
+from train.learn.network import build_model
+from train.learn.optimizer import build_optimizer
+from train.learn.training_state import initial_state
+from train.study.compare import measures
 from train.study.compare.measures import accuracy, calibration_error, negative_log_likelihood
 
 LABELS = np.array([0, 1, 1, 0])
@@ -27,3 +32,14 @@ def test_calibration_is_the_gap_between_confidence_and_accuracy_bin_by_bin():
     assert calibration_error(both, np.array([0, 1])) == 0.03125 / 2
     certain = np.array([[1.0, 0.0], [0.0, 1.0]])
     assert calibration_error(certain, np.array([0, 1])) == 0
+
+
+def test_images_that_are_changed_by_nothing_are_seen_as_they_are(config, dataset, monkeypatch):
+    model = build_model(config, dataset.image_shape, dataset.num_classes)
+    _, state = initial_state(model, build_optimizer(config), config)
+    of_one_seed = jax.tree.map(lambda array: array[None], state)
+    predict = measures._predictor(config, of_one_seed, dataset)
+    unchanged, _ = predict(dataset.test, None, 0.0)
+    for kind, way in measures.PERTURBATIONS.items():
+        changed, _ = predict(dataset.test, kind, way.none)
+        assert_close(changed, unchanged, dtype="float32", reduction_length=64)

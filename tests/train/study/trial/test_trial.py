@@ -152,6 +152,7 @@ def test_bad_input(tried, arguments, message, capsys):
 
 def test_without_the_data_nothing_is_left(tmp_path, capsys):
     out = tmp_path / "out"
+    (tmp_path / "no").mkdir()
     assert main(["claims", "viewpoint", "--out", str(out), "--data-dir", str(tmp_path / "no")]) == 2
     assert "smallNORB" in capsys.readouterr().err
     assert not out.exists()
