@@ -15,6 +15,7 @@ from capsjax.preprocessing import Preprocessing
 from tests.tolerance import assert_close
 from train.__main__ import main
 from train.data import load_dataset
+from train.data.catalog import SOURCES
 from train.loop.loop import fit
 
 TINY = {
@@ -136,9 +137,19 @@ def test_a_routing_of_ones_own_is_in_no_file(config, tmp_path, capsys, monkeypat
     assert train.load_run(out, routing=own).predict(images).lengths.shape == (2, 10)
 
 
-def test_the_shipped_digits_are_as_right_as_their_card_says():
-    test = load_dataset("digits").test
-    predicted = capsjax.load("capsnet/digits").predict(np.asarray(test.images))
+def require_card(name, test):
+    predicted = capsjax.load(name).predict(np.asarray(test.images))
     accuracy = float(np.mean(predicted.labels == test.labels))
-    assert f"{accuracy:.2%}".replace("%", " %") in capsjax.weights.pretrained_card("capsnet/digits")
+    assert f"{accuracy:.2%}".replace("%", " %") in capsjax.weights.pretrained_card(name)
     assert accuracy > 0.99
+
+
+def test_the_shipped_digits_are_as_right_as_their_card_says():
+    require_card("capsnet/digits", load_dataset("digits").test)
+
+
+@pytest.mark.slow
+def test_the_shipped_network_for_mnist_is_as_right_as_its_card_says(official_files):
+    source = SOURCES["mnist"]
+    test = source.load(source.find(official_files / "mnist")).test
+    require_card("efficient_capsnet/mnist", test)
