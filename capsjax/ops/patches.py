@@ -10,6 +10,7 @@ from jax import lax
 
 from capsjax import _checks
 from capsjax.ops._arrays import spread
+from capsjax.ops._meshes import sharded_by_compiler
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -75,7 +76,11 @@ class Windows:
     def _seen(self, padded: jax.Array) -> jax.Array:
         """`gather` of a grid that has its padding already."""
         p, q = (positions(n, self.size, self.stride) for n in padded.shape[1:3])
-        seen = padded[:, p[:, None, :, None], q[None, :, None, :]]
+
+        def see(grid: jax.Array) -> jax.Array:
+            return grid[:, p[:, None, :, None], q[None, :, None, :]]
+
+        seen = sharded_by_compiler(see, padded, like=padded)
         return seen.reshape(padded.shape[0], *self.counts, self.size**2, *padded.shape[3:])
 
     def _over_windows(
