@@ -56,7 +56,9 @@ class Network(NamedTuple):
     def __call__(self, images: jax.Array) -> Any:
         """The output for images `[n, height, width, channels]` from 0 to 1."""
         nothing = jnp.zeros(len(images), jnp.int32)
-        return self.objective.apply(self.model, self.seen(images), nothing, training=False)
+        # A copy, made where it is traced: the mode of a network from outside cannot be set there.
+        model = nnx.merge(*nnx.split(self.model))
+        return self.objective.apply(model, self.seen(images), nothing, training=False)
 
     def seen(self, images: jax.Array) -> jax.Array:
         """Images as the network sees them."""
