@@ -12,7 +12,7 @@ import numpy as np
 
 from train.data.balance import of_each_class
 from train.data.dataset import Batch, Examples, Split, digest
-from train.data.formats.images import tell_of_blank
+from train.data.formats.images import as_text, is_blank, tell_of_blank
 from train.system.errors import UserError
 from train.system.machine import available_cores, physical_bytes
 from train.system.progress import Progress
@@ -110,11 +110,10 @@ class OnDisk(Examples):
         """
         count = len(self)
         if self.nbytes > physical_bytes():
-            shape = "x".join(map(str, self.image_shape))
             raise UserError(
-                f"{count} images of {shape} take {self.nbytes:,} bytes, more than the memory of "
-                "this machine: make them smaller, by ending the name in @HEIGHTxWIDTH, or have "
-                "them read when they are needed, with --feed streaming."
+                f"{count} images of {as_text(self.image_shape)} take {self.nbytes:,} bytes, more "
+                "than the memory of this machine: make them smaller, by ending the name in "
+                "@HEIGHTxWIDTH, or have them read when they are needed, with --feed streaming."
             )
         images = np.empty((count, *self.image_shape), np.uint8)
         blank: list[str] = []
@@ -124,9 +123,9 @@ class OnDisk(Examples):
             for start in range(0, count, _AT_ONCE):
                 places = np.arange(start, min(start + _AT_ONCE, count))
                 images[places] = self.gather(places).images
-                flat = images[places].reshape(len(places), -1)
-                for place in places[flat.min(axis=1) == flat.max(axis=1)]:
-                    blank.append(self.reader.name(int(self.numbers[place])))
+                for place in places:
+                    if is_blank(images[place]):
+                        blank.append(self.reader.name(int(self.numbers[place])))
                 if count >= _SHOWN:
                     progress.advance(len(places), "read")
         tell_of_blank(blank)

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,18 +18,9 @@ _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", *_DEEP_MODES)
 
 
-def read_images(
-    paths: Sequence[Path], shape: Sequence[int], read: Callable[[Path], np.ndarray]
-) -> np.ndarray:
-    """Reads image files into uint8 `[n, *shape]`; tells on stderr of those that show nothing."""
-    images = np.empty((len(paths), *shape), np.uint8)
-    blank = []
-    for image, path in zip(images, paths, strict=True):
-        image[...] = read(path)
-        if is_blank(image):
-            blank.append(path)
-    tell_of_blank(blank)
-    return images
+def as_text(shape: Sequence[int]) -> str:
+    """The shape of an image as messages and the names of data sets have it."""
+    return "x".join(map(str, shape))
 
 
 def is_blank(image: np.ndarray) -> bool:

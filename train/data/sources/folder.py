@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from train.data.dataset import Dataset
-from train.data.formats.images import read_image
+from train.data.formats.images import as_text, read_image
 from train.data.on_disk import OnDisk, in_threads
 from train.system.errors import UserError
 
@@ -123,9 +123,9 @@ class _ImageFiles:
             return read_image(path, self.image_shape)
         image = read_image(path)
         if image.shape != self.image_shape:
-            wanted = _text(self.image_shape)
+            wanted = as_text(self.image_shape)
             raise UserError(
-                f"{path} is {_text(image.shape)} (height, width, channels), but "
+                f"{path} is {as_text(image.shape)} (height, width, channels), but "
                 f"{self.files[0].path} is {wanted}: make all images alike, or have it done by "
                 f"naming what you want, as in {self.dataset}@{wanted}."
             )
@@ -147,10 +147,6 @@ def _parse(where: str) -> tuple[Path, tuple[int, int, int] | None]:
     if not height * width:
         raise UserError(f"{where} asks for images without a pixel: name a height and a width.")
     return Path(found["path"]).expanduser(), (height, width, channels)
-
-
-def _text(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _composed(name: str) -> str:

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.features import ClassLabel, Image
 
 from train.data.dataset import Dataset
-from train.data.formats.images import read_image
+from train.data.formats.images import as_text, read_image
 from train.data.on_disk import OnDisk, in_threads
 from train.data.tfds_cache import cache_folder
 from train.system.errors import UserError
@@ -105,8 +105,8 @@ class _Stored:
         image = read_image(Path(self.name(number)), shape, content=content)
         if image.shape != self.image_shape:
             raise UserError(
-                f"{self.name(number)} is {_text(image.shape)}, but should be "
-                f"{_text(self.image_shape)}: have images made alike, by ending the name in "
+                f"{self.name(number)} is {as_text(image.shape)}, but should be "
+                f"{as_text(self.image_shape)}: have images made alike, by ending the name in "
                 "@HEIGHTxWIDTH."
             )
         return image
@@ -115,10 +115,6 @@ class _Stored:
         return f"{self.about} {number}"
 
     identity = name
-
-
-def _text(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _newest(name: str, config: str | None, asked: str) -> Path:
