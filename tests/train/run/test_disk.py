@@ -47,14 +47,25 @@ def empty(disk: Path) -> None:
     (disk / "filler").unlink()
 
 
-def lock(disk: Path) -> None:
-    folder = str(disk / "run" / "checkpoints")
-    subprocess.run(["mount", "--bind", folder, folder], check=True)
-    subprocess.run(["mount", "-o", "remount,bind,ro", folder], check=True)
+@contextlib.contextmanager
+def locked(folder: Path, view: Path) -> Iterator[None]:
+    """Nothing can be written to a folder, from one moment to the next.
 
+    `view` shows the folder and is made read-only where nobody writes through it; a mount that
+    somebody writes through at this moment would be refused as busy.
+    """
+    view.mkdir()
+    with contextlib.ExitStack() as mounts:
 
-def unlock(disk: Path) -> None:
-    subprocess.run(["umount", str(disk / "run" / "checkpoints")], check=True)
+        def mount(*arguments: str) -> None:
+            subprocess.run(["mount", *arguments], check=True)
+
+        mount("--bind", str(folder), str(view))
+        mounts.callback(subprocess.run, ["umount", "--lazy", str(view)], check=True)
+        mount("-o", "remount,bind,ro", str(view))
+        mount("--bind", str(view), str(folder))
+        mounts.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=True)
+        yield
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
@@ -99,24 +110,24 @@ def last_checkpoint(out: Path) -> int:
 def test_a_permission_that_is_lost_ends_the_program_with_a_sentence(disk, environment):
     out = disk / "run"
     arguments = ["fit", "digits", "--out", str(out), "--steps", "100000", *ARGUMENTS]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "train", *arguments, "--checkpoint-every", "10"],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    while process.poll() is None and not (out / "checkpoints" / "20").is_dir():
-        time.sleep(0.01)
-    lock(disk)
-    try:
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 2
-        last = said.splitlines()[-1]
-        assert last.startswith("error: checkpoints cannot be written to ")
-        assert "Traceback" not in said
-        assert last_checkpoint(out) >= 10
-        assert not (out / "summary.json").exists()
-    finally:
-        unlock(disk)
+    ) as process:
+        try:
+            while process.poll() is None and not (out / "checkpoints" / "20").is_dir():
+                time.sleep(0.01)
+            with locked(out / "checkpoints", disk / "view"):
+                _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 2
+    last = said.splitlines()[-1]
+    assert last.startswith("error: checkpoints cannot be written to ")
+    assert "Traceback" not in said
+    assert last_checkpoint(out) >= 10
+    assert not (out / "summary.json").exists()
