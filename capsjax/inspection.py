@@ -88,6 +88,7 @@ class Inspected(NamedTuple):
 
     Attributes:
         entropy: `[R]`, see `coupling_entropy`.
+        uniform: the entropy of uniform coupling, `log J`.
         vote_cosine: `[R]`, see `vote_cosine`.
         coupling_change: `[R - 1]`, the mean distance between the coupling coefficients of an
             iteration and of the one before.
@@ -97,6 +98,7 @@ class Inspected(NamedTuple):
     """
 
     entropy: jax.Array
+    uniform: jax.Array
     vote_cosine: jax.Array
     coupling_change: jax.Array
     pose_change: jax.Array
@@ -166,6 +168,7 @@ def _inspected(cosines: jax.Array, routed: Routed) -> Inspected:
     moved, length = _mean(norm(after.pose - before.pose)), _mean(norm(after.pose))
     return Inspected(
         entropy=_mean(coupling_entropy(routed.coupling)),
+        uniform=jnp.log(jnp.asarray(routed.coupling.shape[-1], routed.coupling.dtype)),
         vote_cosine=_mean(cosines),
         coupling_change=_mean(jnp.abs(after.coupling - before.coupling)),
         pose_change=jnp.where(length > 0, moved / jnp.where(length > 0, length, 1), 0),

@@ -44,8 +44,10 @@ def draw_parts(rows: Sequence[Row], title: str) -> Figure:
         for part in row["parts"]:
             style = {"color": _PART_COLOURS[part["name"]], "markersize": 8}
             memory.plot(_megabytes(part), place, "o", **style)
-    whole = [_megabytes(row) for row in rows]
-    memory.plot(whole, places, "D", color="black", markersize=7, label="whole step")
+    style = {"color": "black", "markersize": 7, "label": "whole step"}
+    memory.plot([_megabytes(row) for row in rows], places, "D", **style)
+    # Parts that take more together than the step are then seen to.
+    time.plot([1e3 * row["step_seconds"] for row in rows], places, "D", **{**style, "label": None})
     memory.set_xlim(left=0)
     for axes in (time, memory):
         axes.grid(axis="x", alpha=0.3)
@@ -67,7 +69,7 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     Speed and memory have a line for each group of configurations, the parts are the first group's.
     """
     axis, first = grown[0].axis, grown[0]
-    figure = Figure(figsize=(14, 4.4), layout="constrained")
+    figure = Figure(figsize=(14, 4.8), layout="constrained")
     speed, time, memory = figure.subplots(1, 3)
     for growth, colour in zip(grown, cycle(_COLOURS), strict=False):
         name, rows = describe(growth.same), growth.rows
@@ -82,6 +84,7 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     values = {value for growth in grown for value in growth.values}
     for axes in (speed, memory):
         _mark(axes, _LABELS[axis], values, doubling=axis != "iterations")
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     speed.set(title="speed", ylabel="images a second", ylim=(0, None))
     # On a CPU the peak is that of the whole process, far above what a small step takes.
     memory.set(title="memory", ylabel="MB", yscale="log")
@@ -95,7 +98,7 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     time.set_title(f"time, {describe(first.same)}", fontsize=10)
     time.grid(axis="y", alpha=0.3)
     time.set_axisbelow(True)
-    time.legend(frameon=False, fontsize=8)
+    time.legend(frameon=False, fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -113,14 +116,19 @@ def draw_scaling(rows: Sequence[Row], title: str) -> Figure:
         share.plot(counts, [100 * row["efficiency"] for row in chosen], **line)
     for axes in (speed, share):
         _mark(axes, "devices", {row["devices"] for row in rows}, doubling=True)
+        axes.legend(frameon=False, fontsize=8)
     speed.set(title="speed", ylabel="images a second", yscale="log")
-    share.set(title="efficiency", ylabel="percent of the ideal", ylim=(0, None))
+    share.axhline(100, color="black", linewidth=0.8, linestyle="--")
+    highest = max(1.0, *(row["efficiency"] for row in rows))
+    share.set(
+        title="efficiency", ylabel="percent of the ideal; above: noise", ylim=(0, 105 * highest)
+    )
     figure.suptitle(f"{title}: scaling", fontsize=11)
     return figure
 
 
 def _mark(axes: Axes, label: str, values: Iterable[int], *, doubling: bool) -> None:
-    """Marks the values along x that were measured, and adds grid and legend."""
+    """Marks the values along x that were measured, and adds a grid."""
     if doubling:
         axes.set_xscale("log", base=2)
     ticks = sorted(values)
@@ -128,7 +136,6 @@ def _mark(axes: Axes, label: str, values: Iterable[int], *, doubling: bool) -> N
     axes.minorticks_off()
     axes.set_xlabel(label)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _milliseconds(row: Row, images: int = 1) -> dict[str, float]:
@@ -155,6 +162,8 @@ def _stack(axes: Axes, costs: Sequence[Mapping[str, float]], *, across: bool) ->
         colour = "black" if name == _REST else "white"
         axes.bar_label(bars, texts, label_type="center", fontsize=7, color=colour)
         ends = [end + value for end, value in zip(ends, values, strict=True)]
+    # Above the highest bar there is room, which the ends of bars would not leave.
+    (axes.set_xlim if across else axes.set_ylim)(0, 1.06 * largest)
 
 
 def _short(value: float) -> str:

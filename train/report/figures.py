@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import nnx
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator
 
 from train.config.fit_config import FitConfig
 from train.data import Batch, Examples
@@ -110,10 +111,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         loss.plot(steps, [r["loss"] for r in chosen], **style, **width)
         error.plot(steps, [100 * (1 - r["accuracy"]) for r in chosen], **style, **width)
     loss.set(xlabel="step", ylabel="loss", yscale="log", title="Loss")
-    # Linear below a tenth of a percent, so that no error at all has its place.
-    error.set_yscale("symlog", linthresh=0.1)
+    scale_errors(error, "y")
     error.set_ylim(bottom=0)
-    error.set_yticks([0, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"])
     error.set(xlabel="step", ylabel="wrong, %", title="Classification error")
     for axes in (loss, error):
         axes.grid(alpha=0.3)
@@ -199,35 +198,66 @@ def _numbers(classes: np.ndarray) -> np.ndarray:
 
 
 def draw_dimensions(tested: Tested) -> Figure:
-    """Draws what each dimension of a class capsule stands for.
+    """Draws what a dimension of each class capsule stands for.
 
-    The capsule of the first test image that is recognised is decoded with one of its dimensions
-    moved at a time: Figure 4 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829.
+    A row for each class, of its first test image that is recognised: the image, and what is decoded
+    while the dimension that changes the picture most is moved, as in Figure 4 of Sabour, Frosst and
+    Hinton 2017, arXiv:1710.09829. What changes most comes first.
     """
-    scores = tested.scores
-    recognised = np.setdiff1d(np.arange(len(scores.labels)), scores.wrong)
-    chosen = recognised[:1] if len(recognised) else np.zeros(1, int)
-    pose = tested.output(chosen)[1].capsules.pose[0]
-    label = int([*_numbers(scores.predictions[chosen[0]]), 0][0])
-    grid = np.asarray(_decode_dimensions(tested.model, pose, label))
+    labels, wrong = _classes(tested.scores.labels), tested.scores.wrong
+    recognised = np.setdiff1d(np.arange(len(labels)), wrong)
+    recognised = recognised[labels[recognised] >= 0]
+    chosen = recognised[np.unique(labels[recognised], return_index=True)[1]][:COLUMNS]
+    chosen = chosen if len(chosen) else np.zeros(1, int)
+    batch, output = tested.output(chosen)
+    effects, most, moved = map(
+        np.asarray, _most_effective(tested.model, output.capsules.pose, labels[chosen])
+    )
+    order = effects.argsort()[::-1]
+    grid = np.concatenate([np.asarray(batch.images)[order, None], moved[order]], axis=1)
 
-    dims, moves = grid.shape[:2]
-    figure = Figure(figsize=(0.7 * moves + 1.2, 0.7 * dims + 1.0), layout="constrained")
+    rows, columns = grid.shape[:2]
+    figure = Figure(figsize=(0.7 * columns + 1.6, 0.7 * rows + 1.0), layout="constrained")
     axes = figure.subplots()
     centres = _show_grid(axes, grid, tested.objective)
     axes.xaxis.tick_top()
-    axes.xaxis.set_label_position("top")
-    axes.set_xticks(centres[1], [f"{offset:+.2f}" for offset in OFFSETS], fontsize=8)
-    axes.set_yticks(centres[0], [f"{dimension}" for dimension in range(1, dims + 1)], fontsize=9)
-    axes.set(ylabel="dimension", xlabel="added to it")
-    title = (
-        f"class {plain_names(tested.run.class_names)[label]}: each dimension of its capsule, moved"
-    )
+    moves = ["decoded" if move == 0 else f"{move:+.2f}" for move in OFFSETS]
+    axes.set_xticks(centres[1], ["image", *moves], fontsize=8)
+    names = plain_names(tested.run.class_names)
+    of_row = [f"{names[labels[chosen[i]]]}, dim. {most[i] + 1}" for i in order]
+    axes.set_yticks(centres[0], of_row, fontsize=9)
+    title = "One dimension of a class capsule moved: of each class, the one that changes most"
     axes.set_title(title, fontsize=11)
     return figure
 
 
-def _decode_dimensions(model: Any, pose: jax.Array, label: int) -> jax.Array:
+def _classes(labels: np.ndarray) -> np.ndarray:
+    """A class of each image, of labels of any kind: the first, or -1 where it shows none."""
+    if labels.dtype == bool:
+        return np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
+    return labels.reshape(len(labels), -1)[:, 0]
+
+
+@nnx.jit
+def _most_effective(
+    model: Any, poses: jax.Array, labels: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The dimension that changes the picture most, of the class capsules of poses `[N, J, D]`.
+
+    Returns:
+        The mean change of a pixel `[N]`, the dimension `[N]`, and `[N, len(OFFSETS), ...]` images.
+    """
+
+    def of_one(pose_and_label: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, ...]:
+        decoded = _decode_dimensions(model, *pose_and_label)
+        change = jnp.abs(decoded - decoded[:, len(OFFSETS) // 2, None])
+        effects = change.mean(axis=tuple(range(1, change.ndim)))
+        return effects.max(), effects.argmax(), decoded[effects.argmax()]
+
+    return jax.lax.map(of_one, (poses, jnp.asarray(labels)))
+
+
+def _decode_dimensions(model: Any, pose: jax.Array, label: jax.Array) -> jax.Array:
     """Images `[D, len(OFFSETS), ...]` of a class of poses `[J, D]`, one dimension of it moved."""
     classes, dim = pose.shape
     moves = jnp.asarray(OFFSETS, pose.dtype)
@@ -255,6 +285,17 @@ def _show_grid(axes: Axes, grid: np.ndarray, objective: Objective) -> tuple[np.n
         np.arange(rows) * (height + gap) + (height - 1) / 2,
         np.arange(columns) * (width + gap) + (width - 1) / 2,
     )
+
+
+def scale_errors(axes: Axes, along: Literal["x", "y"]) -> None:
+    """Makes an axis of errors in percent logarithmic, and linear below a tenth of a percent.
+
+    So that no error at all has its place, and few errors are told apart beside many.
+    """
+    {"x": axes.set_xscale, "y": axes.set_yscale}[along]("symlog", linthresh=0.1)
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[along]
+    axis.set_major_locator(FixedLocator([0, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+    axis.set_major_formatter("{x:g}")
 
 
 def mark_seeds(

@@ -30,6 +30,9 @@ def test_parts_are_stacked_up_to_the_whole_step():
     np.testing.assert_allclose(widths["decoder"], [1, 1])
     np.testing.assert_allclose(widths["not covered"], [3, 0])  # parts of 5 ms, steps of 8 and 2
     assert [text.get_text() for text in time.get_yticklabels()] == ["batch 8", "batch 16"]
+    # The second step takes less than its parts alone, which the mark of the whole step shows.
+    (whole,) = time.lines
+    np.testing.assert_allclose(whole.get_xdata(), [8, 2])
     whole = {line.get_label(): line for line in memory.lines}["whole step"]
     assert list(whole.get_xdata()) == [2.5, 2.5]
 
@@ -44,6 +47,11 @@ def test_growth_has_speed_memory_and_the_cost_of_an_image():
     votes = next(c for c in time.containers if c.get_label() == "votes")
     assert [bar.get_height() for bar in votes] == [0.5, 0.25]
     assert time.get_ylabel() == "ms an image"
+    highest = max(bar.get_y() + bar.get_height() for bars in time.containers for bar in bars)
+    assert highest < time.get_ylim()[1]
+    for axes in (speed, time, memory):
+        below = axes.get_legend().get_window_extent().y1
+        assert below < axes.get_window_extent().y0
 
 
 def test_scaling_has_a_line_for_each_kind():
@@ -55,5 +63,5 @@ def test_scaling_has_a_line_for_each_kind():
     speed, share = draw_scaling(rows, "title").axes
     assert [line.get_label() for line in speed.lines] == ["weak", "strong"]
     assert [list(line.get_ydata()) for line in speed.lines] == [[100, 200]] * 2
-    assert [list(line.get_ydata()) for line in share.lines] == [[100, 50]] * 2
+    assert [list(line.get_ydata()) for line in share.lines] == [[100, 50], [100, 50], [100, 100]]
     assert [text.get_text() for text in speed.get_xticklabels()] == ["1", "2"]

@@ -102,6 +102,8 @@ def test_feeds_predictions_and_scaling(machine):
     assert "| weak | 2 | 16 | 4.00 | 4,000 | 75% |" in said
     assert "virtual" not in said
     assert "virtual" in scaling_lines([row], machine | {"platform": "cpu"})
+    said = scaling_lines([row | {"efficiency": 1.04}], machine | {"platform": "gpu"})
+    assert "| 4,000 | >100% (noise) |" in said
 
 
 def test_a_report_is_printed_and_written(tmp_path, capsys):

@@ -158,10 +158,29 @@ def test_the_dimensions_move_one_at_a_time(model):
     assert_close(grid[3, 5], model.decoder(pose[None], mask)[0], reduction_length=16)
 
 
-def test_the_first_recognised_image_is_decoded(run, dataset, model, right):
-    predictions = dataset.test.labels.copy()
-    predictions[0] = (predictions[0] + 1) % 3
-    scores = right._replace(predictions=predictions)
-    tested = figures.Tested(run, model, dataset.test, scores)
+def test_each_class_has_a_row_by_how_much_its_strongest_dimension_changes(
+    run, dataset, model, right
+):
+    """The first image of a class is not recognised, so that its second is shown."""
+    labels = dataset.test.labels
+    first = np.unique(labels, return_index=True)[1]
+    predictions = labels.copy()
+    predictions[first[1]] = (labels[first[1]] + 1) % 3
+    chosen = [first[0], np.flatnonzero(labels == 1)[1], first[2]]
+    tested = figures.Tested(run, model, dataset.test, right._replace(predictions=predictions))
     (axes,) = figures.draw_dimensions(tested).axes
-    assert f"class {dataset.class_names[predictions[1]]}:" in axes.get_title()
+
+    batch, output = tested.output(np.asarray(chosen))
+    rows = {}
+    for label, image, pose in zip(range(3), batch.images, output.capsules.pose, strict=True):
+        decoded = np.asarray(figures._decode_dimensions(model, pose, label))
+        changes = np.abs(decoded - decoded[:, 5:6]).mean(axis=(1, 2, 3, 4))
+        name = f"{dataset.class_names[label]}, dim. {changes.argmax() + 1}"
+        rows[name] = (changes.max(), image, decoded[changes.argmax(), 0])
+    strongest_first = sorted(rows, key=lambda name: -rows[name][0])
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == strongest_first
+    shown = axes.images[0].get_array().astype(np.float32)
+    for top, name in zip((0, 9, 18), strongest_first, strict=True):
+        _, image, least = rows[name]
+        assert_close(shown[top : top + 8, :8], image[..., 0])
+        assert_close(shown[top : top + 8, 9:17], least[..., 0], reduction_length=64 * 8)

@@ -89,7 +89,7 @@ def compare(
         with writing(out):
             write_whole(out / "table.csv", findings.csv_text(results).encode())
         figures = {
-            "accuracy.png": findings.draw_accuracy(results),
+            "errors.png": findings.draw_errors(results),
             "robustness.png": findings.draw_robustness(results),
         }
         page = findings.markdown(results, command)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from train.config.checked import flag
 from train.config.config_file import CADENCE
-from train.report.figures import mark_seeds
+from train.report.figures import mark_seeds, scale_errors
 from train.study.compare.perturb import PERTURBATIONS
 from train.study.statistics import (
     POWER,
@@ -200,22 +200,24 @@ def csv_text(results: Sequence[Result]) -> str:
     return buffer.getvalue()
 
 
-def draw_accuracy(results: Sequence[Result]) -> Figure:
-    """Draws for each cell its mean, the 95 % interval of the mean, and each seed as a dot."""
-    figure = Figure(figsize=(7.5, 1.2 + 0.38 * len(results)), layout="constrained")
+def draw_errors(results: Sequence[Result]) -> Figure:
+    """Draws for each cell its mean error, the 95 % interval of the mean, and each seed as a dot."""
+    figure = Figure(figsize=(7.5, 1.5 + 0.38 * len(results)), layout="constrained")
     axes = figure.add_subplot()
-    values = [[100 * accuracy for accuracy in result["accuracy"]] for result in results]
+    values = [[100 * (1 - accuracy) for accuracy in result["accuracy"]] for result in results]
     mark_seeds(axes, _labels(results), values, "#6b7f99")
     for place, result in enumerate(reversed(results)):
         found = _estimate(result)
         if math.isfinite(found.error):
             style: dict[str, Any] = {"color": "#6b7f99", "linewidth": 4, "alpha": 0.5}
             low, high = found.mean - found.half_width, found.mean + found.half_width
-            axes.hlines(place, 100 * low, 100 * high, **style)
-    figure.supxlabel(
-        "test accuracy in percent: mean, 95 % interval of the mean, and each seed", fontsize=10
+            axes.hlines(place, 100 * (1 - min(1, high)), 100 * (1 - max(0, low)), **style)
+    scale_errors(axes, "x")
+    axes.set_xlim(left=max(0, axes.get_xlim()[0]))
+    axes.set_xlabel("wrong, % (logarithmic)")
+    figure.suptitle(
+        "Test images that are misjudged: mean, its 95 % interval, each seed", fontsize=11
     )
-    axes.set_xlim(right=min(100.0, axes.get_xlim()[1]))
     return figure
 
 
@@ -234,7 +236,8 @@ def draw_robustness(results: Sequence[Result]) -> Figure:
             axes.invert_xaxis()
         axes.set(title=kind, xlabel=perturbation.unit, ylim=(0, 101))
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("accuracy in percent")
+    panels[0].set_ylabel("accuracy, %")
+    figure.suptitle("Test images that are changed, by how much: accuracy", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(4, len(results)), fontsize=8

@@ -32,7 +32,7 @@ def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, monkeypa
     assert "[1/1] digits-capsnet-uniform" in printed.err
     assert re.search(r"capsnet +uniform +digits +\d+\.\d\d", printed.out)
     assert re.search(r"All 2 seeds at once: .* times as fast", printed.out)
-    files = "table.md, results.json, accuracy.png, robustness.png, table.csv"
+    files = "table.md, results.json, errors.png, robustness.png, table.csv"
     assert f"{out}: {files}" in printed.out
 
     command = f"python -m train compare {' '.join(TINY)} --out {out} --routings uniform --seeds 2"
@@ -46,7 +46,7 @@ def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, monkeypa
     assert len({of_kind[0][0] for of_kind in cell["robustness"].values()}) == 1
     rows = csv.DictReader((out / "table.csv").read_text(encoding="utf-8").splitlines())
     assert [float(row["accuracy"]) for row in rows] == cell["accuracy"]
-    for name in ("accuracy.png", "robustness.png"):
+    for name in ("errors.png", "robustness.png"):
         with Image.open(out / name) as image:
             assert len(image.convert("L").getcolors()) > 10
 

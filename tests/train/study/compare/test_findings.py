@@ -10,7 +10,7 @@ from tests.tolerance import assert_close
 from train.config.fit_config import FitConfig
 from train.study.compare.findings import (
     csv_text,
-    draw_accuracy,
+    draw_errors,
     draw_robustness,
     limits,
     markdown,
@@ -144,7 +144,7 @@ def test_a_line_of_plain_numbers_for_each_seed():
 )
 def test_the_data_set_is_named_where_there_are_two(dataset, expected):
     cells = [TWO[0], result("two", 0.7, 0.65, dataset=dataset)]
-    axes = draw_accuracy(cells).axes[0]
+    axes = draw_errors(cells).axes[0]
     places = zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)
     assert [tick.get_text() for _, tick in sorted(places, reverse=True)] == expected
     (legend,) = draw_robustness(cells).legends
@@ -152,14 +152,24 @@ def test_the_data_set_is_named_where_there_are_two(dataset, expected):
 
 
 def test_each_seed_is_a_dot_the_mean_a_bar_and_its_interval_a_line():
-    axes = draw_accuracy([result("one", 0.9, 0.8), result("two", 0.7)]).axes[0]
+    axes = draw_errors([result("one", 0.9, 0.8), result("two", 0.7)]).axes[0]
     dots = [line.get_xydata() for line in axes.lines if line.get_marker() == "o"]
     means = [line.get_xydata() for line in axes.lines if line.get_marker() == "|"]
-    assert_close(dots[0], [[90, 1], [80, 1]])
-    assert_close(dots[1], [[70, 0]])
-    assert_close(np.concatenate(means), [[85, 1], [70, 0]])
+    assert_close(dots[0], [[10, 1], [20, 1]])
+    assert_close(dots[1], [[30, 0]])
+    assert_close(np.concatenate(means), [[15, 1], [30, 0]])
     ((interval,),) = (lines.get_segments() for lines in axes.collections)
-    assert_close(interval.mean(axis=0), [85, 1])
+    assert interval[:, 1].tolist() == [1, 1]
+    assert 0 <= interval[:, 0].min() < 10 < 20 < interval[:, 0].max() <= 100
+
+
+def test_a_cell_that_fails_does_not_hide_how_far_the_others_are_apart():
+    cells = [result("one", 0.995), result("two", 0.99), result("three", 0.1, 0.99)]
+    axes = draw_errors(cells).axes[0]
+    left, right = axes.get_xlim()
+    assert 0 <= left < right < 200
+    places = axes.transAxes.inverted().transform(axes.transData.transform([(0.5, 0), (1, 0)]))
+    assert places[1, 0] - places[0, 0] > 0.05
 
 
 def test_robustness_is_drawn_by_strength_from_no_change_on():
