@@ -35,7 +35,7 @@ class Check(Command):
     everything agrees, 1 if something does not, 2 on bad input.
     """
 
-    x64: bool = option(False, "compute in float64 (default: float32)")
+    x64: bool = option(False, "compute in float64 (default: float32, of a module of yours both)")
     layout: str | None = option(
         None,
         "the PyTorch implementation to compare with (default: reference, the paper's); with "

@@ -33,8 +33,7 @@ def load_module(spec: str, state: State, *, path: Path, dtype: DtypeName) -> nn.
     evaluation in a dtype. A UserError, which names the `path` of the tensors, if the file or the
     name is missing, running it fails, no module comes out, or the tensors are of another one.
     """
-    module = _made(spec)
-    module.to(dtype=getattr(torch, dtype)).eval()
+    module = in_dtype(_made(spec), dtype)
     tensors = {name: torch.from_numpy(array.astype(dtype)) for name, array in state.items()}
     try:
         module.load_state_dict(tensors, strict=True)
@@ -42,6 +41,11 @@ def load_module(spec: str, state: State, *, path: Path, dtype: DtypeName) -> nn.
         told = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path} does not fit {spec}: {told}.") from error
     return module
+
+
+def in_dtype(module: nn.Module, dtype: DtypeName) -> nn.Module:
+    """The module itself, its tensors from now on in a dtype, set to evaluation."""
+    return module.to(dtype=getattr(torch, dtype)).eval()
 
 
 def _made(spec: str) -> nn.Module:
@@ -100,13 +104,15 @@ def _run(path: Path) -> Any:
 class Call(NamedTuple):
     """A call of a module that came through, with images `[B, H, W, C]` to differentiate by.
 
-    `how` tells the images' layout and the other arguments in words. The `outputs` are the tensors
-    that it returned, by index or key, with dots where they are nested; a single tensor is called
-    `""`. Of each 2-D convolution, in order, there are the kernel `[out, in, y, x]` and the strides.
+    The module was given them in the `layout`, and the further `arguments`. The `outputs` are the
+    tensors that it returned, by index or key, with dots where they are nested; a single tensor is
+    called `""`. Of each 2-D convolution, in order, there are the kernel `[out, in, y, x]` and the
+    strides.
     """
 
     images: torch.Tensor
-    how: str
+    layout: InputLayout
+    arguments: tuple[torch.Tensor, ...]
     outputs: Mapping[str, torch.Tensor]
     convolutions: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -115,6 +121,19 @@ class Call(NamedTuple):
         """`(height, width, channels)`."""
         height, width, channels = self.images.shape[1:]
         return int(height), int(width), int(channels)
+
+    @property
+    def how(self) -> str:
+        """The images' layout and the other arguments in words."""
+        labels = [" and one-hot labels" if a.ndim == 2 else " and labels" for a in self.arguments]
+        return f"{self.layout.upper()} images{''.join(labels)}"
+
+    def again(self, module: nn.Module, dtype: DtypeName) -> "Call":
+        """The same call of a module in another dtype."""
+        wider = getattr(torch, dtype)
+        arguments = [a.to(wider) if a.is_floating_point() else a for a in self.arguments]
+        images = self.images.detach().to(wider).numpy()
+        return _call(module, images, self.layout, tuple(arguments))
 
 
 def calls(
@@ -134,21 +153,40 @@ def calls(
     truth = torch.from_numpy(labels.astype(np.int64))
     one_hot = functional.one_hot(truth, num_classes).to(torch.from_numpy(images).dtype)
     layouts = [layout] if layout else INPUT_LAYOUTS[: 3 if images.shape[-1] == 1 else 2]
-    further = {"": (), " and labels": (truth,), " and one-hot labels": (one_hot,)}
-    for name, (what, arguments) in itertools.product(layouts, further.items()):
-        seen = torch.from_numpy(images.copy()).requires_grad_()
-        laid_out = seen.flatten(1) if name == "flat" else seen
-        if name == "nchw":
-            laid_out = seen.permute(0, 3, 1, 2).contiguous()
-        how = f"{name.upper()} images{what}"
+    further: tuple[tuple[torch.Tensor, ...], ...] = ((), (truth,), (one_hot,))
+    for name, arguments in itertools.product(layouts, further):
         try:
-            with warnings.catch_warnings(), _Convolutions() as convolutions:
-                warnings.simplefilter("ignore")  # theirs, not ours
-                returned = module(laid_out, *arguments)
-        except Exception as error:  # whatever their code raises
-            failures.append(f"{how} {list(laid_out.shape)}: {in_one_line(error)}")
-            continue
-        yield Call(seen, how, dict(_tensors(returned)), tuple(convolutions.seen))
+            yield _call(module, images, name, arguments)
+        except CallError as error:
+            failures.append(str(error))
+
+
+class CallError(Exception):
+    """A call that failed, and why."""
+
+
+def _call(
+    module: nn.Module,
+    images: np.ndarray,
+    layout: InputLayout,
+    arguments: tuple[torch.Tensor, ...],
+) -> Call:
+    seen = torch.from_numpy(images.copy()).requires_grad_()
+    laid_out = seen.flatten(1) if layout == "flat" else seen
+    if layout == "nchw":
+        # A copy: of one channel, `contiguous` would keep the strides of NHWC, in which PyTorch then
+        # computes, and the `view` after a convolution, which any loader's images allow, would fail.
+        laid_out = seen.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+    call = Call(seen, layout, arguments, {}, ())
+    try:
+        with warnings.catch_warnings(), _Convolutions() as convolutions:
+            warnings.simplefilter("ignore")  # theirs, not ours
+            returned = module(laid_out, *arguments)
+    except Exception as error:  # whatever their code raises
+        shape = list(laid_out.shape)
+        raise CallError(f"{call.how} {shape}: {in_one_line(error)}") from error
+    outputs = dict(_tensors(returned))
+    return call._replace(outputs=outputs, convolutions=tuple(convolutions.seen))
 
 
 class _Convolutions(TorchFunctionMode):

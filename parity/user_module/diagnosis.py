@@ -16,6 +16,7 @@ from flax import nnx
 from capsjax import Routed, Squash, route
 from capsjax.routing import Dynamic, RoutingInputs
 from parity.check.comparison import error_between
+from parity.user_module.sides import Sides
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 ITERATIONS = (1, 2, 3, 4, 5)
@@ -102,38 +103,22 @@ class Diagnosis(NamedTuple):
     tried: int
 
 
-class Target(NamedTuple):
-    """The numbers of a module, and the largest relative errors that are accepted of them.
-
-    The output, `"lengths"` `[B, J]` or `"poses"` `[B, J, D]`, is weighed by the cotangent in the
-    sum whose gradient by the images `[B, H, W, C]` was taken; that is None if there is none.
-    """
-
-    what: str
-    output: np.ndarray
-    cotangent: np.ndarray
-    gradient: np.ndarray | None
-    forward_limit: float
-    gradient_limit: float
-
-
-def diagnose(model: Any, images: np.ndarray, target: Target) -> Diagnosis:
-    """Searches the smallest change of dialect that makes a network compute a module's numbers.
+def diagnose(sides: Sides) -> Diagnosis:
+    """Searches the smallest change of dialect that makes capsjax compute a module's numbers.
 
     All switches are tried one at a time, then all pairs. An epsilon that moves the output by less
     than the limit explains nothing, and is not tried in pairs. A detached gradient shows in the
     gradient alone, so it may come on top of a pair.
 
-    The network is a `CapsNet` with dynamic routing, with a prior or without, and the module's
-    weights; it is given the images `[B, H, W, C]` that the module was.
+    The network is a `CapsNet` with dynamic routing, with a prior or without.
     """
-    search = _Search(Variants(model, jnp.asarray(images)), target)
+    search = _Search(Variants(sides.model, jnp.asarray(sides.images)), sides)
     found = sorted(search.run(), key=lambda finding: (finding.forward, finding.gradient or 0))
     nearest = min(search.errors, key=lambda chosen: (search.errors[chosen], len(chosen)))
     closest, tried = Finding(nearest, search.errors[nearest], None), len(search.errors) - 1
     if found:
         sentence = f"agrees to {'; or '.join(f'{one.error} with {one}' for one in found)}"
-    elif closest.forward <= target.forward_limit:
+    elif closest.forward <= sides.forward_limit:
         sentence = (
             f"the outputs agree to {closest.error} with {closest}, but none of {tried:,} single "
             "switches and pairs makes the gradients agree"
@@ -221,8 +206,8 @@ class Variants:
 class _Search:
     """A search, and the errors of the outputs of all combinations that were tried."""
 
-    def __init__(self, variants: Variants, target: Target) -> None:
-        self.variants, self.target = variants, target
+    def __init__(self, variants: Variants, sides: Sides) -> None:
+        self.variants, self.sides = variants, sides
         self.errors: dict[Combination, float] = {}
         self._gradients_left = MOST_GRADIENTS
 
@@ -232,13 +217,13 @@ class _Search:
         if found := self._agreeing([()]):
             return found
         useful = []
-        shape = self.target.output.shape
-        is_square = self.target.what == "poses" and shape[1] == shape[2]
-        for switch in _choices(self.target.what, is_square=is_square):
+        shape = self.sides.theirs.shape
+        is_square = self.sides.what == "poses" and shape[1] == shape[2]
+        for switch in _choices(self.sides.what, is_square=is_square):
             if not switch.is_new(self.variants.base):
                 continue
             move = error_between(self._try((switch,)), layout).relative
-            if not switch.is_epsilon or move > self.target.forward_limit:
+            if not switch.is_epsilon or move > self.sides.forward_limit:
                 useful.append(switch)
         if found := self._agreeing([(switch,) for switch in useful]):
             return found
@@ -249,24 +234,24 @@ class _Search:
 
     def _try(self, chosen: Combination) -> np.ndarray:
         """The output with some switches; notes its error."""
-        output = self.variants.output(self._dialect(chosen), self.target.what)
-        self.errors[chosen] = error_between(output, self.target.output).relative
+        output = self.variants.output(self._dialect(chosen), self.sides.what)
+        self.errors[chosen] = error_between(output, self.sides.theirs).relative
         return output
 
     def _agreeing(self, combinations: Sequence[Combination]) -> list[Finding]:
         """Those that agree, forwards and backwards; if none does, with detached logits on top."""
-        target = self.target
-        near = [chosen for chosen in combinations if self.errors[chosen] <= target.forward_limit]
-        if target.gradient is None:
+        sides = self.sides
+        near = [chosen for chosen in combinations if self.errors[chosen] <= sides.forward_limit]
+        if sides.their_gradient is None:
             return [Finding(chosen, self.errors[chosen], None) for chosen in near]
         for further in ((), (_detached(self.variants.base),)):
             found = []
             for chosen in near[: self._gradients_left]:
                 self._gradients_left -= 1
                 dialect = self._dialect((*chosen, *further))
-                gradient = self.variants.gradient(dialect, target.what, target.cotangent)
-                error = error_between(gradient, target.gradient).relative
-                if error <= target.gradient_limit:
+                gradient = self.variants.gradient(dialect, sides.what, sides.cotangent)
+                error = error_between(gradient, sides.their_gradient).relative
+                if error <= sides.gradient_limit:
                     found.append(Finding((*chosen, *further), self.errors[chosen], error))
             if found:
                 return found

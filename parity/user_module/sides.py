@@ -1,0 +1,204 @@
+"""A module and capsjax side by side: what both compute of the same images, in one precision."""
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from parity.check import tolerance
+from parity.check.arithmetic import exact
+from parity.check.batch import capsnet_lengths
+from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_between
+from parity.check.pairs import DtypeName
+from parity.layouts import weights
+from parity.layouts.importing import configure
+from parity.layouts.match import Match
+from parity.layouts.state_files import State
+from parity.user_module.calling import Call, View, What
+from train.learn.network import build_model
+from train.system.errors import UserError, first_line
+
+
+@contextlib.contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Both frameworks compute exactly in float32 or float64 while the body runs."""
+    before = torch.get_default_dtype()
+    with exact(x64=dtype == "float64"):
+        try:
+            # Tensors that a module creates without a dtype have that of its parameters.
+            torch.set_default_dtype(getattr(torch, dtype))
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What a module and capsjax computed, and the largest relative errors that are accepted.
+
+    Outputs are lengths `[B, J]` or poses `[B, J, D]`; gradients, by the images `[B, H, W, C]`, are
+    those of the sum of the outputs weighted by the cotangent. The module has none where there is a
+    reason for that.
+    """
+
+    dtype: DtypeName
+    model: Any
+    images: np.ndarray
+    what: What
+    cotangent: np.ndarray
+    theirs: np.ndarray
+    ours: np.ndarray
+    their_gradient: np.ndarray | None
+    our_gradient: np.ndarray
+    reason: str
+    forward_limit: float
+    gradient_limit: float
+
+    def stages(self) -> Iterator[tuple[Stage, np.ndarray, np.ndarray, float]]:
+        """What is compared: capsjax's numbers, the module's, and the limit of their error."""
+        stage = Stage(FORWARD, f"{self.what} in {self.dtype}")
+        yield stage, self.ours, self.theirs, self.forward_limit
+        if self.their_gradient is not None:
+            stage = Stage(GRADIENT, f"gradient of the images in {self.dtype}")
+            yield stage, self.our_gradient, self.their_gradient, self.gradient_limit
+
+
+def both_sides(
+    call: Call, view: View, found: Match, state: State, path: Path, *, dtype: DtypeName, seed: int
+) -> Sides:
+    """Computes with capsjax what a module was called for, and the gradients of both.
+
+    The weights are those of the state in which the layout was found. The seed is of the cotangent,
+    which has the same values in each dtype. A UserError if the weights do not fit the images.
+    """
+    model: Any = _model(call, found, state, path, dtype)
+    images, theirs = call.images.detach().numpy(), view.tensor.detach().numpy()
+    cotangent = np.random.default_rng(seed).normal(size=theirs.shape).astype(np.float32)
+    cotangent = cotangent.astype(theirs.dtype)
+    their_gradient, reason = _module_gradient(view.tensor, call.images, cotangent)
+    ours, our_gradient = _capsjax(*nnx.split(model), view.what, images, cotangent)
+    lengths = capsnet_lengths(model, len(images))
+    return Sides(
+        dtype,
+        model,
+        images,
+        view.what,
+        cotangent,
+        theirs,
+        np.asarray(ours),
+        their_gradient,
+        np.asarray(our_gradient),
+        reason,
+        tolerance.limit("forward", dtype, lengths[FORWARD]),
+        tolerance.limit("gradient", dtype, lengths[GRADIENT]),
+    )
+
+
+def compare_sides(narrow: Sides, wide: Sides | None, size: str, case: str) -> list[Comparison]:
+    """Compares what both sides computed, also in float64 if that is given, stage by stage.
+
+    What is beyond its limit in float32, but not in float64, is information where the module in
+    float32 is as far from itself in float64 as capsjax is: then it is rounding.
+    """
+    found = _compared(narrow, size, case)
+    if wide is None:
+        return found
+    truths = {stage.group: theirs for stage, _, theirs, _ in wide.stages()}
+    of_wide = _compared(wide, size, case)
+    agrees = {comparison.stage.group: comparison.held for comparison in of_wide}
+    for number, (stage, ours, theirs, limit) in enumerate(narrow.stages()):
+        if found[number].held or not agrees.get(stage.group):
+            continue
+        itself, other = (error_between(side, truths[stage.group]) for side in (theirs, ours))
+        if other.relative <= max(limit, 2 * itself.relative):
+            note = (
+                f"rounding: both sides are as far from float64 ({itself.relative:.1e} the module, "
+                f"{other.relative:.1e} capsjax)"
+            )
+            error = found[number].error._replace(note=note)
+            found[number] = found[number]._replace(error=error, limit=None)
+    return found + of_wide
+
+
+def _compared(sides: Sides, size: str, case: str) -> list[Comparison]:
+    return [
+        Comparison(stage, error_between(ours, theirs), limit, size, case)
+        for stage, ours, theirs, limit in sides.stages()
+    ]
+
+
+def _model(call: Call, found: Match, state: State, path: Path, dtype: DtypeName) -> nnx.Module:
+    """A capsjax network with a module's weights, and with the strides of its call."""
+    classes = found.sizes["j"]
+    config = configure(found, "digits", call.image_shape, classes)
+    options = {**config.model.options, **_strides(call, found)}
+    config = config.changed(model_options=options, dtype=dtype, param_dtype=dtype)
+    model = nnx.eval_shape(lambda: build_model(config, call.image_shape, classes))
+    try:
+        weights.load(model, found.to_capsjax(state))
+    except ValueError as error:
+        strides = ", ".join(
+            f"{name} = {options.get(name, default)}"
+            for name, default in (("conv_stride", 1), ("primary_stride", 2))
+        )
+        raise UserError(
+            f"{path} does not fit capsjax's network for images of "
+            f"{'x'.join(map(str, call.image_shape))} with {strides}: {error}; --image-shape and, "
+            "in a layout of your own, model_options say otherwise."
+        ) from error
+    return model
+
+
+def _strides(call: Call, found: Match) -> dict[str, int]:
+    """The strides that the module's convolutions were seen to have."""
+    sizes = found.sizes
+    kernels = {
+        "conv_stride": (sizes["f"], sizes["c"], sizes["y features.conv"]),
+        "primary_stride": (None, sizes["f"], sizes["y primary_caps.conv"]),
+    }
+    # The first convolution is the first that was called, that of the capsules the last.
+    called = [*call.convolutions[:1], *call.convolutions[1:][-1:]]
+    seen = {}
+    for (shape, strides), (name, (out, *rest)) in zip(called, kernels.items(), strict=False):
+        if list(shape[1:3]) == rest and out in (None, shape[0]) and len(set(strides)) == 1:
+            seen[name] = strides[0]
+    return seen
+
+
+def _module_gradient(
+    output: torch.Tensor, images: torch.Tensor, cotangent: np.ndarray
+) -> tuple[np.ndarray | None, str]:
+    """The gradient of the weighted sum of the output, or why there is none."""
+    gradient = None
+    if output.requires_grad:
+        weighted = (output * torch.from_numpy(cotangent)).sum()
+        try:
+            (gradient,) = torch.autograd.grad(weighted, images, allow_unused=True)
+        except RuntimeError as error:  # an operation without derivative, or a change in place
+            return None, f"the module is not differentiable ({first_line(error)})"
+    if gradient is None:
+        return None, "the module's output is cut off from its images"
+    return gradient.numpy(), ""
+
+
+@functools.partial(jax.jit, static_argnames=("graphdef", "what"))
+def _capsjax(
+    graphdef: nnx.GraphDef, state: Any, what: What, images: jax.Array, cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The output of a `CapsNet` that is compared, and its gradient."""
+
+    def weighted(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        returned = nnx.merge(graphdef, state)(images)
+        output = returned.lengths if what == "lengths" else returned.capsules.pose
+        return jnp.sum(output * cotangent), output
+
+    gradient, output = jax.grad(weighted, has_aux=True)(images)
+    return output, gradient
