@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 
 from train.config.checked import flag
 from train.options.values import reader
-from train.system.environment import explained
+from train.system.environment import explained, require_addresses
 from train.system.errors import CommandError, PreemptedError, UserError
 from train.system.printing import printed
 
@@ -248,6 +248,7 @@ def run_program(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        require_addresses()
         command = parse(program, description, commands, arguments)
         with printed():
             return command.run()

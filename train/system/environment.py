@@ -2,9 +2,13 @@
 
 import os
 import re
+import resource
 from collections.abc import Callable
 
-from train.system.errors import first_line
+from train.system.errors import UserError, first_line
+
+LEAST_ADDRESSES = 2_500_000_000
+"""Bytes. With 1.8 GB the compiler of a CPU never ends, with 0.8 GB the import is aborted."""
 
 _ABOUT_DEVICES = ("JAX_PLATFORMS", "JAX_NUM_CPU_DEVICES", "CUDA_VISIBLE_DEVICES", "XLA_FLAGS")
 
@@ -41,6 +45,20 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
         lambda found: _NO_MEMORY.format(found[0][:160]),
     ),
 )
+
+
+def require_addresses() -> None:
+    """Refuses a limit with which JAX is known to hang or to be aborted, before it is imported.
+
+    Raises:
+        UserError: if this process may have too few addresses.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise UserError(
+            f"this process is limited to {limit / 1e9:.1f} GB of addresses, but JAX needs "
+            f"{LEAST_ADDRESSES / 1e9:.1f} GB to begin with: raise the limit (ulimit -v unlimited)."
+        )
 
 
 def explained(error: Exception) -> str | None:

@@ -1,8 +1,18 @@
 """The words of JAX and Python for an environment that they cannot work in."""
 
+import resource
+
 import pytest
 
-from train.system.environment import explained
+from train.system.environment import explained, require_addresses
+from train.system.errors import UserError
+
+
+def test_a_limit_that_jax_does_not_bear_is_refused(monkeypatch):
+    require_addresses()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
+    with pytest.raises(UserError, match=r"limited to 1.1 GB of addresses, but JAX needs 2.5 GB"):
+        require_addresses()
 
 
 @pytest.mark.parametrize(
