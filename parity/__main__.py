@@ -10,6 +10,7 @@ from parity.cli.gpu_report import GpuReport
 from parity.cli.import_weights import Import
 from train.options.command import run_program
 from train.system.huge_pages import restart_with_huge_pages
+from train.system.quirks import end_program
 
 PROGRAM = "python -m parity"
 DESCRIPTION = "Proves that capsjax computes what PyTorch capsule networks compute."
@@ -24,4 +25,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     restart_with_huge_pages()
-    sys.exit(main())
+    end_program(main())

@@ -27,13 +27,16 @@ def setting(
     *,
     also: Callable[[str], bool] | None = None,
     name: str | None = None,
+    largest: int = 2**31 - 1,
 ) -> Any:
     """A field of a configuration, with the help text of its command-line option.
 
     The default is its value, or what makes it; `also` says whether a name is a choice beside those
-    listed; `name` is that among all settings, where it is not the field's own.
+    listed; `name` is that among all settings, where it is not the field's own; `largest` is what a
+    whole number may be: by default what one is on the devices.
     """
-    metadata = {"help": text, "choices": choices, "bound": bound, "also": also, "name": name}
+    metadata: dict[str, Any] = {"help": text, "choices": choices, "bound": bound}
+    metadata |= {"also": also, "name": name, "largest": largest}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -85,6 +88,10 @@ def check(field: dataclasses.Field, value: Any) -> None:
         raise UserError(
             f"unknown {name.replace('_', ' ')} {value!r}, choose from: {', '.join(choices)}."
         )
+    largest = metadata["largest"]
+    if isinstance(value, int) and abs(value) > largest:
+        digits = str(value) if abs(value) < 10**20 else f"{str(value)[:10]}..."
+        raise UserError(f"{flag(name)} is {digits}, but must be no more than {largest:,}.")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{flag(name)} is {value}, but must be a finite number.")
     bound = metadata["bound"]

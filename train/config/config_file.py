@@ -5,6 +5,7 @@ from typing import Any
 
 from train.config.fit_config import SETTINGS, FitConfig
 from train.system.errors import UserError
+from train.system.printing import escaped
 
 # How often a run looks up is no part of what a training step computes, nor is what it keeps in
 # memory meanwhile, and neither is when it has done enough, or how long it is at most, unless the
@@ -56,12 +57,12 @@ def from_values(values: Any, source: Path) -> FitConfig:
             else:
                 flat[name] = inner
     if wrong:
-        printable = (name if name.isprintable() else repr(name) for name in sorted(wrong))
-        raise UserError(f"{source} has unknown fields: {', '.join(printable)}.")
+        raise UserError(f"{source} has unknown fields: {', '.join(map(escaped, sorted(wrong)))}.")
     for name, value in flat.items():
         expected = SETTINGS[name].types
         accepted = (*expected, int) if float in expected else expected
         # For Python, a bool is an int.
         if isinstance(value, bool) != (bool in expected) or not isinstance(value, accepted):
-            raise UserError(f"{source} has {name} = {value!r}, which is of the wrong type.")
+            shown = repr(value)[:80]
+            raise UserError(f"{source} has {name} = {shown}, which is of the wrong type.")
     return FitConfig.of(**{**BEFORE, **flat})

@@ -37,7 +37,10 @@ class FitConfig(Checked):
 
     preset: str = setting("digits", "recipe that the other values come from")
     seed: int = setting(
-        0, "decides initial values, order of the data and augmentation", bound=NOT_NEGATIVE
+        0,
+        "decides initial values, order of the data and augmentation",
+        bound=NOT_NEGATIVE,
+        largest=2**63 - 1,
     )
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)

@@ -157,7 +157,7 @@ class ModelConfig(Checked):
         tuple(capsjax.list_routings()),
         also=lambda name: FILE_SEPARATOR in name,
     )
-    routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE)
+    routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE, largest=1000)
     routing_options: dict[str, Any] = setting(dict, "further arguments of the routing")
     dtype: str = setting("float32", "dtype of the computation", DTYPES)
     param_dtype: str = setting("float32", "dtype of the parameters", DTYPES)
@@ -297,10 +297,19 @@ class ScheduleConfig(Checked):
     checkpoint_every: int = setting(200, "steps between two checkpoints", bound=POSITIVE)
 
     def total_steps(self, training_examples: int) -> int:
-        """Length of the run: `steps`, or the steps in which `epochs` epochs have been seen."""
+        """Length of the run: `steps`, or the steps in which `epochs` epochs have been seen.
+
+        Raises:
+            UserError: if these are too many.
+        """
         if self.steps is not None:
             return self.steps
-        return max(1, math.ceil(self.epochs * training_examples / self.batch_size))
+        steps = self.epochs * training_examples / self.batch_size
+        if steps >= 2**31:
+            raise UserError(
+                f"--epochs is {self.epochs:g}, but 2^31 steps are too many: choose fewer."
+            )
+        return max(1, math.ceil(steps))
 
     @property
     def rate_follows_length(self) -> bool:

@@ -51,9 +51,19 @@ def build_model(
             rngs=nnx.Rngs(model_key(config)),
             **options,
         )
+    except UserError:
+        raise
     except (ValueError, TypeError) as error:
         message = first_line(error).rstrip(".")
         raise UserError(f"this network cannot be made: {message}.") from error
+    except Exception as error:
+        if not (config.model.options or config.model.routing_options):
+            raise
+        given = {**config.model.options, **config.model.routing_options}
+        raise UserError(
+            f"this network cannot be made with the options {repr(given)[:200]} "
+            f"({type(error).__name__}: {first_line(error)[:160]}): correct them."
+        ) from error
 
 
 def require_fitting_routing(

@@ -1,6 +1,7 @@
 """Training: from a configuration to a run folder."""
 
 import itertools
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from train.distributed.preemption import StopSignals
 from train.learn.network import out_of_memory_is_bad_input
 from train.learn.scoring import Scores
 from train.learn.trainer import Trainer, assemble
+from train.learn.user_routing import code_fingerprint
 from train.loop.deferred import DeferredWork
 from train.loop.early_end import EarlyEnd
 from train.loop.guard import Guard
@@ -23,7 +25,7 @@ from train.loop.initial_weights import start_from_weights
 from train.loop.profiling import Profiler
 from train.report.figures import Tested, draw_run
 from train.run.checkpoint_files import Checkpoints, snapshot
-from train.run.folder import Run, entered
+from train.run.folder import ROUTING, Run, entered
 from train.run.log import Log, read_metrics
 from train.system.errors import PreemptedError, UserError
 from train.system.files import write_json, writing
@@ -57,7 +59,7 @@ def fit(
         profile: record so many steps in the run's folder `profile`, which TensorBoard shows.
 
     Returns:
-        What `summary.json` holds.
+        What `summary.json` holds. Where a run that is resumed has ended, nothing is written.
 
     Raises:
         UserError: on bad input, or if the folder cannot be written or another process trains there.
@@ -74,12 +76,13 @@ def fit(
                 f"{flag(name)} looks at validation images, and none are set aside: leave it out, "
                 "or give --validation."
             )
+    code = code_fingerprint(config.model.routing)
     run = Run(
         out,
         config,
         dataset.image_shape,
         dataset.class_names,
-        dataset.fingerprints,
+        {**dataset.fingerprints, **({ROUTING: code} if code else {})},
         dataset.train.labels_per_image,
     )
     # Before the folder is touched, which may be where they come from; but for a run that goes on.
@@ -98,6 +101,8 @@ def fit(
         elif not begins:
             with processes.all_or_none():
                 start_from_weights(trainer)
+        if (ended := _ended(trainer, run)) is not None:
+            return ended
         guard = Guard(trainer, run, checkpoints)
         with Log(trainer, run) as log, Profiler(run.profile, profile) as profiler:
             start = int(trainer.state.step)
@@ -115,12 +120,30 @@ def fit(
     return summary
 
 
+def _ended(trainer: Trainer, run: Run) -> dict[str, Any] | None:
+    """The result of a run that has taken all of its steps, or has ended early, if it has."""
+    step, found = int(trainer.state.step), run.result()
+    if found is None or found["steps"] != step or not run.figures.is_dir():
+        found = None
+    if processes.any_process(found is None):
+        return None
+    before = _validated(run, step + 1, trainer.intervals[1])
+    if step < trainer.total_steps and not EarlyEnd(trainer.config.schedule, before).is_due:
+        return None
+    if processes.is_first():
+        print(f"note: {run.folder} has ended, so nothing is left to do", file=sys.stderr)
+    return found
+
+
 def _validated(run: Run, start: int, evaluate_every: int) -> list[float]:
     """The accuracies of the evaluations that came when they were due, before a run goes on."""
     return [
         row["accuracy"]
         for row in read_metrics(run.metrics)
-        if row["split"] == "validation" and row["step"] < start and not row["step"] % evaluate_every
+        if row["split"] == "validation"
+        and row["step"] < start
+        and not row["step"] % evaluate_every
+        and row.get("accuracy") is not None
     ]
 
 

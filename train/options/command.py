@@ -1,11 +1,11 @@
 """A command as a typed dataclass, and the command line that is made of it, all in one place."""
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
 import functools
 import io
-import os
 import re
 import sys
 import types
@@ -16,7 +16,9 @@ from typing import Any, ClassVar, Literal, NoReturn
 
 from train.config.checked import flag
 from train.options.values import reader
+from train.system.environment import explained, require_addresses
 from train.system.errors import CommandError, PreemptedError, UserError
+from train.system.printing import printed
 
 Text = str | Callable[[], str]
 """A help text, or what makes it: for one that needs imports which take a second."""
@@ -240,25 +242,30 @@ def run_program(
         The exit code: the command's own, that of the `CommandError` that ended it, 130 after
         Ctrl-C, or 141 where nobody reads what it prints.
 
-    What the encoding of stdout has no letters for is printed as numbers, as on stderr: `\u732b`.
+    What the encoding of stdout has no letters for is printed as numbers, as on stderr: `\u732b`;
+    so is what would command a terminal.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        code = parse(program, description, commands, arguments).run()
-        sys.stdout.flush()
-        return code
+        require_addresses()
+        command = parse(program, description, commands, arguments)
+        with printed():
+            return command.run()
     except PreemptedError as stopped:
         return _end(stopped, str(stopped))
     except CommandError as error:
         return _end(error, f"error: {error}")
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
         return 130
     except BrokenPipeError:
-        # What is left in the buffer goes nowhere, also when the interpreter ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        sentence = explained(error)
+        if sentence is None:
+            raise
+        return _end(UserError(sentence), f"error: {sentence}")
 
 
 def _end(error: CommandError, text: str) -> int:
@@ -268,5 +275,11 @@ def _end(error: CommandError, text: str) -> int:
 
         if not processes.is_first():
             return error.exit_code
-    print(text, file=sys.stderr)
+    _tell(text)
     return error.exit_code
+
+
+def _tell(text: str) -> None:
+    """Prints why a command ends, where anybody can be told."""
+    with contextlib.suppress(UserError, BrokenPipeError), printed():
+        print(text, file=sys.stderr)

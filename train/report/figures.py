@@ -101,7 +101,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         ("validation", _VALIDATION, "validation"),
         ("test", _TEST, "test"),
     ):
-        chosen = [r for r in rows if r["split"] == split and r.get("loss") is not None]
+        plotted = ("loss", "accuracy")
+        chosen = [r for r in rows if r["split"] == split and None not in map(r.get, plotted)]
         steps = [r["step"] for r in chosen]
         if not chosen:
             continue
@@ -116,7 +117,8 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     error.set(xlabel="step", ylabel="wrong, %", title="Classification error")
     for axes in (loss, error):
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     figure.suptitle(title)
     return figure
 

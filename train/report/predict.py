@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,9 @@ from train.system.errors import UserError
 
 BATCH = 64
 """Images that are in memory, and classified, at a time."""
+
+BYTES = 2**26
+"""Bytes of images at a time, of which fewer are taken where they are large."""
 
 
 class Prediction(NamedTuple):
@@ -131,7 +135,8 @@ def predict(
     several = run.labels_per_image
     blank: list[Path] = []
     read = _read(paths, functools.partial(read_image, shape=run.image_shape, invert=invert), refuse)
-    while some := list(itertools.islice(read, BATCH)):
+    batch = max(1, min(BATCH, BYTES // math.prod(run.image_shape)))
+    while some := list(itertools.islice(read, batch)):
         names, images = [path for path, _ in some], np.stack([image for _, image in some])
         with out_of_memory_is_bad_input(len(images), "take a device with more memory"):
             of_images = lengths_of(images)

@@ -3,25 +3,29 @@
 import contextlib
 import dataclasses
 import fcntl
-import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from train.config.config_file import differences, from_values
 from train.config.fit_config import FitConfig
 from train.data import labels_per_image
 from train.distributed import processes
 from train.system.errors import UserError
-from train.system.files import write_json, writing
+from train.system.files import read_json, write_json, writing
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 
-LARGEST_SIDE = 2**15
-"""Pixels, or channels; a damaged file may ask for more than any memory holds."""
+LARGEST_SIDE, LARGEST_IMAGE = 2**15, 2**26
+"""Pixels, or channels, and numbers of an image; a damaged file may ask for more than memory has."""
+
+ROUTING = "routing"
+"""What the fingerprint of the code of an own routing is called among those of the data."""
 
 
 class _Part:
@@ -43,7 +47,7 @@ class Run:
     image_shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
     fingerprints: Mapping[str, str] = field(default_factory=dict)
-    """Of each split of the data; none are known of a run from before there were any."""
+    """Of each split of the data, and of the code of an own routing; older runs have none."""
 
     labels_per_image: int | None = 1
     """Classes that an image shows, as of `Examples`."""
@@ -64,7 +68,17 @@ class Run:
     def changed_splits(self, present: Mapping[str, str]) -> list[str]:
         """The splits whose fingerprints were others for this run, as far as that is known."""
         known = self.fingerprints or present
-        return [name for name in {**known, **present} if known.get(name) != present.get(name)]
+        names = [name for name in {**known, **present} if name != ROUTING]
+        return [name for name in names if known.get(name) != present.get(name)]
+
+    def result(self) -> dict[str, Any] | None:
+        """What `summary.json` holds; None before there is one, or where it is damaged."""
+        try:
+            values = read_json(self.summary)
+        except (OSError, ValueError):
+            return None
+        numbers = [values.get(name) for name in _RESULT] if isinstance(values, dict) else [None]
+        return values if all(type(number) in (int, float) for number in numbers) else None
 
     def save(self) -> None:
         """Writes `config.json`."""
@@ -78,6 +92,12 @@ class Run:
         write_json(self.folder / CONFIG, values)
 
 
+_RESULT = (
+    *("steps", "parameters", "images_per_second", "wall_seconds"),
+    *("test.accuracy", "test.error_percent"),
+)
+"""Numbers that every result has."""
+
 _PARTS = tuple(part.name for part in vars(Run).values() if isinstance(part, _Part))
 
 
@@ -85,31 +105,52 @@ def load_run(folder: Path) -> Run:
     """Reads a run's `config.json`.
 
     Raises:
-        UserError: if the folder holds no run, or its `config.json` is damaged.
+        UserError: if the folder holds no run, its `config.json` is damaged, or a part of it is a
+            link, through which something else would be read or written.
     """
     path = folder / CONFIG
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
         raise UserError(
             f"{folder} holds no run ({path.name} cannot be read): name the --out of a `fit`."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path} is not valid JSON ({error}): restore it or train anew.") from error
+    _require_no_links(folder)
     match values:
         case {"config": config, "image_shape": [*shape], "class_names": [*names]} if (
             len(shape) == 3
             and all(type(side) is int and 0 < side <= LARGEST_SIDE for side in shape)
+            and math.prod(shape) <= LARGEST_IMAGE
+            and names
             and all(isinstance(name, str) for name in names)
         ):
             height, width, channels = shape
             known = from_values(config, path), (height, width, channels), tuple(names)
             many = values.get("labels_per_image", labels_per_image(known[0].data.dataset))
-            return Run(folder, *known, dict(values.get("data_fingerprints", {})), many)
+            prints = values.get("data_fingerprints", {})
+            if (
+                (many is None or (type(many) is int and 0 < many <= len(names)))
+                and isinstance(prints, dict)
+                and all(isinstance(value, str) for value in prints.values())
+            ):
+                return Run(folder, *known, prints, many)
     raise UserError(
-        f"{path} lacks the configuration, image shape or class names of a run: restore it or train "
-        "anew."
+        f"{path} lacks the configuration, image shape or class names of a run, or has what none "
+        "has there: restore it or train anew."
     )
+
+
+def _require_no_links(folder: Path) -> None:
+    """A run lies in its folder alone: what is written stays in there."""
+    for name in _PARTS:
+        for path in (folder / name, *(folder / name).rglob("*")):
+            if path.is_symlink():
+                raise UserError(
+                    f"{path} is a link, but a run reads and writes in its own folder alone: put "
+                    "what it names in its place, or remove it."
+                )
 
 
 @contextlib.contextmanager
@@ -193,9 +234,10 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
         _require_same(load_run(folder), run)
     elif is_run:
         _delete_run(folder)
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        run.save()
+    if not (is_run and resume and load_run(folder) == run):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            run.save()
     return is_run and resume
 
 
@@ -205,6 +247,9 @@ def _require_same(saved: Run, wanted: Run) -> None:
         if getattr(saved, name) != getattr(wanted, name):
             different.append(f"{name} of the data")
     different += [f"the {split} images" for split in saved.changed_splits(wanted.fingerprints)]
+    code = saved.fingerprints.get(ROUTING)
+    if code is not None and code != wanted.fingerprints.get(ROUTING):
+        different.append(f"the code of {wanted.config.model.routing}")
     if different:
         raise UserError(
             f"{saved.folder} was trained with another configuration and cannot be resumed with "

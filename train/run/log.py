@@ -1,6 +1,7 @@
 """The log of a run: a line for each log step and each evaluation, in a file and in TensorBoard."""
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -28,6 +29,10 @@ except ImportError:  # metrics.jsonl holds the same numbers
     SummaryWriter = None
 
 
+RATES = 2**16
+"""Learning rates that are computed at a time."""
+
+
 class Log(AbstractContextManager["Log"]):
     """Shows and writes the results of a run, which have to come in order.
 
@@ -46,14 +51,14 @@ class Log(AbstractContextManager["Log"]):
         config, start = trainer.config, int(trainer.state.step)
         self._trainer, self._run, self._batch_size = trainer, run, config.schedule.batch_size
         kept = [row for row in read_metrics(run.metrics) if row["step"] <= start]
-        seconds = max((row["wall_seconds"] for row in kept if "wall_seconds" in row), default=0.0)
+        seconds = max((row.get("wall_seconds") or 0.0 for row in kept), default=0.0)
         self.stopwatch = Stopwatch(self._batch_size, seconds)
         self._writes = processes.is_first()
         if not self._writes:
             return
         self._examples, total = len(trainer.dataset.train), trainer.total_steps
-        # All at once: a schedule computes on the devices, and would wait there for the steps.
-        self._rates = np.asarray(learning_rate(config, self._examples)(np.arange(total)))
+        self._learning_rate = learning_rate(config, self._examples)
+        self._rates, self._first_rate = self._rates_from(start), start
         self._unmerged: list[Mapping[str, Mean]] = []
         self._progress, self._shown = Progress(total, "step", done=start), start
         self._events: Any = None
@@ -100,11 +105,21 @@ class Log(AbstractContextManager["Log"]):
                 "split": "train",
                 **values,
                 "epoch": step * self._batch_size / self._examples,
-                "learning_rate": float(self._rates[step - 1]),
+                "learning_rate": self._rate(step - 1),
                 "images_per_second": rate,
                 "wall_seconds": self.stopwatch.wall_seconds,
             }
         )
+
+    def _rate(self, step: int) -> float:
+        """The learning rate of a step, from 0."""
+        if not 0 <= step - self._first_rate < RATES:
+            self._rates, self._first_rate = self._rates_from(step), step
+        return float(self._rates[step - self._first_rate])
+
+    def _rates_from(self, step: int) -> np.ndarray:
+        # Many at once: a schedule computes on the devices, and would wait there for the steps.
+        return np.asarray(self._learning_rate(np.arange(step, step + RATES)))
 
     def scored(self, step: int, split: Literal["validation", "test"], scores: Scores) -> None:
         """Takes in the result of an evaluation."""
@@ -182,15 +197,32 @@ def _line(row: Mapping[str, Any]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a `metrics.jsonl`; none where there is no file."""
-    if not path.exists():
+    """The lines of a `metrics.jsonl` that are whole; none where there is no file.
+
+    Each has a `step` and a `split`; all else are finite numbers, or None. Others, of a file that
+    was cut off or comes from elsewhere, are left out.
+    """
+    if not path.is_file():
         return []
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(row, dict) and type(row.get("step")) is int:
+        if isinstance(row, dict) and _is_row(**row):
             rows.append(row)
     return rows
+
+
+def _is_row(step: Any = None, split: Any = None, **numbers: Any) -> bool:
+    return (
+        (type(step) is int and 0 <= step < 2**31)
+        and split in ("train", "validation", "test")
+        and all(
+            number is None
+            or (type(number) is int and abs(number) < 2**63)
+            or (type(number) is float and math.isfinite(number))
+            for number in numbers.values()
+        )
+    )

@@ -83,6 +83,46 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+MOST_BYTES, MOST_LEVELS = 2**24, 50
+"""Of a JSON file that somebody may have written, before it is refused unread; of its nesting."""
+
+
+def read_json(path: Path) -> Any:
+    """The plain values of a JSON file from elsewhere, of which every text can be a name of a file.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        ValueError: it is no file, such as a device, too large, no JSON, or nested too deeply, or
+            holds text that is none.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no file")
+    with path.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    try:
+        values = json.loads(content.decode())
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    _require_plain(values, MOST_LEVELS)
+    return values
+
+
+def _require_plain(values: Any, levels: int) -> None:
+    if not levels:
+        raise ValueError("it is nested too deeply")
+    if isinstance(values, str) and "\0" in values:
+        raise ValueError(f"{values!r} is no text")
+    if isinstance(values, str):
+        values.encode(errors="surrogateescape")  # names of files are bytes
+    elif isinstance(values, dict):
+        _require_plain([*values, *values.values()], levels)
+    elif isinstance(values, list):
+        for value in values:
+            _require_plain(value, levels - 1)
+
+
 def write_json(path: Path, values: Any) -> None:
     """Writes plain values as a JSON file; see `write_whole`."""
     text = json.dumps(values, indent=2, allow_nan=False) + "\n"
@@ -117,8 +157,9 @@ def staged(path: Path) -> Iterator[BinaryIO]:
         OSError: if it cannot be written.
     """
     beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)  # a file of a write that was cut off, or a link to elsewhere
     try:
-        with beside.open("wb") as file:
+        with beside.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

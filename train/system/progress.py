@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from train.system.printing import escaped, terminal
+
 T = TypeVar("T")
 
 PLAIN_SECONDS = 10.0
@@ -25,7 +27,7 @@ class Progress(AbstractContextManager["Progress"]):
         self._next_line = time.monotonic()
         self._begun: tuple[float, int] | None = None  # after the first, which waited for compiling
         self._bar = (
-            tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True)
+            tqdm(total=total, initial=done, unit=unit, dynamic_ncols=True, file=terminal())
             if sys.stderr.isatty()
             else None
         )
@@ -41,7 +43,7 @@ class Progress(AbstractContextManager["Progress"]):
     def begin(self, what: str) -> None:
         """Shows what comes next."""
         if self._bar is not None:
-            self._bar.set_description_str(what)
+            self._bar.set_description_str(escaped(what))
         else:
             self.note(what)
 
@@ -49,7 +51,7 @@ class Progress(AbstractContextManager["Progress"]):
         """Counts what was done, and shows figures of it."""
         self._done += count
         if self._bar is not None:
-            self._bar.set_postfix_str(figures, refresh=False)
+            self._bar.set_postfix_str(escaped(figures), refresh=False)
             self._bar.update(count)
         elif figures and (time.monotonic() >= self._next_line or self._done == self._total):
             self._next_line = time.monotonic() + PLAIN_SECONDS
@@ -59,7 +61,7 @@ class Progress(AbstractContextManager["Progress"]):
     def note(self, text: str) -> None:
         """Prints a line that stays."""
         if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(escaped(text), file=terminal())
         else:
             print(text, file=sys.stderr, flush=True)
 

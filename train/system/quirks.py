@@ -83,8 +83,9 @@ def end_program(code: int) -> NoReturn:
     """
     if code == 0:
         sys.exit()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        with contextlib.suppress(OSError):  # which has been told, where anybody can be told
+            stream.flush()
     os._exit(code)
 
 

@@ -281,12 +281,27 @@ def test_resuming_goes_without_a_recipe(short_run):
     assert load_run(short_run).config.schedule.batch_size == 16
 
 
-def test_resuming_a_finished_run_changes_nothing(short_run):
-    before = json.loads((short_run / "summary.json").read_text())
-    assert main(["fit", "digits", "--out", str(short_run), "--steps", "20", "--resume", *TINY]) == 0
+def test_resuming_a_finished_run_changes_nothing(short_run, capsys):
+    (short_run / "figures").mkdir()
+
+    def state():
+        files = [path for path in short_run.rglob("*") if path.is_file()]
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+    again = ["fit", "--out", str(short_run), "--resume"]
+    before = state()
+    capsys.readouterr()
+    assert main(again) == 0
+    assert state() == before
+    out, err = capsys.readouterr()
+    summary = json.loads((short_run / "summary.json").read_text())
+    assert f"{summary['images_per_second']:.0f} images/s" in out
+    assert f"note: {short_run} has ended, so nothing is left to do" in err
+
+    (short_run / "summary.json").write_text('{"steps": "many"}')
+    assert main(again) == 0
     after = json.loads((short_run / "summary.json").read_text())
-    assert after["test.loss"] == before["test.loss"]
-    assert after["steps"] == 20
+    assert after["test.loss"] == summary["test.loss"]
 
 
 def test_resuming_with_another_configuration_says_which_fields_differ(short_run, capsys):
@@ -343,6 +358,9 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--profile", "0"], "--profile: '0' is not a whole number of at least 1"),
         (["fit", "digits", "--model-options", "x"], "not of the form NAME=VALUE"),
         (["fit", "digits", "--model-options", "conv_kernel=20"], "does not fit on an input"),
+        (["fit", "digits", "--model-options", "conv_features=[]"], "this network cannot be made"),
+        (["fit", "digits", "--seed", "1" + "0" * 400], "--seed is 1000000000..., but must be no"),
+        (["fit", "digits", "--epochs", "1e300"], "--epochs is 1e+300, but 2^31 steps are too many"),
         (["fit", "digits", "--dtype", "float64"], "float64 needs JAX's x64 mode"),
         (["fit"], "fit needs the name of a recipe, one of: affnist, affnist-small, cifar10"),
         (["nonsense"], "invalid choice: 'nonsense'"),

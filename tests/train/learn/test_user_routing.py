@@ -153,6 +153,13 @@ def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, cap
     assert "name it with --routing" in capsys.readouterr().err
     assert np.isfinite(json.loads((out / "summary.json").read_text())["test.loss"])
 
+    file, resume = tmp_path / "mine.py", ["fit", "--resume", "--routing", name, "--out", str(out)]
+    file.write_text(f"# mine\n{MINE}", encoding="utf-8")
+    assert main([*resume, "--devices", "1"]) == 0
+    file.write_text(MINE.replace("1.0", "2.0"), encoding="utf-8")
+    assert main([*resume, "--steps", "3", "--devices", "1"]) == 2
+    assert f"differs in: the code of {name}" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize("command", ["fit", "compare"])
 def test_one_that_fits_what_it_is_tried_on_alone_leaves_nothing(command, mine, tmp_path, capsys):

@@ -139,6 +139,29 @@ def test_a_reader_that_goes_away_is_no_error():
         assert program.wait(60) == 141
 
 
+@pytest.mark.parametrize(
+    ("command", "code", "said"),
+    [
+        ("presets >/dev/full", 2, "error: stdout cannot be written (No space left on device)"),
+        ("presets >&-", 0, ""),
+        ("fit dgits 2>/dev/full", 2, ""),
+        ("evaluate '\x1b[2J'", 2, r"error: \x1b[2J holds no run"),
+    ],
+)
+def test_output_that_goes_nowhere_or_is_no_text(command, code, said):
+    ended = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m train {command}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
+    assert ended.stderr.startswith(said)
+    assert ended.stderr.count("\n") == bool(said)
+
+
 def test_names():
     assert command_name(CookRice) == "cook-rice"
 

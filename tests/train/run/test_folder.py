@@ -1,4 +1,6 @@
 import dataclasses
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -103,8 +105,11 @@ def test_resuming_with_another_configuration_names_the_fields(run):
         ("{", "is not valid JSON"),
         ("[]", "lacks the configuration, image shape or class names"),
         ('{"config": {}}', "lacks the configuration, image shape or class names"),
-        ('{"config": {"x": 1}, "image_shape": [1, 2, 3], "class_names": []}', "unknown fields: x"),
-        ('{"config": 5, "image_shape": [1, 2, 3], "class_names": []}', "no configuration"),
+        (
+            '{"config": {"x": 1}, "image_shape": [1, 2, 3], "class_names": ["a"]}',
+            "unknown fields: x",
+        ),
+        ('{"config": 5, "image_shape": [1, 2, 3], "class_names": ["a"]}', "no configuration"),
     ],
 )
 def test_a_folder_that_is_no_run_is_told(tmp_path, content, message):
@@ -112,6 +117,104 @@ def test_a_folder_that_is_no_run_is_told(tmp_path, content, message):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match=message):
         load_run(tmp_path)
+
+
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("config.seed", str(2**63), "--seed is 9223372036854775808, but must be no more than"),
+        ("config.seed", "1e30", "seed = 1e[+]30, which is of the wrong type"),
+        ("config.seed", HUGE, "--seed is 9999999999..., but must be no more than"),
+        ("config.seed", "9" * 5000, "is not valid JSON"),
+        ("config.schedule.learning_rate", HUGE, "--learning-rate is 9999999999..., but must be"),
+        ("config.schedule.warmup_steps", str(2**31), "but must be no more than 2,147,483,647"),
+        ("config.model.routing_iterations", "1001", "but must be no more than 1,000"),
+        ("config.model.options", '{"x": ' + 60 * "[" + 60 * "]" + "}", "nested too deeply"),
+        ("config.model.options", 100_000 * "[" + 100_000 * "]", "nested too deeply"),
+        ("config.data.dataset", r'"folder:\ud800"', "is not valid JSON .*surrogates not allowed"),
+        ("config.data.dataset", r'"folder:a\u0000"', "is no text"),
+        ("image_shape", "[32768, 32768, 1]", "has what none has there"),
+        ("class_names", r'["\ud800", "b"]', "is not valid JSON .*surrogates not allowed"),
+        ("class_names", "[]", "has what none has there"),
+        ("labels_per_image", '"x"', "has what none has there"),
+        ("data_fingerprints", "[1]", "has what none has there"),
+        ("data_fingerprints", '{"train": [1]}', "has what none has there"),
+    ],
+)
+def test_values_that_no_run_has_are_a_sentence(run, where, value, message):
+    prepare_folder(run, resume=False, overwrite=False)
+    path = run.folder / "config.json"
+    values = json.loads(path.read_text())
+    *groups, name = where.split(".")
+    inner = values
+    for group in groups:
+        inner = inner[group]
+    inner[name] = "HERE"
+    path.write_text(json.dumps(values).replace('"HERE"', value))
+    with pytest.raises(UserError, match=message) as caught:
+        load_run(run.folder)
+    assert len(str(caught.value)) < 400
+    assert str(caught.value).isprintable()
+
+
+def test_a_configuration_is_a_file_of_some_size(run):
+    run.folder.mkdir(parents=True)
+    path = run.folder / "config.json"
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="it is no file"):
+        load_run(run.folder)
+    path.unlink()
+    os.mkfifo(path)  # whose reader would wait for ever
+    with pytest.raises(UserError, match="it is no file"):
+        load_run(run.folder)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match="it has more than 16,777,216 bytes"):
+        load_run(run.folder)
+
+
+@pytest.mark.parametrize(
+    "link", ["metrics.jsonl", "figures", "checkpoints", "checkpoints/5", "tensorboard/events"]
+)
+def test_a_link_in_a_run_leads_nowhere(run, link, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    prepare_folder(run, resume=False, overwrite=False)
+    (run.folder / "notes").symlink_to(tmp_path)  # the user's own
+    load_run(run.folder)
+    path = run.folder / link
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{link} is a link, but a run reads and writes in its own"):
+        prepare_folder(run, resume=True, overwrite=False)
+    prepare_folder(run, resume=False, overwrite=True)
+    assert not path.is_symlink()
+    assert (tmp_path / "elsewhere").is_dir()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '"x"', "{}", 90 * "[" + 90 * "]", '{"steps": null}', '{"steps": "many"}'],
+)
+def test_a_result_that_is_damaged_is_none(run, content):
+    prepare_folder(run, resume=False, overwrite=False)
+    assert run.result() is None
+    run.summary.write_text(content)
+    assert run.result() is None
+
+
+def test_resuming_with_other_code_of_an_own_routing_is_refused(run):
+    known = dataclasses.replace(run, fingerprints={"train": "1", "routing": "2"})
+    prepare_folder(known, resume=False, overwrite=False)
+    changed = dataclasses.replace(run, fingerprints={"train": "1", "routing": "3"})
+    with pytest.raises(UserError, match="differs in: the code of dynamic"):
+        prepare_folder(changed, resume=True, overwrite=False)
+    older = dataclasses.replace(run, fingerprints={"train": "1"})
+    prepare_folder(older, resume=False, overwrite=True)
+    assert prepare_folder(changed, resume=True, overwrite=False)
 
 
 def test_a_folder_under_a_file_cannot_be_written(tmp_path, run):

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from train.loop import loop
+from train.report.figures import draw_curves
 from train.run.folder import Run
 from train.run.log import Log, read_metrics
 from train.system.errors import UserError
@@ -47,6 +49,46 @@ def test_resuming_drops_later_lines_and_one_that_was_cut_off(run):
 
 def test_no_file_has_no_lines(tmp_path):
     assert read_metrics(tmp_path / "none.jsonl") == []
+    assert read_metrics(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 1, "loss": 0.5}',
+        '{"step": 1, "split": "trial"}',
+        '{"step": 1, "split": ["train"]}',
+        '{"step": -1, "split": "train"}',
+        '{"step": 1e300, "split": "train"}',
+        '{"step": 1, "split": "train", "loss": "small"}',
+        '{"step": 1, "split": "train", "loss": Infinity}',
+        '{"step": 1, "split": "train", "loss": 1e999}',
+        '{"step": 1, "split": "train", "loss": [[1], [2, 3]]}',
+        '{"step": 1, "split": "train", "wall_seconds": ' + "9" * 400 + "}",
+        100_000 * "[",
+        "\0",
+    ],
+)
+def test_a_line_that_no_run_writes_is_left_out(run, line):
+    rows = [
+        {"step": 2, "split": "train", "loss": 0.5, "wall_seconds": None},
+        {"step": 2, "split": "validation", "accuracy": None},
+    ]
+    run.metrics.write_text("\n".join([line, *map(json.dumps, rows)]) + "\n")
+    assert read_metrics(run.metrics) == rows
+    draw_curves(rows, "of an untrusted run")
+    assert loop._validated(run, 9, 1) == []
+    with opened(run, 2) as log:
+        assert log.stopwatch.wall_seconds < 60
+
+
+def test_the_learning_rate_of_a_long_run_takes_no_memory(tmp_path, config):
+    config = config.changed(steps=2**31 - 1, schedule="cosine", learning_rate=0.5)
+    log = opened(Run(tmp_path, config, (8, 8, 1), ("a",)), 0)
+    with log:
+        expected = [0.5, 0.25, 0.0]
+        steps = (0, 2**30 - 1, 2**31 - 2)
+        assert [log._rate(step) for step in steps] == pytest.approx(expected, abs=1e-6)
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:

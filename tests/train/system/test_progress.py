@@ -4,6 +4,7 @@ import io
 import pytest
 
 from train.system import progress as module
+from train.system.printing import Printed
 from train.system.progress import Progress, each
 
 
@@ -47,6 +48,20 @@ def test_on_a_terminal_it_is_a_bar():
     assert "100/100" in shown
     assert "loss 1" in shown
     assert "something that stays\n" in shown
+
+
+def test_a_bar_obeys_its_own_program_alone():
+    """Names come from files; behind a `Printed` the bar still draws itself."""
+    terminal = Terminal()
+    with contextlib.redirect_stderr(Printed(terminal, "stderr")):
+        list(each(["\x1b[2J"], 1, str))
+        with Progress(1) as progress:
+            progress.note("\x1b[31m")
+    shown = terminal.getvalue()
+    assert "\x1b" not in shown
+    assert r"[1/1] \x1b[2J: 100%" in shown
+    assert "\\x1b[31m\n" in shown
+    assert "\r" in shown
 
 
 def test_each_names_what_is_at_work(capsys):

@@ -18,3 +18,9 @@ def test_a_row_of_another_length():
 
 def test_a_table_in_markdown():
     assert markdown_lines([["a", "b"], ["1", ""]]) == ["| a | b |", "| --- | --- |", "| 1 |  |"]
+
+
+def test_a_name_is_a_cell_whatever_is_in_it():
+    cells = [["class"], ["a|b\n\x1b[2J"]]
+    assert aligned(cells) == "class\na|b\\n\\x1b[2J"
+    assert markdown_lines(cells)[-1] == r"| a\|b\n\x1b[2J |"

@@ -1,6 +1,5 @@
 """Parts of several claims: the networks that capsules are compared with, and errors."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from train.report.evaluate import score_run
 from train.report.loading import load_split
 from train.run.folder import load_run
 from train.study.trial.definition import Quantity
+from train.system.errors import UserError
 
 BASELINE, CAPSNET = "CNN", "CapsNet"
 """Names of arms."""
@@ -59,8 +59,15 @@ def with_vectors(
 
 
 def summary(folder: Path) -> dict[str, Any]:
-    """The result of a run that has ended."""
-    return json.loads(load_run(folder).summary.read_text(encoding="utf-8"))
+    """The result of a run that has ended.
+
+    Raises:
+        UserError: it has not, or its result is damaged.
+    """
+    found = load_run(folder).result()
+    if found is None:
+        raise UserError(f"{folder} has no whole summary.json: go on with it (fit --resume).")
+    return found
 
 
 def mistakes(name: str, on: str | None = None) -> Quantity:

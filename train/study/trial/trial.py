@@ -145,7 +145,7 @@ def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain
         for number, job in enumerate(missing, start=1):
             progress.begin(f"[{number}/{len(missing)}] {job.name}; about {progress.left} left")
             run, overwrite = place.out / "runs" / job.slug, place.overwrite
-            if not ((run / SUMMARY).exists() and load_run(run).config == job.config):
+            if not ((run / SUMMARY).exists() and _has_ended(run, job.config)):
                 fit(
                     job.config,
                     out=run,
@@ -165,6 +165,11 @@ def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain
             progress.advance()
     # None is missing any more.
     return [[found[job.slug] or {} for job in of_arm] for of_arm in jobs_of_arms]
+
+
+def _has_ended(run: Path, config: FitConfig) -> bool:
+    saved = load_run(run)
+    return saved.config == config and saved.result() is not None
 
 
 def _differing(config: FitConfig, values: Plain) -> str:
