@@ -100,7 +100,8 @@ def create_model(
         name: one of `list_models()`.
         image_shape: `(height, width, channels)` of one image; a pretrained model has its own.
         num_classes: number of classes, a class capsule each; a pretrained model has its own.
-        rngs: source of the initial values; a pretrained model needs none.
+        rngs: source of the initial values; a pretrained model needs none. Where it has the stream
+            `routing` (in `cnn`, `dropout`), that is what is drawn from in training.
         pretrained: what the model was trained on, of `MODEL/PRETRAINED` in `list_pretrained()`; of
             the options it takes `dtype` and `param_dtype` alone. `capsjax.load` gives the same
             network with its class names and what is done to images.

@@ -14,7 +14,7 @@ from capsjax._checks import PositiveInt, PositiveInts, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers import ConvPrimaryCaps, DenseCaps, ResidualFeatures, RoutedCapsules
 from capsjax.models._stack import PoseDim, conv_caps_stack
-from capsjax.models.output import CapsuleNetwork
+from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
 from capsjax.routing import AnyRouting, InvertedAttention, IterativeRouting, as_routing
 from capsjax.routing._base import name_of
 
@@ -138,25 +138,27 @@ class AttentionCapsNet(CapsuleNetwork):
                     f"time, an IterativeRouting, not with {name_of(made)}: choose sequential=True"
                 )
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         pose, ones = self.primary_caps(self.backbone(images))
         pose = self.primary_norm(pose.astype(accumulation_dtype(pose.dtype)))
         capsules = primary = Capsules(pose, ones)
         if self.sequential:
             for layer in self.conv_caps:
-                capsules, _ = layer(capsules)
-            return self.class_caps(in_a_list(capsules))
+                capsules, _ = layer(capsules, **next(keys))
+            return self.class_caps(in_a_list(capsules), **next(keys))
 
         # Procedure 2: a first iteration upwards, then iterations of all layers in parallel.
         layers: list[Any] = [*self.conv_caps, self.class_caps]
         steps: list[Any] = []
-        for layer in layers:
-            steps.append(layer.iterate(in_a_list(capsules) if layer is layers[-1] else capsules))
+        of_layers = [next(keys) for _ in layers]
+        for layer, drawn in zip(layers, of_layers, strict=True):
+            seen = in_a_list(capsules) if layer is layers[-1] else capsules
+            steps.append(layer.iterate(seen, **drawn))
             capsules = steps[-1].capsules
         for _ in range(1, layers[-1].routing.iterations):
             *below, last = primary, *(step.capsules for step in steps[:-1])
-            seen = zip(layers, (*below, in_a_list(last)), steps, strict=True)
-            steps = [layer.iterate(capsules, step.state) for layer, capsules, step in seen]
+            inputs = zip(layers, (*below, in_a_list(last)), steps, of_layers, strict=True)
+            steps = [layer.iterate(x, step.state, **drawn) for layer, x, step, drawn in inputs]
         return RoutedCapsules(steps[-1].capsules, steps[-1].coupling)
 
     def logits(self, capsules: Capsules) -> jax.Array | None:

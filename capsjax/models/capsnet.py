@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 from capsjax._checks import Number, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps, RoutedCapsules
-from capsjax.models.output import CapsuleNetwork
+from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
 from capsjax.routing import AnyRouting, Implementation
 
 
@@ -148,18 +148,18 @@ class CapsNet(CapsuleNetwork):
                 init = nnx.initializers.truncated_normal(0.05 if path[0] == "features" else 0.1)
                 parameter[...] = init(rngs.params(), parameter.shape, parameter.dtype)
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         capsules = self._run(self.primary_caps, self._run(self.features, images))
         for layer in self.hidden_caps:
-            capsules, _ = self._run(layer, capsules)
-        return self._run(self.class_caps, capsules)
+            capsules, _ = self._run(layer, capsules, **next(keys))
+        return self._run(self.class_caps, capsules, **next(keys))
 
     def decode(self, pose: jax.Array, mask: jax.Array) -> jax.Array:
         return self._run(self.decoder, pose, mask)
 
-    def _run(self, layer: Callable[..., Any], *inputs: Any) -> Any:
-        return (nnx.remat(_call) if self.remat else _call)(layer, *inputs)
+    def _run(self, layer: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+        return (nnx.remat(_call) if self.remat else _call)(layer, inputs, options)
 
 
-def _call(layer: Callable[..., Any], *inputs: Any) -> Any:
-    return layer(*inputs)
+def _call(layer: Callable[..., Any], inputs: Sequence[Any], options: dict[str, Any]) -> Any:
+    return layer(*inputs, **options)

@@ -57,7 +57,7 @@ class CNN(CapsuleNetwork):
         (2, 10)
     """
 
-    draws = True
+    stream = "dropout"
 
     @checked
     def __init__(
@@ -82,8 +82,6 @@ class CNN(CapsuleNetwork):
         layers = sizes_by_layer("convolution", features=features, kernel_size=sides)
         if dropout == 1:
             raise ValueError("dropout must be less than 1: with 1 nothing is left")
-        self.deterministic = False  # the name that `train()` and `eval()` look for
-        self.rngs = nnx.data(rngs.dropout.fork() if dropout and "dropout" in rngs else None)
         options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         self.convolutions = nnx.List(
             nnx.Conv(
@@ -145,10 +143,8 @@ class CNN(CapsuleNetwork):
         x = lax.collapse(x, 1)
         for layer in self.hidden:
             x = nnx.relu(layer(x))
-        if self.dropout and not self.deterministic:
-            if keys is None and self.rngs is not None:
-                keys = jax.random.split(self.rngs(), x.shape[0])
-            x = x if keys is None else jax.vmap(self._drop)(keys, x)
+        if self.dropout and (drawn := self._drawn(images, keys)) is not None:
+            x = jax.vmap(self._drop)(drawn, x)
         logits = self.classes(x)
         logits = logits.astype(accumulation_dtype(logits.dtype))
         if self.class_dim is None:

@@ -22,7 +22,7 @@ from capsjax.layers import (
     RoutedCapsules,
 )
 from capsjax.layers.features import WindowConv
-from capsjax.models.output import CapsuleNetwork
+from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
 from capsjax.ops.patches import Windows
 from capsjax.routing import AnyRouting
 
@@ -79,12 +79,15 @@ class Cell(nnx.Module):
             )
         )
 
-    def __call__(self, maps: jax.Array) -> jax.Array:
+    def __call__(self, maps: jax.Array, keys: Keys = NOTHING_DRAWN) -> jax.Array:
         """Maps `[batch, height, width, channels]` -> poses of `output_shape`."""
         first = self.enter(maps)
         inside = _as_maps(first.pose)
         last = self.leave(_as_maps(self.middle(inside).pose))
-        past = self.shortcut(first)[0] if self.is_routed else self.shortcut(inside)
+        if self.is_routed:
+            past = self.shortcut(first, **next(keys)).capsules
+        else:
+            past = self.shortcut(inside)
         return last.pose + past.pose.astype(last.pose.dtype)
 
 
@@ -202,12 +205,12 @@ class DeepCaps(CapsuleNetwork):
                 **normalized,
             )
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         x = self.norm(nnx.relu(self.convolution(images)))
         poses = []
         for cell in self.cells:
-            pose = cell(x)
+            pose = cell(x, keys)
             poses.append(lax.collapse(pose, 1, 4))
             x = _as_maps(pose)
         pose = jnp.concatenate([poses[-1], poses[-2]], axis=1)
-        return self.class_caps(Capsules(pose, norm(pose)))
+        return self.class_caps(Capsules(pose, norm(pose)), **next(keys))

@@ -11,7 +11,7 @@ from capsjax._checks import Fraction, ImageShape, PositiveInt, PositiveInts, che
 from capsjax.capsules import Capsules, ExponentialSquash, SquashFunction
 from capsjax.layers import BatchNorm, Decoder, DenseCaps, PrimaryCaps, RoutedCapsules
 from capsjax.layers.features import WindowConv
-from capsjax.models.output import CapsuleNetwork
+from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
 from capsjax.ops.patches import Windows
 from capsjax.routing import AnyRouting
 
@@ -149,12 +149,12 @@ class EfficientCapsNet(CapsuleNetwork):
                 **options,
             )
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         x = images
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             maps = convolution(x)
             x = nnx.relu(norm(maps)) if self.norm_first else norm(nnx.relu(maps))
-        (pose, length), coupling = self.class_caps(self.primary_caps(x))
+        (pose, length), coupling = self.class_caps(self.primary_caps(x), **next(keys))
         if self.length_epsilon:
             length = jnp.sqrt(jnp.square(length) + self.length_epsilon)
         return RoutedCapsules(Capsules(pose, length), coupling)

@@ -13,7 +13,7 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps, RoutedCapsules
 from capsjax.layers.convolutional import Coordinates
 from capsjax.models._stack import PoseDim, conv_caps_stack
-from capsjax.models.output import CapsuleNetwork
+from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
 from capsjax.routing import EM, AnyRouting, Competition, Routing, UnsizedRouting, as_routing
 
 
@@ -139,11 +139,11 @@ class MatrixCapsNet(CapsuleNetwork):
             **options,
         )
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         capsules = self.primary_caps(self.features(images))
         for layer in self.conv_caps:
-            capsules, _ = layer(capsules)
-        return self.class_caps(capsules)
+            capsules, _ = layer(capsules, **next(keys))
+        return self.class_caps(capsules, **next(keys))
 
 
 def _of_classes(routing: Routing | UnsizedRouting) -> Routing | UnsizedRouting:

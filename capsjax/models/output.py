@@ -1,6 +1,7 @@
 """The output of a network, and how a network of capsules comes to it."""
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -49,6 +50,14 @@ class CapsNetOutput(NamedTuple):
     logits: jax.Array | None = None
 
 
+Keys = Iterator[dict[str, jax.Array]]
+"""Options of a call for one routed layer after the other: a `key` `[batch]`; none to draw nothing.
+
+Without a `key=None`, since `nnx.tabulate` (seen in 0.12.8) cannot list what is called with None.
+"""
+
+NOTHING_DRAWN: Keys = itertools.repeat({})
+
 Decode = Callable[[jax.Array, jax.Array], jax.Array]
 """Poses `[batch, classes, dim]` and a mask `[batch, classes]` -> images."""
 
@@ -93,11 +102,14 @@ class CapsuleNetwork(nnx.Module):
         num_classes: number of classes.
         decoder: a `Decode`; None for none.
         decoder_option: of a class, the option that is None for no decoder.
+        stream: of a class, the stream of `rngs` that it draws from after `train()`, not after
+            `eval()`, as `flax.nnx.Dropout` does; without one nothing is drawn.
         arguments: what its class was called with, as JSON; see `capsjax.save`.
     """
 
     decoder: Any = None
     decoder_option = "decoder_hidden"
+    stream = "routing"
     arguments: str
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -113,19 +125,24 @@ class CapsuleNetwork(nnx.Module):
         param_dtype: DTypeLike,
         rngs: nnx.Rngs,
     ) -> dict[str, Any]:
-        """Keeps what the network is made for; returns the options of its layers, by name.
+        """Keeps what the network is made for, and its stream; returns the options of its layers.
 
         A ValueError if a dtype is no float, or it is no shape of an image.
         """
         self.image_shape, self.num_classes = _checks.image_shape(image_shape), num_classes
+        self.deterministic = False  # the name that `train()` and `eval()` look for
+        self.rngs = nnx.data(rngs[self.stream].fork() if self.stream in rngs else None)
         return {
             "dtype": _checks.floating_dtype("dtype", dtype),
             "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
             "rngs": rngs,
         }
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
-        """Images `[batch, height, width, channels]` -> class capsules and their coupling."""
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
+        """Images `[batch, height, width, channels]` -> class capsules and their coupling.
+
+        Each routed layer is called with the next of the keys.
+        """
         raise NotImplementedError
 
     def logits(self, capsules: Capsules) -> jax.Array | None:
@@ -136,7 +153,9 @@ class CapsuleNetwork(nnx.Module):
         """Poses `[batch, classes, dim]` and a mask `[batch, classes]` -> images."""
         return self.decoder(pose, mask)
 
-    def __call__(self, images: jax.Array, labels: jax.Array | None = None) -> CapsNetOutput:
+    def __call__(
+        self, images: jax.Array, labels: jax.Array | None = None, *, keys: jax.Array | None = None
+    ) -> CapsNetOutput:
         """Runs the network on a batch of images.
 
         Args:
@@ -144,6 +163,8 @@ class CapsuleNetwork(nnx.Module):
             labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
                 or `[batch, k]`, for a reconstruction of each; or booleans `[batch, classes]`,
                 whether each is present. Without them it sees the longest.
+            keys: `[batch]`, random keys, one for each image, instead of the model's own stream, for
+                what is drawn in training.
 
         Returns:
             Capsules, lengths, coupling, and reconstruction and logits if the network has such, in
@@ -154,9 +175,18 @@ class CapsuleNetwork(nnx.Module):
                 such as one-hot ones.
         """
         self.check(images, labels)
-        capsules, coupling = self.encode(images)
+        keys = self._drawn(images, keys)
+        capsules, coupling = self.encode(images, *(() if keys is None else (_each(keys),)))
         shown, logits = self._shown(capsules, labels), self.logits(capsules)
         return CapsNetOutput(capsules, capsules.activation, coupling, shown, logits)
+
+    def _drawn(self, images: jax.Array, keys: jax.Array | None) -> jax.Array | None:
+        """The keys of images, given or of the stream; None where nothing is to be drawn."""
+        if self.deterministic:
+            return None
+        if keys is None and self.rngs is not None:
+            return jax.random.split(self.rngs(), images.shape[0])
+        return keys
 
     def _shown(self, capsules: Capsules, labels: jax.Array | None) -> jax.Array | None:
         """`reconstruct` of the classes `labels`, or of the longest; None without a decoder."""
@@ -186,3 +216,9 @@ class CapsuleNetwork(nnx.Module):
                 f"classes, not {labels.dtype} {list(labels.shape)}: of one-hot labels, give "
                 "labels.argmax(axis=-1), of several classes, booleans [batch, classes]"
             )
+
+
+def _each(keys: jax.Array) -> Keys:
+    """The keys of one layer after the other, of those of the images."""
+    for number in itertools.count():
+        yield {"key": jax.vmap(jax.random.fold_in, (0, None))(keys, number)}

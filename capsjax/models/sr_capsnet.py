@@ -20,7 +20,7 @@ from capsjax.layers import (
     RoutedCapsules,
 )
 from capsjax.models._stack import conv_caps_stack
-from capsjax.models.output import CapsuleNetwork
+from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
 from capsjax.ops.patches import Padding
 from capsjax.routing import AnyRouting, Competition, SelfRouting, as_routing
 
@@ -150,11 +150,11 @@ class SRCapsNet(CapsuleNetwork):
             **options,
         )
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         capsules = self.primary_norm(self.primary_caps(self.features(images)))
         for layer, norm in zip(self.conv_caps, self.conv_norms, strict=True):
-            capsules = norm(layer(capsules)[0])
-        return self.class_caps(in_a_list(capsules))
+            capsules = norm(layer(capsules, **next(keys)).capsules)
+        return self.class_caps(in_a_list(capsules), **next(keys))
 
 
 def _convnet(shape: Sequence[int], width: int, **options: Any) -> tuple[nnx.Sequential, Any]:

@@ -13,7 +13,7 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype
 from capsjax.layers import CapsuleNorm, ClassCaps, ConvPrimaryCaps, NormalizedConv, RoutedCapsules
 from capsjax.models._stack import PoseDim, conv_caps_stack
-from capsjax.models.output import CapsuleNetwork
+from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
 from capsjax.routing import AnyRouting, Competition, VariationalBayes, as_routing
 
 
@@ -125,11 +125,11 @@ class VBCapsNet(CapsuleNetwork):
         )
         self.class_norm = norm(num_classes, dtype=accumulation_dtype(options["dtype"]))
 
-    def encode(self, images: jax.Array) -> RoutedCapsules:
+    def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         capsules = self.primary_norm(self.primary_caps(self.features(images)))
         for layer, norm in zip(self.conv_caps, self.conv_norms, strict=True):
-            capsules = norm(layer(capsules)[0])
-        routed, coupling = self.class_caps(capsules)
+            capsules = norm(layer(capsules, **next(keys)).capsules)
+        routed, coupling = self.class_caps(capsules, **next(keys))
         return RoutedCapsules(self.class_norm(routed), coupling)
 
     def logits(self, capsules: Capsules) -> jax.Array:

@@ -1,5 +1,6 @@
 """A routing, written for one example, over batches and over the positions of a convolution."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -54,8 +55,9 @@ def route(
             zero, and the result is that of the others, whatever its votes are; its gradient is
             zero. None where all are there. (An activation of zero says less: many routings look at
             votes alone.)
-        key: a random key, of which each example gets its own, or `[...]` keys, for a routing that
-            draws; None where nothing is to be drawn.
+        key: a random key, of which each example gets its own, or keys of the first leading axes,
+            one for each example or for what several have in common, of which each gets its own; for
+            a routing that draws. None where nothing is to be drawn.
 
     Returns:
         `Routed` with the leading axes of `votes` on each of its arrays.
@@ -178,9 +180,23 @@ def _mapped(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
         )
     if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         raise ValueError(f"a key must be one of jax.random.key, not {key.dtype} {list(key.shape)}")
-    if key is not None and key.ndim == 0:
-        arrays["key"] = jax.random.split(key, shape[:-1])
+    if key is not None:
+        arrays["key"] = _keys(key, shape[:-1])
     return arrays
+
+
+def _keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Keys of a shape, made of keys of its first axes; a ValueError if those are of others."""
+    if key.shape != shape[: key.ndim]:
+        raise ValueError(
+            f"keys must be one, or of the first axes of {list(shape)}, not {list(key.shape)}"
+        )
+    if key.shape == shape:
+        return key
+    split_each = functools.partial(jax.random.split, num=shape[key.ndim :])
+    for _ in range(key.ndim):
+        split_each = jax.vmap(split_each)
+    return split_each(key)
 
 
 def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> T:

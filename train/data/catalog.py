@@ -18,6 +18,7 @@ from train.data.sources import (
     mnist,
     mnist_corrupted,
     npz,
+    qmnist,
     smallnorb,
     svhn,
 )
@@ -25,7 +26,7 @@ from train.system.errors import UserError
 
 SOURCES: dict[str, Source] = {
     source.name: source
-    for family in (mnist, emnist, cifar, svhn, smallnorb, mnist_corrupted)
+    for family in (mnist, qmnist, emnist, cifar, svhn, smallnorb, mnist_corrupted)
     for source in family.SOURCES
 }
 """The sets that are read from official files."""

@@ -16,8 +16,8 @@ class OfficialFile:
     name: str
     url: str  # where it is published
     content: str  # what it holds, such as "the training images of smallNORB"
-    size: int  # in bytes
-    sha256: str  # hexadecimal
+    size: int | None = None  # in bytes; None where it is not known here
+    checksum: str | None = None  # its SHA-256 or MD5, hexadecimal; None where neither is known
     unpacked: str | None = None  # the file or folder that it unpacks to, if it is packed
     other: "OfficialFile | None" = None  # the same content in another form, which serves as well
 
@@ -28,7 +28,8 @@ class OfficialFile:
     def find(self, folder: Path) -> Path:
         """Finds the file in a folder and verifies it, or finds what was unpacked from it.
 
-        No checksums of unpacked files are published: whoever reads them checks that they are whole.
+        No checksums of unpacked files are published, nor of a few others: whoever reads them checks
+        that they are whole.
 
         Raises:
             UserError: if neither is there, or the file cannot be read or is another one.
@@ -38,28 +39,46 @@ class OfficialFile:
         path = folder / self.name
         if self.unpacked and not path.exists() and (folder / self.unpacked).exists():
             return folder / self.unpacked
+        return self.verify(path)
+
+    def verify(self, path: Path) -> Path:
+        """Returns the path of the file if that is the official one, as far as this is known.
+
+        Raises:
+            UserError: if it cannot be read or is another one.
+        """
+        of_bytes = "" if self.size is None else f" of {self.size} bytes"
         try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = path.stat().st_size
+            size, found = path.stat().st_size, self._checksum(path)
         except FileNotFoundError as error:
             unpacked = f", or {self.unpacked}, unpacked from it" if self.unpacked else ""
             other = f", or {self.other.name}" if self.other else ""
             raise UserError(
-                f"{path} does not exist: the data folder must hold {self.content} there "
-                f"({self.size} bytes), as published at {self.url}{unpacked}{other}."
+                f"{path} does not exist: the data folder must hold {self.content} there, a file"
+                f"{of_bytes} as published at {self.url}{unpacked}{other}."
             ) from error
         except OSError as error:
             raise UserError(
-                f"{path} cannot be read ({error.strerror}): it should be {self.content}, a file of "
-                f"{self.size} bytes; check its permissions."
+                f"{path} cannot be read ({error.strerror}): it should be {self.content}, a file"
+                f"{of_bytes}; check its permissions."
             ) from error
-        if (size, sha256) != (self.size, self.sha256):
+        if found != self.checksum or size != (self.size or size):
             raise UserError(
-                f"{path} is not the official file: it has {size} bytes and SHA-256 {sha256}, "
-                f"expected {self.size} bytes and {self.sha256}; get it again from {self.url}."
+                f"{path} is not the official file: it has {size} bytes and the checksum {found}, "
+                f"expected one{of_bytes} and {self.checksum}; get it again from {self.url}."
             )
         return path
+
+    def _checksum(self, path: Path) -> str | None:
+        """What `checksum` should be of a file."""
+        with path.open("rb") as file:
+            if self.checksum is None:
+                return None
+            # Against damage, not against an attacker.
+            kind = "sha256" if len(self.checksum) == 64 else "md5"
+            return hashlib.file_digest(
+                file, lambda: hashlib.new(kind, usedforsecurity=False)
+            ).hexdigest()
 
 
 @dataclass(frozen=True)

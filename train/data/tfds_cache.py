@@ -75,8 +75,11 @@ def load(source: Source, data_dir: str | Path | None = None) -> Dataset:
                 folder.mkdir(parents=True, exist_ok=True)
                 infos = _url_infos(missing)
                 manager = tfds.download.DownloadManager(download_dir=staging, url_infos=infos)
-                for name, path in manager.download({f.name: f.url for f in missing}).items():
-                    Path(path).replace(folder / name)
+                paths = manager.download({file.name: file.url for file in missing})
+                # Which tensorflow-datasets has done of those whose SHA-256 is known.
+                files = [file.verify(Path(paths[file.name])) for file in missing]
+                for path, file in zip(files, missing, strict=True):
+                    path.replace(folder / file.name)
     if source.is_prepared:
         return _read_prepared(source, cache)
     return source.load(source.find(folder))
@@ -170,7 +173,12 @@ def _staging_folder(source: Source, cache: Path) -> Iterator[Path]:
 
 
 def _url_infos(files: Sequence[OfficialFile]) -> dict[str, UrlInfo]:
-    return {file.url: UrlInfo(file.size, file.sha256, file.name) for file in files}
+    """What tensorflow-datasets is to verify: it knows SHA-256 alone."""
+    return {
+        file.url: UrlInfo(file.size, file.checksum, file.name)
+        for file in files
+        if file.size is not None
+    }
 
 
 def _prepare(source: Source, cache: Path, staging: Path, data_dir: str | Path | None) -> None:

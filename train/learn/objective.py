@@ -137,15 +137,14 @@ class Objective:
             labels: integers `[batch]`, or `[batch, k]` where an image is of k classes; then there
                 are k reconstructions. Or booleans `[batch, classes]`, which are present.
             training: whether it is for a step of training.
-            keys: `[batch]`, of the examples, for a model that drops something out.
+            keys: `[batch]`, of the examples, for what a model draws in training.
         """
         (model.train if training else model.eval)()
         for name in self.frozen:
             if isinstance(part := getattr(model, name), nnx.Module):
                 part.eval()
         mask = self.settings.mask_in_training if training else self.settings.mask_in_test
-        # A model with `draws` drops something out in training, and takes keys.
-        random = {"keys": keys} if training and getattr(model, "draws", False) else {}
+        random = {"keys": keys} if training and keys is not None else {}
         output = model(images, labels if mask == "label" else None, **random)
         if labels.dtype == bool and output.logits is not None:
             raise UserError(

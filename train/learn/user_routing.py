@@ -134,7 +134,7 @@ def _try_out(routing: Any, name: str) -> None:
     I, K, J, D = _SIZES  # noqa: E741
     votes = jnp.asarray(random.standard_normal((2, I, J, D)), jnp.float32)
     pose = jnp.asarray(random.standard_normal((2, I, K)), jnp.float32)
-    activation = jnp.full((2, I), 0.5)
+    activation, key = jnp.full((2, I), 0.5), jax.random.key(0)
     if isinstance(routing, capsjax.routing.UnsizedRouting):
         routing = routing.build(_SIZES, param_dtype=jnp.float32, rngs=nnx.Rngs(0))
     elif not callable(routing):
@@ -144,11 +144,11 @@ def _try_out(routing: Any, name: str) -> None:
 
     @jax.grad
     def gradient_of(votes: jax.Array) -> jax.Array:
-        routed = capsjax.route(routing, votes, activation, pose=pose)
+        routed = capsjax.route(routing, votes, activation, pose=pose, key=key)
         return jnp.sum(routed.pose) + jnp.sum(routed.activation)
 
     try:
-        routed = capsjax.route(routing, votes, activation, pose=pose)
+        routed = capsjax.route(routing, votes, activation, pose=pose, key=key)
         found = {**routed._asdict(), "a gradient": gradient_of(votes)}
     except Exception as error:
         raise ValueError(

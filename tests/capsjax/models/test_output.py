@@ -1,13 +1,18 @@
 """What the networks of capsules have in common."""
 
+import dataclasses
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import Capsules, Decoder, list_models, reconstruct
+from capsjax import Capsules, Decoder, create_model, list_models, reconstruct
+from capsjax.models import published_routing
 from capsjax.models.output import CapsuleNetwork
+from capsjax.routing import IterativeRouting
 from tests.capsjax import meshes
 from tests.capsjax.models import family
 from tests.tolerance import assert_close
@@ -183,3 +188,65 @@ def test_flax_tabulates_every_network(name):
     table = nnx.tabulate(model, family.images(name, batch=2), console_kwargs={"width": 400})
     assert f"[2,{family.SMALL[name]['num_classes']}]" in table
     assert f"{family.count(model):,}" in table
+
+
+class Chosen(NamedTuple):
+    c: jax.Array
+    v: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Choosing(IterativeRouting):
+    """Shares out at random; without a key, evenly."""
+
+    iterations: int = 1
+    needs = ("softmax", "key")
+    keys: list = dataclasses.field(default_factory=list, compare=False)
+
+    def first(self, inputs):
+        self.keys.append(inputs.key)
+        b = jnp.zeros(inputs.votes.shape[:2])
+        if inputs.key is not None:
+            b = jax.random.normal(inputs.key, b.shape)
+        c = inputs.softmax(b)
+        return Chosen(c, jnp.einsum("ij,ijd->jd", c, inputs.votes))
+
+
+@pytest.mark.parametrize("name", [*filter(published_routing, list_models())])
+def test_every_routing_of_a_network_has_a_key_where_something_is_drawn(name):
+    def keys_of(is_training):
+        routing = Choosing()
+        options = {"grid_routing": routing} if name == "deepcaps" else {}
+
+        def run(images):
+            model = family.make(name, routing=routing, **options)
+            (model.train if is_training else model.eval)()
+            return model(images, keys=jax.random.split(jax.random.key(0), len(images)))
+
+        nnx.eval_shape(run, family.images(name))
+        return routing.keys
+
+    in_training, in_test = keys_of(True), keys_of(False)
+    assert len(in_training) == len(in_test) > 0
+    assert None not in in_training
+    assert set(in_test) == {None}
+
+
+def test_what_is_drawn_is_of_the_image_and_the_layer_or_of_the_networks_own_stream():
+    options = {"hidden_capsules": (4, 4), "routing": Choosing(), "decoder_hidden": None}
+    images, key = family.images("capsnet"), jax.random.key(7, impl="threefry2x32")
+    keys = jax.random.split(key, family.BATCH)
+    model = family.make("capsnet", **options)
+    whole = model(images, keys=keys).coupling
+    assert_close(model(images[1:3], keys=keys[1:3]).coupling, whole[1:3], reduction_length=9)
+    recomputed = family.make("capsnet", **options, remat=True)
+    assert_close(recomputed(images, keys=keys).coupling, whole, reduction_length=9)
+    assert len(np.unique(whole)) == whole.size
+    even = model(images).coupling
+    np.testing.assert_array_equal(even, np.full_like(even, 1 / even.shape[-1]))
+    streams = nnx.Rngs(0, routing=1)
+    own = create_model("capsnet", **{**family.SMALL["capsnet"], **options}, rngs=streams)
+    first, second = own(images).coupling, own(images).coupling
+    assert np.any(first != second)
+    own.eval()
+    np.testing.assert_array_equal(own(images).coupling, even)

@@ -133,6 +133,15 @@ def test_a_routing_draws_from_a_key_that_is_another_for_each_example():
     again = route(Dropping(), votes[3:5], activation[3:5], key=jax.random.split(key, 20)[3:5])
     np.testing.assert_array_equal(again.coupling, drawn.coupling[3:5])
     assert_close(route(Dropping(), votes, activation).coupling, np.full((20, I, J), 1 / J, "f4"))
+    by_four = route(
+        Dropping(),
+        votes.reshape(5, 4, I, J, D),
+        activation.reshape(5, 4, I),
+        key=jax.random.split(key, 5),
+    )
+    assert len({tuple(row) for row in np.asarray(by_four.coupling.reshape(20, -1))}) == 20
+    with pytest.raises(ValueError, match=r"of the first axes of \[20\], not \[3\]"):
+        route(Dropping(), votes, activation, key=jax.random.split(key, 3))
     with pytest.raises(ValueError, match=r"a key must be one of jax.random.key, not uint32 \[2\]"):
         route(Dropping(), votes, activation, key=jnp.zeros(2, jnp.uint32))
 

@@ -16,7 +16,7 @@ import numpy as np
 import scipy.io
 
 from train.data.official import OfficialFile, Source
-from train.data.sources import mnist, mnist_corrupted, smallnorb, svhn
+from train.data.sources import mnist, mnist_corrupted, qmnist, smallnorb, svhn
 
 NORB_MAGIC = {np.dtype(np.uint8): 0x1E3D4C55, np.dtype(np.int32): 0x1E3D4C54}
 
@@ -27,9 +27,10 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
-    """The IDX file of a uint8 array, not gzipped."""
-    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-    return header + array.astype(np.uint8).tobytes()
+    """The IDX file of an array of bytes, or of integers of four bytes, not gzipped."""
+    code, kind = (12, ">i4") if array.dtype == np.int32 else (8, np.uint8)
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    return header + array.astype(kind).tobytes()
 
 
 def norb_bytes(array: np.ndarray) -> bytes:
@@ -77,8 +78,11 @@ def zip_bytes(members: Mapping[str, bytes]) -> bytes:
 
 def official(file: OfficialFile, content: bytes) -> OfficialFile:
     """The same file, if that were its content, on a host that can never exist."""
-    url, sha256 = f"http://host.invalid/{file.name}", hashlib.sha256(content).hexdigest()
-    return dataclasses.replace(file, url=url, size=len(content), sha256=sha256)
+    kind = "md5" if file.size is None else "sha256"
+    checksum = hashlib.new(kind, content, usedforsecurity=False).hexdigest()
+    size = None if file.size is None else len(content)
+    url = f"http://host.invalid/{file.name}"
+    return dataclasses.replace(file, url=url, size=size, checksum=checksum)
 
 
 def placed(source: Source, contents: Mapping[OfficialFile, bytes], folder: Path) -> Source:
@@ -105,6 +109,36 @@ def small_mnist(
         arrays.append(np.arange(size, dtype=np.uint8) % (largest_label + 1))
     contents = [gzip.compress(idx_bytes(array), mtime=0) for array in arrays]
     return placed(source, dict(zip(source.files, contents, strict=True)), folder)
+
+
+def small_qmnist(folder: Path, source: Source = qmnist.SOURCES[0]) -> Source:
+    """The four files of QMNIST, with 40 images for training, 10,010 for the test, hardly lit."""
+    arrays: list[np.ndarray] = []
+    for size in (40, 10_010):
+        labels = np.full((size, 8), 70_000, np.int32)
+        labels[:, 0] = np.arange(size) % 10
+        images = np.zeros((size, 28, 28), np.uint8)
+        images[:, 3, 4] = np.arange(size) % 251
+        arrays += [images, labels]
+    contents = [gzip.compress(idx_bytes(array), mtime=0) for array in arrays]
+    return placed(source, dict(zip(source.files, contents, strict=True)), folder)
+
+
+def small_kuzushiji_49(folder: Path) -> Source:
+    """The four files of Kuzushiji-49, with an image or two of each class."""
+    contents = {}
+    for file, size in zip(mnist.KUZUSHIJI_49.files, (98, 98, 49, 49), strict=True):
+        is_images = "imgs" in file.name
+        array = random(size, 28, 28, seed=size) if is_images else np.arange(size, dtype="u1") % 49
+        contents[file] = npz_bytes(array)
+    return placed(mnist.KUZUSHIJI_49, contents, folder)
+
+
+def npz_bytes(array: np.ndarray) -> bytes:
+    """A file of one array, without a name."""
+    file = io.BytesIO()
+    np.savez_compressed(file, array)
+    return file.getvalue()
 
 
 def small_emnist(folder: Path, source: Source, train_size: int = 30, test_size: int = 12) -> Source:

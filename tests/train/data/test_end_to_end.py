@@ -12,13 +12,15 @@ from tests.train.data.small_files import (
     small_affnist,
     small_cifar,
     small_emnist,
+    small_kuzushiji_49,
     small_mnist,
     small_mnist_c,
+    small_qmnist,
     small_smallnorb,
     small_svhn,
 )
 from train.data import catalog, list_datasets, load_dataset
-from train.data.sources import affnist, cifar, emnist, mnist, mnist_corrupted, smallnorb
+from train.data.sources import affnist, cifar, emnist, mnist, mnist_corrupted, qmnist, smallnorb
 from train.loop import loop
 from train.loop.loop import fit
 from train.report.evaluate import evaluate
@@ -30,13 +32,15 @@ SMALL = {
     **{
         source.name: partial(make, source=source)
         for sources, make in (
-            (mnist.SOURCES, partial(small_mnist, train_size=40, test_size=40)),
+            (mnist.SOURCES[:3], partial(small_mnist, train_size=40, test_size=40)),
+            (qmnist.SOURCES, small_qmnist),
             (cifar.SOURCES, partial(small_cifar, each=9)),
             (emnist.SOURCES[:1], partial(small_emnist, train_size=70, test_size=63)),
             (smallnorb.SOURCES, partial(small_smallnorb, side=48)),
         )
         for source in sources
     },
+    "kuzushiji49": small_kuzushiji_49,
     "svhn_cropped": small_svhn,
     FOG: partial(small_mnist_c, source=catalog.SOURCES[FOG]),
 }

@@ -1,5 +1,8 @@
 """Official files: found, verified, or told with what to do."""
 
+import dataclasses
+import hashlib
+
 import pytest
 import tensorflow_datasets as tfds
 
@@ -30,8 +33,8 @@ def test_another_size_or_checksum(tmp_path, content):
 def test_a_missing_file_is_told_with_its_content_size_place_and_what_is_as_good(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"tar.gz does not exist: .*hold the images of a set there \(7 bytes\), as published "
-        "at http://host.invalid/set.tar.gz, or set, unpacked from it",
+        match=r"tar.gz does not exist: .*hold the images of a set there, a file of 7 bytes as "
+        "published at http://host.invalid/set.tar.gz, or set, unpacked from it",
     ):
         FILE.find(tmp_path)
 
@@ -53,13 +56,28 @@ def test_every_file_of_a_source_is_found_or_named(make_source):
         (folder / file.name).write_bytes(content)
 
 
-@pytest.mark.parametrize("name", SOURCES)
+def test_an_md5_serves_where_no_more_is_known_and_nothing_where_nothing_is(tmp_path):
+    (tmp_path / "set.tar.gz").write_bytes(b"content")
+    unknown = dataclasses.replace(FILE, size=None, checksum=None)
+    known = dataclasses.replace(unknown, checksum=hashlib.md5(b"content").hexdigest())
+    for file in (unknown, known):
+        assert file.find(tmp_path) == tmp_path / "set.tar.gz"
+    (tmp_path / "set.tar.gz").write_bytes(b"Content")
+    with pytest.raises(UserError, match=f"checksum .*, expected one and {known.checksum}; get it"):
+        known.find(tmp_path)
+    assert unknown.find(tmp_path)
+    (tmp_path / "set.tar.gz").unlink()
+    with pytest.raises(UserError, match="hold the images of a set there, a file as published at"):
+        unknown.find(tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.files[0].size])
 def test_the_table_equals_the_one_in_tensorflow_datasets(name):
     source = SOURCES[name]
     stock = tfds.builder_cls(source.tfds_name).url_infos
     for file in source.files:
         info = stock[file.url]
-        assert (int(info.size), info.checksum) == (file.size, file.sha256)
+        assert (int(info.size), info.checksum) == (file.size, file.checksum)
         assert info.filename in (file.name, None)
     assert source.tfds_name == "svhn_cropped" or len(stock) == len(source.files)
 

@@ -14,7 +14,7 @@ import pytest
 import requests
 import tensorflow_datasets as tfds
 
-from tests.train.data.small_files import small_mnist, small_svhn
+from tests.train.data.small_files import small_mnist, small_qmnist, small_svhn
 from train.data import Dataset, tfds_cache
 from train.data.official import Source
 from train.data.sources.mnist import MNIST
@@ -208,6 +208,12 @@ def test_prepares_what_it_downloads(make_source, website, cache):
     assert tfds_cache.has(source)
 
 
+def test_files_of_which_an_md5_is_known_are_downloaded(website, cache, tmp_path):
+    source = website(small_qmnist(tmp_path / "files"))
+    require_equal(tfds_cache.load(source), source.load(source.find(tmp_path / "files")))
+    assert tfds_cache.has(source)
+
+
 def test_downloads_once_into_a_folder_that_serves_as_data_dir(website, cache, tmp_path, capsys):
     source = website(small_svhn(tmp_path / "files"))
     assert not tfds_cache.has(source)
@@ -228,11 +234,13 @@ def test_downloads_once_into_a_folder_that_serves_as_data_dir(website, cache, tm
     ]
 
 
-@pytest.mark.parametrize("make", [small_mnist, small_svhn])
+@pytest.mark.parametrize("make", [small_mnist, small_svhn, small_qmnist])
 def test_a_download_with_a_wrong_checksum_leaves_nothing(make, website, cache, tmp_path):
     source = website(make(tmp_path / "files"))
     (tmp_path / "files" / source.files[-1].name).write_bytes(b"changed by its publisher")
-    with pytest.raises(UserError, match="could not be downloaded .*wrong checksum"):
+    with pytest.raises(
+        UserError, match="could not be downloaded .*wrong checksum|is not the official"
+    ):
         tfds_cache.load(source)
     assert not [path for path in contents(cache) if path.is_file()]
 

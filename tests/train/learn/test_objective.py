@@ -152,8 +152,6 @@ def test_cross_entropy_is_of_logits_or_of_shares_of_presence(output):
 
 
 class Recorder(nnx.Module):
-    draws = True
-
     def __init__(self):
         self.norm = nnx.BatchNorm(1, rngs=nnx.Rngs(0))
         self.seen = nnx.static([])

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+from tests.tolerance import assert_close
+from tests.train.saved import arrays
 from train.__main__ import main
 from train.config.config_file import from_values
 from train.config.fit_config import FitConfig
@@ -17,6 +19,7 @@ from train.system.errors import UserError
 
 MINE = """
 import dataclasses
+import jax
 import jax.numpy as jnp
 import capsjax
 
@@ -52,6 +55,18 @@ def narrow(votes, activation):
 
 def undefined(votes, activation):
     return nothing_like_this(votes)
+
+def dropping(votes, activation, *, key):
+    coupling = jnp.ones(votes.shape[:2])
+    if key is not None:
+        coupling = 2 * jax.random.bernoulli(key, 0.5, coupling.shape)
+    pose = capsjax.squash(jnp.einsum("ij,ijd->jd", coupling, votes))
+    return capsjax.Routed(pose, capsjax.norm(pose), coupling)
+
+def drawn_badly(votes, activation, *, key):
+    if key is not None:
+        key = key.no_such_thing
+    return Mine()(votes, activation)
 
 class Weighted:
     def __init__(self, rngs):
@@ -89,6 +104,7 @@ def test_a_class_gets_the_options_and_a_function_becomes_partial(mine):
         ("infinite", "infinite returned activation with values that are not finite"),
         ("steep", "steep returned a gradient with values that are not finite"),
         ("greedy", "greedy needs 'images'; a routing may need: pose, softmax"),
+        ("drawn_badly", r"drawn_badly fails on votes .*AttributeError: .*no_such_thing"),
         ("undefined", r"undefined fails on votes \(6, 3, 16\) .*NameError: name 'nothing_like_th"),
         (
             "Weighted",
@@ -108,8 +124,11 @@ def test_what_is_wrong_is_told_with_the_output_and_what_was_expected(
     ("name", "message"),
     [
         ("nowhere.py:Mine", "there is no file nowhere.py"),
-        ("{}:Yours", "has no Yours that could be called: it has Mine, Weighted, flat, greedy"),
-        ("{}:number", "has no number that could be called: it has Mine, Weighted, flat, greedy"),
+        ("{}:Yours", "has no Yours that could be called: it has Mine, Weighted, drawn_badly, drop"),
+        (
+            "{}:number",
+            "has no number that could be called: it has Mine, Weighted, drawn_badly, dro",
+        ),
     ],
 )
 def test_a_file_that_is_not_there_or_has_no_such_thing(name, message, mine):
@@ -159,6 +178,29 @@ def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, cap
     file.write_text(MINE.replace("1.0", "2.0"), encoding="utf-8")
     assert main([*resume, "--steps", "3", "--devices", "1"]) == 2
     assert f"differs in: the code of {name}" in capsys.readouterr().err
+
+
+def test_what_it_draws_is_the_same_in_a_resumed_run_and_on_any_devices(mine, tmp_path, capsys):
+    small = ["--model-options", "conv_features=4", "primary_types=2", "decoder_hidden=[4]"]
+    fit = ["fit", "digits", *small, "--batch-size", "64", "--schedule", "constant", "--routing"]
+
+    def trained(out, *options, routing="dropping"):
+        assert main([*fit, mine(routing), "--out", str(tmp_path / out), *options]) == 0
+        return arrays(tmp_path / out)
+
+    whole = trained("whole", "--steps", "2", "--devices", "1")
+    trained("half", "--steps", "1", "--devices", "1")
+    resumed = trained("half", "--steps", "2", "--devices", "1", "--resume")
+    spread = trained("spread", "--steps", "2", "--devices", "2")
+    for ours, theirs, other in zip(whole, resumed, spread, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+        assert_close(other, ours, reduction_length=64**2)
+    plain = trained("plain", "--steps", "2", "--devices", "1", routing="repeated")
+    assert any(np.any(ours != theirs) for ours, theirs in zip(whole, plain, strict=True))
+    evaluate = ["evaluate", str(tmp_path / "whole"), "--routing", mine("dropping"), "--json"]
+    capsys.readouterr()
+    tests = [main(evaluate) or json.loads(capsys.readouterr().out)["loss"] for _ in range(2)]
+    assert tests[0] == tests[1]
 
 
 @pytest.mark.parametrize("command", ["fit", "compare"])

@@ -1,4 +1,4 @@
-"""MNIST and the sets published in its format: four IDX files each."""
+"""MNIST and the sets published alike: images and labels for training and for the test."""
 
 import gzip
 from pathlib import Path
@@ -6,8 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from train.data.dataset import Split
+from train.data.formats import numpy_files
 from train.data.official import OfficialFile, Source
+from train.system.errors import UserError
 from train.system.files import reading
+
+_CODES = {"u1": 8, ">i4": 12}
+"""The third byte of a file in the IDX format, by the kind of its numbers."""
 
 _CONTENT = {
     "train-images-idx3-ubyte.gz": "the training images",
@@ -15,6 +20,7 @@ _CONTENT = {
     "t10k-images-idx3-ubyte.gz": "the test images",
     "t10k-labels-idx1-ubyte.gz": "the test labels",
 }
+_OF_EACH = ("imgs", "labels")
 
 
 def _read(*paths: Path) -> tuple[Split, Split]:
@@ -22,26 +28,46 @@ def _read(*paths: Path) -> tuple[Split, Split]:
 
 
 def _split(images: Path, labels: Path) -> Split:
-    return Split(_read_idx(images, ndim=3)[..., None], _read_idx(labels, ndim=1).astype(np.int32))
+    return Split(read_array(images, ndim=3)[..., None], read_array(labels, ndim=1).astype(np.int32))
 
 
-def _read_idx(path: Path, *, ndim: int) -> np.ndarray:
-    """Reads a file in the IDX format, packed or not."""
+def read_array(path: Path, *, ndim: int, dtype: str = "u1") -> np.ndarray:
+    """Reads a file in the IDX format, packed or not, or an `.npz` file of one array.
+
+    Raises:
+        UserError: if it is missing or damaged, or holds an array of another kind.
+    """
+    if path.suffix == ".npz":
+        (array,) = numpy_files.read_members(path, ["arr_0.npy"])
+        if (array.ndim, array.dtype) != (ndim, np.dtype(dtype)):
+            raise UserError(
+                f"{path} holds {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} of "
+                f"{ndim} axes: get it again."
+            )
+        return array
     with reading(path, "bytes in the IDX format", "get the file again"):
         content = path.read_bytes()
-        return parse_idx(gzip.decompress(content) if path.suffix == ".gz" else content, ndim=ndim)
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        return parse_idx(content, ndim=ndim, dtype=dtype)
 
 
-def parse_idx(content: bytes, *, ndim: int) -> np.ndarray:
+def parse_idx(content: bytes, *, ndim: int, dtype: str = "u1") -> np.ndarray:
     """Bytes in the IDX format: a magic number, `ndim` sizes, the last dimension fastest.
+
+    The numbers are bytes, `"u1"`, or integers of four bytes, `">i4"`.
 
     Raises:
         ValueError: if they are not.
     """
-    if content[:4] != bytes([0, 0, 8, ndim]):
+    if content[:4] != bytes([0, 0, _CODES[dtype], ndim]):
         raise ValueError(f"it begins with {content[:4].hex(' ')}")
     shape = np.frombuffer(content, ">u4", ndim, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(shape)
+    return np.frombuffer(content, dtype, offset=4 + 4 * ndim).reshape(shape)
+
+
+def _for_numpy(name: str) -> tuple[str, ...]:
+    """The names of four files of CODH, in the order of `_CONTENT`."""
+    return tuple(f"{name}-{part}-{what}.npz" for part in ("train", "test") for what in _OF_EACH)
 
 
 def _source(
@@ -50,14 +76,18 @@ def _source(
     *fingerprints: tuple[int, str],
     class_names: tuple[str, ...],
     licence: str = "not stated",
+    others: tuple[str, ...] = (),
 ) -> Source:
-    """A set in four gzipped IDX files: the folder of the files, their sizes and checksums."""
-    files = (
-        OfficialFile(
-            file, url + file, f"{content} of {name}", *fingerprint, file.removesuffix(".gz")
-        )
-        for (file, content), fingerprint in zip(_CONTENT.items(), fingerprints, strict=True)
-    )
+    """A set in four gzipped IDX files: the folder of the files, their sizes and checksums.
+
+    Others are the names of files there that hold the same arrays, for NumPy.
+    """
+    files = []
+    for number, (file, what) in enumerate(_CONTENT.items()):
+        content, unpacked = f"{what} of {name}", file.removesuffix(".gz")
+        other = OfficialFile(others[number], url + others[number], content) if others else None
+        size, checksum = fingerprints[number]
+        files.append(OfficialFile(file, url + file, content, size, checksum, unpacked, other))
     return Source(
         name, tuple(files), _read, (28, 28, 1), class_names, licence=licence, is_prepared=True
     )
@@ -98,6 +128,40 @@ KMNIST = _source(
     (5120, "20bb9a0ef54c7db3efc55a92eef5582c109615df22683c380526788f98e42a1c"),
     class_names=("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"),
     licence="CC BY-SA 4.0",
+    others=_for_numpy("kmnist"),
 )
 
-SOURCES = (MNIST, FASHION_MNIST, KMNIST)
+_HIRAGANA = (
+    "a i u e o ka ki ku ke ko sa shi su se so ta chi tsu te to na ni nu ne no ha hi fu he ho "
+    "ma mi mu me mo ya yu yo ra ri ru re ro wa wi we wo n iteration"
+)
+
+# The same, section 3.2: all hiragana and the iteration mark, of each up to 7,000 images.
+KUZUSHIJI_49 = Source(
+    "kuzushiji49",
+    tuple(
+        OfficialFile(
+            name,
+            f"http://codh.rois.ac.jp/kmnist/dataset/k49/{name}",
+            f"{content} of Kuzushiji-49",
+            checksum=md5,
+        )
+        for name, content, md5 in zip(
+            _for_numpy("k49"),
+            _CONTENT.values(),
+            (
+                "7ac088b20481cf51dcd01ceaab89d821",
+                "44a8e1b893f81e63ff38d73cad420f7a",
+                "d352e201d846ce6b94f42c990966f374",
+                "4da6f7a62e67a832d5eb1bd85c5ee448",
+            ),
+            strict=True,
+        )
+    ),
+    _read,
+    (28, 28, 1),
+    tuple(_HIRAGANA.split()),
+    licence="CC BY-SA 4.0",
+)
+
+SOURCES = (MNIST, FASHION_MNIST, KMNIST, KUZUSHIJI_49)

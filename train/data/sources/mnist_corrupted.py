@@ -27,7 +27,7 @@ ARCHIVE = OfficialFile(
     url="https://zenodo.org/record/3239543/files/mnist_c.zip",
     content="MNIST-C",
     size=246661575,
-    sha256="af9ee8c6a815870c7fdde5af84c7bf8db0bcfa1f41056db83871037fba70e493",
+    checksum="af9ee8c6a815870c7fdde5af84c7bf8db0bcfa1f41056db83871037fba70e493",
     unpacked="mnist_c",
 )
 

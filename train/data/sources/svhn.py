@@ -26,8 +26,10 @@ def _split(path: Path) -> Split:
     return Split(images, (labels.ravel() % 10).astype(np.int32))
 
 
-def _file(name: str, content: str, size: int, sha256: str) -> OfficialFile:
-    return OfficialFile(name, _URL + name, f"the {content} images and labels of SVHN", size, sha256)
+def _file(name: str, content: str, size: int, checksum: str) -> OfficialFile:
+    return OfficialFile(
+        name, _URL + name, f"the {content} images and labels of SVHN", size, checksum
+    )
 
 
 SVHN = Source(

@@ -5,8 +5,9 @@ import gzip
 import numpy as np
 import pytest
 
-from tests.train.data.small_files import idx_bytes
-from train.data.sources.mnist import FASHION_MNIST, MNIST
+from tests.train.data.small_files import idx_bytes, npz_bytes, small_kuzushiji_49, small_mnist
+from train.data import load_dataset
+from train.data.sources.mnist import FASHION_MNIST, KMNIST, MNIST, parse_idx
 from train.system.errors import UserError
 
 
@@ -35,6 +36,40 @@ def test_unpacked_files_serve_as_well(make_source):
     path.write_bytes(b"no IDX")
     with pytest.raises(UserError, match="it begins with 6e 6f 20 49"):
         source.load(source.find(folder))
+
+
+def test_kmnist_and_kuzushiji_49_are_read_from_files_for_numpy(tmp_path):
+    packed = small_mnist(tmp_path / "packed", KMNIST)
+    expected = packed.load(packed.find(tmp_path / "packed"))
+    folder = tmp_path / "numpy"
+    folder.mkdir()
+    for path, file in zip(packed.find(tmp_path / "packed"), KMNIST.files, strict=True):
+        array = parse_idx(
+            gzip.decompress(path.read_bytes()), ndim=3 if "images" in path.name else 1
+        )
+        (folder / file.other.name).write_bytes(npz_bytes(array))
+    paths = KMNIST.find(folder)
+    assert [path.name for path in paths[1::2]] == [
+        "kmnist-train-labels.npz",
+        "kmnist-test-labels.npz",
+    ]
+    found = load_dataset("kmnist", data_dir=folder)
+    for ours, theirs in ((found.train, expected.train), (found.test, expected.test)):
+        np.testing.assert_array_equal(ours.images, theirs.images)
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
+    paths[1].write_bytes(npz_bytes(np.zeros(30)))
+    with pytest.raises(
+        UserError, match=r"kmnist-train-labels.npz holds float64 \[30\], expected ui"
+    ):
+        load_dataset("kmnist", data_dir=folder)
+    source = small_kuzushiji_49(tmp_path / "k49")
+    dataset = source.load(source.find(tmp_path / "k49"))
+    assert dataset.num_classes == 49
+    assert [dataset.class_names[i] for i in dataset.test.labels[[0, 5, 48]]] == [
+        "a",
+        "ka",
+        "iteration",
+    ]
 
 
 def test_labels_of_another_set(make_source):

@@ -20,8 +20,6 @@ from train.study.trial.adversarial import EPSILON, FGSM, KNOWING, PGD, Network, 
 class Brightness:
     """Class 1 is as likely as the image is bright; all that is reconstructed is grey."""
 
-    draws = False
-
     def train(self):
         raise AssertionError("an attack is on a network in test")
 
