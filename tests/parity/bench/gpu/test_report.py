@@ -37,7 +37,7 @@ def ended(tmp_path_factory):
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=290,
+        timeout=60 * MINUTES,
         check=False,
     )
     return process, out
