@@ -8,14 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import torch
 
+from parity.layouts import keras_files
+from parity.layouts.keras_files import BFLOAT16, State, require_room
 from train.system.errors import UserError
 from train.system.files import write_whole, writing
-
-State = dict[str, np.ndarray]
 
 _CONTAINERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 _WRAPPERS = ("module.", "_orig_mod.")
@@ -23,20 +22,12 @@ _COUNTER, _AVERAGE = ".num_batches_tracked", ".running_mean"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _DEEPEST = 8
 """Dicts in dicts that a state dict is looked for in."""
-_BFLOAT16 = np.dtype(jnp.bfloat16)
-
-MOST_BYTES = 1 << 32
-"""Tensors of a file, all together: over a hundred times those of the paper's CapsNet.
-
-A small file may promise more than any memory holds: compressed, filled with one value, or as a
-view that shows a single number a million times.
-"""
 
 
 def read_state(path: Path) -> State:
     """Reads the tensors of a file by name, each in the dtype that it is kept in.
 
-    It is a file of PyTorch, safetensors or Keras (see `read_keras`), which its content decides,
+    It is a file of PyTorch, safetensors or Keras (see `keras_files`), which its content decides,
     whatever it is called. A state dict inside of other dicts is found where it is the only one as
     near, or is called `state_dict`, `model` or alike. `module.` and `_orig_mod.`, with which
     `DataParallel` and `torch.compile` begin all names, are taken off. The batches that PyTorch's
@@ -45,7 +36,7 @@ def read_state(path: Path) -> State:
 
     Raises:
         UserError: if the file is missing, damaged or of another kind, holds a pickled model, or
-            promises more than `MOST_BYTES`.
+            promises more than `keras_files.MOST_BYTES`.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}.")
@@ -126,16 +117,8 @@ def _read_torch(path: Path) -> State:
             "torch.save(model.state_dict(), 'weights.pt')."
         ) from error
     tensors = _unwrap(path, content)
-    _require_room(path, sum(t.numel() * t.element_size() for t in tensors.values()))
+    require_room(path, sum(t.numel() * t.element_size() for t in tensors.values()))
     return {name: _numpy(path, name, tensor) for name, tensor in tensors.items()}
-
-
-def _require_room(path: Path, promised: int) -> None:
-    if promised > MOST_BYTES:
-        raise UserError(
-            f"{path} promises tensors of {promised:,} bytes, more than any capsule network has "
-            f"({MOST_BYTES:,}): see where it comes from."
-        )
 
 
 def _is_pickled_object(path: Path, reason: str) -> bool:
@@ -188,7 +171,7 @@ def _is_state_dict(value: Any) -> bool:
 def _numpy(path: Path, name: str, tensor: torch.Tensor) -> np.ndarray:
     tensor = tensor.detach()
     if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(_BFLOAT16)
+        return tensor.contiguous().view(torch.int16).numpy().view(BFLOAT16)
     try:
         return tensor.numpy()
     except (TypeError, RuntimeError) as error:
@@ -199,7 +182,7 @@ def _numpy(path: Path, name: str, tensor: torch.Tensor) -> np.ndarray:
 
 def _torch(array: np.ndarray) -> torch.Tensor:
     array = np.array(array, order="C")  # which leaves a scalar one, as ascontiguousarray does not
-    if array.dtype == _BFLOAT16:
+    if array.dtype == BFLOAT16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
@@ -227,79 +210,8 @@ def _safetensors_bytes(state: Mapping[str, np.ndarray]) -> bytes:
     return save({name: _torch(array) for name, array in state.items()})
 
 
-def read_keras(path: Path) -> State:
-    """Reads the weights that Keras 2 saved, as the state dict that PyTorch would have.
-
-    `conv1/conv1/kernel:0` `[y, x, in, out]` is `conv1.weight` `[out, in, y, x]`, and a dense kernel
-    `[in, out]` is a weight `[out, in]`. Keras numbers dense layers without a name through a whole
-    program, so that those of a model can be `dense_4` to `dense_6`, in a group `decoder` or not:
-    they are `decoder.dense_1`, `decoder.dense_2`... in that order. A UserError if the file is not
-    what `model.save_weights` or `model.save` wrote.
-    """
-    import h5py
-
-    try:
-        with h5py.File(path) as file:
-            root = file.get("model_weights", file)
-            if "layer_names" not in root.attrs:
-                raise UserError(
-                    f"{path} has no layer_names and is no file of weights of Keras 2: save it "
-                    "there with model.save_weights('weights.h5')."
-                )
-            items: list[tuple[str, Any]] = []
-            root.visititems(lambda *item: items.append(item))
-            datasets = {name: item for name, item in items if isinstance(item, h5py.Dataset)}
-            _require_room(path, sum(dataset.nbytes for dataset in datasets.values()))
-            found = {tuple(name.split("/")): dataset[()] for name, dataset in datasets.items()}
-    except (OSError, RuntimeError, KeyError) as error:
-        raise UserError(f"{path} is damaged or no HDF5 file ({error}).") from error
-    dense = sorted({number for parts in found if (number := _dense_number(parts)) is not None})
-    state = {}
-    for parts, array in found.items():
-        number = _dense_number(parts)
-        name = parts[0] if number is None else f"decoder.dense_{dense.index(number) + 1}"
-        kind = parts[-1].partition(":")[0]
-        if kind == "kernel":
-            kind, axes = "weight", (3, 2, 0, 1) if array.ndim == 4 else None
-            array = np.ascontiguousarray(array.transpose(axes))
-        state[f"{name}.{kind}"] = array
-    return state
-
-
-def _keras_bytes(state: Mapping[str, np.ndarray]) -> bytes:
-    """A file that `read_keras` reads, with the groups in which Keras 2 looks for it."""
-    import h5py
-
-    layers: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in state.items():
-        layer, *inner, kind = name.split(".")
-        if kind == "weight":
-            kind, axes = "kernel", (2, 3, 1, 0) if array.ndim == 4 else None
-            array = np.ascontiguousarray(array.transpose(axes))
-        if array.dtype == _BFLOAT16:
-            array = array.astype(np.float32)
-        layers.setdefault(layer, {})["/".join([*(inner or [layer]), f"{kind}:0"])] = array
-    content = io.BytesIO()
-    with h5py.File(content, "w") as file:
-        file.attrs["layer_names"] = [layer.encode() for layer in layers]
-        file.attrs["backend"] = b"tensorflow"
-        file.attrs["keras_version"] = b"2.0.7"
-        for layer, weights in layers.items():
-            group = file.create_group(layer)
-            group.attrs["weight_names"] = [name.encode() for name in weights]
-            for name, array in weights.items():
-                group.create_dataset(name, data=array)
-    return content.getvalue()
-
-
-def _dense_number(parts: tuple[str, ...]) -> int | None:
-    """The number of the unnamed dense layer that a weight is of; None for other weights."""
-    found = next(filter(None, (re.fullmatch(r"dense(?:_(\d+))?", part) for part in parts)), None)
-    return found and int(found[1] or 0)
-
-
 _TORCH = (_read_torch, _torch_bytes)
-_KERAS = (read_keras, _keras_bytes)
+_KERAS = (keras_files.read, keras_files.encode)
 _KINDS = {
     ".pt": _TORCH,
     ".pth": _TORCH,

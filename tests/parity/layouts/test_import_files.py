@@ -4,7 +4,6 @@ import argparse
 import pickle
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -165,81 +164,3 @@ def test_files_that_are_none(tmp_path):
 )
 def test_contents_that_are_no_state_dict(content, message, tmp_path):
     assert message in refused(saved(tmp_path / "weights.pt", content))
-
-
-# --- Keras
-
-
-def keras_file(path: Path, dense: list[str], *, nested: bool, whole_model: bool = False) -> Path:
-    """The Keras dialect's weights as Keras 2 writes them, its dense layers called so."""
-    state = state_of(build("xifengguo-keras"))
-    layers: dict[str, dict[str, torch.Tensor]] = {"input_1": {}}
-    for name in ("conv1", "primarycap_conv2d"):
-        layers[name] = {
-            f"{name}/kernel:0": state[f"{name}.weight"].permute(2, 3, 1, 0),
-            f"{name}/bias:0": state[f"{name}.bias"],
-        }
-    layers["digitcaps"] = {"digitcaps/W:0": state["digitcaps.W"]}
-    for number, name in enumerate(dense, 1):
-        group = layers.setdefault("decoder" if nested else name, {})
-        group[f"{name}/kernel:0"] = state[f"decoder.dense_{number}.weight"].T
-        group[f"{name}/bias:0"] = state[f"decoder.dense_{number}.bias"]
-    with h5py.File(path, "w") as file:
-        root = file.create_group("model_weights") if whole_model else file
-        if whole_model:
-            file.create_group("optimizer_weights")["iterations:0"] = 3
-        root.attrs["layer_names"] = [name.encode() for name in layers]
-        for layer, arrays in layers.items():
-            group = root.create_group(layer)
-            group.attrs["weight_names"] = [name.encode() for name in arrays]
-            for name, tensor in arrays.items():
-                group[name] = tensor.contiguous().numpy()
-    return path
-
-
-@pytest.mark.parametrize(
-    ("dense", "nested", "whole_model"),
-    [
-        (["dense_1", "dense_2", "dense_3"], True, False),
-        (["dense", "dense_1", "dense_2"], True, True),
-        (["dense_9", "dense_10", "dense_11"], False, False),
-    ],
-)
-def test_keras_weights_are_read_as_pytorch_has_them(dense, nested, whole_model, tmp_path):
-    path = keras_file(tmp_path / "w.h5", dense, nested=nested, whole_model=whole_model)
-    same(read_state(path), state_of(build("xifengguo-keras")))
-
-
-def test_keras_weights_there_and_back_are_the_same_file(tmp_path):
-    path = keras_file(tmp_path / "w.h5", ["dense_1", "dense_2", "dense_3"], nested=True)
-    run, out = tmp_path / "run", tmp_path / "out.h5"
-    assert main(["import", str(path), "--out", str(run), *STRIDE]) == 0
-    assert main(["export", str(run), "--layout", "xifengguo-keras", "--out", str(out)]) == 0
-
-    def content(path: Path) -> dict[str, np.ndarray]:
-        found = {}
-        with h5py.File(path) as file:
-            file.visititems(
-                lambda name, item: found.update({name: item[()]} if hasattr(item, "dtype") else {})
-            )
-            for layer in file.attrs["layer_names"]:
-                for name in file[layer].attrs["weight_names"]:
-                    assert name in file[layer], name
-        return found
-
-    written, original = content(out), content(path)
-    assert set(written) == set(original)
-    for name, array in original.items():
-        np.testing.assert_array_equal(written[name], array)
-
-
-def test_hdf5_that_is_not_of_keras_2(tmp_path):
-    with h5py.File(tmp_path / "w.h5", "w") as file:
-        file["layers/conv2d/vars/0"] = np.zeros(3)
-    assert "no layer_names and is no file of weights of Keras 2" in refused(tmp_path / "w.h5")
-
-
-def test_only_the_keras_layout_has_hdf5_files(tmp_path, capsys):
-    path = keras_file(tmp_path / "w.h5", ["dense", "dense_1", "dense_2"], nested=True)
-    assert main(["import", str(path), "--layout", "gram-ai", "--out", str(tmp_path / "r")]) == 2
-    assert "must be one of: .pt, .pth, .safetensors" in capsys.readouterr().err
