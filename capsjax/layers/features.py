@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax._checks import (
+    Fraction,
     ImageShape,
     PositiveInt,
     PositiveInts,
@@ -66,6 +67,7 @@ class ConvFeatures(nnx.Module):
             direction.
         use_bias: whether the convolution adds learned numbers.
         rectified: whether there is a rectifier.
+        negative_slope: what it multiplies negative numbers by, from 0 to 1; a leaky one has 0.01.
         normalize: whether a batch is normalised between the two, see `BatchNorm`.
         norm_momentum, norm_epsilon, batch_axis: see there.
         kernel_init: initialiser of the filters.
@@ -94,6 +96,7 @@ class ConvFeatures(nnx.Module):
         padding: int | str | Padding = 0,
         use_bias: bool = True,
         rectified: bool = True,
+        negative_slope: Fraction = 0.0,
         normalize: bool = False,
         norm_momentum: float = 0.99,
         norm_epsilon: float = 1e-3,
@@ -109,7 +112,7 @@ class ConvFeatures(nnx.Module):
             padding = ((side, side), (side, side))
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = (*windows.counts, features)
-        self.rectified = rectified
+        self.rectified, self.negative_slope = rectified, negative_slope
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.conv = WindowConv(
             windows, channels, features, use_bias=use_bias, kernel_init=kernel_init, **options
@@ -121,6 +124,8 @@ class ConvFeatures(nnx.Module):
         """`[batch, height, width, channels]` -> `[batch, *output_shape]` in `dtype`."""
         maps = self.conv(images)
         maps = maps if self.norm is None else self.norm(maps)
+        if self.rectified and self.negative_slope:
+            return jnp.where(maps > 0, maps, self.negative_slope * maps)
         return nnx.relu(maps) if self.rectified else maps
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from capsjax._checks import Number, PositiveInt, PositiveInts, checked
+from capsjax._checks import Fraction, Number, PositiveInt, PositiveInts, checked
 from capsjax.capsules import Squash, SquashFunction
 from capsjax.layers import ConvFeatures, Decoder, DenseCaps, PrimaryCaps, RoutedCapsules
 from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
@@ -75,6 +75,7 @@ class CapsNet(CapsuleNetwork):
         conv_features: PositiveInt = 256,
         conv_kernel: PositiveInt = 9,
         conv_stride: PositiveInt = 1,
+        conv_slope: Fraction = 0.0,
         primary_types: PositiveInt = 32,
         primary_dim: PositiveInt = 8,
         primary_kernel: PositiveInt = 9,
@@ -98,7 +99,12 @@ class CapsNet(CapsuleNetwork):
         options = self.made_for(image_shape, num_classes, dtype, param_dtype, rngs)
         self.remat = remat
         self.features = ConvFeatures(
-            image_shape, conv_features, kernel_size=conv_kernel, stride=conv_stride, **options
+            image_shape,
+            conv_features,
+            kernel_size=conv_kernel,
+            stride=conv_stride,
+            negative_slope=conv_slope,
+            **options,
         )
         self.primary_caps = PrimaryCaps(
             self.features.output_shape,

@@ -80,6 +80,11 @@ class Check(Command):
         metavar="KEY",
         group=MODULE,
     )
+    output_is: Literal["lengths", "softmax", "squared"] | None = option(
+        None,
+        "what it returns of the lengths (default: what the layout says, most often lengths)",
+        group=MODULE,
+    )
     input: InputLayout | None = option(
         None,
         "how it wants its images (default: what it takes, tried in this order)",
@@ -115,7 +120,7 @@ class Check(Command):
             raise UserError(f"--seed is {self.seed}, but must be 0 or more.")
         if self.against is not None:
             return
-        for name in ("weights", "output", "input", "image_shape"):
+        for name in ("weights", "output", "output_is", "input", "image_shape"):
             if getattr(self, name) is not None:
                 raise UserError(f"{flag(name)} is of a module of yours: name that with --against.")
         what = [name for name in ("all", "routing", "model", "layout") if getattr(self, name)]
@@ -141,6 +146,7 @@ class Check(Command):
             self.weights,
             layout=self.layout or "auto",
             output=self.output,
+            output_is=self.output_is,
             input_layout=self.input,
             image_size=self.image_shape,
             x64=self.x64,

@@ -39,7 +39,10 @@ REDUCTIONS = ("margin_over_classes", "reconstruction_over_pixels")
 
 FORMATS = (".pt", ".pth", ".safetensors")
 ALL_FORMATS = (*FORMATS, ".h5", ".hdf5")
-_KEYS = ("name", "about", "model", "aliases", "formats", "weights", "options")
+OUTPUTS = ("lengths", "softmax", "squared")
+"""What a network returns of the lengths of its capsules."""
+
+_KEYS = ("name", "about", "model", "aliases", "formats", "lengths_are", "weights", "options")
 _NOT_OF_A_LAYOUT = {"routing", "batch_axis"}
 
 
@@ -76,6 +79,7 @@ class Layout:
     rows: tuple[Row, ...]
     options: Mapping[str, Any]
     model: str = "capsnet"  # which network it is, one of `MODELS`
+    lengths_are: str = "lengths"  # what it returns of lengths, one of `OUTPUTS`
 
     @property
     def table(self) -> ModelTable:
@@ -113,11 +117,13 @@ def all_options(config: FitConfig) -> dict[str, Any]:
 
 def read_layout(path: Path) -> Layout:
     """Reads a table; a UserError if that fails, or it says something that no table can say."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}.")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         raise UserError(f"{path} is not valid TOML: {error}.") from error
     try:
         return _layout(path, values)
@@ -162,6 +168,8 @@ def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
     require_known("model", [model], MODELS)
     formats = _texts("formats", values.get("formats", FORMATS))
     require_known("format", formats, ALL_FORMATS)
+    lengths_are = values.get("lengths_are", Layout.lengths_are)
+    require_known("lengths_are", [lengths_are], OUTPUTS)
     rows = values.get("weights")
     if not isinstance(rows, list) or not rows:
         raise ValueError(
@@ -176,6 +184,7 @@ def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
         rows=tuple(_row(row, model_table(model)) for row in rows),
         options=_options(path, values.get("options", {}), model),
         model=model,
+        lengths_are=lengths_are,
     )
     _check_rows(layout)
     return layout

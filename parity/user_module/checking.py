@@ -55,6 +55,7 @@ def compare_module(
     *,
     layout: str = AUTO,
     output: str | None = None,
+    output_is: str | None = None,
     input_layout: InputLayout | None = None,
     image_size: tuple[int, int] | None = None,
     x64: bool = False,
@@ -83,7 +84,14 @@ def compare_module(
     module = load_module(spec, state, path=path, dtype=dtype)
     dataset, split = load_images(data_dir, seed)
     sizes = [image_size] if image_size else _image_sizes(found)
-    compute = functools.partial(both_sides, found=found, state=state, path=path, seed=seed)
+    compute = functools.partial(
+        both_sides,
+        found=found,
+        state=state,
+        path=path,
+        seed=seed,
+        output_is=output_is or table.lengths_are,
+    )
     with precision(dtype):
         call, view = _call(module, found, split, dtype, sizes, input_layout, output, spec)
         sides = compute(call, view, dtype=dtype)

@@ -23,6 +23,7 @@ from parity.layouts.importing import configure
 from parity.layouts.match import Match
 from parity.layouts.state_files import State
 from parity.user_module.calling import Call, View, What
+from parity.user_module.dialect import as_output
 from train.learn.network import build_model
 from train.system.errors import UserError, first_line
 
@@ -44,7 +45,8 @@ def precision(dtype: str) -> Iterator[None]:
 class Sides:
     """What a module and capsjax computed, and the largest relative errors that are accepted.
 
-    Outputs are lengths `[B, J]` or poses `[B, J, D]`; gradients, by the images `[B, H, W, C]`, are
+    Outputs are lengths `[B, J]`, shown as `output_is` says, or poses `[B, J, D]`; gradients, by the
+    images `[B, H, W, C]`, are
     those of the sum of the outputs weighted by the cotangent. The module has none where there is a
     reason for that.
     """
@@ -53,6 +55,7 @@ class Sides:
     model: Any
     images: np.ndarray
     what: What
+    output_is: str
     cotangent: np.ndarray
     theirs: np.ndarray
     ours: np.ndarray
@@ -72,7 +75,15 @@ class Sides:
 
 
 def both_sides(
-    call: Call, view: View, found: Match, state: State, path: Path, *, dtype: DtypeName, seed: int
+    call: Call,
+    view: View,
+    found: Match,
+    state: State,
+    path: Path,
+    *,
+    dtype: DtypeName,
+    output_is: str,
+    seed: int,
 ) -> Sides:
     """Computes with capsjax what a module was called for, and the gradients of both.
 
@@ -84,13 +95,14 @@ def both_sides(
     cotangent = np.random.default_rng(seed).normal(size=theirs.shape).astype(np.float32)
     cotangent = cotangent.astype(theirs.dtype)
     their_gradient, reason = _module_gradient(view.tensor, call.images, cotangent)
-    ours, our_gradient = _capsjax(*nnx.split(model), view.what, images, cotangent)
+    ours, our_gradient = _capsjax(*nnx.split(model), view.what, output_is, images, cotangent)
     lengths = capsnet_lengths(model, len(images))
     return Sides(
         dtype,
         model,
         images,
         view.what,
+        output_is,
         cotangent,
         theirs,
         np.asarray(ours),
@@ -189,15 +201,22 @@ def _module_gradient(
     return gradient.numpy(), ""
 
 
-@functools.partial(jax.jit, static_argnames=("graphdef", "what"))
+@functools.partial(jax.jit, static_argnames=("graphdef", "what", "output_is"))
 def _capsjax(
-    graphdef: nnx.GraphDef, state: Any, what: What, images: jax.Array, cotangent: jax.Array
+    graphdef: nnx.GraphDef,
+    state: Any,
+    what: What,
+    output_is: str,
+    images: jax.Array,
+    cotangent: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The output of a `CapsNet` that is compared, and its gradient."""
 
     def weighted(images: jax.Array) -> tuple[jax.Array, jax.Array]:
         returned = nnx.merge(graphdef, state)(images)
-        output = returned.lengths if what == "lengths" else returned.capsules.pose
+        output = returned.capsules.pose
+        if what == "lengths":
+            output = as_output(returned.lengths, output_is)
         return jnp.sum(output * cotangent), output
 
     gradient, output = jax.grad(weighted, has_aux=True)(images)

@@ -60,6 +60,13 @@ class Views(nn.Module):
         return self.digit_capsules(self.primary_capsules(maps))
 
 
+class Classes(Views):
+    """A softmax of the lengths, as the class of `gram-ai` returns it."""
+
+    def forward(self, x):
+        return super().forward(x).norm(dim=-1).softmax(-1)
+
+
 class ThreeChannels(Views):
     def __init__(self):
         super().__init__(channels=3)

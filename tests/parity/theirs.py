@@ -17,6 +17,9 @@ weights = [
 ]
 """
 
+BIASED = LAYOUT.replace("[", '[\n  ["bias", "class_caps.routing.bias", "j d -> j d"],', 1)
+BIASED += '[options]\nrouting = "dynamic-bias"\n'
+
 TYPES, PRIMARY_DIM, CLASSES, DIM, POSITIONS = 3, 4, 5, 6, 6
 
 
@@ -29,6 +32,8 @@ class Caps(torch.nn.Module):
     squash_of = 3  # of [B, 1, J, D, 1]: the pose
     mean, deviation = 0.0, 1.0
     in_squash = 0.0
+    slope = 0.0
+    by_column = False
     grouping = (TYPES, PRIMARY_DIM)
 
     def __init__(self):
@@ -44,19 +49,29 @@ class Caps(torch.nn.Module):
         squared = (x**2).sum(dim, keepdim=True)
         return squared / (1 + squared) * x / (squared.sqrt() + self.in_squash)
 
+    def stem_kernel(self):
+        return self.stem_w
+
+    def offset(self):
+        return 0
+
     def primary(self, maps):
         return maps.view(len(maps), TYPES, PRIMARY_DIM, POSITIONS).permute(0, 3, 1, 2)
 
     def poses(self, x):
-        x = F.relu(F.conv2d((x - self.mean) / self.deviation, self.stem_w, self.stem_b))
+        x = (x - self.mean) / self.deviation
+        x = F.leaky_relu(F.conv2d(x, self.stem_kernel(), self.stem_b), self.slope)
         maps = F.conv2d(x, self.caps_w, self.caps_b, stride=2)
+        if self.by_column:
+            maps = maps.transpose(2, 3).contiguous()
         u = self.primary(maps).reshape(len(x), -1, 1, PRIMARY_DIM, 1)
         votes = self.routes @ self.squash(u, 3)
         frozen = votes.detach() if self.detach else votes
         b = torch.zeros(len(x), TYPES * POSITIONS, CLASSES, 1, 1)
         for i in range(self.rounds):
             used = votes if i == self.rounds - 1 else frozen
-            v = self.squash((b.softmax(self.softmax) * used).sum(1, keepdim=True), self.squash_of)
+            s = (b.softmax(self.softmax) * used).sum(1, keepdim=True) + self.offset()
+            v = self.squash(s, self.squash_of)
             b = b + (frozen * v).sum(3, keepdim=True)
         return v.squeeze(1)
 
@@ -133,6 +148,38 @@ class Flat(Caps):
 class Regrouped(Caps):
     def primary(self, maps):
         return maps.view(len(maps), PRIMARY_DIM, TYPES, POSITIONS).permute(0, 3, 2, 1)
+
+
+class Biased(Caps):
+    """Class capsules have a bias; its names are those of `BIASED`."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias = torch.nn.Parameter(torch.linspace(-1, 1, CLASSES * DIM).view(CLASSES, DIM))
+
+    def offset(self):
+        return self.bias[:, :, None]
+
+
+class BiasedOverInputs(Biased):
+    softmax = 1
+
+
+class Leaky(Caps):
+    slope = 0.3
+
+
+class ByColumn(Caps):
+    by_column = True
+
+
+class Swapped(Caps):
+    def stem_kernel(self):
+        return self.stem_w.transpose(2, 3)
+
+
+class FourAtOnce(OverInputsTwice, TypeMajor):
+    slope = 0.2
 
 
 class NormalisingFlat(Normalising, Flat):

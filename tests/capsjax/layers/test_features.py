@@ -40,6 +40,16 @@ def test_conv_features_are_a_rectified_convolution():
     assert_close(run(layer, images), np.maximum(expected, 0), reduction_length=27)
 
 
+def test_a_rectifier_may_be_leaky_and_a_slope_is_no_more_than_1():
+    layer, images = ConvFeatures((6, 6, 2), 3, kernel_size=3, rngs=nnx.Rngs(0)), draw(2, 6, 6, 2)
+    leaky = ConvFeatures((6, 6, 2), 3, kernel_size=3, negative_slope=0.3, rngs=nnx.Rngs(0))
+    maps = np.asarray(run(layer.conv, images))
+    assert (maps < 0).any()
+    assert_close(run(leaky, images), np.where(maps > 0, maps, 0.3 * maps), reduction_length=18)
+    with pytest.raises(ValueError, match="negative_slope must be"):
+        ConvFeatures((6, 6, 2), 3, kernel_size=3, negative_slope=2.0, rngs=nnx.Rngs(0))
+
+
 @pytest.mark.parametrize("rectified", [True, False])
 def test_a_convolution_is_normalised_before_it_is_rectified(rectified):
     layer = NormalizedConv(

@@ -7,15 +7,18 @@ from parity.layouts import names
 from parity.layouts.axes import parse_axes
 from parity.layouts.model_table import DECODER, MODELS, model_table, parameter_names
 from parity.layouts.table import builtin_layouts
+from train.config.fit_config import FitConfig
 
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
 @every_model
 def test_it_names_parameters_that_the_model_has_with_some_layouts_options(name):
-    layouts = [layout for layout in builtin_layouts() if layout.model == name]
-    assert layouts
-    of_model = set().union(*(parameter_names(layout.config()) for layout in layouts))
+    configs = [layout.config() for layout in builtin_layouts() if layout.model == name]
+    assert configs
+    if name == "capsnet":
+        configs.append(FitConfig.of(routing="dynamic-bias"))  # of the authors' own network
+    of_model = set().union(*map(parameter_names, configs))
     assert {names.parameter(target) for target in model_table(name).axes} == of_model
 
 

@@ -82,6 +82,8 @@ WRONG = [
     (('name = "gram-ai"', 'formats = [".bin"]'), "unknown format '.bin', choose from: .pt"),
     (('name = "gram-ai"', "aliases = 1"), "aliases must be a list of texts"),
     (("weights = [", "weights = 3 #["), "is not valid TOML"),
+    (("weights = [", f"weights = {'9' * 5000}\nx = ["), "is not valid TOML"),
+    (("weights = [", f"x = {'[' * 5000}\nweights = ["), "is not valid TOML"),
     (("weights = [", "weight = ["), "unknown key 'weight'"),
     (a_row('["conv1.bias", "features.conv.bias"],'), "is not three texts"),
     (a_row('["conv1.bias", "features.bias", "f -> f"],'), "unknown target 'features.bias'"),
@@ -93,8 +95,9 @@ WRONG = [
     (("decoder.{2n}.bias", "decoder.{2m}.bias"), "needs a number of the letter n"),
     (("t -> (t k)", "t -> (k t)"), "need the primary_order 'flat'"),
     (("margin_of =", "margin ="), "unknown option 'margin', choose from: input_mean"),
-    (('"softmax"', '"norm"'), "unknown margin of 'norm', choose from: length, softmax"),
-    (('"softmax"', "2"), "margin_of = 2, which is of the wrong type"),
+    (('are = "softmax"', 'are = "norm"'), "unknown lengths_are 'norm', choose from: lengths, s"),
+    (('of = "softmax"', 'of = "norm"'), "unknown margin of 'norm', choose from: length, softmax"),
+    (('of = "softmax"', "of = 2"), "margin_of = 2, which is of the wrong type"),
     (("margin_of =", 'routing = "dynamic-prior" #'), "belong together"),
     (("margin_of =", "margin_power = 0 #"), "--margin-power is 0, but must be more than 0"),
     (("margin_of =", "margin_power = true #"), "margin_power = True, which is of the wrong type"),
@@ -148,5 +151,5 @@ def test_parameters_of_a_routing_that_no_row_can_name(tmp_path):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(UserError, match="none.toml cannot be read"):
+    with pytest.raises(UserError, match="there is no file .*none.toml"):
         get_layout(str(tmp_path / "none.toml"))

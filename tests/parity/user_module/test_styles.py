@@ -28,6 +28,15 @@ def test_a_module_with_views_after_each_layer_agrees(name, x64, tmp_path):
     assert all(0 < row.error.relative <= row.limit for row in outcome.comparisons)
 
 
+def test_what_is_returned_of_lengths_is_what_the_layout_or_the_user_says(tmp_path):
+    """The authors' own class returns a softmax of them, which is compared as it is."""
+    assert compare(tmp_path, "Classes").passed
+    outcome = compare(tmp_path, "Classes", output_is="lengths")
+    assert not outcome.passed
+    assert outcome.diagnosis is not None
+    assert [str(found) for found in outcome.diagnosis.agreeing] == ["a softmax over the lengths"]
+
+
 def test_rounding_is_told_from_a_difference(tmp_path):
     """In float32 a softmax over many inputs is as far from float64 in PyTorch as in capsjax."""
     outcome = compare(tmp_path, "AllInputs")
