@@ -7,7 +7,7 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from train.system.errors import UserError
+from train.system.errors import UserError, did_you_mean
 
 Bound = tuple[str, Callable[[Any], bool]]
 """What a number has to be, in words and as a condition."""
@@ -85,8 +85,9 @@ def check(field: dataclasses.Field, value: Any) -> None:
     if choices and value is not None and value not in choices and not (also and also(value)):
         if name == "routing" and str(value).endswith(".py"):
             raise UserError(f"--routing {value} is a file: name what is in it, {value}:NAME.")
+        near = did_you_mean(str(value), choices)
         raise UserError(
-            f"unknown {name.replace('_', ' ')} {value!r}, choose from: {', '.join(choices)}."
+            f"unknown {name.replace('_', ' ')} {value!r}{near}, choose from: {', '.join(choices)}."
         )
     largest = metadata["largest"]
     if isinstance(value, int) and abs(value) > largest:

@@ -22,7 +22,7 @@ from train.data.sources import (
     smallnorb,
     svhn,
 )
-from train.system.errors import UserError
+from train.system.errors import UserError, did_you_mean
 
 SOURCES: dict[str, Source] = {
     source.name: source
@@ -93,8 +93,10 @@ def load_dataset(
             files and no internet, or the cache cannot be written or read.
     """
     if not is_dataset(name):
+        known = list_datasets()
         raise UserError(
-            f"there is no data set {name!r}: choose one of {', '.join(list_datasets())}."
+            f"there is no data set {name!r}{did_you_mean(name, known)}: choose one of "
+            f"{', '.join(known)}."
         )
     if layout != npz.AS_WRITTEN and not name.startswith(_NPZ):
         raise UserError(

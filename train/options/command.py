@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import functools
 import io
 import re
@@ -17,7 +16,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 from train.config.checked import flag
 from train.options.values import reader
 from train.system.environment import explained, require_addresses
-from train.system.errors import CommandError, PreemptedError, UserError
+from train.system.errors import CommandError, PreemptedError, UserError, did_you_mean
 from train.system.printing import printed
 
 Text = str | Callable[[], str]
@@ -103,6 +102,16 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; {self.prog} --help explains.")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        # As argparse does, with the nearest name.
+        if action.choices is not None and value not in action.choices:
+            choices = list(map(str, action.choices))
+            raise argparse.ArgumentError(
+                action,
+                f"invalid choice: {value!r}{did_you_mean(str(value), choices)}, choose from: "
+                f"{', '.join(choices)}",
+            )
+
 
 def parse(
     program: str, description: str, commands: Sequence[type[Command]], arguments: Sequence[str]
@@ -139,10 +148,9 @@ def parse(
     values = vars(found)
     name = values.pop(_CHOSEN)
     if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        word = unknown[0].partition("=")[0]
         raise UserError(
-            f"unknown argument {unknown[0]!r}{hint}; the options of {name} are "
+            f"unknown argument {word!r}{did_you_mean(word, known)}; the options of {name} are "
             f"{', '.join(sorted(known))}."
         )
     given = {k: values.pop(k) for k in list(values) if k.startswith(_SETTING)}

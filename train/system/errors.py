@@ -1,5 +1,7 @@
 """Errors that end a command with a sentence for the user instead of a traceback."""
 
+import difflib
+import re
 from collections.abc import Collection, Iterable
 
 
@@ -46,7 +48,27 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     """A UserError, which lists all that are known, if one of several names is not."""
     for name in names:
         if name not in known:
-            raise UserError(f"unknown {what} {name!r}, choose from: {', '.join(known)}.")
+            raise UserError(
+                f"unknown {what} {name!r}{did_you_mean(name, known)}, choose from: "
+                f"{', '.join(known)}."
+            )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The name that a wrong word is nearest to, to be added to it in a message, if there is one.
+
+    A word may be made of the first letters of a name's parts, as `--lr` is of `--learning-rate`, or
+    be the beginning of a name.
+    """
+    names = sorted(known, key=len)
+    parts = {name: [part for part in re.split(r"\W|_", name) if part] for name in names}
+    bare = word.strip("-").lower()
+    found = (
+        *(name for name in names if "".join(part[0] for part in parts[name]) == bare),
+        *difflib.get_close_matches(word.lower(), names, n=1),
+        *(name for name in names if len(bare) > 1 and name.strip("-").startswith(bare)),
+    )
+    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def first_line(error: BaseException) -> str:

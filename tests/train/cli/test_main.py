@@ -329,8 +329,11 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "dgits"], "unknown preset 'dgits', choose from: affnist, affnist-small, cifar10"),
-        (["fit", "digits", "--dataset", "mnits"], "unknown dataset 'mnits', choose from: digits"),
+        (["fit", "dgits"], "unknown preset 'dgits' (did you mean digits?), choose from: affnist"),
+        (
+            ["fit", "digits", "--dataset", "mnits"],
+            "unknown dataset 'mnits' (did you mean mnist?), choose",
+        ),
         (["fit", "digits", "--routing", "x"], "unknown routing 'x', choose from: dynamic"),
         (
             ["fit", "digits", "--model", "x"],
