@@ -54,6 +54,9 @@ def test_wrong_settings(fields, message):
         ((40, 90), (20, 20, 1)),
         ((30, 33), (10, 20, 3)),
         ((1, 3), (8, 8, 1)),
+        ((90, 20), (30, 30, 1)),
+        ((55, 24), (18, 6, 3)),
+        ((60, 40), (33, 22, 1)),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
@@ -69,6 +72,15 @@ def test_an_array_comes_to_what_its_file_does(size, shape, channels):
     unit = fitted(image[None] / 255, shape)[0]
     inside = (expected > 0) & (expected < 255)
     assert np.abs(255 * unit - expected)[inside].max() < 2
+
+
+def test_every_size_is_resized_as_in_a_file():
+    for number in range(200):
+        high, wide, height, width = np.random.default_rng(number).integers(7, 40, 4).tolist()
+        image = pixels(high, wide)
+        file = ImageOps.pad(Image.fromarray(image), (width, height), Image.Resampling.LANCZOS)
+        found = fitted(image[None, ..., None], (height, width, 1))
+        assert np.array_equal(found[0, ..., 0], np.asarray(file)), (high, wide, height, width)
 
 
 def test_images_of_the_right_size_and_colours_are_left_alone():

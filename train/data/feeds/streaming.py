@@ -1,6 +1,7 @@
 """The feed for sets that do not fit on the device: Grain puts batches together on the host."""
 
 import functools
+import sys
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -67,6 +68,11 @@ class StreamingFeed:
             # Grain's worker processes read absl's flags, which only absl's own programs parse.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
+            # Batches come through pipes. By default they come in shared memory, of which containers
+            # have little, and of which Grain leaves some behind, which Python tells on the terminal
+            # when it ends (seen in 0.2.18; google/grain#398, open).
+            options = self._grain.experimental.DatasetOptions(min_shm_size=sys.maxsize)
+            stream = self._grain.experimental.WithOptionsIterDataset(stream, options)
             stream = stream.mp_prefetch(
                 self._grain.MultiprocessingOptions(num_workers=self._workers)
             )
