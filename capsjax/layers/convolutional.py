@@ -52,6 +52,9 @@ class ConvCaps(RoutedLayer):
         transform: how a matrix makes a vote of a pose, see `make_votes`.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(I)`, with `I` the capsules in a window.
+        implementation: `"xla"` keeps all votes, for the gradient; `"recompute"` goes through the
+            batch part by part, and makes the votes of a part again. Both compute the same numbers.
+            If not given, votes are kept of small batches, see `capsjax/ops/parts.py`.
         dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:
@@ -84,6 +87,7 @@ class ConvCaps(RoutedLayer):
         competition: Competition = "all",
         transform: Transform = "linear",
         kernel_init: nnx.Initializer | None = None,
+        implementation: Literal["xla", "recompute"] | None = None,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
@@ -100,6 +104,7 @@ class ConvCaps(RoutedLayer):
         sizes = Sizes(seen, in_dim, types, dim)
         self.routing = sized(routing, sizes, param_dtype=param_dtype, rngs=rngs)
         self.competition = check_competition(competition, self.routing)
+        self.implementation = implementation
 
     def votes(self, pose: jax.Array) -> jax.Array:
         """Poses `[batch, height, width, B, K]` -> votes `[batch, P, Q, I, types, dim]`."""
@@ -117,10 +122,13 @@ class ConvCaps(RoutedLayer):
             mask = ~self._in_windows(~mask[..., None])[..., 0]
         return RoutingInputs(votes, activation, pose, mask=mask, key=key)
 
-    def _map(self, function: Callable[..., T], inputs: RoutingInputs, *others: Any) -> T:
+    def _map(
+        self, function: Callable[..., T], inputs: RoutingInputs, *others: Any, **options: Any
+    ) -> T:
         if self.competition == "patch":
-            return super()._map(function, inputs, *others)
-        return over_positions(function, self.routing, inputs, *others, windows=self.windows)
+            return super()._map(function, inputs, *others, **options)
+        options["windows"] = self.windows
+        return over_positions(function, self.routing, inputs, *others, **options)
 
     def _in_windows(self, grid: jax.Array) -> jax.Array:
         """What each window sees of `[batch, height, width, B, K]`: `[batch, P, Q, I, K]`."""

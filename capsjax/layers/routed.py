@@ -1,5 +1,6 @@
 """What all layers with a routing have in common: how votes are made, and how they are routed."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -11,10 +12,25 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax import _checks
-from capsjax.capsules import Capsules
-from capsjax.routing import Routed, Routing, RoutingInputs, dense_votes
-from capsjax.routing._base import where_present
-from capsjax.routing._batching import every_iteration, last_iteration, next_iteration, over_examples
+from capsjax.capsules import Capsules, accumulation_dtype
+from capsjax.ops._meshes import is_explicit
+from capsjax.ops.parts import in_parts, number_of_parts
+from capsjax.routing import (
+    EXAMPLES,
+    Implementation,
+    Routed,
+    Routing,
+    RoutingInputs,
+    dense_votes,
+)
+from capsjax.routing._base import name_of, needs_of, where_present
+from capsjax.routing._batching import (
+    every_iteration,
+    keys_of,
+    last_iteration,
+    next_iteration,
+    over_examples,
+)
 
 T = TypeVar("T")
 
@@ -54,6 +70,7 @@ class RoutedLayer(nnx.Module):
     """
 
     routing: Routing
+    implementation: Implementation | None = None
     input_shape: tuple[int, ...]  # of the poses of one example
     dtype: DTypeLike
 
@@ -79,7 +96,7 @@ class RoutedLayer(nnx.Module):
         Raises:
             ValueError: the capsules are of another shape than the layer was made for, or are none.
         """
-        routed = self._map(last_iteration, self._inputs(capsules, mask, key))
+        routed = self._apply(last_iteration, capsules, mask, key)
         return RoutedCapsules(Capsules(routed.pose, routed.activation), routed.coupling)
 
     def iterations(
@@ -94,7 +111,7 @@ class RoutedLayer(nnx.Module):
         The axes in front of `R` are those of the votes in front of `I`: `batch`, in a convolution
         `batch, P, Q`. A routing that is no `IterativeRouting` has one iteration.
         """
-        return self._map(every_iteration, self._inputs(capsules, mask, key))
+        return self._apply(every_iteration, capsules, mask, key)
 
     def iterate(
         self,
@@ -116,7 +133,7 @@ class RoutedLayer(nnx.Module):
             ValueError: the routing is no `IterativeRouting`.
         """
         states = () if state is None else (state,)
-        routed, state = self._map(next_iteration, self._inputs(capsules, mask, key), *states)
+        routed, state = self._apply(next_iteration, capsules, mask, key, *states)
         return Iteration(Capsules(routed.pose, routed.activation), routed.coupling, state)
 
     def _poses(self, pose: jax.Array) -> jax.Array:
@@ -145,9 +162,63 @@ class RoutedLayer(nnx.Module):
         """What is routed, of all examples."""
         raise NotImplementedError
 
-    def _map(self, function: Callable[..., T], inputs: RoutingInputs, *others: Any) -> T:
+    def _map(
+        self,
+        function: Callable[..., T],
+        inputs: RoutingInputs,
+        *others: Any,
+        axis_name: str | None = EXAMPLES,
+    ) -> T:
         """Applies a function of the routing and one example to all, see `over_examples`."""
-        return over_examples(function, self.routing, inputs, *others)
+        return over_examples(function, self.routing, inputs, *others, axis_name=axis_name)
+
+    def _apply(
+        self,
+        function: Callable[..., T],
+        capsules: Capsules,
+        mask: jax.Array | None,
+        key: jax.Array | None,
+        *others: Any,
+    ) -> T:
+        """`_map` of what `_inputs` makes, of all examples at once or part by part.
+
+        Where a loss is differentiated, the votes of parts are made again, and so never kept.
+        """
+
+        def of_examples(axis_name: str | None, *arrays: Any) -> T:
+            capsules, mask, key, *others = arrays
+            inputs = self._inputs(capsules, mask, key)
+            return self._map(function, inputs, *others, axis_name=axis_name)
+
+        votes = jax.eval_shape(lambda: self._inputs(capsules, mask, key).votes)
+        parts = self._number_of_parts(capsules.pose, votes)
+        if parts > 1:
+            if key is not None:
+                draws = "key" in needs_of(self.routing)
+                key = keys_of(key, votes.shape[:-3]) if draws else None
+            try:
+                of_part = functools.partial(of_examples, None)
+                return in_parts(of_part, parts, capsules, mask, key, *others)
+            except NameError as error:  # JAX knows no axis of that name
+                if EXAMPLES not in str(error):
+                    raise
+                if self.implementation == "recompute":
+                    raise ValueError(
+                        "implementation 'recompute' goes through a batch part by part, and "
+                        f"{name_of(self.routing)} shares something between all of its examples, "
+                        "for which there is: xla"
+                    ) from error
+        return of_examples(EXAMPLES, capsules, mask, key, *others)
+
+    def _number_of_parts(self, pose: jax.Array, votes: Any) -> int:
+        """Into how many parts a batch is cut, of the poses below and its votes."""
+        batch = pose.shape[0]
+        # Where a mesh has explicit axes, a batch has the order in which it is spread.
+        if self.implementation == "xla" or not isinstance(batch, int) or is_explicit(pose):
+            return 1
+        bytes_of_one = votes.size // max(1, batch) * accumulation_dtype(votes.dtype).itemsize
+        parts = number_of_parts(batch, bytes_of_one)
+        return parts if self.implementation is None else min(batch, max(2, parts))
 
 
 def _what_it_is(value: Any) -> str:

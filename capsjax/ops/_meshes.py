@@ -28,7 +28,7 @@ def sharded_alike(tree: Any, of: jax.Array) -> Any:
 
     What is the same for all examples of a batch comes unsharded, and is not mapped with the others.
     """
-    if not _is_explicit(of):
+    if not is_explicit(of):
         return tree
     (leading, *_), mesh = jax.typeof(of).sharding.spec, jax.typeof(of).sharding.mesh
 
@@ -48,7 +48,7 @@ def sharded_by_compiler(function: Callable[..., Any], *arrays: jax.Array, like: 
         *arrays: of a mesh, or of none.
         like: a tree of arrays: each that the function returns is sharded as the one here.
     """
-    if not any(map(_is_explicit, arrays)):
+    if not any(map(is_explicit, arrays)):
         return function(*arrays)
     shardings = jax.tree.map(lambda x: jax.typeof(x).sharding, like)
     return jax.sharding.auto_axes(function, out_sharding=shardings)(*arrays)
@@ -59,6 +59,6 @@ def _varying(x: jax.Array) -> frozenset[Any]:
     return jax.typeof(x).manual_axis_type.varying
 
 
-def _is_explicit(x: jax.Array) -> bool:
+def is_explicit(x: jax.Array) -> bool:
     """Whether an array is on a mesh that has explicit axes."""
     return bool(jax.typeof(x).sharding.mesh.explicit_axes)

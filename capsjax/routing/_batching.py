@@ -144,12 +144,17 @@ def next_iteration(routing: Routing, inputs: RoutingInputs, *before: Any) -> tup
 
 
 def over_examples(
-    function: Callable[..., T], routing: Any, inputs: RoutingInputs, *others: Any
+    function: Callable[..., T],
+    routing: Any,
+    inputs: RoutingInputs,
+    *others: Any,
+    axis_name: str | None = EXAMPLES,
 ) -> T:
     """Applies a function of a routing and one example to every example of a batch.
 
     The function takes the routing, `RoutingInputs`, and its part of the other trees of arrays; all
-    have the same leading axes. A ValueError if the shapes do not belong together.
+    have the same leading axes. A ValueError if the shapes do not belong together; without a name of
+    the axis, JAX's NameError if examples have something in common.
     """
     votes, activation = inputs.votes, inputs.activation
     if votes.ndim < 3 or activation.shape != votes.shape[:-2]:
@@ -162,7 +167,7 @@ def over_examples(
     def of_example(votes: jax.Array, arrays: dict[str, Any], *others: Any) -> T:
         return function(routing, RoutingInputs(votes, **arrays), *others)
 
-    return map_examples(of_example, votes, arrays, *others)
+    return _map_examples(axis_name, of_example, votes, arrays, *others)
 
 
 def _mapped(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
@@ -172,21 +177,21 @@ def _mapped(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
     """
     arrays = {"activation": inputs.activation, "mask": inputs.mask}
     arrays |= {name: getattr(inputs, name) for name in {"pose", "key"} & {*needs_of(routing)}}
-    mask, key, shape = inputs.mask, arrays.get("key"), inputs.activation.shape
+    mask, shape = inputs.mask, inputs.activation.shape
     if mask is not None and (mask.shape != shape or mask.dtype != bool):
         raise ValueError(
             f"a mask must be booleans of the shape of the activations, {list(shape)}, not "
             f"{mask.dtype} {list(mask.shape)}"
         )
-    if key is not None and not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"a key must be one of jax.random.key, not {key.dtype} {list(key.shape)}")
-    if key is not None:
-        arrays["key"] = _keys(key, shape[:-1])
+    if arrays.get("key") is not None:
+        arrays["key"] = keys_of(arrays["key"], shape[:-1])
     return arrays
 
 
-def _keys(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Keys of a shape, made of keys of its first axes; a ValueError if those are of others."""
+def keys_of(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Keys of a shape, made of keys of its first axes; a ValueError if they are no such keys."""
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        raise ValueError(f"a key must be one of jax.random.key, not {key.dtype} {list(key.shape)}")
     if key.shape != shape[: key.ndim]:
         raise ValueError(
             f"keys must be one, or of the first axes of {list(shape)}, not {list(key.shape)}"
@@ -223,6 +228,12 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> 
         >>> capsjax.routing.map_examples(mean, jnp.ones((2, 6, 3, 16)), jnp.ones((2, 6))).shape
         (2, 3, 16)
     """
+    return _map_examples(EXAMPLES, function, votes, *others)
+
+
+def _map_examples(
+    axis_name: str | None, function: Callable[..., T], votes: jax.Array, *others: Any
+) -> T:
     if votes.ndim < 3:
         raise ValueError(f"votes must be [..., I, J, D], not {votes.shape}")
     leading = votes.shape[:-3]
@@ -236,7 +247,7 @@ def map_examples(function: Callable[..., T], votes: jax.Array, *others: Any) -> 
         lambda x: lax.collapse(x, 0, len(leading)) if leading else x[None], (votes, *others)
     )
     flat = sharded_alike(flat, flat[0])
-    mapped = jax.vmap(function, axis_name=EXAMPLES)(*flat)
+    mapped = jax.vmap(function, axis_name=axis_name)(*flat)
     return jax.tree.map(lambda x: split(x, 0, *leading), mapped)
 
 
@@ -252,7 +263,12 @@ def check_competition(competition: Competition, routing: Routing) -> Competition
 
 
 def over_positions(
-    function: Callable[..., T], routing: Any, inputs: RoutingInputs, *others: Any, windows: Windows
+    function: Callable[..., T],
+    routing: Any,
+    inputs: RoutingInputs,
+    *others: Any,
+    windows: Windows,
+    axis_name: str | None = EXAMPLES,
 ) -> T:
     """Applies a function of a routing and what one position of a convolution sees to all of them.
 
@@ -289,4 +305,4 @@ def over_positions(
 
     arrays = (inputs.votes, _mapped(routing, inputs), *others)
     arrays = sharded_alike(arrays, inputs.votes)
-    return jax.vmap(of_example, axis_name=EXAMPLES)(*arrays)
+    return jax.vmap(of_example, axis_name=axis_name)(*arrays)

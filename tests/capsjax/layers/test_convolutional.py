@@ -20,7 +20,9 @@ from capsjax import (
     route,
 )
 from capsjax.layers import Conv3dCaps
+from capsjax.ops import parts as ops_parts
 from capsjax.routing import Dynamic, Uniform
+from tests.capsjax import meshes
 from tests.tolerance import assert_close
 
 GRID = GridShape(height=4, width=5, types=2, dim=4)
@@ -128,6 +130,96 @@ def test_outside_of_the_grid_nothing_is_there():
     assert above.pose.shape == (BATCH, 4, 5, 3, 4)
     corner = below.activation[:, -1, -1].sum(-1)
     assert_close(above.activation[:, -1, -1], np.repeat(corner[:, None], 3, 1), reduction_length=8)
+
+
+def drawing(votes, activation, *, softmax, key):
+    """A routing that is given a key, and compares the positions of one example."""
+    c = softmax(votes[..., 0]) * jax.random.uniform(key, (votes.shape[0], 1))
+    pose = jnp.einsum("ij,ijd->jd", c, votes)
+    return Routed(pose, norm(pose), c)
+
+
+SOME = ("em", "inverted-attention", drawing)
+
+
+@pytest.mark.parametrize(
+    ("routing", "competition"),
+    [
+        *((routing, competition) for routing in SOME for competition in ("all", "patch")),
+        *(
+            pytest.param(name, "all", marks=pytest.mark.slow)
+            for name in list_routings()
+            if name not in SOME
+        ),
+    ],
+)
+def test_part_by_part_the_numbers_and_gradients_are_the_same(routing, competition):
+    """Of three examples in two parts, forwards and backwards, with a mask and a key."""
+    below = Capsules(draw(3, *GRID), jax.nn.sigmoid(draw(3, *GRID[:3], seed=1)))
+    mask = draw(3, *GRID[:3], seed=2) > -1
+    key = jax.random.key(0, impl="threefry2x32")
+    found = {}
+    for implementation in ("xla", "recompute"):
+        conv = layer(routing=routing, competition=competition, implementation=implementation)
+        graph, state = nnx.split(conv)
+
+        def loss(state, below, graph=graph):
+            (pose, activation), coupling = nnx.merge(graph, state)(below, mask=mask, key=key)
+            return jnp.sum(pose**2) + jnp.sum(activation**2), (pose, activation, coupling)
+
+        step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+        found[implementation] = step(state, below)
+    for ours, theirs in zip(*map(jax.tree.leaves, found.values()), strict=True):
+        assert_close(ours, theirs, reduction_length=3 * 3 * 2 * 4 * 8 * 3)
+
+
+def sum_of_squares(conv):
+    """A function of the state of a layer and of capsules below it, and that state."""
+    graph, state = nnx.split(conv)
+
+    def loss(state, below):
+        return jnp.sum(nnx.merge(graph, state)(below)[0].pose ** 2)
+
+    return loss, state
+
+
+@pytest.mark.parametrize(
+    ("batch", "implementation", "size"),
+    [(4, None, 4), (64, None, 4), (62, None, 2), (64, "xla", 64), (4, "recompute", 2)],
+)
+def test_a_program_has_the_votes_of_a_part_of_a_large_batch(
+    batch, implementation, size, monkeypatch
+):
+    monkeypatch.setattr(ops_parts, "SMALLEST_PART", 4 * (3 * 4 * 8 * 3 * 4) * 4)
+    loss, state = sum_of_squares(layer(implementation=implementation))
+    grid = jax.ShapeDtypeStruct((batch, *GRID), jnp.float32)
+    below = Capsules(grid, jax.ShapeDtypeStruct(grid.shape[:-1], jnp.float32))
+    text = jax.jit(jax.grad(loss)).lower(state, below).as_text()
+    assert [n for n in range(1, 65) if f"tensor<{n}x3x4x8x3x4xf32>" in text] == [size]
+
+
+def test_examples_that_share_something_stay_together(monkeypatch):
+    monkeypatch.setattr(ops_parts, "SMALLEST_PART", 1)
+    loss, state = sum_of_squares(layer(routing=Dynamic(2, shared_logits=True), competition="patch"))
+    below = capsules()
+    text = jax.jit(loss).lower(state, below).as_text()
+    assert f"tensor<{BATCH}x3x4x8x3x4xf32>" in text
+    assert "while" not in text
+    conv = layer(routing=Dynamic(2, shared_logits=True), implementation="recompute")
+    with pytest.raises(ValueError, match=r"Dynamic shares something between all .* there is: xla"):
+        conv(below)
+
+
+@pytest.mark.parametrize("mode", meshes.MODES)
+def test_parts_of_a_batch_that_is_spread(mode):
+    loss, state = sum_of_squares(layer(implementation="recompute"))
+    below = Capsules(*(jnp.concatenate([x, 2 * x]) for x in capsules()))
+    gradient, arguments = meshes.gradient(loss, mode, state, below)
+    expected = jax.jit(jax.grad(loss))(state, below)
+    for ours, theirs in zip(
+        jax.tree.leaves(gradient(*arguments)), jax.tree.leaves(expected), strict=True
+    ):
+        assert_close(ours, theirs, reduction_length=4 * 12 * 8 * 4)
 
 
 @pytest.mark.slow
