@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from parity.check.comparison import BINS, SMALLEST_EXPONENT, Comparison, Growth, Result
 
@@ -17,10 +18,9 @@ def draw_histograms(size: str, result: Result, shown: Sequence[Comparison]) -> F
     columns = 6
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(2.6 * columns, 1.5 * rows + 0.6), layout="constrained")
-    figure.suptitle(
-        f"{size}, {result.dtype}: elements by relative error (logarithmic; 0 at the left edge), "
-        "limit dashed"
-    )
+    figure.suptitle(f"{size}, {result.dtype}: errors of every stage, the limit dashed")
+    figure.supxlabel("relative error of an element (those without any stand at the left edge)")
+    figure.supylabel("elements")
     lowest = -math.log10(np.finfo(result.dtype).eps) + 4
     edges = np.arange(SMALLEST_EXPONENT - 1, SMALLEST_EXPONENT + BINS) * math.log10(2)
     visible = edges[:-1] >= -lowest
@@ -41,6 +41,8 @@ def draw_histograms(size: str, result: Result, shown: Sequence[Comparison]) -> F
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(0, None)
         axes.set_xlim(-lowest, 0)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_formatter("$10^{{{x:.0f}}}$")
         axes.set_title(str(comparison.stage), fontsize=7)
         axes.tick_params(labelsize=6)
         axes.set_yticks([1, 1e3, 1e6])
@@ -51,7 +53,7 @@ def draw_growth(growth: Sequence[Growth], dtype: str) -> Figure:
     """The errors of the parameters and moments after each step, a panel for each training."""
     columns = min(4, len(growth))
     rows = math.ceil(len(growth) / columns)
-    figure = Figure(figsize=(4.2 * columns, 3.2 * rows + 0.9), layout="constrained")
+    figure = Figure(figsize=(max(9.0, 4.2 * columns), 3.2 * rows + 1.4), layout="constrained")
     styles = {"training": "-", "Adam alone": ":"}
     colors = {"parameters": _BEYOND, "first moment": _WITHIN, "second moment": _REFERENCE}
     handles: dict[str, Any] = {}
@@ -71,7 +73,12 @@ def draw_growth(growth: Sequence[Growth], dtype: str) -> Figure:
         axes.set_ylabel("largest relative error")
         axes.set_title(one.case, fontsize=9)
         axes.grid(alpha=0.3)
-    figure.suptitle(f"capsjax against the reference, step after step ({dtype})")
+    figure.suptitle(
+        f"capsjax against the reference, step after step ({dtype})\n"
+        "Errors add up, and jump where a step makes them larger. Where the dashed line, the "
+        "reference's own rounding,\njumps too, it is the arithmetic, not an implementation.",
+        fontsize=9,
+    )
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)
     return figure
 

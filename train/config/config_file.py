@@ -1,5 +1,6 @@
 """A configuration as plain values in a file, and in what two of them differ."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,3 +67,8 @@ def from_values(values: Any, source: Path) -> FitConfig:
             shown = repr(value)[:80]
             raise UserError(f"{source} has {name} = {shown}, which is of the wrong type.")
     return FitConfig.of(**{**BEFORE, **flat})
+
+
+def completed(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The flat values of a file with those of settings that are newer, as in `from_values`."""
+    return {**FitConfig().flat(), **BEFORE, **flat}

@@ -22,7 +22,8 @@ def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> 
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
     below = [] if batch.parts is None else list(np.moveaxis(batch.parts, 1, 0))
-    tiles = np.concatenate([batch.images, *below], axis=1)
+    gap = np.full_like(batch.images[:, : max(1, batch.images.shape[1] // 14)], 255)
+    tiles = np.concatenate([batch.images, *(x for part in below for x in (gap, part))], axis=1)
     if tiles.shape[-1] != 3:
         tiles = tiles.mean(axis=-1)
     height, width = tiles.shape[1:3]
@@ -38,5 +39,6 @@ def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> 
         axes.set_title(", ".join(names[label] for label in labels), fontsize=8)
     for axes in figure.axes:
         axes.set_axis_off()
-    figure.suptitle(plain(title), fontsize=10)
+    parts = "; below each image its parts" if below else ""
+    figure.suptitle(plain(title) + parts, fontsize=10)
     return figure

@@ -14,11 +14,14 @@ from train.report.contact_sheet import draw_contact_sheet
 def test_each_image_is_there_with_its_classes_and_its_parts_below(pairs):
     batch = pairs.test.gather(np.arange(12))
     figure = draw_contact_sheet(batch, pairs.class_names, "title")
+    assert figure.get_suptitle() == "title; below each image its parts"
     drawn = [axes for axes in figure.axes if axes.images]
     assert len(drawn) == 12
     for axes, image, labels, parts in zip(drawn, *batch[:2], batch.parts, strict=True):
         shown = axes.images[0].get_array()
-        np.testing.assert_array_equal(shown, np.concatenate([image, *parts])[..., 0])
+        line = np.full_like(image[:1], 255)  # which parts them
+        expected = np.concatenate([image, line, parts[0], line, parts[1]])[..., 0]
+        np.testing.assert_array_equal(shown, expected)
         assert axes.get_title() == ", ".join(pairs.class_names[label] for label in labels)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import capsjax
 from train.config.checked import flag
+from train.config.config_file import completed
 from train.config.fit_config import FitConfig
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
@@ -140,6 +141,7 @@ def own_recipe(model: str, dataset: str) -> FitConfig:
 def difference(wanted: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """In what a cell's identity and that of a kept result differ, for a message."""
     kept = result["identity"]
+    kept = {**kept, "config": completed(kept["config"])}
     for name in ("seeds", "folds"):
         if kept.get(name) != wanted.get(name):
             return f"{name} {kept.get(name)}, now {wanted.get(name)}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from train.config.checked import flag
+from train.config.config_file import completed
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.folder import SUMMARY, load_run
@@ -63,7 +64,8 @@ def try_claim(
     is searched for first (`train.study.trial.search`). Returns the plain values of `results.json`.
     A UserError on bad input, or if the folder cannot be written.
     """
-    arms = claim.arms(budget)
+    # The paper's values are of its networks: nothing that is reduced stands beside them.
+    arms = [arm if budget == "paper" else arm._replace(paper={}) for arm in claim.arms(budget)]
     place = Place(out, cells or out / "cells", command, data_dir, overwrite)
     with results_folder(out):
         tried: list[list[Plain]] = []
@@ -174,7 +176,7 @@ def _has_ended(run: Path, config: FitConfig) -> bool:
 
 def _differing(config: FitConfig, values: Plain) -> str:
     """The settings in which what was measured before is not of this configuration."""
-    before = values["config"]
+    before = completed(values["config"])
     names = [flag(name) for name, value in config.flat().items() if before[name] != value]
     return f"another {', '.join(names)}" if names else ""
 

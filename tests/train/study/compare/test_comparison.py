@@ -101,6 +101,9 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     uniform, dynamic = (out / "cells" / f"digits-capsnet-{x}.json" for x in ("uniform", "dynamic"))
     assert compare(out, "--routings", "uniform", "--seeds", "2") == 0
+    older = json.loads(uniform.read_text())  # than a setting
+    assert older["identity"]["config"].pop("class_weights") == "none"
+    uniform.write_text(json.dumps(older))
     kept = uniform.read_bytes()
 
     # One more is added, and a cell that is not whole counts as missing.

@@ -69,6 +69,7 @@ def test_networks_are_trained_once_and_everything_is_written(tried, digits_run, 
     found = json.loads((out / "results.json").read_text())
     assert found["command"] == f"python -m train claims mnist --out {out} --seeds 2"
     assert [arm["name"] for arm in found["arms"]] == ["1 iteration", "3 iterations"]
+    assert found["arms"][0]["paper"] == {}  # which is of other networks than those of this budget
     error = json.loads(load_run(digits_run).summary.read_text())["test.error_percent"]
     assert_close(np.array(found["arms"][1]["values"][ERROR]), np.array([error, error]))
     for arm in found["arms"]:
@@ -105,8 +106,16 @@ def test_what_was_measured_goes_on_on_another_machine(tried, tmp_path, capsys):
     assert json.loads((out / "results.json").read_text())["arms"] == found["arms"]
     assert [origin["date"] for origin in found["measured"]] == [found["date"]]
 
+    # Of a version that did not know of a setting, and kept where its run is no longer.
     cell = out / "cells" / "1-iteration-0.json"
     values = json.loads(cell.read_text())
+    assert values["config"].pop("class_weights") == "none"
+    cell.write_text(json.dumps({**values, "commit": "older"}))
+    shutil.rmtree(out / "runs", ignore_errors=True)
+    assert run("--seeds", "2") == 0
+    assert trained == []
+    assert json.loads(cell.read_text())["commit"] == "older"
+
     values["config"]["batch_size"] = 7
     cell.write_text(json.dumps(values))
     assert run("--seeds", "2") == 2
