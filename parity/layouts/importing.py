@@ -18,10 +18,12 @@ from parity.layouts.match import Match, match
 from parity.layouts.state_files import State, kind_of, read_state, unwrapped
 from parity.layouts.table import Layout, all_options, builtin_layouts, get_layout
 from train.config.fit_config import FitConfig
-from train.data import is_dataset, list_datasets, load_dataset
+from train.data import Dataset, is_dataset, list_datasets, load_dataset
 from train.data.catalog import SOURCES
+from train.data.formats.images import as_text
+from train.data.official import Source
 from train.data.sources import mnist
-from train.learn.network import build_model
+from train.learn.network import build_model, seen_shape
 from train.learn.optimizer import build_optimizer
 from train.learn.step import AXIS
 from train.learn.training_state import initial_state
@@ -31,6 +33,9 @@ from train.system.errors import UserError
 from train.system.files import writing
 
 AUTO = "auto"
+
+SIDES = (32, 28, 24)
+"""Of the squares to which a crop is suggested where no tensor tells the size of images."""
 
 Change = Callable[[FitConfig], FitConfig]
 
@@ -158,33 +163,20 @@ def _runs(
     names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
     # Of data sets that are files, without the files.
     known = {name: SOURCES.get(name) or load_dataset(name) for name in names}
-    runs, misfits = [], []
-    for name, described in known.items():
-        shape, class_names = described.image_shape, described.class_names
-        # Whatever the strides are, these sizes are those of the tensors.
-        channels, classes = found.sizes["c"], found.sizes["j"]
-        fits = found.pixels in (None, math.prod(shape))
-        if not fits or (shape[2], len(class_names)) != (channels, classes):
-            continue
-        try:
-            config = change(configure(found, name, shape, classes))
-            model = nnx.eval_shape(
-                functools.partial(build_model, config, shape, classes, axis=AXIS)
-            )
-            weights.require_shapes(model, found.shapes, weights.LEARNED)
-            runs.append((Run(folder, config, shape, class_names), model))
-        except (UserError, ValueError) as error:
-            misfits.append(f"with {name}: {error}")
+    runs, misfits = _fitting(known, found, change, folder)
     if not runs:
         have = ", ".join(
-            f"{name} {'x'.join(map(str, of.image_shape))} in {len(of.class_names)} classes"
+            f"{name} {as_text(of.image_shape)} in {len(of.class_names)} classes"
             for name, of in known.items()
         )
-        first = (
+        others = {name: source for name, source in SOURCES.items() if name not in known}
+        would = _suggestions(others if wanted is None else known, found, change, folder)
+        raise UserError(
             f"{path} is of a network for {_images_of(found, change(found.layout.config()))}; "
-            f"{have} {'has' if len(names) == 1 else 'have'} no such images."
+            f"{have} {'has' if len(names) == 1 else 'have'} no such images"
+            + (f", but {' or '.join(would)} would fit." if would else ".")
+            + "".join(f"\n  {misfit}" for misfit in misfits if not would)
         )
-        raise UserError("\n  ".join([first, *misfits]))
     if len({run.image_shape for run, _ in runs}) > 1:
         fitting = ", ".join(run.config.data.dataset for run, _ in runs)
         raise UserError(
@@ -192,6 +184,54 @@ def _runs(
             f"say with --dataset which of {fitting} it is for."
         )
     return runs
+
+
+def _fitting(
+    known: Mapping[str, Source | Dataset], found: Match, change: Change, folder: Path
+) -> tuple[list[tuple[Run, nnx.Module]], list[str]]:
+    """Of the data sets with such images those that fit, and why the others do not."""
+    runs, misfits = [], []
+    for name, described in known.items():
+        shape, class_names = described.image_shape, described.class_names
+        # Whatever the strides are, these sizes are those of the tensors.
+        channels, classes = found.sizes["c"], found.sizes["j"]
+        if (shape[2], len(class_names)) != (channels, classes):
+            continue
+        try:
+            # What the network sees of an image may be a part of it.
+            seen = seen_shape(change(configure(found, name, shape, classes)), shape)
+            if found.pixels not in (None, math.prod(seen)):
+                continue
+            config = change(configure(found, name, seen, classes))
+            model = nnx.eval_shape(
+                functools.partial(build_model, config, shape, classes, axis=AXIS)
+            )
+            weights.require_shapes(model, found.shapes, weights.LEARNED)
+            runs.append((Run(folder, config, shape, class_names), model))
+        except (UserError, ValueError) as error:
+            misfits.append(f"with {name}: {error}")
+    return runs, misfits
+
+
+def _suggestions(
+    known: Mapping[str, Source | Dataset], found: Match, change: Change, folder: Path
+) -> list[str]:
+    """The data sets that fit after all, as options, if need be with a crop to a square."""
+    # Of those with the same images and classes, the first.
+    named = {(of.image_shape, of.class_names): name for name, of in reversed([*known.items()])}
+    known = {name: known[name] for name in reversed(named.values())}
+    sides = SIDES if found.pixels is None else (math.isqrt(found.pixels // found.sizes["c"]),)
+    fitting: dict[str, str] = {}
+    for side in (None, *sides):
+
+        def cropped(config: FitConfig, side: int | None = side) -> FitConfig:
+            return change(config) if side is None else change(config).changed(crop=side)
+
+        for run, _ in _fitting(known, found, cropped, folder)[0]:
+            name, crop = run.config.data.dataset, run.config.data.crop
+            option = f"--dataset {name}" + ("" if crop is None else f" --crop {crop}")
+            fitting.setdefault(name, option)
+    return list(fitting.values())
 
 
 def _images_of(found: Match, config: FitConfig) -> str:
