@@ -39,6 +39,9 @@ SIDES = (32, 28, 24)
 
 Change = Callable[[FitConfig], FitConfig]
 
+Verify = Callable[[Run, Match, State], None]
+"""Raises a UserError where a run that is made of the tensors of a match is not what is wanted."""
+
 
 class Imported(NamedTuple):
     """The run that was made of a file of weights, and the layout that was taken.
@@ -62,12 +65,13 @@ def import_weights(
     dataset: str | None = None,
     change: Change = lambda config: config,
     overwrite: bool = False,
+    verify: Verify = lambda run, found, state: None,
 ) -> Imported:
     """Makes a run of a file of weights: what `fit` leaves before its first step.
 
     Arguments are those of the command `import`. The data set is by default the first one that has
     such images; `change` makes a configuration from that of the layout, where the network differs
-    from the published one.
+    from the published one. What `verify` raises ends it.
 
     Raises:
         UserError: on bad input; nothing is written then.
@@ -85,6 +89,7 @@ def import_weights(
         )
 
     (run, model), *others = _runs(path, found, change, dataset, out)
+    verify(run, found, state)
     weights.load(model, found.to_capsjax(state), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
     casts = Counter(
@@ -262,6 +267,27 @@ def problems(found: Match, state: State) -> list[str]:
         if shown := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
             kinds["not finite"].append(f"{name} ({shown})")
     return found.problems() + [f"{kind}: {', '.join(of)}" for kind, of in kinds.items() if of]
+
+
+def assumed(run: Run) -> list[str]:
+    """What a run computes that no tensor tells, each with the option that says otherwise."""
+    config, options = run.config, all_options(run.config)
+    strides = [name for name in options if name.endswith(("stride", "strides"))]
+    slope = options.get("conv_slope")
+    rectifier = f"a rectifier of slope {slope:g} below zero" if slope else "a plain rectifier"
+    mean, deviation = config.data.input_mean, config.data.input_std
+    plain = (mean, deviation) == (0, 1)
+    of = " of a softmax" if config.objective.margin_of == "softmax" else ""
+    loss = config.objective.loss.replace("_", " ")
+    return [
+        *(f"{name} {options[name]} (--model-options)" for name in strides),
+        *([] if slope is None else [f"{rectifier} (--model-options conv_slope=)"]),
+        f"{config.model.routing_iterations} routing iterations (--routing-iterations)",
+        "images from 0 to 1 (--input-mean, --input-std)"
+        if plain
+        else f"images less {mean:g}, over {deviation:g} (--input-mean, --input-std)",
+        f"the {loss} loss{of} (--loss, --margin-of)",
+    ]
 
 
 def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
