@@ -34,13 +34,27 @@ class Import(Command):
         metavar="NAME|FILE",
     )
     out: Path = option(..., "folder of the run")
+    check_on: Path | None = option(
+        None,
+        "an .npz file with images and the lengths (or poses) that PyTorch's network has for them, "
+        "which the run must have, too",
+        metavar="FILE",
+    )
     overwrite: bool = option(False, "replace the run in --out, if there is one")
     settings: dict[str, Any] = settings(leave_out=("init_from",))
 
     def run(self) -> int:
         """Makes the run, and says what it is."""
-        from parity.layouts.importing import import_weights
+        from parity.layouts.importing import assumed, import_weights
         from train.options.recipe import with_settings
+
+        checked: list[str] = []
+
+        def verify(*imported: Any) -> None:
+            from parity.user_module.expected import check_on
+
+            if self.check_on is not None:
+                checked.append(check_on(self.check_on, *imported))
 
         imported = import_weights(
             self.weights,
@@ -49,6 +63,7 @@ class Import(Command):
             dataset=self.settings.get("dataset"),
             change=lambda config: with_settings(config, self.settings),
             overwrite=self.overwrite,
+            verify=verify,
         )
         run = imported.run
         images = "x".join(map(str, run.image_shape))
@@ -63,4 +78,11 @@ class Import(Command):
         if imported.others and "dataset" not in self.settings:
             others = ", ".join(imported.others)
             print(f"note: {others} would fit, too: --dataset says which it is for")
+        for sentence in checked:
+            print(f"checked: {sentence}")
+        if not checked:
+            print(
+                f"note: taken as the layout has it, since weights do not tell: "
+                f"{', '.join(assumed(run))}; --check-on compares what the network computes"
+            )
         return 0

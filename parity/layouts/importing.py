@@ -18,10 +18,12 @@ from parity.layouts.match import Match, match
 from parity.layouts.state_files import State, kind_of, read_state, unwrapped
 from parity.layouts.table import Layout, all_options, builtin_layouts, get_layout
 from train.config.fit_config import FitConfig
-from train.data import is_dataset, list_datasets, load_dataset
+from train.data import Dataset, is_dataset, list_datasets, load_dataset
 from train.data.catalog import SOURCES
+from train.data.formats.images import as_text
+from train.data.official import Source
 from train.data.sources import mnist
-from train.learn.network import build_model
+from train.learn.network import build_model, seen_shape
 from train.learn.optimizer import build_optimizer
 from train.learn.step import AXIS
 from train.learn.training_state import initial_state
@@ -32,7 +34,13 @@ from train.system.files import writing
 
 AUTO = "auto"
 
+SIDES = (32, 28, 24)
+"""Of the squares to which a crop is suggested where no tensor tells the size of images."""
+
 Change = Callable[[FitConfig], FitConfig]
+
+Verify = Callable[[Run, Match, State], None]
+"""Raises a UserError where a run that is made of the tensors of a match is not what is wanted."""
 
 
 class Imported(NamedTuple):
@@ -57,12 +65,13 @@ def import_weights(
     dataset: str | None = None,
     change: Change = lambda config: config,
     overwrite: bool = False,
+    verify: Verify = lambda run, found, state: None,
 ) -> Imported:
     """Makes a run of a file of weights: what `fit` leaves before its first step.
 
     Arguments are those of the command `import`. The data set is by default the first one that has
     such images; `change` makes a configuration from that of the layout, where the network differs
-    from the published one.
+    from the published one. What `verify` raises ends it.
 
     Raises:
         UserError: on bad input; nothing is written then.
@@ -80,6 +89,7 @@ def import_weights(
         )
 
     (run, model), *others = _runs(path, found, change, dataset, out)
+    verify(run, found, state)
     weights.load(model, found.to_capsjax(state), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
     casts = Counter(
@@ -158,33 +168,20 @@ def _runs(
     names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
     # Of data sets that are files, without the files.
     known = {name: SOURCES.get(name) or load_dataset(name) for name in names}
-    runs, misfits = [], []
-    for name, described in known.items():
-        shape, class_names = described.image_shape, described.class_names
-        # Whatever the strides are, these sizes are those of the tensors.
-        channels, classes = found.sizes["c"], found.sizes["j"]
-        fits = found.pixels in (None, math.prod(shape))
-        if not fits or (shape[2], len(class_names)) != (channels, classes):
-            continue
-        try:
-            config = change(configure(found, name, shape, classes))
-            model = nnx.eval_shape(
-                functools.partial(build_model, config, shape, classes, axis=AXIS)
-            )
-            weights.require_shapes(model, found.shapes, weights.LEARNED)
-            runs.append((Run(folder, config, shape, class_names), model))
-        except (UserError, ValueError) as error:
-            misfits.append(f"with {name}: {error}")
+    runs, misfits = _fitting(known, found, change, folder)
     if not runs:
         have = ", ".join(
-            f"{name} {'x'.join(map(str, of.image_shape))} in {len(of.class_names)} classes"
+            f"{name} {as_text(of.image_shape)} in {len(of.class_names)} classes"
             for name, of in known.items()
         )
-        first = (
+        others = {name: source for name, source in SOURCES.items() if name not in known}
+        would = _suggestions(others if wanted is None else known, found, change, folder)
+        raise UserError(
             f"{path} is of a network for {_images_of(found, change(found.layout.config()))}; "
-            f"{have} {'has' if len(names) == 1 else 'have'} no such images."
+            f"{have} {'has' if len(names) == 1 else 'have'} no such images"
+            + (f", but {' or '.join(would)} would fit." if would else ".")
+            + "".join(f"\n  {misfit}" for misfit in misfits if not would)
         )
-        raise UserError("\n  ".join([first, *misfits]))
     if len({run.image_shape for run, _ in runs}) > 1:
         fitting = ", ".join(run.config.data.dataset for run, _ in runs)
         raise UserError(
@@ -192,6 +189,54 @@ def _runs(
             f"say with --dataset which of {fitting} it is for."
         )
     return runs
+
+
+def _fitting(
+    known: Mapping[str, Source | Dataset], found: Match, change: Change, folder: Path
+) -> tuple[list[tuple[Run, nnx.Module]], list[str]]:
+    """Of the data sets with such images those that fit, and why the others do not."""
+    runs, misfits = [], []
+    for name, described in known.items():
+        shape, class_names = described.image_shape, described.class_names
+        # Whatever the strides are, these sizes are those of the tensors.
+        channels, classes = found.sizes["c"], found.sizes["j"]
+        if (shape[2], len(class_names)) != (channels, classes):
+            continue
+        try:
+            # What the network sees of an image may be a part of it.
+            seen = seen_shape(change(configure(found, name, shape, classes)), shape)
+            if found.pixels not in (None, math.prod(seen)):
+                continue
+            config = change(configure(found, name, seen, classes))
+            model = nnx.eval_shape(
+                functools.partial(build_model, config, shape, classes, axis=AXIS)
+            )
+            weights.require_shapes(model, found.shapes, weights.LEARNED)
+            runs.append((Run(folder, config, shape, class_names), model))
+        except (UserError, ValueError) as error:
+            misfits.append(f"with {name}: {error}")
+    return runs, misfits
+
+
+def _suggestions(
+    known: Mapping[str, Source | Dataset], found: Match, change: Change, folder: Path
+) -> list[str]:
+    """The data sets that fit after all, as options, if need be with a crop to a square."""
+    # Of those with the same images and classes, the first.
+    named = {(of.image_shape, of.class_names): name for name, of in reversed([*known.items()])}
+    known = {name: known[name] for name in reversed(named.values())}
+    sides = SIDES if found.pixels is None else (math.isqrt(found.pixels // found.sizes["c"]),)
+    fitting: dict[str, str] = {}
+    for side in (None, *sides):
+
+        def cropped(config: FitConfig, side: int | None = side) -> FitConfig:
+            return change(config) if side is None else change(config).changed(crop=side)
+
+        for run, _ in _fitting(known, found, cropped, folder)[0]:
+            name, crop = run.config.data.dataset, run.config.data.crop
+            option = f"--dataset {name}" + ("" if crop is None else f" --crop {crop}")
+            fitting.setdefault(name, option)
+    return list(fitting.values())
 
 
 def _images_of(found: Match, config: FitConfig) -> str:
@@ -222,6 +267,27 @@ def problems(found: Match, state: State) -> list[str]:
         if shown := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
             kinds["not finite"].append(f"{name} ({shown})")
     return found.problems() + [f"{kind}: {', '.join(of)}" for kind, of in kinds.items() if of]
+
+
+def assumed(run: Run) -> list[str]:
+    """What a run computes that no tensor tells, each with the option that says otherwise."""
+    config, options = run.config, all_options(run.config)
+    strides = [name for name in options if name.endswith(("stride", "strides"))]
+    slope = options.get("conv_slope")
+    rectifier = f"a rectifier of slope {slope:g} below zero" if slope else "a plain rectifier"
+    mean, deviation = config.data.input_mean, config.data.input_std
+    plain = (mean, deviation) == (0, 1)
+    of = " of a softmax" if config.objective.margin_of == "softmax" else ""
+    loss = config.objective.loss.replace("_", " ")
+    return [
+        *(f"{name} {options[name]} (--model-options)" for name in strides),
+        *([] if slope is None else [f"{rectifier} (--model-options conv_slope=)"]),
+        f"{config.model.routing_iterations} routing iterations (--routing-iterations)",
+        "images from 0 to 1 (--input-mean, --input-std)"
+        if plain
+        else f"images less {mean:g}, over {deviation:g} (--input-mean, --input-std)",
+        f"the {loss} loss{of} (--loss, --margin-of)",
+    ]
 
 
 def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from parity.check.pairs import DtypeName
-from parity.layouts.state_files import State
+from parity.layouts.state_files import State, with_counters
 from parity.user_module import INPUT_LAYOUTS, InputLayout
 from train.bench.worker import in_one_line
 from train.system.errors import UserError
@@ -34,7 +34,10 @@ def load_module(spec: str, state: State, *, path: Path, dtype: DtypeName) -> nn.
     name is missing, running it fails, no module comes out, or the tensors are of another one.
     """
     module = in_dtype(_made(spec), dtype)
-    tensors = {name: torch.from_numpy(array.astype(dtype)) for name, array in state.items()}
+    tensors = {
+        name: torch.from_numpy(array if array.dtype.kind == "i" else array.astype(dtype))
+        for name, array in with_counters(state, 0).items()
+    }
     try:
         module.load_state_dict(tensors, strict=True)
     except Exception as error:  # a tensor that does not fit, or whatever their own way raises

@@ -73,11 +73,6 @@ def compare_module(
     table = found.layout
     if wrong := problems(found, state):
         raise UserError(f"{path} does not fit the layout {table.name}: {'; '.join(wrong)}.")
-    if table.model != "capsnet":
-        raise UserError(
-            f"the layout {table.name} is of {table.model}, and --against compares modules with "
-            f"capsnet alone: python -m parity check --layout {table.name} proves the layout."
-        )
     dtype: DtypeName = "float64" if x64 else "float32"
     # The same weights in each precision.
     state = {name: array.astype(dtype) for name, array in state.items()}
@@ -165,14 +160,16 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 def _sizes(found: Match, batch: int) -> tuple[int, int, int]:
     """Batch, classes, and dimension of the class capsules."""
-    return batch, found.sizes["j"], found.sizes["d"]
+    sizes = found.sizes
+    return batch, sizes["j"], sizes["d"] if "d" in sizes else sizes["p"] * sizes["q"]
 
 
 def _image_sizes(found: Match) -> list[tuple[int, int]]:
     """Heights and widths that the images may have, the likely ones first."""
     if found.pixels is None:
         return [(side, side) for side in SIDES]
-    area, kernel = found.pixels // found.sizes["c"], found.sizes["y features.conv"]
+    area = found.pixels // found.sizes["c"]
+    kernel = max(found.sizes.get(f"y {layer}", 1) for layer in ("features.conv", "convolutions.0"))
     pairs = [(height, area // height) for height in range(1, area + 1) if area % height == 0]
     fitting = [pair for pair in pairs if min(pair) >= kernel]
     return sorted(fitting, key=lambda pair: (abs(math.log(pair[0] / pair[1])), -pair[0]))

@@ -7,7 +7,15 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from parity.check.comparison import error_between
-from parity.user_module.dialect import Dialect, Switch, Variants, choices, detached, replaced
+from parity.user_module.dialect import (
+    Dialect,
+    Switch,
+    Variants,
+    choices,
+    detached,
+    has_dialects,
+    replaced,
+)
 from parity.user_module.sides import Sides
 
 MOST_GRADIENTS = 100
@@ -61,8 +69,12 @@ def diagnose(sides: Sides) -> Diagnosis:
     by itself and on top of the best. A detached gradient shows in the gradient alone, so it may
     come on top of any.
 
-    The network is a `CapsNet` with dynamic routing, with learned parameters or without.
+    Switches are those of a `CapsNet` with dynamic routing, with learned parameters or without.
     """
+    if not has_dialects(sides.model):
+        return Diagnosis(
+            "what differs is searched for in CapsNet with dynamic routing alone", (), 0
+        )
     search = _Search(Variants(sides.model, jnp.asarray(sides.images), sides.output_is), sides)
     found = sorted(search.run(), key=lambda finding: (finding.forward, finding.gradient or 0))
     nearest = min(search.errors, key=lambda chosen: (search.errors[chosen], len(chosen)))

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from capsjax import Routed, Squash, route
+from capsjax import CapsNet, Routed, Squash, route
 from capsjax.routing import Dynamic, RoutingInputs
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
@@ -73,6 +73,39 @@ class Switch:
         except AttributeError:  # of a squash that is a function of its own
             return False
         return now != [*self.changes.values()]
+
+
+_FLAGS = {
+    "slope": ("--model-options", "conv_slope"),
+    "order": ("--model-options", "primary_order"),
+    "routing.softmax_over": ("--routing-options", "softmax_over"),
+    "routing.shared_logits": ("--routing-options", "shared_logits"),
+    "routing.detach": ("--routing-options", "detach"),
+}
+
+
+def as_flags(switches: Iterable[Switch]) -> str:
+    """Switches as the options of `import` that say the same; nothing where one has none."""
+    flags: dict[str, list[str]] = {}
+    for path, value in (item for switch in switches for item in switch.changes.items()):
+        if path == "normalised":
+            flags |= {"--input-mean": [str(MNIST_MEAN)], "--input-std": [str(MNIST_STD)]}
+        elif path == "routing.iterations":
+            flags["--routing-iterations"] = [str(value)]
+        elif path in _FLAGS:
+            flag, name = _FLAGS[path]
+            flags.setdefault(flag, []).append(f"{name}={str(value).lower()}")
+        elif (path, value) != ("regrouped", False):
+            return ""
+    return " ".join(" ".join([flag, *values]) for flag, values in flags.items())
+
+
+def has_dialects(model: Any) -> bool:
+    """Whether a network is a `CapsNet` with a form of dynamic routing."""
+    if not isinstance(model, CapsNet):
+        return False
+    routing: Any = model.class_caps.routing
+    return isinstance(getattr(routing, "settings", routing), Dynamic)
 
 
 class Variants:

@@ -2,8 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from flax import nnx
 
+import capsjax
 from parity.check import tolerance
 from parity.check.arithmetic import exact
 from parity.check.batch import capsnet_lengths
@@ -22,8 +23,11 @@ from parity.layouts import weights
 from parity.layouts.importing import configure
 from parity.layouts.match import Match
 from parity.layouts.state_files import State
+from parity.layouts.table import all_options
 from parity.user_module.calling import Call, View, What
 from parity.user_module.dialect import as_output
+from train.config.fit_config import FitConfig
+from train.data.formats.images import as_text
 from train.learn.network import build_model
 from train.system.errors import UserError, first_line
 
@@ -65,6 +69,10 @@ class Sides:
     forward_limit: float
     gradient_limit: float
 
+    def within(self, limit: float) -> "Sides":
+        """The same with another limit of the outputs' error, where that is known."""
+        return replace(self, forward_limit=limit)
+
     def stages(self) -> Iterator[tuple[Stage, np.ndarray, np.ndarray, float]]:
         """What is compared: capsjax's numbers, the module's, and the limit of their error."""
         stage = Stage(FORWARD, f"{self.what} in {self.dtype}")
@@ -90,28 +98,82 @@ def both_sides(
     The weights are those of the state in which the layout was found. The seed is of the cotangent,
     which has the same values in each dtype. A UserError if the weights do not fit the images.
     """
-    model: Any = _model(call, found, state, path, dtype)
+    config = configure(found, "digits", call.image_shape, found.sizes["j"])
+    options = {**config.model.options, **_strides(call, found)}
+    config = config.changed(model_options=options)
+    try:
+        model = network(config, call.image_shape, found, state, dtype)
+    except ValueError as error:
+        raise UserError(
+            f"{path} does not fit capsjax's network for images of {as_text(call.image_shape)} with "
+            f"{_shown_strides(config)}: {error}; --image-shape and, in a layout of your own, "
+            "model_options say otherwise."
+        ) from error
     images, theirs = call.images.detach().numpy(), view.tensor.detach().numpy()
     cotangent = np.random.default_rng(seed).normal(size=theirs.shape).astype(np.float32)
     cotangent = cotangent.astype(theirs.dtype)
     their_gradient, reason = _module_gradient(view.tensor, call.images, cotangent)
-    ours, our_gradient = _capsjax(*nnx.split(model), view.what, output_is, images, cotangent)
-    lengths = capsnet_lengths(model, len(images))
+    sides = with_output(model, images, view.what, output_is, theirs, cotangent)
+    return replace(sides, their_gradient=their_gradient, reason=reason)
+
+
+def with_output(
+    model: Any,
+    images: np.ndarray,
+    what: What,
+    output_is: str,
+    theirs: np.ndarray,
+    cotangent: np.ndarray | None = None,
+) -> Sides:
+    """Both sides where the output of the other one is known, of its dtype; it has no gradient.
+
+    The images are as the network sees them; a cotangent, for capsjax's gradient, is one by default.
+    """
+    dtype: DtypeName = "float64" if theirs.dtype == np.float64 else "float32"
+    cotangent = np.ones_like(theirs) if cotangent is None else cotangent
+    ours, gradient = _capsjax(*nnx.split(model), what, output_is, images, cotangent)
+    lengths = _longest_sums(model, len(images))
     return Sides(
         dtype,
         model,
         images,
-        view.what,
+        what,
         output_is,
         cotangent,
         theirs,
         np.asarray(ours),
-        their_gradient,
-        np.asarray(our_gradient),
-        reason,
+        None,
+        np.asarray(gradient),
+        "",
         tolerance.limit("forward", dtype, lengths[FORWARD]),
         tolerance.limit("gradient", dtype, lengths[GRADIENT]),
     )
+
+
+def network(
+    config: FitConfig, image_shape: Sequence[int], found: Match, state: State, dtype: DtypeName
+) -> Any:
+    """The network of a configuration in a dtype, with the weights in which a layout was found.
+
+    It is set to evaluation. A ValueError if the weights do not fit it.
+    """
+    config = config.changed(dtype=dtype, param_dtype=dtype)
+    model = nnx.eval_shape(lambda: build_model(config, image_shape, found.sizes["j"]))
+    weights.load(model, found.to_capsjax(state), weights.LEARNED)
+    model.eval()
+    return model
+
+
+def _longest_sums(model: Any, batch: int) -> dict[str, int]:
+    """Terms of the longest sums of a network on a batch, forwards and in its gradients."""
+    if isinstance(model, capsjax.CapsNet):
+        return capsnet_lengths(model, batch)
+    convolutions = [layer for _, layer in nnx.iter_modules(model) if isinstance(layer, nnx.Conv)]
+    sums = [int(np.prod(layer.kernel.shape[:3])) for layer in convolutions]
+    images = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
+    coupling = jax.eval_shape(lambda model, images: model(images).coupling, model, images)
+    forward = max(*sums, coupling.shape[1])
+    return {FORWARD: forward, GRADIENT: max(forward, batch * int(np.prod(model.image_shape[:2])))}
 
 
 def compare_sides(narrow: Sides, wide: Sides | None, size: str, case: str) -> list[Comparison]:
@@ -147,41 +209,31 @@ def _compared(sides: Sides, size: str, case: str) -> list[Comparison]:
     ]
 
 
-def _model(call: Call, found: Match, state: State, path: Path, dtype: DtypeName) -> nnx.Module:
-    """A capsjax network with a module's weights, and with the strides of its call."""
-    classes = found.sizes["j"]
-    config = configure(found, "digits", call.image_shape, classes)
-    options = {**config.model.options, **_strides(call, found)}
-    config = config.changed(model_options=options, dtype=dtype, param_dtype=dtype)
-    model = nnx.eval_shape(lambda: build_model(config, call.image_shape, classes))
-    try:
-        weights.load(model, found.to_capsjax(state))
-    except ValueError as error:
-        strides = ", ".join(
-            f"{name} = {options.get(name, default)}"
-            for name, default in (("conv_stride", 1), ("primary_stride", 2))
-        )
-        raise UserError(
-            f"{path} does not fit capsjax's network for images of "
-            f"{'x'.join(map(str, call.image_shape))} with {strides}: {error}; --image-shape and, "
-            "in a layout of your own, model_options say otherwise."
-        ) from error
-    return model
+def _shown_strides(config: FitConfig) -> str:
+    options = all_options(config)
+    return ", ".join(f"{n} = {options[n]}" for n in options if n.endswith(("stride", "strides")))
 
 
-def _strides(call: Call, found: Match) -> dict[str, int]:
+def _strides(call: Call, found: Match) -> dict[str, Any]:
     """The strides that the module's convolutions were seen to have."""
-    sizes = found.sizes
-    kernels = {
-        "conv_stride": (sizes["f"], sizes["c"], sizes["y features.conv"]),
-        "primary_stride": (None, sizes["f"], sizes["y primary_caps.conv"]),
+    sizes, called = found.sizes, call.convolutions
+    if found.layout.model == "efficient_capsnet":
+        strides = [of[0] for _, of in called if len(set(of)) == 1]
+        depth = len(found.model_options()["features"])
+        if len(strides) != depth + 1:
+            return {}
+        return {"strides": strides[:depth], "primary_stride": strides[depth]}
+    kernels: dict[str, tuple[int | None, ...]] = {
+        "conv_stride": (sizes["f"], sizes["c"], sizes["y features.conv"])
     }
+    if found.layout.model == "capsnet":
+        kernels["primary_stride"] = (None, sizes["f"], sizes["y primary_caps.conv"])
     # The first convolution is the first that was called, that of the capsules the last.
-    called = [*call.convolutions[:1], *call.convolutions[1:][-1:]]
+    called = [*called[:1], *called[1:][-1:]]
     seen = {}
-    for (shape, strides), (name, (out, *rest)) in zip(called, kernels.items(), strict=False):
-        if list(shape[1:3]) == rest and out in (None, shape[0]) and len(set(strides)) == 1:
-            seen[name] = strides[0]
+    for (shape, of), (name, (out, *rest)) in zip(called, kernels.items(), strict=False):
+        if list(shape[1:3]) == rest and out in (None, shape[0]) and len(set(of)) == 1:
+            seen[name] = of[0]
     return seen
 
 

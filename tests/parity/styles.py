@@ -46,6 +46,8 @@ class OverInputs(nn.Module):
 class Views(nn.Module):
     """Views after each layer, and a softmax over the input capsules: images `[B, C, S, S]`."""
 
+    slope = 0.0
+
     def __init__(self, channels=1, side=8, features=6, types=3, kernel=3):
         super().__init__()
         self.conv1 = nn.Conv2d(channels, features, kernel)
@@ -56,7 +58,7 @@ class Views(nn.Module):
     def forward(self, x):
         batch = x.size(0)
         maps = self.conv1(x)
-        maps = F.relu(maps.view(batch, -1)).view(maps.size())
+        maps = F.leaky_relu(maps.view(batch, -1), self.slope).view(maps.size())
         return self.digit_capsules(self.primary_capsules(maps))
 
 
@@ -65,6 +67,10 @@ class Classes(Views):
 
     def forward(self, x):
         return super().forward(x).norm(dim=-1).softmax(-1)
+
+
+class Leaky(Classes):
+    slope = 0.3
 
 
 class ThreeChannels(Views):

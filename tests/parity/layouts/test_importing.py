@@ -362,6 +362,37 @@ def test_images_that_no_data_set_has(tmp_path):
     assert "unknown dataset 'mnits', choose from: d" in refused(path, tmp_path, dataset="mnits")
 
 
+@pytest.mark.parametrize(
+    ("sizes", "suggested"),
+    [
+        ({"image_shape": (32, 32, 3)}, "but --dataset cifar10 or --dataset svhn_cropped would fit"),
+        (
+            {"image_shape": (32, 32, 2), "num_classes": 5},
+            "but --dataset smallnorb --crop 32 would fit",
+        ),
+        (
+            {"image_shape": (28, 28, 2), "num_classes": 5, "decoder_hidden": None},
+            "but --dataset smallnorb --crop 28 would fit",
+        ),
+    ],
+)
+def test_data_sets_that_would_fit_are_suggested(sizes, suggested, tmp_path):
+    path = saved(tmp_path / "w.pt", build("gram-ai", **sizes).state_dict())
+    assert suggested in refused(path, tmp_path)
+
+
+def test_a_network_for_the_middle_of_images_is_imported_with_a_crop(tmp_path):
+    path = saved(tmp_path / "w.pt", build("xifengguo", image_shape=(20, 20, 1)).state_dict())
+    assert "but --dataset mnist --crop 20 would fit" in refused(
+        path, tmp_path, "auto", dataset="mnist"
+    )
+    arguments = ["--out", str(tmp_path / "run"), "--dataset", "mnist", "--crop", "20", *STRIDE]
+    assert main(["import", str(path), *arguments]) == 0
+    config = load_run(tmp_path / "run").config
+    assert config.data.crop == 20
+    assert_close(config.objective.reconstruction_weight, 0.392 / 400)
+
+
 def test_a_stride_that_cannot_be(tmp_path):
     path = saved(tmp_path / "w.pt", build("gram-ai").state_dict())
     with pytest.raises(UserError, match="12 primary capsules of 3 types \\(with strides 1 and 2"):

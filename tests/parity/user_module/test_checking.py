@@ -145,11 +145,22 @@ def test_the_references_of_dialects_agree(name, tmp_path):
     assert outcome.image_shape == SIZES["image_shape"]
 
 
-def test_a_module_of_another_network_is_refused(tmp_path):
-    path = tmp_path / "weights.pt"
-    torch.save(build("yl-1993").state_dict(), path)
-    with pytest.raises(UserError, match="yl-1993 is of matrix_capsnet, and --against compares"):
-        compare_module(f"{tmp_path / 'net.py'}:net", path)
+@pytest.mark.parametrize("name", ["efficient-capsnet", "yl-1993"])
+def test_modules_of_other_networks_agree(name, tmp_path):
+    """Their statistics of batches are weights, and so are strides that are seen in a call."""
+    torch.save(build(name).state_dict(), tmp_path / "weights.pt")
+    (tmp_path / "net.py").write_text(
+        "from tests.parity.layouts.dialects import build\n"
+        f"def net():\n    return build({name!r})\n"
+        f"def other():\n    net = build({name!r})\n    for part in net.modules():\n"
+        "        part.eps = 1e-2\n    return net\n"
+    )
+    spec = f"{tmp_path / 'net.py'}"
+    options = {"output": "lengths", "image_size": (8, 8)}
+    outcome = compare_module(f"{spec}:net", tmp_path / "weights.pt", **options)
+    assert outcome.passed, text(outcome)
+    outcome = compare_module(f"{spec}:other", tmp_path / "weights.pt", **options)
+    assert "searched for in CapsNet with dynamic routing alone.\nFAIL:" in text(outcome)
 
 
 # --- A diagnosis
