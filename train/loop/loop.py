@@ -21,6 +21,7 @@ from train.learn.user_routing import code_fingerprint
 from train.loop.deferred import DeferredWork
 from train.loop.early_end import EarlyEnd
 from train.loop.guard import Guard
+from train.loop.header import header
 from train.loop.initial_weights import start_from_weights
 from train.loop.profiling import Profiler
 from train.report.figures import Tested, draw_run
@@ -103,6 +104,8 @@ def fit(
                 start_from_weights(trainer)
         if (ended := _ended(trainer, run)) is not None:
             return ended
+        if processes.is_first():
+            print(header(trainer, run), file=sys.stderr)
         guard = Guard(trainer, run, checkpoints)
         with Log(trainer, run) as log, Profiler(run.profile, profile) as profiler:
             start = int(trainer.state.step)
@@ -177,7 +180,9 @@ def _train(
             scores = trainer.score(validation)  # a run that is resumed may have reached its end
         end.add(scores.metrics["accuracy"])
 
-    with StopSignals() as signals, DeferredWork() as deferred:
+    # Before the first dispatch is sent it is compiled; the others would miss a process that ends.
+    alone = not processes.are_several()
+    with StopSignals(lossless=alone) as signals, DeferredWork() as deferred:
         while step < total and not end.is_due:
             profiler.reached(step, trainer.state)
             asked, asked_before = signals.received is not None, trainer.stopping
@@ -186,6 +191,7 @@ def _train(
                 metrics = trainer.train(list(itertools.islice(batches, count)), stop=asked)
                 deferred.do_all()  # with the results of the dispatch before
             step += count
+            signals.lossless = False
 
             stop = bool(asked_before) if processes.are_several() else signals.received is not None
             evaluate = step % evaluate_every == 0 or step == total
