@@ -4,6 +4,7 @@ from collections import Counter
 
 import capsjax
 from train.data import Examples
+from train.data.formats.images import as_text
 from train.learn.network import count_parameters
 from train.learn.trainer import Trainer
 from train.run.folder import Run
@@ -13,7 +14,6 @@ from train.system.tables import aligned
 def header(trainer: Trainer, run: Run) -> str:
     """Network, parameters, data, devices, length and folder of a run that begins or goes on."""
     config, data, step = trainer.config, trainer.dataset, int(trainer.state.step)
-    height, width, channels = data.image_shape
     splits = {"training": data.train, "validation": data.validation, "test": data.test}
     counts = ", ".join(f"{len(split):,} {name}" for name, split in splits.items() if split)
     kinds = Counter(device.device_kind for device in trainer.mesh.devices.flat)
@@ -23,7 +23,7 @@ def header(trainer: Trainer, run: Run) -> str:
         "network": f"{config.model.name}, "
         + (f"{config.model.routing} routing, " if routes else "")
         + f"{count_parameters(trainer.state.params):,} parameters",
-        "data": f"{config.data.dataset}: {counts} images {height}x{width}x{channels}, "
+        "data": f"{config.data.dataset}: {counts} images {as_text(data.image_shape)}, "
         f"{data.num_classes} classes",
         "devices": ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
         "length": f"{_epochs(total, batch, data.train)} epochs, {total:,} steps of {batch} images"

@@ -11,7 +11,7 @@ import jax
 from train.config.checked import flag
 from train.config.config_file import EARLY_END
 from train.config.fit_config import FitConfig
-from train.data import FeedKind
+from train.data import Dataset, FeedKind
 from train.distributed import processes
 from train.distributed.preemption import StopSignals
 from train.learn.network import out_of_memory_is_bad_input
@@ -37,6 +37,7 @@ def fit(
     *,
     out: Path,
     data_dir: Path | None = None,
+    dataset: Dataset | None = None,
     feed_kind: FeedKind = "auto",
     devices: int | None = None,
     resume: bool = False,
@@ -50,6 +51,7 @@ def fit(
         config: what to compute.
         out: the run's folder.
         data_dir: a folder with the data set's official files.
+        dataset: what the configuration names, if that is loaded already.
         feed_kind: as of `make_feed`.
         devices: how many devices of each process to use, all by default.
         resume: go on with the run in `out`, if there is one.
@@ -68,7 +70,7 @@ def fit(
         PreemptedError: if the process was asked to stop.
     """
     with processes.all_or_none():
-        dataset = config.data.load(data_dir)
+        dataset = dataset or config.data.load(data_dir)
     with processes.all_or_none():
         trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     for name in EARLY_END:
