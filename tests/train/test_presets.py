@@ -11,7 +11,7 @@ from train.data.catalog import SOURCES
 from train.learn.network import build_model
 from train.options.command import parse
 from train.options.recipe import with_settings
-from train.presets import describe_preset, get_preset, list_presets
+from train.presets import describe_preset, fitting_preset, get_preset, list_presets
 from train.system.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -62,3 +62,18 @@ def test_an_unknown_preset_lists_the_right_ones():
         match="unknown preset 'mnits', choose from: affnist, .*fashion",
     ):
         get_preset("mnits")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shape", "name"),
+    [
+        ("smallnorb", (96, 96, 2), "smallnorb"),
+        ("folder:photos", (8, 200, 3), "digits"),
+        ("folder:photos", (18, 18, 3), "mnist-small"),
+        ("npz:x.npz", (64, 48, 1), "mnist-small"),
+    ],
+)
+def test_a_recipe_fits_the_data(dataset, shape, name):
+    assert fitting_preset(dataset, shape) == name
+    if name != dataset:
+        build_model(get_preset(name).changed(dataset=dataset), shape, 2)

@@ -4,6 +4,7 @@ The options here say where and on what; those that decide the numbers are the se
 `train/config/settings.py`.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +16,7 @@ from train.system.errors import UserError
 
 if TYPE_CHECKING:
     from train.config.fit_config import FitConfig
+    from train.data import Dataset
 
 PROCESSES = "several processes, on one host or on many"
 
@@ -35,8 +37,8 @@ class Fit(DataDir, Devices, Recorded):
     )
 
     preset: str | None = argument(
-        "name of the recipe; with --resume it may be left out, and the run's own configuration "
-        "counts",
+        "name of the recipe; with --dataset it may be left out, and a fitting one is taken, with "
+        "--resume too, and the run's own configuration counts",
         metavar="PRESET",
         default=None,
     )
@@ -99,8 +101,11 @@ class Fit(DataDir, Devices, Recorded):
                 "--coordinator, --processes and --process-index say where a process stands among "
                 "others: give --distributed too."
             )
+        dataset = None
         with processes.all_or_none():
             trust(self.settings.get("routing"))
+            if not self.preset and not self.resume and "dataset" in self.settings:
+                dataset = self._take_fitting_preset()
             config, out = self._config_and_out()
         keep_compiled_programs()
         with processes.ending_all():
@@ -108,6 +113,7 @@ class Fit(DataDir, Devices, Recorded):
                 config,
                 out=out,
                 data_dir=self.data_dir,
+                dataset=dataset,
                 feed_kind=self.feed,
                 devices=self.devices,
                 resume=self.resume,
@@ -125,6 +131,28 @@ class Fit(DataDir, Devices, Recorded):
             self.keep(f"fit-seed-{config.seed}", values)
         return 0
 
+    def _take_fitting_preset(self) -> "Dataset":
+        """Takes the recipe for the data set that is named, and tells which; returns that set."""
+        from train.config.settings import DataConfig
+        from train.data import as_file_name
+        from train.data.formats.images import as_text
+        from train.distributed import processes
+        from train.presets import fitting_preset
+
+        own = {"dataset", "image_axes", "labels_from"} & self.settings.keys()
+        data = DataConfig(**{name: self.settings[name] for name in own})
+        dataset = data.load(self.data_dir)
+        self.preset = fitting_preset(data.dataset, dataset.image_shape)
+        kind, _, where = data.dataset.partition(":")
+        self.out = self.out or Path("runs") / as_file_name(Path(where).name or kind)
+        if processes.is_first():
+            print(
+                f"note: no recipe is named, so {self.preset} is taken, which suits images of "
+                f"{as_text(dataset.image_shape)}; `python -m train presets` lists all",
+                file=sys.stderr,
+            )
+        return dataset
+
     def _config_and_out(self) -> "tuple[FitConfig, Path]":
         """What is trained, and the folder of the run."""
         from train.learn.network import require_room
@@ -140,6 +168,6 @@ class Fit(DataDir, Devices, Recorded):
             require_room(run.config, run.image_shape, run.num_classes)
             return with_settings(run.config, self.settings), self.out
         raise UserError(
-            f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only --resume "
-            "with --out goes without."
+            f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only --dataset, "
+            "and --resume with --out, go without."
         )

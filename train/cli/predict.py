@@ -62,6 +62,7 @@ class Predict(Trained):
 
     def run(self) -> int:
         """Classifies, and prints a line an image."""
+        from train.learn.objective import PRESENT
         from train.report.capsule_file import CapsuleFile
         from train.report.predict import image_files, predict
         from train.run.folder import load_run
@@ -93,6 +94,12 @@ class Predict(Trained):
                 capsules.keep(run.class_names)
         if self.csv and tally["images"]:
             print(f"{self.csv}: {tally['images']:,} image{'s' * (tally['images'] > 1)}")
+        if tally["unknown"]:
+            print(
+                f"note: in {tally['unknown']:,} of {tally['images']:,} images no class has "
+                f"a capsule longer than {PRESENT}: nothing was recognised there",
+                file=sys.stderr,
+            )
         if tally["dark on light"]:
             print(
                 "note: some images are dark on light; networks trained on light digits on a dark "
@@ -115,7 +122,8 @@ class Predict(Trained):
         else:
             for prediction in predictions:
                 longest = ", ".join(f"{name} {value:.3f}" for name, value in prediction.top(top))
-                print(f"{prediction.path}: {' and '.join(prediction.classes)} ({longest})")
+                named = " and ".join(prediction.classes) or "nothing"
+                print(f"{prediction.path}: {named} ({longest})")
 
 
 def _write_table(path: Path, predictions: Iterator["Prediction"], top: int, files: int) -> None:
@@ -142,5 +150,6 @@ def _counted(predictions: Iterable["Prediction"], tally: Counter[str]) -> Iterat
     """The same predictions, counted as they go by."""
     for prediction in predictions:
         tally["images"] += 1
+        tally["unknown"] += not prediction.is_recognised
         tally["dark on light"] += prediction.is_dark_on_light
         yield prediction

@@ -11,7 +11,7 @@ import jax
 from train.config.checked import flag
 from train.config.config_file import EARLY_END
 from train.config.fit_config import FitConfig
-from train.data import FeedKind
+from train.data import Dataset, FeedKind
 from train.distributed import processes
 from train.distributed.preemption import StopSignals
 from train.learn.network import out_of_memory_is_bad_input
@@ -21,6 +21,7 @@ from train.learn.user_routing import code_fingerprint
 from train.loop.deferred import DeferredWork
 from train.loop.early_end import EarlyEnd
 from train.loop.guard import Guard
+from train.loop.header import header
 from train.loop.initial_weights import start_from_weights
 from train.loop.profiling import Profiler
 from train.report.figures import Tested, draw_run
@@ -36,6 +37,7 @@ def fit(
     *,
     out: Path,
     data_dir: Path | None = None,
+    dataset: Dataset | None = None,
     feed_kind: FeedKind = "auto",
     devices: int | None = None,
     resume: bool = False,
@@ -49,6 +51,7 @@ def fit(
         config: what to compute.
         out: the run's folder.
         data_dir: a folder with the data set's official files.
+        dataset: what the configuration names, if that is loaded already.
         feed_kind: as of `make_feed`.
         devices: how many devices of each process to use, all by default.
         resume: go on with the run in `out`, if there is one.
@@ -67,7 +70,7 @@ def fit(
         PreemptedError: if the process was asked to stop.
     """
     with processes.all_or_none():
-        dataset = config.data.load(data_dir)
+        dataset = dataset or config.data.load(data_dir)
     with processes.all_or_none():
         trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices)
     for name in EARLY_END:
@@ -103,6 +106,8 @@ def fit(
                 start_from_weights(trainer)
         if (ended := _ended(trainer, run)) is not None:
             return ended
+        if processes.is_first():
+            print(header(trainer, run), file=sys.stderr)
         guard = Guard(trainer, run, checkpoints)
         with Log(trainer, run) as log, Profiler(run.profile, profile) as profiler:
             start = int(trainer.state.step)
@@ -177,7 +182,9 @@ def _train(
             scores = trainer.score(validation)  # a run that is resumed may have reached its end
         end.add(scores.metrics["accuracy"])
 
-    with StopSignals() as signals, DeferredWork() as deferred:
+    # Before the first dispatch is sent it is compiled; the others would miss a process that ends.
+    alone = not processes.are_several()
+    with StopSignals(lossless=alone) as signals, DeferredWork() as deferred:
         while step < total and not end.is_due:
             profiler.reached(step, trainer.state)
             asked, asked_before = signals.received is not None, trainer.stopping
@@ -186,6 +193,7 @@ def _train(
                 metrics = trainer.train(list(itertools.islice(batches, count)), stop=asked)
                 deferred.do_all()  # with the results of the dispatch before
             step += count
+            signals.lossless = False
 
             stop = bool(asked_before) if processes.are_several() else signals.received is not None
             evaluate = step % evaluate_every == 0 or step == total

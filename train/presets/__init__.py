@@ -12,10 +12,14 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Sequence
 from types import ModuleType
 
 from train.config.fit_config import FitConfig
 from train.system.errors import require_known
+
+SMALL = 18
+"""Sides of images below this are too short for the kernels of CapsNet, 9 pixels twice."""
 
 
 @functools.cache
@@ -32,6 +36,13 @@ def list_presets() -> list[str]:
 def get_preset(name: str) -> FitConfig:
     """The configuration of a recipe; a UserError if there is none of that name."""
     return _recipe(name).CONFIG
+
+
+def fitting_preset(dataset: str, image_shape: Sequence[int]) -> str:
+    """The recipe for a data set: of its name if there is one, else by the size of its images."""
+    if dataset in _recipes():
+        return dataset
+    return "digits" if min(image_shape[:2]) < SMALL else "mnist-small"
 
 
 def describe_preset(name: str) -> str:

@@ -45,6 +45,11 @@ class Prediction(NamedTuple):
     lengths: dict[str, float]
     is_dark_on_light: bool
 
+    @property
+    def is_recognised(self) -> bool:
+        """Whether any class is there: whether one is longer than `PRESENT`."""
+        return max(self.lengths.values()) > PRESENT
+
     def top(self, count: int) -> list[tuple[str, float]]:
         """So many classes with the longest capsules, and their lengths, the longest first."""
         return sorted(self.lengths.items(), key=lambda item: -item[1])[:count]

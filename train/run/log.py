@@ -61,6 +61,7 @@ class Log(AbstractContextManager["Log"]):
         self._rates, self._first_rate = self._rates_from(start), start
         self._unmerged: list[Mapping[str, Mean]] = []
         self._progress, self._shown = Progress(total, "step", done=start), start
+        self._progress.begin("compiling")
         self._events: Any = None
         with writing(run.folder):
             write_whole(run.metrics, "".join(map(_line, kept)).encode())
@@ -93,6 +94,7 @@ class Log(AbstractContextManager["Log"]):
         if not line:
             return
         values, rate = merge(self._unmerged), self.stopwatch.recent_rate
+        self._progress.begin("")
         self._unmerged.clear()
         self._progress.advance(
             step - self._shown,

@@ -203,7 +203,9 @@ def test_predict_sees_deep_and_drawn_images_as_they_are_and_tells_of_blank_ones(
     assert not told
     assert predicted("deep.png")[0] == grey
     assert predicted("ink.png", "--invert")[0] == grey
-    assert "blank.png came out as one single value" in predicted("blank.png")[1]
+    told = predicted("blank.png")[1]
+    assert "blank.png came out as one single value" in told
+    assert "in 1 of 1 images no class has a capsule longer than 0.5: nothing was recognised" in told
 
 
 def test_presets_are_listed_and_explained(capsys):
@@ -249,6 +251,25 @@ def test_bad_input_ends_a_real_program_with_2_and_no_traceback(python_m_train, t
     assert ended.stdout == ""
     assert ended.stderr == "error: --steps is -5, but must be more than 0.\n"
     assert not (tmp_path / "run").exists()
+
+
+def test_data_of_ones_own_goes_without_a_recipe(no_figures, tmp_path, capsys, monkeypatch):
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = np.random.default_rng(number).integers(0, 256, (12, 14), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pets" / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    arguments = ("--dataset", f"folder:{tmp_path / 'pets'}", "--steps", "1", *TINY)
+    assert main(["fit", *arguments]) == 0
+    told = capsys.readouterr().err
+    assert "note: no recipe is named, so digits is taken, which suits images of 12x14x1" in told
+    assert told.count("no recipe") == 1
+    run = load_run(Path("runs/pets"))
+    assert (run.config.preset, run.config.data.dataset) == ("digits", arguments[1])
+    assert "unknown dataset 'mnits' (did you mean mnist?)" in fails(
+        capsys, "fit", "--dataset", "mnits"
+    )
 
 
 # --- Resuming
@@ -499,7 +520,8 @@ def test_a_run_that_is_asked_to_stop_exits_with_75(no_figures, tmp_path, capsys,
     send = Trainer.train
 
     def interrupted(self, *arguments, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
+        if int(self.state.step):
+            os.kill(os.getpid(), signal.SIGTERM)
         return send(self, *arguments, **options)
 
     monkeypatch.setattr(Trainer, "train", interrupted)

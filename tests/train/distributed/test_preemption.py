@@ -40,6 +40,37 @@ def test_the_second_signal_ends_the_process_on_the_spot(number):
     assert "a second signal stops at once" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("lossless", "code", "said"),
+    [
+        (False, 128 + signal.SIGINT, "stopping after the steps under way; a second signal stops"),
+        (True, 75, "stopped before the first step; --resume goes on from here"),
+    ],
+)
+def test_signals_are_heeded_while_python_is_not(lossless, code, said):
+    """A checksum that takes minutes stands for a compiler: no handler of Python is called."""
+    program = (
+        "import hashlib\n"
+        "from train.distributed.preemption import StopSignals\n"
+        f"with StopSignals(lossless={lossless}):\n"
+        "    print('in', flush=True)\n"
+        "    hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "in\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.readline() == "\n"
+        assert said in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == code
+
+
 def test_other_threads_go_without():
     received = []
 

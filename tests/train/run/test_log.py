@@ -118,7 +118,8 @@ def test_without_tensorboardx_the_file_is_complete_and_a_line_says_so(run, monke
     row = {"split": "train", "step": 1, "loss": 0.5}
     assert written(run, 0, row) == [row]
     assert not run.events.exists()
-    (said,) = capsys.readouterr().err.splitlines()
+    compiling, said = capsys.readouterr().err.splitlines()
+    assert compiling == "compiling"
     assert said.startswith("note: TensorBoard events are left out")
 
 

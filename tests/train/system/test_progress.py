@@ -50,6 +50,31 @@ def test_on_a_terminal_it_is_a_bar():
     assert "something that stays\n" in shown
 
 
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (40, "30000/60000 step"),
+        (60, "loss 0.1234"),
+        (75, "loss 0.1234, accuracy 98.12%"),
+        (120, "loss 0.1234, accuracy 98.12%, 12345 images/s"),
+    ],
+)
+def test_a_bar_fits_its_terminal_and_shows_whole_figures(columns, shown, monkeypatch):
+    monkeypatch.setattr("tqdm.std._screen_shape_wrapper", lambda: lambda _: (columns, 24))
+    with contextlib.redirect_stderr(Terminal()) as terminal, Progress(60_000, "step") as progress:
+        progress.begin("compiling")
+        progress.begin("")
+        progress.advance(30_000, "loss 0.1234, accuracy 98.12%, 12345 images/s")
+    bars = terminal.getvalue().replace("\n", "\r").split("\r")
+    assert max(map(len, bars)) <= columns
+    assert any(bar.startswith("compiling: 0/60000 step |") for bar in bars)
+    assert (
+        [bar for bar in bars if bar.strip()][-1]
+        .rstrip()
+        .endswith(f" left, {shown}" if columns > 40 else " left")
+    )
+
+
 def test_a_bar_obeys_its_own_program_alone():
     """Names come from files; behind a `Printed` the bar still draws itself."""
     terminal = Terminal()
@@ -59,7 +84,7 @@ def test_a_bar_obeys_its_own_program_alone():
             progress.note("\x1b[31m")
     shown = terminal.getvalue()
     assert "\x1b" not in shown
-    assert r"[1/1] \x1b[2J: 100%" in shown
+    assert r"[1/1] \x1b[2J: 1/1 it" in shown
     assert "\\x1b[31m\n" in shown
     assert "\r" in shown
 
@@ -72,4 +97,4 @@ def test_each_names_what_is_at_work(capsys):
 def test_each_names_on_a_terminal_what_is_at_work():
     with contextlib.redirect_stderr(Terminal()) as terminal:
         list(each([1, 2], 2, str))
-    assert "[2/2] 2: 100%" in terminal.getvalue()
+    assert "[2/2] 2: 2/2 it" in terminal.getvalue()
