@@ -23,6 +23,7 @@ _SHOWN = 2_000
 """Images, from which on the time to read them is worth a line."""
 
 _AT_ONCE = 1_000
+_TOLD = 5
 _THREADS = 16
 
 
@@ -136,9 +137,15 @@ def in_threads(read: Callable[[T], np.ndarray], items: Iterable[T]) -> list[np.n
     """Reads images, several at once: that waits for the disk, and hardly takes Python's lock.
 
     Raises:
-        UserError: as the first that does.
+        UserError: if some do, of the first of them and how many there are.
     """
-    return list(_threads().map(read, items))
+    reading = [_threads().submit(read, item) for item in items]
+    errors = [error for some in reading if isinstance(error := some.exception(), UserError)]
+    if len(errors) > 1:
+        told = " ".join(map(str, errors[:_TOLD]))
+        more = f" There are {len(errors) - _TOLD} more." if len(errors) > _TOLD else ""
+        raise UserError(told + more) from errors[0]
+    return [some.result() for some in reading]
 
 
 @functools.cache

@@ -36,7 +36,7 @@ class Order:
         if batch_size > size:
             raise UserError(
                 f"a batch of {batch_size} is larger than the training set of {size} examples: "
-                f"use a batch size of at most {size}."
+                f"choose --batch-size {size}, or less."
             )
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.block = size if block is None else min(block, size)

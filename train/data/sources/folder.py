@@ -81,8 +81,8 @@ def load(where: str, *, name: str) -> Dataset:
             )
     if found.left_out:
         _note(
-            f"{len(found.left_out)} files in {path} are left out, which are no images of a class, "
-            f"such as {next(iter(found.left_out.values()))}"
+            f"files in {path} that are left out, being no images of a class: "
+            f"{len(found.left_out)}, such as {next(iter(found.left_out.values()))}"
         )
     files = [file for of_split in splits.values() for of_class in of_split for file in of_class]
     height, width, channels = shape or read_image(Path(files[0].path)).shape

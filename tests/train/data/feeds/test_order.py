@@ -116,7 +116,9 @@ def test_nobody_can_change_the_cached_order():
 
 
 def test_a_batch_larger_than_the_training_set():
-    message = "batch of 11 is larger than the training set of 10 examples"
+    message = (
+        "batch of 11 is larger than the training set of 10 .*: choose --batch-size 10, or less"
+    )
     with pytest.raises(UserError, match=message):
         Order(10, batch_size=11, seed=0)
 

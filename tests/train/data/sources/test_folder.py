@@ -67,10 +67,16 @@ def test_what_systems_and_archives_add_is_left_out_and_counted(tmp_path, capsys)
     assert dataset.class_names == ("a", "b")
     np.testing.assert_array_equal(dataset.train.images, expected.train.images)
     np.testing.assert_array_equal(dataset.test.images, expected.test.images)
-    sentence = f"note: 6 files in {tmp_path} are left out, which are no images of a class, such as "
+    sentence = (
+        f"note: files in {tmp_path} that are left out, being no images of a class: 6, such as "
+    )
     assert capsys.readouterr().err.startswith(sentence)
     (tmp_path / "b" / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"notes.txt is not an image file"):
+        read(tmp_path)
+    for number in range(6):  # all of them at once, not one after each attempt
+        (tmp_path / "b" / f"{number}.jpg").write_text("no image")
+    with pytest.raises(UserError, match=r"0.jpg is not .*/4.jpg is not .* There are 2 more.$"):
         read(tmp_path)
 
 
