@@ -77,7 +77,7 @@ def a_row(text: str) -> tuple[str, str]:
 
 
 WRONG = [
-    (("name =", "nam ="), "unknown key 'nam', choose from: name, about"),
+    (("name =", "nam ="), "unknown key 'nam' (did you mean name?), choose from: name, about"),
     (('name = "gram-ai"', "name = 3"), "name is 3, but must be a text"),
     (('name = "gram-ai"', 'formats = [".bin"]'), "unknown format '.bin', choose from: .pt"),
     (('name = "gram-ai"', "aliases = 1"), "aliases must be a list of texts"),
@@ -94,18 +94,24 @@ WRONG = [
     (a_row(2 * '["conv1.bias", "features.conv.bias", "f -> f"],'), "more than one row for"),
     (("decoder.{2n}.bias", "decoder.{2m}.bias"), "needs a number of the letter n"),
     (("t -> (t k)", "t -> (k t)"), "need the primary_order 'flat'"),
-    (("margin_of =", "margin ="), "unknown option 'margin', choose from: input_mean"),
+    (("margin_of =", "margin ="), "unknown option 'margin' (did you mean margin_of?), choose"),
     (('are = "softmax"', 'are = "norm"'), "unknown lengths_are 'norm', choose from: lengths, s"),
     (('of = "softmax"', 'of = "norm"'), "unknown margin of 'norm', choose from: length, softmax"),
     (('of = "softmax"', "of = 2"), "margin_of = 2, which is of the wrong type"),
     (("margin_of =", 'routing = "dynamic-prior" #'), "belong together"),
     (("margin_of =", "margin_power = 0 #"), "--margin-power is 0, but must be more than 0"),
     (("margin_of =", "margin_power = true #"), "margin_power = True, which is of the wrong type"),
-    (("primary_order", "primary_ordre"), "unknown model option 'primary_ordre', choose from: c"),
+    (
+        ("primary_order", "primary_ordre"),
+        "unknown model option 'primary_ordre' (did you mean primary_order?), choose from: c",
+    ),
     (("softmax_over", "softmax_axis"), "routing 'dynamic' has no option 'softmax_axis'"),
     (('over = "in"', 'over = "inputs"'), "unknown softmax_over 'inputs', choose from: out, in"),
     (("margin_of =", "margin_over_classes = 1 #"), "must be 'sum' or 'mean'"),
-    (("[options]", "[option]"), "unknown key 'option', choose from: name, about"),
+    (
+        ("[options]", "[option]"),
+        "unknown key 'option' (did you mean options?), choose from: name, about",
+    ),
     (("about =", 'model = "deepcaps" #'), "unknown model 'deepcaps', choose from: capsnet, eff"),
     (("about =", 'model = "matrix_capsnet" #'), "unknown target 'primary_caps.conv.kernel'"),
     (("margin_of =", 'routing = "em" #'), "has no option 'softmax_over'"),
@@ -129,7 +135,7 @@ OF_ANOTHER_MODEL = [
     (("primary_bias = true", ""), "row for primary_caps.pose.bias[0], primary_caps.pose.bias[1]"),
     (('["primary_caps.a.bias"', '#["'), "has no row for primary_caps.pose.bias[1]: matrix_capsnet"),
     (("1 b j p q -> b j p q", "1 j b p q -> j b p q"), "are 'b j p q', not 'j b p q'"),
-    (("conv_padding", "primary_order"), "unknown model option 'primary_order', choose from: caps"),
+    (("conv_padding", "primary_order"), "unknown model option 'primary_order'"),
     (("temperature_decay", "decay"), "routing 'em' has no option 'decay'"),
     (('routing = "em"', 'routing = "variational-bayes"'), "has no option 'formulation'"),
 ]

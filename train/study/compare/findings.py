@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from train.config.checked import flag
-from train.config.config_file import CADENCE
+from train.config.config_file import CADENCE, completed
 from train.report.figures import mark_seeds, scale_errors
 from train.study.compare.perturb import PERTURBATIONS
 from train.study.statistics import (
@@ -65,9 +65,9 @@ def _row(result: Result, against_first: str, recipe: str) -> dict[str, str]:
 def own_settings(results: Sequence[Result]) -> list[str]:
     """What each cell is trained with that not all cells of its data are: `--max-shift 2`."""
     texts = []
-    for result in results:
-        alike = [r["identity"]["config"] for r in results if r["dataset"] == result["dataset"]]
-        own = result["identity"]["config"]
+    cells = [(each["dataset"], completed(each["identity"]["config"])) for each in results]
+    for dataset, own in cells:
+        alike = [config for other, config in cells if other == dataset]
         names = [
             n for n in own if n not in OF_THE_CELL | CADENCE and any(c[n] != own[n] for c in alike)
         ]
