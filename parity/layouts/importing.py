@@ -14,7 +14,8 @@ import numpy as np
 from flax import nnx
 
 from parity.layouts import weights
-from parity.layouts.match import Match, match
+from parity.layouts.match import Match, match, some
+from parity.layouts.misread import misread_row
 from parity.layouts.state_files import State, kind_of, read_state, unwrapped
 from parity.layouts.table import Layout, all_options, builtin_layouts, get_layout
 from train.config.fit_config import FitConfig
@@ -266,7 +267,10 @@ def problems(found: Match, state: State) -> list[str]:
         counts = {"NaN": int(np.isnan(wide).sum()), "infinite": int(np.isinf(wide).sum())}
         if shown := ", ".join(f"{count} {kind}" for kind, count in counts.items() if count):
             kinds["not finite"].append(f"{name} ({shown})")
-    return found.problems() + [f"{kind}: {', '.join(of)}" for kind, of in kinds.items() if of]
+    told = found.problems() + [f"{kind}: {some(of)}" for kind, of in kinds.items() if of]
+    if not found.fits and not found.extra and (row := misread_row(found.layout, state)):
+        told.insert(0, row)
+    return told
 
 
 def assumed(run: Run) -> list[str]:

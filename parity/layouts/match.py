@@ -20,6 +20,9 @@ from parity.layouts.table import Layout, Row
 
 Arrays = Mapping[str, np.ndarray]
 
+SHOWN = 6
+"""Of how many tensors it is told what is wrong, in a line."""
+
 _LATENT = f"{DECODER} -1"  # the numbers that a decoder takes
 
 
@@ -62,9 +65,9 @@ class Match(NamedTuple):
     def problems(self) -> list[str]:
         """What keeps the layout from fitting, a line for each kind."""
         kinds = {
-            "missing": ", ".join(self.missing),
-            "not in the layout": ", ".join(self.extra),
-            "wrong shape": "; ".join(self.misshapen),
+            "missing": some(self.missing),
+            "not in the layout": some(self.extra),
+            "wrong shape": some(self.misshapen, "; "),
         }
         return [f"{kind}: {which}" for kind, which in kinds.items() if which]
 
@@ -130,6 +133,12 @@ class Match(NamedTuple):
         for parts in parameters.values():
             parts.sort(key=lambda entry: names.part(entry.target))
         return parameters
+
+
+def some(texts: Sequence[str], comma: str = ", ") -> str:
+    """The first of several texts, and how many more there are: these are rarely read."""
+    more = len(texts) - SHOWN
+    return comma.join(texts[:SHOWN]) + (f"{comma}and {more} more" if more > 0 else "")
 
 
 def match(layout: Layout, tensors: Arrays) -> Match:

@@ -204,7 +204,9 @@ def _call(
                 misfit = misfit or error
     if misfit is not None:
         raise misfit
-    shown = "; ".join(failures[:3]) + ("; ..." if len(failures) > 3 else "")
+    # A call with arguments that it does not take says less than one that it took.
+    told = next((text for text in failures if ": TypeError: " not in text), failures[0])
     raise UserError(
-        f"{spec} cannot be called ({shown}): --input and --image-shape say what it is to be given."
+        f"{spec} cannot be called ({told}; {len(failures) - 1} other ways failed, too): --input "
+        "and --image-shape say what it is to be given."
     )

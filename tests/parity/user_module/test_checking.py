@@ -267,6 +267,7 @@ def test_the_command_prints_and_writes_what_it_finds(folder, tmp_path, capsys):
         ("Needy", SHAPE, "cannot be made without arguments (TypeError"),
         ("Wider", SHAPE, "size mismatch for stem_b"),
         ("Grumpy", SHAPE, "RuntimeError: not today"),
+        ("Grumpy", SHAPE, "; 5 other ways failed, too): --input"),
         ("NoCapsules", SHAPE, "lengths [7, 5] or poses [7, 5, 6]; there is 0 [], 1.0 [7, 96]"),
         ("WithLabels", SHAPE, "choose with --output one of 0 [7, 5], 1 [7, 5]"),
         ("WithLabels", (*SHAPE, "--output=2"), "no output '2'; there is 0 [7, 5], 1 [7, 5]"),
