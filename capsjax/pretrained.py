@@ -21,6 +21,9 @@ from capsjax.weights import Contents, list_pretrained, read_pretrained, read_wei
 BATCH = 64
 """Images that `predict` computes at once."""
 
+PRESENT = 0.5
+"""The length beyond which a class is taken to be present, half-way between the two margins."""
+
 
 class Prediction(NamedTuple):
     """What a network takes `n` images for.
@@ -31,12 +34,15 @@ class Prediction(NamedTuple):
         lengths: `[n, classes]`, the presence of each class, from 0 to 1: the lengths of the class
             capsules, or for a network with a softmax its probabilities. Float32 at least.
         class_names: the names of all classes.
+        present: the names of the classes that each image shows, the longest first: as many as the
+            network's `labels_per_image`, or all that are longer than `PRESENT`.
     """
 
     classes: tuple[str, ...]
     labels: np.ndarray
     lengths: np.ndarray
     class_names: tuple[str, ...]
+    present: tuple[tuple[str, ...], ...]
 
     def top(self, count: int) -> list[dict[str, float]]:
         """Of each image the most present classes and their lengths, the longest first.
@@ -67,9 +73,11 @@ class Network:
         preprocessing: what is done to images; by default pixels are scaled to 0 to 1.
         image_shape: `(height, width, channels)` of the images, before a crop; that of the model if
             not given.
+        labels_per_image: how many classes an image shows; None for any number of them.
 
     Raises:
-        ValueError: class names, image shape and model do not fit each other.
+        ValueError: class names, image shape and model do not fit each other, or an image cannot
+            show so many classes.
 
     Examples:
         >>> import capsjax, numpy as np
@@ -85,6 +93,7 @@ class Network:
         *,
         preprocessing: Preprocessing | None = None,
         image_shape: Sequence[int] | None = None,
+        labels_per_image: int | None = 1,
     ) -> None:
         own: Any = model
         self.model, self.preprocessing = model, preprocessing or Preprocessing()
@@ -98,6 +107,13 @@ class Network:
                 f"{len(self.class_names)} classes do not fit a {type(model).__name__} for "
                 f"{tuple(own.image_shape)} in {own.num_classes} classes"
             )
+
+        if labels_per_image is not None and not 0 < labels_per_image <= own.num_classes:
+            raise ValueError(
+                f"labels_per_image must be from 1 to {own.num_classes}, the number of classes, or "
+                f"None for any number, not {labels_per_image}"
+            )
+        self.labels_per_image = labels_per_image
 
     def __repr__(self) -> str:
         return (
@@ -170,9 +186,15 @@ class Network:
 
     def classified(self, lengths: np.ndarray) -> Prediction:
         """The prediction that lengths `[n, classes]` come to; of equal ones the first counts."""
-        labels = np.argmax(lengths, axis=-1).astype(np.int32)
-        classes = tuple(self.class_names[label] for label in labels)
-        return Prediction(classes, labels, lengths, self.class_names)
+        order = np.argsort(-lengths, axis=-1, kind="stable")
+        labels = order[:, 0].astype(np.int32)
+        counts = (lengths > PRESENT).sum(axis=-1)
+        if self.labels_per_image is not None:
+            counts[:] = self.labels_per_image
+        names = [[self.class_names[label] for label in longest] for longest in order]
+        present = (tuple(of[:count]) for of, count in zip(names, counts, strict=True))
+        classes = tuple(of[0] for of in names)
+        return Prediction(classes, labels, lengths, self.class_names, tuple(present))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -233,7 +255,14 @@ def save(
         tensors = {name: _narrowed(name, value, kind) for name, value in tensors.items()}
     fields = dataclasses.asdict(network.preprocessing)
     contents = Contents(
-        model, network.image_shape, network.class_names, options, routing, fields, tensors
+        model,
+        network.image_shape,
+        network.class_names,
+        options,
+        routing,
+        fields,
+        tensors,
+        labels_per_image=network.labels_per_image,
     )
     write_weights(path, contents)
 
@@ -289,6 +318,7 @@ def load(
             contents.class_names,
             preprocessing=Preprocessing(**contents.preprocessing),
             image_shape=contents.image_shape,
+            labels_per_image=contents.labels_per_image,
         )
     except Exception as error:  # a damaged description may ask JAX for anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -39,6 +39,7 @@ class Contents(NamedTuple):
         preprocessing: the fields of a `Preprocessing`.
         tensors: the network's variables by name; on the default device.
         written_by: version of capsjax that wrote it.
+        labels_per_image: classes that an image shows; None for any number of them.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Contents(NamedTuple):
     preprocessing: dict[str, Any]
     tensors: Mapping[str, Any]
     written_by: str = __version__
+    labels_per_image: int | None = 1
 
 
 def write_weights(path: str | os.PathLike, contents: Contents) -> None:
@@ -140,7 +142,9 @@ def _contents(path: Path, text: str) -> Contents:
         } if all(isinstance(name, str) for name in names) and all(
             0 < side <= LARGEST_SIDE for side in (height, width, channels)
         ):
-            shape = (height, width, channels)
+            shape, several = (height, width, channels), values.get("labels_per_image", 1)
+            if several is not None and (type(several) is not int or not 0 < several <= len(names)):
+                raise ValueError(f"{path} is damaged: it tells {several!r} classes of an image")
             return Contents(
                 model,
                 shape,
@@ -150,5 +154,6 @@ def _contents(path: Path, text: str) -> Contents:
                 preprocessing,
                 {},
                 version,
+                several,
             )
     raise ValueError(f"{path} is damaged: it does not say which network it holds")

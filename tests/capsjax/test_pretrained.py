@@ -106,6 +106,17 @@ def test_what_is_done_to_images_and_the_names_are_in_the_file(tmp_path):
     np.testing.assert_array_equal(back.predict(images).lengths, network.predict(images).lengths)
 
 
+@pytest.mark.parametrize("several", [1, 2, None])
+def test_a_prediction_has_the_classes_that_an_image_shows(several, tmp_path):
+    capsjax.save(Network(tiny(), ["a", "b", "c"], labels_per_image=several), tmp_path / "a.st")
+    network = capsjax.load(tmp_path / "a.st")
+    assert network.labels_per_image == several
+    found = network.classified(np.asarray([[0.2, 0.9, 0.6], [0.1, 0.0, 0.3]], np.float32))
+    shown = {1: (("b",), ("c",)), 2: (("b", "c"), ("c", "a")), None: (("b", "c"), ())}
+    assert found.present == shown[several]
+    assert found.classes == ("b", "c")
+
+
 def test_a_loaded_network_learns_like_any_other(file):
     network = capsjax.load(file)
     before = network.predict(pixels(4, 6, 6, 1)).lengths
@@ -251,6 +262,8 @@ def test_class_names_and_images_have_to_fit_the_model():
         Network(tiny(), ["a", "b"])
     with pytest.raises(ValueError, match=r"do not fit a CapsNet for \(6, 6, 1\)"):
         Network(tiny(), image_shape=(7, 7, 1))
+    with pytest.raises(ValueError, match="labels_per_image must be from 1 to 3, .*, not 4"):
+        Network(tiny(), labels_per_image=4)
 
 
 def changed(file, change=lambda about: None, tensors=lambda tensors: None):
@@ -306,6 +319,8 @@ def test_tensors_that_are_not_the_networks(file, tensors, message):
         (lambda a: a.update(routing=["os.system", {}]), "unknown routing 'os.system'"),
         (lambda a: a.update(routing=None), "its routing None does not go with capsnet"),
         (lambda a: a.update(image_shape=[6, 6, 10**9]), "does not say which network"),
+        (lambda a: a.update(labels_per_image=4), "it tells 4 classes of an image"),
+        (lambda a: a.update(labels_per_image="all"), "it tells 'all' classes of an image"),
         (lambda a: a.update(image_shape=[6, 6]), "does not say which network"),
         (lambda a: a.update(class_names=[]), "does not say which network"),
         (lambda a: a.update(class_names=["a", 3, "c"]), "does not say which network"),

@@ -48,7 +48,8 @@ class Predict(Trained):
     csv: Path | None = option(
         None,
         "write a table instead of lines: path, class, score (the length of its capsule), and the "
-        "next classes and scores, as many as --top says",
+        "next classes and scores, as many as --top says; where images show several classes, also "
+        "present: these, between semicolons",
         metavar="FILE",
         parse=new_file,
     )
@@ -89,7 +90,12 @@ class Predict(Trained):
                 refuse=refused.append,
                 look=capsules.add if capsules else None,
             )
-            self._show(_counted(predictions, tally), min(self.top, run.num_classes), len(files))
+            self._show(
+                _counted(predictions, tally),
+                min(self.top, run.num_classes),
+                len(files),
+                run.labels_per_image != 1,
+            )
             if capsules and tally["images"]:
                 capsules.keep(run.class_names)
         if self.csv and tally["images"]:
@@ -110,10 +116,12 @@ class Predict(Trained):
             print(f"error: {error}", file=sys.stderr)
         return UserError.exit_code if refused else 0
 
-    def _show(self, predictions: Iterator["Prediction"], top: int, files: int) -> None:
+    def _show(
+        self, predictions: Iterator["Prediction"], top: int, files: int, several: bool
+    ) -> None:
         """Writes a table of so many classes an image, prints JSON, or prints lines."""
         if self.csv is not None:
-            _write_table(self.csv, predictions, top, files)
+            _write_table(self.csv, predictions, top, files, several)
         elif self.json:
             print("[", end="")
             for number, prediction in enumerate(predictions):
@@ -126,8 +134,13 @@ class Predict(Trained):
                 print(f"{prediction.path}: {named} ({longest})")
 
 
-def _write_table(path: Path, predictions: Iterator["Prediction"], top: int, files: int) -> None:
-    """Writes a table of so many classes an image; none where no file of so many can be read."""
+def _write_table(
+    path: Path, predictions: Iterator["Prediction"], top: int, files: int, several: bool
+) -> None:
+    """Writes a table of so many classes an image; none where no file of so many can be read.
+
+    Where images show several, these have a column, the last one.
+    """
     from train.system.files import staged, writing
     from train.system.progress import Progress
 
@@ -136,13 +149,15 @@ def _write_table(path: Path, predictions: Iterator["Prediction"], top: int, file
         return
     head = ["path", "class", "score"]
     head += [f"{what}_{rank}" for rank in range(2, top + 1) for what in ("class", "score")]
+    head += ["present"] if several else []
     with writing(path, "--csv"), staged(path) as file, Progress(files, "image") as progress:
         # Names of files are bytes, which need not be UTF-8.
         table = csv.writer(codecs.getwriter("utf-8")(file, "surrogateescape"))
         table.writerow(head)
         for prediction in itertools.chain([first], predictions):
             scores = ((name, f"{value:.6f}") for name, value in prediction.top(top))
-            table.writerow([prediction.path, *itertools.chain(*scores)])
+            present = ["; ".join(prediction.classes)] if several else []
+            table.writerow([prediction.path, *itertools.chain(*scores), *present])
             progress.advance(figures="classified")
 
 

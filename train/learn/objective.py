@@ -14,6 +14,7 @@ from jax import lax
 import capsjax
 from capsjax import CapsNetOutput, inspection
 from capsjax.inspection import DEAD
+from capsjax.pretrained import PRESENT
 from train.config.fit_config import FitConfig
 from train.config.settings import DataConfig, ObjectiveConfig
 from train.data import Batch
@@ -233,10 +234,6 @@ def present(labels: jax.Array, classes: int, dtype: Any) -> jax.Array:
         return labels.astype(dtype)
     of_each = jax.nn.one_hot(labels, classes, dtype=dtype)
     return jnp.sum(of_each, axis=1) if labels.ndim == 2 else of_each
-
-
-PRESENT = 0.5
-"""The length from which on a class is taken to be present, half-way between the two margins."""
 
 
 def predict(lengths: jax.Array, labels: jax.Array) -> jax.Array:

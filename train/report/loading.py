@@ -146,6 +146,7 @@ def network_of(run: Run, model: nnx.Module) -> capsjax.Network:
         run.class_names,
         preprocessing=run.config.data.preprocessing,
         image_shape=run.image_shape,
+        labels_per_image=run.labels_per_image,
     )
 
 

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from capsjax.pretrained import PRESENT
 from train.data.formats.images import is_blank, is_dark_on_light, read_image, tell_of_blank
 from train.data.sources.folder import NO_IMAGE
 from train.learn.network import out_of_memory_is_bad_input
-from train.learn.objective import PRESENT
 from train.report.loading import load_model, network_of
 from train.report.recording import watched
 from train.run.checkpoint_files import Which
@@ -135,27 +135,25 @@ def predict(
     """
     run = load_run(folder)
     model = load_model(run, which)
-    lengths_of = network_of(run, model).lengths
+    network = network_of(run, model)
     watch = watched(model, run.config) if look else None
-    several = run.labels_per_image
     blank: list[Path] = []
     read = _read(paths, functools.partial(read_image, shape=run.image_shape, invert=invert), refuse)
     batch = max(1, min(BATCH, BYTES // math.prod(run.image_shape)))
     while some := list(itertools.islice(read, batch)):
         names, images = [path for path, _ in some], np.stack([image for _, image in some])
         with out_of_memory_is_bad_input(len(images), "take a device with more memory"):
-            of_images = lengths_of(images)
+            found = network.classified(network.lengths(images))
             seen = watch(images) if watch else {}
         if look:
-            look(names, {"lengths": of_images, **seen})
-        for path, image, lengths in zip(names, images, of_images, strict=True):
+            look(names, {"lengths": found.lengths, **seen})
+        several = zip(names, images, found.lengths, found.present, strict=True)
+        for path, image, lengths, present in several:
             if is_blank(image):
                 blank.append(path)
-            longest = np.argsort(-lengths, kind="stable")
-            longest = longest[: (lengths > PRESENT).sum() if several is None else several]
             yield Prediction(
                 path,
-                [run.class_names[label] for label in longest],
+                list(present),
                 dict(zip(run.class_names, map(float, lengths), strict=True)),
                 is_dark_on_light(image),
             )

@@ -1,5 +1,6 @@
 """Data of every kind, from its files to a trained network and back: shapes, channels, classes."""
 
+import csv
 import json
 from functools import partial
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import capsjax
 from tests.train.data.small_files import (
     random,
     small_affnist,
@@ -19,6 +21,7 @@ from tests.train.data.small_files import (
     small_smallnorb,
     small_svhn,
 )
+from train.__main__ import main
 from train.data import catalog, list_datasets, load_dataset
 from train.data.sources import affnist, cifar, emnist, mnist, mnist_corrupted, qmnist, smallnorb
 from train.loop import loop
@@ -237,14 +240,20 @@ def test_images_of_any_number_of_classes_from_arrays_to_figures(short, tmp_path)
     assert again["accuracy"] == summary["test.accuracy"]
     Image.fromarray(arrays["test_images"][0]).save(tmp_path / "one.png")
     (seen,) = predict(folder, [tmp_path / "one.png"])
-    names = [
-        name
-        for name, is_there in zip(
-            ("left", "middle", "right"), arrays["test_labels"][0], strict=True
-        )
-        if is_there
-    ]
-    assert sorted(seen.classes) == names
+    bars = ("left", "middle", "right")
+    labels = arrays["test_labels"][:8].astype(bool).tolist()
+    names = [{bar for bar, there in zip(bars, of, strict=True) if there} for of in labels]
+    assert set(seen.classes) == names[0]
+    assert main(["export", str(folder), str(tmp_path / "bars.safetensors")]) == 0
+    network = capsjax.load(tmp_path / "bars.safetensors")
+    assert network.labels_per_image is None
+    assert [
+        set(of) for of in network.predict(arrays["test_images"][:8, ..., None]).present
+    ] == names
+    table = tmp_path / "bars.csv"
+    assert main(["predict", str(folder), str(tmp_path / "one.png"), "--csv", str(table)]) == 0
+    (row,) = csv.DictReader(table.read_text().splitlines())
+    assert row["present"] == "; ".join(seen.classes)
     for changes in ({"loss": "cross_entropy"}, {"loss": "spread"}, {"class_weights": "balanced"}):
         with pytest.raises(UserError, match="images are of any number of classes each, but"):
             fit(config.changed(**changes), out=tmp_path / "other", devices=1)
