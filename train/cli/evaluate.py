@@ -77,6 +77,11 @@ class Evaluate(Trained, Arrays, Devices):
                 f"loss {result['loss']:.5f}"
             )
             print(in_words(result))
+            if "batch" in result:
+                print(
+                    "note: images of a batch share their logits, so that results depend on which "
+                    f"are together, here {result['batch']} at a time"
+                )
             for layer, found in result.get("inspection", {}).items():
                 print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
                 for name in ("entropy", "agreement", "coupling_change", "pose_change"):

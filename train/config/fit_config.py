@@ -51,7 +51,7 @@ class FitConfig(Checked):
     def __post_init__(self) -> None:
         """Checks what stands in no group, and what several groups have to do with each other."""
         super().__post_init__()
-        if self.schedule.micro_batches > 1 and self.model.routing_options.get("shared_logits"):
+        if self.schedule.micro_batches > 1 and self.model.shares_logits:
             raise UserError(
                 f"--micro-batches is {self.schedule.micro_batches}, but with shared_logits the "
                 "examples of a batch have to be routed together: leave one of the two out."

@@ -170,6 +170,11 @@ class ModelConfig(Checked):
         "depends on the number of classes starts anew where that is another",
     )
 
+    @property
+    def shares_logits(self) -> bool:
+        """Whether what the network makes of an image depends on the others of its batch."""
+        return bool(self.routing_options.get("shared_logits"))
+
 
 @dataclass(frozen=True)
 class ObjectiveConfig(Checked):

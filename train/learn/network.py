@@ -114,7 +114,7 @@ def build_routing(config: FitConfig, axis: str | None = None) -> Any:
         TypeError: an option is wrong.
     """
     options = dict(config.model.routing_options)
-    if axis is not None and options.get("shared_logits"):
+    if axis is not None and config.model.shares_logits:
         options["shared_axes"] = (axis,)
     if takes_iterations(config.model.routing):
         options["iterations"] = config.model.routing_iterations

@@ -16,7 +16,25 @@ from train.learn.objective import is_right
 from train.learn.pmap import split_batch
 
 BATCH = 256
-"""Images in a scoring step. It is no setting, so that every evaluation sums alike."""
+"""Images in a scoring step, as a rule. It is no setting: every evaluation sums alike."""
+
+
+def batch_size(examples: int, devices: int, *, alone: bool) -> int:
+    """Images in a scoring step of so many examples, a multiple of the devices.
+
+    Where each example is `alone` in what is made of it, it is `BATCH`, or a little more, and the
+    last one is filled up. Otherwise it divides the examples, if a number of that size does. If
+    none does, the last batch is smaller, with fewer rows to fill it up than there are devices.
+    """
+    size = _rounded(BATCH, devices)
+    if alone:
+        return size
+    smaller = range(size, size // 4, -devices)
+    return next((count for count in smaller if examples % count == 0), size)
+
+
+def _rounded(rows: int, devices: int) -> int:
+    return -(-rows // devices) * devices
 
 
 class Scores(NamedTuple):
@@ -50,18 +68,26 @@ def score(
     state: Any,
     split: Examples,
     mesh: Mesh,
+    *,
+    alone: bool = True,
 ) -> Scores:
-    """Runs a step of `make_scoring_step` for the same mesh over a split, each example once."""
+    """Runs a step of `make_scoring_step` for the same mesh over a split, each example once.
+
+    Where an example is not alone in what is made of it, since a batch shares its logits, nothing
+    is put beside the examples: see `batch_size`.
+    """
     devices = mesh.devices.size
-    batch_size = -(-BATCH // devices) * devices
-    part = processes.own_part(batch_size, mesh)
+    size = batch_size(len(split), devices, alone=alone)
     metrics, predictions, labels = [], [], []
-    for batch in padded_batches(split, batch_size):
-        own = split_batch(jax.tree.map(lambda array: array[part], batch), mesh)
+    for batch in padded_batches(split, size):
+        rows = size if alone else _rounded(int(batch[1].sum()), devices)
+        part = processes.own_part(rows, mesh)
+        own = jax.tree.map(lambda array, part=part, rows=rows: array[:rows][part], batch)
+        own = split_batch(own, mesh)
         of_batch, predicted = step(state.weights, state.model_state, own)
         metrics.append(of_batch)
         predictions.append(predicted)
-        labels.append(batch[0].labels)
+        labels.append(batch[0].labels[:rows])
     scores = Scores(
         merge(metrics),
         np.concatenate(jax.device_get(predictions))[: len(split)],

@@ -93,7 +93,13 @@ class Trainer:
 
     def score(self, split: Examples) -> Scores:
         """Measures the network on a split."""
-        return score(self.scoring_step, self.state, split, self.mesh)
+        return score(
+            self.scoring_step,
+            self.state,
+            split,
+            self.mesh,
+            alone=not self.config.model.shares_logits,
+        )
 
     def model(self) -> nnx.Module:
         """The network with its present parameters, for batches in one piece."""

@@ -13,7 +13,7 @@ from train.data import Examples, as_file_name, npz
 from train.learn.network import out_of_memory_is_bad_input
 from train.learn.objective import TOP, predict
 from train.learn.pmap import make_scoring_step
-from train.learn.scoring import BATCH, Scores, score
+from train.learn.scoring import BATCH, Scores, batch_size, score
 from train.learn.training_state import TrainState, trained_model
 from train.learn.user_routing import takes_iterations
 from train.report.loading import (
@@ -97,6 +97,8 @@ def evaluate(
         **{key: finite_or_none(value) for key, value in scores.metrics.items()},
         "classes": scores.by_class(run.num_classes).rows(run.class_names),
     }
+    if run.config.model.shares_logits:
+        result["batch"] = batch_size(len(examples), evaluation_mesh(devices).size, alone=False)
     kept = f"{as_file_name(name)}-{which}"
     if routing_iterations is not None:
         result["routing_iterations"] = routing_iterations
@@ -130,7 +132,7 @@ def score_run(
     mesh = evaluation_mesh(devices)
     step = make_scoring_step(graphdef, run.config, mesh, top=top)
     with out_of_memory_is_bad_input(BATCH, "use more --devices, or some with more memory"):
-        return state, score(step, state, examples, mesh)
+        return state, score(step, state, examples, mesh, alone=not run.config.model.shares_logits)
 
 
 def evaluate_ensemble(

@@ -232,6 +232,28 @@ def test_evaluate_and_predict_take_the_run(run, capsys, tmp_path):
     close(list(predicted["lengths"].values()), lengths[0], FORWARD)
 
 
+def test_an_evaluation_tells_that_a_batch_shares_its_logits(tmp_path, capsys):
+    """As of PyTorch in batches of 256 and 103: no zeros are beside the last of 359 images."""
+    reference = build("jindongwang")
+    import_(saved(tmp_path / "w.pt", reference.state_dict()), tmp_path / "run")
+    arguments = [str(tmp_path / "run"), "--devices", "1"]
+    assert train.__main__.main(["evaluate", *arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["batch"] == 256
+    images, labels = digits(359)
+    total = 0.0
+    for batch in (slice(0, 256), slice(256, 359)):
+        seen, truth = seen_by(reference, images[batch]), torch.from_numpy(labels[batch]).long()
+        with torch.no_grad():
+            terms = reference.losses(reference(seen, truth), seen, truth)
+        total += float(terms["margin"].mean()) * len(seen)
+    close(np.float32(result["margin_loss"]), np.float32(total / 359), FORWARD)
+    assert train.__main__.main(["evaluate", *arguments]) == 0
+    assert "share their logits, so that results depend on which are together, here 256" in (
+        capsys.readouterr().out
+    )
+
+
 def test_the_folder_holds_nothing_but_a_run(run):
     assert sorted(p.name for p in run.iterdir() if p.name != "evaluations") == [
         "checkpoints",

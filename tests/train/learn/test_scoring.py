@@ -1,8 +1,12 @@
+import itertools
+
+import jax
 import numpy as np
 import pytest
 from flax import nnx
 
 from tests.tolerance import assert_close
+from train.data import Split
 from train.learn.pmap import data_mesh, make_scoring_step, replicate
 from train.learn.scoring import score
 from train.learn.trainer import assemble
@@ -14,6 +18,12 @@ def lengths_of(trainer, images):
     return np.asarray(output.lengths)
 
 
+def margin_loss(lengths, labels):
+    """Its mean over images of three classes."""
+    lacking, excess = np.maximum(0.9 - lengths, 0) ** 2, np.maximum(lengths - 0.1, 0) ** 2 / 2
+    return np.where(labels[:, None] == np.arange(3), lacking, excess).sum(axis=1).mean()
+
+
 @pytest.mark.parametrize("devices", [1, 3])  # 256 is no multiple of 3
 def test_each_example_counts_once_on_any_number_of_devices(config, dataset, devices):
     trainer = assemble(config.changed(batch_size=devices), dataset, devices=devices)
@@ -22,11 +32,8 @@ def test_each_example_counts_once_on_any_number_of_devices(config, dataset, devi
     predictions = lengths.argmax(axis=-1)
     np.testing.assert_array_equal(scores.predictions, predictions)
     assert scores.metrics["accuracy"] == np.mean(predictions == dataset.test.labels)
-    present = dataset.test.labels[:, None] == np.arange(3)
-    lacking, excess = np.maximum(0.9 - lengths, 0) ** 2, np.maximum(lengths - 0.1, 0) ** 2 / 2
-    margins = np.where(present, lacking, excess).sum(axis=1)
     loss = np.float32(scores.metrics["margin_loss"])
-    assert_close(loss, margins.mean(), dtype="float32", reduction_length=64)
+    assert_close(loss, margin_loss(lengths, dataset.test.labels), reduction_length=64)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
@@ -44,6 +51,27 @@ def test_each_pair_counts_once_and_is_right_only_if_both_are(config, pairs, devi
     np.testing.assert_array_equal(scores.labels, batch.labels)
     np.testing.assert_array_equal(np.sort(scores.predictions), np.sort(two))
     np.testing.assert_array_equal(scores.wrong, np.flatnonzero(~np.asarray(right)))
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(300, (150, 150)), (293, (256, 37))])
+def test_nothing_is_put_beside_examples_that_share_their_logits(config, dataset, count, sizes):
+    """300 is divided by 150; 293 is a prime."""
+    config = config.changed(routing_options={"shared_logits": True})
+    trainer = assemble(config, dataset, devices=1)
+    # Longer capsules, whose routing shows who is in the batch.
+    params = jax.tree.map(lambda array: 4 * array, trainer.state.params)
+    trainer.state = trainer.state._replace(params=params)
+    chosen = np.arange(count) % len(dataset.test)
+    tested = Split(dataset.test.images[chosen], dataset.test.labels[chosen])
+    scores = score(trainer.scoring_step, trainer.state, tested, trainer.mesh, alone=False)
+    starts = np.cumsum((0, *sizes))
+    lengths = np.concatenate(
+        [lengths_of(trainer, tested.images[a:b]) for a, b in itertools.pairwise(starts)]
+    )
+    loss = margin_loss(lengths, tested.labels)
+    assert_close(np.float32(scores.metrics["margin_loss"]), loss, reduction_length=64)
+    np.testing.assert_array_equal(scores.predictions, lengths.argmax(axis=-1))
+    assert scores.metrics["accuracy"] == np.mean(scores.predictions == tested.labels)
 
 
 def test_means_over_classes_and_the_first_two_are_the_same_on_any_devices(config, dataset):

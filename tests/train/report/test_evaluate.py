@@ -73,7 +73,7 @@ def test_a_run_that_cannot_be_written_is_measured_all_the_same(digits_run, tmp_p
 def test_too_little_memory_is_told_without_options_that_are_not_there(
     command, digits_run, tmp_path, capsys, monkeypatch
 ):
-    def full(*_):
+    def full(*_, **__):
         raise jax.errors.JaxRuntimeError("INTERNAL: Out of memory allocating 1 bytes.")
 
     monkeypatch.setattr(module, "score", full)
