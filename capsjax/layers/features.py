@@ -70,6 +70,8 @@ class ConvFeatures(nnx.Module):
         negative_slope: what it multiplies negative numbers by, from 0 to 1; a leaky one has 0.01.
         normalize: whether a batch is normalised between the two, see `BatchNorm`.
         norm_momentum, norm_epsilon, batch_axis: see there.
+        instance_norm: whether there each map of each image is given mean 0 and variance 1 instead,
+            with 1e-5 added to the variance.
         kernel_init: initialiser of the filters.
         dtype, param_dtype, rngs: see `capsjax.layers`.
 
@@ -101,6 +103,7 @@ class ConvFeatures(nnx.Module):
         norm_momentum: float = 0.99,
         norm_epsilon: float = 1e-3,
         batch_axis: str | None = None,
+        instance_norm: bool = False,
         kernel_init: nnx.Initializer = _fan_in_fifth,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
@@ -118,7 +121,8 @@ class ConvFeatures(nnx.Module):
             windows, channels, features, use_bias=use_bias, kernel_init=kernel_init, **options
         )
         options |= {"momentum": norm_momentum, "epsilon": norm_epsilon, "batch_axis": batch_axis}
-        self.norm = nnx.data(BatchNorm(features, **options) if normalize else None)
+        norm: Any = BatchNorm(features, **options) if normalize else None
+        self.norm = nnx.data(per_instance(features, dtype) if instance_norm else norm)
 
     def __call__(self, images: jax.Array) -> jax.Array:
         """`[batch, height, width, channels]` -> `[batch, *output_shape]` in `dtype`."""
@@ -127,6 +131,12 @@ class ConvFeatures(nnx.Module):
         if self.rectified and self.negative_slope:
             return jnp.where(maps > 0, maps, self.negative_slope * maps)
         return nnx.relu(maps) if self.rectified else maps
+
+
+def per_instance(features: int, dtype: DTypeLike) -> nnx.InstanceNorm:
+    """Normalises each map of each image by itself, with PyTorch's epsilon and nothing to learn."""
+    options: dict[str, Any] = {"use_bias": False, "use_scale": False, "use_fast_variance": False}
+    return nnx.InstanceNorm(features, epsilon=1e-5, dtype=dtype, rngs=nnx.Rngs(0), **options)
 
 
 NormalizedConv = functools.partial(

@@ -34,6 +34,10 @@ class CapsNet(CapsuleNetwork):
         image_shape, num_classes, routing, dtype, param_dtype, rngs: see `create_model`.
         conv_features, conv_kernel, conv_stride: filters of the first convolution, the side of its
             kernel, and its stride.
+        conv_slope: what its rectifier multiplies negative numbers by, from 0 to 1: more than 0 for
+            a leaky one.
+        instance_norm: whether each map of the first convolution is normalised in each image by
+            itself, before the rectifier.
         primary_types, primary_dim: types of primary capsules, and the dimension of their poses.
         primary_kernel, primary_stride: side of the kernel they are made with, and its stride.
         primary_order: how they are numbered, see `PrimaryCaps`.
@@ -76,6 +80,7 @@ class CapsNet(CapsuleNetwork):
         conv_kernel: PositiveInt = 9,
         conv_stride: PositiveInt = 1,
         conv_slope: Fraction = 0.0,
+        instance_norm: bool = False,
         primary_types: PositiveInt = 32,
         primary_dim: PositiveInt = 8,
         primary_kernel: PositiveInt = 9,
@@ -104,6 +109,7 @@ class CapsNet(CapsuleNetwork):
             kernel_size=conv_kernel,
             stride=conv_stride,
             negative_slope=conv_slope,
+            instance_norm=instance_norm,
             **options,
         )
         self.primary_caps = PrimaryCaps(

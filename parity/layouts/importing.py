@@ -278,6 +278,7 @@ def assumed(run: Run) -> list[str]:
     config, options = run.config, all_options(run.config)
     strides = [name for name in options if name.endswith(("stride", "strides"))]
     slope = options.get("conv_slope")
+    normalised = " after instance normalisation" if options.get("instance_norm") else ""
     rectifier = f"a rectifier of slope {slope:g} below zero" if slope else "a plain rectifier"
     mean, deviation = config.data.input_mean, config.data.input_std
     plain = (mean, deviation) == (0, 1)
@@ -285,7 +286,11 @@ def assumed(run: Run) -> list[str]:
     loss = config.objective.loss.replace("_", " ")
     return [
         *(f"{name} {options[name]} (--model-options)" for name in strides),
-        *([] if slope is None else [f"{rectifier} (--model-options conv_slope=)"]),
+        *(
+            []
+            if slope is None
+            else [f"{rectifier}{normalised} (--model-options conv_slope=, instance_norm=)"]
+        ),
         f"{config.model.routing_iterations} routing iterations (--routing-iterations)",
         "images from 0 to 1 (--input-mean, --input-std)"
         if plain

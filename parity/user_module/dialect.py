@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 
 from capsjax import CapsNet, Routed, Squash, route
+from capsjax.layers.features import per_instance
 from capsjax.routing import Dynamic, RoutingInputs
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
@@ -37,6 +38,7 @@ class Dialect:
     regrouped: bool = False
     normalised: bool = False  # whether the network normalises its images as MNIST's are
     slope: float = 0.0  # of the rectifier for negative numbers
+    instance_norm: bool = False  # before it
     # Convolutions whose kernels have y and x swapped, and whether positions are numbered column by
     # column.
     features_swapped: bool = False
@@ -77,6 +79,7 @@ class Switch:
 
 _FLAGS = {
     "slope": ("--model-options", "conv_slope"),
+    "instance_norm": ("--model-options", "instance_norm"),
     "order": ("--model-options", "primary_order"),
     "routing.softmax_over": ("--routing-options", "softmax_over"),
     "routing.shared_logits": ("--routing-options", "shared_logits"),
@@ -124,6 +127,7 @@ class Variants:
             primary_squash=model.primary_caps.squash,
             order=model.primary_caps.order,
             slope=model.features.negative_slope,
+            instance_norm=model.features.norm is not None,
             output=output_is,
         )
         # Hundreds of dialects are run once each: many have the same first layers, which are kept,
@@ -157,6 +161,8 @@ class Variants:
             images = (images - MNIST_MEAN) / MNIST_STD
         features, caps = nnx.clone(self.model.features), nnx.clone(self.model.primary_caps)
         features.negative_slope, caps.order = dialect.slope, dialect.order
+        if dialect.instance_norm and features.norm is None:
+            features.norm = per_instance(features.output_shape[-1], images.dtype)
         if dialect.features_swapped:
             _swap(features.conv)
         # Numbered column by column are the positions of maps whose rows and columns are swapped.
@@ -257,6 +263,7 @@ def choices(what: str, *, is_square: bool) -> Iterator[Switch]:
     yield Switch("no rectifier after the first convolution", {"slope": 1.0})
     for slope in SLOPES:
         yield Switch(f"a rectifier with the slope {slope:g} below zero", {"slope": slope})
+    yield Switch("maps normalised one by one before the rectifier", {"instance_norm": True})
     for layer in ("features", "primary"):
         of = {"features": "first convolution", "primary": "primary capsules"}[layer]
         yield Switch(f"y and x swapped in the kernels of the {of}", {f"{layer}_swapped": True})

@@ -52,6 +52,9 @@ class Caps(torch.nn.Module):
     def stem_kernel(self):
         return self.stem_w
 
+    def norm(self, maps):
+        return maps
+
     def offset(self):
         return 0
 
@@ -60,7 +63,7 @@ class Caps(torch.nn.Module):
 
     def poses(self, x):
         x = (x - self.mean) / self.deviation
-        x = F.leaky_relu(F.conv2d(x, self.stem_kernel(), self.stem_b), self.slope)
+        x = F.leaky_relu(self.norm(F.conv2d(x, self.stem_kernel(), self.stem_b)), self.slope)
         maps = F.conv2d(x, self.caps_w, self.caps_b, stride=2)
         if self.by_column:
             maps = maps.transpose(2, 3).contiguous()
@@ -167,6 +170,11 @@ class BiasedOverInputs(Biased):
 
 class Leaky(Caps):
     slope = 0.3
+
+
+class OneByOne(Caps):
+    def norm(self, maps):
+        return F.instance_norm(maps)
 
 
 class ByColumn(Caps):

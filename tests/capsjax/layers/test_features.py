@@ -1,5 +1,6 @@
 """Local features: convolutions, normalised or not, and the blocks of a residual network."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -48,6 +49,16 @@ def test_a_rectifier_may_be_leaky_and_a_slope_is_no_more_than_1():
     assert_close(run(leaky, images), np.where(maps > 0, maps, 0.3 * maps), reduction_length=18)
     with pytest.raises(ValueError, match="negative_slope must be"):
         ConvFeatures((6, 6, 2), 3, kernel_size=3, negative_slope=2.0, rngs=nnx.Rngs(0))
+
+
+def test_maps_may_be_normalised_one_by_one():
+    layer = ConvFeatures((6, 6, 2), 3, kernel_size=3, instance_norm=True, rngs=nnx.Rngs(0))
+    images = draw(2, 6, 6, 2)
+    maps = np.asarray(run(layer.conv, images), np.float64)
+    variance = maps.var(axis=(1, 2), keepdims=True)
+    normalised = (maps - maps.mean(axis=(1, 2), keepdims=True)) / np.sqrt(variance + 1e-5)
+    assert_close(run(layer, images), np.maximum(normalised, 0), reduction_length=18)
+    assert len(jax.tree.leaves(nnx.state(layer, nnx.Param))) == 2
 
 
 @pytest.mark.parametrize("rectified", [True, False])

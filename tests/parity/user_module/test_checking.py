@@ -188,6 +188,7 @@ def test_modules_of_other_networks_agree(name, tmp_path):
         ),
         ("WithEpsilon", ["1e-05 added to the length that the squash divides by"]),
         ("Leaky", ["a rectifier with the slope 0.3 below zero"]),
+        ("OneByOne", ["maps normalised one by one before the rectifier"]),
         ("ByColumn", ["positions numbered column by column"]),
         ("Swapped", ["y and x swapped in the kernels of the first convolution"]),
         (

@@ -63,7 +63,7 @@ def test_an_import_tells_what_it_cannot_see(tmp_path, capsys):
     (note,) = [line for line in capsys.readouterr().out.splitlines() if "do not tell" in line]
     for assumed in (
         "primary_stride 2 (--model-options)",
-        "a plain rectifier (--model-options conv_slope=)",
+        "a plain rectifier (--model-options conv_slope=, instance_norm=)",
         "3 routing iterations (--routing-iterations)",
         "images from 0 to 1 (--input-mean, --input-std)",
         "the margin loss of a softmax (--loss, --margin-of)",
