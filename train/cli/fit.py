@@ -86,6 +86,11 @@ class Fit(DataDir, Devices, Recorded):
     )
     settings: dict[str, Any] = settings()
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the run, as far as it is known without its data."""
+        return self.out or (Path("runs") / self.preset if self.preset else None)
+
     def run(self) -> int:
         """Trains, and prints the result."""
         from train.distributed import processes

@@ -1,6 +1,7 @@
 """`launch`: trains in several processes on this machine."""
 
 from dataclasses import dataclass
+from typing import cast
 
 from train.cli.fit import Fit
 from train.options.command import Command, argument, option, parse
@@ -31,9 +32,13 @@ class Launch(Command):
     def run(self) -> int:
         """Runs the command in all processes; the exit code of the first that failed, or 0."""
         from train.distributed.launcher import launch
+        from train.run.folder import require_free
 
         command = self.command[1:] if self.command[:1] == ["--"] else self.command
         if command[:1] != ["fit"]:
             raise UserError("launch starts a fit: end with `-- fit PRESET ...`.")
-        parse("python -m train", "", [Fit], command)  # what is wrong is said once, before all start
+        # What is wrong is said once, before all start.
+        fit = cast(Fit, parse("python -m train", "", [Fit], command))
+        if fit.folder is not None:
+            require_free(fit.folder, resume=fit.resume, overwrite=fit.overwrite)
         return launch(self.processes, command, self.devices_per_process)

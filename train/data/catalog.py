@@ -8,7 +8,7 @@ from typing import Any
 
 from train.data.dataset import Dataset
 from train.data.made import affnist_generated, multi_mnist
-from train.data.official import Source
+from train.data.official import OtherFileError, Source
 from train.data.sources import (
     affnist,
     cifar,
@@ -95,8 +95,8 @@ def load_dataset(
     if not is_dataset(name):
         known = list_datasets()
         raise UserError(
-            f"there is no data set {name!r}{did_you_mean(name, known)}: choose one of "
-            f"{', '.join(known)}."
+            f"there is no data set {name!r}: choose one of {', '.join(known)}"
+            f"{did_you_mean(name, known)}."
         )
     if layout != npz.AS_WRITTEN and not name.startswith(_NPZ):
         raise UserError(
@@ -161,7 +161,17 @@ def _is_in_cache(source: Source) -> bool:
 
 
 def _load_source(source: Source, data_dir: str | Path | None) -> Dataset:
-    paths = None if data_dir is None else source.find(data_dir)
+    try:
+        paths = None if data_dir is None else source.find(data_dir)
+    except OtherFileError as error:
+        for other in SOURCES.values():
+            for file in other.files:
+                if file.checksum == error.checksum:
+                    raise UserError(
+                        f"{error.path} is not of {source.name}, but {file.content}: choose "
+                        f"--dataset {other.name}, or name another folder with --data-dir."
+                    ) from error
+        raise
     packed = paths is None or [path.name for path in paths] == [file.name for file in source.files]
     cache = _cache() if paths is None or (source.is_prepared and packed) else None
     if cache is not None:

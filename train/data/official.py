@@ -9,6 +9,14 @@ from train.data.dataset import Dataset, Split
 from train.system.errors import UserError
 
 
+class OtherFileError(UserError):
+    """A file is not the official one, but perhaps one of another set: it has that checksum."""
+
+    def __init__(self, message: str, path: Path, checksum: str | None) -> None:
+        super().__init__(message)
+        self.path, self.checksum = path, checksum
+
+
 @dataclass(frozen=True)
 class OfficialFile:
     """A file of a publisher."""
@@ -63,9 +71,11 @@ class OfficialFile:
                 f"{of_bytes}; check its permissions."
             ) from error
         if found != self.checksum or size != (self.size or size):
-            raise UserError(
+            raise OtherFileError(
                 f"{path} is not the official file: it has {size} bytes and the checksum {found}, "
-                f"expected one{of_bytes} and {self.checksum}; get it again from {self.url}."
+                f"expected one{of_bytes} and {self.checksum}; get it again from {self.url}.",
+                path,
+                found,
             )
         return path
 

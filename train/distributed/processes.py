@@ -10,6 +10,7 @@ import math
 import os
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from typing import Any
@@ -19,8 +20,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
-from train.distributed.launcher import COORDINATOR, INDEX, PROCESSES
+from train.distributed.launcher import COORDINATOR, INDEX, PROCESSES, follow_launcher
+from train.distributed.native import filter_native, tell_of_loss
 from train.system.errors import CommandError, EchoedError, UserError, first_line
+
+TELL_SECONDS, WAIT_SECONDS = 20, 300
+"""Until it is told that others are waited for at the start, and until that is given up."""
 
 _MESSAGE_BYTES = 1024
 # Names, in error messages, of the libraries that carry data between processes.
@@ -50,8 +55,13 @@ def join(coordinator: str | None, processes: int | None, index: int | None) -> N
         raise UserError(f"--process-index is {index}, but must be 0{last or ' or more'}.")
     # Signals are for train.distributed.preemption to receive.
     jax.config.update("jax_enable_preemption_service", False)
+    filter_native(telling=not follow_launcher())
     try:
-        jax.distributed.initialize(coordinator, processes, index)
+        with _told_of_waiting(coordinator):
+            # What native code does at its end is a page of stack.
+            jax.distributed.initialize(
+                coordinator, processes, index, initialization_timeout=2 * WAIT_SECONDS
+            )
     except ValueError as error:
         raise UserError(
             "--distributed does not know the other processes: give --coordinator HOST:PORT, "
@@ -66,6 +76,33 @@ def join(coordinator: str | None, processes: int | None, index: int | None) -> N
         ) from error
     if len({len(jax.local_devices(i)) for i in range(jax.process_count())}) > 1:
         raise UserError("every process has to have the same number of devices.")
+
+
+@contextlib.contextmanager
+def _told_of_waiting(coordinator: str | None) -> Iterator[None]:
+    """Tells that the others are waited for, and ends this process when that was long enough."""
+    where = coordinator or "the coordinator"
+
+    def tell() -> None:
+        print(f"note: waiting for the other processes, at {where}", file=sys.stderr)
+
+    def give_up() -> None:
+        print(
+            f"error: the other processes did not come to {where} within {WAIT_SECONDS} seconds: "
+            "see that all were started, with the same --coordinator and --processes.",
+            file=sys.stderr,
+        )
+        os._exit(UserError.exit_code)
+
+    timers = [threading.Timer(TELL_SECONDS, tell), threading.Timer(WAIT_SECONDS, give_up)]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def _number(given: int | None, option: str, variable: str) -> int | None:
@@ -134,17 +171,18 @@ def ending_all() -> Iterator[None]:
             raise
         if isinstance(error, CommandError):
             print(f"error: {error}", file=sys.stderr)
-        elif isinstance(error, jax.errors.JaxRuntimeError) and _COMMUNICATION.search(str(error)):
-            print(
-                "error: another process of this run has ended or cannot be reached "
-                f"({first_line(error)[:160]}): start all again with --resume.",
-                file=sys.stderr,
-            )
+        elif says_loss(error):
+            tell_of_loss()
         else:
             traceback.print_exc()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(getattr(error, "exit_code", 1))
+
+
+def says_loss(error: BaseException) -> bool:
+    """Whether an error says that another process is lost."""
+    return are_several() and _COMMUNICATION.search(str(error)) is not None
 
 
 def any_process(answer: bool) -> bool:

@@ -34,4 +34,4 @@ def header(trainer: Trainer, run: Run) -> str:
 
 
 def _epochs(steps: int, batch: int, examples: Examples) -> str:
-    return f"{steps * batch / len(examples):.4g}"
+    return f"{steps * batch / len(examples):,.1f}"

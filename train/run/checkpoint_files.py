@@ -238,6 +238,8 @@ def _reporting(folder: Path) -> Iterator[None]:
     except (UserError, jax.errors.JaxRuntimeError):
         raise
     except Exception as error:
+        if processes.says_loss(error):
+            raise
         raise UserError(
             f"checkpoints cannot be written to {folder} ({reason(error)}): make room or give "
             "permission there; what was complete is kept, and --resume goes on from it."

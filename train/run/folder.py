@@ -217,6 +217,24 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
             is no run, cannot be written, or the run in it is another one.
     """
     folder = run.folder
+    is_run = require_free(folder, resume=resume, overwrite=overwrite)
+    if is_run and resume:
+        _require_same(load_run(folder), run)
+    elif is_run:
+        _delete_run(folder)
+    if not (is_run and resume and load_run(folder) == run):
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            run.save()
+    return is_run and resume
+
+
+def require_free(folder: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Refuses a folder with another run, or with what is none; returns whether it has a run.
+
+    Raises:
+        UserError: as `prepare_folder`.
+    """
     with writing(folder):
         contents = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     is_run = CONFIG in contents
@@ -230,15 +248,7 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
             f"{folder} holds a run already: replace it (--overwrite), go on with it (fit "
             "--resume), or choose another --out."
         )
-    if is_run and resume:
-        _require_same(load_run(folder), run)
-    elif is_run:
-        _delete_run(folder)
-    if not (is_run and resume and load_run(folder) == run):
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            run.save()
-    return is_run and resume
+    return is_run
 
 
 def _require_same(saved: Run, wanted: Run) -> None:

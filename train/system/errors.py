@@ -49,8 +49,8 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     for name in names:
         if name not in known:
             raise UserError(
-                f"unknown {what} {name!r}{did_you_mean(name, known)}, choose from: "
-                f"{', '.join(known)}."
+                f"unknown {what} {name!r}, choose from: {', '.join(known)}"
+                f"{did_you_mean(name, known)}."
             )
 
 

@@ -267,9 +267,7 @@ def test_data_of_ones_own_goes_without_a_recipe(no_figures, tmp_path, capsys, mo
     assert told.count("no recipe") == 1
     run = load_run(Path("runs/pets"))
     assert (run.config.preset, run.config.data.dataset) == ("digits", arguments[1])
-    assert "unknown dataset 'mnits' (did you mean mnist?)" in fails(
-        capsys, "fit", "--dataset", "mnits"
-    )
+    assert "tfds:NAME (did you mean mnist?)." in fails(capsys, "fit", "--dataset", "mnits")
 
 
 # --- Resuming
@@ -350,10 +348,10 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "dgits"], "unknown preset 'dgits' (did you mean digits?), choose from: affnist"),
+        (["fit", "dgits"], "unknown preset 'dgits', choose from: affnist, affnist-small, cifar10"),
         (
             ["fit", "digits", "--dataset", "mnits"],
-            "unknown dataset 'mnits' (did you mean mnist?), choose",
+            "tfds:NAME (did you mean mnist?).",
         ),
         (["fit", "digits", "--routing", "x"], "unknown routing 'x', choose from: dynamic"),
         (

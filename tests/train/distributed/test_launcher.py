@@ -2,8 +2,10 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from tests.train.conftest import ROOT
 from train.__main__ import main
 from train.config.checked import flag
 from train.data import load_dataset
+from train.distributed import launcher
 from train.distributed.launcher import launch
 from train.loop.loop import fit
 from train.run.log import read_metrics
@@ -131,8 +134,91 @@ def test_a_process_that_is_killed_ends_the_run(start, tmp_path):
     subprocess.run(["kill", "-KILL", children[1]], check=True)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 137, errors
-    assert "error: another process of this run has ended" in errors
+    (sentence,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert sentence.startswith(
+        "error: process 1 of 2 was ended by SIGKILL, and the run with it: what"
+    )
+    assert errors.splitlines()[-1] == sentence
     assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+@pytest.mark.slow
+def test_processes_end_after_their_launcher_with_a_checkpoint(start, tmp_path):
+    out = tmp_path / "run"
+    process = start("--steps", 100_000, "--out", out, devices=1)
+    wait_for_steps(process, out, 5)
+    process.kill()
+    output, errors = process.communicate(timeout=120)  # which the others hold open
+    assert "[Gloo]" not in output + errors
+    assert errors.splitlines()[-1].startswith("asked to stop (SIGTERM): the checkpoint of step ")
+    assert len(list((out / "checkpoints").iterdir())) >= 1
+
+
+def test_a_process_that_is_stopped_or_killed_is_named(capsys):
+    children = [subprocess.Popen(["sleep", "600"]) for _ in range(3)]
+    try:
+        launcher._tell_of_lost(children)
+        assert capsys.readouterr().err == ""
+        children[2].send_signal(signal.SIGSTOP)
+        children[0].send_signal(signal.SIGABRT)  # as JAX ends those that are left
+        children[0].wait()
+        while not launcher._is_stopped(children[2]):
+            time.sleep(0.01)
+        launcher._tell_of_lost(children)
+        assert "error: process 2 of 3 is stopped, and the run with it" in capsys.readouterr().err
+        children[1].kill()
+        children[1].wait()
+        launcher._tell_of_lost(children)
+        assert "error: process 1 of 3 was ended by SIGKILL" in capsys.readouterr().err
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def test_a_process_that_is_stopped_for_long_is_told_with_what_to_do(monkeypatch, capsys):
+    monkeypatch.setattr(launcher, "STOPPED_SECONDS", 0.2)
+    child = subprocess.Popen(["sleep", "1"])
+    child.send_signal(signal.SIGSTOP)
+    timer = threading.Timer(1, child.send_signal, [signal.SIGCONT])
+    timer.start()
+    assert launcher._wait([child]) == 0
+    told = f"note: process 0 of 1 is stopped, and the others wait for it: kill -CONT {child.pid}"
+    assert capsys.readouterr().err.count(told) == 1
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_processes_that_do_not_come_are_told(index):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    program = (
+        "from train.distributed import processes\n"
+        "from train.system.printing import printed\n"
+        "assert processes.TELL_SECONDS < 60\n"
+        "processes.TELL_SECONDS, processes.WAIT_SECONDS = 1, 3\n"
+        f"with printed(): processes.join('localhost:{port}', 2, {index})\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 2
+    note, error = ended.stderr.splitlines()
+    assert note == f"note: waiting for the other processes, at localhost:{port}"
+    assert error.startswith(f"error: the other processes did not come to localhost:{port} within 3")
+
+
+def test_a_folder_that_holds_a_run_is_told_before_anything_starts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(launcher, "launch", None)
+    (tmp_path / "config.json").write_text("{}")
+    command = ["launch", "--processes", "2", "--", "fit", "digits", "--out", str(tmp_path)]
+    assert main(command) == 2
+    assert f"{tmp_path} holds a run already: replace it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

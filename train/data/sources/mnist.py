@@ -1,6 +1,8 @@
 """MNIST and the sets published alike: images and labels for training and for the test."""
 
+import functools
 import gzip
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +25,23 @@ _CONTENT = {
 _OF_EACH = ("imgs", "labels")
 
 
-def _read(*paths: Path) -> tuple[Split, Split]:
-    return _split(*paths[:2]), _split(*paths[2:])
+_TEST_PIXELS = {
+    "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161": "mnist",
+    "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a": "fashion_mnist",
+}
+"""The sets of test images, by the SHA-256 of the pixels in the official files."""
+
+
+def _read(*paths: Path, name: str) -> tuple[Split, Split]:
+    train, test = _split(*paths[:2]), _split(*paths[2:])
+    # Files of all sets have the same names, and of what is unpacked no checksum is published.
+    found = _TEST_PIXELS.get(hashlib.sha256(test.images.tobytes()).hexdigest(), name)
+    if found != name:
+        raise UserError(
+            f"{paths[2]} holds the test images of {found} and not of {name}: choose --dataset "
+            f"{found}, or name another folder with --data-dir."
+        )
+    return train, test
 
 
 def _split(images: Path, labels: Path) -> Split:
@@ -88,8 +105,9 @@ def _source(
         other = OfficialFile(others[number], url + others[number], content) if others else None
         size, checksum = fingerprints[number]
         files.append(OfficialFile(file, url + file, content, size, checksum, unpacked, other))
+    read = functools.partial(_read, name=name)
     return Source(
-        name, tuple(files), _read, (28, 28, 1), class_names, licence=licence, is_prepared=True
+        name, tuple(files), read, (28, 28, 1), class_names, licence=licence, is_prepared=True
     )
 
 
@@ -158,7 +176,7 @@ KUZUSHIJI_49 = Source(
             strict=True,
         )
     ),
-    _read,
+    functools.partial(_read, name="kuzushiji49"),
     (28, 28, 1),
     tuple(_HIRAGANA.split()),
     licence="CC BY-SA 4.0",

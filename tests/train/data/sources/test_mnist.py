@@ -11,6 +11,25 @@ from train.data.sources.mnist import FASHION_MNIST, KMNIST, MNIST, parse_idx
 from train.system.errors import UserError
 
 
+def test_files_of_another_set_are_told_packed_or_not(official_files, tmp_path):
+    """Files of these sets have the same names."""
+    clothes = official_files / "fashion-mnist"
+    message = (
+        "(is not of mnist, but|holds) the t[a-z]+ images of fashion_mnist.*: choose --dataset fas"
+    )
+    with pytest.raises(UserError, match=message):
+        load_dataset("mnist", data_dir=clothes)
+    for file in FASHION_MNIST.files:
+        unpacked = gzip.decompress((clothes / file.name).read_bytes())
+        (tmp_path / file.unpacked).write_bytes(unpacked)
+    for name in ("mnist", "kmnist"):
+        with pytest.raises(
+            UserError, match=f"of fashion_mnist and not of {name}: choose --dataset"
+        ):
+            load_dataset(name, data_dir=tmp_path)
+    assert len(load_dataset("fashion_mnist", data_dir=tmp_path).test) == 10_000
+
+
 def test_reads_both_splits(make_source):
     source, folder = make_source(train_size=30, test_size=12)
     dataset = source.load(source.find(folder))
