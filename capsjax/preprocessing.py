@@ -146,11 +146,7 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
         return images
     if not high * wide:
         raise ValueError(f"images must have pixels, and those of {list(images.shape)} have none")
-    size = (height, width)
-    if wide * height > width * high:
-        size = (max(1, round(high / wide * width)), width)
-    elif wide * height < width * high:
-        size = (height, max(1, round(wide / high * height)))
+    size = size_to_fit((high, wide), (height, width))
     resized, axes = images, (2, 1)
     if high - size[0] > max(0, 2 * (wide - size[1])):
         axes = (1, 2)
@@ -161,6 +157,23 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
     rows, columns = (slice(round(n), round(n) + m) for n, m in zip((top, left), size, strict=True))
     ground[:, rows, columns] = resized
     return ground
+
+
+def size_to_fit(found: tuple[int, int], into: tuple[int, int]) -> tuple[int, int]:
+    """The height and the width of an image that is made to fit in others, in its proportions.
+
+    At least one pixel is left.
+
+    Examples:
+        >>> size_to_fit((10, 30), (28, 28))
+        (9, 28)
+    """
+    (high, wide), (height, width) = found, into
+    if wide * height > width * high:
+        return max(1, round(high / wide * width)), width
+    if wide * height < width * high:
+        return height, max(1, round(wide / high * height))
+    return height, width
 
 
 def _grey(images: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ import matplotlib.pyplot as plt
 
 def execute(notebook: Path, out: Path) -> Path:
     """Runs a notebook in a namespace of its own; the page that it writes into `out`."""
+    out.mkdir(parents=True, exist_ok=True)
     page = out / f"{notebook.stem}.md"
     names: dict[str, Any] = {"__name__": "__main__"}
     parts, pictures = [], 0

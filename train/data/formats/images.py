@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT
 
+from capsjax.preprocessing import size_to_fit
 from train.system.errors import UserError
 from train.system.files import reading
 
@@ -73,7 +74,12 @@ def read_image(
     if invert:
         image = ImageOps.invert(image)
     if image.size != (width, height):
-        image = ImageOps.pad(image, (width, height), Image.Resampling.LANCZOS, color=0)
+        # Not `ImageOps.pad`: of an image that is much longer than wide it leaves nothing.
+        high, wide = size_to_fit((image.height, image.width), (height, width))
+        ground = Image.new(image.mode, (width, height))
+        where = (round((width - wide) / 2), round((height - high) / 2))
+        ground.paste(image.resize((wide, high), Image.Resampling.LANCZOS), where)
+        image = ground
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 

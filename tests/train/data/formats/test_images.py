@@ -36,6 +36,15 @@ def test_a_larger_image_keeps_its_proportions_on_black(picture):
     assert 2 <= columns.argmax() <= 3  # the bar stands at 10 to 14 of 40
 
 
+@pytest.mark.parametrize("size", [(400, 3), (3, 400)])
+def test_of_an_image_that_is_very_long_a_line_is_left(tmp_path, size):
+    Image.new("L", size, 200).save(tmp_path / "long.png")
+    image = read_image(tmp_path / "long.png", (8, 8, 1))[..., 0]
+    image = image if size[0] > size[1] else image.T
+    assert image[4].tolist() == [200] * 8
+    assert np.count_nonzero(image) == 8
+
+
 @pytest.mark.parametrize("name", ["x.jpg", "x.png", "x.webp", "x.gif"])
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_colour_and_grey_files_serve_grey_and_colour_networks(tmp_path, name, mode):
