@@ -80,14 +80,16 @@ class Bench(DataDir, Devices, Recorded):
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
-        from train.bench.benchmark import Benchmark
-        from train.bench.timing import Rounds
-        from train.learn.user_routing import trust
         from train.options.recipe import with_settings
         from train.presets import get_preset
 
-        trust(self.settings.get("routing"))
+        # What is wrong with them is told before JAX is imported, which takes seconds.
         config = with_settings(get_preset(self.preset), self.settings)
+        from train.bench.benchmark import Benchmark
+        from train.bench.timing import Rounds
+        from train.learn.user_routing import trust
+
+        trust(self.settings.get("routing"))
         rounds = Rounds(self.repetitions, self.seconds)
         benchmark = Benchmark(config, data_dir=self.data_dir, devices=self.devices, rounds=rounds)
         if self.feed:

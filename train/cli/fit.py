@@ -93,6 +93,9 @@ class Fit(DataDir, Devices, Recorded):
 
     def run(self) -> int:
         """Trains, and prints the result."""
+        if self.preset and not self.distributed:  # where all processes say together what is wrong
+            self._recipe(self.preset)  # before JAX is imported, which takes seconds
+
         from train.distributed import processes
         from train.learn.user_routing import trust
         from train.loop.loop import fit
@@ -136,6 +139,12 @@ class Fit(DataDir, Devices, Recorded):
             self.keep(f"fit-seed-{config.seed}", values)
         return 0
 
+    def _recipe(self, name: str) -> "FitConfig":
+        from train.options.recipe import with_settings
+        from train.presets import get_preset
+
+        return with_settings(get_preset(name), self.settings)
+
     def _take_fitting_preset(self) -> "Dataset":
         """Takes the recipe for the data set that is named, and tells which; returns that set."""
         from train.config.settings import DataConfig
@@ -162,12 +171,11 @@ class Fit(DataDir, Devices, Recorded):
         """What is trained, and the folder of the run."""
         from train.learn.network import require_room
         from train.options.recipe import with_settings
-        from train.presets import get_preset, list_presets
+        from train.presets import list_presets
         from train.run.folder import load_run
 
         if self.preset:
-            config = with_settings(get_preset(self.preset), self.settings)
-            return config, self.out or Path("runs") / self.preset
+            return self._recipe(self.preset), self.out or Path("runs") / self.preset
         if self.resume and self.out:
             run = load_run(self.out)
             require_room(run.config, run.image_shape, run.num_classes)

@@ -12,6 +12,8 @@ from train.system.errors import UserError, did_you_mean
 Bound = tuple[str, Callable[[Any], bool]]
 """What a number has to be, in words and as a condition."""
 
+Choices = tuple[str, ...] | Callable[[], tuple[str, ...]] | None
+
 POSITIVE: Bound = ("more than 0", lambda value: value > 0)
 NOT_NEGATIVE: Bound = ("0 or more", lambda value: value >= 0)
 BETWEEN: Bound = ("more than 0 and less than 1", lambda value: 0 < value < 1)
@@ -22,7 +24,7 @@ BELOW_ONE: Bound = ("0 or more and less than 1", lambda value: 0 <= value < 1)
 def setting(
     default: Any,
     text: str,
-    choices: tuple[str, ...] | None = None,
+    choices: Choices = None,
     bound: Bound | None = None,
     *,
     also: Callable[[str], bool] | None = None,
@@ -31,7 +33,8 @@ def setting(
 ) -> Any:
     """A field of a configuration, with the help text of its command-line option.
 
-    The default is its value, or what makes it; `also` says whether a name is a choice beside those
+    The default is its value, or what makes it, and is not looked up among the choices: names, or
+    what lists them where that takes imports. `also` says whether a name is a choice beside those
     listed; `name` is that among all settings, where it is not the field's own; `largest` is what a
     whole number may be: by default what one is on the devices.
     """
@@ -74,6 +77,11 @@ class Checked:
                 check(field, getattr(self, field.name))
 
 
+def listed(choices: Choices) -> tuple[str, ...]:
+    """The names among which a setting chooses."""
+    return choices() if callable(choices) else choices or ()
+
+
 def check(field: dataclasses.Field, value: Any) -> None:
     """Checks a value against the choices and the bound of its setting.
 
@@ -82,7 +90,8 @@ def check(field: dataclasses.Field, value: Any) -> None:
     """
     name, metadata = flat_name(field), field.metadata
     choices, also = metadata["choices"], metadata["also"]
-    if choices and value is not None and value not in choices and not (also and also(value)):
+    is_known = choices is None or value is None or value == field.default
+    if not is_known and value not in (choices := listed(choices)) and not (also and also(value)):
         if name == "routing" and str(value).endswith(".py"):
             raise UserError(f"--routing {value} is a file: name what is in it, {value}:NAME.")
         near = did_you_mean(str(value), choices)

@@ -6,10 +6,8 @@ Making a group raises `UserError` on a value out of its range or a name that doe
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import capsjax
-from capsjax.preprocessing import Preprocessing
 from train.config.checked import (
     BELOW_ONE,
     BETWEEN,
@@ -19,8 +17,12 @@ from train.config.checked import (
     Checked,
     setting,
 )
-from train.data import Dataset, hold_out, is_dataset, list_datasets, load_dataset, npz
 from train.system.errors import UserError
+
+# What is wrong with a command line is told before JAX is imported, which takes seconds.
+if TYPE_CHECKING:
+    from capsjax.preprocessing import Preprocessing
+    from train.data import Dataset, npz
 
 DTYPES = ("float32", "bfloat16", "float64")
 FILE_SEPARATOR = ".py:"
@@ -29,8 +31,33 @@ MASKS = ("label", "longest")
 LOSSES = ("margin", "spread", "cross_entropy", "sigmoid_cross_entropy")
 OPTIMIZERS = ("adam", "adamw", "lamb", "lars", "muon", "sgd")
 DECAYS = ("exponential", "staircase", "cosine", "constant")
+IMAGE_AXES = ("NHWC", "NCHW")
 SCALINGS = ("none", "linear", "sqrt")
 CLASS_WEIGHTS = ("none", "balanced")
+
+
+def _datasets() -> tuple[str, ...]:
+    from train.data import list_datasets
+
+    return list_datasets()
+
+
+def _is_dataset(name: str) -> bool:
+    from train.data import is_dataset
+
+    return is_dataset(name)
+
+
+def _models() -> tuple[str, ...]:
+    import capsjax
+
+    return tuple(capsjax.list_models())
+
+
+def _routings() -> tuple[str, ...]:
+    import capsjax
+
+    return tuple(capsjax.list_routings())
 
 
 @dataclass(frozen=True)
@@ -40,13 +67,13 @@ class DataConfig(Checked):
     dataset: str = setting(
         "digits",
         "data set to train and test on; docs/datasets.md tells what each needs",
-        list_datasets(),
-        also=is_dataset,
+        _datasets,
+        also=_is_dataset,
     )
     image_axes: str | None = setting(
         None,
         "order of the axes of images in an npz: file, where it has to be said",
-        npz.AXES,
+        IMAGE_AXES,
     )
     labels_from: str | None = setting(
         None,
@@ -119,25 +146,33 @@ class DataConfig(Checked):
             )
 
     @property
-    def layout(self) -> npz.Layout:
+    def layout(self) -> "npz.Layout":
         """How the arrays of an npz: file are to be understood."""
+        from train.data import npz
+
         return npz.Layout(self.image_axes, self.labels_from)
 
-    def load(self, data_dir: str | Path | None = None) -> Dataset:
+    def load(self, data_dir: str | Path | None = None) -> "Dataset":
         """Loads the data set, see `load_dataset`."""
+        from train.data import load_dataset
+
         return load_dataset(self.dataset, data_dir=data_dir, layout=self.layout)
 
     @property
-    def preprocessing(self) -> Preprocessing:
+    def preprocessing(self) -> "Preprocessing":
         """What is done to the pixels of every image."""
+        from capsjax.preprocessing import Preprocessing
+
         return Preprocessing(self.input_mean, self.input_std, self.standardise, self.crop)
 
-    def choose(self, dataset: Dataset) -> Dataset:
+    def choose(self, dataset: "Dataset") -> "Dataset":
         """The examples of a data set that these settings train, choose and measure with.
 
         Raises:
             UserError: if there are not as many.
         """
+        from train.data import hold_out
+
         return hold_out(dataset, self.validation).limited(self.train_examples, self.test_examples)
 
 
@@ -145,7 +180,7 @@ class DataConfig(Checked):
 class ModelConfig(Checked):
     """The network, its routing and its precision."""
 
-    name: str = setting("capsnet", "network to train", tuple(capsjax.list_models()), name="model")
+    name: str = setting("capsnet", "network to train", _models, name="model")
     options: dict[str, Any] = setting(
         dict,
         "arguments that differ from the published ones",
@@ -154,7 +189,7 @@ class ModelConfig(Checked):
     routing: str = setting(
         "dynamic",
         "routing algorithm, or FILE.py:NAME of one of your own, whose code is run",
-        tuple(capsjax.list_routings()),
+        _routings,
         also=lambda name: FILE_SEPARATOR in name,
     )
     routing_iterations: int = setting(3, "routing iterations", bound=POSITIVE, largest=1000)

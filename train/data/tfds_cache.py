@@ -15,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from train.data.dataset import Dataset, Split, stored
 from train.data.official import OfficialFile, Source
 from train.system.errors import UserError, first_line
-from train.system.files import reading
+from train.system.files import reading, staged
 
 PROBE_SECONDS = 5.0
 CLEANING_SECONDS = 3.0
@@ -225,8 +226,18 @@ def _builder(source: Source, folder: Path) -> Any:
 
 
 def _read_prepared(source: Source, cache: Path) -> Dataset:
-    """Reads a set that this module or tensorflow-datasets itself has prepared."""
+    """Reads a set that this module or tensorflow-datasets itself has prepared.
+
+    Its images are PNG files, which take seconds: once they are arrays, these are kept beside it.
+    """
     folder = _folder(source, cache)
+    arrays, written = folder.with_name(f".{folder.name}-arrays.npz"), _written(folder)
+    unreadable = contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile)
+    with unreadable, arrays.open("rb") as file, np.load(file) as kept:
+        if kept["written"].item() == written:
+            train = Split(kept["train_images"], kept["train_labels"])
+            test = Split(kept["test_images"], kept["test_labels"])
+            return Dataset(source.name, train, test, source.class_names)
     with reading(folder, source.name, "delete that folder, and it will be prepared again"):
         builder = _builder(source, cache)
         try:
@@ -236,7 +247,23 @@ def _read_prepared(source: Source, cache: Path) -> Dataset:
                 f"{folder} holds {source.name} as {builder.info.file_format.value}, which needs "
                 "TensorFlow to read: name another cache folder with TFDS_DATA_DIR."
             ) from error
+    # The cache may be one that can only be read.
+    with contextlib.suppress(OSError), staged(arrays) as new:
+        np.savez(
+            new,
+            written=np.array(written),
+            train_images=train.images,
+            train_labels=train.labels,
+            test_images=test.images,
+            test_labels=test.labels,
+        )
     return Dataset(source.name, train, test, source.class_names)
+
+
+def _written(folder: Path) -> str:
+    """What files a folder has, and when each was written."""
+    files = ((path.name, path.stat()) for path in sorted(folder.iterdir()))
+    return " ".join(f"{name}:{about.st_size}:{about.st_mtime_ns}" for name, about in files)
 
 
 def _read_split(builder: Any, name: str) -> Split:

@@ -18,9 +18,13 @@ from train.system.machine import physical_bytes
 
 
 def build_model(
-    config: FitConfig, image_shape: Sequence[int], num_classes: int, axis: str | None = None
+    config: FitConfig,
+    image_shape: Sequence[int],
+    num_classes: int,
+    axis: str | None = None,
+    rngs: nnx.Rngs | None = None,
 ) -> nnx.Module:
-    """Makes the network, its parameters drawn from the configuration's seed.
+    """Makes the network, its parameters drawn from the configuration's seed or from `rngs`.
 
     Of images `(height, width, channels)` it sees `seen_shape`. The axis is the mapped one over
     which a batch is spread, for a routing whose examples share their logits and for statistics of a
@@ -48,7 +52,7 @@ def build_model(
             num_classes=num_classes,
             dtype=jnp.dtype(config.model.dtype),
             param_dtype=jnp.dtype(config.model.param_dtype),
-            rngs=nnx.Rngs(model_key(config)),
+            rngs=rngs or nnx.Rngs(model_key(config)),
             **options,
         )
     except UserError:

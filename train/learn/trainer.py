@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Examples, Feed, FeedKind, is_resident, make_feed
 from train.learn.metrics import Mean
-from train.learn.network import build_model, require_fitting_routing
+from train.learn.network import require_fitting_routing
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
 from train.learn.pmap import (
@@ -23,7 +23,7 @@ from train.learn.pmap import (
 )
 from train.learn.scoring import Scores, score
 from train.learn.step import AXIS
-from train.learn.training_state import TrainState, initial_state, learned, trained_model
+from train.learn.training_state import TrainState, draw_states, learned, trained_model
 from train.system.errors import UserError
 
 STEPS_PER_DISPATCH = 16
@@ -133,9 +133,9 @@ def assemble(
         dataset.train, batch_size=batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )
     require_fitting_routing(config, dataset.image_shape, dataset.num_classes)
-    model = build_model(config, dataset.image_shape, dataset.num_classes, axis=AXIS)
     optimizer = build_optimizer(config, len(dataset.train))
-    graphdef, state = initial_state(model, optimizer, config)
+    shapes = dataset.image_shape, dataset.num_classes
+    graphdef, [state] = draw_states(config, *shapes, optimizer, axis=AXIS, seeds=[config.seed])
     weights = objective.weigh(dataset.train.source_labels, dataset.num_classes)
     moving = learned(state.model_state, config.optimizer.freeze)
     if micro_batches > 1 and jax.tree.leaves(moving):

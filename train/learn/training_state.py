@@ -9,10 +9,18 @@ import optax
 from flax import nnx
 
 from train.config.fit_config import FitConfig
-from train.learn.network import structure, training_key
+from train.learn.network import build_model, model_key, structure, training_key
 from train.system.errors import UserError, require_known
 
 PyTree = Any
+
+# A program that runs once need not be fast: nearly all of its time goes into machine code. What the
+# other option leaves out would join two factors of a number into one, which rounds another way than
+# if each operation were a program, as it was before.
+COMPILED_FAST: dict[str, str | bool] = {
+    "xla_backend_optimization_level": "1",
+    "xla_disable_hlo_passes": "algsimp",
+}
 
 
 class TrainState(NamedTuple):
@@ -49,10 +57,45 @@ class Skipped(NamedTuple):
     total: jax.Array
 
 
+def draw_states(
+    config: FitConfig,
+    image_shape: Sequence[int],
+    num_classes: int,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis: str | None,
+    seeds: Sequence[int],
+) -> tuple[nnx.GraphDef, list[TrainState]]:
+    """Makes a network, see `build_model`, and for each seed the state of its training.
+
+    All are drawn by one program, which is compiled once.
+
+    Raises:
+        UserError: as `build_model` and `initial_state` do.
+    """
+    graphdefs: list[nnx.GraphDef] = []
+
+    def draw(of_model: jax.Array, of_training: jax.Array) -> TrainState:
+        rngs = nnx.Rngs(of_model)
+        model = build_model(config, image_shape, num_classes, axis, rngs)
+        graphdef, state = initial_state(model, optimizer, config, of_training)
+        graphdefs.append(graphdef)
+        return state
+
+    keys = [(model_key(own), training_key(own)) for own in (config.changed(seed=s) for s in seeds)]
+    program = jax.jit(draw).lower(*keys[0]).compile(compiler_options=COMPILED_FAST)
+    return graphdefs[0], [program(*pair) for pair in keys]
+
+
 def initial_state(
-    model: nnx.Module, optimizer: optax.GradientTransformation, config: FitConfig
+    model: nnx.Module,
+    optimizer: optax.GradientTransformation,
+    config: FitConfig,
+    key: jax.Array | None = None,
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Takes a new model apart into its structure and the state of its training.
+
+    Its key is the one of the configuration's seed, unless there is another.
 
     Raises:
         UserError: the configuration freezes a part that the model does not have, or all of it.
@@ -66,7 +109,7 @@ def initial_state(
         params=pure,
         model_state=nnx.to_pure_dict(model_state),
         optimizer=optimizer.init(learned(pure, config.optimizer.freeze)),
-        key=training_key(config),
+        key=training_key(config) if key is None else key,
         average=jax.tree.map(lambda x: jnp.array(x, wide(x)), pure) if averaged else None,
         skipped=Skipped(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)),
     )

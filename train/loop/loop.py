@@ -24,7 +24,6 @@ from train.loop.guard import Guard
 from train.loop.header import header
 from train.loop.initial_weights import start_from_weights
 from train.loop.profiling import Profiler
-from train.report.figures import Tested, draw_run
 from train.run.checkpoint_files import Checkpoints, snapshot
 from train.run.folder import ROUTING, Run, entered
 from train.run.log import Log, read_metrics
@@ -120,6 +119,8 @@ def fit(
         if processes.is_first():
             with writing(out):
                 write_json(run.summary, summary)
+                from train.report.figures import Tested, draw_run  # Matplotlib takes a second
+
                 of_test = Tested(run, trainer.model(), trainer.dataset.test, tested)
                 draw_run(of_test, read_metrics(run.metrics))
     return summary

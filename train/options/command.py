@@ -131,6 +131,7 @@ def parse(
     named = {command_name(command): command for command in commands}
     parsers = parser.add_subparsers(dest=_CHOSEN, metavar="COMMAND", required=True)
     known: list[str] = []
+    explained = not {"-h", "--help"}.isdisjoint(arguments)
     for name, command in named.items():
         summary, _, text = (command.__doc__ or "").partition("\n")
         chosen = tuple(arguments[:1]) == (name,)
@@ -138,12 +139,12 @@ def parse(
             name,
             help=summary.rstrip(".").lower()[:1] + summary.rstrip(".")[1:],
             description=" ".join(text.split()) or summary,
-            epilog=_text(command.epilog) if chosen else "",
+            epilog=_text(command.epilog) if chosen and explained else "",
             allow_abbrev=False,
             usage=f"{program} {name}{''.join(_usage(command))} [OPTION ...]",
         )
         if chosen:  # the others' options would cost imports
-            known = _add_options(own, command)
+            known = _add_options(own, command, explained)
     found, unknown = parser.parse_known_args(list(arguments))
     values = vars(found)
     name = values.pop(_CHOSEN)
@@ -174,8 +175,13 @@ def _text(text: Text) -> str:
     return text if isinstance(text, str) else text()
 
 
-def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> list[str]:
-    """Adds the fields of a command to a parser; returns the names of its options."""
+def _add_options(
+    parser: argparse.ArgumentParser, command: type[Command], explained: bool
+) -> list[str]:
+    """Adds the fields of a command to a parser; returns the names of its options.
+
+    They are explained if that is asked for: it may cost imports that take a second.
+    """
     group = functools.cache(parser.add_argument_group)
     alternatives = functools.cache(lambda word, of: of.add_mutually_exclusive_group())
     types_of = typing.get_type_hints(command)
@@ -188,27 +194,30 @@ def _add_options(parser: argparse.ArgumentParser, command: type[Command]) -> lis
     ):
         about = field.metadata
         if about.get("kind") == "argument":
-            parser.add_argument(field.name, **_form(field, types_of[field.name]))
+            parser.add_argument(field.name, **_form(field, types_of[field.name], explained))
         elif about.get("kind") == "option":
             where: Any = group(about["group"]) if about["group"] else parser
             if about["instead"] is not None:
                 where = alternatives(about["instead"], where)
-            where.add_argument(flag(field.name), **_form(field, types_of[field.name]))
+            where.add_argument(flag(field.name), **_form(field, types_of[field.name], explained))
             names.append(flag(field.name))
         elif about.get("kind") == "settings":
-            from train.options.recipe import add_settings  # JAX takes a second
+            from train.options.recipe import add_settings
 
-            names += add_settings(parser, _SETTING, about["leave_out"])
+            names += add_settings(parser, _SETTING, about["leave_out"], explained=explained)
     return names
 
 
-def _form(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
+def _form(field: dataclasses.Field, hint: Any, explained: bool) -> dict[str, Any]:
     """How argparse is told of an argument or an option."""
     about, kind = field.metadata, _plain(hint)
     default = None if field.default is dataclasses.MISSING else field.default
     if field.default_factory is not dataclasses.MISSING:
         default = field.default_factory()
-    form: dict[str, Any] = {"help": _help(about, default), "default": default}
+    form: dict[str, Any] = {
+        "help": _help(about, default) if explained else None,
+        "default": default,
+    }
     if about.get("required"):
         form["required"] = True
     if kind is bool:

@@ -6,8 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
-import capsjax
-from train.config.checked import flag
+from train.config.checked import flag, listed
 from train.config.fit_config import SETTINGS, FitConfig
 from train.config.settings import ModelConfig
 from train.options.values import reader
@@ -15,11 +14,16 @@ from train.system.errors import UserError
 
 
 def add_settings(
-    parser: argparse.ArgumentParser, prefix: str, leave_out: Collection[str] = ()
+    parser: argparse.ArgumentParser,
+    prefix: str,
+    leave_out: Collection[str] = (),
+    *,
+    explained: bool,
 ) -> list[str]:
     """Adds an option for each setting except the preset and those to leave out by flat name.
 
-    The destinations of their values begin with the prefix. Returns the options.
+    The destinations of their values begin with the prefix. Only where they are explained do they
+    tell what there is to choose from. Returns the options.
     """
     group = functools.cache(parser.add_argument_group)
     names = [name for name in SETTINGS if name not in {"preset", *leave_out}]
@@ -34,7 +38,7 @@ def add_settings(
         elif bool in kinds:
             form["action"] = argparse.BooleanOptionalAction
         else:
-            choices = about["choices"] or ()
+            choices = listed(about["choices"]) if explained else ()
             form["metavar"] = "|".join(choices)
             if not 0 < len(form["metavar"]) < 60:
                 form["metavar"] = name.split("_")[-1].upper()
@@ -62,6 +66,8 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
     if "epochs" in values:
         values["steps"] = None
     if values.get("model", config.model.name) != config.model.name:
+        import capsjax  # JAX takes a second
+
         # A name that does not exist is refused with all the others, below.
         known = values["model"] in capsjax.list_models()
         published = capsjax.models.published_routing(values["model"]) if known else None

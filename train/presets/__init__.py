@@ -11,8 +11,9 @@ Every file here is a recipe, named by the `preset` of its `CONFIG`: `mnist_small
 import functools
 import importlib
 import inspect
-import pkgutil
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 from train.config.fit_config import FitConfig
@@ -23,14 +24,16 @@ SMALL = 18
 
 
 @functools.cache
-def _recipes() -> dict[str, ModuleType]:
-    names = (f"{__name__}.{file.name}" for file in pkgutil.iter_modules(__path__))
-    return {recipe.CONFIG.preset: recipe for recipe in map(importlib.import_module, names)}
+def _files() -> dict[str, str]:
+    """Of each recipe its module; none is imported, which may take JAX, which takes seconds."""
+    files = (path for path in Path(__file__).parent.glob("*.py") if path.stem != "__init__")
+    named = {file: re.search(r'\bpreset="(.+?)"', file.read_text("utf-8")) for file in files}
+    return {found[1]: f"{__name__}.{file.stem}" for file, found in named.items() if found}
 
 
 def list_presets() -> list[str]:
     """The names that `get_preset` takes."""
-    return sorted(_recipes())
+    return sorted(_files())
 
 
 def get_preset(name: str) -> FitConfig:
@@ -40,7 +43,7 @@ def get_preset(name: str) -> FitConfig:
 
 def fitting_preset(dataset: str, image_shape: Sequence[int]) -> str:
     """The recipe for a data set: of its name if there is one, else by the size of its images."""
-    if dataset in _recipes():
+    if dataset in list_presets():
         return dataset
     return "digits" if min(image_shape[:2]) < SMALL else "mnist-small"
 
@@ -52,4 +55,4 @@ def describe_preset(name: str) -> str:
 
 def _recipe(name: str) -> ModuleType:
     require_known("preset", [name], list_presets())
-    return _recipes()[name]
+    return importlib.import_module(_files()[name])

@@ -13,12 +13,12 @@ from flax import nnx
 import capsjax
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Examples, OnDisk, hold_out, load_dataset, npz, stored
-from train.learn.network import build_model, require_room
+from train.learn.network import require_room
 from train.learn.optimizer import build_optimizer
 from train.learn.pmap import data_mesh, replicate
 from train.learn.scoring import BATCH
 from train.learn.step import AXIS
-from train.learn.training_state import TrainState, initial_state, trained_model
+from train.learn.training_state import TrainState, draw_states, trained_model
 from train.run.checkpoint_files import Checkpoints, Which
 from train.run.folder import Run
 from train.system.errors import UserError
@@ -36,8 +36,9 @@ def load_state(
     """
     require_room(run.config, run.image_shape, run.num_classes)
     with Checkpoints(run.checkpoints, read_only=True) as checkpoints:
-        model = build_model(run.config, run.image_shape, run.num_classes, axis=AXIS)
-        graphdef, state = initial_state(model, build_optimizer(run.config), run.config)
+        config, shapes = run.config, (run.image_shape, run.num_classes)
+        made = draw_states(config, *shapes, build_optimizer(config), axis=AXIS, seeds=[config.seed])
+        graphdef, [state] = made
         return graphdef, checkpoints.load(replicate(state, evaluation_mesh(devices)), which)
 
 

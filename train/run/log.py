@@ -21,13 +21,7 @@ from train.run.folder import Run
 from train.run.stopwatch import Stopwatch
 from train.system.files import finite_or_none, write_whole, writing
 from train.system.progress import Progress
-from train.system.quirks import abandon_events
-
-try:
-    from tensorboardX import SummaryWriter
-except ImportError:  # metrics.jsonl holds the same numbers
-    SummaryWriter = None
-
+from train.system.quirks import abandon_events, event_writer
 
 RATES = 2**16
 """Learning rates that are computed at a time."""
@@ -66,7 +60,8 @@ class Log(AbstractContextManager["Log"]):
         with writing(run.folder):
             write_whole(run.metrics, "".join(map(_line, kept)).encode())
             self._file = run.metrics.open("a", encoding="utf-8")
-            if SummaryWriter is None:
+            writer = event_writer()
+            if writer is None:  # metrics.jsonl holds the same numbers
                 print(
                     "note: TensorBoard events are left out, since tensorboardX is not installed; "
                     f"{run.metrics} holds the same numbers.",
@@ -74,7 +69,7 @@ class Log(AbstractContextManager["Log"]):
                 )
             else:
                 # Two files begun in the same second would have the same name, but for the suffix.
-                self._events = SummaryWriter(
+                self._events = writer(
                     str(run.events),
                     purge_step=start + 1 if start else None,
                     filename_suffix=f".from-{start}",

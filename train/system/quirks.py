@@ -89,6 +89,25 @@ def end_program(code: int) -> NoReturn:
     os._exit(code)
 
 
+def event_writer() -> Any:
+    """The class of tensorboardX's writers, None where it is not installed.
+
+    It imports PyTorch, where that is installed, for tensors that nobody gives it here: seconds that
+    the first step would wait for (no issue upstream).
+    """
+    is_hidden = "torch" not in sys.modules
+    if is_hidden:
+        sys.modules["torch"] = None  # type: ignore[assignment]  # so that its import fails
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    finally:
+        if is_hidden:
+            del sys.modules["torch"]
+    return SummaryWriter
+
+
 def abandon_events(events: Any) -> None:
     """Ends a tensorboardX writer whose disk takes no more.
 

@@ -44,7 +44,7 @@ def digits_run(tmp_path_factory) -> Path:
 @pytest.fixture
 def no_figures(monkeypatch):
     """For runs whose figures nobody looks at, which take as long as such a run."""
-    monkeypatch.setattr("train.loop.loop.draw_run", lambda *_: None)
+    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
 
 
 def fails(capsys, *arguments: str | Path) -> str:
@@ -56,6 +56,20 @@ def fails(capsys, *arguments: str | Path) -> str:
     assert len(lines) == 1, said.err
     assert lines[0].startswith("error: ")
     return lines[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["fit --lr 3", "fit digist", "fit digits --optimizer adamm", "bench digits --batch-size 0"],
+)
+def test_what_is_wrong_with_a_line_is_told_before_jax_is_imported(line):
+    """Which takes a second at least; all of it takes a third of one."""
+    words = [sys.executable, "-X", "importtime", "-m", "train", *line.split()]
+    ended = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    imported = [text.rpartition("|")[2].strip() for text in ended.stderr.splitlines()]
+    assert "train.config.settings" in imported
+    assert not {"jax", "numpy", "capsjax"} & {*imported}
 
 
 # --- What a run leaves
@@ -278,7 +292,7 @@ def trained_short(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("short") / "run"
     arguments = ("--steps", "20", "--checkpoint-every", "10", *TINY)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("train.loop.loop.draw_run", lambda *_: None)
+        patch.setattr("train.report.figures.draw_run", lambda *_: None)
         assert main(["fit", "digits", "--out", str(out), *arguments]) == 0
     return out
 

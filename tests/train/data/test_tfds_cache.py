@@ -73,6 +73,7 @@ def test_the_folder_is_laid_out_as_by_stock_tensorflow_datasets(prepared):
         f"mnist/{VERSION}/features.json",
         f"mnist/{VERSION}/mnist-train.array_record-00000-of-00001",
         f"mnist/{VERSION}/mnist-test.array_record-00000-of-00001",
+        f"mnist/.{VERSION}-arrays.npz",  # beside it, what its images are once they are decoded
     }
     info = json.loads((cache / "mnist" / VERSION / "dataset_info.json").read_text())
     stock = tfds.builder_cls("mnist")
@@ -85,6 +86,31 @@ def test_reads_back_the_official_order_without_files_or_publisher(prepared, monk
     monkeypatch.setenv("TFDS_DATA_DIR", str(cache))
     assert tfds_cache.has(source)
     require_equal(tfds_cache.load(source), official)
+
+
+def test_images_are_decoded_once_for_each_version_of_the_files(prepared, cache, monkeypatch):
+    source, official, whole = prepared
+    shutil.copytree(whole, cache, ignore=shutil.ignore_patterns("*.npz"))
+    read, decoded = tfds_cache._read_split, []
+
+    def counted(builder, name):
+        decoded.append(name)
+        return read(builder, name)
+
+    monkeypatch.setattr(tfds_cache, "_read_split", counted)
+    for _ in range(2):
+        require_equal(tfds_cache.load(source), official)
+        assert decoded == ["train", "test"]
+    (kept,) = cache.rglob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:-1000])
+    require_equal(tfds_cache.load(source), official)
+    assert decoded == ["train", "test"] * 2
+    (file,) = cache.rglob("*test.array_record*")
+    os.utime(file, ns=(0, 0))
+    require_equal(tfds_cache.load(source), official)
+    assert decoded == ["train", "test"] * 3
+    tfds_cache.load(source)
+    assert decoded == ["train", "test"] * 3
 
 
 def test_a_faster_process_wins(make_source, cache, capsys):

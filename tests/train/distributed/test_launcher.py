@@ -71,7 +71,7 @@ def fit_here(monkeypatch, programs):
     digits = load_dataset("digits")
     monkeypatch.setattr("train.config.settings.load_dataset", lambda *_, **__: digits)
     monkeypatch.setattr("train.loop.loop.assemble", programs)
-    monkeypatch.setattr("train.loop.loop.draw_run", lambda *_: None)
+    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
     return lambda out, steps, **options: fit(
         tiny(**CADENCE, steps=steps), out=out, devices=1, **options
     )

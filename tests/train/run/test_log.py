@@ -114,7 +114,7 @@ def test_a_resumed_run_replaces_the_events_of_steps_taken_again(run):
 
 
 def test_without_tensorboardx_the_file_is_complete_and_a_line_says_so(run, monkeypatch, capsys):
-    monkeypatch.setattr("train.run.log.SummaryWriter", None)
+    monkeypatch.setattr("train.run.log.event_writer", lambda: None)
     row = {"split": "train", "step": 1, "loss": 0.5}
     assert written(run, 0, row) == [row]
     assert not run.events.exists()

@@ -14,11 +14,11 @@ from jax import lax
 from train.bench.costs import footprint
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Order
-from train.learn.network import build_model, count_parameters
+from train.learn.network import count_parameters
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
 from train.learn.step import AXIS, make_step
-from train.learn.training_state import TrainState, initial_state
+from train.learn.training_state import TrainState, draw_states
 
 STEPS = 16
 """Steps in a dispatch, at most."""
@@ -48,12 +48,8 @@ class SeedsTrainer:
             for seed in seeds
         ]
         optimizer = build_optimizer(config, len(dataset.train))
-        states = []
-        for seed in seeds:
-            own = config.changed(seed=seed)
-            model = build_model(own, dataset.image_shape, dataset.num_classes, axis=AXIS)
-            graphdef, state = initial_state(model, optimizer, own)
-            states.append(state)
+        shapes = dataset.image_shape, dataset.num_classes
+        graphdef, states = draw_states(config, *shapes, optimizer, axis=AXIS, seeds=seeds)
         self.parameters = count_parameters(states[0].params)
         self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
         self._constants = jax.device_put(dataset.train.constants)

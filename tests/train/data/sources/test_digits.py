@@ -1,8 +1,5 @@
 """The embedded digits and their fixed test split."""
 
-import sys
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -41,15 +38,14 @@ def test_the_split_is_stratified_and_a_fifth():
 
 
 def test_the_split_is_this_rule(monkeypatch):
-    labels = np.array([7, 7, 1, 7, 1, 7, 1, 1, 1, 7, 7, 7, 7])
+    labels = np.array([7, 7, 1, 7, 1, 7, 1, 1, 1, 7, 7, 7, 7], np.int32)
     images = np.arange(13.0)[:, None, None].repeat(8, 1).repeat(8, 2)
-    original = SimpleNamespace(images=images, target=labels, target_names=np.arange(10))
-    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: original)
+    monkeypatch.setattr("train.data.sources.digits._original", lambda: (images, labels))
     chosen = digits.load().test.images[:, 0, 0, 0]
     assert chosen.tolist() == [round(value * 255 / 16) for value in (3, 6, 12)]
 
 
 def test_without_scikit_learn_one_sentence_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="scikit-learn, which is not installed"):
         digits.load()
