@@ -130,7 +130,7 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
     if fitting:
         raise UserError(f"{path} fits more than one layout: choose with --layout one of {names}.")
     if least == len(state):
-        tensors = ", ".join([*state][:4]) + (", ..." if len(state) > 4 else "")
+        tensors = some([*state])
         raise UserError(
             f"{path} fits no layout; {tensors} are names of none of {names}: describe it in a TOML "
             "file and give --layout FILE."

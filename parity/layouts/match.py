@@ -20,8 +20,8 @@ from parity.layouts.table import Layout, Row
 
 Arrays = Mapping[str, np.ndarray]
 
-SHOWN = 6
-"""Of how many tensors it is told what is wrong, in a line."""
+SHOWN, LONGEST = 6, 200
+"""Of how many tensors it is told what is wrong, in a line, and in how many letters."""
 
 _LATENT = f"{DECODER} -1"  # the numbers that a decoder takes
 
@@ -138,7 +138,8 @@ class Match(NamedTuple):
 def some(texts: Sequence[str], comma: str = ", ") -> str:
     """The first of several texts, and how many more there are: these are rarely read."""
     more = len(texts) - SHOWN
-    return comma.join(texts[:SHOWN]) + (f"{comma}and {more} more" if more > 0 else "")
+    shown = (text if len(text) <= LONGEST else f"{text[:LONGEST]}..." for text in texts[:SHOWN])
+    return comma.join(shown) + (f"{comma}and {more} more" if more > 0 else "")
 
 
 def match(layout: Layout, tensors: Arrays) -> Match:

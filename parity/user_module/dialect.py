@@ -44,9 +44,10 @@ class Dialect:
     features_swapped: bool = False
     primary_swapped: bool = False
     by_column: bool = False
-    # `"lengths"` as they are, `"squared"`, through a `"softmax"`, or with this number added to
-    # their square under the root; or poses, the axes of a square `[J, D]` `"transposed"`.
-    output: str | float = "lengths"
+    length_epsilon: float = 0.0  # added to the square of a length under the root
+    # `"lengths"` as they are, `"squared"` or through a `"softmax"`; or poses, the axes of a square
+    # `[J, D]` `"transposed"`.
+    output: str = "lengths"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +60,7 @@ class Switch:
     @property
     def is_epsilon(self) -> bool:
         """Whether it is a small number, which cannot matter more in company."""
-        return any(path.endswith("epsilon") for path in self.changes) or isinstance(
-            self.changes.get("output"), float
-        )
+        return any(path.endswith("epsilon") for path in self.changes)
 
     def goes_with(self, other: "Switch") -> bool:
         """Whether both can be made; two epsilons are not worth the time."""
@@ -201,7 +200,9 @@ class Variants:
 
 def _layer(dialect: Dialect) -> Dialect:
     """The dialect as far as primary capsules before squash depend on it."""
-    return dataclasses.replace(dialect, routing=Dynamic(), primary_squash=Squash(), output="")
+    return dataclasses.replace(
+        dialect, routing=Dynamic(), primary_squash=Squash(), output="", length_epsilon=0.0
+    )
 
 
 def _swap(conv: Any) -> None:
@@ -218,12 +219,11 @@ def as_output(lengths: jax.Array, kind: str) -> jax.Array:
 
 def _output(dialect: Dialect, pose: jax.Array, lengths: jax.Array, what: str) -> jax.Array:
     """The output of a network with these class capsules."""
-    kind = dialect.output
     if what == "poses":
-        return pose.swapaxes(-1, -2) if kind == "transposed" else pose
-    if isinstance(kind, float):
-        return jnp.sqrt(jnp.square(lengths) + kind)
-    return as_output(lengths, kind)
+        return pose.swapaxes(-1, -2) if dialect.output == "transposed" else pose
+    if dialect.length_epsilon:
+        lengths = jnp.sqrt(jnp.square(lengths) + dialect.length_epsilon)
+    return as_output(lengths, dialect.output)
 
 
 def replaced(value: Any, path: str, new: Any) -> Any:
@@ -274,7 +274,7 @@ def choices(what: str, *, is_square: bool) -> Iterator[Switch]:
         yield Switch("squared lengths", {"output": "squared"})
         for epsilon in EPSILONS:
             name = f"lengths with {epsilon:g} added to the square under the root"
-            yield Switch(name, {"output": epsilon})
+            yield Switch(name, {"length_epsilon": epsilon})
     elif is_square:
         yield Switch("poses whose two axes of equal size are swapped", {"output": "transposed"})
 

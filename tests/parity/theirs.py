@@ -138,6 +138,13 @@ class SoftmaxOfLengths(Lengths):
         return super().forward(x).softmax(-1)
 
 
+class NormalisingWithEpsilon(Normalising):
+    """Lengths that PyTorch can differentiate at zero."""
+
+    def forward(self, x):
+        return (self.poses(x).square().sum(2).squeeze(-1) + 1e-7).sqrt()
+
+
 class TypeMajor(Caps):
     def primary(self, maps):
         return maps.view(len(maps), TYPES, PRIMARY_DIM, POSITIONS).transpose(2, 3)

@@ -84,6 +84,19 @@ def test_what_keeps_a_wrapped_network_from_fitting_is_told_of_the_network(tmp_pa
     )
 
 
+def test_names_command_no_terminal_and_are_not_endless(tmp_path, capsys):
+    state = {
+        **state_of(build("gram-ai")),
+        "\x1b[2Jmore": torch.zeros(1),
+        "9" * 5000: torch.zeros(1),
+    }
+    path = saved(tmp_path / "w.pt", state)
+    assert main(["import", str(path), "--out", str(tmp_path / "run"), *STRIDE]) == 2
+    printed = capsys.readouterr().err
+    assert "not in the layout: \\x1b[2Jmore, 999" in printed
+    assert len(printed) < 1000
+
+
 def test_safetensors(tmp_path):
     state = state_of(build("xifengguo"))
     save_file(state, tmp_path / "weights.safetensors")

@@ -187,6 +187,13 @@ def test_modules_of_other_networks_agree(name, tmp_path):
             ],
         ),
         ("WithEpsilon", ["1e-05 added to the length that the squash divides by"]),
+        (
+            "NormalisingWithEpsilon",
+            [
+                "images normalised inside the module (mean 0.1307, deviation 0.3081)",
+                "lengths with 1e-07 added to the square under the root",
+            ],
+        ),
         ("Leaky", ["a rectifier with the slope 0.3 below zero"]),
         ("OneByOne", ["maps normalised one by one before the rectifier"]),
         ("ByColumn", ["positions numbered column by column"]),
