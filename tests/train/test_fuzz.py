@@ -16,7 +16,7 @@ from train.config.fit_config import FitConfig
 from train.data.formats import mat, norb_matrix, numpy_files
 from train.data.formats.images import read_image
 from train.data.sources import npz
-from train.run.folder import load_run
+from train.run.folder import Run, load_run
 from train.run.log import read_metrics
 from train.system.errors import UserError
 
@@ -146,6 +146,23 @@ def test_broken_metrics_lose_lines_and_nothing_else(tmp_path, data):
     path.write_bytes(data.draw(broken(b'{"step": 1, "split": "train", "loss": 0.5}\n' * 3)))
     for row in read_metrics(path):
         assert type(row["step"]) is int
+
+
+@many
+@given(
+    rows=st.lists(
+        st.dictionaries(st.sampled_from(["step", "split", "loss", "accuracy"]), anything),
+        max_size=3,
+    )
+)
+def test_metrics_and_results_with_any_value_in_any_place(tmp_path, rows):
+    run = Run(tmp_path, FitConfig.of(), (8, 8, 1), ("a", "b"))
+    run.metrics.write_text("\n".join(map(json.dumps, rows)))
+    for row in read_metrics(run.metrics):
+        assert row["split"] in ("train", "validation", "test")
+        assert all(value is None or np.isfinite(row[k]) for k, value in row.items() if k != "split")
+    run.summary.write_text(json.dumps(rows[0] if rows else rows))
+    assert run.result() is None  # no result has so few values
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF"])

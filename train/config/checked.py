@@ -96,7 +96,7 @@ def check(field: dataclasses.Field, value: Any) -> None:
             raise UserError(f"--routing {value} is a file: name what is in it, {value}:NAME.")
         near = did_you_mean(str(value), choices)
         raise UserError(
-            f"unknown {name.replace('_', ' ')} {value!r}, choose from: {', '.join(choices)}{near}."
+            f"unknown {name.replace('_', ' ')} {value!r}{near}, choose from: {', '.join(choices)}."
         )
     largest = metadata["largest"]
     if isinstance(value, int) and abs(value) > largest:

@@ -95,8 +95,8 @@ def load_dataset(
     if not is_dataset(name):
         known = list_datasets()
         raise UserError(
-            f"there is no data set {name!r}: choose one of {', '.join(known)}"
-            f"{did_you_mean(name, known)}."
+            f"there is no data set {name!r}{did_you_mean(name, known)}: choose one of "
+            f"{', '.join(known)}."
         )
     if layout != npz.AS_WRITTEN and not name.startswith(_NPZ):
         raise UserError(

@@ -29,7 +29,7 @@ TELL_SECONDS, WAIT_SECONDS = 20, 300
 
 _MESSAGE_BYTES = 1024
 # Names, in error messages, of the libraries that carry data between processes.
-_COMMUNICATION = re.compile("gloo|nccl|mpi|coordination|barrier", re.IGNORECASE)
+_COMMUNICATION = re.compile(r"\b(gloo|nccl|mpi|coordination|barrier)", re.IGNORECASE)
 
 
 def join(coordinator: str | None, processes: int | None, index: int | None) -> None:

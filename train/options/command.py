@@ -108,8 +108,8 @@ class _Parser(argparse.ArgumentParser):
             choices = list(map(str, action.choices))
             raise argparse.ArgumentError(
                 action,
-                f"invalid choice: {value!r} (choose from {', '.join(choices)})"
-                f"{did_you_mean(str(value), choices)}",
+                f"invalid choice: {value!r}{did_you_mean(str(value), choices)} (choose from "
+                f"{', '.join(choices)})",
             )
 
 

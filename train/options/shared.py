@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from train.options.command import Command, option
 from train.system.errors import UserError
+from train.system.printing import escaped
 
 
 @dataclass(kw_only=True)
@@ -75,8 +76,8 @@ class Recorded(Command):
 
     @property
     def line(self) -> str:
-        """The command as it was given."""
-        return shlex.join(["python", "-m", "train", *self.arguments])
+        """The command as it was given, in one line."""
+        return escaped(shlex.join(["python", "-m", "train", *self.arguments]))
 
 
 @dataclass(kw_only=True)

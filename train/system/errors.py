@@ -49,8 +49,8 @@ def require_known(what: str, names: Iterable[str], known: Collection[str]) -> No
     for name in names:
         if name not in known:
             raise UserError(
-                f"unknown {what} {name!r}, choose from: {', '.join(known)}"
-                f"{did_you_mean(name, known)}."
+                f"unknown {what} {name!r}{did_you_mean(name, known)}, choose from: "
+                f"{', '.join(known)}."
             )
 
 
@@ -65,7 +65,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     bare = word.strip("-").lower()
     found = (
         *(name for name in names if "".join(part[0] for part in parts[name]) == bare),
-        *difflib.get_close_matches(word.lower(), names, n=1),
+        *difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.7),
         *(name for name in names if len(bare) > 1 and name.strip("-").startswith(bare)),
     )
     return f" (did you mean {found[0]}?)" if found else ""

@@ -381,7 +381,9 @@ def test_images_that_no_data_set_has(tmp_path):
     assert "digits 8x8x1 in 10 classes, mnist 28x28x1 in 10 classes" in text
     path = saved(tmp_path / "w.pt", build("gram-ai").state_dict())
     assert "mnist 28x28x1 in 10 classes has no such" in refused(path, tmp_path, dataset="mnist")
-    assert "unknown dataset 'mnits', choose from: d" in refused(path, tmp_path, dataset="mnits")
+    assert "unknown dataset 'mnits' (did you mean mnist?), choose" in refused(
+        path, tmp_path, dataset="mnits"
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from tests.train.conftest import ROOT
 from train.options.command import Command, argument, command_name, option, parse, run_program
+from train.options.shared import Recorded
 from train.options.values import list_of, positive
 from train.system.errors import DivergedError, PreemptedError, UserError
 
@@ -181,3 +182,9 @@ def test_letters_that_stdout_does_not_have_are_numbers(encoding, monkeypatch):
     assert run_program("program", "", [Show], ["show"]) == 0
     cat = "猫".encode(encoding, "backslashreplace")
     assert printed.getvalue() == cat + b" caf\\udce9\n"
+
+
+def test_a_command_is_kept_in_one_line_that_commands_no_terminal():
+    """In the tables of the docs and the pages of studies."""
+    command = Recorded(arguments=("compare", "--out", "a b\n\x1b[2J"))
+    assert command.line == r"python -m train compare --out 'a b\n\x1b[2J'"

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 from tests.tolerance import assert_close
@@ -132,8 +133,8 @@ def test_overlapping_objects_are_drawn_in_two_colours(tmp_path, pairs, model):
     for channel, part in enumerate(parts):
         assert_close(shown[9:17, :, channel], (part / 255).astype(np.float32))
     # What is predicted first is present as the second part, the green one.
-    apply = jax.jit(lambda image: objective.apply(model, image, labels[3:4], training=False))
-    output = apply(jnp.asarray(image, jnp.float32) / 255)
+    apply = nnx.jit(lambda net, image: objective.apply(net, image, labels[3:4], training=False))
+    output = apply(model, jnp.asarray(image, jnp.float32) / 255)
     for channel, decoded in ((1, 0), (0, 1)):
         expected = np.asarray(output.reconstruction[0, decoded, ..., 0])
         assert_close(shown[18:, :, channel].astype(np.float32), expected, reduction_length=64 * 8)

@@ -35,6 +35,6 @@ def test_a_word_like_no_name():
 def test_a_name_that_is_not_known_is_told_with_all_that_are():
     require_known("colour", ["red"], ["red", "green"])
     with pytest.raises(
-        UserError, match=r"'gren', choose from: red, green \(did you mean green\?\)\."
+        UserError, match=r"'gren' \(did you mean green\?\), choose from: red, green\."
     ):
         require_known("colour", ["red", "gren"], ["red", "green"])
