@@ -14,10 +14,10 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers.features import WindowConv
 from capsjax.layers.primary import GridShape
-from capsjax.layers.routed import RoutedCapsules, RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
-from capsjax.routing import AnyRouting, Competition, RoutingInputs, Sizes, sized
+from capsjax.routing import AnyRouting, Competition, Routed, RoutingInputs, Sizes, sized
 from capsjax.routing._batching import check_competition, over_positions
 
 T = TypeVar("T")
@@ -144,6 +144,11 @@ class Conv3dCaps(RoutedLayer):
     capsules below but their types: each shares itself out over all capsules above, over all types
     and positions jointly. In `iterations`, all capsules above are in one axis.
 
+    A call takes capsules of `input_shape` and returns those of `output_shape` and the coupling
+    coefficients `[batch, B, P, Q, types]`, all in float32 at least. A type is there if one of its
+    capsules is, by the mask `[batch, height, width, B]`; the mean of its activations is of those
+    that are.
+
     Args:
         input_shape, types, dim, dtype, param_dtype, rngs: see `ConvCaps`.
         kernel_size, stride, padding: of the filters, see there.
@@ -204,23 +209,10 @@ class Conv3dCaps(RoutedLayer):
         maps = split(self.conv(lax.collapse(by_type, 0, 2)), 0, *by_type.shape[:2])
         return lax.collapse(split(maps, 4, *self.output_shape[2:]), 2, 5)
 
-    def __call__(
-        self,
-        capsules: Capsules,
-        *,
-        mask: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> RoutedCapsules:
-        """Capsules of `input_shape` -> capsules of `output_shape`, all in float32 at least.
-
-        The coupling coefficients are `[batch, B, P, Q, types]`. A type is there if one of its
-        capsules is, by the mask `[batch, height, width, B]`; the mean of its activations is of
-        those that are.
-        """
-        (pose, activation), coupling = super().__call__(capsules, mask=mask, key=key)
+    def _routed(self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None) -> Routed:
+        pose, activation, coupling = super()._routed(capsules, mask, key)
         *grid, _ = self.output_shape
-        above = Capsules(split(pose, 1, *grid), split(activation, 1, *grid))
-        return RoutedCapsules(above, split(coupling, 2, *grid))
+        return Routed(split(pose, 1, *grid), split(activation, 1, *grid), split(coupling, 2, *grid))
 
     def _inputs(
         self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None

@@ -10,10 +10,11 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules
-from capsjax.layers.routed import RoutedCapsules, RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
 from capsjax.routing import (
     AnyRouting,
     Implementation,
+    Routed,
     RoutingInputs,
     Sizes,
     route_dense,
@@ -28,6 +29,10 @@ class DenseCaps(RoutedLayer):
     The votes are `u_hat_ij = W_ij u_i` (Sabour, Frosst and Hinton 2017, arXiv:1710.09829,
     equation 2); the routing turns them into the capsules above. With `shared`, all capsules below
     have the same matrices, `u_hat_ij = W_j u_i` (Gu and Tresp 2020, arXiv:1911.07968, section 4).
+
+    A call takes poses `[batch, I, K]` and activations `[batch, I]`, and returns poses
+    `[batch, J, D]`, activations `[batch, J]` and the coupling coefficients `[batch, I, J]`, all in
+    float32 at least.
 
     Args:
         in_capsules: number of capsules below.
@@ -116,23 +121,10 @@ class DenseCaps(RoutedLayer):
             return make_votes(self.transform, kernel, pose)
         return make_votes(self.transform, kernel, pose[..., None, :])[..., 0, :, :]
 
-    def __call__(
-        self,
-        capsules: Capsules,
-        *,
-        mask: jax.Array | None = None,
-        key: jax.Array | None = None,
-    ) -> RoutedCapsules:
-        """Poses `[batch, I, K]`, activations `[batch, I]` -> the capsules above, and the coupling.
-
-        Poses are `[batch, J, D]`, activations `[batch, J]`, the coupling coefficients
-        `[batch, I, J]`; all in float32 at least. A ValueError if there are other capsules below.
-        The mask `[batch, I]` says which of those below are there, and the key is for a routing that
-        draws, see `route`.
-        """
+    def _routed(self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None) -> Routed:
         if not self._is_plain:
-            return super().__call__(capsules, mask=mask, key=key)
-        routed = route_dense(
+            return super()._routed(capsules, mask, key)
+        return route_dense(
             self.routing,
             self.kernel[...].astype(self.dtype),
             *self._below(capsules, mask),
@@ -140,7 +132,6 @@ class DenseCaps(RoutedLayer):
             key=key,
             implementation=self.implementation,
         )
-        return RoutedCapsules(Capsules(routed.pose, routed.activation), routed.coupling)
 
     def _inputs(
         self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None

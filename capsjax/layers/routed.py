@@ -96,8 +96,12 @@ class RoutedLayer(nnx.Module):
         Raises:
             ValueError: the capsules are of another shape than the layer was made for, or are none.
         """
-        routed = self._apply(last_iteration, capsules, mask, key)
+        routed = self._routed(capsules, mask, key)
         return RoutedCapsules(Capsules(routed.pose, routed.activation), routed.coupling)
+
+    def _routed(self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None) -> Routed:
+        """What a call returns, in the axes of `output_shape` or of a list of capsules."""
+        return self._apply(last_iteration, capsules, mask, key)
 
     def iterations(
         self,
