@@ -59,7 +59,7 @@ def test_the_digits_are_the_size_that_is_tested_here():
 def test_an_unknown_preset_lists_the_right_ones():
     with pytest.raises(
         UserError,
-        match=r"unknown preset 'mnits', choose from: affnist, .*fashion",
+        match=r"unknown preset 'mnits' \(did you mean mnist\?\), choose from: affnist, .*fashion",
     ):
         get_preset("mnits")
 

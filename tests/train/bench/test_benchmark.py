@@ -228,8 +228,8 @@ def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, mon
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["digit"], r"unknown preset 'digit', choose from: affnist"),
-        (["--dtypes", "float8"], r"unknown dtype 'float8', choose"),
+        (["digit"], r"unknown preset 'digit' \(did you mean digits\?\), choose from: affnist"),
+        (["--dtypes", "float8"], r"unknown dtype 'float8' \(did you mean float64\?\), choose"),
         (["--dtypes", "float64"], "float64 needs JAX's x64 mode"),
         (["--json", "nowhere/b.json"], "cannot be written: nowhere is no folder"),
         (["--feed", "--devices", "9"], "--devices is 9, but this machine has 1 to 8"),

@@ -89,7 +89,7 @@ def test_what_is_frozen_stays_bit_for_bit_and_has_no_optimiser_state(config, dat
     [
         (
             ["feature"],
-            r"unknown part .* in --freeze 'feature', choose from: c",
+            r"unknown part .* in --freeze 'feature' \(did you mean features\?\), choose from: c",
         ),
         (["features", "primary_caps", "class_caps", "decoder"], "--freeze has all parts of the"),
     ],

@@ -153,7 +153,9 @@ def test_a_configuration_names_code_and_never_runs_it(tmp_path, config):
 
 
 def test_unknown_names_are_still_refused():
-    with pytest.raises(UserError, match=r"unknown routing 'dynamics', choose from"):
+    with pytest.raises(
+        UserError, match=r"unknown routing 'dynamics' \(did you mean dynamic\?\), choose from"
+    ):
         FitConfig.of(routing="dynamics")
 
 

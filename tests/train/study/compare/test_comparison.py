@@ -128,13 +128,13 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
     [
         (
             ["--models", "capsnets"],
-            "unknown model 'capsnets', choose from: aff_capsnet",
+            "unknown model 'capsnets' (did you mean capsnet?), choose from: aff_capsnet",
         ),
         (
             ["--routings", "dynamics"],
-            "unknown routing 'dynamics', choose from: published",
+            "unknown routing 'dynamics' (did you mean dynamic?), choose from: published",
         ),
-        (["--datasets", "digit"], "unknown data set 'digit', choose from:"),
+        (["--datasets", "digit"], "unknown data set 'digit' (did you mean digits?), choose from:"),
         (["--seeds", "0"], "--seeds: '0' is not a whole number of at least 1"),
         (["--robustness-examples", "0"], "--robustness-examples: '0' is not a whole number"),
         (["--epochs", "3"], "--steps and --epochs both say how long"),
