@@ -146,9 +146,14 @@ class Fit(DataDir, Devices, Recorded):
         return with_settings(get_preset(name), self.settings)
 
     def _take_fitting_preset(self) -> "Dataset":
-        """Takes the recipe for the data set that is named, and tells which; returns that set."""
+        """Takes the recipe for the data set that is named, and tells which; returns that set.
+
+        Of few images the batches are smaller than the recipe's, so that there are four in an epoch.
+        """
+        import jax
+
         from train.config.settings import DataConfig
-        from train.data import as_file_name
+        from train.data import as_file_name, hold_out
         from train.data.formats.images import as_text
         from train.distributed import processes
         from train.presets import fitting_preset
@@ -159,10 +164,18 @@ class Fit(DataDir, Devices, Recorded):
         self.preset = fitting_preset(data.dataset, dataset.image_shape)
         kind, _, where = data.dataset.partition(":")
         self.out = self.out or Path("runs") / as_file_name(Path(where).name or kind)
+        recipe = self._recipe(self.preset)
+        count = len(hold_out(dataset, recipe.data.validation).train)
+        smaller = ""
+        if "batch_size" not in self.settings and recipe.schedule.batch_size > count:
+            devices = self.devices or jax.device_count()
+            on_each = max(1, count // (4 * devices))
+            self.settings["batch_size"] = devices << (on_each.bit_length() - 1)
+            smaller = f" in batches of {self.settings['batch_size']}"
         if processes.is_first():
             print(
-                f"note: no recipe is named, so {self.preset} is taken, which suits images of "
-                f"{as_text(dataset.image_shape)}; `python -m train presets` lists all",
+                f"note: no recipe is named, so {self.preset} is taken{smaller}, which suits images "
+                f"of {as_text(dataset.image_shape)}; `python -m train presets` lists all",
                 file=sys.stderr,
             )
         return dataset

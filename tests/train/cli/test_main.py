@@ -279,6 +279,9 @@ def test_data_of_ones_own_goes_without_a_recipe(no_figures, tmp_path, capsys, mo
     told = capsys.readouterr().err
     assert "note: no recipe is named, so digits is taken, which suits images of 12x14x1" in told
     assert told.count("no recipe") == 1
+    assert main(["fit", *arguments[:-2], "--devices", "2", "--out", "few"]) == 0
+    assert "so digits is taken in batches of 4, which suits" in capsys.readouterr().err
+    assert load_run(Path("few")).config.schedule.batch_size == 4
     run = load_run(Path("runs/pets"))
     assert (run.config.preset, run.config.data.dataset) == ("digits", arguments[1])
     assert "unknown dataset 'mnits' (did you mean mnist?)" in fails(
