@@ -16,6 +16,7 @@ from train.options.command import argument, option
 from train.options.shared import Trained
 from train.options.values import new_file, positive
 from train.system.errors import UserError
+from train.system.printing import escaped
 
 if TYPE_CHECKING:
     from train.report.predict import Prediction
@@ -131,7 +132,7 @@ class Predict(Trained):
             for prediction in predictions:
                 longest = ", ".join(f"{name} {value:.3f}" for name, value in prediction.top(top))
                 named = " and ".join(prediction.classes) or "nothing"
-                print(f"{prediction.path}: {named} ({longest})")
+                print(escaped(f"{prediction.path}: {named} ({longest})"))
 
 
 def _write_table(

@@ -1,5 +1,6 @@
 """Being asked to stop: the first time after the steps under way, the second time at once."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -34,12 +35,11 @@ class StopSignals:
     def _heed(self, number: int, count: int) -> None:
         if count > 1:
             os._exit(128 + number)
-        # Not print: the signal may have come in the middle of one.
         if self.lossless:
-            os.write(2, b"\nstopped before the first step; --resume goes on from here\n")
+            _say("stopped before the first step; --resume goes on from here")
             os._exit(PreemptedError.exit_code)
         if self._untold.acquire(blocking=False):
-            os.write(2, b"\nstopping after the steps under way; a second signal stops at once\n")
+            _say("stopping after the steps under way; a second signal stops at once")
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         self._heed(number, 1 if self.received is None else 2)
@@ -70,3 +70,9 @@ class StopSignals:
             os.close(told)
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    # Not print: the signal may have come in the middle of one.
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{text}\n".encode())

@@ -298,5 +298,7 @@ def _end(error: CommandError, text: str) -> int:
 
 def _tell(text: str) -> None:
     """Prints why a command ends, where anybody can be told."""
+    # What a message lists is indented; any other line is one that somebody put into a name.
+    text = re.sub(r"\n(?!  )", r"\\n", text)
     with contextlib.suppress(UserError, BrokenPipeError), printed():
         print(text, file=sys.stderr)

@@ -1,6 +1,7 @@
 """Options that several commands have."""
 
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,17 +107,27 @@ class Trained(Command):
     def trust_routing(self, runs: list[Path]) -> None:
         """Loads the routing of the user's own that the command line names, if it names one.
 
+        Where its code is another than when a run was trained, that is told on stderr.
+
         Raises:
             UserError: none of the runs was trained with it; or it cannot be loaded.
         """
-        from train.learn.user_routing import trust
-        from train.run.folder import load_run
+        from train.learn.user_routing import code_fingerprint, trust
+        from train.run.folder import ROUTING, load_run
 
         if self.routing is not None:
-            trained = sorted({load_run(run).config.model.routing for run in runs})
+            found = {run: load_run(run) for run in runs}
+            trained = sorted({run.config.model.routing for run in found.values()})
             if self.routing not in trained:
                 raise UserError(
                     f"--routing is {self.routing}, but {' and '.join(map(str, runs))} was trained "
                     f"with {' and '.join(trained)}: leave it out, or name that, if it is your own."
                 )
-        trust(self.routing)
+            trust(self.routing)
+            code = code_fingerprint(self.routing)
+            for folder, run in found.items():
+                if run.fingerprints.get(ROUTING, code) != code:
+                    print(
+                        f"note: the code of {self.routing} has changed since {folder} was trained",
+                        file=sys.stderr,
+                    )

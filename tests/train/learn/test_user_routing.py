@@ -180,6 +180,8 @@ def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, cap
     file.write_text(MINE.replace("1.0", "2.0"), encoding="utf-8")
     assert main([*resume, "--steps", "3", "--devices", "1"]) == 2
     assert f"differs in: the code of {name}" in capsys.readouterr().err
+    assert main(["evaluate", str(out), "--routing", name, "--devices", "1"]) == 0
+    assert f"the code of {name} has changed since {out} was trained" in capsys.readouterr().err
 
 
 def test_what_it_draws_is_the_same_in_a_resumed_run_and_on_any_devices(mine, tmp_path, capsys):

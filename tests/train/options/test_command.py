@@ -111,6 +111,7 @@ def run(*words: str) -> int:
     ("error", "code", "text"),
     [
         (UserError("no."), 2, "error: no.\n"),
+        (UserError("no a\nerror: b:\n  c\n  d"), 2, "error: no a\\nerror: b:\n  c\n  d\n"),
         (DivergedError("no."), 3, "error: no.\n"),
         (PreemptedError("later."), 75, "later.\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
