@@ -24,8 +24,8 @@ from tests.train.data.small_files import (
 from train.__main__ import main
 from train.data import catalog, list_datasets, load_dataset
 from train.data.sources import affnist, cifar, emnist, mnist, mnist_corrupted, qmnist, smallnorb
-from train.loop import loop
 from train.loop.loop import fit
+from train.report import figures
 from train.report.evaluate import evaluate
 from train.report.predict import predict
 from train.system.errors import UserError
@@ -74,7 +74,7 @@ def shortest(short):
 
 @pytest.fixture
 def _no_figures(monkeypatch):
-    monkeypatch.setattr(loop, "draw_run", lambda *_: None)
+    monkeypatch.setattr(figures, "draw_run", lambda *_: None)
 
 
 @pytest.fixture

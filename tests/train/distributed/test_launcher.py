@@ -69,7 +69,7 @@ def summary(out: Path) -> dict:
 def fit_here(monkeypatch, programs):
     """Trains in this process on one device, without figures, compiling once."""
     digits = load_dataset("digits")
-    monkeypatch.setattr("train.config.settings.load_dataset", lambda *_, **__: digits)
+    monkeypatch.setattr("train.data.load_dataset", lambda *_, **__: digits)
     monkeypatch.setattr("train.loop.loop.assemble", programs)
     monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
     return lambda out, steps, **options: fit(

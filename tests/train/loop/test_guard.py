@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from train.config import settings
+from train import data
 from train.data import Batch
 from train.learn.metrics import Mean, merge
 from train.learn.network import build_model
@@ -85,7 +85,7 @@ def test_after_too_many_bad_steps_the_devices_take_no_more_and_the_run_is_given_
     assert int(trainer.state.step) == 3
     jax.tree.map(np.testing.assert_array_equal, values(trainer.state.params), before)
 
-    monkeypatch.setattr(settings, "load_dataset", lambda *_, **__: white)
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: white)
     monkeypatch.setattr(loop, "assemble", programs)
     out = tmp_path / "run"
     with pytest.raises(DivergedError) as caught:

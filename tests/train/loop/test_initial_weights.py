@@ -9,12 +9,12 @@ import pytest
 
 import capsjax
 from tests.train.saved import arrays
-from train.config import settings
+from train import data
 from train.data import Dataset, Split
 from train.learn.trainer import assemble
-from train.loop import loop
 from train.loop.initial_weights import start_from_weights
 from train.loop.loop import fit
+from train.report import figures
 from train.report.loading import load_model, network_of
 from train.run.folder import load_run
 from train.system.errors import UserError
@@ -27,8 +27,8 @@ CLASSES = {"class_caps.kernel", "decoder.layers.0.kernel"}
 def tiny(dataset):
     """Lets `fit` train on forty examples, without figures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(settings, "load_dataset", lambda *_, **__: dataset)
-        patch.setattr(loop, "draw_run", lambda *_: None)
+        patch.setattr(data, "load_dataset", lambda *_, **__: dataset)
+        patch.setattr(figures, "draw_run", lambda *_: None)
         yield
 
 

@@ -14,9 +14,10 @@ import pytest
 from tests.soak.tiny import ARGUMENTS
 from tests.train.conftest import ROOT
 from tests.train.saved import arrays
-from train.config import settings
+from train import data
 from train.loop import loop
 from train.loop.loop import fit
+from train.report import figures
 from train.run.checkpoint_files import Checkpoints
 from train.system.errors import UserError
 
@@ -71,9 +72,9 @@ def locked(folder: Path, view: Path) -> Iterator[None]:
 def test_a_full_disk_is_told_and_the_run_goes_on_when_there_is_room(
     disk, tmp_path, config, dataset, programs, monkeypatch
 ):
-    monkeypatch.setattr(settings, "load_dataset", lambda *_, **__: dataset)
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: dataset)
     monkeypatch.setattr(loop, "assemble", programs)
-    monkeypatch.setattr(loop, "draw_run", lambda *_: None)
+    monkeypatch.setattr(figures, "draw_run", lambda *_: None)
     config = config.changed(steps=12, checkpoint_every=2, evaluate_every=12)
     whole, out = tmp_path / "whole", disk / "run"
     fit(config, out=whole, devices=1)

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from tests.train.study.compare.test_findings import result
+from train import data
 from train.__main__ import main
-from train.config import settings
 from train.presets import get_preset
 from train.study.compare import cells, comparison
 from train.study.statistics import unpack
@@ -156,7 +156,7 @@ def test_a_folder_with_a_run_of_fit_is_refused(tmp_path, capsys):
 
 
 def test_images_of_several_classes_are_refused(pairs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(settings, "load_dataset", lambda *_, **__: pairs)
+    monkeypatch.setattr(data, "load_dataset", lambda *_, **__: pairs)
     assert compare(tmp_path / "out", "--datasets", "multi_mnist") == 2
     assert "images of multi_mnist are of 2 classes each" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
