@@ -75,8 +75,8 @@ def draw_growth(growth: Sequence[Growth], dtype: str) -> Figure:
         axes.grid(alpha=0.3)
     figure.suptitle(
         f"capsjax against the reference, step after step ({dtype})\n"
-        "Errors add up, and jump where a step makes them larger. Where the dashed line, the "
-        "reference's own rounding,\njumps too, it is the arithmetic, not an implementation.",
+        "Errors add up, and jump where a step makes them larger. Dashed: the reference's own "
+        "rounding, against itself in float64,\nwhich jumps, too, where it is the arithmetic.",
         fontsize=9,
     )
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8)

@@ -41,9 +41,9 @@ def draw_parts(rows: Sequence[Row], title: str) -> Figure:
     _stack(time, [_milliseconds(row) for row in rows], across=True)
     # The parts of a step share their memory, so that a sum would mean nothing.
     for place, row in enumerate(rows):
-        for part in row["parts"]:
-            style = {"color": _PART_COLOURS[part["name"]], "markersize": 8}
-            memory.plot(_megabytes(part), place, "o", **style)
+        for number, part in enumerate(row["parts"]):
+            style = {"color": _PART_COLOURS[part["name"]], "markersize": 6}
+            memory.plot(_megabytes(part), place + 0.12 * (number - 2), "o", **style)
     style = {"color": "black", "markersize": 7, "label": "whole step"}
     memory.plot([_megabytes(row) for row in rows], places, "D", **style)
     # Parts that take more together than the step are then seen to.
@@ -56,7 +56,7 @@ def draw_parts(rows: Sequence[Row], title: str) -> Figure:
     names = [describe({k: row.get(k) for k in differing or ["batch_size"]}) for row in rows]
     time.set_yticks(places, names, fontsize=9)
     time.invert_yaxis()
-    time.set(title="time", xlabel="ms a step")
+    time.set(title="time, each part alone: together they may take more", xlabel="ms a step")
     memory.set(title="memory, each part as a program of its own", xlabel="MB")
     figure.legend(loc="outside lower center", ncols=len(NAMES) + 2, frameon=False)
     figure.suptitle(title, fontsize=11)
@@ -71,12 +71,12 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     axis, first = grown[0].axis, grown[0]
     figure = Figure(figsize=(14, 4.8), layout="constrained")
     speed, time, memory = figure.subplots(1, 3)
-    for growth, colour in zip(grown, cycle(_COLOURS), strict=False):
+    for growth, colour, marker in zip(grown, cycle(_COLOURS), cycle("os^Dv"), strict=False):
         name, rows = describe(growth.same), growth.rows
         rates = [row["images_per_second"] for row in rows]
         low = [row["images_per_second"] - row["slowest"] for row in rows]
         high = [row["fastest"] - row["images_per_second"] for row in rows]
-        line = {"color": colour, "marker": "o", "markersize": 4}
+        line = {"color": colour, "marker": marker, "markersize": 6, "fillstyle": "none"}
         speed.errorbar(growth.values, rates, yerr=[low, high], capsize=3, label=name, **line)
         memory.plot(growth.values, [*map(_megabytes, rows)], label=f"planned, {name}", **line)
         peaks = [row["peak_bytes"] / 1e6 for row in rows]
@@ -85,7 +85,7 @@ def draw_growth(grown: Sequence[Growth], title: str) -> Figure:
     for axes in (speed, memory):
         _mark(axes, _LABELS[axis], values, doubling=axis != "iterations")
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    speed.set(title="speed", ylabel="images a second", ylim=(0, None))
+    speed.set(title="speed, slowest to fastest", ylabel="images a second", ylim=(0, None))
     # On a CPU the peak is that of the whole process, far above what a small step takes.
     memory.set(title="memory", ylabel="MB", yscale="log")
 
@@ -118,11 +118,10 @@ def draw_scaling(rows: Sequence[Row], title: str) -> Figure:
         _mark(axes, "devices", {row["devices"] for row in rows}, doubling=True)
         axes.legend(frameon=False, fontsize=8)
     speed.set(title="speed", ylabel="images a second", yscale="log")
-    share.axhline(100, color="black", linewidth=0.8, linestyle="--")
+    share.axhline(100, color="black", linewidth=0.8, linestyle="--", label="ideal")
     highest = max(1.0, *(row["efficiency"] for row in rows))
-    share.set(
-        title="efficiency", ylabel="percent of the ideal; above: noise", ylim=(0, 105 * highest)
-    )
+    share.set(title="efficiency", ylabel="percent of the ideal", ylim=(0, 105 * highest))
+    share.legend(frameon=False, fontsize=8)
     figure.suptitle(f"{title}: scaling", fontsize=11)
     return figure
 

@@ -144,10 +144,10 @@ def _times(row: Row, machine: Row) -> dict[str, str]:
 
 
 def _share(value: float, digits: int = 0) -> str:
-    """A share in percent; what cannot be, and comes of noise, is told as that."""
+    """A share in percent; what can hardly be is not told as a fact."""
     if value < 0:
-        return "<0% (noise)"
-    return ">100% (noise)" if value > 1 else f"{value:.{digits}%}"
+        return "<0% (noise?)"
+    return ">100% (noise?)" if value > 1 else f"{value:.{digits}%}"
 
 
 def _memory(row: Row) -> dict[str, str]:

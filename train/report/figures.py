@@ -69,7 +69,7 @@ def draw_run(tested: Tested, rows: Sequence[Mapping[str, Any]]) -> None:
     """
     run, test, scores = tested.run, tested.test, tested.scores
     right = f"{scores.metrics['accuracy']:.2%} of {len(test):,} test images"
-    title = f"{heading(run.config)}, {right}"
+    title = f"{heading(run.config)}: {right} are recognised"
     counts = scores.by_class(run.num_classes)
     figures = {
         "curves": draw_curves(rows, title),
@@ -79,7 +79,7 @@ def draw_run(tested: Tested, rows: Sequence[Mapping[str, Any]]) -> None:
         labels, predictions = scores.labels, scores.predictions
         figures["confusion"] = draw_confusion(labels, predictions, run.class_names, title)
     if getattr(tested.model, "decoder", None) is not None:
-        figures["reconstructions"] = draw_reconstructions(tested)
+        figures["reconstructions"] = draw_reconstructions(tested, title)
         figures["dimensions"] = draw_dimensions(tested)
     run.figures.mkdir(exist_ok=True)
     for name, figure in figures.items():
@@ -97,7 +97,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss, error = figure.subplots(1, 2)
     for split, colour, label in (
-        ("train", _TRAIN, "training batches"),
+        ("train", _TRAIN, "training, mean since the line before"),
         ("validation", _VALIDATION, "validation"),
         ("test", _TEST, "test"),
     ):
@@ -113,7 +113,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
         error.plot(steps, [100 * (1 - r["accuracy"]) for r in chosen], **style, **width)
     loss.set(xlabel="step", ylabel="loss", yscale="log", title="Loss")
     scale_errors(error, "y")
-    error.set_ylim(bottom=0)
+    error.set_ylim(bottom=-0.01)  # so that no error at all is not on the frame
     error.set(xlabel="step", ylabel="wrong, %", title="Classification error")
     for axes in (loss, error):
         axes.grid(alpha=0.3)
@@ -123,7 +123,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Figure:
     return figure
 
 
-def draw_reconstructions(tested: Tested) -> Figure:
+def draw_reconstructions(tested: Tested, title: str) -> Figure:
     """Draws test images, how a decoder reconstructs them, and what they are taken for.
 
     Above are the first test images, or, where each shows several objects, the first that are judged
@@ -137,15 +137,18 @@ def draw_reconstructions(tested: Tested) -> Figure:
     first = (
         ("judged right", np.setdiff1d(every, wrong)) if several else ("first test images", every)
     )
-    groups = [first, ("misjudged: classes → predicted ones", wrong)]
-    groups = [(title, chosen[:COLUMNS]) for title, chosen in groups if len(chosen)]
+    groups = [first, (f"mistakes: class → what is predicted; {len(wrong):,} in all", wrong)]
+    groups = [(of_group, chosen[:COLUMNS]) for of_group, chosen in groups if len(chosen)]
+    by_label = tested.objective.settings.mask_in_test == "label"
+    shown = "the class" if by_label else "what is predicted"
     size = (0.9 * COLUMNS, (3.4 if several else 2.5) * len(groups))
     figure = Figure(figsize=size, layout="constrained")
     all_axes = figure.subplots(len(groups), 1, squeeze=False)[:, 0]
-    for axes, (title, chosen) in zip(all_axes, groups, strict=True):
+    figure.suptitle(f"{title}; decoded: the capsule of {shown}", fontsize=11)
+    for axes, (of_group, chosen) in zip(all_axes, groups, strict=True):
         rows = _picture_rows(tested, chosen)
         centres = _show_grid(axes, np.stack(list(rows.values())), tested.objective)
-        axes.set_title(title, fontsize=11, pad=20)
+        axes.set_title(of_group, fontsize=11, pad=20)
         axes.set_yticks(centres[0], rows, fontsize=8)
         _write_judgements(axes, centres[1], tested, chosen)
     return figure
@@ -228,7 +231,10 @@ def draw_dimensions(tested: Tested) -> Figure:
     names = plain_names(tested.run.class_names)
     of_row = [f"{names[labels[chosen[i]]]}, dim. {most[i] + 1}" for i in order]
     axes.set_yticks(centres[0], of_row, fontsize=9)
-    title = "One dimension of a class capsule moved: of each class, the one that changes most"
+    title = (
+        "Decoded with one dimension of the class capsule moved: of each class the one that changes "
+        "the pixels most,\nand the class whose pixels change most first"
+    )
     axes.set_title(title, fontsize=11)
     return figure
 

@@ -40,7 +40,7 @@ def inspect(tested: Tested) -> dict[str, Any]:
     inspected, lengths = look_inside(model, objective, images)
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.scores.metrics["accuracy"]
-    title = f"{heading(run.config)}, {plain(run.config.model.routing)}, {accuracy:.2%}"
+    title = f"{heading(run.config)}, {plain(run.config.model.routing)}, {accuracy:.2%} right"
     figure = draw_routing(inspected, np.asarray(lengths), title)
     with keeping(run.figures):
         run.figures.mkdir(exist_ok=True)
@@ -108,8 +108,8 @@ def draw_routing(inspected: Mapping[str, Inspected], lengths: np.ndarray, title:
         entropy.plot(iterations, of_layer.entropy, "o-", **style)
         cosine.plot(iterations, of_layer.vote_cosine, "o-", **style)
         pose.plot(iterations[1:], 100 * np.asarray(of_layer.pose_change), "o-", **style)
-        uniform = f"uniform, ln {np.exp(of_layer.uniform):.0f}"
-        entropy.axhline(of_layer.uniform, color=f"C{number}", linestyle="--", label=uniform)
+        uniform = f"uniform coupling, ln {np.exp(of_layer.uniform):.0f}"
+        entropy.axhline(of_layer.uniform, color="black", linestyle="--", label=uniform)
     entropy.set(title="How undecided the coupling is", ylabel="entropy in nats")
     cosine.set(title="How far votes agree with the pose they made", ylabel="mean cosine")
     cosine.set_ylim(min(0, cosine.get_ylim()[0]), 1)
@@ -133,5 +133,5 @@ def draw_routing(inspected: Mapping[str, Inspected], lengths: np.ndarray, title:
     )
     for axes in (entropy, present):
         axes.legend(fontsize=8)
-    figure.suptitle(title)
+    figure.suptitle(f"{title}; panels: {len(lengths):,} test images")
     return figure

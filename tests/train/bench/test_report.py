@@ -103,7 +103,7 @@ def test_feeds_predictions_and_scaling(machine):
     assert "virtual" not in said
     assert "virtual" in scaling_lines([row], machine | {"platform": "cpu"})
     said = scaling_lines([row | {"efficiency": 1.04}], machine | {"platform": "gpu"})
-    assert "| 4,000 | >100% (noise) |" in said
+    assert "| 4,000 | >100% (noise?) |" in said
 
 
 def test_a_report_is_printed_and_written(tmp_path, capsys):

@@ -67,7 +67,7 @@ def test_classes_of_any_name_are_drawn(run, dataset, model, right, tmp_path):
     tested = figures.Tested(replace(run, class_names=names), model, dataset.test, right)
     figures.draw_run(tested, ROWS)
     assert len(list(run.figures.iterdir())) == 5
-    axes = figures.draw_reconstructions(tested).axes[0]
+    axes = figures.draw_reconstructions(tested, "title").axes[0]
     assert {tick.get_text() for tick in axes.get_xticklabels()} <= {
         r"\$1 (US\$)",
         "caf�",
@@ -100,10 +100,10 @@ def test_the_curves_are_those_of_the_metrics():
 def test_misjudged_images_have_a_row_of_their_own(run, dataset, model, right):
     wrong = right._replace(predictions=(dataset.test.labels + 1) % 3)
     tested = figures.Tested(run, model, dataset.test, right)
-    (only,) = figures.draw_reconstructions(tested).axes
+    (only,) = figures.draw_reconstructions(tested, "title").axes
     names, labels = dataset.class_names, dataset.test.labels
     assert [tick.get_text() for tick in only.get_xticklabels()] == [names[i] for i in labels]
-    _, misjudged = figures.draw_reconstructions(replace(tested, scores=wrong)).axes
+    _, misjudged = figures.draw_reconstructions(replace(tested, scores=wrong), "title").axes
     assert misjudged.get_xticklabels()[0].get_text() == (
         f"{names[labels[0]]} → {names[(labels[0] + 1) % 3]}"
     )
@@ -119,7 +119,7 @@ def test_overlapping_objects_are_drawn_in_two_colours(tmp_path, pairs, model):
     names = pairs.class_names
     run = Run(tmp_path, config, pairs.image_shape, names)
     tested = figures.Tested(run, model, pairs.test, scores)
-    right, wrong = figures.draw_reconstructions(tested).axes
+    right, wrong = figures.draw_reconstructions(tested, "title").axes
     both = [", ".join(names[label] for label in row) for row in labels]
     ticks = [tick.get_text() for tick in right.get_xticklabels()]
     assert ticks == [text for i, text in enumerate(both) if i != 3]
@@ -143,7 +143,13 @@ def test_overlapping_objects_are_drawn_in_two_colours(tmp_path, pairs, model):
 def test_what_is_shown_of_a_normalised_image_is_the_image(run, dataset, model, right):
     run = replace(run, config=FitConfig.of(input_mean=0.25, input_std=0.5))
     tested = figures.Tested(run, model, dataset.test, right)
-    shown = figures.draw_reconstructions(tested).axes[0].images[0].get_array().astype(np.float32)
+    shown = (
+        figures.draw_reconstructions(tested, "title")
+        .axes[0]
+        .images[0]
+        .get_array()
+        .astype(np.float32)
+    )
     for index, left in enumerate((0, 9)):
         image = (dataset.test.images[index, ..., 0] / 255).astype(np.float32)
         assert_close(shown[:8, left : left + 8], image)

@@ -209,12 +209,12 @@ def draw_errors(results: Sequence[Result]) -> Figure:
     for place, result in enumerate(reversed(results)):
         found = _estimate(result)
         if math.isfinite(found.error):
-            style: dict[str, Any] = {"color": "#6b7f99", "linewidth": 4, "alpha": 0.5}
             low, high = found.mean - found.half_width, found.mean + found.half_width
-            axes.hlines(place, 100 * (1 - min(1, high)), 100 * (1 - max(0, low)), **style)
+            ends = [100 * (1 - min(1, high)), 100 * (1 - max(0, low))]
+            axes.plot(ends, [place] * 2, "|-", color="#c2571a", linewidth=1, zorder=1)
     scale_errors(axes, "x")
     axes.set_xlim(left=max(0, axes.get_xlim()[0]))
-    axes.set_xlabel("wrong, % (logarithmic)")
+    axes.set_xlabel("wrong, % (logarithmic; linear below 0.1)")
     figure.suptitle(
         "Test images that are misjudged: mean, its 95 % interval, each seed", fontsize=11
     )
@@ -237,7 +237,7 @@ def draw_robustness(results: Sequence[Result]) -> Figure:
         axes.set(title=kind, xlabel=perturbation.unit, ylim=(0, 101))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy, %")
-    figure.suptitle("Test images that are changed, by how much: accuracy", fontsize=11)
+    figure.suptitle("Accuracy on test images that are changed, mean of all seeds", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(4, len(results)), fontsize=8

@@ -154,11 +154,12 @@ def test_the_data_set_is_named_where_there_are_two(dataset, expected):
 def test_each_seed_is_a_dot_the_mean_a_bar_and_its_interval_a_line():
     axes = draw_errors([result("one", 0.9, 0.8), result("two", 0.7)]).axes[0]
     dots = [line.get_xydata() for line in axes.lines if line.get_marker() == "o"]
-    means = [line.get_xydata() for line in axes.lines if line.get_marker() == "|"]
+    bars = [line for line in axes.lines if line.get_marker() == "|"]
+    means = [line.get_xydata() for line in bars if line.get_linestyle() == "None"]
     assert_close(dots[0], [[10, 1], [20, 1]])
     assert_close(dots[1], [[30, 0]])
     assert_close(np.concatenate(means), [[15, 1], [30, 0]])
-    ((interval,),) = (lines.get_segments() for lines in axes.collections)
+    (interval,) = (line.get_xydata() for line in bars if line.get_linestyle() == "-")
     assert interval[:, 1].tolist() == [1, 1]
     assert 0 <= interval[:, 0].min() < 10 < 20 < interval[:, 0].max() <= 100
 
