@@ -1,8 +1,6 @@
 """From a file of PyTorch weights to a run that `python -m train` goes on with."""
 
 import dataclasses
-import functools
-import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,19 +12,12 @@ import numpy as np
 from flax import nnx
 
 from parity.layouts import weights
+from parity.layouts.data_sets import Change, runs_of
 from parity.layouts.match import Match, match, some
 from parity.layouts.misread import misread_row
 from parity.layouts.state_files import State, kind_of, read_state, unwrapped
 from parity.layouts.table import Layout, all_options, builtin_layouts, get_layout
-from train.config.fit_config import FitConfig
-from train.data import Dataset, is_dataset, list_datasets, load_dataset
-from train.data.catalog import SOURCES
-from train.data.formats.images import as_text
-from train.data.official import Source
-from train.data.sources import mnist
-from train.learn.network import build_model, seen_shape
 from train.learn.optimizer import build_optimizer
-from train.learn.step import AXIS
 from train.learn.training_state import initial_state
 from train.run.checkpoint_files import Checkpoints
 from train.run.folder import Run, prepare_folder
@@ -34,11 +25,6 @@ from train.system.errors import UserError
 from train.system.files import writing
 
 AUTO = "auto"
-
-SIDES = (32, 28, 24)
-"""Of the squares to which a crop is suggested where no tensor tells the size of images."""
-
-Change = Callable[[FitConfig], FitConfig]
 
 Verify = Callable[[Run, Match, State], None]
 """Raises a UserError where a run that is made of the tensors of a match is not what is wanted."""
@@ -89,7 +75,7 @@ def import_weights(
             "\n  ".join([f"{path} does not fit the layout {found.layout.name}:", *wrong])
         )
 
-    (run, model), *others = _runs(path, found, change, dataset, out)
+    (run, model), *others = runs_of(path, found, change, dataset, out)
     verify(run, found, state)
     weights.load(model, found.to_capsjax(state), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
@@ -133,7 +119,7 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
         tensors = some([*state])
         raise UserError(
             f"{path} fits no layout; {tensors} are names of none of {names}: describe it in a TOML "
-            "file and give --layout FILE."
+            "file, as docs/guides/pytorch.md tells, and give --layout FILE."
         )
     if len(shown) > 1:
         raise UserError(
@@ -142,118 +128,6 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
         )
     first = f"{path} fits no layout; the nearest is {names}, from which it differs:"
     raise UserError("\n  ".join([first, *shown[0].problems()]))
-
-
-def configure(
-    found: Match,
-    dataset: str,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-) -> FitConfig:
-    """The configuration of a network on a data set: its layout's, with the sizes of its tensors."""
-    config = found.layout.config(image_shape, num_classes)
-    options = {**config.model.options, **found.model_options()}
-    return config.changed(dataset=dataset, model_options=options)
-
-
-def _runs(
-    path: Path, found: Match, change: Change, wanted: str | None, folder: Path
-) -> list[tuple[Run, nnx.Module]]:
-    """The run and the network, without values, of each data set whose images fit the tensors.
-
-    That is the wanted one, or any. The change has the user's options, such as strides, which no
-    tensor shows. A UserError if that set does not fit, none does, or sets with different images do.
-    """
-    if wanted is not None and not is_dataset(wanted):
-        raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
-    names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
-    # Of data sets that are files, without the files.
-    known = {name: SOURCES.get(name) or load_dataset(name) for name in names}
-    runs, misfits = _fitting(known, found, change, folder)
-    if not runs:
-        have = ", ".join(
-            f"{name} {as_text(of.image_shape)} in {len(of.class_names)} classes"
-            for name, of in known.items()
-        )
-        others = {name: source for name, source in SOURCES.items() if name not in known}
-        would = _suggestions(others if wanted is None else known, found, change, folder)
-        raise UserError(
-            f"{path} is of a network for {_images_of(found, change(found.layout.config()))}; "
-            f"{have} {'has' if len(names) == 1 else 'have'} no such images"
-            + (f", but {' or '.join(would)} would fit." if would else ".")
-            + "".join(f"\n  {misfit}" for misfit in misfits if not would)
-        )
-    if len({run.image_shape for run, _ in runs}) > 1:
-        fitting = ", ".join(run.config.data.dataset for run, _ in runs)
-        raise UserError(
-            f"{path} is of a network without decoder, which does not tell the size of its images: "
-            f"say with --dataset which of {fitting} it is for."
-        )
-    return runs
-
-
-def _fitting(
-    known: Mapping[str, Source | Dataset], found: Match, change: Change, folder: Path
-) -> tuple[list[tuple[Run, nnx.Module]], list[str]]:
-    """Of the data sets with such images those that fit, and why the others do not."""
-    runs, misfits = [], []
-    for name, described in known.items():
-        shape, class_names = described.image_shape, described.class_names
-        # Whatever the strides are, these sizes are those of the tensors.
-        channels, classes = found.sizes["c"], found.sizes["j"]
-        if (shape[2], len(class_names)) != (channels, classes):
-            continue
-        try:
-            # What the network sees of an image may be a part of it.
-            seen = seen_shape(change(configure(found, name, shape, classes)), shape)
-            if found.pixels not in (None, math.prod(seen)):
-                continue
-            config = change(configure(found, name, seen, classes))
-            model = nnx.eval_shape(
-                functools.partial(build_model, config, shape, classes, axis=AXIS)
-            )
-            weights.require_shapes(model, found.shapes, weights.LEARNED)
-            runs.append((Run(folder, config, shape, class_names), model))
-        except (UserError, ValueError) as error:
-            misfits.append(f"with {name}: {error}")
-    return runs, misfits
-
-
-def _suggestions(
-    known: Mapping[str, Source | Dataset], found: Match, change: Change, folder: Path
-) -> list[str]:
-    """The data sets that fit after all, as options, if need be with a crop to a square."""
-    # Of those with the same images and classes, the first.
-    named = {(of.image_shape, of.class_names): name for name, of in reversed([*known.items()])}
-    known = {name: known[name] for name in reversed(named.values())}
-    sides = SIDES if found.pixels is None else (math.isqrt(found.pixels // found.sizes["c"]),)
-    fitting: dict[str, str] = {}
-    for side in (None, *sides):
-
-        def cropped(config: FitConfig, side: int | None = side) -> FitConfig:
-            return change(config) if side is None else change(config).changed(crop=side)
-
-        for run, _ in _fitting(known, found, cropped, folder)[0]:
-            name, crop = run.config.data.dataset, run.config.data.crop
-            option = f"--dataset {name}" + ("" if crop is None else f" --crop {crop}")
-            fitting.setdefault(name, option)
-    return list(fitting.values())
-
-
-def _images_of(found: Match, config: FitConfig) -> str:
-    sizes = found.sizes
-    pixels = "" if found.pixels is None else f" of {found.pixels // sizes['c']} pixels"
-    channels = f"{sizes['c']} channel{'s' * (sizes['c'] > 1)}"
-    capsules = ""
-    if "i" in sizes:
-        capsules = f", with {sizes['i']} primary capsules of {sizes['t']} types"
-    options = all_options(config)
-    strides = [option for option in options if option.endswith(("stride", "strides"))]
-    return (
-        f"images{pixels} with {channels} in {sizes['j']} classes{capsules} (with strides "
-        f"{' and '.join(str(options[name]) for name in strides)}, which --model-options "
-        f"{' '.join(f'{name}=N' for name in strides)} changes)"
-    )
 
 
 def problems(found: Match, state: State) -> list[str]:

@@ -43,6 +43,11 @@ OUTPUTS = ("lengths", "softmax", "squared")
 """What a network returns of the lengths of its capsules."""
 
 _KEYS = ("name", "about", "model", "aliases", "formats", "lengths_are", "weights", "options")
+_OF_A_ROUTING = {
+    "class_caps.routing.prior": "dynamic-prior",
+    "class_caps.routing.bias": "dynamic-bias",
+}
+"""The routing of CapsNet that has a parameter."""
 _NOT_OF_A_LAYOUT = {"routing", "batch_axis"}
 
 
@@ -259,7 +264,11 @@ def _check_rows(layout: Layout) -> None:
         which = ", ".join(missing)
         raise ValueError(f"the table has no row for {which}: {model} has that with these {why}")
     if idle := ", ".join(sorted(named - set(wanted))):
-        raise ValueError(f"the table has a row for {idle}, which {model} has not with these {why}")
+        needs = [f"routing = {of!r}" for target, of in _OF_A_ROUTING.items() if target in idle]
+        hint = f"; such a row needs {needs[0]}" if needs else ""
+        raise ValueError(
+            f"the table has a row for {idle}, which {model} has not with these {why}{hint}"
+        )
 
 
 def _texts(key: str, values: Any) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from parity.check.batch import capsnet_lengths
 from parity.check.comparison import FORWARD, GRADIENT, Comparison, Stage, error_between
 from parity.check.pairs import DtypeName
 from parity.layouts import weights
-from parity.layouts.importing import configure
+from parity.layouts.data_sets import configure
 from parity.layouts.match import Match
 from parity.layouts.state_files import State
 from parity.layouts.table import all_options

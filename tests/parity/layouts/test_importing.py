@@ -419,8 +419,10 @@ def test_a_network_for_the_middle_of_images_is_imported_with_a_crop(tmp_path):
 
 def test_a_stride_that_cannot_be(tmp_path):
     path = saved(tmp_path / "w.pt", build("gram-ai").state_dict())
-    with pytest.raises(UserError, match="12 primary capsules of 3 types \\(with strides 1 and 2"):
+    with pytest.raises(UserError, match="12 primary capsules of 3 types") as raised:
         import_weights(path, layout="gram-ai", out=tmp_path / "run")
+    # Those of the network, and others that leave as many positions.
+    assert "--dataset digits --model-options conv_stride=1 primary_stride=3" in str(raised.value)
     assert (
         main(
             [

@@ -8,7 +8,7 @@ from flax import nnx
 
 from parity.check.pairs import learned
 from parity.layouts import weights
-from parity.layouts.importing import configure
+from parity.layouts.data_sets import configure
 from parity.layouts.match import match, match_parameters
 from parity.layouts.table import builtin_layouts, get_layout
 from parity.reference import OTHERS, REFERENCES

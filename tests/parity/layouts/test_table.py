@@ -99,6 +99,10 @@ WRONG = [
     (('of = "softmax"', 'of = "norm"'), "unknown margin of 'norm', choose from: length, softmax"),
     (('of = "softmax"', "of = 2"), "margin_of = 2, which is of the wrong type"),
     (("margin_of =", 'routing = "dynamic-prior" #'), "belong together"),
+    (
+        ("weights = [", 'weights = [\n["b", "class_caps.routing.bias", "j d -> j d"],'),
+        "belong together; such a row needs routing = 'dynamic-bias'",
+    ),
     (("margin_of =", "margin_power = 0 #"), "--margin-power is 0, but must be more than 0"),
     (("margin_of =", "margin_power = true #"), "margin_power = True, which is of the wrong type"),
     (("primary_order", "primary_ordre"), "unknown model option 'primary_ordre' (did you mean "),
