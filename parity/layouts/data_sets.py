@@ -21,7 +21,7 @@ from train.data.sources import mnist
 from train.learn.network import build_model, seen_shape
 from train.learn.step import AXIS
 from train.run.folder import Run
-from train.system.errors import UserError
+from train.system.errors import UserError, require_known
 
 STRIDES, MOST = (1, 2, 3, 4), 4
 """Strides that are tried where none of the layout's fits, and how many suggestions are made."""
@@ -53,7 +53,7 @@ def runs_of(
     tensor shows. A UserError if that set does not fit, none does, or sets with different images do.
     """
     if wanted is not None and not is_dataset(wanted):
-        raise UserError(f"unknown dataset {wanted!r}, choose from: {', '.join(list_datasets())}.")
+        require_known("dataset", [wanted], list_datasets())
     names = ("digits", *(s.name for s in mnist.SOURCES)) if wanted is None else (wanted,)
     # Of data sets that are files, without the files.
     known = {name: SOURCES.get(name) or load_dataset(name) for name in names}
