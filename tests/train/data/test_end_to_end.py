@@ -150,7 +150,6 @@ def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkey
         "confusion",
         "curves",
         "dimensions",
-        "parts",
         "reconstructions",
         "routing",
     }
