@@ -3,12 +3,11 @@
 XLA's convolution on a CPU is up to 25 times slower than the hardware allows on the strided 9x9
 convolutions of a capsule network, most of all its input gradient. The CPU path here is made of
 matrix products, which run at the full rate of the machine: those of `direct`, or where it saves
-work those of `fourier`.
+work those of `fourier`. It is XLA's for the small kernels at stride 1 of residual networks.
 """
 
 import functools
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +25,12 @@ HIGHEST = ("highest", "float32", lax.Precision.HIGHEST)
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 
 Pair = tuple[int, int]
+
+# Where XLA's own convolution and its gradient of the images are the faster on a CPU: in float32 at
+# stride 1 with kernels of up to so many elements, from so many input features on, they take a third
+# to nine tenths of the time of `direct` (measured in turns on two cores).
+SMALL_KERNEL = 9
+MANY_FEATURES = 16
 
 
 def conv_general_dilated(
@@ -118,9 +123,14 @@ class _Convolution(NamedTuple):
         )
 
     def on_cpu(
-        self, x_shape: Sequence[int], kernel_shape: Sequence[int], dtype: DTypeLike
-    ) -> ModuleType:
-        """The form that has less work on a CPU.
+        self,
+        x_shape: Sequence[int],
+        kernel_shape: Sequence[int],
+        dtype: DTypeLike,
+        *,
+        alone: bool,
+    ) -> Any:
+        """The form that takes less time on a CPU; it may be XLA's for one convolution `alone`.
 
         Rounding in the Fourier domain is small relative to the brightest part of an image,
         everywhere in it, not to what an output sees. So where the highest precision is asked for,
@@ -132,23 +142,37 @@ class _Convolution(NamedTuple):
         of_both = precision if isinstance(precision, tuple) else (precision,)
         is_exact = any(p in HIGHEST for p in of_both)
         padded = self.padded_shape(x_shape)
-        saves = not is_exact and fourier.is_worthwhile(padded, kernel_shape, self.strides, dtype)
-        return fourier if saves else direct
+        if not is_exact and fourier.is_worthwhile(padded, kernel_shape, self.strides, dtype):
+            return fourier
+        rows, columns, features, _ = kernel_shape
+        is_small = (
+            alone  # of several kernels XLA makes a convolution in groups, which is slow
+            and dtype == jnp.float32
+            and self.strides == (1, 1)
+            and 1 < rows * columns <= SMALL_KERNEL
+            and features >= MANY_FEATURES
+            and (padded[1] - rows + 1) * (padded[2] - columns + 1) >= direct.FEW_POSITIONS
+        )
+        return _Compiled if is_small else direct
 
-    def forward(self, x: jax.Array, kernel: jax.Array, _shape: tuple[int, ...]) -> jax.Array:
+    def forward(
+        self, x: jax.Array, kernel: jax.Array, _shape: tuple[int, ...], *, alone: bool
+    ) -> jax.Array:
         """Images and kernel -> outputs."""
 
         def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            form = self.on_cpu(x.shape, kernel.shape, x.dtype)
+            form = self.on_cpu(x.shape, kernel.shape, x.dtype, alone=alone)
             return form.forward(self.pad(x), kernel, self.strides)
 
         return lax.platform_dependent(x, kernel, cpu=cpu, default=self.xla)
 
-    def to_images(self, kernel: jax.Array, g: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def to_images(
+        self, kernel: jax.Array, g: jax.Array, shape: tuple[int, ...], *, alone: bool
+    ) -> jax.Array:
         """Kernel and the gradient `g` of the outputs -> that of images of a shape."""
 
         def cpu(kernel: jax.Array, g: jax.Array) -> jax.Array:
-            form = self.on_cpu(shape, kernel.shape, g.dtype)
+            form = self.on_cpu(shape, kernel.shape, g.dtype, alone=alone)
             padded = self.padded_shape(shape)
             return self.pad(form.input_gradient(kernel, g, padded, self.strides), -1)
 
@@ -158,11 +182,13 @@ class _Convolution(NamedTuple):
 
         return lax.platform_dependent(kernel, g, cpu=cpu, default=xla)
 
-    def to_kernel(self, x: jax.Array, g: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    def to_kernel(
+        self, x: jax.Array, g: jax.Array, shape: tuple[int, ...], *, alone: bool
+    ) -> jax.Array:
         """Images and the gradient `g` of the outputs -> that of a kernel of a shape."""
 
         def cpu(x: jax.Array, g: jax.Array) -> jax.Array:
-            form = self.on_cpu(x.shape, shape, x.dtype)
+            form = self.on_cpu(x.shape, shape, x.dtype, alone=False)
             return form.kernel_gradient(self.pad(x), shape, g, self.strides)
 
         def xla(x: jax.Array, g: jax.Array) -> jax.Array:
@@ -170,6 +196,33 @@ class _Convolution(NamedTuple):
             return jax.vjp(lambda kernel: self.xla(x, kernel), kernel)[1](g)[0]
 
         return lax.platform_dependent(x, g, cpu=cpu, default=xla)
+
+
+class _Compiled:
+    """The compiler's own at stride 1, of padded images, in functions as `direct` has them.
+
+    They are not padded by itself: its gradient of the images on a CPU (seen in JAX 0.10.2) is wrong
+    where a window sees nothing of them.
+    """
+
+    @staticmethod
+    def forward(x: jax.Array, kernel: jax.Array, _strides: Pair) -> jax.Array:
+        # One window more in both directions, thrown away again: without any padding XLA (seen in
+        # jaxlib 0.10.2) hands it to a library that takes twice the time.
+        more = _of_compiler(x, kernel, ((0, 1), (0, 1)))
+        return more[:, :-1, :-1]
+
+    @staticmethod
+    def input_gradient(
+        kernel: jax.Array, g: jax.Array, _x_shape: Sequence[int], _strides: Pair
+    ) -> jax.Array:
+        rows, columns = (size - 1 for size in kernel.shape[:2])
+        turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+        return _of_compiler(g, turned, ((rows, rows), (columns, columns)))
+
+
+def _of_compiler(x: jax.Array, kernel: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=CHANNELS_LAST)
 
 
 # The sum of the outputs, each times a number of `g`, is linear in images, kernel and `g`. So a
@@ -193,14 +246,16 @@ def _compute(
     a: jax.Array, b: jax.Array, *, which: str, how: _Convolution, shape: Any, mapped: int
 ) -> jax.Array:
     """The product; both factors have so many mapped axes in front."""
-    function: Callable[..., jax.Array] = functools.partial(_of_one, which, how, shape)
+    function: Callable[..., jax.Array] = functools.partial(_of_one, which, how, shape, not mapped)
     for _ in range(mapped):
         function = jax.vmap(function)
     return function(a, b)
 
 
-def _of_one(which: str, how: _Convolution, shape: Any, a: jax.Array, b: jax.Array) -> jax.Array:
-    return getattr(how, which)(a, b, shape)
+def _of_one(
+    which: str, how: _Convolution, shape: Any, alone: bool, a: jax.Array, b: jax.Array
+) -> jax.Array:
+    return getattr(how, which)(a, b, shape, alone=alone)
 
 
 @functools.cache

@@ -17,6 +17,10 @@ from capsjax.ops.patches import positions
 TERMS = 256
 """Terms of a sum that make a good matrix product; longer ones only round more."""
 
+FEW_FEATURES, FEW_POSITIONS = 8, 64
+"""Input features, and outputs of an image, below which a product of each tap, or of each image, is
+too little."""
+
 
 def forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, int]) -> jax.Array:
     """Images `[N, H, W, C]` and kernel `[height, width, C, F]` -> `[N, P, Q, F]`."""
@@ -37,11 +41,38 @@ def kernel_gradient(
     x: jax.Array, kernel_shape: tuple[int, ...], g: jax.Array, strides: tuple[int, int]
 ) -> jax.Array:
     """Images and the gradient `g [N, P, Q, F]` of the result -> that of the kernel."""
+    if _is_by_example(kernel_shape, g.shape):
+        return lax.map(
+            lambda tap: _by_example(x, kernel_shape[1], g, strides, tap),
+            jnp.arange(kernel_shape[0] * kernel_shape[1], dtype=jnp.int32),
+        ).reshape(kernel_shape)
 
     def of_group(taps: jax.Array) -> jax.Array:
         return product("npqk,npqf->kf", _windows(x, kernel_shape, strides, taps), g)
 
     return lax.map(of_group, _tap_groups(kernel_shape)).reshape(kernel_shape).astype(x.dtype)
+
+
+def _is_by_example(kernel_shape: tuple[int, ...], g_shape: tuple[int, ...]) -> bool:
+    """Whether the kernel's gradient is summed up example by example, a tap at a time.
+
+    So the products go to all cores, and nothing is gathered: it takes half of the time or less
+    (measured on two cores) where an example has a matrix `[C, F]` of a good shape and size.
+    """
+    rows, columns, features, _ = kernel_shape
+    positions = g_shape[1] * g_shape[2]
+    return rows * columns > 1 and FEW_FEATURES <= features <= positions >= FEW_POSITIONS
+
+
+def _by_example(
+    x: jax.Array, columns: int, g: jax.Array, strides: tuple[int, int], tap: jax.Array
+) -> jax.Array:
+    """The gradient `[C, F]` of an element of the kernel."""
+    first = (jnp.zeros_like(tap), tap // columns, tap % columns, jnp.zeros_like(tap))
+    sides = ((n - 1) * stride + 1 for n, stride in zip(g.shape[1:3], strides, strict=True))
+    seen = lax.dynamic_slice(x, first, (x.shape[0], *sides, x.shape[3]))
+    seen = seen[:, :: strides[0], :: strides[1]]
+    return jnp.sum(product("npqc,npqf->ncf", seen, g), axis=0).astype(x.dtype)
 
 
 def input_gradient(

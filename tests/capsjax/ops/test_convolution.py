@@ -165,6 +165,33 @@ def test_a_cpu_takes_the_form_with_less_work():
     assert form_on_a_cpu(taps=2) == "direct"
 
 
+def compiled(features=16, taps=3, stride=1, dtype="float32"):
+    """Of value, gradient of the images and of the kernel: which a CPU leaves to XLA."""
+    x = jax.ShapeDtypeStruct((2, 12, 12, features), dtype)
+    kernel = jax.ShapeDtypeStruct((taps, taps, features, 16), dtype)
+    convolve = functools.partial(ours, strides=(stride, stride))
+
+    def gradient(argument):
+        return lambda x, kernel, g: jax.vjp(convolve, x, kernel)[1](g)[argument]
+
+    g = jax.eval_shape(convolve, x, kernel)
+    return [is_xla(convolve, x, kernel), *(is_xla(gradient(a), x, kernel, g) for a in (0, 1))]
+
+
+def test_small_kernels_at_stride_1_are_left_to_xla_where_it_is_faster():
+    assert compiled() == [True, True, False]
+    for other in ({"features": 3}, {"taps": 1}, {"taps": 4}, {"stride": 2}, {"dtype": "bfloat16"}):
+        assert compiled(**other) == [False] * 3
+    x, kernels = draw(3, 2, 10, 10, 16), draw(3, 3, 3, 16, 4)
+    assert not is_xla(jax.vmap(ours), x, kernels)
+    assert is_xla(jax.vmap(lambda x: ours(x, kernels[0])), x)
+
+
+@pytest.mark.parametrize("padding", ["SAME", ((3, 0), (1, 3)), ((-1, 1), (0, -2))])
+def test_what_is_left_to_xla_is_right_wherever_windows_lie(padding):
+    assert_agree(draw(2, 11, 12, 16), draw(3, 3, 16, 4, seed=1), (1, 1), padding)
+
+
 @pytest.mark.parametrize("precision", ["highest", lax.Precision.HIGHEST, ("default", "highest")])
 def test_the_highest_precision_takes_no_transform(precision):
     assert form_on_a_cpu(taps=9, precision=precision) == "direct"

@@ -13,6 +13,8 @@ from tests.capsjax.ops.forms import assert_agrees_with_xla, draw
         ((7, 7), 80, (3, 3), (2, 3)),  # three taps in a product
         ((4, 5), 300, (2, 3), (1, 2)),  # one
         ((5, 5), 2, (5, 5), (1, 1)),  # a single window
+        ((10, 12), 8, (3, 2), (1, 1)),  # the kernel's gradient by examples
+        ((19, 18), 9, (2, 3), (2, 2)),
     ],
 )
 def test_agrees_with_xla(size, channels, kernel_size, strides):
