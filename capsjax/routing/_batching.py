@@ -291,6 +291,8 @@ def over_positions(
         count: int, is_mapped: list[bool], _position: jax.Array, logits: jax.Array
     ) -> tuple[jax.Array, bool]:
         if not is_mapped[1]:
+            # XLA would compute the softmax of constants while it compiles, which takes it seconds.
+            logits = lax.optimization_barrier(logits)
             logits = jnp.broadcast_to(logits[None], (count, *logits.shape))
         logits = split(split(logits, 1, windows.size**2, -1), 0, *windows.counts)
         return lax.collapse(lax.collapse(windows.softmax(logits), 2, 4), 0, 2), True
