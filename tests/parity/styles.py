@@ -29,6 +29,8 @@ class Convolutions(nn.Module):
 class OverInputs(nn.Module):
     """Coupling that sums to one over the input capsules; layer `[J, B, I, 1, D]`."""
 
+    passes = 3
+
     def __init__(self, inputs, classes=10):
         super().__init__()
         self.route_weights = nn.Parameter(torch.randn(classes, inputs, 8, 16))
@@ -36,9 +38,9 @@ class OverInputs(nn.Module):
     def forward(self, u):
         votes = u[None, :, :, None, :] @ self.route_weights[:, None]
         logits = torch.zeros(*votes.size())
-        for last in (False, False, True):
+        for number in range(self.passes):
             outputs = squash((logits.softmax(2) * votes).sum(2, keepdim=True))
-            if not last:
+            if number < self.passes - 1:
                 logits = logits + (votes * outputs).sum(-1, keepdim=True)
         return outputs.view(outputs.size(0), u.size(0), -1).permute(1, 0, 2)
 
@@ -71,6 +73,20 @@ class Classes(Views):
 
 class Leaky(Classes):
     slope = 0.3
+
+
+class Faint(Views):
+    """Short capsules: their softmax is near that of any others, as they are is not."""
+
+    slope = 0.1
+
+    def __init__(self):
+        super().__init__(features=16, types=8)
+        self.digit_capsules.passes = 2
+        self.digit_capsules.route_weights.data *= 0.5
+
+    def forward(self, x):
+        return super().forward(x).norm(dim=-1)
 
 
 class ThreeChannels(Views):

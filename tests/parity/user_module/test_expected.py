@@ -9,6 +9,7 @@ import torch
 from parity.__main__ import main
 from tests.parity import styles
 from tests.parity.layouts.dialects import digits, saved
+from tests.parity.layouts.test_table import FOLDER
 from train.run.folder import load_run
 
 IMAGES = digits(16)[0]
@@ -55,6 +56,18 @@ def test_another_activation_is_refused_and_named(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
     assert main([*arguments, "--model-options", "conv_slope=0.3"]) == 0
     assert load_run(tmp_path / "run").config.model.options["conv_slope"] == 0.3
+
+
+def test_options_that_are_named_make_them_agree(tmp_path, capsys):
+    published = (FOLDER / "gram_ai.toml").read_text()
+    mine = published.replace('lengths_are = "softmax"', "").replace("routing_iterations = 3", "")
+    (tmp_path / "mine.toml").write_text(mine)
+    arguments = [*files(tmp_path, "Faint"), "--layout", str(tmp_path / "mine.toml")]
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+    _, flags = printed.split(": import it with ")
+    words = flags.removesuffix(". Nothing is written.\n").split()
+    assert main([*arguments, *words]) == 0
 
 
 def test_an_import_tells_what_it_cannot_see(tmp_path, capsys):
