@@ -210,7 +210,14 @@ class _Found:
 
     def files(self, folder: Path) -> list["_File"]:
         """The images of a class."""
-        files = [_File(entry.path, entry.stat().st_size) for entry in self.visible(folder)]
+        inside = self.visible(folder)
+        for entry in inside:
+            if entry.is_dir():
+                raise UserError(
+                    f"{entry.path} is a folder, where the images of the class {folder.name} should "
+                    "be: name the folder in which each folder is a class, with its images in it."
+                )
+        files = [_File(entry.path, entry.stat().st_size) for entry in inside]
         if not files:
             raise UserError(f"{folder} is empty: put the images of this class there, or remove it.")
         return files

@@ -233,6 +233,10 @@ def test_deep_and_drawn_images_are_those_of_8_bits_and_blank_ones_are_told(tmp_p
         (lambda path: None, "holds nothing, but must hold a folder of images for each class"),
         (lambda path: save(path / "x.png", random(3, 3, 3)), "holds x.png, but must hold a folder"),
         (lambda path: (path / "a").mkdir(), "a is empty: put the images"),
+        (
+            lambda path: [save(path / "data" / c / "1.png", random(3, 3, 3)) for c in "abc"],
+            "data/a is a folder, where the images of the class data should be: name the folder in",
+        ),
         (lambda path: fill(path, each=2), "a has 2 images, too few .* make folders train and te"),
         (lambda path: (fill(path), (path / "b" / "note").write_text("")), "note is not an image"),
         (
