@@ -110,6 +110,18 @@ def mnist_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 Program = Callable[..., subprocess.CompletedProcess]
 
 
+def run_python(program: str) -> subprocess.CompletedProcess:
+    """Runs the text of a program in a process of its own, which may end in any way."""
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @pytest.fixture
 def environment() -> dict[str, str]:
     """The environment of a program that a test starts: one CPU device, no GPU."""

@@ -14,7 +14,7 @@ import pytest
 
 from tests.soak.tiny import ARGUMENTS, tiny
 from tests.tolerance import assert_close
-from tests.train.conftest import ROOT
+from tests.train.conftest import ROOT, run_python
 from train.__main__ import main
 from train.config.checked import flag
 from train.data import load_dataset
@@ -199,14 +199,7 @@ def test_processes_that_do_not_come_are_told(index):
         "processes.TELL_SECONDS, processes.WAIT_SECONDS = 1, 3\n"
         f"with printed(): processes.join('localhost:{port}', 2, {index})\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_python(program)
     assert ended.returncode == 2
     note, error = ended.stderr.splitlines()
     assert note == f"note: waiting for the other processes, at localhost:{port}"

@@ -1,11 +1,8 @@
 """What native code prints of several processes: silence, or one sentence."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.train.conftest import ROOT
+from tests.train.conftest import run_python
 
 PAGE = (
     "E1129 14:14:13.139654 9943 coordination_service.cc:1549] Use error polling to propagate\n"
@@ -36,14 +33,7 @@ def test_a_page_of_stack_becomes_a_sentence_though_the_process_aborts(printed, t
         f"    tell_of_loss() if {told} else None\n"
         "    os.abort()\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    ended = run_python(program)
     assert ended.returncode == -6
     assert ended.stdout == "before\nafter\n"
     note, *rest = ended.stderr.splitlines()

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tests.train.conftest import ROOT
+from tests.train.conftest import ROOT, run_python
 from train.distributed.preemption import SIGNALS, StopSignals
 
 
@@ -32,9 +32,7 @@ def test_the_second_signal_ends_the_process_on_the_spot(number):
         "    finally:\n"
         "        print('cleans up', flush=True)\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ended = run_python(program)
     assert ended.returncode == 128 + number
     assert ended.stdout == "goes on\n"
     assert "a second signal stops at once" in ended.stderr
