@@ -1,6 +1,6 @@
 """Scores of a network on a whole split, exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from train.data import Examples, padded_batches
+from train.data import Batch, Examples, padded_batches
 from train.distributed import processes
 from train.learn.class_metrics import ClassCounts, count_classes
 from train.learn.metrics import Mean, merge
@@ -31,6 +31,16 @@ def batch_size(examples: int, devices: int, *, alone: bool) -> int:
         return size
     smaller = range(size, size // 4, -devices)
     return next((count for count in smaller if examples % count == 0), size)
+
+
+def scoring_batches(
+    examples: Examples, devices: int, *, alone: bool
+) -> Iterator[tuple[Batch, np.ndarray]]:
+    """Yields examples in order with their masks as `padded_batches` does, as `batch_size` says."""
+    size = batch_size(len(examples), devices, alone=alone)
+    for padded in padded_batches(examples, size):
+        rows = size if alone else _rounded(int(padded[1].sum()), devices)
+        yield jax.tree.map(lambda array, rows=rows: array[:rows], padded)
 
 
 def _rounded(rows: int, devices: int) -> int:
@@ -76,18 +86,14 @@ def score(
     Where an example is not alone in what is made of it, since a batch shares its logits, nothing
     is put beside the examples: see `batch_size`.
     """
-    devices = mesh.devices.size
-    size = batch_size(len(split), devices, alone=alone)
     metrics, predictions, labels = [], [], []
-    for batch in padded_batches(split, size):
-        rows = size if alone else _rounded(int(batch[1].sum()), devices)
-        part = processes.own_part(rows, mesh)
-        own = jax.tree.map(lambda array, part=part, rows=rows: array[:rows][part], batch)
-        own = split_batch(own, mesh)
+    for batch in scoring_batches(split, mesh.devices.size, alone=alone):
+        part = processes.own_part(len(batch[1]), mesh)
+        own = split_batch(jax.tree.map(lambda array, part=part: array[part], batch), mesh)
         of_batch, predicted = step(state.weights, state.model_state, own)
         metrics.append(of_batch)
         predictions.append(predicted)
-        labels.append(batch[0].labels[:rows])
+        labels.append(batch[0].labels)
     scores = Scores(
         merge(metrics),
         np.concatenate(jax.device_get(predictions))[: len(split)],

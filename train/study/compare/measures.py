@@ -10,14 +10,14 @@ import numpy as np
 from flax import nnx
 
 from train.config.fit_config import FitConfig
-from train.data import Dataset, Examples, padded_batches
+from train.data import Dataset, Examples
 from train.learn.network import structure
 from train.learn.objective import Objective, log_probabilities
+from train.learn.scoring import scoring_batches
 from train.learn.training_state import TrainState
 from train.study.compare.perturb import PERTURBATIONS, perturb
 from train.study.statistics import pack, unpack
 
-BATCH = 256
 BINS = 15
 """Of the calibration error: confidences in as many classes of equal width."""
 
@@ -135,7 +135,7 @@ def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predi
         examples: Examples, kind: str | None, strength: float
     ) -> tuple[np.ndarray, np.ndarray]:
         batches = []
-        for batch, _ in padded_batches(examples, BATCH):
+        for batch, _ in scoring_batches(examples, 1, alone=not config.model.shares_logits):
             images = seen(batch.images, kind, np.asarray(strength, dtype))
             batches.append(jax.device_get(of_seeds(states.weights, states.model_state, images)))
         lengths, probabilities = (np.concatenate(of, axis=1) for of in zip(*batches, strict=True))

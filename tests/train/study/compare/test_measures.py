@@ -1,7 +1,9 @@
 import jax
 import numpy as np
+from flax import nnx
 
 from tests.tolerance import assert_close
+from train.data import Split
 from train.learn.network import build_model
 from train.learn.optimizer import build_optimizer
 from train.learn.training_state import initial_state
@@ -43,3 +45,20 @@ def test_images_that_are_changed_by_nothing_are_seen_as_they_are(config, dataset
     for kind, way in measures.PERTURBATIONS.items():
         changed, _ = predict(dataset.test, kind, way.none)
         assert_close(changed, unchanged, dtype="float32", reduction_length=64)
+
+
+def test_nothing_is_put_beside_images_that_share_their_logits(config, dataset):
+    """293 is a prime, so the last of its batches is smaller."""
+    config = config.changed(routing_options={"shared_logits": True})
+    model = build_model(config, dataset.image_shape, dataset.num_classes)
+    _, state = initial_state(model, build_optimizer(config), config)
+    # Longer capsules, whose routing shows who is in the batch.
+    state = state._replace(params=jax.tree.map(lambda array: 4 * array, state.params))
+    predict = measures._predictor(config, jax.tree.map(lambda a: a[None], state), dataset)
+    indices = np.arange(293) % len(dataset.test)
+    chosen = Split(dataset.test.images[indices], dataset.test.labels[indices])
+    lengths, _ = predict(chosen, None, 0.0)
+    nnx.update(model, state.params)
+    images = np.asarray(chosen.images, np.float32) / 255
+    expected = np.concatenate([model(images[:256]).lengths, model(images[256:]).lengths])
+    assert_close(lengths[0], expected, dtype="float32", reduction_length=64)
