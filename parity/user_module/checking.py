@@ -2,6 +2,7 @@
 
 import functools
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ def compare_module(
     )
     with precision(dtype):
         call, view = _call(module, found, split, dtype, sizes, input_layout, output, spec)
+        _begin(dtype)
         sides = compute(call, view, dtype=dtype)
     outcome = Outcome(
         table.name,
@@ -107,6 +109,7 @@ def compare_module(
         outcome.notes.append(f"the gradient is not compared: {sides.reason}")
     wide = None
     if not x64:
+        _begin("float64")
         with precision("float64"):
             try:
                 again = call.again(in_dtype(module, "float64"), "float64")
@@ -121,6 +124,10 @@ def compare_module(
         with precision("float64" if wide else dtype):
             outcome.diagnosis = diagnose(wide or sides)
     return outcome
+
+
+def _begin(dtype: DtypeName) -> None:
+    print(f"the module and capsjax compute in {dtype}", file=sys.stderr, flush=True)
 
 
 def text(outcome: Outcome) -> str:

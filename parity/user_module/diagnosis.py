@@ -1,6 +1,7 @@
 """The choices of public dialects that explain a difference: one at a time, in pairs, and on."""
 
 import itertools
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,12 +12,14 @@ from parity.user_module.dialect import (
     Dialect,
     Switch,
     Variants,
+    as_flags,
     choices,
     detached,
     has_dialects,
     replaced,
 )
 from parity.user_module.sides import Sides
+from train.system.progress import Progress
 
 MOST_GRADIENTS = 100
 """Of how many combinations that agree forwards the gradient is taken."""
@@ -66,7 +69,7 @@ def diagnose(sides: Sides) -> Diagnosis:
 
     All switches are tried one at a time, then all pairs, and from the best of these on one more at
     a time, as long as that brings the numbers nearer. An epsilon hardly moves them, so it is tried
-    by itself and on top of the best. A detached gradient shows in the gradient alone, so it may
+    by itself and on top of the best, and in the end a second one. A detached gradient shows in the gradient alone, so it may
     come on top of any.
 
     Switches are those of a `CapsNet` with dynamic routing, with learned parameters or without.
@@ -81,6 +84,8 @@ def diagnose(sides: Sides) -> Diagnosis:
     closest, tried = Finding(nearest, search.errors[nearest], None), len(search.errors) - 1
     if found:
         sentence = f"agrees to {'; or '.join(f'{one.error} with {one}' for one in found)}"
+        if flags := as_flags(found[0].switches):
+            sentence += f": import it with {flags}"
     elif closest.forward <= sides.forward_limit:
         sentence = (
             f"the outputs agree to {closest.error} with {closest}, but none of {tried:,} "
@@ -126,7 +131,10 @@ class _Search:
             kept = sorted(larger, key=self.error)[:KEPT]
             if not kept or (size > 2 and self.error(kept[0]) >= self.error(best[0])):
                 break
-        return []
+        # Of these an error so near is left that two epsilons may be what is missing.
+        near = sorted(self.errors, key=self.error)[:KEPT]
+        near = [chosen for chosen in near if self.error(chosen) <= NEAR]
+        return self._agreeing(_extended(near, epsilons))
 
     def error(self, chosen: Combination) -> float:
         """The error of the output with some switches."""
@@ -138,7 +146,13 @@ class _Search:
     def _agreeing(self, combinations: Sequence[Combination]) -> list[Finding]:
         """Those that agree, forwards and backwards; if none does, with detached logits on top."""
         sides = self.sides
-        near = [chosen for chosen in combinations if self.error(chosen) <= sides.forward_limit]
+        near, nearest = [], min(self.errors.values(), default=math.inf)
+        with Progress(len(combinations), "combination of choices") as progress:
+            for chosen in combinations:
+                if self.error(chosen) <= sides.forward_limit:
+                    near.append(chosen)
+                nearest = min(nearest, self.error(chosen))
+                progress.advance(figures=f"the nearest is {nearest:.0e} away")
         if sides.their_gradient is None:
             return [Finding(chosen, self.errors[chosen], None) for chosen in near]
         for further in ((), (detached(self.variants.base),)):

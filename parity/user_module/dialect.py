@@ -59,13 +59,12 @@ class Switch:
 
     @property
     def is_epsilon(self) -> bool:
-        """Whether it is a small number, which cannot matter more in company."""
+        """Whether it is a small number, which hardly moves what is computed."""
         return any(path.endswith("epsilon") for path in self.changes)
 
     def goes_with(self, other: "Switch") -> bool:
-        """Whether both can be made; two epsilons are not worth the time."""
-        is_free = not self.changes.keys() & other.changes.keys()
-        return is_free and not (self.is_epsilon and other.is_epsilon)
+        """Whether both can be made."""
+        return not self.changes.keys() & other.changes.keys()
 
     def is_new(self, base: Dialect) -> bool:
         """Whether a dialect has all these fields, and another value in one of them."""

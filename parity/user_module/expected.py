@@ -12,7 +12,6 @@ from parity.layouts.state_files import State
 from parity.layouts.table import OUTPUTS
 from parity.user_module.calling import What
 from parity.user_module.diagnosis import diagnose
-from parity.user_module.dialect import as_flags
 from parity.user_module.sides import Sides, network, precision, with_output
 from train.data import centre_crop
 from train.data.formats import numpy_files
@@ -66,13 +65,11 @@ def check_on(path: Path, run: Run, found: Match, state: State) -> str:
 
 
 def _why(sides: Sides, limit: float) -> str:
-    """What would make them agree, with the options that say it."""
+    """What would make them agree."""
     with precision("float64"):
         found = diagnose(sides.within(limit))
-    if not found.agreeing:
-        return f"{found.sentence}; `check --against FILE.py:CLASS`, with its code, sees more"
-    flags = as_flags(found.agreeing[0].switches)
-    return found.sentence + (f": import it with {flags}" if flags else "")
+    hint = "" if found.agreeing else "; `check --against FILE.py:CLASS`, with its code, sees more"
+    return found.sentence + hint
 
 
 def _read(path: Path, run: Run) -> tuple[np.ndarray, What, np.ndarray]:

@@ -205,6 +205,13 @@ class WithEpsilon(Caps):
     in_squash = 1e-5
 
 
+class WithTwoEpsilons(Lengths):
+    in_squash = 1e-5
+
+    def forward(self, x):
+        return (self.poses(x).squeeze(-1).square().sum(-1) + 1e-6).sqrt()
+
+
 class HalfDetached(Caps):
     def forward(self, x):
         v = self.poses(x)

@@ -194,6 +194,13 @@ def test_modules_of_other_networks_agree(name, tmp_path):
                 "lengths with 1e-07 added to the square under the root",
             ],
         ),
+        (
+            "WithTwoEpsilons",
+            [
+                "1e-05 added to the length that the squash divides by",
+                "lengths with 1e-06 added to the square under the root",
+            ],
+        ),
         ("Leaky", ["a rectifier with the slope 0.3 below zero"]),
         ("OneByOne", ["maps normalised one by one before the rectifier"]),
         ("ByColumn", ["positions numbered column by column"]),
@@ -254,10 +261,14 @@ def test_the_command_prints_and_writes_what_it_finds(folder, tmp_path, capsys):
     assert "PASS" in capsys.readouterr().out
     file = tmp_path / "result.json"
     assert command(folder, "OverInputs", *SHAPE, "--json", file) == 1
-    printed = capsys.readouterr().out
+    printed, shown = capsys.readouterr()
+    assert "the module and capsjax compute in float64\ncombination of choices 1/" in shown
     assert "DIFFERS" in printed
     assert "diagnosis: agrees to " in printed
-    assert "with softmax over the input capsules." in printed
+    assert (
+        "with softmax over the input capsules: import it with --routing-options softmax_over=in."
+        in printed
+    )
     result = json.loads(file.read_text())
     assert result["passed"] is False
     assert result["diagnosis"]["agreeing"][0]["switches"] == ["softmax over the input capsules"]
