@@ -69,8 +69,8 @@ def diagnose(sides: Sides) -> Diagnosis:
 
     All switches are tried one at a time, then all pairs, and from the best of these on one more at
     a time, as long as that brings the numbers nearer. An epsilon hardly moves them, so it is tried
-    by itself and on top of the best, and in the end a second one. A detached gradient shows in the gradient alone, so it may
-    come on top of any.
+    by itself and on top of the best, and in the end a second one. A detached gradient shows in the
+    gradient alone, so it may come on top of any.
 
     Switches are those of a `CapsNet` with dynamic routing, with learned parameters or without.
     """
