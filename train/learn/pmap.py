@@ -49,13 +49,8 @@ def data_mesh(batch_size: int, devices: int | None = None, micro_batches: int = 
     batch of all processes in so many parts.
 
     Raises:
-        UserError: if there are fewer devices, the batch cannot be shared out equally, or nothing is
-            to be compiled.
+        UserError: if there are fewer devices, or the batch cannot be shared out equally.
     """
-    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]  # made at run time
-        raise UserError(
-            "JAX_DISABLE_JIT is set, but what is shared by devices has to be compiled: unset it."
-        )
     present = len(jax.local_devices())
     count = present if devices is None else devices
     if not 1 <= count <= present:

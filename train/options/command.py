@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NoReturn
 
 from train.config.checked import flag
 from train.options.values import reader
-from train.system.environment import explained, require_addresses
+from train.system.environment import explained, require_environment
 from train.system.errors import CommandError, PreemptedError, UserError, did_you_mean
 from train.system.printing import printed
 
@@ -265,7 +265,7 @@ def run_program(
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        require_addresses()
+        require_environment()
         command = parse(program, description, commands, arguments)
         with printed():
             return command.run()

@@ -47,12 +47,15 @@ _KNOWN: tuple[tuple[str, Callable[[re.Match], str]], ...] = (
 )
 
 
-def require_addresses() -> None:
-    """Refuses a limit with which JAX is known to hang or to be aborted, before it is imported.
+def require_environment() -> None:
+    """Refuses, before JAX is imported, what these programs are known not to work with.
 
     Raises:
-        UserError: if this process may have too few addresses.
+        UserError: if this process may have too few addresses, with which JAX hangs or is aborted,
+            or JAX is told to compile nothing, without which devices share no work.
     """
+    if os.environ.get("JAX_DISABLE_JIT", "").lower() in ("y", "yes", "t", "true", "on", "1"):
+        raise UserError("JAX_DISABLE_JIT is set, but networks have to be compiled: unset it.")
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
         raise UserError(

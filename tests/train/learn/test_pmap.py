@@ -202,11 +202,3 @@ def test_bfloat16_keeps_float32_parameters(config, train):
 def test_a_batch_that_does_not_fit_the_devices_is_refused(batch_size, devices, message):
     with pytest.raises(UserError, match=message):
         data_mesh(batch_size, devices, micro_batches=3 if batch_size == 16 else 1)
-
-
-def test_without_compilation_nothing_is_shared():
-    with (
-        jax.disable_jit(),
-        pytest.raises(UserError, match="JAX_DISABLE_JIT is set, but .*: unset it"),
-    ):
-        data_mesh(8)

@@ -4,15 +4,23 @@ import resource
 
 import pytest
 
-from train.system.environment import explained, require_addresses
+from train.system.environment import explained, require_environment
 from train.system.errors import UserError
 
 
 def test_a_limit_that_jax_does_not_bear_is_refused(monkeypatch):
-    require_addresses()
+    require_environment()
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
     with pytest.raises(UserError, match=r"limited to 1.1 GB of addresses, but JAX needs 2.5 GB"):
-        require_addresses()
+        require_environment()
+
+
+def test_without_compilation_nothing_is_done(monkeypatch):
+    monkeypatch.setenv("JAX_DISABLE_JIT", "0")
+    require_environment()
+    monkeypatch.setenv("JAX_DISABLE_JIT", "True")
+    with pytest.raises(UserError, match="JAX_DISABLE_JIT is set, but .*: unset it"):
+        require_environment()
 
 
 @pytest.mark.parametrize(
