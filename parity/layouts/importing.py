@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from parity.layouts import weights
+from parity.layouts import keras_files, weights
 from parity.layouts.data_sets import Change, runs_of
 from parity.layouts.match import Match, match, some
 from parity.layouts.misread import misread_row
@@ -76,6 +76,7 @@ def import_weights(
         )
 
     (run, model), *others = runs_of(path, found, change, dataset, out)
+    _require_what_is_told(path, run)
     verify(run, found, state)
     weights.load(model, found.to_capsjax(state), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
@@ -145,6 +146,25 @@ def problems(found: Match, state: State) -> list[str]:
     if not found.fits and not found.extra and (row := misread_row(found.layout, state)):
         told.insert(0, row)
     return told
+
+
+def _require_what_is_told(path: Path, run: Run) -> None:
+    """Refuses a run that computes otherwise than its file tells, with the options that do not."""
+    if kind_of(path) not in (".h5", ".hdf5"):
+        return
+    told = keras_files.told_options(path)
+    flags = []
+    slope, ours = told.get("conv_slope"), all_options(run.config).get("conv_slope")
+    if slope is not None and ours is not None and slope != ours:
+        flags.append(f"--model-options conv_slope={slope:g}")
+    iterations = told.get("routing_iterations", run.config.model.routing_iterations)
+    if iterations != run.config.model.routing_iterations:
+        flags.append(f"--routing-iterations {iterations}")
+    if flags:
+        raise UserError(
+            f"{path} holds a whole model, which computes otherwise than its weights alone let "
+            f"suppose: import it with {' '.join(flags)}."
+        )
 
 
 def assumed(run: Run) -> list[str]:

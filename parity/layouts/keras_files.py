@@ -1,6 +1,7 @@
 """Keras 2's .h5 files of weights, read as the state dict that PyTorch would have, and written."""
 
 import io
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -81,6 +82,35 @@ def read(path: Path) -> State:
     return state
 
 
+def told_options(path: Path) -> dict[str, float | int]:
+    """What a file of a whole model tells of how it computes, as options of `capsnet`.
+
+    That is `conv_slope`, the slope below zero of what follows the first convolution (1 for nothing
+    at all), and `routing_iterations`; without those that it does not tell, and empty for a file of
+    weights alone.
+
+    Raises:
+        UserError: if the file is damaged, or has an activation that is no rectifier.
+    """
+    import h5py
+
+    try:
+        with h5py.File(path) as file:
+            layers = list(_layers(json.loads(file.attrs.get("model_config", "null"))))
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged or no HDF5 file ({error}).") from error
+    told: dict[str, float | int] = {}
+    after = [number for number, (kind, _) in enumerate(layers, 1) if kind == "Conv2D"]
+    if after:
+        activation = layers[after[0] - 1][1].get("activation", "linear")
+        following = layers[after[0] : after[0] + 1]
+        told["conv_slope"] = _slope(path, activation, following)
+    for _, config in layers:
+        if isinstance(count := config.get("routings"), int):
+            told["routing_iterations"] = count
+    return told
+
+
 def encode(state: Mapping[str, np.ndarray]) -> bytes:
     """A file that `read` reads, with the groups in which Keras 2 looks for it."""
     import h5py
@@ -105,6 +135,35 @@ def encode(state: Mapping[str, np.ndarray]) -> bytes:
             for name, array in weights.items():
                 group.create_dataset(name, data=array)
     return content.getvalue()
+
+
+def _layers(value: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The layers in a model's description, with their settings, in their order."""
+    if isinstance(value, dict):
+        kind, config = value.get("class_name"), value.get("config")
+        if isinstance(kind, str) and isinstance(config, dict) and "name" in config:
+            yield kind, config
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for each in inner:
+        yield from _layers(each)
+
+
+def _slope(path: Path, activation: Any, following: list[tuple[str, dict[str, Any]]]) -> float:
+    """The slope below zero of an activation, or, where it is linear, of the layer after it."""
+    kind, config = following[0] if following else ("", {})
+    if activation == "linear" or isinstance(activation, dict):
+        if kind in ("LeakyReLU", "ReLU"):
+            keras_3, keras_2 = config.get("negative_slope"), config.get("alpha")
+            slope = next((s for s in (keras_3, keras_2) if isinstance(s, int | float)), 0.0)
+            return float(slope)
+        activation = config.get("activation") if kind == "Activation" else activation
+    slopes = {"relu": 0.0, "linear": 1.0}
+    if not isinstance(activation, str) or activation not in slopes:
+        raise UserError(
+            f"{path} has the activation {activation} after its first convolution, but capsjax has "
+            "rectifiers there alone."
+        )
+    return slopes[activation]
 
 
 def _datasets(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NoReturn
 
 from train.config.checked import flag
-from train.options.values import reader
+from train.options.values import Gather, reader
 from train.system.environment import explained, require_environment
 from train.system.errors import CommandError, PreemptedError, UserError, did_you_mean
 from train.system.printing import printed
@@ -227,7 +227,7 @@ def _form(field: dataclasses.Field, hint: Any, explained: bool) -> dict[str, Any
     parse = about.get("parse")
     if parse is None and typing.get_origin(kind) is list:
         (kind,) = typing.get_args(kind)
-        form["nargs"] = "+"
+        form |= {"nargs": "+", "action": Gather}
     if "nargs" in about:
         form["nargs"] = about["nargs"]
     if typing.get_origin(kind) is Literal:

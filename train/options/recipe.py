@@ -9,7 +9,7 @@ from typing import Any
 from train.config.checked import flag, listed
 from train.config.fit_config import SETTINGS, FitConfig
 from train.config.settings import ModelConfig
-from train.options.values import reader
+from train.options.values import Gather, reader
 from train.system.errors import UserError
 
 
@@ -31,10 +31,11 @@ def add_settings(
         kinds, about = SETTINGS[name].types, SETTINGS[name].field.metadata
         form: dict[str, Any] = {"dest": prefix + name, "help": about["help"].replace("%", "%%")}
         if dict in kinds:
-            form |= {"metavar": "NAME=VALUE", "nargs": "+", "type": _named_value}
+            form |= {"metavar": "NAME=VALUE", "nargs": "+", "action": Gather}
+            form["type"] = _named_value
             form["help"] += ", such as NAME=3 or NAME=[1,2]"
         elif list in kinds:
-            form |= {"metavar": "NAME", "nargs": "+"}
+            form |= {"metavar": "NAME", "nargs": "+", "action": Gather}
         elif bool in kinds:
             form["action"] = argparse.BooleanOptionalAction
         else:

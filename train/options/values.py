@@ -9,6 +9,22 @@ from pathlib import Path
 from typing import Any
 
 
+class Gather(argparse.Action):
+    """Lists what an option was given, every time it was given, in place of its default."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        """Adds values to those that were given before."""
+        present: Any = getattr(namespace, self.dest, None)
+        before = [] if present is self.default else present
+        setattr(namespace, self.dest, [*before, *values])
+
+
 def reader(kind: Any) -> Callable[[str], Any]:
     """What makes a value of a type of a word, for argparse, with a message that says the type."""
     names = {int: "a whole number", float: "a number"}

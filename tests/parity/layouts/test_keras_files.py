@@ -1,5 +1,6 @@
 """Keras' .h5 files: what is read, what is written, and files that are none or show another."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -8,9 +9,11 @@ import pytest
 import torch
 
 from parity.__main__ import main
+from parity.layouts.keras_files import told_options
 from parity.layouts.state_files import read_state
 from tests.parity.layouts.dialects import STRIDE, build, state_of
 from tests.parity.layouts.test_import_files import refused, same
+from train.run.folder import load_run
 
 
 def keras_file(path: Path, dense: list[str], *, nested: bool, whole_model: bool = False) -> Path:
@@ -86,6 +89,79 @@ def test_only_the_keras_layout_has_hdf5_files(tmp_path, capsys):
     path = keras_file(tmp_path / "w.h5", ["dense", "dense_1", "dense_2"], nested=True)
     assert main(["import", str(path), "--layout", "gram-ai", "--out", str(tmp_path / "r")]) == 2
     assert "must be one of: .pt, .pth, .safetensors" in capsys.readouterr().err
+
+
+# --- What a file of a whole model tells beside its weights
+
+
+def told(path: Path, *following: tuple[str, dict], routings: int = 3, **conv: object) -> list[str]:
+    """Adds a description as Keras 2 writes it; the arguments that import the file."""
+    layers = [
+        ("InputLayer", {}),
+        ("Conv2D", {"activation": "linear"} | conv),
+        *following,
+        ("Conv2D", {"activation": "linear"}),
+        ("CapsuleLayer", {"num_capsule": 10, "routings": routings}),
+        ("Model", {"layers": [{"class_name": "Dense", "config": {"name": "dense_1"}}]}),
+    ]
+    described = [{"class_name": k, "config": {"name": k.lower(), **c}} for k, c in layers]
+    keras_file(path, ["dense_1", "dense_2", "dense_3"], nested=True, whole_model=True)
+    with h5py.File(path, "a") as file:
+        model = {"class_name": "Model", "config": {"layers": described}}
+        file.attrs["model_config"] = json.dumps(model).encode()
+    return ["import", str(path), "--out", str(path.with_name("run")), *STRIDE]
+
+
+@pytest.mark.parametrize(
+    ("following", "conv", "slope"),
+    [
+        ([], {"activation": "relu"}, 0.0),
+        ([("ReLU", {"max_value": None})], {}, 0.0),
+        ([("Activation", {"activation": "relu"})], {}, 0.0),
+        ([("LeakyReLU", {"alpha": 0.3})], {}, 0.3),
+        ([("LeakyReLU", {"negative_slope": 0.1})], {}, 0.1),
+        (
+            [],
+            {"activation": {"class_name": "LeakyReLU", "config": {"name": "a", "alpha": 0.2}}},
+            0.2,
+        ),
+        ([], {}, 1.0),
+    ],
+)
+def test_the_activation_of_a_whole_model_is_read(following, conv, slope, tmp_path):
+    told(tmp_path / "w.h5", *following, **conv)
+    assert told_options(tmp_path / "w.h5") == {"conv_slope": slope, "routing_iterations": 3}
+
+
+def test_a_whole_model_that_computes_otherwise_is_refused_with_the_options(tmp_path, capsys):
+    """It had been imported with a plain rectifier and three iterations, without a word."""
+    arguments = told(tmp_path / "w.h5", ("LeakyReLU", {"alpha": 0.3}), routings=2)
+    assert main(arguments) == 2
+    words = capsys.readouterr().err.strip().partition(": import it with ")[2].rstrip(".").split()
+    assert not (tmp_path / "run").exists()
+    assert main([*arguments, *words]) == 0
+    config = load_run(tmp_path / "run").config
+    assert (config.model.options["conv_slope"], config.model.routing_iterations) == (0.3, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "is damaged"),
+        ("{", "is damaged"),
+        (
+            '{"class_name": "Conv2D", "config": {"name": "a", "activation": "tanh"}}',
+            "has the activation tanh after its first convolution",
+        ),
+    ],
+)
+def test_a_description_that_cannot_be_followed_is_told(text, message, tmp_path, capsys):
+    arguments = told(tmp_path / "w.h5")
+    with h5py.File(tmp_path / "w.h5", "a") as file:
+        del file.attrs["model_config"]
+        file.attrs.create("model_config", np.bytes_(text[:60_000]))
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
 
 
 # --- Models within models

@@ -41,7 +41,11 @@ def test_options_replace_what_the_recipe_says(config):
 
 def test_named_values_are_added_to_those_of_the_recipe(config):
     changed = with_settings(
-        config, given("--model-options", "conv_features=16", "decoder_hidden=[4,5]", "order=flat")
+        config,
+        given(
+            *("--model-options", "conv_features=16", "decoder_hidden=[4,5]"),
+            *("--model-options", "order=flat"),
+        ),
     )
     assert changed.model.options["conv_features"] == 16
     assert changed.model.options["decoder_hidden"] == [4, 5]
