@@ -225,9 +225,11 @@ def _form(field: dataclasses.Field, hint: Any, explained: bool) -> dict[str, Any
     if typing.get_origin(kind) is not Literal:
         form["metavar"] = about["metavar"] or field.name.split("_")[-1].upper()
     parse = about.get("parse")
-    if parse is None and typing.get_origin(kind) is list:
-        (kind,) = typing.get_args(kind)
-        form |= {"nargs": "+", "action": Gather}
+    if typing.get_origin(kind) is list:
+        form["action"] = Gather
+        if parse is None:
+            (kind,) = typing.get_args(kind)
+            form["nargs"] = "+"
     if "nargs" in about:
         form["nargs"] = about["nargs"]
     if typing.get_origin(kind) is Literal:

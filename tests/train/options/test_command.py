@@ -62,8 +62,8 @@ def test_a_line_becomes_a_command():
         spices=["salt", "cumin"],
         slowly=True,
     )
-    twice = read(*words, "--spices", "salt", "--cups", "2", "--spices", "cumin")
-    assert (twice.spices, twice.cups) == (["salt", "cumin"], 2)
+    twice = read(*words, "--spices", "salt", "--cups", "2", "--spices", "cumin", "--times", "7")
+    assert (twice.spices, twice.cups, twice.times) == (["salt", "cumin"], 2, [5, 10, 7])
     plain = read("cook-rice", "basmati", "Ann")
     assert (plain.cups, plain.pot, plain.heat, plain.times) == (2, None, "low", None)
     assert (plain.spices, plain.quickly) == (["salt"], False)
