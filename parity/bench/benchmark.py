@@ -1,91 +1,68 @@
-"""What `python -m parity bench` measures, as a table for people and as a bar chart."""
+"""What `python -m parity bench` measures: side by side, and how much of the machine is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from parity.bench.side_by_side import make_work, measure, summarise
-from train.bench.report import RATES, Report, rate_cell, table
+from parity.bench.available import chosen_contenders
+from parity.bench.side_by_side import measure, stay_on, summarise
+from parity.bench.table import draw, markdown
+from parity.bench.work import Work, make_work
+from train.bench.report import Report
 from train.bench.timing import Rounds
+from train.bench.worker import in_own_process
 from train.system.machine import describe_machine
-
-Row = Mapping[str, Any]
-
-TITLES = {"train": "training step", "forward": "forward pass"}
-_COLOURS = ("#c2571a", "#9aa7b8", "#4f6d94", "#2a3f5f", "#7a9e7e")
 
 
 def bench(
-    contenders: Sequence[str],
+    models: Sequence[str],
+    contenders: Sequence[str] | None,
     batch_sizes: Sequence[int],
     *,
-    baseline: str,
-    dtype: str,
-    iterations: int,
+    dtypes: Sequence[str],
+    iterations: int | None,
     rounds: Rounds,
     cores: int,
     chart: str = "bench.png",
 ) -> Report:
-    """Measures contenders side by side, on so many cores each; ratios are to the baseline.
+    """Measures contenders side by side, on so many cores each; by default those that there are.
 
     The report's only figure is called `chart`.
+
+    Raises:
+        UserError: there is no such network, a contender does not exist for it, or its routing has
+            no iterations.
     """
-    works = [make_work(size, dtype=dtype, iterations=iterations) for size in batch_sizes]
-    results = [measure(contenders, work, rounds=rounds, cores=cores) for work in works]
-    rows = summarise([measured for of_work in results for measured in of_work], baseline)
+    points = [(model, dtype, size) for model in models for dtype in dtypes for size in batch_sizes]
+    works = [make_work(m, size, dtype=dtype, iterations=iterations) for m, dtype, size in points]
+    named = [chosen_contenders(model, contenders) for model, _, _ in points]
     machine = {"cores": cores, **describe_machine(("jax", "jaxlib", "flax", "torch"))}
-    devices = sorted({row["device"] for row in rows if not row["failure"]}) or ["no device"]
-    title = f"CapsNet, {dtype}, {cores} cores, {', '.join(devices)}"
-    values = {"machine": machine, "dtype": dtype, "rows": rows}
-    text = table([cells(row, baseline) for row in rows])
-    return Report(text, values, {chart: draw(rows, title)})
+    machine |= in_own_process(_ceilings, cores, tuple(dtypes), rounds.short)
+    rows = [
+        row
+        for work, names in zip(works, named, strict=True)
+        for row in _with_work(summarise(measure(names, work, rounds=rounds, cores=cores)), work)
+    ]
+    title = f"{machine['device_kind']}, {cores} cores"
+    values = {"machine": machine, "rows": rows}
+    return Report(markdown(rows, machine), values, {chart: draw(rows, title)})
 
 
-def cells(row: Row, baseline: str) -> dict[str, str]:
-    """A row of `summarise` as one of a table."""
-    start = {"batch": f"{row['batch_size']}", "work": TITLES[row["work"]]}
-    start["contender"] = row["contender"]
-    if row["failure"]:
-        return start | {RATES: f"cannot run: {row['failure']}"}
-    ratio = "-" if row["ratio"] is None else "{ratio:.2f} ({ratio_low:.2f} to {ratio_high:.2f})"
-    return {
-        **start,
-        RATES: rate_cell(row, 1),
-        f"times {baseline}": ratio.format(**row),
-        "peak memory": f"{row['peak_bytes'] / 1e9:.2f} GB",
-        "first step": f"{row['first_step_seconds']:.1f} s",
-    }
+def _with_work(rows: list[dict[str, Any]], work: Work) -> list[dict[str, Any]]:
+    """The rows of some work with `flops_per_image`, those of a step or of a forward pass."""
+    flops = in_own_process(_flops, work)
+    return [{**row, "flops_per_image": flops[row["work"]]} for row in rows]
 
 
-def draw(rows: Sequence[Row], title: str) -> Figure:
-    """Draws the rows of `summarise`: a group of bars for each batch size, with the outer rounds."""
-    ran = [row for row in rows if not row["failure"]]
-    contenders = list(dict.fromkeys(row["contender"] for row in ran))
-    batches = sorted({row["batch_size"] for row in ran})
-    width = 0.8 / max(len(contenders), 1)
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    for axes, (work, name) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
-        for i, contender in enumerate(contenders):
-            chosen = [row for row in ran if (row["contender"], row["work"]) == (contender, work)]
-            shift = (i - (len(contenders) - 1) / 2) * width
-            axes.bar(
-                [batches.index(row["batch_size"]) + shift for row in chosen],
-                [row["images_per_second"] for row in chosen],
-                width * 0.92,
-                yerr=[
-                    [row["images_per_second"] - row["slowest"] for row in chosen],
-                    [row["fastest"] - row["images_per_second"] for row in chosen],
-                ],
-                capsize=3,
-                label=contender,
-                color=_COLOURS[i % len(_COLOURS)],
-                error_kw={"elinewidth": 1, "ecolor": "#333333"},
-            )
-        axes.set_xticks(range(len(batches)), [f"batch {batch}" for batch in batches])
-        axes.set(title=name, ylabel="images a second")
-        axes.grid(axis="y", alpha=0.3)
-        axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=9)
-    figure.suptitle(title, fontsize=11)
-    return figure
+def _flops(work: Work) -> dict[str, float | None]:
+    from parity.bench.contenders import training
+    from train.bench.training import network_flops
+
+    forward, both = network_flops(*training(work))
+    return {"train": both, "forward": forward}
+
+
+def _ceilings(cores: int, dtypes: Sequence[str], rounds: Rounds) -> dict[str, Any]:
+    from train.bench.ceilings import measure_machine
+
+    stay_on(cores)
+    return measure_machine(dtypes, 1, rounds)

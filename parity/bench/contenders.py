@@ -5,29 +5,15 @@ there.
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from parity.bench.work import Work
+
 LEARNING_RATE = 0.001
-CLASS_NAMES = tuple("0123456789")
-
-
-class Work(NamedTuple):
-    """What every contender does."""
-
-    dtype: str  # "float32" or "bfloat16", of convolutions, votes and decoder
-    iterations: int  # of the routing
-    images: np.ndarray  # of a step, uint8 `[batch, height, width, channels]`
-    labels: np.ndarray  # int32 `[batch]`
-    sizes: Mapping[str, Any] = {}  # of the network, if not the paper's
-
-    @property
-    def batch_size(self) -> int:
-        """Images in a step."""
-        return len(self.images)
 
 
 class Contender(NamedTuple):
@@ -46,29 +32,16 @@ class Contender(NamedTuple):
 
 
 def capsjax(work: Work) -> Contender:
-    """The network and the steps of `python -m train fit mnist`, data on the device."""
+    """The network and the steps of `python -m train fit`, data on the device."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
 
     from train.bench.training import steps_of
-    from train.data import Dataset, Split
     from train.learn.metrics import merge
     from train.learn.trainer import assemble
-    from train.presets import get_preset
 
-    config = get_preset("mnist").changed(
-        batch_size=work.batch_size,
-        validation=0,  # the data are one batch
-        dtype=work.dtype,
-        routing_iterations=work.iterations,
-        learning_rate=LEARNING_RATE,
-        max_shift=0,
-        ema_decay=None,  # the others keep no average either
-        model_options=dict(work.sizes),
-    )
-    split = Split(work.images, work.labels)
-    program = assemble(config, Dataset("bench", split, split, CLASS_NAMES), devices=1)
+    program = assemble(*training(work), devices=1)
     batch = {"indices": np.arange(work.batch_size, dtype=np.int32)}
     take = steps_of(program, itertools.repeat(batch))
     images = jnp.asarray(work.images, jnp.float32) / 255
@@ -93,25 +66,63 @@ def capsjax(work: Work) -> Contender:
     )
 
 
+def training(work: Work) -> tuple[Any, Any]:
+    """The work as a configuration of `python -m train fit`, and its data set of one batch."""
+    import capsjax
+    from train.config.fit_config import FitConfig
+    from train.data import Dataset, Split
+
+    published = capsjax.models.published_options(work.model)
+    options, values = dict(work.options), {}
+    if "routing" in published:
+        values["routing"] = published["routing"]
+    if work.iterations is not None:
+        values["routing_iterations"] = work.iterations
+    if "grid_routing" in published:
+        options["grid_routing"] = capsjax.create_routing(
+            published["grid_routing"], iterations=work.iterations
+        )
+    config = FitConfig.of(
+        preset="bench",
+        validation=0,  # the data are one batch
+        model=work.model,
+        model_options=options,
+        loss=work.loss,
+        dtype=work.dtype,
+        batch_size=work.batch_size,
+        learning_rate=LEARNING_RATE,
+        decay_rate=1.0,  # the rate stays
+        **values,
+    )
+    split = Split(work.images, work.labels)
+    names = tuple(map(str, range(work.num_classes)))
+    return config, Dataset("bench", split, split, names)
+
+
 def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contender:
-    """`FastCapsNet`, or else the reference, which keeps every intermediate; compiled if wanted."""
+    """The network of `FAST`, or else the reference, which keeps all it computes; compiled or not.
+
+    Compiled is the fast one, where there is one.
+    """
     import os
 
     import torch
 
-    from parity.bench.fast import FastCapsNet
+    from parity.bench.fast import FAST
     from parity.reference import CapsNet
+    from parity.reference.models import MODELS
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # XLA tries several algorithms, too
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     memory_format = torch.channels_last if on_gpu else torch.contiguous_format
-    shape = work.images.shape[1:]
-    network: Any = FastCapsNet if fast else CapsNet
-    model = network(shape, len(CLASS_NAMES), iterations=work.iterations, **work.sizes)
+    plain: dict[str, Any] = {**MODELS, "capsnet": CapsNet}
+    network = FAST.get(work.model, plain[work.model]) if fast else plain[work.model]
+    model = network(**work.arguments)
+    model.draw(torch.Generator().manual_seed(0), biases=False)
     model = model.to(device=device, memory_format=memory_format)
-    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=on_gpu)
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=fast)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
     labels = torch.from_numpy(work.labels).long().to(device)
 
@@ -121,7 +132,7 @@ def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contend
     def apply(images: Any, labels: Any) -> Any:
         with torch.autocast(device.type, torch.bfloat16, enabled=work.dtype == "bfloat16"):
             stages = model(images, labels)
-        return {name: stages[name] for name in ("lengths", "reconstruction")}
+        return {name: stages[name] for name in RESULTS if name in stages}
 
     def loss_and_gradients() -> Any:
         images = normalised()
@@ -139,6 +150,7 @@ def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contend
     infer_once = torch.compile(infer) if compiled else infer
 
     def train(steps: int) -> float:
+        model.train()
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
             loss = step()
@@ -146,6 +158,7 @@ def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contend
         return float(loss)
 
     def forward(times: int) -> None:
+        model.eval()
         for _ in range(times):
             infer_once()
         if on_gpu:
@@ -166,3 +179,6 @@ CONTENDERS: dict[str, Callable[[Work], Contender]] = {
     "torch-compile": partial(pytorch, compiled=True),
 }
 """By name, what makes each contender; to be called in a process of its own."""
+
+RESULTS = ("lengths", "logits", "reconstruction")
+"""What is kept of what a network in PyTorch returns, as far as it has that."""

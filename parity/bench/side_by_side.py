@@ -8,34 +8,42 @@ import functools
 import os
 import statistics
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from parity.bench.contenders import CONTENDERS, Work
+from parity.bench.contenders import CONTENDERS
+from parity.bench.work import Work
 from train.bench.timing import Rounds, rates, repetitions_in, seconds_of
 from train.bench.worker import Ask, WorkerError, worker
 from train.system.errors import DoesNotFitError
 from train.system.machine import process_peak_bytes
 
 KINDS = ("train", "forward")
+OURS = "capsjax"
+"""The contender that the others are compared with."""
 
 
 @dataclass
 class Measured:
-    """What was measured of one contender at one batch size, or why it cannot run.
+    """What was measured of one contender at some work, or why it cannot run.
 
     That is `found`: `device`, `first_step_seconds` (compilation included), `first_loss`,
     `peak_bytes`; and the seconds of one repetition in each round, of "train" and "forward".
     """
 
     contender: str
+    model: str
+    dtype: str
     batch_size: int
     found: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, list[float]] = field(default_factory=lambda: {kind: [] for kind in KINDS})
     failure: str | None = None
+
+    @property
+    def point(self) -> dict[str, Any]:
+        """What the contender was measured at."""
+        return {"model": self.model, "dtype": self.dtype, "batch_size": self.batch_size}
 
 
 def measure(contenders: Sequence[str], work: Work, *, rounds: Rounds, cores: int) -> list[Measured]:
@@ -43,7 +51,7 @@ def measure(contenders: Sequence[str], work: Work, *, rounds: Rounds, cores: int
 
     In each round every contender trains and infers for a turn, which is as long as `rounds` says.
     """
-    measured = [Measured(name, work.batch_size) for name in contenders]
+    measured = [Measured(name, work.model, work.dtype, work.batch_size) for name in contenders]
     running: list[tuple[Measured, Ask, dict[str, int]]] = []
     with contextlib.ExitStack() as workers:
         for m in measured:  # one after the other: compilation is timed
@@ -58,6 +66,7 @@ def measure(contenders: Sequence[str], work: Work, *, rounds: Rounds, cores: int
         for _, ask, times in running:
             for kind in KINDS:
                 turn = functools.partial(_turn, ask, kind)
+                turn(1)
                 times[kind] = repetitions_in(rounds.seconds, turn)
         for number in range(rounds.repetitions if running else 0):
             _note(work, f"round {number + 1} of {rounds.repetitions}")
@@ -75,7 +84,8 @@ def _turn(ask: Ask, kind: str, times: int) -> float:
 
 
 def _note(work: Work, text: str) -> None:
-    print(f"batch {work.batch_size}: {text}", file=sys.stderr, flush=True)
+    point = f"{work.model}, {work.dtype}, batch {work.batch_size}"
+    print(f"{point}: {text}", file=sys.stderr, flush=True)
 
 
 def _serve(name: str, work: Work, cores: int) -> Generator[Any, tuple[str, int], None]:
@@ -83,12 +93,10 @@ def _serve(name: str, work: Work, cores: int) -> Generator[Any, tuple[str, int],
 
     First with what it finds at its first step; then to `("peak", 0)` with the most memory in use,
     of the accelerator or of the process on a CPU, and to `("train", times)` and `("forward",
-    times)` with the seconds that these take in a row. One more before that does not count: whoever
-    begins after the turns of others is slow at first.
+    times)` with the seconds that these take in a row. One more before several does not count:
+    whoever begins after the turns of others is slow at first, which one as long as a turn bears.
     """
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
-    os.environ["OMP_NUM_THREADS"] = str(cores)
+    stay_on(cores)
     # The contenders share the device, on which JAX would take most of the memory at once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     contender = CONTENDERS[name](work)
@@ -103,42 +111,38 @@ def _serve(name: str, work: Work, cores: int) -> Generator[Any, tuple[str, int],
             answer = contender.peak_bytes() or process_peak_bytes()
         else:
             run = contender.train if what == "train" else contender.forward
-            run(1)
+            if times > 1:
+                run(1)
             answer = seconds_of(run, times)
 
 
-def summarise(results: Sequence[Measured], baseline: str) -> list[dict[str, Any]]:
-    """One row for each contender, batch size and kind of work.
+def stay_on(cores: int) -> None:
+    """Keeps this process, and what it computes in PyTorch, on the first so many cores."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+    os.environ["OMP_NUM_THREADS"] = str(cores)
 
-    They have `contender`, `batch_size`, `work`, `failure`, and, where that is None, the `rates`,
-    what was `found`, `rounds`, and `ratio` (median, over rounds, of the rate over the baseline's in
-    the same round, with its `ratio_low` and `ratio_high`; None where there is no baseline).
+
+def summarise(results: Sequence[Measured]) -> list[dict[str, Any]]:
+    """One row for each contender, point and kind of work.
+
+    They have `contender`, `model`, `dtype`, `batch_size`, `work`, `failure`, and, where that is
+    None, the `rates`, what was `found`, `rounds`, and `ratio` (median, over rounds, of the rate of
+    `OURS` over this one in the same round, with its `ratio_low` and `ratio_high`; None where the
+    former did not run).
     """
-    seconds = {(m.contender, m.batch_size): m.seconds for m in results if m.failure is None}
+    ours = {tuple(m.point.values()): m for m in results if m.contender == OURS and not m.failure}
     rows = []
     for m in results:
-        theirs = seconds.get((baseline, m.batch_size), {})
-        for kind, ours in m.seconds.items():
-            row = {"contender": m.contender, "batch_size": m.batch_size, "work": kind}
-            row |= {"failure": m.failure}
+        found = ours.get(tuple(m.point.values()))
+        for kind, seconds in m.seconds.items():
+            row = {"contender": m.contender, **m.point, "work": kind, "failure": m.failure}
             if m.failure is None:
-                ratios = [b / a for a, b in zip(ours, theirs.get(kind, ()), strict=False)]
-                row |= {**rates(m.batch_size, ours), **m.found, "rounds": len(ours)}
+                of_ours = found.seconds[kind] if found else ()
+                ratios = [b / a for a, b in zip(of_ours, seconds, strict=False)]
+                row |= {**rates(m.batch_size, seconds), **m.found, "rounds": len(seconds)}
                 row["ratio"] = statistics.median(ratios) if ratios else None
                 row["ratio_low"] = min(ratios, default=None)
                 row["ratio_high"] = max(ratios, default=None)
             rows.append(row)
     return rows
-
-
-def make_work(
-    batch_size: int, *, dtype: str, iterations: int, sizes: Mapping[str, Any] | None = None
-) -> Work:
-    """The work of one batch size: the paper's network on the embedded digits, enlarged to 28x28."""
-    from train.data import load_dataset, stored
-
-    digits = stored(load_dataset("digits").train)
-    chosen = np.arange(batch_size) % len(digits)
-    enlarged = digits.images[chosen].repeat(3, axis=1).repeat(3, axis=2)
-    images = np.pad(enlarged, [(0, 0), (2, 2), (2, 2), (0, 0)])
-    return Work(dtype, iterations, images, digits.labels[chosen], sizes or {})

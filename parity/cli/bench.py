@@ -2,32 +2,42 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from train.options.command import Command, option
+from train.options.command import option
+from train.options.shared import Recorded
 from train.options.values import new_file, positive, seconds
 from train.system.errors import UserError
 from train.system.machine import available_cores
 
 Name = Literal["capsjax", "torch-reference", "torch-fast", "torch-compile"]
-DEFAULT: list[Name] = ["capsjax", "torch-reference", "torch-fast"]
+Dtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(kw_only=True)
-class Bench(Command):
+class Bench(Recorded):
     """Time capsjax and PyTorch at the same work.
 
-    Times a training step and a forward pass of the paper's CapsNet in capsjax and in PyTorch: in
-    one run, in turns, each in a process of its own on the same cores.
+    Times a training step and a forward pass of published networks in capsjax and in PyTorch: in one
+    run, in turns, each in a process of its own on the same cores. Images and labels are random.
     """
 
-    batch_size: list[int] = option([32, 128], "images in a step", metavar="N")
-    contenders: list[Name] = option(
-        DEFAULT, f"who takes part, of {', '.join(get_args(Name))}", metavar="NAME"
+    program: ClassVar[str] = "python -m parity"
+
+    model: list[str] = option(
+        ["capsnet"], "networks, names of capsjax.list_models()", metavar="NAME"
     )
-    baseline: Name = option("torch-fast", "who ratios are to")
-    dtype: Literal["float32", "bfloat16"] = option("float32", "of the computation")
-    routing_iterations: int = option(3, "routing iterations", metavar="N", parse=positive)
+    batch_size: list[int] = option([32, 128], "images in a step", metavar="N")
+    contenders: list[Name] | None = option(
+        None,
+        f"who takes part, of {', '.join(get_args(Name))} (default: the first three, as far as a "
+        "network has them)",
+        metavar="NAME",
+    )
+    dtype: list[Dtype] = option(["float32"], "of the computation", metavar="NAME")
+    routing_iterations: int | None = option(
+        None, "routing iterations (default: the published ones)", metavar="N", parse=positive
+    )
     repetitions: int = option(7, "rounds", metavar="N", parse=positive)
     seconds: float = option(2.0, "about how long a turn is", metavar="S", parse=seconds)
     cores: int = option(
@@ -46,14 +56,15 @@ class Bench(Command):
         if self.cores > available_cores():
             raise UserError(f"--cores is {self.cores}, but there are {available_cores()}.")
         report = bench(
+            self.model,
             self.contenders,
             self.batch_size,
-            baseline=self.baseline,
-            dtype=self.dtype,
+            dtypes=self.dtype,
             iterations=self.routing_iterations,
             rounds=Rounds(self.repetitions, self.seconds),
             cores=self.cores,
             chart="" if self.plot is None else self.plot.name,
         )
         report.deliver(json=self.json, plot=None if self.plot is None else self.plot.parent)
+        self.keep("bench", {"kind": "bench", "text": report.text, **report.values})
         return 0

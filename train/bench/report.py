@@ -116,7 +116,7 @@ def _speed(row: Row, machine: Row) -> dict[str, str]:
         return {RATES: f"cannot run: {row['failure']}"}
     ceiling = machine["ceilings"]["matrix_flops"][row["dtype"]]
     work = row["flops_per_image"]["training"]
-    share = "-" if work is None else _share(row["images_per_second"] * work / ceiling, digits=1)
+    share = "-" if work is None else share_cell(row["images_per_second"] * work / ceiling, digits=1)
     return {
         RATES: rate_cell(row, 1),
         "ms a step": _milliseconds(row["step_seconds"]),
@@ -132,18 +132,18 @@ def _times(row: Row, machine: Row) -> dict[str, str]:
     cells = dict.fromkeys(NAMES, _IN_ROUTING)
     for part in row["parts"]:
         work, cell = part["flops"], _milliseconds(part["seconds"])
-        share = "" if work is None else f" ({_share(work / part['seconds'] / ceiling)})"
+        share = "" if work is None else f" ({share_cell(work / part['seconds'] / ceiling)})"
         cells[part["name"]] = cell + share
     whole, total = row["step_seconds"], sum(part["seconds"] for part in row["parts"])
     return {
         **cells,
         "sum": _milliseconds(total),
         "whole step": _milliseconds(whole),
-        "not covered": _share(1 - total / whole),
+        "not covered": share_cell(1 - total / whole),
     }
 
 
-def _share(value: float, digits: int = 0) -> str:
+def share_cell(value: float, digits: int = 0) -> str:
     """A share in percent; what can hardly be is not told as a fact."""
     if value < 0:
         return "<0% (noise?)"
@@ -216,7 +216,7 @@ def scaling_lines(rows: Sequence[Row], machine: Row) -> str:
             "batch": f"{row['batch_size']:,}",
             "ms a step": _milliseconds(row["step_seconds"]),
             "images/s": f"{row['images_per_second']:,.0f}",
-            "efficiency": _share(row["efficiency"]),
+            "efficiency": share_cell(row["efficiency"]),
         }
         for row in rows
     ]

@@ -125,7 +125,8 @@ def _passes(
     graphdef, params, rest = nnx.split(program.model(), nnx.Param, ...)  # type: ignore[misc]
 
     def forward(params: Any, rest: Any, batch: Batch) -> Any:
-        model = nnx.merge(graphdef, params, rest)
+        # A copy: statistics of the batch change inside of the gradient.
+        model = nnx.merge(graphdef, params, rest, copy=True)
         return objective.apply(model, batch.images, batch.labels, training=True)
 
     def loss(params: Any, rest: Any, batch: Batch) -> jax.Array:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from train.options.command import Command, option
 from train.system.errors import UserError
@@ -55,7 +55,13 @@ def _record_name(text: str) -> str:
 
 @dataclass(kw_only=True)
 class Recorded(Command):
-    """A command whose result may be published."""
+    """A command whose result may be published.
+
+    Attributes:
+        program: of a class, the program that it is a command of.
+    """
+
+    program: ClassVar[str] = "python -m train"
 
     record: str | None = option(
         None,
@@ -78,7 +84,7 @@ class Recorded(Command):
     @property
     def line(self) -> str:
         """The command as it was given, in one line."""
-        return escaped(shlex.join(["python", "-m", "train", *self.arguments]))
+        return escaped(f"{self.program} {shlex.join(self.arguments)}")
 
 
 @dataclass(kw_only=True)

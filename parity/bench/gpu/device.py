@@ -13,7 +13,8 @@ from flax import nnx
 import capsjax
 from capsjax.routing import IMPLEMENTATIONS, Implementation
 from parity.bench.gpu.plan import Found, Plan, Task, attempt, fastest
-from parity.bench.side_by_side import make_work, measure, summarise
+from parity.bench.side_by_side import measure, summarise
+from parity.bench.work import make_work
 from train.bench.benchmark import load_or_imitate
 from train.bench.ceilings import measure_machine
 from train.bench.costs import footprint, peak_bytes, room
@@ -75,7 +76,7 @@ def measure_training(task: Task) -> Iterator[Found]:
 
 
 def measure_side_by_side(task: Task) -> Iterator[Found]:
-    """Finds `rows` of `parity.bench.side_by_side.summarise`, whose ratios are to capsjax.
+    """Finds `rows` of `parity.bench.side_by_side.summarise`.
 
     They are of the batch size best for capsjax, and of parts of it.
     """
@@ -83,15 +84,16 @@ def measure_side_by_side(task: Task) -> Iterator[Found]:
     rows: list[Found] = []
     for part in plan.contender_parts:
         work = make_work(
+            plan.config.model.name,
             max(1, task.best_batch // part),
             dtype=plan.dtype,
             iterations=plan.config.model.routing_iterations,
-            sizes=plan.contender_sizes,
+            options=plan.contender_sizes,
         )
         for group in plan.contenders:
             contenders = ("capsjax", *group)
             results = measure(contenders, work, rounds=plan.rounds, cores=available_cores())
-            rows += summarise(results, "capsjax")
+            rows += summarise(results)
             yield {"rows": rows}
 
 

@@ -91,7 +91,7 @@ def _contenders(found: Found, others: Mapping[str, Found], plan: Found) -> Itera
         if row["failure"]:
             yield _failed(f"{figure}, {name}", row)
         elif name != "capsjax":  # whom the others are compared with
-            times = "-" if row["ratio"] is None else f"{1 / row['ratio']:.2f}"
+            times = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
             reached = f"{times} ({name}: {row['images_per_second']:,.0f} images/s)"
             aim = "1.5" if name in FASTEST_PYTORCH else "10"
             yield Row(f"{figure}, capsjax / {name}", reached, aim)

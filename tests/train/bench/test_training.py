@@ -17,6 +17,7 @@ from train.bench.training import (
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Split
 from train.learn.trainer import assemble
+from train.presets import get_preset
 from train.system.errors import DoesNotFitError, UserError
 
 
@@ -114,6 +115,12 @@ def test_how_a_network_is_computed_changes_no_work(config, dataset):
     options = config.model.options | {"routing_implementation": "recompute"}
     changed = config.changed(model_options=options)
     assert network_flops(changed, dataset) == network_flops(config, dataset)
+
+
+def test_the_work_of_a_network_that_normalises_a_batch_is_counted_too():
+    preset = get_preset("digits-efficient_capsnet")
+    forward, training = network_flops(preset, images(8, 10))
+    assert 2 * forward < training < 3 * forward
 
 
 def test_two_classes_are_decoded_one_after_the_other(config, pairs):
