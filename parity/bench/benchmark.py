@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from parity.bench.available import chosen_contenders
+from parity.bench.contenders import chosen_contenders
 from parity.bench.side_by_side import measure, stay_on, summarise
 from parity.bench.table import draw, markdown
 from parity.bench.work import Work, make_work
@@ -22,25 +22,28 @@ def bench(
     iterations: int | None,
     rounds: Rounds,
     cores: int,
+    against: str | None = None,
+    output: str | None = None,
     chart: str = "bench.png",
 ) -> Report:
     """Measures contenders side by side, on so many cores each; by default those that there are.
 
-    The report's only figure is called `chart`.
+    A user's module `FILE.py:NAME` takes part, too, as `parity.bench.own_module` describes. The
+    report's only figure is called `chart`.
 
     Raises:
-        UserError: there is no such network, a contender does not exist for it, or its routing has
-            no iterations.
+        UserError: there is no such network, a contender does not exist for it, its routing has no
+            iterations, or the user's module is none that can be trained.
     """
     points = [(model, dtype, size) for model in models for dtype in dtypes for size in batch_sizes]
     works = [make_work(m, size, dtype=dtype, iterations=iterations) for m, dtype, size in points]
-    named = [chosen_contenders(model, contenders) for model, _, _ in points]
+    makers = [chosen_contenders(model, contenders, against, output) for model, _, _ in points]
     machine = {"cores": cores, **describe_machine(("jax", "jaxlib", "flax", "torch"))}
     machine |= in_own_process(_ceilings, cores, tuple(dtypes), rounds.short)
     rows = [
         row
-        for work, names in zip(works, named, strict=True)
-        for row in _with_work(summarise(measure(names, work, rounds=rounds, cores=cores)), work)
+        for work, of_work in zip(works, makers, strict=True)
+        for row in _with_work(summarise(measure(of_work, work, rounds=rounds, cores=cores)), work)
     ]
     title = f"{machine['device_kind']}, {cores} cores"
     values = {"machine": machine, "rows": rows}

@@ -5,13 +5,14 @@ there.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from parity.bench.work import Work
+from train.system.errors import UserError
 
 LEARNING_RATE = 0.001
 
@@ -22,13 +23,18 @@ class Contender(NamedTuple):
     `train` takes a number of training steps and waits for the last; it returns the loss, of one
     step or of its last ones. `forward` runs the network on the batch a number of times and waits.
     `peak_bytes` is the most memory of an accelerator that was in use, or None for a CPU, where it
-    is the process that counts.
+    is the process that counts. The note says what is to be known of it.
     """
 
     device: str
     train: Callable[[int], float]
     forward: Callable[[int], None]
     peak_bytes: Callable[[], int | None]
+    note: str = ""
+
+
+Maker = Callable[[Work], Contender]
+"""Makes a contender, to be called in a process of its own."""
 
 
 def capsjax(work: Work) -> Contender:
@@ -104,23 +110,43 @@ def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contend
 
     Compiled is the fast one, where there is one.
     """
-    import os
-
     import torch
 
     from parity.bench.fast import FAST
+
+    plain = plain_network(work.model)
+    model = (FAST.get(work.model, plain) if fast else plain)(**work.arguments)
+    model.draw(torch.Generator().manual_seed(0), biases=False)
+    return in_pytorch(work, model, fast=fast, compiled=compiled)
+
+
+def plain_network(model: str) -> Any:
+    """The class of a network's reference."""
     from parity.reference import CapsNet
     from parity.reference.models import MODELS
+
+    return CapsNet if model == "capsnet" else MODELS[model]
+
+
+def own_module(work: Work, *, spec: str, output: str | None) -> Contender:
+    """The user's module `FILE.py:NAME`; the output is of `parity.bench.own_module.OwnModule`."""
+    from parity.bench.own_module import OwnModule
+
+    module = OwnModule(spec, work, plain_network(work.model), output)
+    return in_pytorch(work, module)._replace(note=module.how)
+
+
+def in_pytorch(work: Work, model: Any, *, fast: bool = True, compiled: bool = False) -> Contender:
+    """A module with the `forward` and the `losses` of a reference; fast is the optimiser, too."""
+    import os
+
+    import torch
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.backends.cudnn.benchmark = True  # XLA tries several algorithms, too
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     memory_format = torch.channels_last if on_gpu else torch.contiguous_format
-    plain: dict[str, Any] = {**MODELS, "capsnet": CapsNet}
-    network = FAST.get(work.model, plain[work.model]) if fast else plain[work.model]
-    model = network(**work.arguments)
-    model.draw(torch.Generator().manual_seed(0), biases=False)
     model = model.to(device=device, memory_format=memory_format)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=fast)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
@@ -172,13 +198,38 @@ def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contend
     )
 
 
-CONTENDERS: dict[str, Callable[[Work], Contender]] = {
+CONTENDERS: dict[str, Maker] = {
     "capsjax": capsjax,
     "torch-reference": partial(pytorch, fast=False),
     "torch-fast": pytorch,
     "torch-compile": partial(pytorch, compiled=True),
 }
-"""By name, what makes each contender; to be called in a process of its own."""
+"""By name, what makes each contender."""
+
+DEFAULT = ("capsjax", "torch-reference", "torch-fast")
 
 RESULTS = ("lengths", "logits", "reconstruction")
 """What is kept of what a network in PyTorch returns, as far as it has that."""
+
+
+def chosen_contenders(
+    model: str, names: Sequence[str] | None, against: str | None = None, output: str | None = None
+) -> dict[str, Maker]:
+    """Those of a network by name, or of `DEFAULT` those that there are; and the user's module.
+
+    The last two are as of `own_module`; it comes first, so that what is wrong with it is told soon.
+
+    Raises:
+        UserError: one that is named does not exist.
+    """
+    from parity.bench.fast import FAST
+
+    there = {n: make for n, make in CONTENDERS.items() if n != "torch-fast" or model in FAST}
+    for name in names or ():
+        if name not in there:
+            raise UserError(
+                f"{model} has no {name}, for its plain reference is as fast as PyTorch is: choose "
+                f"from {', '.join(there)}."
+            )
+    own = {} if against is None else {against: partial(own_module, spec=against, output=output)}
+    return own | {name: there[name] for name in names or DEFAULT if name in there}

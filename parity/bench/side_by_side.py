@@ -8,11 +8,11 @@ import functools
 import os
 import statistics
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from parity.bench.contenders import CONTENDERS
+from parity.bench.contenders import Maker
 from parity.bench.work import Work
 from train.bench.timing import Rounds, rates, repetitions_in, seconds_of
 from train.bench.worker import Ask, WorkerError, worker
@@ -28,7 +28,7 @@ OURS = "capsjax"
 class Measured:
     """What was measured of one contender at some work, or why it cannot run.
 
-    That is `found`: `device`, `first_step_seconds` (compilation included), `first_loss`,
+    That is `found`: `device`, `note`, `first_step_seconds` (compilation included), `first_loss`,
     `peak_bytes`; and the seconds of one repetition in each round, of "train" and "forward".
     """
 
@@ -46,7 +46,9 @@ class Measured:
         return {"model": self.model, "dtype": self.dtype, "batch_size": self.batch_size}
 
 
-def measure(contenders: Sequence[str], work: Work, *, rounds: Rounds, cores: int) -> list[Measured]:
+def measure(
+    contenders: Mapping[str, Maker], work: Work, *, rounds: Rounds, cores: int
+) -> list[Measured]:
     """Measures contenders at some work on so many cores each, and tells how far it is.
 
     In each round every contender trains and infers for a turn, which is as long as `rounds` says.
@@ -56,7 +58,7 @@ def measure(contenders: Sequence[str], work: Work, *, rounds: Rounds, cores: int
     with contextlib.ExitStack() as workers:
         for m in measured:  # one after the other: compilation is timed
             _note(work, f"{m.contender} does its first step")
-            ask = workers.enter_context(worker(_serve, m.contender, work, cores))
+            ask = workers.enter_context(worker(_serve, contenders[m.contender], work, cores))
             try:
                 m.found = ask()
                 running.append((m, ask, {}))
@@ -88,7 +90,7 @@ def _note(work: Work, text: str) -> None:
     print(f"{point}: {text}", file=sys.stderr, flush=True)
 
 
-def _serve(name: str, work: Work, cores: int) -> Generator[Any, tuple[str, int], None]:
+def _serve(make: Maker, work: Work, cores: int) -> Generator[Any, tuple[str, int], None]:
     """Answers for a contender in a process of its own, on a given number of cores.
 
     First with what it finds at its first step; then to `("peak", 0)` with the most memory in use,
@@ -99,11 +101,11 @@ def _serve(name: str, work: Work, cores: int) -> Generator[Any, tuple[str, int],
     stay_on(cores)
     # The contenders share the device, on which JAX would take most of the memory at once.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    contender = CONTENDERS[name](work)
+    contender = make(work)
     losses: list[float] = []
     seconds = seconds_of(lambda times: losses.append(contender.train(times)), 1)
     contender.forward(1)
-    answer: Any = {"device": contender.device, "first_loss": losses[0]}
+    answer: Any = {"device": contender.device, "note": contender.note, "first_loss": losses[0]}
     answer |= {"first_step_seconds": seconds}
     while True:
         what, times = yield answer

@@ -23,7 +23,7 @@ def markdown(rows: Sequence[Row], machine: Row) -> str:
     """
     ceilings = machine["ceilings"]["matrix_flops"]
     products = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in ceilings.items())
-    contenders = list(dict.fromkeys(row["contender"] for row in rows))
+    contenders = sorted({row["contender"]: None for row in rows}, key=lambda name: name != OURS)
     parts = [f"{machine['device_kind']}, {machine['cores']} cores; matrix products {products}."]
     for kind in KINDS:
         points: dict[str, dict[str, Row]] = {}
@@ -33,9 +33,10 @@ def markdown(rows: Sequence[Row], machine: Row) -> str:
         lines = [_cells(at_point, contenders, ceilings) for at_point in points.values()]
         title = TITLES[kind].capitalize()
         parts.append(f"{title}, images a second (medians of the rounds):\n\n{table(lines)}")
+    notes = {f"{row['contender']}: {row['note']}." for row in rows if row.get("note")}
     failed = [row for row in rows if row["failure"] and row["work"] == KINDS[0]]
     parts += [f"{_point(row)}: {row['contender']} cannot run: {row['failure']}" for row in failed]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *sorted(notes)])
 
 
 def _point(row: Row) -> str:

@@ -10,6 +10,7 @@ from train.options.values import new_file, positive, seconds
 from train.system.errors import UserError
 from train.system.machine import available_cores
 
+MODULE = "your own module"
 Name = Literal["capsjax", "torch-reference", "torch-fast", "torch-compile"]
 Dtype = Literal["float32", "bfloat16"]
 
@@ -43,6 +44,20 @@ class Bench(Recorded):
     cores: int = option(
         available_cores(), "cores for each contender (default: all)", metavar="N", parse=positive
     )
+    against: str | None = option(
+        None,
+        "with this module too, made by calling CLASS or a function without arguments; the file's "
+        "code is run",
+        metavar="FILE.py:CLASS",
+        group=MODULE,
+    )
+    output: str | None = option(
+        None,
+        "which output holds capsule lengths or poses: an index or a key, with dots where they are "
+        "nested (default: the one that has such a shape)",
+        metavar="KEY",
+        group=MODULE,
+    )
     json: Path | None = option(None, "write the figures there", metavar="FILE", parse=new_file)
     plot: Path | None = option(None, "draw a bar chart (PNG) there", metavar="FILE", parse=new_file)
 
@@ -55,6 +70,10 @@ class Bench(Recorded):
             raise UserError(f"--batch-size is {min(self.batch_size)}, but must be more than 0.")
         if self.cores > available_cores():
             raise UserError(f"--cores is {self.cores}, but there are {available_cores()}.")
+        if self.output is not None and self.against is None:
+            raise UserError("--output is of a module of yours: name that with --against.")
+        if self.against is not None and len(self.model) > 1:
+            raise UserError("--against is beside one network: name one with --model.")
         report = bench(
             self.model,
             self.contenders,
@@ -63,6 +82,8 @@ class Bench(Recorded):
             iterations=self.routing_iterations,
             rounds=Rounds(self.repetitions, self.seconds),
             cores=self.cores,
+            against=self.against,
+            output=self.output,
             chart="" if self.plot is None else self.plot.name,
         )
         report.deliver(json=self.json, plot=None if self.plot is None else self.plot.parent)

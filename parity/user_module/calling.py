@@ -33,7 +33,7 @@ def load_module(spec: str, state: State, *, path: Path, dtype: DtypeName) -> nn.
     evaluation in a dtype. A UserError, which names the `path` of the tensors, if the file or the
     name is missing, running it fails, no module comes out, or the tensors are of another one.
     """
-    module = in_dtype(_made(spec), dtype)
+    module = in_dtype(make_module(spec), dtype)
     tensors = {
         name: torch.from_numpy(array if array.dtype.kind == "i" else array.astype(dtype))
         for name, array in with_counters(state, 0).items()
@@ -51,8 +51,11 @@ def in_dtype(module: nn.Module, dtype: DtypeName) -> nn.Module:
     return module.to(dtype=getattr(torch, dtype)).eval()
 
 
-def _made(spec: str) -> nn.Module:
-    """Makes a module of a class, or with a function, of a Python file."""
+def make_module(spec: str) -> nn.Module:
+    """Makes a module of the class or with the function `FILE.py:NAME`, whose code is run.
+
+    A UserError if the file or the name is missing, running it fails, or no module comes out.
+    """
     file, colon, name = spec.rpartition(":")
     if not (colon and file and name):
         raise UserError(f"--against is {spec!r}, but must be FILE.py:CLASS.")
@@ -188,7 +191,7 @@ def _call(
     except Exception as error:  # whatever their code raises
         shape = list(laid_out.shape)
         raise CallError(f"{call.how} {shape}: {in_one_line(error)}") from error
-    outputs = dict(_tensors(returned))
+    outputs = dict(tensors_in(returned))
     return call._replace(outputs=outputs, convolutions=tuple(convolutions.seen))
 
 
@@ -209,7 +212,7 @@ class _Convolutions(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors in nested containers, by their names."""
     if isinstance(value, torch.Tensor):
         yield name, value
@@ -222,7 +225,7 @@ def _tensors(value: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
         value = dict(enumerate(value))
     if isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _tensors(item, f"{name}.{key}" if name else str(key))
+            yield from tensors_in(item, f"{name}.{key}" if name else str(key))
 
 
 class View(NamedTuple):

@@ -12,6 +12,7 @@ from flax import nnx
 
 import capsjax
 from capsjax.routing import IMPLEMENTATIONS, Implementation
+from parity.bench.contenders import CONTENDERS
 from parity.bench.gpu.plan import Found, Plan, Task, attempt, fastest
 from parity.bench.side_by_side import measure, summarise
 from parity.bench.work import make_work
@@ -91,7 +92,7 @@ def measure_side_by_side(task: Task) -> Iterator[Found]:
             options=plan.contender_sizes,
         )
         for group in plan.contenders:
-            contenders = ("capsjax", *group)
+            contenders = {name: CONTENDERS[name] for name in ("capsjax", *group)}
             results = measure(contenders, work, rounds=plan.rounds, cores=available_cores())
             rows += summarise(results)
             yield {"rows": rows}

@@ -55,7 +55,7 @@ def measured(results, monkeypatch):
     asked = []
 
     def measure(contenders, work, *, rounds, cores):
-        asked.append((contenders, work.model, work.batch_size, work.dtype, rounds, cores))
+        asked.append((list(contenders), work.model, work.batch_size, work.dtype, rounds, cores))
         return results[:4]
 
     def in_own_process(function, *arguments):
@@ -106,6 +106,11 @@ def test_by_default_all_take_part_that_there_are(measured):
         (["--model", "capsnett"], "unknown model 'capsnett' (did you mean capsnet?), choose from"),
         (["--model", "cnn", "--contenders", "torch-fast"], "cnn has no torch-fast, for its plain"),
         (["--model", "cnn", "--routing-iterations", "2"], "cnn has no routing iterations: leave"),
+        (["--output", "0"], "--output is of a module of yours: name that with --against."),
+        (
+            ["--model", "cnn", "capsnet", "--against", "net.py:Net"],
+            "--against is beside one network: name one with --model.",
+        ),
         (["--record", "../up"], "--record is '../up', but must be a name"),
         (["--batch-size", "0"], "--batch-size is 0, but must be more than 0"),
         (["--repetitions", "0"], "'0' is not a whole number of at least 1"),

@@ -33,7 +33,7 @@ def test_where_capsjax_did_not_run_there_is_no_ratio(results):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that only contenders move on; the names of those that worked, in their order.
+    """A clock that only contenders move on: the names of those that worked, and their makers.
 
     A step takes a second, and three seconds more after the turn of another.
     """
@@ -47,19 +47,18 @@ def clock(monkeypatch):
             return next(losses)
 
         return SimpleNamespace(
-            device=name, train=train, forward=train, peak_bytes=lambda: len(worked)
+            device=name, note="", train=train, forward=train, peak_bytes=lambda: len(worked)
         )
 
     def broken(work):
         raise RuntimeError("no compiler\nat all")
 
-    for name in ("a", "b"):
-        monkeypatch.setitem(CONTENDERS, name, lambda work, name=name: make(name))
-    monkeypatch.setitem(CONTENDERS, "broken", broken)
+    makers = {name: lambda work, name=name: make(name) for name in ("a", "b")}
+    makers["broken"] = broken
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    return worked
+    return worked, makers
 
 
 @pytest.fixture
@@ -87,7 +86,9 @@ def workers(monkeypatch):
 
 def test_every_contender_has_its_turn_in_every_round(clock, workers, capsys):
     work = SimpleNamespace(model="capsnet", dtype="float32", batch_size=8)
-    found = measure(("a", "broken", "b"), work, rounds=Rounds(3, 2.0), cores=1)
+    worked, makers = clock
+    makers = {name: makers[name] for name in ("a", "broken", "b")}
+    found = measure(makers, work, rounds=Rounds(3, 2.0), cores=1)
     a, broken, b = found
     assert broken.failure == "no compiler"
     assert (a.failure, b.failure) == (None, None)
@@ -98,8 +99,8 @@ def test_every_contender_has_its_turn_in_every_round(clock, workers, capsys):
     assert (a.found["first_loss"], b.found["first_loss"]) == (0, 2)
     # The first steps, how often each repeats, and rounds in which whoever was first is last: a b,
     # b a, a b.
-    assert [name for name, _ in itertools.groupby(clock)] == [*"ab", *"ab", *"ab", *"ab"]
-    assert len(clock) == 2 * (2 + 4 + 3 * 4)
+    assert [name for name, _ in itertools.groupby(worked)] == [*"ab", *"ab", *"ab", *"ab"]
+    assert len(worked) == 2 * (2 + 4 + 3 * 4)
     said = capsys.readouterr().err
     assert "capsnet, float32, batch 8: broken cannot run: no compiler" in said
     assert said.count("round") == 3
@@ -116,9 +117,10 @@ def test_a_contender_s_process_imports_its_own_framework_alone():
 
 def test_one_as_long_as_a_turn_is_taken_once(clock, workers):
     work = SimpleNamespace(model="capsnet", dtype="float32", batch_size=8)
-    (a,) = measure(("a",), work, rounds=Rounds(3, 0.5), cores=1)
+    worked, makers = clock
+    (a,) = measure({"a": makers["a"]}, work, rounds=Rounds(3, 0.5), cores=1)
     assert a.seconds == {"train": [1.0] * 3, "forward": [1.0] * 3}
-    assert len(clock) == 2 * (1 + 2 + 3)
+    assert len(worked) == 2 * (1 + 2 + 3)
 
 
 @pytest.mark.parametrize(
