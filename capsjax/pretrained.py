@@ -172,14 +172,15 @@ class Network:
 
     def lengths(self, images: np.ndarray) -> np.ndarray:
         """The lengths `[n, classes]` of images as `pixels` returns them."""
-        graphdef, state = nnx.split(self.model)
-        variables = jax.tree.leaves(nnx.state(self.model, nnx.Param))
+        # Once for both: of one image, looking through a model takes as long as computing it.
+        graphdef, params, rest = nnx.split(self.model, nnx.Param, ...)  # type: ignore[misc]
+        variables = jax.tree.leaves(params)
         dtype = variables[0].dtype if variables else jnp.dtype(jnp.float32)
         if not len(images):
             return np.zeros((0, len(self.class_names)), np.float32)
         return np.concatenate(
             [
-                _lengths(graphdef, state, self.preprocessing(jnp.asarray(some), dtype))
+                _lengths(graphdef, (params, rest), self.preprocessing(jnp.asarray(some), dtype))
                 for some in np.split(images, range(BATCH, len(images), BATCH))
             ]
         )
@@ -198,8 +199,8 @@ class Network:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _lengths(graphdef: nnx.GraphDef, state: Any, images: jax.Array) -> jax.Array:
-    model = nnx.merge(graphdef, state)
+def _lengths(graphdef: nnx.GraphDef, state: tuple, images: jax.Array) -> jax.Array:
+    model = nnx.merge(graphdef, *state)
     model.eval()
     return model(images).lengths
 

@@ -1,5 +1,6 @@
 """What `python -m parity bench` measures: side by side, and how much of the machine is used."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def bench(
         UserError: there is no such network, a contender does not exist for it, its routing has no
             iterations, or the user's module is none that can be trained.
     """
-    points = [(model, dtype, size) for model in models for dtype in dtypes for size in batch_sizes]
+    points = dict.fromkeys(itertools.product(models, dtypes, batch_sizes))
     works = [make_work(m, size, dtype=dtype, iterations=iterations) for m, dtype, size in points]
     makers = [chosen_contenders(model, contenders, against, output) for model, _, _ in points]
     machine = {"cores": cores, **describe_machine(("jax", "jaxlib", "flax", "torch"))}

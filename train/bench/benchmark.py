@@ -1,4 +1,4 @@
-"""What `python -m train bench` measures: training, the feeds, the memory, or scaling."""
+"""What `python -m train bench` measures: training, inference, feeds, memory, or scaling."""
 
 import dataclasses
 import itertools
@@ -12,6 +12,7 @@ import numpy as np
 from train.bench import charts, report
 from train.bench.ceilings import measure_machine
 from train.bench.costs import footprint
+from train.bench.forward import BATCH_SIZES, measure_forward
 from train.bench.memory import largest_batch
 from train.bench.report import Report
 from train.bench.sweep import Growing, Row, describe, growths, list_configs, scaling_points
@@ -58,11 +59,8 @@ class Benchmark:
         """What a step costs, and how that grows; arguments as of `list_configs`."""
         machine = self._machine(varied.get("dtype") or [self.config.model.dtype])
         images, count = len(self.dataset.train), machine["devices"]
-        rows = self._measure(
-            list_configs(self.config, varied, grow, largest_batch=images, devices=count)
-        )
-        if all(row["failure"] for row in rows):
-            raise UserError(rows[0]["failure"])
+        configs = list_configs(self.config, varied, grow, largest_batch=images, devices=count)
+        rows = self._measure(configs, measure_training, self.dataset, self.devices, self.rounds)
         grown = growths(rows)
         text = [
             report.machine_lines(machine, self.dataset.name, images, self.synthetic),
@@ -77,8 +75,23 @@ class Benchmark:
             charts.draw_all(rows, grown, title + machine["device_kind"]),
         )
 
-    def _measure(self, configs: Sequence[tuple[Row, FitConfig]]) -> list[dict[str, Any]]:
-        """A row for each configuration; where a batch does not fit, larger ones are not tried."""
+    def forward(self, varied: Mapping[str, Sequence[Any] | None]) -> Report:
+        """What a forward pass costs on one device; by default at each of `BATCH_SIZES`."""
+        varied = {**varied, "batch_size": varied.get("batch_size") or BATCH_SIZES}
+        configs = list_configs(self.config, varied, largest_batch=0, devices=1)
+        rows = self._measure(configs, measure_forward, self.dataset, self.rounds)
+        return self._report(report.forward_table(rows, self.dataset.name), {"rows": rows})
+
+    def _measure(
+        self, configs: Sequence[tuple[Row, FitConfig]], measure: Callable[..., Any], *given: Any
+    ) -> list[dict[str, Any]]:
+        """A row for each configuration; where a batch does not fit, larger ones are not tried.
+
+        Measured is it and what is given, in a process of its own.
+
+        Raises:
+            UserError: if no configuration can run.
+        """
         rows = []
         too_large: dict[str, int] = {}  # a row without its batch -> the batch that did not fit
         for varied, config in each(configs, len(configs), lambda pair: describe(pair[0])):
@@ -87,14 +100,14 @@ class Benchmark:
             if row["batch_size"] >= too_large.get(others, row["batch_size"] + 1):
                 continue
             try:
-                row |= in_own_process(
-                    measure_training, config, self.dataset, self.devices, self.rounds
-                )
+                row |= in_own_process(measure, config, *given)
             except UserError as error:
                 row["failure"] = str(error)
                 if isinstance(error, DoesNotFitError):
                     too_large[others] = row["batch_size"]
             rows.append(row)
+        if all(row["failure"] for row in rows):
+            raise UserError(rows[0]["failure"])
         return rows
 
     def feeds(self) -> Report:

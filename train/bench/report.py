@@ -90,12 +90,10 @@ def _devices(machine: Row) -> str:
 
 def training_tables(rows: Sequence[Row], machine: Row) -> str:
     """Every table of training: speed, time of the parts, memory, and work."""
-    names = [name for name in POINT if any(row.get(name) is not None for row in rows)]
+    names = _varying(rows)
 
     def of_rows(title: str, rows: Sequence[Row], cells: Callable[[Row], dict[str, str]]) -> str:
-        starts = ({_HEADS[name]: f"{row.get(name) or '-'}" for name in names} for row in rows)
-        made = [start | cells(row) for start, row in zip(starts, rows, strict=True)]
-        return f"{title}:\n\n{table(made)}"
+        return f"{title}:\n\n{_table_of(rows, names, cells)}"
 
     ran = [row for row in rows if row["failure"] is None]
     parts = [row for row in ran if row["parts"]]
@@ -109,6 +107,19 @@ def training_tables(rows: Sequence[Row], machine: Row) -> str:
     if ran:
         tables.append(of_rows("Work, MFLOP an image", ran, _work))
     return "\n\n".join(tables)
+
+
+def _varying(rows: Sequence[Row]) -> list[str]:
+    """The columns of `POINT` that any row has."""
+    return [name for name in POINT if any(row.get(name) is not None for row in rows)]
+
+
+def _table_of(
+    rows: Sequence[Row], names: Sequence[str], cells: Callable[[Row], dict[str, str]]
+) -> str:
+    """A table of rows, each of which begins with these columns of `POINT`."""
+    starts = ({_HEADS[name]: f"{row.get(name) or '-'}" for name in names} for row in rows)
+    return table([start | cells(row) for start, row in zip(starts, rows, strict=True)])
 
 
 def _speed(row: Row, machine: Row) -> dict[str, str]:
@@ -177,6 +188,26 @@ def growth_sentence(growth: Growth) -> str:
         f"{1e3 * line.fixed:.3g} ms and {1e3 * line.each:.3g} ms for each "
         f"{_UNITS[growth.axis]}, within {line.off_by:.0%}."
     )
+
+
+def forward_table(rows: Sequence[Row], dataset: str) -> str:
+    """The forward pass, a line for each configuration."""
+    kind = next(row["device_kind"] for row in rows if not row["failure"])
+    title = f"{kind}, one device, images of the shape of {dataset}"
+    return f"Forward pass, {title}:\n\n{_table_of(rows, _varying(rows), _forward)}"
+
+
+def _forward(row: Row) -> dict[str, str]:
+    if row["failure"]:
+        return {RATES: f"cannot run: {row['failure']}"}
+    return {
+        RATES: rate_cell(row),
+        "ms a batch": _milliseconds(row["batch_seconds"]),
+        "predict, ms": _milliseconds(row["predict_seconds"]),
+        "memory, MB": _megabytes(row["memory"]["total"]),
+        "peak in use, MB": f"{row['peak_bytes'] / 1e6:,.0f}",
+        "compiling, s": f"{row['compile_seconds']:.1f}",
+    }
 
 
 def feed_table(rows: Sequence[Row], batch_size: int) -> str:

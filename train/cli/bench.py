@@ -51,6 +51,13 @@ class Bench(DataDir, Devices, Recorded):
         metavar="batch|iterations|capsules",
         group=SWEEP,
     )
+    forward: bool = option(
+        False,
+        "the forward pass on one device, of the lists above; if nothing else is said at batch 1, "
+        "4, 16, ... 4,096",
+        group=INSTEAD,
+        instead="measured",
+    )
     feed: bool = option(
         False,
         "images a second of the data feeds, without training",
@@ -92,20 +99,22 @@ class Bench(DataDir, Devices, Recorded):
         trust(self.settings.get("routing"))
         rounds = Rounds(self.repetitions, self.seconds)
         benchmark = Benchmark(config, data_dir=self.data_dir, devices=self.devices, rounds=rounds)
-        if self.feed:
+        varied = {
+            "batch_size": self.batch_sizes,
+            "dtype": self.dtypes,
+            "iterations": self.iterations,
+            "implementation": self.implementations,
+            "primary_types": self.primary_types,
+        }
+        if self.forward:
+            report = benchmark.forward(varied)
+        elif self.feed:
             report = benchmark.feeds()
         elif self.predict_memory is not None:
             report = benchmark.memory(self.predict_memory)
         elif self.scaling:
             report = benchmark.scaling()
         else:
-            varied = {
-                "batch_size": self.batch_sizes,
-                "dtype": self.dtypes,
-                "iterations": self.iterations,
-                "implementation": self.implementations,
-                "primary_types": self.primary_types,
-            }
             report = benchmark.training(varied, self.grow)
         report.deliver(json=self.json, plot=self.plot)
         self.keep("bench", {"kind": "bench", "text": report.text, **report.values})

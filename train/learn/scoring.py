@@ -18,17 +18,21 @@ from train.learn.pmap import split_batch
 BATCH = 256
 """Images in a scoring step, as a rule. It is no setting: every evaluation sums alike."""
 
+FEW = 16
+"""So many images share one compiled program with any more; a step of fewer is of them alone."""
+
 
 def batch_size(examples: int, devices: int, *, alone: bool) -> int:
     """Images in a scoring step of so many examples, a multiple of the devices.
 
     Where each example is `alone` in what is made of it, it is `BATCH`, or a little more, and the
-    last one is filled up. Otherwise it divides the examples, if a number of that size does. If
-    none does, the last batch is smaller, with fewer rows to fill it up than there are devices.
+    last one is filled up, unless there are less than `FEW`. Otherwise it divides the examples, if a
+    number of that size does. If none does, the last batch is smaller, with fewer rows to fill it up
+    than there are devices.
     """
     size = _rounded(BATCH, devices)
     if alone:
-        return size
+        return size if examples >= FEW else _rounded(examples, devices)
     smaller = range(size, size // 4, -devices)
     return next((count for count in smaller if examples % count == 0), size)
 

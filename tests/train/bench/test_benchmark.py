@@ -13,8 +13,10 @@ from train.__main__ import main
 from train.bench import benchmark
 from train.bench.benchmark import Benchmark, load_or_imitate
 from train.bench.ceilings import measure_machine
+from train.bench.forward import BATCH_SIZES, measure_forward
 from train.bench.timing import Rounds
 from train.bench.training import measure_speed, measure_training
+from train.study import records
 from train.system.errors import DoesNotFitError, UserError
 
 TINY = (
@@ -64,8 +66,12 @@ def measured(monkeypatch):
             ceilings = {"matrix_flops": {"float32": 1e9, "bfloat16": 2e9}, "memory_bytes": 1e9}
             about = {"devices": 4, "device_kind": "made up", "platform": "cpu"}
             return {**about, "ceilings": ceilings}
-        config, _, devices, _ = arguments
+        config, _, *devices, _ = arguments
         batch = config.schedule.batch_size
+        if function is measure_forward:
+            about = {"device_kind": "made up", "batch_seconds": 0.002, "predict_seconds": 0.0025}
+            return {**make_row(), **about, "batch_size": batch, "dtype": config.model.dtype}
+        (devices,) = devices
         if function is measure_speed:
             seconds = (batch / devices + 2 * (devices - 1)) / 1e3
             rate = batch / seconds
@@ -105,6 +111,22 @@ def test_where_nothing_can_run_there_is_no_report(measured, config):
     )
     with pytest.raises(UserError, match="^odd$"):
         benchmark.training({"batch_size": [1, 3]})
+
+
+def test_a_forward_pass_at_growing_batches(measured, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "ROOT", tmp_path)
+    assert main(["bench", "digits", "--forward", "--record", "mine"]) == 0
+    assert [config.schedule.batch_size for _, config, *_ in measured] == list(BATCH_SIZES)
+    said = capsys.readouterr().out
+    assert said.startswith("Forward pass, made up, one device, images of the shape of digits:")
+    assert (
+        "| 4096 | float32 | 3 | 32 | 1,000 (900 to 1,100) | 2.00 | 2.50 | 2.5 | 500 | 1.2 |" in said
+    )
+    assert "| 4096 | float32 |" in records.render("mine")
+    measured.clear()
+    assert main(["bench", "--forward", "--batch-sizes", "2,8", "--dtypes", "bfloat16"]) == 0
+    found = [(config.schedule.batch_size, config.model.dtype) for _, config, *_ in measured]
+    assert found == [(2, "bfloat16"), (8, "bfloat16")]
 
 
 def test_scaling_over_the_devices_present(measured, tmp_path, capsys):
@@ -238,6 +260,7 @@ def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, mon
             ["--predict-memory", "1GB", "--model-options", "colour=red"],
             "this network cannot be made: .*colour",
         ),
+        (["--feed", "--forward"], "not allowed with argument --feed"),
         (["--feed", "--predict-memory", "1GB"], "not allowed with argument --feed"),
     ],
 )

@@ -8,7 +8,7 @@ from flax import nnx
 from tests.tolerance import assert_close
 from train.data import Split
 from train.learn.pmap import data_mesh, make_scoring_step, replicate
-from train.learn.scoring import score
+from train.learn.scoring import batch_size, score
 from train.learn.trainer import assemble
 
 
@@ -34,6 +34,18 @@ def test_each_example_counts_once_on_any_number_of_devices(config, dataset, devi
     assert scores.metrics["accuracy"] == np.mean(predictions == dataset.test.labels)
     loss = np.float32(scores.metrics["margin_loss"])
     assert_close(loss, margin_loss(lengths, dataset.test.labels), reduction_length=64)
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_one_example_is_measured_without_company(config, dataset, devices):
+    assert (batch_size(1, devices, alone=True), batch_size(16, 1, alone=True)) == (devices, 256)
+    trainer = assemble(config.changed(batch_size=devices), dataset, devices=devices)
+    tested = dataset.limited(test=1).test
+    scores = trainer.score(tested)
+    lengths = lengths_of(trainer, tested.images)
+    np.testing.assert_array_equal(scores.predictions, lengths.argmax(axis=-1))
+    loss = np.float32(scores.metrics["margin_loss"])
+    assert_close(loss, margin_loss(lengths, tested.labels), reduction_length=64)
 
 
 @pytest.mark.parametrize("devices", [1, 4])
