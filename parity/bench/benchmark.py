@@ -16,7 +16,7 @@ from train.system.machine import describe_machine
 
 def bench(
     models: Sequence[str],
-    contenders: Sequence[str] | None,
+    contenders: Sequence[str],
     batch_sizes: Sequence[int],
     *,
     dtypes: Sequence[str],
@@ -27,24 +27,24 @@ def bench(
     output: str | None = None,
     chart: str = "bench.png",
 ) -> Report:
-    """Measures contenders side by side, on so many cores each; by default those that there are.
+    """Measures contenders side by side, on so many cores each.
 
     A user's module `FILE.py:NAME` takes part, too, as `parity.bench.own_module` describes. The
     report's only figure is called `chart`.
 
     Raises:
-        UserError: there is no such network, a contender does not exist for it, its routing has no
-            iterations, or the user's module is none that can be trained.
+        UserError: there is no such network, its routing has no iterations, or the user's module is
+            none that can be trained.
     """
     points = dict.fromkeys(itertools.product(models, dtypes, batch_sizes))
     works = [make_work(m, size, dtype=dtype, iterations=iterations) for m, dtype, size in points]
-    makers = [chosen_contenders(model, contenders, against, output) for model, _, _ in points]
+    makers = chosen_contenders(contenders, against, output)
     machine = {"cores": cores, **describe_machine(("jax", "jaxlib", "flax", "torch"))}
     machine |= in_own_process(_ceilings, cores, tuple(dtypes), rounds.short)
     rows = [
         row
-        for work, of_work in zip(works, makers, strict=True)
-        for row in _with_work(summarise(measure(of_work, work, rounds=rounds, cores=cores)), work)
+        for work in works
+        for row in _with_work(summarise(measure(makers, work, rounds=rounds, cores=cores)), work)
     ]
     title = f"{machine['device_kind']}, {cores} cores"
     values = {"machine": machine, "rows": rows}

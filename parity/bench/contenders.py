@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from parity.bench.work import Work
-from train.system.errors import UserError
 
 LEARNING_RATE = 0.001
 
@@ -106,10 +105,7 @@ def training(work: Work) -> tuple[Any, Any]:
 
 
 def pytorch(work: Work, *, fast: bool = True, compiled: bool = False) -> Contender:
-    """The network of `FAST`, or else the reference, which keeps all it computes; compiled or not.
-
-    Compiled is the fast one, where there is one.
-    """
+    """The network of `FAST`, or else the reference, which keeps all it computes."""
     import torch
 
     from parity.bench.fast import FAST
@@ -136,8 +132,11 @@ def own_module(work: Work, *, spec: str, output: str | None) -> Contender:
     return in_pytorch(work, module)._replace(note=module.how)
 
 
-def in_pytorch(work: Work, model: Any, *, fast: bool = True, compiled: bool = False) -> Contender:
-    """A module with the `forward` and the `losses` of a reference; fast is the optimiser, too."""
+def in_pytorch(work: Work, model: Any, *, fast: bool = False, compiled: bool = False) -> Contender:
+    """A module with the `forward` and the `losses` of a reference.
+
+    The fast way has the channels of images and kernels last, and an optimiser in one kernel.
+    """
     import os
 
     import torch
@@ -146,7 +145,7 @@ def in_pytorch(work: Work, model: Any, *, fast: bool = True, compiled: bool = Fa
     torch.backends.cudnn.benchmark = True  # XLA tries several algorithms, too
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
-    memory_format = torch.channels_last if on_gpu else torch.contiguous_format
+    memory_format = torch.channels_last if fast else torch.contiguous_format
     model = model.to(device=device, memory_format=memory_format)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=fast)
     pixels = torch.from_numpy(work.images).to(device).permute(0, 3, 1, 2)
@@ -206,30 +205,16 @@ CONTENDERS: dict[str, Maker] = {
 }
 """By name, what makes each contender."""
 
-DEFAULT = ("capsjax", "torch-reference", "torch-fast")
-
 RESULTS = ("lengths", "logits", "reconstruction")
 """What is kept of what a network in PyTorch returns, as far as it has that."""
 
 
 def chosen_contenders(
-    model: str, names: Sequence[str] | None, against: str | None = None, output: str | None = None
+    names: Sequence[str], against: str | None = None, output: str | None = None
 ) -> dict[str, Maker]:
-    """Those of a network by name, or of `DEFAULT` those that there are; and the user's module.
+    """Those of these names, and the user's module, if there is one, as of `own_module`.
 
-    The last two are as of `own_module`; it comes first, so that what is wrong with it is told soon.
-
-    Raises:
-        UserError: one that is named does not exist.
+    That comes first, so that what is wrong with it is told soon.
     """
-    from parity.bench.fast import FAST
-
-    there = {n: make for n, make in CONTENDERS.items() if n != "torch-fast" or model in FAST}
-    for name in names or ():
-        if name not in there:
-            raise UserError(
-                f"{model} has no {name}, for its plain reference is as fast as PyTorch is: choose "
-                f"from {', '.join(there)}."
-            )
     own = {} if against is None else {against: partial(own_module, spec=against, output=output)}
-    return own | {name: there[name] for name in names or DEFAULT if name in there}
+    return own | {name: CONTENDERS[name] for name in names}

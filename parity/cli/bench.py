@@ -12,6 +12,7 @@ from train.system.machine import available_cores
 
 MODULE = "your own module"
 Name = Literal["capsjax", "torch-reference", "torch-fast", "torch-compile"]
+DEFAULT: list[Name] = ["capsjax", "torch-reference", "torch-fast"]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -29,11 +30,8 @@ class Bench(Recorded):
         ["capsnet"], "networks, names of capsjax.list_models()", metavar="NAME"
     )
     batch_size: list[int] = option([32, 128], "images in a step", metavar="N")
-    contenders: list[Name] | None = option(
-        None,
-        f"who takes part, of {', '.join(get_args(Name))} (default: the first three, as far as a "
-        "network has them)",
-        metavar="NAME",
+    contenders: list[Name] = option(
+        DEFAULT, f"who takes part, of {', '.join(get_args(Name))}", metavar="NAME"
     )
     dtype: list[Dtype] = option(["float32"], "of the computation", metavar="NAME")
     routing_iterations: int | None = option(

@@ -4,7 +4,7 @@ Each takes the arguments and the state dict of its reference and returns of its 
 `logits` and `reconstruction`, as far as that has them. Votes are batched products of matrices,
 windows are cut once, statistics and squashes are PyTorch's own in the dtype at hand, and nothing is
 kept that the backward pass does not need. A network whose reference has nothing that could be
-faster is not here.
+faster is not here: that is as fast as PyTorch is.
 """
 
 from parity.bench.fast.aff_capsnet import FastAffCapsNet

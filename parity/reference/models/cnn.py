@@ -49,7 +49,9 @@ class CNN(ModelReference):
         for index, convolution in enumerate(self.convolutions):
             maps = convolution(x)
             stages[f"convolutions_{index}"] = nhwc(maps)
-            x = functional.max_pool2d(torch.relu(maps), self.pool)
+            x = torch.relu(maps)
+            if self.pool > 1:
+                x = functional.max_pool2d(x, self.pool)
         x = nhwc(x).flatten(1)
         for index, layer in enumerate(self.hidden):
             x = layer(x)

@@ -111,8 +111,8 @@ def test_of_several_outputs_one_can_be_chosen(contend):
 
 
 def test_it_comes_first_and_beside_the_others():
-    assert list(chosen_contenders("cnn", None, "net.py:Net")) == [
+    assert list(chosen_contenders(["capsjax", "torch-fast"], "net.py:Net")) == [
         "net.py:Net",
         "capsjax",
-        "torch-reference",
+        "torch-fast",
     ]
