@@ -3,10 +3,12 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.scipy.linalg import solve_triangular
 
 from capsjax._checks import Fraction, Number, PositiveInt, PositiveNumber
@@ -211,6 +213,9 @@ class VariationalBayes(LearnedRouting):
         return (state.ln_pi + state.ln_lambda / 2)[None] - expected / 2
 
 
+# The derivative by hand: of each term that a formula and its derivative spell out, the compiler
+# would make a program of its own, hundreds in a network.
+@jax.custom_jvp
 def _digamma(x: jax.Array) -> jax.Array:
     """The digamma function of positive numbers, by its recurrence and its asymptotic series.
 
@@ -220,21 +225,50 @@ def _digamma(x: jax.Array) -> jax.Array:
     return jnp.log(x + _SHIFT) - _below_log(x)
 
 
+_digamma.defjvps(lambda tangent, _, x: tangent * _trigamma(x))
+
+
+@jax.custom_jvp
 def _digamma_over(x: jax.Array, y: jax.Array) -> jax.Array:
     """The digamma function of `x` less that of `y`, with one logarithm, of their ratio."""
     return jnp.log((x + _SHIFT) / (y + _SHIFT)) - (_below_log(x) - _below_log(y))
 
 
+_digamma_over.defjvps(
+    lambda tangent, _, x, y: tangent * _trigamma(x),
+    lambda tangent, _, x, y: jnp.broadcast_to(-tangent * _trigamma(y), x.shape),
+)
+
+
 def _below_log(x: jax.Array) -> jax.Array:
     """By how much the digamma function of `x` is less than the logarithm of `x + _SHIFT`."""
-    recurrence = sum((1 / (x + k) for k in range(1, _SHIFT)), start=1 / x)
-    shifted = x + _SHIFT
-    square = 1 / jnp.square(shifted)
-    series = jnp.zeros_like(x)
-    for coefficient in reversed(_ASYMPTOTIC):
+    inverses = _inverses(x)
+    last = inverses[..., -1]
+    return jnp.sum(inverses, axis=-1) - last / 2 + _series(_ASYMPTOTIC, last)
+
+
+def _trigamma(x: jax.Array) -> jax.Array:
+    """The derivative of the digamma function."""
+    inverses = _inverses(x)
+    last = inverses[..., -1]
+    slopes = [2 * n * coefficient for n, coefficient in enumerate(_ASYMPTOTIC, 1)]
+    beyond = last * (1 + _series(slopes, last)) - jnp.square(last) / 2
+    return jnp.sum(jnp.square(inverses), axis=-1) + beyond
+
+
+def _inverses(x: jax.Array) -> jax.Array:
+    """Those of `x + k`, for k from 0 to `_SHIFT`, along a last axis."""
+    k = lax.broadcasted_iota(x.dtype, (*x.shape, _SHIFT + 1), x.ndim)
+    return 1 / (x[..., None] + k)
+
+
+def _series(coefficients: Sequence[float], x: jax.Array) -> jax.Array:
+    """The polynomial of these coefficients of the square of `x`, without a constant."""
+    series, square = jnp.zeros_like(x), jnp.square(x)
+    for coefficient in reversed(coefficients):
         series = (series + coefficient) * square
-    return recurrence + (1 / (2 * shifted) + series)
+    return series
 
 
 # In the arrays' own precision: rounded to less, a matrix may not be positive definite.
-_exact = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+_exact = functools.partial(jnp.einsum, precision=lax.Precision.HIGHEST)
