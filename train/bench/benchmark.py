@@ -17,7 +17,7 @@ from train.bench.memory import largest_batch
 from train.bench.report import Report
 from train.bench.sweep import Growing, Row, describe, growths, list_configs, scaling_points
 from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
-from train.bench.training import lower_step, measure_speed, measure_training, smallest_program
+from train.bench.training import measure_speed, measure_training, smallest_program
 from train.bench.worker import in_own_process
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Feed, Order, Split, catalog, is_resident, load_dataset, npz
@@ -146,7 +146,7 @@ class Benchmark:
 
         def needed(size: int) -> int:
             nonlocal besides
-            plan = footprint(lower_step(program, size).compile())
+            plan = footprint(program.lower(size).compile())
             if not on_cpu:
                 return plan["total"]
             if besides is None:  # now that the compiler has had its share, too

@@ -18,7 +18,7 @@ from train.data import Batch, Dataset
 from train.learn.metrics import Mean
 from train.learn.network import count_parameters, out_of_memory_is_bad_input
 from train.learn.objective import Objective
-from train.learn.pmap import data_mesh, make_dispatch
+from train.learn.pmap import data_mesh
 from train.learn.trainer import Trainer, assemble
 from train.system.errors import DoesNotFitError
 
@@ -76,7 +76,7 @@ def measure_training(
     with out_of_memory_is_bad_input(batch):
         program = assemble(config, dataset, devices=devices)
         used = list(program.mesh.devices.flat)
-        lowered, compiled = lower_step(program, batch), []
+        lowered, compiled = program.lower(batch), []
         compile_seconds = seconds_of(lambda _: compiled.append(lowered.compile()), 1)
         plan = footprint(compiled[0])
         if plan["total"] > room(used):
@@ -140,21 +140,8 @@ def _passes(
     return forward, jax.grad(loss), jax.eval_shape(lambda: (params, rest, seen()))
 
 
-def lower_step(program: Trainer, batch_size: int) -> jax.stages.Lowered:
-    """The program's training step, lowered for any batch size that its devices can share."""
-    example = next(iter(program.feed.batches(0, 1)))
-    batch = {
-        name: np.zeros((batch_size, *array.shape[1:]), array.dtype)
-        for name, array in example.items()
-    }
-    dispatch = jax.eval_shape(lambda: make_dispatch([batch], program.capacity, program.mesh))
-    return program.train_step.lower(  # type: ignore[attr-defined]
-        program.state, program.feed.constants, *dispatch
-    )
-
-
 def smallest_program(config: FitConfig, dataset: Dataset, devices: int | None) -> Trainer:
-    """The program for the smallest batch: `lower_step` takes it to any other.
+    """The program for the smallest batch: `Trainer.lower` takes it to any other.
 
     Raises:
         UserError: if it cannot be put together.

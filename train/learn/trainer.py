@@ -1,12 +1,14 @@
 """Everything that a configuration needs in order to run on the devices at hand."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from flax import nnx
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Examples, Feed, FeedKind, is_resident, make_feed
@@ -23,8 +25,10 @@ from train.learn.pmap import (
 )
 from train.learn.scoring import Scores, score
 from train.learn.step import AXIS
-from train.learn.training_state import TrainState, draw_states, learned, trained_model
+from train.learn.training_state import TrainState, learned, lower_draw, trained_model
 from train.system.errors import UserError
+
+T = TypeVar("T")
 
 STEPS_PER_DISPATCH = 16
 """Steps that the devices have room for at once: by then, sending them costs next to nothing.
@@ -50,6 +54,7 @@ class Trainer:
     scoring_step: Callable[..., Any]  # see `make_scoring_step`
     stopping: jax.Array | int = 0
     """1 if any process was asked to stop before the last dispatch, on the devices."""
+    compiled: Future | None = None  # the step, while it is compiled ahead
 
     @property
     def total_steps(self) -> int:
@@ -82,6 +87,9 @@ class Trainer:
         There are no more than `capacity`; `stop` is whether this process was asked to stop. The
         metrics of these steps, for `merge`, are still on the devices, but on their way.
         """
+        if self.compiled is not None:
+            self.compiled.result()
+            self.compiled = None
         # Host arrays are on their way at once: a dispatch that is sent while another is at work has
         # its batches on the devices when its turn comes.
         dispatch = make_dispatch(batches, self.capacity, self.mesh, stop=stop)
@@ -90,6 +98,20 @@ class Trainer:
         )
         jax.tree.map(lambda array: array.copy_to_host_async(), (metrics, self.stopping))
         return metrics
+
+    def lower(self, batch_size: int | None = None) -> jax.stages.Lowered:
+        """The training step, lowered for its batches, or those of any size for its devices."""
+        size = self.config.schedule.batch_size if batch_size is None else batch_size
+        part = size * len(self.mesh.local_devices) // self.mesh.devices.size
+        batch = {n: np.zeros((part, *x.shape), x.dtype) for n, x in self.feed.example.items()}
+        dispatch = jax.eval_shape(lambda: make_dispatch([batch], self.capacity, self.mesh))
+        return self.train_step.lower(  # type: ignore[attr-defined]
+            self.state, self.feed.constants, *dispatch
+        )
+
+    def compile_ahead(self) -> None:
+        """Has the step compiled by another thread, for which the first `train` waits."""
+        self.compiled = _on_a_thread(self.lower().compile)
 
     def score(self, split: Examples) -> Scores:
         """Measures the network on a split."""
@@ -108,11 +130,17 @@ class Trainer:
 
 
 def assemble(
-    config: FitConfig, dataset: Dataset, *, feed_kind: FeedKind = "auto", devices: int | None = None
+    config: FitConfig,
+    dataset: Dataset,
+    *,
+    feed_kind: FeedKind = "auto",
+    devices: int | None = None,
+    trace: bool = False,
 ) -> Trainer:
-    """Assembles a trainer for a whole data set; nothing is compiled or written yet.
+    """Assembles a trainer for a whole data set; no step is compiled, and nothing written, yet.
 
-    So many devices of each process are used, all by default.
+    So many devices of each process are used, all by default. `trace` is whether the training step
+    is traced already, while what draws the initial values is compiled.
 
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
@@ -135,7 +163,7 @@ def assemble(
     require_fitting_routing(config, dataset.image_shape, dataset.num_classes)
     optimizer = build_optimizer(config, len(dataset.train))
     shapes = dataset.image_shape, dataset.num_classes
-    graphdef, [state] = draw_states(config, *shapes, optimizer, axis=AXIS, seeds=[config.seed])
+    graphdef, state, draw = lower_draw(config, *shapes, optimizer, axis=AXIS, seeds=[config.seed])
     weights = objective.weigh(dataset.train.source_labels, dataset.num_classes)
     moving = learned(state.model_state, config.optimizer.freeze)
     if micro_batches > 1 and jax.tree.leaves(moving):
@@ -143,12 +171,29 @@ def assemble(
             f"--micro-batches is {micro_batches}, but {config.model.name} normalises a batch as a "
             "whole: leave it out, or use more --devices."
         )
-    return Trainer(
+    replicated = NamedSharding(mesh.local_mesh, PartitionSpec())
+    trainer = Trainer(
         config=config,
         dataset=dataset,
         mesh=mesh,
-        state=replicate(state, mesh),
+        state=jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state
+        ),
         feed=feed,
         train_step=make_train_step(graphdef, optimizer, feed.select, config, mesh, weights),
         scoring_step=make_scoring_step(graphdef, config, mesh),
     )
+    drawn = _on_a_thread(draw)
+    if trace:
+        trainer.lower()  # which JAX keeps
+    [drawn_state] = drawn.result()
+    trainer.state = replicate(drawn_state, mesh)
+    return trainer
+
+
+def _on_a_thread(function: Callable[[], T]) -> Future[T]:
+    """Calls a function that leaves Python to others most of the time, as the compiler does."""
+    thread = ThreadPoolExecutor(1)
+    called = thread.submit(function)
+    thread.shutdown(wait=False)
+    return called

@@ -1,6 +1,6 @@
 """The state of training: what a step changes and a checkpoint holds."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,6 +73,27 @@ def draw_states(
     Raises:
         UserError: as `build_model` and `initial_state` do.
     """
+    graphdef, _, draw = lower_draw(
+        config, image_shape, num_classes, optimizer, axis=axis, seeds=seeds
+    )
+    return graphdef, draw()
+
+
+def lower_draw(
+    config: FitConfig,
+    image_shape: Sequence[int],
+    num_classes: int,
+    optimizer: optax.GradientTransformation,
+    *,
+    axis: str | None,
+    seeds: Sequence[int],
+) -> tuple[nnx.GraphDef, TrainState, Callable[[], list[TrainState]]]:
+    """What `draw_states` does, up to its program.
+
+    Returns:
+        The structure of the network, the shapes of a state, and what compiles the program and
+        draws the states, on any thread.
+    """
     graphdefs: list[nnx.GraphDef] = []
 
     def draw(of_model: jax.Array, of_training: jax.Array) -> TrainState:
@@ -83,8 +104,13 @@ def draw_states(
         return state
 
     keys = [(model_key(own), training_key(own)) for own in (config.changed(seed=s) for s in seeds)]
-    program = jax.jit(draw).lower(*keys[0]).compile(compiler_options=COMPILED_FAST)
-    return graphdefs[0], [program(*pair) for pair in keys]
+    lowered = jax.jit(draw).lower(*keys[0])
+
+    def states() -> list[TrainState]:
+        program = lowered.compile(compiler_options=COMPILED_FAST)
+        return [program(*pair) for pair in keys]
+
+    return graphdefs[0], lowered.out_info, states
 
 
 def initial_state(

@@ -3,6 +3,7 @@
 What a checkpoint holds is `TrainState` in `train/learn/training_state.py`.
 """
 
+import functools
 import hashlib
 import shutil
 import sys
@@ -14,7 +15,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from orbax.checkpoint import v1 as ocp
 
 from train.distributed import processes
 from train.system.errors import UserError
@@ -46,7 +46,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self._read_only = read_only
         self._damaged: set[int] = set()
         self._accuracies: dict[int, float] = {}
-        self._writer: ocp.training.Checkpointer | None = None
+        self._writer: Any = None
         self._pending: Any = None
         if not read_only:
             with _reporting(self._folder), processes.all_or_none():
@@ -102,7 +102,9 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             if accuracy is not None:
                 metadata[ACCURACY] = self._accuracies[step] = accuracy
             if self._writer is None:
-                self._writer = ocp.training.Checkpointer(self._folder, preservation_policy=self)
+                self._writer = _orbax().training.Checkpointer(
+                    self._folder, preservation_policy=self
+                )
             self._pending = self._writer.save_async(
                 step, processes.as_global(values), custom_metadata=metadata, force=True
             )
@@ -170,14 +172,14 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         return UserError(f"{self._folder} holds no complete checkpoint: train the run first.")
 
     def _metadata(self, step: int) -> dict[str, Any]:
-        return dict(ocp.metadata(self._folder / str(step)).custom_metadata or {})
+        return dict(_orbax().metadata(self._folder / str(step)).custom_metadata or {})
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
         """A checkpoint's values, or None and why they cannot be read in one of the processes."""
         found, why = None, "another process cannot read it"
         try:
             with abandoned_work_collected():
-                values = ocp.load(self._folder / str(step), abstract)
+                values = _orbax().load(self._folder / str(step), abstract)
             metadata = self._metadata(step)
             if metadata.get(DIGEST) != _digest(values, _accuracy(metadata)):
                 raise ValueError("its numbers are not those that were saved")
@@ -201,6 +203,14 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         # Its step may be saved again.
         self._damaged.discard(step)
         _print(f"It is set aside as {aside}.")
+
+
+@functools.cache
+def _orbax() -> Any:
+    """Orbax, whose import takes a quarter of a second that the first step would wait for."""
+    from orbax.checkpoint import v1
+
+    return v1
 
 
 @jax.jit

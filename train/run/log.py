@@ -51,7 +51,7 @@ class Log(AbstractContextManager["Log"]):
         if not self._writes:
             return
         self._examples, total = len(trainer.dataset.train), trainer.total_steps
-        self._learning_rate = learning_rate(config, self._examples)
+        self._learning_rate = jax.jit(learning_rate(config, self._examples))
         self._rates, self._first_rate = self._rates_from(start), start
         self._unmerged: list[Mapping[str, Mean]] = []
         self._progress, self._shown = Progress(total, "step", done=start), start

@@ -22,7 +22,6 @@ from train.bench.costs import footprint, peak_bytes, room
 from train.bench.step_parts import measure as measure_alone
 from train.bench.timing import fit_line
 from train.bench.training import (
-    lower_step,
     measure_speed,
     network_flops,
     smallest_program,
@@ -174,7 +173,7 @@ def _line(plan: Plan, implementation: str, dataset: Dataset, budget: int) -> Fou
     """The straight line through what the compiler plans for two batch sizes."""
     program = smallest_program(plan.training(1, implementation), dataset, None)
     devices = program.mesh.devices.size
-    lowered = [lower_step(program, size) for size in plan.memory_batches]
+    lowered = [program.lower(size) for size in plan.memory_batches]
     needs = [devices * footprint(step.compile())["total"] for step in lowered]
     line = fit_line(plan.memory_batches, needs)
     fitting = int((devices * budget - line.fixed) / max(line.each, 1.0))

@@ -196,11 +196,12 @@ def test_the_program_itself_and_all_devices_count_on_a_cpu(
         return {"total": 1000 + 10 * size // 2, "arguments": 200}
 
     mesh = SimpleNamespace(devices=SimpleNamespace(size=2))
-    program = SimpleNamespace(mesh=mesh, config=config.changed(batch_size=2))
-    monkeypatch.setattr(benchmark, "smallest_program", lambda *_: program)
-    monkeypatch.setattr(
-        benchmark, "lower_step", lambda _, size: SimpleNamespace(compile=lambda: size)
+    program = SimpleNamespace(
+        mesh=mesh,
+        config=config.changed(batch_size=2),
+        lower=lambda size: SimpleNamespace(compile=lambda: size),
     )
+    monkeypatch.setattr(benchmark, "smallest_program", lambda *_: program)
     monkeypatch.setattr(benchmark, "footprint", plan)
     monkeypatch.setattr(benchmark, "process_bytes", lambda: 5000)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)

@@ -236,3 +236,32 @@ def test_there_is_room_for_a_step_and_not_for_too_much(config, dataset, bytes_pe
     trainer.feed.batch_bytes = bytes_per_batch
     assert trainer.capacity == steps
     assert steps in (1, STEPS_PER_DISPATCH) or steps * bytes_per_batch <= module.BYTES_PER_DISPATCH
+
+
+def test_a_step_is_lowered_for_any_batch(config, dataset):
+    trainer = assemble(config, dataset, devices=2)
+    lowered = trainer.lower(4096)  # more than there are examples
+    assert lowered.in_avals[0][2]["indices"].shape == (2, trainer.capacity, 2048)
+
+
+@pytest.mark.parametrize("feed_kind", ["resident", "streaming"])
+@pytest.mark.parametrize("changes", [{}, {"ema_decay": 0.9, "micro_batches": 2}])
+def test_a_step_that_is_compiled_ahead_is_the_one_that_is_taken(
+    config, dataset, caplog, feed_kind, changes
+):
+    """Traced from shapes and compiled once, by another thread; the same numbers come out."""
+    plain = assemble(config.changed(**changes), dataset, feed_kind=feed_kind, devices=2)
+    (batch,) = plain.feed.batches(0, 1)
+    expected = merge([plain.train([batch])])
+    with jax.log_compiles(), caplog.at_level("WARNING", "jax"):
+        trainer = assemble(
+            config.changed(**changes), dataset, feed_kind=feed_kind, devices=2, trace=True
+        )
+        trainer.compile_ahead()
+        assert trainer.compiled is not None
+        trainer.compiled.result()
+        before = len(caplog.records)
+        metrics = trainer.train([batch])
+        assert caplog.records[before:] == []
+    assert before
+    assert merge([metrics]) == expected

@@ -42,6 +42,7 @@ class ResidentFeed:
         self.constants: dict[str, jax.Array] = jax.device_put(
             split.constants, NamedSharding(mesh.local_mesh, PartitionSpec())
         )
+        self.example = {"indices": jax.ShapeDtypeStruct((), np.int32)}
         self.batch_bytes = order.batch_size * np.dtype(np.int32).itemsize
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
@@ -59,8 +60,9 @@ Feed: TypeAlias = ResidentFeed | StreamingFeed
 
 It yields `batches` on the host, whose leading axis is this process's part of the global batch, and
 a step calls `select(constants, batch)` on each device, with that device's slice of the batch:
-`constants` are arrays replicated over the devices, the same for every step. `batch_bytes` is the
-size of what a step sends from all processes together.
+`constants` are arrays replicated over the devices, the same for every step. `example` has the
+shapes of what a batch has of each example, and `batch_bytes` is the size of what a step sends from
+all processes together.
 """
 
 

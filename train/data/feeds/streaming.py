@@ -50,8 +50,9 @@ class StreamingFeed:
         self._gather = functools.partial(_gather, split, order, part)
         self._workers = workers
         self.constants: dict[str, jax.Array] = {}
-        one = jax.tree.leaves(split.gather(np.zeros(1, np.int32)))
-        self.batch_bytes = order.batch_size * sum(array.nbytes for array in one)
+        one = _fields(split.gather(np.zeros(1, np.int32)))
+        self.example = {n: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for n, x in one.items()}
+        self.batch_bytes = order.batch_size * sum(array.nbytes for array in one.values())
 
     def batches(self, start_step: int, stop_step: int) -> Iterator[dict[str, np.ndarray]]:
         """Yields the fields of a `Batch` by name, without those that are None, for each step."""
@@ -86,5 +87,8 @@ class StreamingFeed:
 
 
 def _gather(split: Examples, order: Order, part: slice, step: int) -> dict[str, np.ndarray]:
-    batch = split.gather(order.indices(int(step))[part])
+    return _fields(split.gather(order.indices(int(step))[part]))
+
+
+def _fields(batch: Batch) -> dict[str, np.ndarray]:
     return {name: array for name, array in batch._asdict().items() if array is not None}

@@ -100,6 +100,10 @@ def test_a_feed_knows_what_a_step_sends(split, mesh, kind):
     feed = make_feed(split, batch_size=7, seed=0, kind=kind, mesh=mesh)
     (batch,) = feed.batches(0, 1)
     assert feed.batch_bytes == sum(array.nbytes for array in batch.values())
+    assert {name: (7, *one.shape) for name, one in feed.example.items()} == {
+        name: array.shape for name, array in batch.items()
+    }
+    assert all(feed.example[name].dtype == array.dtype for name, array in batch.items())
 
 
 def test_a_resident_split_is_on_every_device_once(split, mesh):
