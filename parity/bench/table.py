@@ -18,13 +18,15 @@ _COLOURS = ("#c2571a", "#9aa7b8", "#4f6d94", "#2a3f5f", "#7a9e7e")
 def markdown(rows: Sequence[Row], machine: Row) -> str:
     """Rows of `summarise`, with their `flops_per_image`, as a table of steps and one of passes.
 
-    A network, dtype and batch size is a line; the machine has `device_kind`, `cores` and
-    `ceilings`, as of `train.bench.ceilings`.
+    A network, dtype and batch size is a line; the machine has `device_kind` and `ceilings`
+    as of `train.bench.ceilings`, `cores`, and the versions `jax` and `torch`.
     """
     ceilings = machine["ceilings"]["matrix_flops"]
     products = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in ceilings.items())
     contenders = sorted({row["contender"]: None for row in rows}, key=lambda name: name != OURS)
-    parts = [f"{machine['device_kind']}, {machine['cores']} cores; matrix products {products}."]
+    rounds = max((row["rounds"] for row in rows if not row["failure"]), default=0)
+    about = "{device_kind}, {cores} cores, JAX {jax}, PyTorch {torch}".format(**machine)
+    parts = [f"{about}; matrix products {products}; rates are medians of {rounds} rounds in turns."]
     for kind in KINDS:
         points: dict[str, dict[str, Row]] = {}
         for row in rows:
@@ -32,7 +34,7 @@ def markdown(rows: Sequence[Row], machine: Row) -> str:
                 points.setdefault(_point(row), {})[row["contender"]] = row
         lines = [_cells(at_point, contenders, ceilings) for at_point in points.values()]
         title = TITLES[kind].capitalize()
-        parts.append(f"{title}, images a second (medians of the rounds):\n\n{table(lines)}")
+        parts.append(f"{title}, images a second:\n\n{table(lines)}")
     notes = {f"{row['contender']}: {row['note']}." for row in rows if row.get("note")}
     failed = [row for row in rows if row["failure"] and row["work"] == KINDS[0]]
     parts += [f"{_point(row)}: {row['contender']} cannot run: {row['failure']}" for row in failed]

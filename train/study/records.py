@@ -136,7 +136,7 @@ def _tried(result: Mapping[str, Any]) -> list[str]:
 
 
 def _benched(result: Mapping[str, Any]) -> list[str]:
-    return result["text"].splitlines()
+    return [f"`{result['command']}`", "", *result["text"].splitlines()]
 
 
 _KINDS: Mapping[str, Callable[..., list[str]]] = {

@@ -88,7 +88,9 @@ def test_the_command_passes_on_what_it_is_given(measured, tmp_path, capsys, monk
     kept = json.loads((tmp_path / "docs" / "results" / "mine" / "bench.json").read_text())
     assert kept["command"].startswith("python -m parity bench --contenders capsjax")
     assert records.render("mine").startswith("\n`python -m parity bench") or True
-    assert "| `capsnet` | float32 | 8 |" in records.render("mine")
+    page = records.render("mine")
+    assert page.startswith("\n`python -m parity bench --contenders capsjax")
+    assert "| `capsnet` | float32 | 8 |" in page
 
 
 def test_what_is_named_twice_is_measured_once(measured):

@@ -3,13 +3,17 @@
 from parity.bench.side_by_side import summarise
 from parity.bench.table import draw, markdown
 
-MACHINE = {"device_kind": "a device", "cores": 2, "ceilings": {"matrix_flops": {"float32": 8e9}}}
+MACHINE = {"device_kind": "a device", "cores": 2, "jax": "0.1", "torch": "2.3"}
+MACHINE |= {"ceilings": {"matrix_flops": {"float32": 8e9}}}
 
 
 def test_a_point_is_a_line_of_each_table(results):
     rows = [{**row, "flops_per_image": 1e8} for row in summarise(results)]
     text = markdown(rows, MACHINE)
-    assert text.startswith("a device, 2 cores; matrix products 8 GFLOP/s in float32.\n\nTraining")
+    assert text.startswith(
+        "a device, 2 cores, JAX 0.1, PyTorch 2.3; matrix products 8 GFLOP/s in float32; rates are "
+        "medians of 3 rounds in turns.\n\nTraining step, images a second:"
+    )
     training, forward = (part.splitlines() for part in text.split("\n\n")[2:5:2])
     heads = "network | dtype | batch | capsjax | plain | base | broken | capsjax / faster PyTorch"
     work = "GFLOP an image | of the matrix products"
