@@ -23,6 +23,10 @@ KINDS = ("train", "forward")
 OURS = "capsjax"
 """The contender that the others are compared with."""
 
+LONG, FEW = 2, 3
+"""Where a step of a contender is so many times as long as a turn, and as that of the fastest, it
+takes part in so few rounds: all would take most of the time, and tell no more."""
+
 
 @dataclass
 class Measured:
@@ -51,7 +55,8 @@ def measure(
 ) -> list[Measured]:
     """Measures contenders at some work on so many cores each, and tells how far it is.
 
-    In each round every contender trains and infers for a turn, which is as long as `rounds` says.
+    In each round every contender trains and infers for a turn, which is as long as `rounds` says,
+    but for those that take part in `FEW`.
     """
     measured = [Measured(name, work.model, work.dtype, work.batch_size) for name in contenders]
     running: list[tuple[Measured, Ask, dict[str, int]]] = []
@@ -65,15 +70,21 @@ def measure(
             except (WorkerError, DoesNotFitError) as error:
                 m.failure = str(error)
                 _note(work, f"{m.contender} cannot run: {m.failure}")
-        for _, ask, times in running:
+        steps: dict[str, float] = {}
+        for m, ask, times in running:
             for kind in KINDS:
                 turn = functools.partial(_turn, ask, kind)
-                turn(1)
-                times[kind] = repetitions_in(rounds.seconds, turn)
+                once = turn(1)
+                is_long = once > LONG * rounds.seconds
+                times[kind] = 1 if is_long else repetitions_in(rounds.seconds, turn)
+                steps.setdefault(m.contender, once)
+        bearable = LONG * max(rounds.seconds, min(steps.values(), default=0.0))
         for number in range(rounds.repetitions if running else 0):
             _note(work, f"round {number + 1} of {rounds.repetitions}")
             first = number % len(running)  # whoever was first is last in the next round
             for m, ask, times in running[first:] + running[:first]:
+                if number >= FEW and steps[m.contender] > bearable:
+                    continue
                 for kind in KINDS:
                     m.seconds[kind].append(_turn(ask, kind, times[kind]) / times[kind])
         for m, ask, _ in running:

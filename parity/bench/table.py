@@ -24,7 +24,8 @@ def markdown(rows: Sequence[Row], machine: Row) -> str:
     ceilings = machine["ceilings"]["matrix_flops"]
     products = ", ".join(f"{rate / 1e9:,.0f} GFLOP/s in {d}" for d, rate in ceilings.items())
     contenders = sorted({row["contender"]: None for row in rows}, key=lambda name: name != OURS)
-    rounds = max((row["rounds"] for row in rows if not row["failure"]), default=0)
+    counts = sorted({row["rounds"] for row in rows if not row["failure"]}) or [0]
+    rounds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     about = "{device_kind}, {cores} cores, JAX {jax}, PyTorch {torch}".format(**machine)
     parts = [f"{about}; matrix products {products}; rates are medians of {rounds} rounds in turns."]
     for kind in KINDS:

@@ -9,7 +9,7 @@ import pytest
 
 from parity.bench import side_by_side
 from parity.bench.contenders import CONTENDERS
-from parity.bench.side_by_side import measure, summarise
+from parity.bench.side_by_side import FEW, measure, summarise
 from parity.bench.work import make_work
 from train.bench.timing import Rounds
 from train.bench.worker import WorkerError
@@ -104,6 +104,20 @@ def test_every_contender_has_its_turn_in_every_round(clock, workers, capsys):
     said = capsys.readouterr().err
     assert "capsnet, float32, batch 8: broken cannot run: no compiler" in said
     assert said.count("round") == 3
+
+
+def test_one_that_is_far_slower_takes_part_in_a_few_rounds(clock, workers):
+    _, makers = clock
+    work = SimpleNamespace(model="capsnet", dtype="float32", batch_size=8)
+
+    def slower(work):
+        of_a = makers["a"](work)
+        of_a.train = of_a.forward = lambda times, train=of_a.train: train(5 * times)
+        return of_a
+
+    found = measure({"a": makers["a"], "c": slower}, work, rounds=Rounds(5, 1.0), cores=1)
+    assert [m.seconds["train"] for m in found] == [[1.0] * 5, [5.0] * FEW]
+    assert [len(m.seconds["forward"]) for m in found] == [5, FEW]
 
 
 def test_a_contender_s_process_imports_its_own_framework_alone():

@@ -24,6 +24,8 @@ def test_a_point_is_a_line_of_each_table(results):
     # Of 16 images there is one contender alone.
     assert training[3] == "| `capsnet` | float32 | 16 | - | - | 20.0 | - | - |  |  | 1.07 | 1.5 |"
     assert forward[2].endswith("| 4.00 (4.00 to 4.00) | 0.1 | 10% |")
+    rows[0]["rounds"] = 2
+    assert "medians of 2 to 3 rounds in turns" in markdown(rows, MACHINE)
     assert text.endswith("capsnet, float32, batch 8: broken cannot run: no such device")
 
 
