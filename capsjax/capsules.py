@@ -132,12 +132,27 @@ def squash(s: jax.Array, axis: int = -1) -> jax.Array:
     return s * _gain(norm(s, axis, keepdims=True))
 
 
+@jax.custom_jvp
 def _gain(length: jax.Array) -> jax.Array:
     """`n / (1 + n^2)`, by which squash multiplies a vector of length `n`."""
+    ratio, _ = _folded(length)
+    return ratio / (1 + jnp.square(ratio))
+
+
+# By hand it is one array, and one program for the compiler, in the place of one for each quotient.
+@functools.partial(_gain.defjvps)
+def _gain_jvp(tangent: jax.Array, _: jax.Array, length: jax.Array) -> jax.Array:
+    ratio, is_long = _folded(length)
+    square = jnp.square(ratio)
+    slope = (1 - ratio) * (1 + ratio) / jnp.square(1 + square)
+    return tangent * jnp.where(is_long, -square * slope, slope)
+
+
+def _folded(length: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A length, or its inverse where that is below 1; and whether it is that."""
     # x / (1 + x^2) is the same for x and 1/x: of the two, the one below 1 cannot overflow.
     is_long = length > 1
-    ratio = jnp.where(is_long, 1 / jnp.where(is_long, length, 1), length)
-    return ratio / (1 + jnp.square(ratio))
+    return jnp.where(is_long, 1 / jnp.where(is_long, length, 1), length), is_long
 
 
 @dataclasses.dataclass(frozen=True)
