@@ -22,10 +22,11 @@ PUBLISHED: dict[str, tuple[tuple[int, int, int], int]] = {
 }
 """By the names of `capsjax.list_models()`, `(height, width, channels)` of images, and classes."""
 
-# Where the options of a network say in capsjax what its reference has to be told, and nothing is
-# drawn, in which the frameworks would differ.
+# Where a network's defaults are those for other images, or say in capsjax what its reference has to
+# be told; and nothing is drawn, in which the frameworks would differ.
 _SPELT_OUT: dict[str, Mapping[str, Any]] = {
     "cnn": {"kernel_size": (5, 5, 5), "dropout": 0.0},
+    "deepcaps": {"decoder_features": (64, 32, 16, 8), "decoder_strides": (1, 2, 2, 2)},
     "efficient_capsnet": {"primary_kernel": 9},
 }
 

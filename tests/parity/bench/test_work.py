@@ -15,6 +15,7 @@ from train.learn.network import build_model, count_parameters
 PARAMETERS = {
     "attention_capsnet": 1_828_817,  # Tsai et al. 2020
     "capsnet": 8_215_568,  # Sabour et al. 2017
+    "deepcaps": 13_426_419,  # as its docstring counts
     "matrix_capsnet": 316_650,
 }
 
