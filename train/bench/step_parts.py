@@ -25,7 +25,6 @@ from train.learn.optimizer import build_optimizer
 from train.learn.trainer import Trainer
 
 NAMES = ("convolutions", "votes", "routing", "decoder", "optimiser")
-_NEEDED = ("features", "primary_caps", "class_caps", "decoder")
 
 
 def measure_parts(program: Trainer, rounds: Rounds) -> list[dict[str, Any]]:
@@ -39,7 +38,8 @@ def measure_parts(program: Trainer, rounds: Rounds) -> list[dict[str, Any]]:
         of a model that does not consist of these parts.
     """
     model = program.model()
-    if not all(hasattr(model, name) for name in _NEEDED) or getattr(model, "hidden_caps", None):
+    # Other networks have layers of the same names, and more between them.
+    if not isinstance(model, capsjax.CapsNet) or model.hidden_caps:
         return []
     parts = []
     for name, function, arguments, plain in _parts(program):

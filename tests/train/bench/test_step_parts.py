@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from capsjax import create_model
+from tests.capsjax.models.family import SMALL
 from tests.tolerance import assert_close
 from train.bench import step_parts
 from train.bench.costs import flops
@@ -80,9 +82,12 @@ def test_the_optimiser_s_state_is_replaced_and_the_program_s_own_kept(quick, dat
     jax.block_until_ready(state)
 
 
-def test_other_networks_have_no_parts():
+@pytest.mark.parametrize("name", ["cnn", "sr_capsnet", "vb_capsnet"])
+def test_other_networks_have_no_parts(name):
+    """Two of them have layers of the same names, which were taken for those of `CapsNet`."""
+
     class Other:
         def model(self):
-            return nnx.Linear(2, 2, rngs=nnx.Rngs(0))
+            return create_model(name, rngs=nnx.Rngs(0), **SMALL[name])
 
     assert measure_parts(Other(), Rounds()) == []
