@@ -242,9 +242,10 @@ _digamma_over.defjvps(
 
 def _below_log(x: jax.Array) -> jax.Array:
     """By how much the digamma function of `x` is less than the logarithm of `x + _SHIFT`."""
-    inverses = _inverses(x)
-    last = inverses[..., -1]
-    return jnp.sum(inverses, axis=-1) - last / 2 + _series(_ASYMPTOTIC, last)
+    # Added one by one from the largest on: the sum of an array rounds more.
+    recurrence = sum((1 / (x + k) for k in range(1, _SHIFT)), start=1 / x)
+    last = 1 / (x + _SHIFT)
+    return recurrence + (last / 2 + _series(_ASYMPTOTIC, last))
 
 
 def _trigamma(x: jax.Array) -> jax.Array:
