@@ -70,8 +70,10 @@ def fit(
     """
     with processes.all_or_none():
         dataset = dataset or config.data.load(data_dir)
+    # With several processes `pmap` lowers a step for arrays alone, and not for their shapes.
+    ahead = not processes.are_several()
     with processes.all_or_none():
-        trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices, trace=True)
+        trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices, trace=ahead)
     for name in EARLY_END:
         if config.value(name) is not None and trainer.dataset.validation is None:
             raise UserError(
@@ -105,7 +107,8 @@ def fit(
                 start_from_weights(trainer)
         if (ended := _ended(trainer, run)) is not None:
             return ended
-        trainer.compile_ahead()  # while the run's files are begun
+        if ahead:
+            trainer.compile_ahead()  # while the run's files are begun
         if processes.is_first():
             print(header(trainer, run), file=sys.stderr)
         guard = Guard(trainer, run, checkpoints)
