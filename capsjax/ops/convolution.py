@@ -124,13 +124,14 @@ class _Convolution(NamedTuple):
 
     def on_cpu(
         self,
+        which: str,
         x_shape: Sequence[int],
         kernel_shape: Sequence[int],
         dtype: DTypeLike,
         *,
         alone: bool,
-    ) -> Any:
-        """The form that takes less time on a CPU; it may be XLA's for one convolution `alone`.
+    ) -> Callable[..., jax.Array]:
+        """A function of the form that takes least time; it may be XLA's for one kernel `alone`.
 
         Rounding in the Fourier domain is small relative to the brightest part of an image,
         everywhere in it, not to what an output sees. So where the highest precision is asked for,
@@ -142,18 +143,21 @@ class _Convolution(NamedTuple):
         of_both = precision if isinstance(precision, tuple) else (precision,)
         is_exact = any(p in HIGHEST for p in of_both)
         padded = self.padded_shape(x_shape)
-        if not is_exact and fourier.is_worthwhile(padded, kernel_shape, self.strides, dtype):
-            return fourier
         rows, columns, features, _ = kernel_shape
         is_small = (
-            alone  # of several kernels XLA makes a convolution in groups, which is slow
+            which != "kernel_gradient"
+            and alone  # of several kernels XLA makes a convolution in groups, which is slow
             and dtype == jnp.float32
             and self.strides == (1, 1)
             and 1 < rows * columns <= SMALL_KERNEL
             and features >= MANY_FEATURES
             and (padded[1] - rows + 1) * (padded[2] - columns + 1) >= direct.FEW_POSITIONS
         )
-        return _Compiled if is_small else direct
+        form: Any = _Compiled if is_small else direct
+        of_it = (which, padded, kernel_shape, self.strides, dtype)
+        if not is_exact and fourier.is_worthwhile(*of_it, gathers=not is_small):
+            form = fourier
+        return getattr(form, which)
 
     def forward(
         self, x: jax.Array, kernel: jax.Array, _shape: tuple[int, ...], *, alone: bool
@@ -161,8 +165,8 @@ class _Convolution(NamedTuple):
         """Images and kernel -> outputs."""
 
         def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            form = self.on_cpu(x.shape, kernel.shape, x.dtype, alone=alone)
-            return form.forward(self.pad(x), kernel, self.strides)
+            compute = self.on_cpu("forward", x.shape, kernel.shape, x.dtype, alone=alone)
+            return compute(self.pad(x), kernel, self.strides)
 
         return lax.platform_dependent(x, kernel, cpu=cpu, default=self.xla)
 
@@ -172,9 +176,8 @@ class _Convolution(NamedTuple):
         """Kernel and the gradient `g` of the outputs -> that of images of a shape."""
 
         def cpu(kernel: jax.Array, g: jax.Array) -> jax.Array:
-            form = self.on_cpu(shape, kernel.shape, g.dtype, alone=alone)
-            padded = self.padded_shape(shape)
-            return self.pad(form.input_gradient(kernel, g, padded, self.strides), -1)
+            compute = self.on_cpu("input_gradient", shape, kernel.shape, g.dtype, alone=alone)
+            return self.pad(compute(kernel, g, self.padded_shape(shape), self.strides), -1)
 
         def xla(kernel: jax.Array, g: jax.Array) -> jax.Array:
             images, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
@@ -188,8 +191,8 @@ class _Convolution(NamedTuple):
         """Images and the gradient `g` of the outputs -> that of a kernel of a shape."""
 
         def cpu(x: jax.Array, g: jax.Array) -> jax.Array:
-            form = self.on_cpu(x.shape, shape, x.dtype, alone=False)
-            return form.kernel_gradient(self.pad(x), shape, g, self.strides)
+            compute = self.on_cpu("kernel_gradient", x.shape, shape, x.dtype, alone=alone)
+            return compute(self.pad(x), shape, g, self.strides)
 
         def xla(x: jax.Array, g: jax.Array) -> jax.Array:
             kernel, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
