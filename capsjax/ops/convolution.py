@@ -144,6 +144,8 @@ class _Convolution(NamedTuple):
         is_exact = any(p in HIGHEST for p in of_both)
         padded = self.padded_shape(x_shape)
         rows, columns, features, _ = kernel_shape
+        down, right = self.strides
+        positions = ((padded[1] - rows) // down + 1) * ((padded[2] - columns) // right + 1)
         is_small = (
             which != "kernel_gradient"
             and alone  # of several kernels XLA makes a convolution in groups, which is slow
@@ -151,11 +153,14 @@ class _Convolution(NamedTuple):
             and self.strides == (1, 1)
             and 1 < rows * columns <= SMALL_KERNEL
             and features >= MANY_FEATURES
-            and (padded[1] - rows + 1) * (padded[2] - columns + 1) >= direct.FEW_POSITIONS
+            and positions >= direct.FEW_POSITIONS
         )
         form: Any = _Compiled if is_small else direct
+        gathers = form is direct and not (
+            which == "kernel_gradient" and direct.is_by_example(kernel_shape, positions)
+        )
         of_it = (which, padded, kernel_shape, self.strides, dtype)
-        if not is_exact and fourier.is_worthwhile(*of_it, gathers=not is_small):
+        if not is_exact and fourier.is_worthwhile(*of_it, gathers=gathers):
             form = fourier
         return getattr(form, which)
 

@@ -57,7 +57,7 @@ LARGEST_GRID = 512
 MOVED = 60
 """Multiplications that take as long as to write an element of an array and to read it again."""
 
-WORTH = {"forward": 1.0, "input_gradient": 1.5, "kernel_gradient": 1.2}
+WORTH = {"forward": 1.0, "input_gradient": 1.5, "kernel_gradient": 1.3}
 """Work that is worth one multiplication of the other forms. In a gradient that is more: they are
 slower there, and two of the three functions share the spectra of what they have in common."""
 
