@@ -180,6 +180,11 @@ class RoutingInputs(NamedTuple):
     mask: Any = None
     key: Any = None
 
+    @property
+    def votes_by_output(self) -> jax.Array:
+        """The votes, `[J, I, D]`: in this order sums over input capsules are matrix products."""
+        return jnp.swapaxes(self.votes, 0, 1)
+
     def present(self, x: jax.Array) -> jax.Array:
         """An array `[I, ...]` with zeros for the input capsules that are not there."""
         return x if self.mask is None else where_present(self.mask, x)

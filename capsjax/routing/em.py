@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from capsjax._checks import FractionBelow1, Number, PositiveInt, PositiveNumber
+from capsjax.ops._arrays import product
 from capsjax.routing._base import (
     Index,
     LearnedRouting,
@@ -140,7 +141,7 @@ class EM(LearnedRouting):
         return self._m_step(inputs, jnp.zeros((n_in, n_out), dtype), nothing, 0)
 
     def again(self, inputs: RoutingInputs, state: EMTrace, index: Index) -> EMTrace:
-        return self._m_step(inputs, _e_step(inputs.votes, state), state.mu, index)
+        return self._m_step(inputs, _e_step(inputs.votes_by_output, state), state.mu, index)
 
     def outcome(self, state: EMTrace) -> Routed:
         return Routed(pose=state.mu, activation=state.a, coupling=state.r)
@@ -149,7 +150,7 @@ class EM(LearnedRouting):
         self, inputs: RoutingInputs, log_ap: jax.Array, mu: jax.Array, index: Index
     ) -> EMTrace:
         """Line 7 of the E-step, and the M-step, whose lines are numbered."""
-        V, a_in, parameters = inputs.votes, inputs.activation, inputs.parameters
+        V, a_in, parameters = inputs.votes_by_output, inputs.activation, inputs.parameters
         softmax = leaky(inputs.softmax) if self.leaky else inputs.softmax
         r = softmax(log_ap)
         # 2: how much each vote counts.
@@ -159,8 +160,9 @@ class EM(LearnedRouting):
         mass, share = jnp.sum(weights, axis=0), self.previous_share
         # 3 and 4. A sum that is divided by may not be zero: that of a capsule that gets nothing.
         weights = weights / (mass + self.mass_epsilon)[None]
-        mu = (1 - share) * jnp.einsum("ij,ijd->jd", weights, V) + share * mu
-        variance = jnp.einsum("ij,ijd->jd", weights, jnp.square(V - mu[None])) + self.min_variance
+        mu = (1 - share) * jnp.einsum("ij,jid->jd", weights, V) + share * mu
+        deviation = jnp.square(V - mu[:, None])
+        variance = jnp.einsum("ij,jid->jd", weights, deviation) + self.min_variance
         # 5 and 6: what is saved by being on.
         beta_u, beta_a = parameters["beta_u"], parameters["beta_a"]
         dim, log_det = V.shape[2], jnp.sum(jnp.log(variance), axis=1)
@@ -176,7 +178,9 @@ class EM(LearnedRouting):
 def _e_step(V: jax.Array, state: EMTrace) -> jax.Array:
     """Procedure 1, E-step: the logarithm of `a_j p_j(V_ij)`, `[I, J]`."""
     log_det = jnp.sum(jnp.log(state.variance), axis=1)
-    distance = jnp.sum(jnp.square(V - state.mu[None]) / state.variance[None], axis=2)
+    # The deviations are those of the M-step before: they are computed once.
+    deviation = jnp.square(V - state.mu[:, None])
+    distance = product("jid,jd->ij", deviation, 1 / state.variance, "highest")
     # Of the logit, not of a: an activation that has become 0 would be lost.
     log_a = jax.nn.log_sigmoid(state.logit)
     return (log_a - (V.shape[2] * LOG_TWO_PI + log_det) / 2)[None] - distance / 2

@@ -144,14 +144,18 @@ class VariationalBayes(LearnedRouting):
     def again(
         self, inputs: RoutingInputs, state: VariationalBayesTrace, index: Index
     ) -> VariationalBayesTrace:
-        return self._posterior(inputs, self._log_responsibilities(inputs.votes, state))
+        return self._posterior(inputs, self._log_responsibilities(inputs.votes_by_output, state))
 
     def outcome(self, state: VariationalBayesTrace) -> Routed:
         return Routed(pose=state.m, activation=state.a, coupling=state.r)
 
     def _posterior(self, inputs: RoutingInputs, log_r: jax.Array) -> VariationalBayesTrace:
         """The distributions of all output capsules, of what the responsibilities are softmax of."""
-        votes, activation, parameters = inputs.votes, inputs.activation, inputs.parameters
+        votes, activation, parameters = (
+            inputs.votes_by_output,
+            inputs.activation,
+            inputs.parameters,
+        )
         r = inputs.softmax(log_r)
         dtype, D = r.dtype, votes.shape[-1]
         weight = r * activation[:, None]
@@ -159,14 +163,14 @@ class VariationalBayes(LearnedRouting):
         alpha, kappa = self.alpha0 + mass, self.kappa0 + mass
         nu = self._degrees_of_freedom(D) + mass
 
-        total = product("ij,ijd->jd", weight.astype(votes.dtype), votes)
+        total = product("ij,jid->jd", weight.astype(votes.dtype), votes)
         m = (total + self.kappa0 * self.m0) / kappa[:, None]
         root = self._root_of_scatter(votes, weight, m)
 
         diagonal = root if self.cov == "diag" else jnp.diagonal(root, axis1=-2, axis2=-1)
-        ln_det_psi = -2 * jnp.sum(jnp.log(diagonal), axis=-1)
         halves = (nu[:, None] - jnp.arange(D, dtype=dtype)[None]) / 2
-        ln_lambda = jnp.sum(_digamma(halves), axis=-1) + D * math.log(2) + ln_det_psi
+        # By component, in which the large terms cancel.
+        ln_lambda = jnp.sum(_digamma(halves) - 2 * jnp.log(diagonal / math.sqrt(2)), axis=-1)
         ln_pi = _digamma_over(alpha, jnp.sum(alpha))
 
         entropy = D / 2 * math.log(2 * math.pi * math.e) - ln_lambda / 2
@@ -179,12 +183,12 @@ class VariationalBayes(LearnedRouting):
 
     def _root_of_scatter(self, votes: jax.Array, weight: jax.Array, m: jax.Array) -> jax.Array:
         """A square root of `Psi_j^-1`: of votes around `m_j`, and what the priors add to it."""
-        around, from_prior = votes.astype(m.dtype) - m[None], m - self.m0
+        around, from_prior = votes.astype(m.dtype) - m[:, None], m - self.m0
         if self.cov == "diag":
-            scatter = jnp.sum(weight[..., None] * jnp.square(around), axis=0)
+            scatter = _exact("ij,jid->jd", weight, jnp.square(around))
             scatter = scatter + self.kappa0 * jnp.square(from_prior)
             return jnp.sqrt(scatter + 1 / self.psi0)
-        scatter = _exact("ijd,ije->jde", weight[..., None] * around, around)
+        scatter = _exact("jid,jie->jde", weight.T[..., None] * around, around)
         scatter = scatter + self.kappa0 * from_prior[:, :, None] * from_prior[:, None, :]
         identity = jnp.eye(m.shape[-1], dtype=m.dtype)[None]
         scatter = scatter + identity / self.psi0
@@ -200,15 +204,16 @@ class VariationalBayes(LearnedRouting):
         """`[I, J]`, up to a term that is the same for all output capsules."""
         D = votes.shape[-1]
         kappa, nu = self.kappa0 + state.mass, self._degrees_of_freedom(D) + state.mass
-        around = votes.astype(state.m.dtype) - state.m[None]
+        around = votes.astype(state.m.dtype) - state.m[:, None]
         if self.cov == "diag":
-            whitened = around / state.root[None]
+            # The squares are those of the scatter before: they are computed once.
+            distance = _exact("jid,jd->ij", jnp.square(around), jnp.square(1 / state.root))
         else:
             # Inverted once, for there are far more votes than dimensions.
             identity = jnp.broadcast_to(jnp.eye(D, dtype=around.dtype), state.root.shape)
             inverse = solve_triangular(state.root, identity, lower=True)
-            whitened = _exact("jde,ije->ijd", inverse, around)
-        distance = jnp.sum(jnp.square(whitened), axis=-1)
+            whitened = _exact("jde,jie->jid", inverse, around)
+            distance = jnp.sum(jnp.square(whitened), axis=-1).T
         expected = D / kappa[None] + nu[None] * distance
         return (state.ln_pi + state.ln_lambda / 2)[None] - expected / 2
 
