@@ -176,7 +176,7 @@ class EM(LearnedRouting):
 
 
 def _e_step(V: jax.Array, state: EMTrace) -> jax.Array:
-    """Procedure 1, E-step: the logarithm of `a_j p_j(V_ij)`, `[I, J]`."""
+    """Procedure 1, E-step: votes `[J, I, D]` -> the logarithm of `a_j p_j(V_ij)`, `[I, J]`."""
     log_det = jnp.sum(jnp.log(state.variance), axis=1)
     # The deviations are those of the M-step before: they are computed once.
     deviation = jnp.square(V - state.mu[:, None])

@@ -151,14 +151,10 @@ class VariationalBayes(LearnedRouting):
 
     def _posterior(self, inputs: RoutingInputs, log_r: jax.Array) -> VariationalBayesTrace:
         """The distributions of all output capsules, of what the responsibilities are softmax of."""
-        votes, activation, parameters = (
-            inputs.votes_by_output,
-            inputs.activation,
-            inputs.parameters,
-        )
+        votes, parameters = inputs.votes_by_output, inputs.parameters
         r = inputs.softmax(log_r)
         dtype, D = r.dtype, votes.shape[-1]
-        weight = r * activation[:, None]
+        weight = r * inputs.activation[:, None]
         mass = jnp.sum(weight, axis=0)
         alpha, kappa = self.alpha0 + mass, self.kappa0 + mass
         nu = self._degrees_of_freedom(D) + mass
@@ -182,7 +178,7 @@ class VariationalBayes(LearnedRouting):
         return VariationalBayesTrace(r, mass, m, root, ln_lambda, ln_pi, entropy, a)
 
     def _root_of_scatter(self, votes: jax.Array, weight: jax.Array, m: jax.Array) -> jax.Array:
-        """A square root of `Psi_j^-1`: of votes around `m_j`, and what the priors add to it."""
+        """A square root of `Psi_j^-1`: of votes `[J, I, D]` around `m_j`, and the priors' part."""
         around, from_prior = votes.astype(m.dtype) - m[:, None], m - self.m0
         if self.cov == "diag":
             scatter = _exact("ij,jid->jd", weight, jnp.square(around))
@@ -201,7 +197,7 @@ class VariationalBayes(LearnedRouting):
         return deviation[:, :, None] * jnp.linalg.cholesky(correlation)
 
     def _log_responsibilities(self, votes: jax.Array, state: VariationalBayesTrace) -> jax.Array:
-        """`[I, J]`, up to a term that is the same for all output capsules."""
+        """Votes `[J, I, D]` -> `[I, J]`, up to a term that all output capsules have alike."""
         D = votes.shape[-1]
         kappa, nu = self.kappa0 + state.mass, self._degrees_of_freedom(D) + state.mass
         around = votes.astype(state.m.dtype) - state.m[:, None]
