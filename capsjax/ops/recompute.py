@@ -28,13 +28,15 @@ def route_recomputing(
     iterations: int,
     squash: SquashFunction,
     detach: bool = False,
+    platform: str | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Procedure 1 of Sabour, Frosst and Hinton 2017, arXiv:1710.09829, from poses on.
 
     Of matrices `[I, J, D, K]` and poses `[B, I, K]`, both in the dtype of the computation, the
     output capsules `[B, J, D]` and the coupling `[B, I, J]` they were made with, in
     `accumulation_dtype` of that. A coupling that is not used is not computed. The options are those
-    of `capsjax.routing.Dynamic`.
+    of `capsjax.routing.Dynamic`. The platform is the one that this is compiled for, where that is
+    known: what others do is not traced then.
     """
     dtype = accumulation_dtype(pose.dtype)
     squash_each = jax.vmap(squash, in_axes=-1, out_axes=-1)
@@ -59,10 +61,13 @@ def route_recomputing(
         # What a CPU does element by element it does in float32 anyway: once is cheaper.
         return route(kernel.astype(dtype), pose.astype(dtype), CPU_TILE_BYTES)
 
+    if platform == "cpu":
+        return on_cpu(kernel, pose)
     elsewhere = functools.partial(route, tile_bytes=ACCELERATOR_TILE_BYTES)
     return lax.platform_dependent(kernel, pose, cpu=on_cpu, default=elsewhere)
 
 
+@functools.partial(jax.jit, static_argnames="detach")  # traced once for all iterations
 def _attend(of_batch: tiles.Tiles, total: jax.Array, *, detach: bool) -> jax.Array:
     """`s` of a later iteration, before which the outputs have summed up to `total`."""
 

@@ -143,13 +143,14 @@ def route_dense(
     run = functools.partial(_run, routing, mask, key)
     of_batch = (kernel, pose, activation)
     if implementation is not None:
-        return run(implementation, *of_batch)
+        return run(implementation, None, *of_batch)
     by_platform = {p: implementation_on(p, routing, known(pose.shape[0])) for p in MEASURED}
     # Not even asked about the platform where the answer is the same: a routing may hold parameters.
     if set(by_platform.values()) <= {"xla"}:
-        return run("xla", *of_batch)
-    branches = {platform: functools.partial(run, name) for platform, name in by_platform.items()}
-    return lax.platform_dependent(*of_batch, **branches, default=functools.partial(run, "xla"))
+        return run("xla", None, *of_batch)
+    branches = {p: functools.partial(run, name, p) for p, name in by_platform.items()}
+    elsewhere = functools.partial(run, "xla", None)
+    return lax.platform_dependent(*of_batch, **branches, default=elsewhere)
 
 
 def _run(
@@ -157,17 +158,18 @@ def _run(
     mask: jax.Array | None,
     key: jax.Array | None,
     implementation: Implementation,
+    platform: str | None,
     kernel: jax.Array,
     pose: jax.Array,
     activation: jax.Array,
 ) -> Routed:
-    """Routes by an implementation that is able to."""
+    """Routes by an implementation that is able to, on a platform if that is known."""
     if implementation == "xla":
         votes = dense_votes(kernel, pose)
         return route(routing, votes, activation, pose=pose, mask=mask, key=key)
     options: dict[str, Any] = {"iterations": routing.iterations}
     if implementation == "recompute":
-        options |= {"squash": routing.squash, "detach": routing.detach}
+        options |= {"squash": routing.squash, "detach": routing.detach, "platform": platform}
         v, c = route_recomputing(kernel, pose, **options)
     else:
         # Pallas is experimental: only those who ask for it should depend on its import.

@@ -214,6 +214,39 @@ class VariationalBayes(LearnedRouting):
         return (state.ln_pi + state.ln_lambda / 2)[None] - expected / 2
 
 
+@jax.jit  # traced once for all that call it
+def _below_log(x: jax.Array) -> jax.Array:
+    """By how much the digamma function of `x` is less than the logarithm of `x + _SHIFT`."""
+    # Added one by one from the largest on: the sum of an array rounds more.
+    recurrence = sum((1 / (x + k) for k in range(1, _SHIFT)), start=1 / x)
+    last = 1 / (x + _SHIFT)
+    return recurrence + (last / 2 + _series(_ASYMPTOTIC, last))
+
+
+@jax.jit
+def _trigamma(x: jax.Array) -> jax.Array:
+    """The derivative of the digamma function."""
+    inverses = _inverses(x)
+    last = inverses[..., -1]
+    slopes = [2 * n * coefficient for n, coefficient in enumerate(_ASYMPTOTIC, 1)]
+    beyond = last * (1 + _series(slopes, last)) - jnp.square(last) / 2
+    return jnp.sum(jnp.square(inverses), axis=-1) + beyond
+
+
+def _inverses(x: jax.Array) -> jax.Array:
+    """Those of `x + k`, for k from 0 to `_SHIFT`, along a last axis."""
+    k = lax.broadcasted_iota(x.dtype, (*x.shape, _SHIFT + 1), x.ndim)
+    return 1 / (x[..., None] + k)
+
+
+def _series(coefficients: Sequence[float], x: jax.Array) -> jax.Array:
+    """The polynomial of these coefficients of the square of `x`, without a constant."""
+    series, square = jnp.zeros_like(x), jnp.square(x)
+    for coefficient in reversed(coefficients):
+        series = (series + coefficient) * square
+    return series
+
+
 # The derivative by hand: of each term that a formula and its derivative spell out, the compiler
 # would make a program of its own, hundreds in a network.
 @jax.custom_jvp
@@ -239,37 +272,6 @@ _digamma_over.defjvps(
     lambda tangent, _, x, y: tangent * _trigamma(x),
     lambda tangent, _, x, y: jnp.broadcast_to(-tangent * _trigamma(y), x.shape),
 )
-
-
-def _below_log(x: jax.Array) -> jax.Array:
-    """By how much the digamma function of `x` is less than the logarithm of `x + _SHIFT`."""
-    # Added one by one from the largest on: the sum of an array rounds more.
-    recurrence = sum((1 / (x + k) for k in range(1, _SHIFT)), start=1 / x)
-    last = 1 / (x + _SHIFT)
-    return recurrence + (last / 2 + _series(_ASYMPTOTIC, last))
-
-
-def _trigamma(x: jax.Array) -> jax.Array:
-    """The derivative of the digamma function."""
-    inverses = _inverses(x)
-    last = inverses[..., -1]
-    slopes = [2 * n * coefficient for n, coefficient in enumerate(_ASYMPTOTIC, 1)]
-    beyond = last * (1 + _series(slopes, last)) - jnp.square(last) / 2
-    return jnp.sum(jnp.square(inverses), axis=-1) + beyond
-
-
-def _inverses(x: jax.Array) -> jax.Array:
-    """Those of `x + k`, for k from 0 to `_SHIFT`, along a last axis."""
-    k = lax.broadcasted_iota(x.dtype, (*x.shape, _SHIFT + 1), x.ndim)
-    return 1 / (x[..., None] + k)
-
-
-def _series(coefficients: Sequence[float], x: jax.Array) -> jax.Array:
-    """The polynomial of these coefficients of the square of `x`, without a constant."""
-    series, square = jnp.zeros_like(x), jnp.square(x)
-    for coefficient in reversed(coefficients):
-        series = (series + coefficient) * square
-    return series
 
 
 # In the arrays' own precision: rounded to less, a matrix may not be positive definite.

@@ -5,7 +5,8 @@ there.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ from parity.bench.work import Work
 
 LEARNING_RATE = 0.001
 
+PREPARING = ("tracing_seconds", "compiling_seconds")
+
 
 class Contender(NamedTuple):
     """A program that is ready to run.
@@ -22,7 +25,8 @@ class Contender(NamedTuple):
     `train` takes a number of training steps and waits for the last; it returns the loss, of one
     step or of its last ones. `forward` runs the network on the batch a number of times and waits.
     `peak_bytes` is the most memory of an accelerator that was in use, or None for a CPU, where it
-    is the process that counts. The note says what is to be known of it.
+    is the process that counts. The note says what is to be known of it. `prepared` has the seconds
+    of what was done for the first step already, by its names in `PREPARING`.
     """
 
     device: str
@@ -30,6 +34,7 @@ class Contender(NamedTuple):
     forward: Callable[[int], None]
     peak_bytes: Callable[[], int | None]
     note: str = ""
+    prepared: Mapping[str, float] = {}
 
 
 Maker = Callable[[Work], Contender]
@@ -47,6 +52,11 @@ def capsjax(work: Work) -> Contender:
     from train.learn.trainer import assemble
 
     program = assemble(*training(work), devices=1)
+    begun = time.perf_counter()
+    lowered = program.lower()
+    traced = time.perf_counter()
+    lowered.compile()
+    prepared = (traced - begun, time.perf_counter() - traced)
     batch = {"indices": np.arange(work.batch_size, dtype=np.int32)}
     take = steps_of(program, itertools.repeat(batch))
     images = jnp.asarray(work.images, jnp.float32) / 255
@@ -71,6 +81,7 @@ def capsjax(work: Work) -> Contender:
         lambda steps: merge([take(steps)])["loss"],
         forward,
         lambda: (device.memory_stats() or {}).get("peak_bytes_in_use"),
+        prepared=dict(zip(PREPARING, prepared, strict=True)),
     )
 
 

@@ -32,8 +32,9 @@ takes part in so few rounds: all would take most of the time, and tell no more."
 class Measured:
     """What was measured of one contender at some work, or why it cannot run.
 
-    That is `found`: `device`, `note`, `first_step_seconds` (compilation included), `first_loss`,
-    `peak_bytes`; and the seconds of one repetition in each round, of "train" and "forward".
+    That is `found`: `device`, `note`, `first_step_seconds` with compilation, which is there by
+    itself, too, as of `PREPARING`, where it is known, `first_loss`, `peak_bytes`; and the seconds
+    of one repetition in each round, of "train" and "forward".
     """
 
     contender: str
@@ -117,7 +118,8 @@ def _serve(make: Maker, work: Work, cores: int) -> Generator[Any, tuple[str, int
     seconds = seconds_of(lambda times: losses.append(contender.train(times)), 1)
     contender.forward(1)
     answer: Any = {"device": contender.device, "note": contender.note, "first_loss": losses[0]}
-    answer |= {"first_step_seconds": seconds}
+    answer |= {"first_step_seconds": seconds + sum(contender.prepared.values())}
+    answer |= contender.prepared
     while True:
         what, times = yield answer
         if what == "peak":

@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from parity.bench.contenders import PREPARING
 from parity.bench.side_by_side import KINDS, OURS
 from train.bench.report import share_cell, table
 
@@ -71,6 +72,9 @@ def _cells(
         both = [row for row in (ours, theirs) if row is not None]
         cells["memory, GB"] = " / ".join(f"{row['peak_bytes'] / 1e9:.2f}" for row in both)
         cells["first step, s"] = " / ".join(f"{row['first_step_seconds']:.1f}" for row in both)
+        if ours is not None and PREPARING[0] in ours:
+            prepared = " + ".join(f"{ours[name]:.1f}" for name in PREPARING)
+            cells["of it tracing + compiling"] = prepared
     return cells
 
 

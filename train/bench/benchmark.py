@@ -1,4 +1,4 @@
-"""What `python -m train bench` measures: training, inference, feeds, memory, or scaling."""
+"""What `python -m train bench` measures: training, its start, inference, feeds, memory, scaling."""
 
 import dataclasses
 import itertools
@@ -15,6 +15,7 @@ from train.bench.costs import footprint
 from train.bench.forward import BATCH_SIZES, measure_forward
 from train.bench.memory import largest_batch
 from train.bench.report import Report
+from train.bench.start import seconds_of_parts, seconds_to_begin
 from train.bench.sweep import Growing, Row, describe, growths, list_configs, scaling_points
 from train.bench.timing import NO_END, Rounds, rates, seconds_of, time_rounds
 from train.bench.training import measure_speed, measure_training, smallest_program
@@ -27,6 +28,7 @@ from train.data.feeds.streaming import StreamingFeed
 from train.data.made.generated import GeneratedSplit
 from train.learn.network import require_precision
 from train.learn.pmap import data_mesh
+from train.learn.user_routing import trusted
 from train.system.errors import DoesNotFitError, UserError
 from train.system.machine import describe_machine, process_bytes
 from train.system.progress import each
@@ -81,6 +83,18 @@ class Benchmark:
         configs = list_configs(self.config, varied, largest_batch=0, devices=1)
         rows = self._measure(configs, measure_forward, self.dataset, self.rounds)
         return self._report(report.forward_table(rows, self.dataset.name), {"rows": rows})
+
+    def start(self, fit: Callable[[Path], object], data_dir: Path | None) -> Report:
+        """How long training takes to begin: from the start of `fit` to its first line of metrics.
+
+        `fit` is of `seconds_to_begin`; the folder has the official files, if they are not at hand.
+        """
+        rows, count = [], self.rounds.repetitions
+        for _ in each(range(1, count + 1), count, "round {}".format):
+            # Bad input is told here, and not found out by the process of the command.
+            parts = seconds_of_parts(self.config, data_dir, self.devices, trusted())
+            rows.append({"start": seconds_to_begin(fit), **parts})
+        return self._report(report.start_table(rows, self.config.preset), {"rows": rows})
 
     def _measure(
         self, configs: Sequence[tuple[Row, FitConfig]], measure: Callable[..., Any], *given: Any

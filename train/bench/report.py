@@ -1,5 +1,6 @@
 """What a benchmark found as a report: text for people, JSON for programs, figures; and the text."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from train.bench.start import PARTS
 from train.bench.step_parts import NAMES
 from train.bench.sweep import POINT, Growth, Row, describe
 from train.system.errors import UserError
@@ -208,6 +210,21 @@ def _forward(row: Row) -> dict[str, str]:
         "peak in use, MB": f"{row['peak_bytes'] / 1e6:,.0f}",
         "compiling, s": f"{row['compile_seconds']:.1f}",
     }
+
+
+def start_table(rows: Sequence[Mapping[str, float]], preset: str) -> str:
+    """From a command to its first step: the median of the rounds, with the outer ones."""
+    columns = {name: [row[name] for row in rows] for name in ("start", *PARTS)}
+    heads = {"start": "to the first line of metrics, s"}
+    cells = {
+        heads.get(name, f"{name}, s"): f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to "
+        f"{max(seconds):.2f})"
+        for name, seconds in columns.items()
+    }
+    return (
+        f"The start of `fit {preset}`, nothing compiled before, and its parts, each alone:\n\n"
+        f"{table([cells])}"
+    )
 
 
 def feed_table(rows: Sequence[Row], batch_size: int) -> str:

@@ -1,6 +1,7 @@
 """`bench`: measures what training costs."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,6 +59,12 @@ class Bench(DataDir, Devices, Recorded):
         group=INSTEAD,
         instead="measured",
     )
+    start: bool = option(
+        False,
+        "the time from the command to its first line of metrics, nothing compiled before",
+        group=INSTEAD,
+        instead="measured",
+    )
     feed: bool = option(
         False,
         "images a second of the data feeds, without training",
@@ -108,6 +115,11 @@ class Bench(DataDir, Devices, Recorded):
         }
         if self.forward:
             report = benchmark.forward(varied)
+        elif self.start:
+            report = benchmark.start(
+                partial(_fit, self.preset, self.settings, self.data_dir, self.devices),
+                self.data_dir,
+            )
         elif self.feed:
             report = benchmark.feeds()
         elif self.predict_memory is not None:
@@ -119,3 +131,13 @@ class Bench(DataDir, Devices, Recorded):
         report.deliver(json=self.json, plot=self.plot)
         self.keep("bench", {"kind": "bench", "text": report.text, **report.values})
         return 0
+
+
+def _fit(
+    preset: str, settings: dict[str, Any], data_dir: Path | None, devices: int | None, out: Path
+) -> None:
+    """What `python -m train fit` does, with a line of metrics for each step."""
+    from train.cli.fit import Fit
+
+    own = {**settings, "log_every": 1}
+    Fit(preset=preset, settings=own, data_dir=data_dir, devices=devices, out=out).run()

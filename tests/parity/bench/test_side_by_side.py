@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from parity.bench import side_by_side
-from parity.bench.contenders import CONTENDERS
+from parity.bench.contenders import CONTENDERS, Contender
 from parity.bench.side_by_side import FEW, measure, summarise
 from parity.bench.work import make_work
 from train.bench.timing import Rounds
@@ -46,9 +46,7 @@ def clock(monkeypatch):
             worked.append(name)
             return next(losses)
 
-        return SimpleNamespace(
-            device=name, note="", train=train, forward=train, peak_bytes=lambda: len(worked)
-        )
+        return Contender(name, train, train, lambda: len(worked), prepared={"tracing_seconds": 3})
 
     def broken(work):
         raise RuntimeError("no compiler\nat all")
@@ -95,7 +93,8 @@ def test_every_contender_has_its_turn_in_every_round(clock, workers, capsys):
     # What is slow after the turn of another does not count.
     assert a.seconds == b.seconds == {"train": [1.0] * 3, "forward": [1.0] * 3}
     assert a.found["device"] == "a"
-    assert a.found["first_step_seconds"] == 4
+    assert a.found["tracing_seconds"] == 3
+    assert a.found["first_step_seconds"] == 3 + 4
     assert (a.found["first_loss"], b.found["first_loss"]) == (0, 2)
     # The first steps, how often each repeats, and rounds in which whoever was first is last: a b,
     # b a, a b.
@@ -112,8 +111,11 @@ def test_one_that_is_far_slower_takes_part_in_a_few_rounds(clock, workers):
 
     def slower(work):
         of_a = makers["a"](work)
-        of_a.train = of_a.forward = lambda times, train=of_a.train: train(5 * times)
-        return of_a
+
+        def five_times(times):
+            of_a.train(5 * times)
+
+        return of_a._replace(train=five_times, forward=five_times)
 
     found = measure({"a": makers["a"], "c": slower}, work, rounds=Rounds(5, 1.0), cores=1)
     assert [m.seconds["train"] for m in found] == [[1.0] * 5, [5.0] * FEW]

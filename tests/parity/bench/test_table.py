@@ -17,12 +17,17 @@ def test_a_point_is_a_line_of_each_table(results):
     training, forward = (part.splitlines() for part in text.split("\n\n")[2:5:2])
     heads = "network | dtype | batch | capsjax | plain | base | broken | capsjax / faster PyTorch"
     work = "GFLOP an image | of the matrix products"
-    assert training[0] == f"| {heads} | {work} | memory, GB | first step, s |"
+    assert (
+        training[0]
+        == f"| {heads} | {work} | memory, GB | first step, s | of it tracing + compiling |"
+    )
     assert forward[0] == f"| {heads} | {work} |"
     point = "| `capsnet` | float32 | 8 | 40.0 | 2.0 | 10.0 | fails | 4.00 (2.00 to 4.00)"
-    assert training[2] == f"{point} | 0.1 | 50% | 1.07 / 2.15 | 1.5 / 0.5 |"
+    assert training[2] == f"{point} | 0.1 | 50% | 1.07 / 2.15 | 1.5 / 0.5 | 0.4 + 0.9 |"
     # Of 16 images there is one contender alone.
-    assert training[3] == "| `capsnet` | float32 | 16 | - | - | 20.0 | - | - |  |  | 1.07 | 1.5 |"
+    assert (
+        training[3] == "| `capsnet` | float32 | 16 | - | - | 20.0 | - | - |  |  | 1.07 | 1.5 |  |"
+    )
     assert forward[2].endswith("| 4.00 (4.00 to 4.00) | 0.1 | 10% |")
     rows[0]["rounds"] = 2
     assert "medians of 2 to 3 rounds in turns" in markdown(rows, MACHINE)
