@@ -14,10 +14,11 @@ from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers.features import WindowConv
 from capsjax.layers.primary import GridShape
-from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes, sum_votes
 from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
 from capsjax.routing import AnyRouting, Competition, Routed, RoutingInputs, Sizes, sized
+from capsjax.routing._base import needs_of
 from capsjax.routing._batching import check_competition, over_positions
 
 T = TypeVar("T")
@@ -117,10 +118,14 @@ class ConvCaps(RoutedLayer):
         pose, activation = self._below(capsules, mask)
         pose = self._in_windows(pose)
         activation = self._in_windows(activation[..., None])[..., 0]
-        votes = make_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
+        made_of = self.transform, self.kernel[...].astype(self.dtype), pose
+        votes = make_votes(*made_of)
+        # Over all positions, equal logits are not equal shares.
+        is_equal = self.competition == "patch" and "vote_sum" in needs_of(self.routing)
+        total = sum_votes(*made_of) if is_equal else None
         if mask is not None:  # what lies outside of the grid takes part as ever
             mask = ~self._in_windows(~mask[..., None])[..., 0]
-        return RoutingInputs(votes, activation, pose, mask=mask, key=key)
+        return RoutingInputs(votes, activation, pose, mask=mask, key=key, vote_sum=total)
 
     def _map(
         self, function: Callable[..., T], inputs: RoutingInputs, *others: Any, **options: Any

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules
-from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes
+from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes, sum_votes
 from capsjax.routing import (
     AnyRouting,
     Implementation,
@@ -20,6 +20,7 @@ from capsjax.routing import (
     route_dense,
     sized,
 )
+from capsjax.routing._base import needs_of
 from capsjax.routing._implementations import check_implementation
 
 
@@ -137,4 +138,8 @@ class DenseCaps(RoutedLayer):
         self, capsules: Capsules, mask: jax.Array | None, key: jax.Array | None
     ) -> RoutingInputs:
         pose, activation = self._below(capsules, mask)
-        return RoutingInputs(self.votes(pose), activation, pose, mask=mask, key=key)
+        total = None
+        if self.transform is not None and not self.shared and "vote_sum" in needs_of(self.routing):
+            total = sum_votes(self.transform, self.kernel[...].astype(self.dtype), pose)
+        votes = self.votes(pose)
+        return RoutingInputs(votes, activation, pose, mask=mask, key=key, vote_sum=total)

@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import Capsules, accumulation_dtype
+from capsjax.ops._arrays import product, split
 from capsjax.ops._meshes import is_explicit
 from capsjax.ops.parts import in_parts, number_of_parts
 from capsjax.routing import (
@@ -31,6 +32,7 @@ from capsjax.routing._batching import (
     next_iteration,
     over_examples,
 )
+from capsjax.routing._implementations import sum_dense_votes
 
 T = TypeVar("T")
 
@@ -270,6 +272,19 @@ def make_votes(transform: Transform, kernel: jax.Array, pose: jax.Array) -> jax.
     """
     if transform == "linear":
         return dense_votes(kernel, pose)
-    matrices = pose.reshape(*pose.shape[:-1], *kernel.shape[-2:])
+    matrices = split(pose, pose.ndim - 1, *kernel.shape[-2:])
     votes = jnp.einsum("...imn,ijnl->...ijml", matrices, kernel)
     return lax.collapse(votes, votes.ndim - 2)
+
+
+def sum_votes(transform: Transform, kernel: jax.Array, pose: jax.Array) -> jax.Array:
+    """The votes of `make_votes`, added up over the input capsules, in one product.
+
+    Returns:
+        `[..., J, D]`, in `accumulation_dtype` of that of the kernel.
+    """
+    if transform == "linear":
+        return sum_dense_votes(kernel, pose)
+    matrices = split(pose, pose.ndim - 1, *kernel.shape[-2:])
+    total = product("...imn,ijnl->...jml", matrices, kernel)
+    return lax.collapse(total, total.ndim - 2)

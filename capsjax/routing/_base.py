@@ -13,6 +13,7 @@ from jax.typing import DTypeLike
 
 from capsjax import _checks
 from capsjax.capsules import accumulation_dtype, norm
+from capsjax.ops._arrays import product
 
 Softmax = Callable[[jax.Array], jax.Array]
 """`[I, J]` -> `[I, J]`: a softmax over all output capsules that an input capsule votes for."""
@@ -23,7 +24,7 @@ Index = int | jax.Array
 Parameters = dict[str, tuple[tuple[int, ...], float | nnx.Initializer]]
 """By name the shape of a parameter, and what it starts from: a number everywhere, or drawn ones."""
 
-OFFERED = ("pose", "softmax", "mask", "key")
+OFFERED = ("pose", "softmax", "mask", "key", "vote_sum")
 """What a routing may need beside votes and activations, see `Routing`."""
 
 
@@ -65,6 +66,9 @@ class Routing(Protocol):
       not look. Those that share out over the *input* capsules, or by a softmax of their own, do; a
       function that names neither `mask` nor `softmax` is not called with a mask;
     - `key`: a random key, another one for each example; None where nothing is to be drawn;
+    - `vote_sum`: `[J, D]`, the sum of the votes over the input capsules, which a layer makes of
+      poses in one product; None where the softmax is over more than the output capsules in sight,
+      or nobody made it. A routing that begins with equal shares need not go over the votes for it;
     - `softmax`: a function of logits `[I, J]`. In a convolution an input capsule votes for output
       capsules at several positions, of which a routing sees one; this softmax is over all of them.
       It needs a default, `softmax_over_out`, for everywhere else.
@@ -170,6 +174,8 @@ class RoutingInputs(NamedTuple):
         parameters: of a `LearnedRouting`, by their names, in `accumulation_dtype(votes.dtype)`.
         mask: `[I]` booleans, which input capsules are there; None for all.
         key: a random key of this example; None where nothing is to be drawn.
+        vote_sum: `[J, D]`, the votes of all input capsules that are there, added up, in
+            `accumulation_dtype(votes.dtype)`; None where that is not known, see `Routing`.
     """
 
     votes: jax.Array
@@ -179,6 +185,13 @@ class RoutingInputs(NamedTuple):
     parameters: Any = None
     mask: Any = None
     key: Any = None
+    vote_sum: Any = None
+
+    def shared_equally(self, c: jax.Array) -> jax.Array:
+        """`sum_i c_ij u_hat_ij`, `[J, D]`, of shares `c` that are the softmax of zeros."""
+        if self.vote_sum is None:
+            return product("ij,ijd->jd", c.astype(self.votes.dtype), self.votes)
+        return self.vote_sum / self.votes.shape[1]
 
     @property
     def votes_by_output(self) -> jax.Array:
@@ -285,6 +298,7 @@ class IterativeRouting:
         softmax: Softmax = softmax_over_out,
         mask: jax.Array | None = None,
         key: jax.Array | None = None,
+        vote_sum: jax.Array | None = None,
     ) -> Routed:
         """Routes one example.
 
@@ -296,8 +310,11 @@ class IterativeRouting:
             mask: `[I]` booleans: an input capsule that is not there has no coupling and no part in
                 anything, as if there were one less; None where all are there.
             key: a random key, for a routing that needs it; None where nothing is to be drawn.
+            vote_sum: `[J, D]`, the sum of the votes where that is known, see `Routing`.
         """
-        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax, None, mask, key))
+        inputs = self._prepared(
+            RoutingInputs(votes, activation, pose, softmax, None, mask, key, vote_sum)
+        )
         # No `lax.scan`: each iteration stands alone. What is the same for all examples of a batch
         # in the first, such as coupling that starts uniform, stays so, on a mesh of devices, too.
         steps = self._steps
@@ -315,9 +332,12 @@ class IterativeRouting:
         softmax: Softmax = softmax_over_out,
         mask: jax.Array | None = None,
         key: jax.Array | None = None,
+        vote_sum: jax.Array | None = None,
     ) -> Any:
         """Routes one example and keeps the states of all `R` iterations, arrays `[R, ...]`."""
-        inputs = self._prepared(RoutingInputs(votes, activation, pose, softmax, None, mask, key))
+        inputs = self._prepared(
+            RoutingInputs(votes, activation, pose, softmax, None, mask, key, vote_sum)
+        )
         states = [self.first(inputs)]
         for index in range(1, self.iterations):
             states.append(self.again(inputs, states[-1], jnp.asarray(index, jnp.int32)))

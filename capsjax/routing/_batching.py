@@ -176,7 +176,8 @@ def _mapped(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
     A ValueError if the mask is not of the capsules, or the key is none of `jax.random.key`.
     """
     arrays = {"activation": inputs.activation, "mask": inputs.mask}
-    arrays |= {name: getattr(inputs, name) for name in {"pose", "key"} & {*needs_of(routing)}}
+    needed_too = {"pose", "key", "vote_sum"} & {*needs_of(routing)}
+    arrays |= {name: getattr(inputs, name) for name in needed_too}
     mask, shape = inputs.mask, inputs.activation.shape
     if mask is not None and (mask.shape != shape or mask.dtype != bool):
         raise ValueError(

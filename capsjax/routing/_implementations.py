@@ -10,10 +10,10 @@ from jax import lax
 
 from capsjax import _checks
 from capsjax.capsules import norm
-from capsjax.ops._arrays import known
+from capsjax.ops._arrays import known, product
 from capsjax.ops.recompute import route_recomputing
-from capsjax.routing._base import Routed, Routing, name_of, where_present
-from capsjax.routing._batching import route
+from capsjax.routing._base import Routed, Routing, RoutingInputs, name_of, needs_of, where_present
+from capsjax.routing._batching import last_iteration, over_examples
 from capsjax.routing.dynamic import Dynamic
 
 Implementation = Literal["xla", "recompute", "pallas"]
@@ -92,6 +92,11 @@ def dense_votes(kernel: jax.Array, pose: jax.Array) -> jax.Array:
     return jnp.einsum("ijdk,...ik->...ijd", kernel, pose)
 
 
+def sum_dense_votes(kernel: jax.Array, pose: jax.Array) -> jax.Array:
+    """`dense_votes` added up over the input capsules, `[..., J, D]`, in one product."""
+    return product("ijdk,...ik->...jd", kernel, pose)
+
+
 def route_dense(
     routing: Routing,
     kernel: jax.Array,
@@ -165,8 +170,9 @@ def _run(
 ) -> Routed:
     """Routes by an implementation that is able to, on a platform if that is known."""
     if implementation == "xla":
-        votes = dense_votes(kernel, pose)
-        return route(routing, votes, activation, pose=pose, mask=mask, key=key)
+        total = sum_dense_votes(kernel, pose) if "vote_sum" in needs_of(routing) else None
+        inputs = RoutingInputs(dense_votes(kernel, pose), activation, pose, mask=mask, key=key)
+        return over_examples(last_iteration, routing, inputs._replace(vote_sum=total))
     options: dict[str, Any] = {"iterations": routing.iterations}
     if implementation == "recompute":
         options |= {"squash": routing.squash, "detach": routing.detach, "platform": platform}

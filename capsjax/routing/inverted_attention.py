@@ -86,6 +86,8 @@ class InvertedAttention(LearnedRouting):
         ((2, 3, 16), (2, 6, 3))
     """
 
+    needs = ("softmax", "vote_sum")
+
     iterations: PositiveInt = 2
     presence: bool = True
     epsilon: Fraction = 1e-10
@@ -102,7 +104,8 @@ class InvertedAttention(LearnedRouting):
 
     def first(self, inputs: RoutingInputs) -> InvertedAttentionTrace:
         a = jnp.zeros(inputs.votes.shape[:2], accumulation_dtype(inputs.votes.dtype))
-        return self._state(inputs, a, inputs.softmax(a))
+        r = inputs.softmax(a)
+        return self._state(inputs, a, r, inputs.shared_equally(r))
 
     def again(
         self, inputs: RoutingInputs, state: InvertedAttentionTrace, index: Index
@@ -112,7 +115,7 @@ class InvertedAttention(LearnedRouting):
         a = product("jd,ijd->ij", state.p.astype(votes.dtype), votes) / math.sqrt(votes.shape[-1])
         # Equation 3 and line 4. The authors divide by the sum, which the softmax has made one.
         r = inputs.softmax(a) / (1 + self.epsilon)
-        return self._state(inputs, a, r)
+        return self._state(inputs, a, r, product("ij,ijd->jd", r.astype(votes.dtype), votes))
 
     def outcome(self, state: InvertedAttentionTrace) -> Routed:
         return Routed(pose=state.p, activation=state.presence, coupling=state.r)
@@ -123,10 +126,11 @@ class InvertedAttention(LearnedRouting):
         weight, bias = parameters["presence_weight"], parameters["presence_bias"]
         return jnp.einsum("jd,d->j", pose, weight) + bias
 
-    def _state(self, inputs: RoutingInputs, a: jax.Array, r: jax.Array) -> InvertedAttentionTrace:
-        """Lines 5 and 6: the poses of the routing coefficients."""
-        votes, parameters = inputs.votes, inputs.parameters
-        s = product("ij,ijd->jd", r.astype(votes.dtype), votes)
+    def _state(
+        self, inputs: RoutingInputs, a: jax.Array, r: jax.Array, s: jax.Array
+    ) -> InvertedAttentionTrace:
+        """Line 6, of the routing coefficients `r` and what line 5 makes of them."""
+        parameters = inputs.parameters
         # Layer normalisation of each pose (Ba, Kiros and Hinton 2016, arXiv:1607.06450).
         p = normalized(s, self.layer_norm_epsilon)
         if s.shape[-1] > 1:

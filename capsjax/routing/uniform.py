@@ -58,18 +58,14 @@ class Uniform(IterativeRouting):
     """
 
     iterations = 1
-    needs = ("softmax",)
+    needs = tuple[str, ...](("softmax", "vote_sum"))
 
     squash: SquashFunction = Squash()  # noqa: RUF009 (frozen)
 
     def first(self, inputs: RoutingInputs) -> UniformTrace:
-        return self.from_logits(jnp.zeros(inputs.votes.shape[:2]), inputs)
-
-    def from_logits(self, b: jax.Array, inputs: RoutingInputs) -> UniformTrace:
-        """Coupling and output capsules of the logits `b [I, J]`."""
-        votes = inputs.votes
-        c = inputs.softmax(b.astype(accumulation_dtype(votes.dtype)))
-        s = product("ij,ijd->jd", c.astype(votes.dtype), votes)
+        dtype = accumulation_dtype(inputs.votes.dtype)
+        c = inputs.softmax(jnp.zeros(inputs.votes.shape[:2], dtype))
+        s = inputs.shared_equally(c)
         return UniformTrace(c, s, self.squash(s))
 
 
@@ -109,4 +105,6 @@ class Random(Uniform, LearnedRouting):
         return {"drawn": ((sizes.in_capsules, sizes.out_capsules), init)}
 
     def first(self, inputs: RoutingInputs) -> UniformTrace:
-        return self.from_logits(lax.stop_gradient(inputs.parameters["drawn"]), inputs)
+        c = inputs.softmax(lax.stop_gradient(inputs.parameters["drawn"]))
+        s = product("ij,ijd->jd", c.astype(inputs.votes.dtype), inputs.votes)
+        return UniformTrace(c, s, self.squash(s))

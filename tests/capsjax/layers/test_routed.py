@@ -1,5 +1,8 @@
 """What layers with a routing share: votes, and the stack of them that is trained."""
 
+import math
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +24,9 @@ from capsjax import (
 )
 from capsjax.capsules import in_a_list
 from capsjax.layers import Conv3dCaps
-from capsjax.layers.routed import kernel_shape, make_votes
+from capsjax.layers.routed import kernel_shape, make_votes, sum_votes
 from capsjax.routing import Dynamic
+from capsjax.routing._batching import every_iteration
 from tests.tolerance import assert_close
 
 
@@ -62,6 +66,17 @@ def test_poses_that_are_no_square_matrices_are_refused(dims):
 def test_unknown_transforms_list_the_known_ones():
     with pytest.raises(ValueError, match="unknown transform 'affine', choose from: linear, matrix"):
         kernel_shape("affine", 4, 4)
+
+
+@pytest.mark.parametrize(("transform", "matrix"), [("linear", (4, 6)), ("matrix", (2, 2))])
+@pytest.mark.parametrize("leading", [(2,), (2, 3, 4)])
+def test_votes_are_added_up_in_one_product(transform, matrix, leading):
+    kernel = jnp.asarray(draw(5, 3, *matrix), jnp.float32)
+    pose = jnp.asarray(draw(*leading, 5, 6 if transform == "linear" else 4, seed=1), jnp.float32)
+    expected = np.sum(np.asarray(make_votes(transform, kernel, pose), np.float64), axis=-3)
+    assert_close(
+        sum_votes(transform, kernel, pose), expected, dtype="float32", reduction_length=5 * 6
+    )
 
 
 BATCH = 2
@@ -145,6 +160,55 @@ def test_every_implementation_knows_a_mask(implementation):
     expected = route(Dynamic(), votes, norm(pose), mask=mask)
     for ours, theirs in ((above, expected.pose), (coupling, expected.coupling)):
         assert_close(ours, theirs, reduction_length=20)
+
+
+EQUAL_SHARES = {
+    "dense": (DenseCaps, (40, 4, 3, 4), {}),
+    "dense matrices": (DenseCaps, (40, 4, 3, 4), {"transform": "matrix"}),
+    "dense shared": (DenseCaps, (40, 4, 3, 4), {"shared": True}),
+    "patch": (ConvCaps, (GRID, 3, 4), {"kernel_size": 3, "competition": "patch"}),
+    "all": (ConvCaps, (GRID, 3, 4), {"kernel_size": 3}),
+    "padded": (
+        ConvCaps,
+        (GRID, 3, 4),
+        {"kernel_size": 3, "padding": "SAME", "competition": "patch", "transform": "matrix"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL_SHARES)
+@pytest.mark.parametrize("routing", ["uniform", "inverted-attention"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equal_shares_of_poses_are_those_of_their_votes(name, routing, masked):
+    """Of votes alone nobody makes the sum but the routing; in a layer it is made of poses."""
+    kind, sizes, options = EQUAL_SHARES[name]
+    layer = kind(*sizes, routing=routing, rngs=nnx.Rngs(0), **options)
+    pose = jnp.asarray(draw(BATCH, *layer.input_shape), jnp.float32)
+    below = Capsules(pose, norm(pose))
+    mask = jnp.asarray(draw(*pose.shape[:-1], seed=1) > -0.5) if masked else None
+    inputs = layer._inputs(below, mask, None)
+    is_known = name in {"dense", "dense matrices", "patch", "padded"}
+    assert (inputs.vote_sum is not None) == is_known
+    without = layer._map(every_iteration, inputs._replace(vote_sum=None))
+    for ours, theirs in zip(layer.iterations(below, mask=mask), without, strict=True):
+        assert_close(ours, theirs, reduction_length=40 * 4)
+
+
+@pytest.mark.parametrize("name", ["dense", "dense matrices", "patch"])
+def test_no_votes_are_made_where_all_shares_are_equal(name):
+    kind, sizes, options = EQUAL_SHARES[name]
+    layer = kind(*sizes, routing="uniform", rngs=nnx.Rngs(0), **options)
+    graph, state = nnx.split(layer)
+
+    def loss(state, pose):
+        capsules, _ = nnx.merge(graph, state)(Capsules(pose, norm(pose)))
+        return jnp.sum(capsules.pose**2)
+
+    pose = jnp.asarray(draw(8, *layer.input_shape), jnp.float32)  # more votes than matrices
+    votes = jax.eval_shape(layer.votes, pose).size
+    program = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(state, pose).compile()
+    sizes = re.findall(r"f32\[([\d,]+)\]", program.as_text())
+    assert max(math.prod(map(int, of.split(","))) for of in sizes) < votes
 
 
 def test_a_layer_gives_its_key_to_a_routing_that_draws():
