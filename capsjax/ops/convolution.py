@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jax.typing import DTypeLike
 
 from capsjax.ops import direct, fourier
-from capsjax.ops._arrays import pad, product, split
-from capsjax.ops._meshes import sharded_by_compiler, varying_alike
+from capsjax.ops._arrays import pad, product
+from capsjax.ops._meshes import varying_alike
+from capsjax.ops.bilinear import bilinear
 
 HIGHEST = ("highest", "float32", lax.Precision.HIGHEST)
 CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
@@ -79,7 +78,8 @@ def conv_general_dilated(
         rows, columns = ((int(low), int(high)) for low, high in padding)
         how = _Convolution((down, right), (rows, columns), tuple(passed.items()))
         if groups == 1 and how.has_windows(lhs, rhs):
-            return _conv(how, *varying_alike(lhs, rhs))
+            shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (lhs, rhs))
+            return bilinear(how, lhs, rhs, jax.eval_shape(how.xla, *shapes).shape)
         is_depthwise = groups == lhs.shape[3] == rhs.shape[3]
         if is_depthwise and lhs.shape[1:3] == rhs.shape[:2] and rows == columns == (0, 0):
             # Each channel with its own kernel, in the one place where it fits.
@@ -175,7 +175,7 @@ class _Convolution(NamedTuple):
 
         return lax.platform_dependent(x, kernel, cpu=cpu, default=self.xla)
 
-    def to_images(
+    def to_inputs(
         self, kernel: jax.Array, g: jax.Array, shape: tuple[int, ...], *, alone: bool
     ) -> jax.Array:
         """Kernel and the gradient `g` of the outputs -> that of images of a shape."""
@@ -231,94 +231,3 @@ class _Compiled:
 
 def _of_compiler(x: jax.Array, kernel: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=CHANNELS_LAST)
-
-
-# The sum of the outputs, each times a number of `g`, is linear in images, kernel and `g`. So a
-# convolution and its two gradients are products of two of these that differ in which is left out,
-# and each is the gradient of the others: with one primitive for the three, every derivative of any
-# order, forwards or backwards, is one of them. `jax.custom_vjp` has derivatives backwards alone.
-
-_product = Primitive("convolution_product")
-
-_FACTORS = {"forward": "xk", "to_images": "kg", "to_kernel": "xg"}
-_BY_LEFT_OUT = {"g": "forward", "x": "to_images", "k": "to_kernel"}
-
-
-def _conv(how: _Convolution, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    shape = jax.eval_shape(how.xla, *(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, kernel)))
-    bind = functools.partial(_product.bind, which="forward", how=how, shape=shape.shape, mapped=0)
-    return sharded_by_compiler(bind, x, kernel, like=x)
-
-
-def _compute(
-    a: jax.Array, b: jax.Array, *, which: str, how: _Convolution, shape: Any, mapped: int
-) -> jax.Array:
-    """The product; both factors have so many mapped axes in front."""
-    function: Callable[..., jax.Array] = functools.partial(_of_one, which, how, shape, not mapped)
-    for _ in range(mapped):
-        function = jax.vmap(function)
-    return function(a, b)
-
-
-def _of_one(
-    which: str, how: _Convolution, shape: Any, alone: bool, a: jax.Array, b: jax.Array
-) -> jax.Array:
-    return getattr(how, which)(a, b, shape, alone=alone)
-
-
-@functools.cache
-def _compiled(**params: Any) -> Callable[..., jax.Array]:
-    return jax.jit(functools.partial(_compute, **params))
-
-
-@_product.def_impl
-def _(a: jax.Array, b: jax.Array, **params: Any) -> jax.Array:
-    return _compiled(**params)(a, b)
-
-
-@_product.def_abstract_eval
-def _(a: Any, b: Any, *, shape: Any, mapped: int, **_params: Any) -> Any:
-    return a.update(shape=(*a.shape[:mapped], *shape), weak_type=False)
-
-
-def _gradient(place: int, g: jax.Array, a: Any, b: Any, *, which: str, **params: Any) -> Any:
-    """The gradient of a product by its factor at a place, whose value is not known."""
-    factors = _FACTORS[which]
-    wanted, given = factors[place], factors[1 - place]
-    (left_out,) = {"x", "k", "g"} - set(factors)
-    arrays = {left_out: g, given: (b, a)[place]}
-    shape = (a, b)[place].aval.shape[params["mapped"] :]
-    which = _BY_LEFT_OUT[wanted]
-    operands = (arrays[factor] for factor in _FACTORS[which])
-    return _product.bind(
-        *operands, which=which, how=params["how"], shape=shape, mapped=params["mapped"]
-    )
-
-
-ad.defbilinear(_product, functools.partial(_gradient, 0), functools.partial(_gradient, 1))
-
-
-def _map(arrays: Any, axes: Any, *, which: str, shape: Any, mapped: int, **params: Any) -> Any:
-    """The product under `jax.vmap`."""
-    (size,) = {x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None}
-    a, b = (
-        x if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(arrays, axes, strict=True)
-    )
-    options = {"which": which, **params}
-    batched, other = (0, 1) if which == "forward" else (1, 0)
-    if mapped == 0 and which != "to_kernel" and axes[other] is None:
-        # Of one kernel: examples of one batch.
-        pair = [a, b]
-        pair[batched] = lax.collapse(pair[batched], 0, 2)
-        whole = _product.bind(*pair, shape=(size * shape[0], *shape[1:]), mapped=0, **options)
-        return split(whole, 0, size, shape[0]), 0
-    a, b = (
-        jnp.broadcast_to(x[None], (size, *x.shape)) if axis is None else x
-        for x, axis in zip((a, b), axes, strict=True)
-    )
-    return _product.bind(a, b, shape=shape, mapped=mapped + 1, **options), 0
-
-
-batching.primitive_batchers[_product] = _map
-mlir.register_lowering(_product, mlir.lower_fun(_compute, multiple_results=False))
