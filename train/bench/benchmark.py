@@ -84,15 +84,16 @@ class Benchmark:
         rows = self._measure(configs, measure_forward, self.dataset, self.rounds)
         return self._report(report.forward_table(rows, self.dataset.name), {"rows": rows})
 
-    def start(self, fit: Callable[[Path], object], data_dir: Path | None) -> Report:
+    def start(self, fit: Callable[[Path], object], imports: str, data_dir: Path | None) -> Report:
         """How long training takes to begin: from the start of `fit` to its first line of metrics.
 
-        `fit` is of `seconds_to_begin`; the folder has the official files, if they are not at hand.
+        `fit` is of `seconds_to_begin`, and imports a module; the folder has the official files, if
+        they are not at hand.
         """
         rows, count = [], self.rounds.repetitions
         for _ in each(range(1, count + 1), count, "round {}".format):
             # Bad input is told here, and not found out by the process of the command.
-            parts = seconds_of_parts(self.config, data_dir, self.devices, trusted())
+            parts = seconds_of_parts(imports, self.config, data_dir, self.devices, trusted())
             rows.append({"start": seconds_to_begin(fit), **parts})
         return self._report(report.start_table(rows, self.config.preset), {"rows": rows})
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib
 import itertools
 import os
 import pickle
@@ -54,23 +55,33 @@ def seconds_to_begin(fit: Callable[[Path], object]) -> float:
 
 
 def seconds_of_parts(
-    config: FitConfig, data_dir: Path | None, devices: int | None, routings: Sequence[str]
+    imports: str,
+    config: FitConfig,
+    data_dir: Path | None,
+    devices: int | None,
+    routings: Sequence[str],
 ) -> dict[str, float]:
     """Seconds that each of `PARTS` takes in a process of its own, nothing compiled before.
+
+    `imports` is the module that `fit` imports; the other arguments are of that, too.
 
     Raises:
         UserError: as `fit` does of the same configuration, folder and number of devices.
     """
-    with worker(_take_apart, config, data_dir, devices, routings) as ask:
+    with worker(_take_apart, imports, config, data_dir, devices, routings) as ask:
         return ask()
 
 
 def _take_apart(
-    config: FitConfig, data_dir: Path | None, devices: int | None, routings: Sequence[str]
+    imports: str,
+    config: FitConfig,
+    data_dir: Path | None,
+    devices: int | None,
+    routings: Sequence[str],
 ) -> Generator[dict[str, float], None, None]:
     os.environ[CACHE] = ""
     begun = [time.perf_counter()]
-    import train.loop.loop  # noqa: F401  with all that it imports
+    importlib.import_module(imports)
     from train.learn.trainer import assemble
     from train.learn.user_routing import trust
 

@@ -118,6 +118,7 @@ class Bench(DataDir, Devices, Recorded):
         elif self.start:
             report = benchmark.start(
                 partial(_fit, self.preset, self.settings, self.data_dir, self.devices),
+                "train.loop.loop",
                 self.data_dir,
             )
         elif self.feed:

@@ -1,35 +1,47 @@
+import json
 import os
-from functools import partial
+import time
+from pathlib import Path
 
 import pytest
 
 from train.bench.start import PARTS, seconds_of_parts, seconds_to_begin
-from train.cli.bench import _fit
 from train.presets import get_preset
 from train.system.errors import UserError
 
 
-def test_a_start_is_measured_to_its_first_line_and_nothing_remains(tmp_path, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
-    settings = {"model_options": [("conv_features", 4)], "steps": 10**6}  # which nobody waits for
-    begun = seconds_to_begin(partial(_fit, "digits", settings, None, 1))
-    config = get_preset("digits").changed(
-        model_options={**get_preset("digits").model.options, "conv_features": 4}
-    )
-    parts = seconds_of_parts(config, None, 1, [])
-    assert tuple(parts) == PARTS
-    assert min(parts.values()) > 0
-    # What `fit` does one after the other.
-    assert begun > parts["imports"] + parts["tracing"] + parts["compiling"] / 2
+def begin_late(run: Path) -> None:
+    """Writes a first line after a while, and goes on for ever."""
+    run.mkdir()
+    (run / "metrics.jsonl").touch()
+    time.sleep(0.5)
+    (run / "metrics.jsonl").write_text("{}\n")
+    time.sleep(600)
+
+
+def test_what_counts_is_the_first_line_and_nothing_remains(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert 0.5 < seconds_to_begin(begin_late) < 60
     assert not list(tmp_path.iterdir())
 
 
-def test_a_command_that_ends_before_it_begins_is_told(tmp_path):
+def test_a_command_that_ends_before_it_begins_is_told():
     with pytest.raises(RuntimeError, match="ended with code 1 at its start"):
         seconds_to_begin(os.rmdir)  # of a folder that is not there
 
 
 def test_bad_input_is_told_before_anything_is_timed(tmp_path):
     with pytest.raises(UserError, match=f"there is no folder {tmp_path / 'none'}"):
-        seconds_of_parts(get_preset("mnist"), tmp_path / "none", None, [])
+        seconds_of_parts("train.loop.loop", get_preset("mnist"), tmp_path / "none", None, [])
+
+
+def test_the_start_of_a_recipe(python_m_train, tmp_path):
+    """Of `fit` as it is: its processes import and compile for themselves."""
+    small = ("--model-options", "conv_features=4", "--repetitions", "1")
+    done = python_m_train("bench", "digits", "--start", *small, "--json", tmp_path / "start.json")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "start.json").read_text())["rows"]
+    assert row.keys() == {"start", *PARTS}
+    assert min(row.values()) > 0
+    heads = ["to the first line of metrics, s", *(f"{name}, s" for name in PARTS)]
+    assert f"| {' | '.join(heads)} |" in done.stdout
