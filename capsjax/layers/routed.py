@@ -26,7 +26,7 @@ from capsjax.routing import (
     RoutingInputs,
     dense_votes,
 )
-from capsjax.routing._base import name_of, needs_of, where_present
+from capsjax.routing._base import name_of, needs_of
 from capsjax.routing._batching import (
     every_iteration,
     keys_of,
@@ -35,6 +35,7 @@ from capsjax.routing._batching import (
     over_examples,
 )
 from capsjax.routing._implementations import sum_dense_votes
+from capsjax.routing._inputs import where_present
 
 T = TypeVar("T")
 

@@ -1,7 +1,8 @@
 """Routing algorithms: one published algorithm a file, its settings the one public class.
 
-`_base.py` is the contract of all of them, `_batching.py` takes them over batches and the positions
-of a convolution, `_implementations.py` computes those of dense layers in several ways.
+`_base.py` is the contract of all of them and `_inputs.py` what they see, `_batching.py` takes them
+over batches and the positions of a convolution, and `_implementations.py` computes those of dense
+layers in several ways.
 """
 
 import dataclasses
@@ -18,11 +19,9 @@ from capsjax.routing._base import (
     Parameters,
     Routed,
     Routing,
-    RoutingInputs,
     Sizes,
     UnsizedRouting,
     name_of,
-    softmax_over_out,
 )
 from capsjax.routing._batching import EXAMPLES, Competition, map_examples, route, trace
 from capsjax.routing._implementations import (
@@ -32,6 +31,7 @@ from capsjax.routing._implementations import (
     implementation_on,
     route_dense,
 )
+from capsjax.routing._inputs import RoutingInputs, softmax_over_out
 from capsjax.routing.dynamic import Dynamic, DynamicBias, DynamicLeaky, DynamicPrior, DynamicTrace
 from capsjax.routing.em import EM, EMTrace
 from capsjax.routing.heinsen import Heinsen, HeinsenTrace

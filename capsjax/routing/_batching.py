@@ -13,16 +13,8 @@ from capsjax import _checks
 from capsjax.ops._arrays import split
 from capsjax.ops._meshes import sharded_alike
 from capsjax.ops.patches import Windows
-from capsjax.routing._base import (
-    IterativeRouting,
-    Routed,
-    Routing,
-    RoutingInputs,
-    name_of,
-    needed,
-    needs_of,
-    softmax_over_out,
-)
+from capsjax.routing._base import IterativeRouting, Routed, Routing, name_of, needed, needs_of
+from capsjax.routing._inputs import RoutingInputs, softmax_over_out
 
 EXAMPLES = "capsjax_examples"
 """The name of the axis over which `map_examples` maps: what a routing may reduce over."""

@@ -12,8 +12,9 @@ from capsjax import _checks
 from capsjax.capsules import norm
 from capsjax.ops._arrays import known, product
 from capsjax.ops.recompute import route_recomputing
-from capsjax.routing._base import Routed, Routing, RoutingInputs, name_of, needs_of, where_present
+from capsjax.routing._base import Routed, Routing, name_of, needs_of
 from capsjax.routing._batching import last_iteration, over_examples
+from capsjax.routing._inputs import RoutingInputs, where_present
 from capsjax.routing.dynamic import Dynamic
 
 Implementation = Literal["xla", "recompute", "pallas"]

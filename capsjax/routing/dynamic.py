@@ -10,16 +10,9 @@ from jax import lax
 from capsjax._checks import Names, Number, PositiveInt
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype
 from capsjax.ops._arrays import product
-from capsjax.routing._base import (
-    Index,
-    IterativeRouting,
-    LearnedRouting,
-    Parameters,
-    RoutingInputs,
-    Sizes,
-    leaky,
-)
+from capsjax.routing._base import Index, IterativeRouting, LearnedRouting, Parameters, Sizes
 from capsjax.routing._batching import EXAMPLES
+from capsjax.routing._inputs import RoutingInputs, leaky
 
 
 class DynamicTrace(NamedTuple):

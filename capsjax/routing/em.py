@@ -9,15 +9,8 @@ import jax.numpy as jnp
 
 from capsjax._checks import FractionBelow1, Number, PositiveInt, PositiveNumber
 from capsjax.ops._arrays import product
-from capsjax.routing._base import (
-    Index,
-    LearnedRouting,
-    Parameters,
-    Routed,
-    RoutingInputs,
-    Sizes,
-    leaky,
-)
+from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, Sizes
+from capsjax.routing._inputs import RoutingInputs, leaky
 
 LOG_TWO_PI = math.log(2 * math.pi)
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from capsjax._checks import PositiveFraction, PositiveInt
-from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
+from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, Sizes
+from capsjax.routing._inputs import RoutingInputs
 
 
 class HeinsenTrace(NamedTuple):

@@ -11,15 +11,8 @@ from flax import nnx
 from capsjax._checks import PositiveFraction, PositiveInt
 from capsjax.capsules import accumulation_dtype
 from capsjax.ops._arrays import product
-from capsjax.routing._base import (
-    Index,
-    LearnedRouting,
-    Parameters,
-    Routed,
-    RoutingInputs,
-    Sizes,
-    normalized,
-)
+from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, Sizes, normalized
+from capsjax.routing._inputs import RoutingInputs
 
 
 class Heinsen2022Trace(NamedTuple):

@@ -9,7 +9,8 @@ from jax import lax
 
 from capsjax._checks import PositiveInt
 from capsjax.capsules import Squash, SquashFunction, norm
-from capsjax.routing._base import Index, IterativeRouting, RoutingInputs, Softmax
+from capsjax.routing._base import Index, IterativeRouting
+from capsjax.routing._inputs import RoutingInputs, Softmax
 
 
 class KMeansTrace(NamedTuple):

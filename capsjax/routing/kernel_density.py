@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from capsjax._checks import PositiveInt, PositiveNumber
 from capsjax.capsules import Squash, SquashFunction, norm
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Index, IterativeRouting, Routed, RoutingInputs
+from capsjax.routing._base import Index, IterativeRouting, Routed
+from capsjax.routing._inputs import RoutingInputs
 
 ROOT_OF_HALF = math.sqrt(0.5)
 

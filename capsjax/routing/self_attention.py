@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from capsjax.capsules import ExponentialSquash, SquashFunction, norm
 from capsjax.ops._arrays import product
-from capsjax.routing._base import LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
+from capsjax.routing._base import LearnedRouting, Parameters, Routed, Sizes
+from capsjax.routing._inputs import RoutingInputs
 
 
 class SelfAttentionTrace(NamedTuple):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from capsjax._checks import Fraction
 from capsjax.ops._arrays import product
-from capsjax.routing._base import LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
+from capsjax.routing._base import LearnedRouting, Parameters, Routed, Sizes
+from capsjax.routing._inputs import RoutingInputs
 
 
 class SelfRoutingTrace(NamedTuple):

@@ -11,13 +11,8 @@ from jax import lax
 from capsjax._checks import PositiveNumber
 from capsjax.capsules import Squash, SquashFunction, accumulation_dtype
 from capsjax.ops._arrays import product
-from capsjax.routing._base import (
-    IterativeRouting,
-    LearnedRouting,
-    Parameters,
-    RoutingInputs,
-    Sizes,
-)
+from capsjax.routing._base import IterativeRouting, LearnedRouting, Parameters, Sizes
+from capsjax.routing._inputs import RoutingInputs
 
 
 class UniformTrace(NamedTuple):

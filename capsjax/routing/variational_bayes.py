@@ -13,7 +13,8 @@ from jax.scipy.linalg import solve_triangular
 
 from capsjax._checks import Fraction, Number, PositiveInt, PositiveNumber
 from capsjax.ops._arrays import product
-from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, RoutingInputs, Sizes
+from capsjax.routing._base import Index, LearnedRouting, Parameters, Routed, Sizes
+from capsjax.routing._inputs import RoutingInputs
 
 _SHIFT = 8
 # B_2n / 2n of the Bernoulli numbers, from n = 1 on.
