@@ -210,9 +210,14 @@ def test_examples_that_share_something_stay_together(monkeypatch):
         conv(below)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"transform": "matrix"}, {"routing": Uniform(), "competition": "patch"}],
+    ids=["votes", "votes of matrices", "no votes"],
+)
 @pytest.mark.parametrize("mode", meshes.MODES)
-def test_parts_of_a_batch_that_is_spread(mode):
-    loss, state = sum_of_squares(layer(implementation="recompute"))
+def test_parts_of_a_batch_that_is_spread(mode, options):
+    loss, state = sum_of_squares(layer(implementation="recompute", **options))
     below = Capsules(*(jnp.concatenate([x, 2 * x]) for x in capsules()))
     gradient, arguments = meshes.gradient(loss, mode, state, below)
     expected = jax.jit(jax.grad(loss))(state, below)
