@@ -27,7 +27,7 @@ class Claims(DataDir, Recorded):
     budget: Literal["small", "medium", "paper"] = option(
         "small",
         "small: reduced networks for 10 minutes of two CPU cores, which prove nothing; medium: "
-        "reduced networks, trained to their end, for 1 to 3 hours; paper: the paper's, for an "
+        "reduced networks, for 1 to 3 hours; paper: the paper's, for an "
         "accelerator",
     )
     seeds: int = option(

@@ -186,9 +186,11 @@ def _verdict(contrast: Contrast, found: Estimate, p_value: float) -> str:
     difference = f"{names[0]} has {abs(found.mean):.2f} less than {names[1]} ({contrast.quantity}"
     if math.isinf(found.error):
         return f"Cannot be told from seeds that are one or all alike: {difference})."
+    chance = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
     difference += (
-        f"; 95 % interval ± {found.half_width:.2f}, p = {p_value:.2g} corrected for all contrasts; "
-        f"{found.visible:.2f} would be seen in {POWER:.0%} of such trials)."
+        f"; {chance}, corrected for all contrasts; by itself its 95 % interval is ± "
+        f"{found.half_width:.2f}, and {found.visible:.2f} would be seen in {POWER:.0%} of such "
+        "trials)."
     )
     if p_value >= UNLIKELY:
         return f"Not seen, nor its opposite: {difference}"
@@ -203,6 +205,7 @@ def limits(measured: Sequence[Measured], budget: Budget) -> list[str]:
     size = (
         f"Budget {budget}: {seeds} {'seed' if seeds == 1 else 'seeds'}, {images} training images "
         "seen by each network."
+        + (" In the table ± is the standard deviation of the seeds." if seeds > 1 else "")
     )
     if budget == "small":
         return [
@@ -211,7 +214,10 @@ def limits(measured: Sequence[Measured], budget: Budget) -> list[str]:
             "learning rate is searched for, and what is seen of small networks need not be so of "
             "the paper's.",
         ]
-    reduced = "The networks are reduced: the paper's need not do as they do."
+    reduced = (
+        "The networks are reduced: the paper's need not do as they do, nor they themselves after "
+        "more training."
+    )
     is_searched = any(each.arm.searched for each in measured)
     return [
         size,

@@ -33,7 +33,11 @@ def measured(name, *errors, paper=None, steps=100):
 @pytest.mark.parametrize(
     ("errors", "expected"),
     [
-        ((1.0, 1.1, 0.9), "Seen: A has 1.00 less than B (error, %; 95 % interval ± 0.25, p = 0.00"),
+        (
+            (1.0, 1.1, 0.9),
+            "Seen: A has 1.00 less than B (error, %; p = 0.0033, corrected for all contrasts; "
+            "by itself its 95 % interval is ± 0.25, and",
+        ),
         ((3.0, 3.1, 2.9), "The opposite was seen: B has 1.00 less than A (error, %;"),
         ((1.0, 2.5, 2.2), "Not seen, nor its opposite: A has 0.10 less than B"),
         ((1.0, 1.0, 1.0), "Cannot be told from seeds that are one or all alike: A has 1.00 less"),
@@ -91,7 +95,10 @@ def test_the_table_has_the_papers_numbers_beside_ours():
 def test_a_small_budget_says_that_it_proves_nothing():
     both = [measured("A", 1.0, 2.0), measured("B", 1.0, 2.0, steps=50)]
     first, second = limits(both, "small")
-    assert first == "Budget small: 2 seeds, 500 to 1,000 training images seen by each network."
+    assert first == (
+        "Budget small: 2 seeds, 500 to 1,000 training images seen by each network. In the table ± "
+        "is the standard deviation of the seeds."
+    )
     assert second.startswith("This budget proves nothing")
     assert len(limits(both, "paper")) == 1
 
