@@ -40,19 +40,23 @@ WORKERS = (0, 1, 2)
 
 
 class Benchmark:
-    """Measures one configuration on one data set, on all devices if None; each method reports.
+    """Measures a configuration on its data set, on all devices if None; each method reports.
+
+    Of several, one for each network, `training`, `forward` and `start` measure all, and the others
+    the first.
 
     Raises:
         UserError: here and from each method, on bad input, or if nothing of it can run.
     """
 
     def __init__(
-        self, config: FitConfig, *, data_dir: Path | None, devices: int | None, rounds: Rounds
+        self, *configs: FitConfig, data_dir: Path | None, devices: int | None, rounds: Rounds
     ) -> None:
         # A benchmark chooses nothing: a batch may be as large as the training split.
-        self.config, self.devices, self.rounds = config.changed(validation=0), devices, rounds
+        self.configs = [config.changed(validation=0) for config in configs]
+        self.config, self.devices, self.rounds = self.configs[0], devices, rounds
         self.dataset, self.synthetic = load_or_imitate(
-            config.data.dataset, data_dir=data_dir, layout=config.data.layout
+            self.config.data.dataset, data_dir=data_dir, layout=self.config.data.layout
         )
 
     def training(
@@ -61,7 +65,7 @@ class Benchmark:
         """What a step costs, and how that grows; arguments as of `list_configs`."""
         machine = self._machine(varied.get("dtype") or [self.config.model.dtype])
         images, count = len(self.dataset.train), machine["devices"]
-        configs = list_configs(self.config, varied, grow, largest_batch=images, devices=count)
+        configs = list_configs(self.configs, varied, grow, largest_batch=images, devices=count)
         rows = self._measure(configs, measure_training, self.dataset, self.devices, self.rounds)
         grown = growths(rows)
         text = [
@@ -70,7 +74,8 @@ class Benchmark:
             "\n".join(map(report.growth_sentence, grown)),
         ]
         growing = [{**dataclasses.asdict(growth), "rows": growth.values} for growth in grown]
-        title = f"{self.config.preset}: {self.config.model.name} on {count} x "
+        names = ", ".join(config.model.name for config in self.configs)
+        title = f"{self.config.preset}: {names} on {count} x "
         return self._report(
             "\n\n".join(text).rstrip(),
             {"rows": rows, "growth": growing, "machine": machine},
@@ -80,21 +85,29 @@ class Benchmark:
     def forward(self, varied: Mapping[str, Sequence[Any] | None]) -> Report:
         """What a forward pass costs on one device; by default at each of `BATCH_SIZES`."""
         varied = {**varied, "batch_size": varied.get("batch_size") or BATCH_SIZES}
-        configs = list_configs(self.config, varied, largest_batch=0, devices=1)
+        configs = list_configs(self.configs, varied, largest_batch=0, devices=1)
         rows = self._measure(configs, measure_forward, self.dataset, self.rounds)
         return self._report(report.forward_table(rows, self.dataset.name), {"rows": rows})
 
-    def start(self, fit: Callable[[Path], object], imports: str, data_dir: Path | None) -> Report:
+    def start(
+        self, fits: Sequence[Callable[[Path], object]], imports: str, data_dir: Path | None
+    ) -> Report:
         """How long training takes to begin: from the start of `fit` to its first line of metrics.
 
-        `fit` is of `seconds_to_begin`, and imports a module; the folder has the official files, if
-        they are not at hand.
+        Those of each network are of `seconds_to_begin`, and import a module; the folder has the
+        official files, if they are not at hand.
         """
-        rows, count = [], self.rounds.repetitions
-        for _ in each(range(1, count + 1), count, "round {}".format):
+        rows, several = [], len(self.configs) > 1
+        rounds = [
+            (number, config, fit)
+            for number in range(1, self.rounds.repetitions + 1)
+            for config, fit in zip(self.configs, fits, strict=True)
+        ]
+        for _, config, fit in each(rounds, len(rounds), "round {0[0]}, {0[1].model.name}".format):
             # Bad input is told here, and not found out by the process of the command.
-            parts = seconds_of_parts(imports, self.config, data_dir, self.devices, trusted())
-            rows.append({"start": seconds_to_begin(fit), **parts})
+            parts = seconds_of_parts(imports, config, data_dir, self.devices, trusted())
+            model = config.model.name if several else None
+            rows.append({"model": model, "start": seconds_to_begin(fit), **parts})
         return self._report(report.start_table(rows, self.config.preset), {"rows": rows})
 
     def _measure(
@@ -210,7 +223,7 @@ class Benchmark:
     ) -> Report:
         about = {
             "preset": self.config.preset,
-            "config": dataclasses.asdict(self.config),
+            "configs": [dataclasses.asdict(config) for config in self.configs],
             "data": {"name": self.dataset.name, "synthetic": self.synthetic},
             "machine": describe_machine(_PACKAGES),
         }

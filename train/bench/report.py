@@ -15,7 +15,9 @@ from train.system.errors import UserError
 from train.system.files import write_figure, write_json
 from train.system.tables import markdown_lines
 
-_HEADS = dict(zip(POINT, ("batch", "dtype", "iterations", "routing", "capsules"), strict=True))
+_HEADS = dict(
+    zip(POINT, ("network", "batch", "dtype", "iterations", "routing", "capsules"), strict=True)
+)
 _UNITS = {"batch": "image", "iterations": "iteration", "capsules": "primary capsule"}
 _COUNTS = {
     "forward": "forward",
@@ -212,18 +214,24 @@ def _forward(row: Row) -> dict[str, str]:
     }
 
 
-def start_table(rows: Sequence[Mapping[str, float]], preset: str) -> str:
+def start_table(rows: Sequence[Row], preset: str) -> str:
     """From a command to its first step: the median of the rounds, with the outer ones."""
-    columns = {name: [row[name] for row in rows] for name in ("start", *PARTS)}
-    heads = {"start": "to the first line of metrics, s"}
-    cells = {
-        heads.get(name, f"{name}, s"): f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to "
-        f"{max(seconds):.2f})"
-        for name, seconds in columns.items()
-    }
+    heads = {"start": "to the first line of metrics, s"} | {part: f"{part}, s" for part in PARTS}
+    networks = [
+        {"model": model, "rounds": [row for row in rows if row["model"] == model]}
+        for model in dict.fromkeys(row["model"] for row in rows)
+    ]
+
+    def cells(network: Row) -> dict[str, str]:
+        columns = {head: [row[name] for row in network["rounds"]] for name, head in heads.items()}
+        return {
+            head: f"{statistics.median(seconds):.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
+            for head, seconds in columns.items()
+        }
+
     return (
         f"The start of `fit {preset}`, nothing compiled before, and its parts, each alone:\n\n"
-        f"{table([cells])}"
+        f"{_table_of(networks, _varying(networks), cells)}"
     )
 
 

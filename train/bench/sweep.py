@@ -21,6 +21,7 @@ COLUMNS = {"batch": "batch_size", "iterations": "iterations", "capsules": "prima
 """What can grow, and the column of a table that holds it."""
 
 _WORDS = {
+    "model": "{}",
     "batch_size": "batch {}",
     "dtype": "{}",
     "iterations": "{} iterations",
@@ -36,7 +37,7 @@ Row = Mapping[str, Any]
 
 
 def list_configs(
-    config: FitConfig,
+    recipes: Sequence[FitConfig],
     varied: Mapping[str, Sequence[Any] | None],
     grow: Sequence[Growing] = (),
     *,
@@ -46,7 +47,7 @@ def list_configs(
     """What is measured, each once: the varied columns of its row, and the configuration.
 
     Args:
-        config: the recipe, whose value counts where there is no list.
+        recipes: one for each network; what they say counts where there is no list.
         varied: lists by the name of their column, all combinations of which are measured. Those of
             "implementation" are of the model's option `routing_implementation`, "none" for None.
         grow: quantities that grow, one at a time, for each of the combinations.
@@ -56,37 +57,41 @@ def list_configs(
     Raises:
         UserError: if a value is out of its range.
     """
-    recipe = {
-        "batch_size": config.schedule.batch_size,
-        "dtype": config.model.dtype,
-        "iterations": config.model.routing_iterations,
-        "implementation": None,
-        "primary_types": None,
-    }
-    lists = {name: varied.get(name) or [value] for name, value in recipe.items()}
     growing: dict[str, dict[str, Sequence[Any]]] = {
         "batch": {"batch_size": doubled(devices, largest_batch)},
         "iterations": {"iterations": GROWING_ITERATIONS},
         "capsules": {"primary_types": GROWING_TYPES},
     }
-    sweeps = [lists | growing[name] for name in grow] or [lists]
-    points = [point for chosen in sweeps for point in itertools.product(*chosen.values())]
     found: list[tuple[Row, FitConfig]] = []
-    for point in dict.fromkeys(points):
-        row = dict(zip(lists, point, strict=True))
-        options, chosen = dict(config.model.options), row["implementation"]
-        if chosen:
-            options["routing_implementation"] = None if chosen == "none" else chosen
-        if row["primary_types"]:
-            options["primary_types"] = row["primary_types"]
-        changed = config.changed(
-            batch_size=row["batch_size"],
-            dtype=row["dtype"],
-            routing_iterations=row["iterations"],
-            model_options=options,
-        )
-        found.append((row, changed))
+    for config in recipes:
+        own = {
+            "model": config.model.name if len(recipes) > 1 else None,
+            "batch_size": config.schedule.batch_size,
+            "dtype": config.model.dtype,
+            "iterations": config.model.routing_iterations,
+            "implementation": None,
+            "primary_types": None,
+        }
+        lists = {name: varied.get(name) or [value] for name, value in own.items()}
+        sweeps = [lists | growing[name] for name in grow] or [lists]
+        points = [point for chosen in sweeps for point in itertools.product(*chosen.values())]
+        rows = [dict(zip(lists, point, strict=True)) for point in dict.fromkeys(points)]
+        found += [(row, _configured(config, row)) for row in rows]
     return found
+
+
+def _configured(recipe: FitConfig, row: Row) -> FitConfig:
+    options, chosen = dict(recipe.model.options), row["implementation"]
+    if chosen:
+        options["routing_implementation"] = None if chosen == "none" else chosen
+    if row["primary_types"]:
+        options["primary_types"] = row["primary_types"]
+    return recipe.changed(
+        batch_size=row["batch_size"],
+        dtype=row["dtype"],
+        routing_iterations=row["iterations"],
+        model_options=options,
+    )
 
 
 def describe(row: Row) -> str:

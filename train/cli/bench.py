@@ -1,13 +1,15 @@
 """`bench`: measures what training costs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from train.config.checked import flag
 from train.options.command import argument, option, settings
 from train.options.shared import DataDir, Devices, Recorded
 from train.options.values import list_of, new_file, positive, seconds, size_in_bytes
+from train.system.errors import UserError
 
 SWEEP = "what to compare (lists; all combinations are measured)"
 INSTEAD = "what to measure instead"
@@ -22,6 +24,13 @@ class Bench(DataDir, Devices, Recorded):
     """
 
     preset: str = argument("recipe (default: digits)", metavar="PRESET", default="digits")
+    models: list[str] | None = option(
+        None,
+        "networks, each with the routing that it was published with",
+        metavar="NAME,...",
+        parse=list_of(str),
+        group=SWEEP,
+    )
     batch_sizes: list[int] | None = option(
         None, "images in a step", metavar="N,N,...", parse=list_of(positive), group=SWEEP
     )
@@ -98,14 +107,18 @@ class Bench(DataDir, Devices, Recorded):
         from train.presets import get_preset
 
         # What is wrong with them is told before JAX is imported, which takes seconds.
-        config = with_settings(get_preset(self.preset), self.settings)
+        self._refuse_lists()
+        preset = get_preset(self.preset)
+        of_each = [self.settings | {"model": name} for name in dict.fromkeys(self.models or ())]
+        settings = of_each or [self.settings]
+        configs = [with_settings(preset, given) for given in settings]
         from train.bench.benchmark import Benchmark
         from train.bench.timing import Rounds
         from train.learn.user_routing import trust
 
         trust(self.settings.get("routing"))
         rounds = Rounds(self.repetitions, self.seconds)
-        benchmark = Benchmark(config, data_dir=self.data_dir, devices=self.devices, rounds=rounds)
+        benchmark = Benchmark(*configs, data_dir=self.data_dir, devices=self.devices, rounds=rounds)
         varied = {
             "batch_size": self.batch_sizes,
             "dtype": self.dtypes,
@@ -117,7 +130,7 @@ class Bench(DataDir, Devices, Recorded):
             report = benchmark.forward(varied)
         elif self.start:
             report = benchmark.start(
-                partial(_fit, self.preset, self.settings, self.data_dir, self.devices),
+                [partial(_fit, self.preset, s, self.data_dir, self.devices) for s in settings],
                 "train.loop.loop",
                 self.data_dir,
             )
@@ -132,6 +145,19 @@ class Bench(DataDir, Devices, Recorded):
         report.deliver(json=self.json, plot=self.plot)
         self.keep("bench", {"kind": "bench", "text": report.text, **report.values})
         return 0
+
+    def _refuse_lists(self) -> None:
+        """Raises `UserError` where a list is given of what is measured as the recipe says."""
+        lists = [field.name for field in fields(self) if field.metadata.get("group") == SWEEP]
+        varied = {"forward": {*lists} - {"grow"}, "start": {"models"}}
+        for instead in ("forward", "start", "feed", "predict_memory", "scaling"):
+            if getattr(self, instead) in (None, False):
+                continue
+            refused = [n for n in lists if getattr(self, n) and n not in varied.get(instead, ())]
+            if refused:
+                raise UserError(
+                    f"{flag(refused[0])} is not for {flag(instead)}: leave one of them out."
+                )
 
 
 def _fit(

@@ -21,6 +21,7 @@ def make_row(**changes: Any) -> dict[str, Any]:
     memory = {"arguments": 10, "outputs": 20, "temporaries": 30, "aliased": 0, "total": 2_500_000}
     part = {"seconds": 0.001, "memory": memory, "flops": 40_000_000, "bytes_accessed": None}
     row = {
+        "model": None,
         "batch_size": 8,
         "dtype": "float32",
         "iterations": 3,
@@ -49,7 +50,7 @@ def make_row(**changes: Any) -> dict[str, Any]:
 @pytest.fixture
 def failed() -> dict[str, Any]:
     """A configuration that could not run."""
-    point = ("batch_size", "dtype", "iterations", "implementation", "primary_types")
+    point = ("model", "batch_size", "dtype", "iterations", "implementation", "primary_types")
     return {k: v for k, v in make_row(batch_size=16).items() if k in point} | {"failure": "no room"}
 
 

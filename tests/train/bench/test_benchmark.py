@@ -263,6 +263,11 @@ def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, mon
         ),
         (["--feed", "--forward"], "not allowed with argument --feed"),
         (["--feed", "--predict-memory", "1GB"], "not allowed with argument --feed"),
+        (["--feed", "--batch-sizes", "8"], "--batch-sizes is not for --feed: leave one of them"),
+        (["--start", "--dtypes", "float32"], "--dtypes is not for --start"),
+        (["--predict-memory", "1GB", "--models", "cnn"], "--models is not for --predict-memory"),
+        (["--forward", "--grow", "batch"], "--grow is not for --forward"),
+        (["--models", "cnn,capsent"], "unknown model 'capsent'"),
     ],
 )
 def test_bad_input_ends_with_a_sentence(arguments, message, capsys):

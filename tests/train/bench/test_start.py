@@ -35,13 +35,19 @@ def test_bad_input_is_told_before_anything_is_timed(tmp_path):
         seconds_of_parts("train.loop.loop", get_preset("mnist"), tmp_path / "none", None, [])
 
 
-def test_the_start_of_a_recipe(python_m_train, tmp_path):
+@pytest.mark.parametrize("models", [[], ["capsnet", "aff_capsnet"]])
+def test_the_start_of_a_recipe(python_m_train, tmp_path, models):
     """Of `fit` as it is: its processes import and compile for themselves."""
-    small = ("--model-options", "conv_features=4", "--repetitions", "1")
+    sizes = ("conv_features=4", "conv_kernel=3", "primary_kernel=3")
+    small = ("--model-options", *sizes, "--repetitions", "1")
+    small += ("--models", ",".join(models)) if models else ()
     done = python_m_train("bench", "digits", "--start", *small, "--json", tmp_path / "start.json")
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads((tmp_path / "start.json").read_text())["rows"]
-    assert row.keys() == {"start", *PARTS}
-    assert min(row.values()) > 0
+    rows = json.loads((tmp_path / "start.json").read_text())["rows"]
+    assert [row.pop("model") for row in rows] == (models or [None])
+    for row in rows:
+        assert row.keys() == {"start", *PARTS}
+        assert min(row.values()) > 0
     heads = ["to the first line of metrics, s", *(f"{name}, s" for name in PARTS)]
-    assert f"| {' | '.join(heads)} |" in done.stdout
+    assert f"| {' | '.join(['network'] * bool(models) + heads)} |" in done.stdout
+    assert [f"| {name} |" in done.stdout for name in models] == [True] * len(models)

@@ -16,21 +16,21 @@ LIMITS = {"largest_batch": 40, "devices": 1}
 
 
 def test_without_lists_the_recipe_is_all(config):
-    ((row, changed),) = list_configs(config, {}, **LIMITS)
+    ((row, changed),) = list_configs([config], {}, **LIMITS)
     assert changed == config
     assert describe(row) == "batch 8, float32, 3 iterations"
 
 
 def test_every_combination_is_measured_once(config):
     varied = {"batch_size": [4, 8], "iterations": [1, 3], "dtype": ["float32"]}
-    rows = [row for row, _ in list_configs(config, varied, **LIMITS)]
+    rows = [row for row, _ in list_configs([config], varied, **LIMITS)]
     found = [(row["batch_size"], row["iterations"]) for row in rows]
     assert found == [(4, 1), (4, 3), (8, 1), (8, 3)]
 
 
 def test_quantities_grow_one_at_a_time_from_the_same_point(config):
     grow = ["batch", "iterations", "capsules"]
-    rows = [row for row, _ in list_configs(config, {}, grow, largest_batch=40, devices=2)]
+    rows = [row for row, _ in list_configs([config], {}, grow, largest_batch=40, devices=2)]
     points = [(row["batch_size"], row["iterations"], row["primary_types"]) for row in rows]
     assert points.count((8, 3, None)) == 1
     assert [batch for batch, *others in points if others == [3, None]] == [2, 4, 8, 16, 32]
@@ -42,20 +42,33 @@ def test_quantities_grow_one_at_a_time_from_the_same_point(config):
 def test_a_row_changes_what_it_names_and_nothing_else(config):
     varied = {"batch_size": [4], "dtype": ["bfloat16"], "iterations": [2]}
     varied |= {"implementation": ["xla", "none"], "primary_types": [5]}
-    (row, xla), (_, none) = list_configs(config, varied, **LIMITS)
+    (row, xla), (_, none) = list_configs([config], varied, **LIMITS)
     assert describe(row) == "batch 4, bfloat16, 2 iterations, routing xla, 5 types"
     wanted = {"batch_size": 4, "dtype": "bfloat16", "routing_iterations": 2}
     for changed, implementation in ((xla, "xla"), (none, None)):
         options = {"routing_implementation": implementation, "primary_types": 5}
         options = config.model.options | options
         assert changed == config.changed(**wanted, model_options=options)
-    ((_, plain),) = list_configs(config, {"iterations": [2]}, **LIMITS)
+    ((_, plain),) = list_configs([config], {"iterations": [2]}, **LIMITS)
     assert "routing_implementation" not in plain.model.options
+
+
+def test_networks_are_measured_by_recipes_of_their_own(config):
+    other = config.changed(model="aff_capsnet", routing_iterations=None, batch_size=6)
+    found = list_configs([config, other], {"dtype": ["float32", "bfloat16"]}, **LIMITS)
+    assert [describe(row) for row, _ in found] == [
+        "capsnet, batch 8, float32, 3 iterations",
+        "capsnet, batch 8, bfloat16, 3 iterations",
+        "aff_capsnet, batch 6, float32",
+        "aff_capsnet, batch 6, bfloat16",
+    ]
+    wanted = [one.changed(dtype=d) for one in (config, other) for d in ("float32", "bfloat16")]
+    assert [changed for _, changed in found] == wanted
 
 
 def test_a_wrong_value_is_refused(config):
     with pytest.raises(UserError, match="unknown dtype 'float8'"):
-        list_configs(config, {"dtype": ["float8"]}, **LIMITS)
+        list_configs([config], {"dtype": ["float8"]}, **LIMITS)
 
 
 def test_rows_that_differ_in_one_quantity_grow(failed):
@@ -67,6 +80,7 @@ def test_rows_that_differ_in_one_quantity_grow(failed):
     assert batch.values == [2, 4, 8]
     assert_close([batch.line.fixed, batch.line.each], [0.002, 0.0005])
     assert batch.same == {
+        "model": None,
         "dtype": "float32",
         "iterations": 3,
         "implementation": None,
