@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from capsjax.capsules import accumulation_dtype
 
@@ -15,7 +16,7 @@ def product(
     return jnp.einsum(subscripts, a, b, precision=precision, preferred_element_type=dtype)
 
 
-def pad(x: jax.Array, by_axis: dict[int, tuple[int, int, int]], value: float = 0) -> jax.Array:
+def pad(x: jax.Array, by_axis: dict[int, tuple[int, int, int]], value: ArrayLike = 0) -> jax.Array:
     """`lax.pad` of the given axes: low, high (a negative number crops) and between two elements."""
     padding = [by_axis.get(axis, (0, 0, 0)) for axis in range(x.ndim)]
     return lax.pad(x, jnp.asarray(value, x.dtype), padding)

@@ -7,13 +7,13 @@ work those of `fourier`. It is XLA's for the small kernels at stride 1 of residu
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from capsjax.ops import direct, fourier
 from capsjax.ops._arrays import pad, product
@@ -30,6 +30,9 @@ Pair = tuple[int, int]
 # to nine tenths of the time of `direct` (measured in turns on two cores).
 SMALL_KERNEL = 25
 MANY_FEATURES = 16
+
+# And its gradient of small kernels, at any stride, below so many input features: 0.4 to 0.8 of it.
+FEW_FEATURES = 32
 
 
 def conv_general_dilated(
@@ -95,10 +98,10 @@ class _Convolution(NamedTuple):
     padding: tuple[Pair, Pair]
     options: tuple[tuple[str, Any], ...]
 
-    def pad(self, x: jax.Array, sign: int = 1) -> jax.Array:
-        """Pads the images, or crops them where the sign is -1."""
+    def pad(self, x: jax.Array, sign: int = 1, zero: ArrayLike = 0) -> jax.Array:
+        """Pads the images with zero, or crops them where the sign is -1."""
         sides = enumerate(self.padding, start=1)
-        return pad(x, {axis: (sign * low, sign * high, 0) for axis, (low, high) in sides})
+        return pad(x, {axis: (sign * low, sign * high, 0) for axis, (low, high) in sides}, zero)
 
     def padded_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape of padded images of a shape."""
@@ -122,7 +125,7 @@ class _Convolution(NamedTuple):
             **dict(self.options),
         )
 
-    def on_cpu(
+    def form_on_cpu(
         self,
         which: str,
         x_shape: Sequence[int],
@@ -130,8 +133,8 @@ class _Convolution(NamedTuple):
         dtype: DTypeLike,
         *,
         alone: bool,
-    ) -> Callable[..., jax.Array]:
-        """A function of the form that takes least time; it may be XLA's for one kernel `alone`.
+    ) -> Any:
+        """The module of the form that takes least time, or None for XLA's, of one kernel `alone`.
 
         Rounding in the Fourier domain is small relative to the brightest part of an image,
         everywhere in it, not to what an output sees. So where the highest precision is asked for,
@@ -146,23 +149,27 @@ class _Convolution(NamedTuple):
         rows, columns, features, _ = kernel_shape
         down, right = self.strides
         positions = ((padded[1] - rows) // down + 1) * ((padded[2] - columns) // right + 1)
+        sides = zip(kernel_shape, self.padding, strict=False)
+        if which == "kernel_gradient":
+            suits = features < FEW_FEATURES
+        else:
+            suits = features >= MANY_FEATURES and positions >= direct.FEW_POSITIONS
+            suits = suits and self.strides == (1, 1)
         is_small = (
-            which != "kernel_gradient"
+            suits
             and alone  # of several kernels XLA makes a convolution in groups, which is slow
             and dtype == jnp.float32
-            and self.strides == (1, 1)
             and 1 < rows * columns <= SMALL_KERNEL
-            and features >= MANY_FEATURES
-            and positions >= direct.FEW_POSITIONS
+            # Where a window sees nothing of the images XLA's gradients are wrong (in JAX 0.10.2).
+            and all(0 <= side < size for size, pads in sides for side in pads)
         )
-        form: Any = _Compiled if is_small else direct
-        gathers = form is direct and not (
+        gathers = not is_small and not (
             which == "kernel_gradient" and direct.is_by_example(kernel_shape, positions)
         )
         of_it = (which, padded, kernel_shape, self.strides, dtype)
         if not is_exact and fourier.is_worthwhile(*of_it, gathers=gathers):
-            form = fourier
-        return getattr(form, which)
+            return fourier
+        return None if is_small else direct
 
     def forward(
         self, x: jax.Array, kernel: jax.Array, _shape: tuple[int, ...], *, alone: bool
@@ -170,8 +177,18 @@ class _Convolution(NamedTuple):
         """Images and kernel -> outputs."""
 
         def cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-            compute = self.on_cpu("forward", x.shape, kernel.shape, x.dtype, alone=alone)
-            return compute(self.pad(x), kernel, self.strides)
+            form = self.form_on_cpu("forward", x.shape, kernel.shape, x.dtype, alone=alone)
+            if form is not None:
+                return form.forward(self.pad(x), kernel, self.strides)
+            # More windows side by side than columns, thrown away again: of fewer ones XLA (seen in
+            # jaxlib 0.10.2) makes a call of a library that may use one core alone, which is the
+            # slower but for many more outputs than inputs.
+            *_, columns, features, outputs = kernel.shape
+            rows, (low, high) = self.padding
+            if outputs > 2 * features:
+                return self.xla(x, kernel)
+            wide = self._replace(padding=(rows, (low, high + columns)))
+            return wide.xla(x, kernel)[:, :, :-columns]
 
         return lax.platform_dependent(x, kernel, cpu=cpu, default=self.xla)
 
@@ -181,8 +198,14 @@ class _Convolution(NamedTuple):
         """Kernel and the gradient `g` of the outputs -> that of images of a shape."""
 
         def cpu(kernel: jax.Array, g: jax.Array) -> jax.Array:
-            compute = self.on_cpu("input_gradient", shape, kernel.shape, g.dtype, alone=alone)
-            return self.pad(compute(kernel, g, self.padded_shape(shape), self.strides), -1)
+            form = self.form_on_cpu("input_gradient", shape, kernel.shape, g.dtype, alone=alone)
+            if form is not None:
+                padded = form.input_gradient(kernel, g, self.padded_shape(shape), self.strides)
+                return self.pad(padded, -1)
+            sides = zip(kernel.shape, self.padding, strict=False)
+            rows, columns = ((size - 1 - low, size - 1 - high) for size, (low, high) in sides)
+            turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+            return self._replace(padding=(rows, columns)).xla(g, turned)
 
         def xla(kernel: jax.Array, g: jax.Array) -> jax.Array:
             images, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
@@ -195,39 +218,19 @@ class _Convolution(NamedTuple):
     ) -> jax.Array:
         """Images and the gradient `g` of the outputs -> that of a kernel of a shape."""
 
-        def cpu(x: jax.Array, g: jax.Array) -> jax.Array:
-            compute = self.on_cpu("kernel_gradient", x.shape, shape, x.dtype, alone=alone)
-            return compute(self.pad(x), shape, g, self.strides)
-
         def xla(x: jax.Array, g: jax.Array) -> jax.Array:
             kernel, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
             return jax.vjp(lambda kernel: self.xla(x, kernel), kernel)[1](g)[0]
 
+        def cpu(x: jax.Array, g: jax.Array) -> jax.Array:
+            form = self.form_on_cpu("kernel_gradient", x.shape, shape, x.dtype, alone=alone)
+            if form is None:
+                return xla(x, g)
+            if form is fourier:  # what it makes of the images may be there, for the outputs
+                return fourier.kernel_gradient(self.pad(x), shape, g, self.strides)
+            # A zero that is not known before g is: with any other XLA pads the images of all layers
+            # on its way forwards, and keeps them until their turn comes.
+            zero = jnp.max(g[:1, 0, 0, 0], initial=0) > jnp.inf
+            return direct.kernel_gradient(self.pad(x, zero=zero), shape, g, self.strides)
+
         return lax.platform_dependent(x, g, cpu=cpu, default=xla)
-
-
-class _Compiled:
-    """The compiler's own at stride 1, of padded images, in functions as `direct` has them.
-
-    They are not padded by itself: its gradient of the images on a CPU (seen in JAX 0.10.2) is wrong
-    where a window sees nothing of them.
-    """
-
-    @staticmethod
-    def forward(x: jax.Array, kernel: jax.Array, _strides: Pair) -> jax.Array:
-        # More windows side by side than columns, thrown away again: of fewer ones XLA (seen in
-        # jaxlib 0.10.2) makes a call of a library that may use one core alone.
-        columns = kernel.shape[1]
-        return _of_compiler(x, kernel, ((0, 0), (0, columns)))[:, :, :-columns]
-
-    @staticmethod
-    def input_gradient(
-        kernel: jax.Array, g: jax.Array, _x_shape: Sequence[int], _strides: Pair
-    ) -> jax.Array:
-        rows, columns = (size - 1 for size in kernel.shape[:2])
-        turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-        return _of_compiler(g, turned, ((rows, rows), (columns, columns)))
-
-
-def _of_compiler(x: jax.Array, kernel: jax.Array, padding: tuple[Pair, Pair]) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=CHANNELS_LAST)

@@ -178,18 +178,51 @@ def compiled(features=16, taps=3, stride=1, dtype="float32"):
     return [is_xla(convolve, x, kernel), *(is_xla(gradient(a), x, kernel, g) for a in (0, 1))]
 
 
-def test_small_kernels_at_stride_1_are_left_to_xla_where_it_is_faster():
-    assert compiled() == [True, True, False]
-    for other in ({"features": 3}, {"taps": 1}, {"taps": 6}, {"stride": 2}, {"dtype": "bfloat16"}):
+def test_small_kernels_are_left_to_xla_where_it_is_faster():
+    assert compiled() == [True, True, True]
+    assert compiled(features=32) == [True, True, False]
+    for few in ({"features": 3}, {"stride": 2}):
+        assert compiled(**few) == [False, False, True]
+    for other in ({"taps": 1}, {"taps": 6}, {"dtype": "bfloat16"}):
         assert compiled(**other) == [False] * 3
     x, kernels = draw(3, 2, 10, 10, 16), draw(3, 3, 3, 16, 4)
     assert not is_xla(jax.vmap(ours), x, kernels)
     assert is_xla(jax.vmap(lambda x: ours(x, kernels[0])), x)
 
 
+def test_of_a_layer_the_gradient_keeps_one_array_and_no_padded_one():
+    images = jax.ShapeDtypeStruct((8, 16, 16, 32), jnp.float32)
+
+    def bytes_of(layers):
+        def loss(kernels, x):
+            for kernel in kernels:
+                x = jnp.tanh(ours(x, kernel, (1, 1), "SAME"))
+            return jnp.sum(x)
+
+        kernels = [jax.ShapeDtypeStruct((3, 3, 32, 32), jnp.float32)] * layers
+        program = jax.jit(jax.grad(loss)).lower(kernels, images).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    of_a_layer = (bytes_of(8) - bytes_of(4)) / 4
+    assert of_a_layer < 1.5 * 4 * math.prod(images.shape)
+
+
+@pytest.mark.parametrize("infinite", [jnp.inf, jnp.nan])
+def test_what_is_not_finite_in_one_place_is_nowhere_else(infinite):
+    """The zeros around the images are zeros whatever the gradient of the outputs is."""
+    x, kernel = draw(2, 5, 5, 32), draw(3, 3, 32, 4, seed=1)
+    g = jnp.ones((2, 5, 5, 4)).at[0, 0, 0, 0].set(infinite)
+    with jax.debug_nans(False):
+        (found,) = jax.vjp(lambda kernel: ours(x, kernel, (1, 1), "SAME"), kernel)[1](g)
+    assert np.isfinite(found[..., 1:]).all()
+    assert not np.isfinite(found[1:, 1:, :, 0]).any()
+
+
 @pytest.mark.parametrize("padding", ["SAME", ((3, 0), (1, 3)), ((-1, 1), (0, -2))])
 def test_what_is_left_to_xla_is_right_wherever_windows_lie(padding):
-    assert_agree(draw(2, 11, 12, 16), draw(3, 3, 16, 4, seed=1), (1, 1), padding)
+    for outputs in (4, 40):
+        assert_agree(draw(2, 11, 12, 16), draw(3, 3, 16, outputs, seed=1), (1, 1), padding)
+    assert_agree(draw(2, 11, 12, 16), draw(3, 3, 16, 4, seed=1), (2, 3), padding)
 
 
 @pytest.mark.parametrize("precision", ["highest", lax.Precision.HIGHEST, ("default", "highest")])
