@@ -137,6 +137,7 @@ def _speed(row: Row, machine: Row) -> dict[str, str]:
         "ms a step": _milliseconds(row["step_seconds"]),
         "of the ceiling": share,
         "step's memory, MB": _megabytes(row["memory"]["total"]),
+        "of it temporary, MB": _megabytes(row["memory"]["temporaries"]),
         "peak in use, MB": f"{row['peak_bytes'] / 1e6:,.0f}",
         "compiling, s": f"{row['compile_seconds']:.1f}",
     }
