@@ -31,9 +31,6 @@ Pair = tuple[int, int]
 SMALL_KERNEL = 25
 MANY_FEATURES = 16
 
-# And its gradient of small kernels, at any stride, below so many input features: 0.4 to 0.8 of it.
-FEW_FEATURES = 32
-
 
 def conv_general_dilated(
     lhs: jax.Array,
@@ -150,18 +147,17 @@ class _Convolution(NamedTuple):
         down, right = self.strides
         positions = ((padded[1] - rows) // down + 1) * ((padded[2] - columns) // right + 1)
         sides = zip(kernel_shape, self.padding, strict=False)
-        if which == "kernel_gradient":
-            suits = features < FEW_FEATURES
-        else:
-            suits = features >= MANY_FEATURES and positions >= direct.FEW_POSITIONS
-            suits = suits and self.strides == (1, 1)
         is_small = (
-            suits
+            # Its gradient of kernels is slow in layouts that the program around it may ask for.
+            which != "kernel_gradient"
             and alone  # of several kernels XLA makes a convolution in groups, which is slow
             and dtype == jnp.float32
+            and self.strides == (1, 1)
             and 1 < rows * columns <= SMALL_KERNEL
             # Where a window sees nothing of the images XLA's gradients are wrong (in JAX 0.10.2).
             and all(0 <= side < size for size, pads in sides for side in pads)
+            and features >= MANY_FEATURES
+            and positions >= direct.FEW_POSITIONS
         )
         gathers = not is_small and not (
             which == "kernel_gradient" and direct.is_by_example(kernel_shape, positions)
@@ -218,19 +214,17 @@ class _Convolution(NamedTuple):
     ) -> jax.Array:
         """Images and the gradient `g` of the outputs -> that of a kernel of a shape."""
 
-        def xla(x: jax.Array, g: jax.Array) -> jax.Array:
-            kernel, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
-            return jax.vjp(lambda kernel: self.xla(x, kernel), kernel)[1](g)[0]
-
         def cpu(x: jax.Array, g: jax.Array) -> jax.Array:
             form = self.form_on_cpu("kernel_gradient", x.shape, shape, x.dtype, alone=alone)
-            if form is None:
-                return xla(x, g)
             if form is fourier:  # what it makes of the images may be there, for the outputs
                 return fourier.kernel_gradient(self.pad(x), shape, g, self.strides)
             # A zero that is not known before g is: with any other XLA pads the images of all layers
             # on its way forwards, and keeps them until their turn comes.
             zero = jnp.max(g[:1, 0, 0, 0], initial=0) > jnp.inf
             return direct.kernel_gradient(self.pad(x, zero=zero), shape, g, self.strides)
+
+        def xla(x: jax.Array, g: jax.Array) -> jax.Array:
+            kernel, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
+            return jax.vjp(lambda kernel: self.xla(x, kernel), kernel)[1](g)[0]
 
         return lax.platform_dependent(x, g, cpu=cpu, default=xla)

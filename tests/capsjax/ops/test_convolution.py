@@ -178,12 +178,9 @@ def compiled(features=16, taps=3, stride=1, dtype="float32"):
     return [is_xla(convolve, x, kernel), *(is_xla(gradient(a), x, kernel, g) for a in (0, 1))]
 
 
-def test_small_kernels_are_left_to_xla_where_it_is_faster():
-    assert compiled() == [True, True, True]
-    assert compiled(features=32) == [True, True, False]
-    for few in ({"features": 3}, {"stride": 2}):
-        assert compiled(**few) == [False, False, True]
-    for other in ({"taps": 1}, {"taps": 6}, {"dtype": "bfloat16"}):
+def test_small_kernels_at_stride_1_are_left_to_xla_where_it_is_faster():
+    assert compiled() == [True, True, False]
+    for other in ({"features": 3}, {"taps": 1}, {"taps": 6}, {"stride": 2}, {"dtype": "bfloat16"}):
         assert compiled(**other) == [False] * 3
     x, kernels = draw(3, 2, 10, 10, 16), draw(3, 3, 3, 16, 4)
     assert not is_xla(jax.vmap(ours), x, kernels)
