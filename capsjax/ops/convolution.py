@@ -183,7 +183,7 @@ class _Convolution(NamedTuple):
             rows, (low, high) = self.padding
             if outputs > 2 * features:
                 return self.xla(x, kernel)
-            wide = self._replace(padding=(rows, (low, high + columns)))
+            wide = self._replace(padding=(rows, (low, high + columns)), options=())
             return wide.xla(x, kernel)[:, :, :-columns]
 
         return lax.platform_dependent(x, kernel, cpu=cpu, default=self.xla)
@@ -201,7 +201,7 @@ class _Convolution(NamedTuple):
             sides = zip(kernel.shape, self.padding, strict=False)
             rows, columns = ((size - 1 - low, size - 1 - high) for size, (low, high) in sides)
             turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-            return self._replace(padding=(rows, columns)).xla(g, turned)
+            return self._replace(padding=(rows, columns), options=()).xla(g, turned)
 
         def xla(kernel: jax.Array, g: jax.Array) -> jax.Array:
             images, _ = varying_alike(jnp.zeros(shape, g.dtype), g)
