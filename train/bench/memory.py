@@ -21,8 +21,8 @@ def largest_batch(
 
     Returns:
         The `batch_size`; what it takes by a straight line, `predicted_bytes`, and as compiled,
-        `compiled_bytes`; `bytes_per_image` and `fixed_bytes` of the line through smaller batches;
-        and in `compiled` the bytes of every batch size that was compiled.
+        `compiled_bytes`; `bytes_per_image` and `fixed_bytes` of the line through it and the
+        smallest batch; and in `compiled` the bytes of every batch size that was compiled.
 
     Raises:
         DoesNotFitError: if not even the smallest batch fits.
@@ -36,6 +36,9 @@ def largest_batch(
         above = min((size for size, needed in known.items() if needed > budget), default=None)
         next_one = known.get(below, 0) + line.each * multiple
         if below and (above == below + multiple or (len(known) > 2 and next_one > budget)):
+            fit = sorted(size for size in known if size <= below)
+            if len(fit) > 1:  # the two nearest alone may lie on either side of a jump
+                line = fit_line((fit[0], below), (known[fit[0]], known[below]))
             return {
                 "batch_size": below,
                 "predicted_bytes": predicted[below],

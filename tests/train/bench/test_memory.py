@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.tolerance import assert_close
 from train.bench.memory import largest_batch
 from train.system.errors import DoesNotFitError
 
@@ -28,7 +29,16 @@ def test_the_largest_batch_fits_and_no_line_says_that_a_larger_one_would(
     assert found["compiled_bytes"] == bytes_of(found["batch_size"]) <= budget
     assert found["batch_size"] % multiple == 0
     next_one = bytes_of(found["batch_size"] + multiple)
-    assert next_one + found["bytes_per_image"] * multiple > budget
+    steps = found["bytes_per_image"] * multiple, next_one - found["compiled_bytes"]
+    assert next_one + max(steps) > budget
+
+
+def test_a_jump_between_two_batches_is_not_taken_for_what_an_image_takes():
+    found = largest_batch(
+        lambda size: 1000 + 10 * size + 500 * (size >= 4880), 50_250, multiple=1, start=16
+    )
+    assert found["batch_size"] == 4879
+    assert_close([found["bytes_per_image"], found["fixed_bytes"]], [10, 1000])
 
 
 def test_a_straight_line_takes_three_compilations():
