@@ -136,7 +136,7 @@ class Fit(DataDir, Devices, Recorded):
                 f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
             )
             values = {"kind": "fit", "config": config.flat(), "summary": summary}
-            self.keep(f"fit-seed-{config.seed}", values)
+            self.keep(f"fit-{out.resolve().name}", values)
         return 0
 
     def _recipe(self, name: str) -> "FitConfig":

@@ -3,7 +3,7 @@
 The learning rate falls on a cosine, as in `mnist`. Validation images did not tell apart the
 weights 0.0005, 0.002 and 0.01 of the reconstruction, tried for 10 epochs with two seeds each: 0.54
 and 0.61 % error, 0.59 and 0.59, 0.63 and 0.63; nor did digits that are turned and scaled (0.57 %,
-one seed; docs/results/screen-*). So all stays as the paper has it.
+one seed; docs/results/mnist-small-screen). So all stays as the paper has it.
 
 Command: `python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: 2 cores of an x86-64 CPU.

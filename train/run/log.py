@@ -46,7 +46,14 @@ class Log(AbstractContextManager["Log"]):
         self._trainer, self._run, self._batch_size = trainer, run, config.schedule.batch_size
         kept = [row for row in read_metrics(run.metrics) if row["step"] <= start]
         seconds = max((row.get("wall_seconds") or 0.0 for row in kept), default=0.0)
-        self.stopwatch = Stopwatch(self._batch_size, seconds)
+        trained = [row for row in kept if row.get("split") == "train"]
+        begun = [0, *(row["step"] for row in trained)]
+        laps = [
+            (row["step"] - before, row["images_per_second"])
+            for before, row in zip(begun, trained, strict=False)
+            if row.get("images_per_second")  # none of steps that were compiled for
+        ]
+        self.stopwatch = Stopwatch(self._batch_size, seconds, laps)
         self._writes = processes.is_first()
         if not self._writes:
             return

@@ -2,24 +2,33 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class Stopwatch:
     """Measures images a second in training, without compilation and evaluation.
 
-    `seconds_before` is the wall time that the run took before it was resumed.
+    Of a run that is resumed, `seconds_before` is the wall time until then, and `laps_before` has of
+    each lap that it took the steps and the images a second.
     """
 
     recent_rate = 0.0
     """Images a second in the last lap; 0 before the first."""
 
-    def __init__(self, batch_size: int, seconds_before: float = 0.0) -> None:
+    def __init__(
+        self,
+        batch_size: int,
+        seconds_before: float = 0.0,
+        laps_before: Iterable[tuple[int, float]] = (),
+    ) -> None:
         self._batch_size = batch_size
         self._begun = time.monotonic() - seconds_before
         self._arrived: float | None = None  # None: the first results are still to come
         self._lap_begun, self._lap_steps = 0.0, 0
         self._seconds, self._steps = 0.0, 0
+        for steps, rate in laps_before:
+            self._seconds += steps * batch_size / rate
+            self._steps += steps
 
     @property
     def wall_seconds(self) -> float:

@@ -6,14 +6,16 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from train.config.config_file import CADENCE, completed
 from train.study.claims import get_claim
 from train.study.compare import findings
+from train.study.compare.findings import differing
 from train.study.results import ROOT, origin
 from train.study.statistics import spread
 from train.study.trial import verdict
@@ -96,14 +98,38 @@ def render(name: str) -> str:
 
 
 def _fits(*results: Mapping[str, Any]) -> list[str]:
-    """A row for the networks of one recipe."""
-    of_seeds = sorted(results, key=lambda result: result["config"]["seed"])
+    """A row for the networks of each recipe; where there are several, what sets them apart."""
+    recipes: dict[str, list[Mapping[str, Any]]] = {}
+    for result in sorted(results, key=lambda result: result["config"]["seed"]):
+        config = completed(result["config"])
+        recipe = {name: config[name] for name in config.keys() - CADENCE - {"seed"}}
+        recipes.setdefault(json.dumps(recipe, sort_keys=True), []).append(result)
+    configs = [completed(of_recipe[0]["config"]) for of_recipe in recipes.values()]
+    rows = []
+    for config, of_recipe in zip(configs, recipes.values(), strict=True):
+        alike = [other for other in configs if other["preset"] == config["preset"]]
+        settings = differing(config, alike, {"preset", "seed"})
+        rows.append(_fit_row(of_recipe, settings and f" `{settings}`"))
+    first = results[0]["summary"]
+    seeds = sorted({result["config"]["seed"] for result in results})
+    others = ", and with the other settings of the table" if len(recipes) > 1 else ""
+    return [
+        f"`{min(results, key=lambda result: result['config']['seed'])['command']}`{others}",
+        "",
+        *markdown_lines([list(rows[0]), *(list(row.values()) for row in rows)]),
+        "",
+        f"Seeds {', '.join(map(str, seeds))}; all {first['test.examples']:,} test images, by the "
+        "last checkpoint.",
+    ]
+
+
+def _fit_row(of_seeds: Sequence[Mapping[str, Any]], settings: str) -> dict[str, str]:
     summaries = [result["summary"] for result in of_seeds]
     first = summaries[0]
     errors = [summary["test.error_percent"] for summary in summaries]
     mean = f"{np.mean(errors):.3f}" + (f" ± {spread(errors):.3f}" * (len(errors) > 1))
-    row = {
-        "recipe": f"`{first['preset']}`",
+    return {
+        "recipe": f"`{first['preset']}`{settings}",
         "test error, %": ", ".join(f"{error:.2f}" for error in errors),
         "mean": mean,
         "validation error, %": ", ".join(
@@ -115,14 +141,6 @@ def _fits(*results: Mapping[str, Any]) -> list[str]:
         "steps": f"{first['steps']:,}",
         "images/s": f"{np.mean([summary['images_per_second'] for summary in summaries]):,.0f}",
     }
-    seeds = ", ".join(str(result["config"]["seed"]) for result in of_seeds)
-    return [
-        f"`{of_seeds[0]['command']}`",
-        "",
-        *markdown_lines([list(row), list(row.values())]),
-        "",
-        f"Seeds {seeds}; all {first['test.examples']:,} test images, by the last checkpoint.",
-    ]
 
 
 def _compared(result: Mapping[str, Any]) -> list[str]:

@@ -319,6 +319,32 @@ def test_resuming_goes_without_a_recipe(short_run):
     assert load_run(short_run).config.schedule.batch_size == 16
 
 
+def test_a_result_is_recorded_by_the_name_of_its_run(short_run, tmp_path, monkeypatch):
+    """So that runs of several recipes and seeds do not write over each other."""
+    monkeypatch.setattr("train.study.records.ROOT", tmp_path)
+    (short_run / "figures").mkdir()  # with them it has ended
+    names = ("run", "other")
+    shutil.copytree(short_run, tmp_path / "other")
+    for name in names:
+        out = f"{tmp_path / name}/"
+        assert main(["fit", "--resume", "--out", out, "--record", "mine"]) == 0
+    kept = [
+        json.loads((tmp_path / "docs/results/mine" / f"fit-{name}.json").read_text())
+        for name in names
+    ]
+    assert [each["config"]["batch_size"] for each in kept] == [16, 16]
+    summary = json.loads((short_run / "summary.json").read_text())
+    assert [each["summary"] for each in kept] == [summary, summary]
+
+
+def test_the_speed_is_of_the_whole_run_not_of_what_was_resumed(short_run):
+    """Of which there may be nothing left to train."""
+    before = json.loads((short_run / "summary.json").read_text())
+    assert main(["fit", "--resume", "--out", str(short_run)]) == 0  # its figures are missing
+    after = json.loads((short_run / "summary.json").read_text())
+    assert after["images_per_second"] == pytest.approx(before["images_per_second"], rel=0.2)
+
+
 def test_resuming_a_finished_run_changes_nothing(short_run, capsys):
     (short_run / "figures").mkdir()
 

@@ -37,10 +37,16 @@ def test_the_first_steps_and_pauses_do_not_count(clock):
     assert watch.wall_seconds == 1058
 
 
-def test_a_resumed_run_goes_on_with_its_time(clock):
-    watch = Stopwatch(batch_size=10, seconds_before=70)
+def test_a_resumed_run_goes_on_with_its_time_and_its_rate(clock):
+    watch = Stopwatch(batch_size=10, seconds_before=70, laps_before=[(4, 20.0), (6, 10.0)])
     clock.now += 5
     assert watch.wall_seconds == 75
+    assert watch.rate == 100 / (2 + 6)
+    watch.arrived(1)
+    clock.now += 4
+    watch.arrived(10)
+    watch.lap()
+    assert (watch.rate, watch.recent_rate) == (200 / (2 + 6 + 4), 25)
 
 
 def test_nothing_measured_is_zero(clock):

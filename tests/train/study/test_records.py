@@ -41,9 +41,10 @@ def summary(error: float) -> dict:
     }
 
 
-def keep_fit(seed: int, error: float) -> None:
-    values = {"kind": "fit", "config": {"seed": seed}, "summary": summary(error)}
-    records.keep("mine", f"fit-seed-{seed}", f"python -m train fit digits --seed {seed}", values)
+def keep_fit(seed: int, error: float, run: str = "seed", **settings: object) -> None:
+    config = {"seed": seed, **settings}
+    values = {"kind": "fit", "config": config, "summary": summary(error)}
+    records.keep("mine", f"fit-{run}-{seed}", f"python -m train fit digits --seed {seed}", values)
 
 
 def test_runs_of_a_recipe_are_one_row(root):
@@ -62,6 +63,17 @@ def test_runs_of_a_recipe_are_one_row(root):
     kept = json.loads((root / "docs" / "results" / "mine" / "fit-seed-1.json").read_text())
     assert kept["command"] == "python -m train fit digits --seed 1"
     assert {"commit", "date", "device_kind", "jax", "python", "cores"} <= kept.keys()
+
+
+def test_runs_of_other_recipes_are_rows_of_their_own(root):
+    for seed in (0, 1):
+        keep_fit(seed, 0.25 + seed)
+        keep_fit(seed, 0.5 + seed, "fast", learning_rate=0.01, evaluate_every=7)
+    page = records.render("mine")
+    assert "| `digits` `--learning-rate 0.001` | 0.25, 1.25 | 0.750 ± 0.707 | 0.50, 2.50 |" in page
+    assert "| `digits` `--learning-rate 0.01` | 0.50, 1.50 | 1.000 ± 0.707 | 1.00, 3.00 |" in page
+    assert "`python -m train fit digits --seed 0`, and with the other settings of the table" in page
+    assert "Seeds 0, 1;" in page
 
 
 def test_a_comparison_and_a_claim_are_rendered_from_their_values(root):

@@ -4,7 +4,7 @@ import csv
 import functools
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -64,15 +64,26 @@ def _row(result: Result, against_first: str, recipe: str) -> dict[str, str]:
 
 def own_settings(results: Sequence[Result]) -> list[str]:
     """What each cell is trained with that not all cells of its data are: `--max-shift 2`."""
-    texts = []
     cells = [(each["dataset"], completed(each["identity"]["config"])) for each in results]
-    for dataset, own in cells:
-        alike = [config for other, config in cells if other == dataset]
-        names = [
-            n for n in own if n not in OF_THE_CELL | CADENCE and any(c[n] != own[n] for c in alike)
-        ]
-        texts.append(" ".join(f"{flag(name)} {own[name]}" for name in names))
-    return texts
+    return [
+        differing(config, [each for other, each in cells if other == dataset], OF_THE_CELL)
+        for dataset, config in cells
+    ]
+
+
+def differing(
+    config: Mapping[str, Any], others: Sequence[Mapping[str, Any]], ignored: Collection[str]
+) -> str:
+    """The settings of a configuration that not all others have: `--max-shift 2`.
+
+    How often a run prints, measures and saves is no difference.
+    """
+    names = [
+        name
+        for name in config
+        if name not in {*ignored, *CADENCE} and any(other[name] != config[name] for other in others)
+    ]
+    return " ".join(f"{flag(name)} {config[name]}" for name in names)
 
 
 def differences(results: Sequence[Result]) -> list[str]:
