@@ -49,8 +49,8 @@ class DenseCaps(RoutedLayer):
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
             `1 / sqrt(in_capsules)`, since a capsule is a sum of as many votes.
         implementation: how votes and routing are computed, see `route_dense`; if not given, what
-            was measured to be the fastest where the program runs. Shared or 4x4 matrices have the
-            one, `"xla"`.
+            was measured to be the fastest on a CPU, and `"xla"` elsewhere. Shared or 4x4 matrices
+            have the one, `"xla"`.
         dtype, param_dtype, rngs: see `capsjax.layers`.
 
     Raises:

@@ -49,7 +49,8 @@ class CapsNet(CapsuleNetwork):
         class_dim: dimension of the class capsules' poses.
         shared_transform: whether all capsules of a layer vote with the same matrices.
         routing_implementation: how it is computed, `"xla"`, `"recompute"` or `"pallas"`, see
-            `route_dense`; if not given, what was measured to be the fastest.
+            `route_dense`; if not given, what was measured to be the fastest on a CPU, and `"xla"`
+            elsewhere.
         decoder_hidden: sizes of the decoder's hidden layers; None for no decoder.
         decoder_combine: whether the decoder sees the masked class capsules one after the other,
             `"concat"`, or their `"sum"`.

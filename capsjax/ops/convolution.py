@@ -1,6 +1,6 @@
 """Convolution for the platform at hand: XLA's own on GPU and TPU, matrix products on a CPU.
 
-XLA's convolution on a CPU is up to 25 times slower than the hardware allows on the strided 9x9
+XLA's convolution on a CPU is many times slower than the hardware allows on the strided 9x9
 convolutions of a capsule network, most of all its input gradient. The CPU path here is made of
 matrix products, which run at the full rate of the machine: those of `direct`, or where it saves
 work those of `fourier`. It is XLA's for the small kernels at stride 1 of residual networks.
@@ -26,8 +26,7 @@ CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
 Pair = tuple[int, int]
 
 # Where XLA's own convolution and its gradient of the images are the faster on a CPU: in float32 at
-# stride 1 with kernels of up to so many elements, from so many input features on, they take a third
-# to nine tenths of the time of `direct` (measured in turns on two cores).
+# stride 1 with kernels of up to so many elements, from so many input features on.
 SMALL_KERNEL = 25
 MANY_FEATURES = 16
 
@@ -43,7 +42,7 @@ def conv_general_dilated(
 
     The fast path serves 2-D, undilated, ungrouped convolutions of floats in NHWC/HWIO layout. So is
     a depthwise convolution whose kernel covers the unpadded image, on every platform: it is no more
-    than products and a sum, the gradient of which XLA's convolution takes 200 times as long for.
+    than products and a sum, for the gradient of which XLA's convolution is far slower.
     Anything else goes to `jax.lax.conv_general_dilated` on every platform. The choice is made when
     the program is lowered, so one traced program can be compiled for several platforms. Meant for
     the `conv_general_dilated=` argument of `flax.nnx.Conv`. Derivatives of

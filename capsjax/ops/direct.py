@@ -22,8 +22,7 @@ TERMS = 256
 
 FEW_OUTPUTS = 160
 """Outputs of all images for which a kernel is not worth being cut up: that takes longer than the
-product (measured on two cores: one image of the paper's CapsNet in 4 ms instead of 8, four in 11
-instead of 14)."""
+product."""
 
 FEW_FEATURES, FEW_POSITIONS = 8, 64
 """Input features, and outputs of an image, below which a product of each tap, or of each image, is
@@ -66,8 +65,8 @@ def kernel_gradient(
 def is_by_example(kernel_shape: Sequence[int], positions: int) -> bool:
     """Whether the kernel's gradient is summed up example by example, a tap at a time.
 
-    So the products go to all cores, and nothing is gathered: it takes half of the time or less
-    (measured on two cores) where an example has a matrix `[C, F]` of a good shape and size.
+    So the products go to all cores, and nothing is gathered: it is the faster where an example has
+    a matrix `[C, F]` of a good shape and size.
     """
     rows, columns, features, _ = kernel_shape
     return rows * columns > 1 and FEW_FEATURES <= features <= positions >= FEW_POSITIONS

@@ -22,9 +22,8 @@ Implementation = Literal["xla", "recompute", "pallas"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = ("xla", "recompute", "pallas")
 
 # What runs where none is named: on this platform, this one, from this batch size of a device on.
-# Everywhere else it is "xla". A line is here because it was measured to be faster: on two cores of
-# a CPU both are as fast at a batch of 8, and at 128 "recompute" takes a third of the time. Nothing
-# has been measured on a GPU or TPU.
+# Everywhere else it is "xla". A line is here because it was measured to be faster: on a CPU,
+# "recompute" is from batches of about 16 on. Nothing has been measured on a GPU or TPU.
 MEASURED: dict[str, tuple[Implementation, int]] = {"cpu": ("recompute", 16)}
 
 

@@ -26,9 +26,8 @@ class Claims(DataDir, Recorded):
     claim: str = argument(_names, metavar="NAME")
     budget: Literal["small", "medium", "paper"] = option(
         "small",
-        "small: reduced networks for 10 minutes of two CPU cores, which prove nothing; medium: "
-        "reduced networks, for 1 to 3 hours; paper: the paper's, for an "
-        "accelerator",
+        "small: reduced networks for a quarter of an hour of two CPU cores, which prove nothing; "
+        "medium: reduced networks, for some hours; paper: the paper's, for an accelerator",
     )
     seeds: int = option(
         3, "networks of each kind, with the seeds 0 to N - 1", metavar="N", parse=positive

@@ -1,8 +1,7 @@
 """Recipes, one a file: the docstring says how to run it, on what, and what comes out.
 
-No value of a recipe was chosen on validation images yet: they are the papers', or were tried out
-before validation images were set aside, on test images where it does not say otherwise. The results
-in the docstrings are of that time, too, by the last checkpoint, and with all training images.
+The values of recipes are the papers', or were tried out before validation images were set aside, on
+test images where it does not say otherwise. Results are by the last checkpoint.
 
 Every file here is a recipe, named by the `preset` of its `CONFIG`: `mnist_small.py` has
 `mnist-small`. A new file is a new recipe.

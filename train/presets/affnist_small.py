@@ -6,7 +6,7 @@ has not seen: see `affnist`.
 Command: `python -m train fit affnist-small --data-dir FOLDER_WITH_MNIST_S_IDX_FILES`, and then
 `evaluate runs/affnist-small --dataset affnist-generated`.
 Hardware: 2 cores of an x86-64 CPU.
-Time: 24 minutes at 170 images/s, while other work took most of both cores.
+Time: minutes.
 Result: not measured since it is stopped by digits that are set aside. Not measured on affNIST.
 """
 

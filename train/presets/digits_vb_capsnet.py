@@ -5,7 +5,8 @@ One layer of 8 types between primary and class capsules.
 Command: `python -m train fit digits-vb_capsnet`
 Hardware: 2 cores of an x86-64 CPU.
 Time: about 25 seconds.
-Result: beside the other networks of these digits, in docs/guides/compare.md.
+Result: beside the other networks of these digits, in docs/guides/compare.md. The values were tried
+out on the test images.
 """
 
 from train.config.fit_config import FitConfig
