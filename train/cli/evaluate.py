@@ -118,6 +118,7 @@ class Evaluate(Trained, Arrays, Devices):
             dataset=self.dataset,
             data_dir=self.data_dir,
             which=self.checkpoint,
+            test_examples=self.test_examples,
             by_index=self.classes_by_index,
             layout=self.layout,
         )

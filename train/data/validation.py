@@ -17,8 +17,7 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
     aside. A set that brings validation examples of its own keeps its training split whole.
 
     The amount is how many, from 1 on, or what share of the images; 0 for none, None for what is
-    usual: 10,000 of 60,000, as of MNIST, else a tenth, and none where one of each class is all
-    there is.
+    usual: 10,000 of 60,000, as of MNIST, else a tenth, but one of each class is left to train with.
 
     Raises:
         UserError: if there are not as many.
@@ -41,8 +40,10 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
         return dataclasses.replace(dataset, validation=own.subset(count))
     count = max(1, count)
     room = len(labels) - len(np.unique(labels))
-    if amount is None and not room:
-        return dataset
+    if amount is None:
+        if not room:
+            return dataset
+        count = min(count, room)
     if count > room:
         raise UserError(
             f"--validation is {amount:g}, but an image of each class has to be left to train with: "

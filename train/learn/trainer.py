@@ -145,14 +145,8 @@ def assemble(
     Raises:
         UserError: if batch, devices, data and network do not fit each other.
     """
-    objective = Objective.of(config)
-    objective.require_fitting(dataset.train.labels_per_image)
-    if config.data.max_shift >= min(dataset.image_shape[:2]):
-        raise UserError(
-            f"--max-shift is {config.data.max_shift}, but the images of {dataset.name} are "
-            f"{dataset.image_shape[0]}x{dataset.image_shape[1]}: choose less than a side."
-        )
-    dataset = config.data.choose(dataset)
+    require_fitting(config, dataset)
+    objective, dataset = Objective.of(config), config.data.choose(dataset)
     batch_size, micro_batches = config.schedule.batch_size, config.schedule.micro_batches
     mesh = data_mesh(batch_size, devices, micro_batches)
     if is_resident(dataset.train, feed_kind, mesh):
@@ -165,12 +159,7 @@ def assemble(
     shapes = dataset.image_shape, dataset.num_classes
     graphdef, state, draw = lower_draw(config, *shapes, optimizer, axis=AXIS, seeds=[config.seed])
     weights = objective.weigh(dataset.train.source_labels, dataset.num_classes)
-    moving = learned(state.model_state, config.optimizer.freeze)
-    if micro_batches > 1 and jax.tree.leaves(moving):
-        raise UserError(
-            f"--micro-batches is {micro_batches}, but {config.model.name} normalises a batch as a "
-            "whole: leave it out, or use more --devices."
-        )
+    require_divisible(config, state)
     replicated = NamedSharding(mesh.local_mesh, PartitionSpec())
     trainer = Trainer(
         config=config,
@@ -189,6 +178,34 @@ def assemble(
     [drawn_state] = drawn.result()
     trainer.state = replicate(drawn_state, mesh)
     return trainer
+
+
+def require_fitting(config: FitConfig, dataset: Dataset) -> None:
+    """Refuses a whole data set that a network cannot learn as configured.
+
+    Raises:
+        UserError: if the loss is for other labels, or images would be shifted out of sight.
+    """
+    Objective.of(config).require_fitting(dataset.train.labels_per_image)
+    if config.data.max_shift >= min(dataset.image_shape[:2]):
+        raise UserError(
+            f"--max-shift is {config.data.max_shift}, but the images of {dataset.name} are "
+            f"{dataset.image_shape[0]}x{dataset.image_shape[1]}: choose less than a side."
+        )
+
+
+def require_divisible(config: FitConfig, state: TrainState) -> None:
+    """Refuses micro-batches of a network that learns from a batch as a whole.
+
+    Raises:
+        UserError: if there are any.
+    """
+    micro_batches = config.schedule.micro_batches
+    if micro_batches > 1 and jax.tree.leaves(learned(state.model_state, config.optimizer.freeze)):
+        raise UserError(
+            f"--micro-batches is {micro_batches}, but {config.model.name} normalises a batch as a "
+            "whole: leave it out, or use more --devices."
+        )
 
 
 def _on_a_thread(function: Callable[[], T]) -> Future[T]:

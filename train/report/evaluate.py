@@ -141,6 +141,7 @@ def evaluate_ensemble(
     dataset: str | None = None,
     data_dir: Path | None = None,
     which: Which = "last",
+    test_examples: int | None = None,
     by_index: bool = False,
     layout: npz.Layout | None = None,
 ) -> dict[str, Any]:
@@ -166,8 +167,9 @@ def evaluate_ensemble(
     for run in runs[1:]:
         _require_same_classes(first, run)
     name = dataset or first.config.data.dataset
-    count = first.config.data.test_examples if dataset is None else None
-    test = load_split(first, name, data_dir, count=count, by_index=by_index, layout=layout)
+    if test_examples is None and dataset is None:
+        test_examples = first.config.data.test_examples
+    test = load_split(first, name, data_dir, count=test_examples, by_index=by_index, layout=layout)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
 
@@ -191,7 +193,8 @@ def evaluate_ensemble(
         "accuracies": [accuracy(scores(lengths)) for lengths in of_each],
         "classes": by_class.rows(first.class_names),
     }
-    _keep(first, f"{as_file_name(name)}-{which}-{len(runs)}-networks", result)
+    kept = f"{as_file_name(name)}-{which}-{len(runs)}-networks"
+    _keep(first, kept + ("" if test_examples is None else f"-{test_examples}-examples"), result)
     return result
 
 

@@ -12,7 +12,7 @@ import jax
 from matplotlib.figure import Figure
 
 from train.run.folder import locked
-from train.system.errors import UserError
+from train.system.errors import CommandError, UserError
 from train.system.files import write_figure, write_json, write_whole, writing
 from train.system.machine import available_cores, describe_machine
 
@@ -28,13 +28,13 @@ def results_folder(out: Path) -> Iterator[None]:
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    try:
-        with locked(out):
+    with locked(out):
+        try:
             yield
-    except UserError:
-        with contextlib.suppress(OSError):
-            out.rmdir()
-        raise
+        except CommandError:
+            with contextlib.suppress(OSError):
+                out.rmdir()  # while no other process is let in
+            raise
 
 
 def write_results(

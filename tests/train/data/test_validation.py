@@ -98,3 +98,6 @@ def test_more_than_can_be_spared_is_refused(labels, amount):
 def test_too_few_images_to_set_any_aside():
     held = hold_out(dataset([0, 1, 2]), None)
     assert (held.validation, len(held.train)) == (None, 3)
+    few = Dataset("toy", split([*range(18), 18, 18]), split([0]), tuple("abcdefghijklmnopqrs"))
+    held = hold_out(few, None)  # a tenth would be two
+    assert (len(held.validation), len(held.train)) == (1, 19)

@@ -20,7 +20,7 @@ from train.system.errors import UserError
 
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """The splits that folders of these names hold, in capital or small letters."""
@@ -58,7 +58,8 @@ def load(where: str, *, name: str) -> Dataset:
     """
     path, shape = _parse(where)
     found = _Found()
-    parts = _parts(found.visible(path))
+    inside = found.visible(path)
+    parts = _parts(inside)
     folders = {part: found.classes(folder) for part, folder in parts.items()}
     folders = folders or {"train": found.classes(path)}
     classes = list(folders["train"])
@@ -72,6 +73,9 @@ def load(where: str, *, name: str) -> Dataset:
         part: [found.files(folder) for folder in of_part.values()]
         for part, of_part in folders.items()
     }
+    others = [entry.name for entry in inside if Path(entry.path) not in parts.values()]
+    if parts and others:
+        _note(f"what {path} holds beside {', '.join(parts)} is left out: {', '.join(others[:5])}")
     if "test" not in splits:
         both = [_divided(files) for files in splits["train"]]
         splits |= {"train": [train for train, _ in both], "test": [test for _, test in both]}

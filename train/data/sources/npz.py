@@ -80,6 +80,9 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
             f"{path} holds {', '.join(map(repr, sorted(present)[:8])) or 'nothing'}: save the "
             f"arrays {wanted} with numpy.savez."
         )
+    if len(half := set(names[4:]) & set(present)) == 1:
+        (missing,) = set(names[4:]) - half
+        raise UserError(f"{path} holds {half.pop()}, but not {missing}: save both or neither.")
     if not set(names) <= set(present):
         names = names[:4]
     more = [CLASS_NAMES] if CLASS_NAMES in present else []
@@ -95,6 +98,11 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
         train, *others = (Split(*both) for both in zip(images, labels, strict=True))
         return Dataset(name, train, others[0], tuple(class_names), *others[1:])
     for kind, of_split in zip(("test", "validation"), labels[1:], strict=False):
+        if of_split.ndim != 1:
+            raise UserError(
+                f"{path} has the number of a class for each training image, but {kind} labels "
+                f"[n, {of_split.shape[1]}]: save labels of one kind for all images."
+            )
         if unknown := sorted(set(of_split.tolist()) - set(labels[0].tolist())):
             raise UserError(
                 f"{path} has {kind} images of class {', '.join(map(str, unknown[:5]))}, of which "

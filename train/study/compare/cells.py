@@ -6,12 +6,13 @@ from typing import Any
 
 import capsjax
 from train.config.checked import flag
-from train.config.config_file import completed
+from train.config.config_file import EARLY_END, completed
 from train.config.fit_config import FitConfig
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
-from train.learn.user_routing import is_own, trust
+from train.learn.user_routing import code_fingerprint, is_own, trust
 from train.presets import get_preset, list_presets
+from train.run.folder import ROUTING
 from train.system.errors import UserError, require_known
 
 PUBLISHED = "published"
@@ -43,17 +44,24 @@ class Cell:
         return self.model if self.routing == NONE else f"{self.model}, {routing}"
 
     def identity(
-        self, seeds: int, robustness_examples: int, folds: int | None = None
+        self,
+        seeds: int,
+        robustness_examples: int,
+        folds: int | None,
+        fingerprints: Mapping[str, str],
     ) -> dict[str, Any]:
         """All that decides the numbers of the cell, as plain values, to compare a kept result by.
 
-        Arguments are those of `train.study.compare.comparison.compare`.
+        Arguments are those of `train.study.compare.comparison.compare`, and the fingerprints of the
+        images, by their splits.
         """
+        code = code_fingerprint(self.routing)
         return {
             "seeds": list(range(seeds)),
             "config": {**self.config.flat(), "seed": 0},
             "robustness_examples": robustness_examples,
             **({} if folds is None else {"folds": folds}),
+            "fingerprints": {**fingerprints, **({ROUTING: code} if code else {})},
         }
 
 
@@ -69,11 +77,11 @@ def list_cells(
     Routings are names, `FILE.py:NAME` of one's own, whose code is run, or `PUBLISHED`. Settings, by
     the flat names of `FitConfig`, are those that all have in common. All cells take from a recipe
     how images are prepared, the optimiser and the schedule; without one, each model is trained by
-    its own (`own_recipe`).
+    its own (`own_recipe`). None ends early: all are trained for as long as their recipes say.
 
     Raises:
-        UserError: a name does not exist, a value is out of its range, or steps and epochs are both
-            given.
+        UserError: a name does not exist, a value is out of its range, steps and epochs are both
+            given, or two cells would have one file.
     """
     if "steps" in settings and "epochs" in settings:
         raise UserError("--steps and --epochs both say how long to train: give one of them.")
@@ -99,9 +107,19 @@ def list_cells(
                     fields["routing"] = chosen
                     if chosen != base.model.routing:
                         fields["routing_options"] = {}  # the recipe's are of another routing
-                config = base.changed(**fields)
+                config = base.changed(**fields, **dict.fromkeys(EARLY_END))
                 cells.append(Cell(model, chosen or NONE, dataset, config))
-    return list({cell.name: cell for cell in cells}.values())  # each once
+    by_name = {cell.name: cell for cell in cells}  # each once
+    for cell in cells:
+        if (other := by_name[cell.name]) != cell:
+            names = (cell.routing, other.routing)
+            if names[0] == names[1]:
+                names = (cell.dataset, other.dataset)
+            raise UserError(
+                f"{names[0]} and {names[1]} would have the same name here, {cell.name}: give one "
+                "of them another name."
+            )
+    return list(by_name.values())
 
 
 def _trained_as(config: FitConfig, recipe: FitConfig) -> FitConfig:
@@ -145,6 +163,14 @@ def difference(wanted: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     for name in ("seeds", "folds"):
         if kept.get(name) != wanted.get(name):
             return f"{name} {kept.get(name)}, now {wanted.get(name)}"
+    before, now = kept.get("fingerprints"), wanted["fingerprints"]
+    if before is None:
+        return "images of which nothing was kept"
+    if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
+        return " and ".join(
+            "another code of the routing" if name == ROUTING else f"other {name} images"
+            for name in changed
+        )
     ours, theirs = wanted["config"], kept["config"]
     names = [name for name in ours if theirs.get(name) != ours[name]]
     texts = [f"{flag(name)} {theirs.get(name)!r}, now {ours[name]!r}" for name in names]

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from train.config.settings import DataConfig
-from train.data import Dataset, fold
+from train.data import Dataset, Order, fold
 from train.learn.network import out_of_memory_is_bad_input, require_fitting_routing
+from train.learn.trainer import require_fitting
 from train.run.folder import CONFIG
 from train.study.compare import findings
 from train.study.compare.cells import Cell, difference
@@ -45,24 +46,30 @@ def compare(
     To see how robust they are, `robustness_examples` test images are changed. With
     `folds`, networks are trained and measured on that many parts of the training split instead, see
     `train.data.fold`. Returns what is known of each cell. A UserError on bad input, or if the
-    folder cannot be written.
+    folder cannot be written; a DivergedError if a network diverges, and the cells before are kept.
     """
     wanted = {cell.dataset: cell.config.data for cell in cells}
     loaded = {name: _load(data, data_dir) for name, data in wanted.items()}
     datasets = {cell.name: _parts(cell, loaded[cell.dataset], folds) for cell in cells}
     for cell in cells:
-        dataset = datasets[cell.name][0]
+        require_fitting(cell.config, loaded[cell.dataset])
+        for dataset in datasets[cell.name]:  # refused if it is less than a batch
+            Order.of(dataset.train, batch_size=cell.config.schedule.batch_size, seed=0)
         require_fitting_routing(cell.config, dataset.image_shape, dataset.num_classes)
+    identities = {
+        cell.name: cell.identity(
+            seeds, robustness_examples, folds, loaded[cell.dataset].fingerprints
+        )
+        for cell in cells
+    }
     if (out / CONFIG).exists():
         raise UserError(f"{out} holds a run of fit: choose another --out.")
     with results_folder(out):
-        with writing(out):
-            (out / "cells").mkdir(exist_ok=True)
         files = {cell.name: out / "cells" / f"{cell.name}.json" for cell in cells}
         known = {
             cell.name: kept(
                 files[cell.name],
-                functools.partial(difference, cell.identity(seeds, robustness_examples, folds)),
+                functools.partial(difference, identities[cell.name]),
                 overwrite,
             )
             for cell in cells
@@ -79,7 +86,9 @@ def compare(
                 result = _train(
                     cell, datasets[cell.name], seeds, robustness_examples, progress, number == 1
                 )
+                result["identity"] = identities[cell.name]
                 with writing(out):
+                    (out / "cells").mkdir(exist_ok=True)
                     write_json(files[cell.name], result)
                 known[cell.name] = result
                 accuracy = 100 * float(np.mean(result["accuracy"]))
@@ -137,9 +146,7 @@ def _train(
             measured.append(measure(cell.config, trainer.states, dataset, robustness_examples))
             skipped += int(np.sum(trainer.states.skipped.total))
     images = [len(dataset.test) for dataset in datasets]
-    folds = len(datasets) if len(datasets) > 1 else None
     return {
-        "identity": cell.identity(seeds, robustness_examples, folds),
         "model": cell.model,
         "routing": cell.routing,
         "dataset": cell.dataset,

@@ -154,7 +154,12 @@ def _explanations(results: Sequence[Result]) -> list[str]:
 
 def limits(results: Sequence[Result]) -> list[str]:
     """Sentences on what a comparison of this size cannot show."""
-    sentences = []
+    sentences = [
+        f"{result['label']} on {result['dataset']}: {result['skipped_updates']:,} updates were "
+        "skipped, since they were not finite."
+        for result in results
+        if result["skipped_updates"]
+    ]
     if len(results[0]["seeds"]) < 2:
         sentences.append("One seed shows no spread: no difference here is known to be one.")
     for dataset in dict.fromkeys(result["dataset"] for result in results):

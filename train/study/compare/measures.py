@@ -17,6 +17,7 @@ from train.learn.scoring import scoring_batches
 from train.learn.training_state import TrainState
 from train.study.compare.perturb import PERTURBATIONS, perturb
 from train.study.statistics import pack, unpack
+from train.system.errors import DivergedError
 
 BINS = 15
 """Of the calibration error: confidences in as many classes of equal width."""
@@ -37,6 +38,9 @@ def measure(
         recognises, as of `statistics.pack`; `from_logits`, whether `nll` is of a softmax that the
         network was trained with, or of lengths as shares of their sum; and `robustness`, by the
         kind of change the accuracies of every seed, `[strengths, seeds]`, those of no change first.
+
+    Raises:
+        DivergedError: what a network says is not finite.
     """
     test = dataset.test
     labels = test.some(len(test)).labels
@@ -139,6 +143,11 @@ def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predi
             images = seen(batch.images, kind, np.asarray(strength, dtype))
             batches.append(jax.device_get(of_seeds(states.weights, states.model_state, images)))
         lengths, probabilities = (np.concatenate(of, axis=1) for of in zip(*batches, strict=True))
+        if not np.isfinite(lengths).all():
+            raise DivergedError(
+                f"{config.model.name} has diverged: what it says of images is not finite. Try a "
+                "lower --learning-rate, --warmup-steps or --clip-norm, or leave it out."
+            )
         return lengths[:, : len(examples)], probabilities[:, : len(examples)]
 
     return predict

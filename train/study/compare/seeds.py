@@ -17,8 +17,11 @@ from train.data import Dataset, Order
 from train.learn.network import count_parameters
 from train.learn.objective import Objective
 from train.learn.optimizer import build_optimizer
+from train.learn.pmap import data_mesh
 from train.learn.step import AXIS, make_step
+from train.learn.trainer import require_divisible
 from train.learn.training_state import TrainState, draw_states
+from train.system.errors import DivergedError
 
 STEPS = 16
 """Steps in a dispatch, at most."""
@@ -29,7 +32,7 @@ class SeedsTrainer:
 
     Each has its own initial values, order of examples and augmentation: those that a run of
     `python -m train fit` with its seed has; that of the configuration is not used. The data set has
-    to fit on the device. A UserError if data and network do not fit each other.
+    to fit on the device. A UserError if batch, data and network do not fit each other.
 
     Attributes:
         states: of the networks, each array with a leading axis of seeds.
@@ -47,9 +50,11 @@ class SeedsTrainer:
             Order.of(dataset.train, batch_size=config.schedule.batch_size, seed=seed)
             for seed in seeds
         ]
+        data_mesh(config.schedule.batch_size, 1, config.schedule.micro_batches)  # which checks it
         optimizer = build_optimizer(config, len(dataset.train))
         shapes = dataset.image_shape, dataset.num_classes
         graphdef, states = draw_states(config, *shapes, optimizer, axis=AXIS, seeds=seeds)
+        require_divisible(config, states[0])
         self.parameters = count_parameters(states[0].params)
         self.states: TrainState = jax.tree.map(lambda *arrays: jnp.stack(arrays), *states)
         self._constants = jax.device_put(dataset.train.constants)
@@ -58,7 +63,10 @@ class SeedsTrainer:
         self._steps = jax.jit(functools.partial(_steps, step), donate_argnums=0)
 
     def train(self, advance: Callable[[int], None] = lambda steps: None) -> "SeedsTrainer":
-        """Trains all networks to the end; tells `advance` of each few steps; returns itself."""
+        """Trains all networks to the end; tells `advance` of each few steps; returns itself.
+
+        A DivergedError if more updates of one had to be skipped in a row than is allowed.
+        """
         done, timed, seconds = 0, 0, 0.0
         while done < self.total:
             count = min(STEPS, self.total - done)
@@ -71,10 +79,21 @@ class SeedsTrainer:
                 seconds, timed = seconds + time.perf_counter() - start, timed + count
             done += count
             advance(count)
+            self._require_finite(done)
         if seconds:
             images = timed * self.config.schedule.batch_size * len(self.seeds)
             self.images_per_second = images / seconds
         return self
+
+    def _require_finite(self, step: int) -> None:
+        most = self.config.optimizer.max_skipped
+        given_up = np.flatnonzero(np.asarray(self.states.skipped.in_a_row) > most)
+        if given_up.size:
+            raise DivergedError(
+                f"{self.config.model.name} with seed {self.seeds[given_up[0]]}: loss or gradient "
+                f"were not finite in {most + 1} steps in a row, up to step {step}: try a lower "
+                "--learning-rate, --warmup-steps or --clip-norm, or leave it out."
+            )
 
     @property
     def step_bytes(self) -> int:

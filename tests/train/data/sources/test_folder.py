@@ -1,6 +1,7 @@
 """Image files of the user's own, a folder for each class."""
 
 import pickle
+import re
 import shutil
 import unicodedata
 import warnings
@@ -104,6 +105,18 @@ def test_folders_of_splits(tmp_path, capsys, train, validation, test):
     if validation != "VAL":
         with pytest.raises(UserError, match="are both folders of validation images"):
             read(tmp_path)
+
+
+def test_what_lies_beside_the_parts_is_named(tmp_path, capsys):
+    for part in ("train", "dev", "test"):
+        fill(tmp_path / part)
+    assert read(tmp_path).validation is not None
+    assert capsys.readouterr().err == ""
+    fill(tmp_path / "unlabelled")
+    (tmp_path / "labels.csv").write_text("")
+    read(tmp_path)
+    told = "what .* holds beside train, validation, test is left out: labels.csv, unlabelled"
+    assert re.search(told, capsys.readouterr().err)
 
 
 def test_a_class_of_vehicles_is_no_split(tmp_path):

@@ -67,6 +67,11 @@ def test_images_to_choose_by_are_the_files_own(tmp_path):
             "labels from 0 to 1000000000, 4 different ones, where .* from 0 on without a gap",
         ),
         ({"train_labels": np.arange(5)}, "6 images but 5 labels"),
+        (
+            {"test_labels": np.eye(3, dtype=int)[:2]},
+            "but test labels \\[n, 3\\]: save labels of one",
+        ),
+        ({"val_images": random(2, 5, 4, 3)}, "holds val_images, but not val_labels: save both"),
         ({"test_images": random(2, 4, 4, 3)}, "all splits need the same shape"),
         (
             {"val_images": random(2, 5, 4, 3), "val_labels": np.array([0, 4])},

@@ -34,6 +34,26 @@ def test_parts_of_a_set_and_data_of_ones_own_have_recipes():
     assert cell.config.data.dataset == "smallnorb-azimuth"
 
 
+def test_two_that_would_have_one_file_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "r.py").write_text(
+            "from capsjax.routing import Uniform\n\nMine = Uniform\n"
+        )
+    with pytest.raises(UserError, match=r"a/r.py:Mine and b/r.py:Mine would have the same name"):
+        list_cells(["capsnet"], ["a/r.py:Mine", "b/r.py:Mine"], ["digits"], {})
+    with pytest.raises(UserError, match="folder:a/b and folder:a-b would have the same name"):
+        list_cells(["cnn"], ["published"], ["folder:a/b", "folder:a-b"], {})
+
+
+def test_all_are_trained_for_as_long_as_their_recipes_say():
+    assert get_preset("affnist").schedule.stop_at_accuracy is not None
+    (cell,) = list_cells(["capsnet"], ["published"], ["affnist"], {})
+    assert cell.config.schedule.stop_at_accuracy is None
+    assert cell.config.schedule.epochs == get_preset("affnist").schedule.epochs
+
+
 def test_one_recipe_for_all_leaves_each_model_its_own_loss():
     models = ["capsnet", "cnn", "matrix_capsnet"]
     cells = list_cells(models, ["published"], ["mnist"], {"epochs": 2}, "mnist-small")

@@ -4,12 +4,15 @@ import csv
 import json
 import re
 
+import jax
+import numpy as np
 import pytest
 from PIL import Image
 
 from tests.train.study.compare.test_findings import result
 from train import data
 from train.__main__ import main
+from train.learn import user_routing
 from train.presets import get_preset
 from train.study.compare import cells, comparison
 from train.study.statistics import unpack
@@ -57,7 +60,7 @@ def test_a_cell_learns_from_as_many_images_as_its_identity_says(tmp_path, monkey
     def train(cell, datasets, seeds, examples, *others):
         (dataset,) = datasets
         sizes.append((len(dataset.train), len(dataset.validation)))
-        return {**result(cell.routing, 0.9), "identity": cell.identity(seeds, examples)}
+        return result(cell.routing, 0.9)
 
     monkeypatch.setattr(comparison, "_train", train)
     options = ["--seeds", "1", "--train-examples", "100", "--validation", "50"]
@@ -94,8 +97,7 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
 
     def train(cell, dataset, seeds, examples, *others):
         trained.append((cell.routing, seeds))
-        kept = result(cell.routing, *[0.9, 0.8][:seeds])
-        return {**kept, "identity": cell.identity(seeds, examples)}
+        return result(cell.routing, *[0.9, 0.8][:seeds])
 
     monkeypatch.setattr(comparison, "_train", train)
     out = tmp_path / "out"
@@ -123,6 +125,48 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
     assert "One seed shows no spread" in capsys.readouterr().out
 
 
+def test_what_was_measured_of_other_images_or_code_is_not_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(comparison, "_train", lambda cell, *_: result(cell.routing, 0.9))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("from capsjax.routing import Uniform\n\nMine = Uniform\n")
+    line = ["--datasets", "npz:own.npz", "--routings", "mine.py:Mine", "--seeds", "1"]
+
+    def write(name, first):
+        images = (np.arange(40 * 400) + first).astype(np.uint8).reshape(40, 20, 20)
+        labels = np.arange(40) % 2
+        parts = {"train_images": images, "train_labels": labels}
+        np.savez(name, **parts, test_images=images[:10], test_labels=labels[:10])
+
+    write("own.npz", 0)
+    assert compare("out", *line) == 0
+    assert compare("out", *line) == 0
+    write("own.npz", 1)
+    capsys.readouterr()
+    assert compare("out", *line) == 2
+    expected = "was measured with other train images and other test images:"
+    assert expected in capsys.readouterr().err
+    assert compare("out", *line, "--overwrite") == 0
+    (tmp_path / "mine.py").write_text("from capsjax.routing import Dynamic\n\nMine = Dynamic\n")
+    user_routing._trusted.clear()  # as in a new process
+    assert compare("out", *line) == 2
+    assert "was measured with another code of the routing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [
+        ("0", "cnn with seed 0: loss or gradient were not finite in 1 steps in a row"),
+        ("100", "cnn has diverged: what it says of images is not finite"),
+    ],
+)
+def test_a_network_that_diverges_is_named(most, message, tmp_path, capsys):
+    line = ["--models", "cnn", "--learning-rate", "1e20", "--seeds", "2", "--max-skipped", most]
+    with jax.debug_nans(False):
+        assert compare(tmp_path / "out", *line, "--steps", "30") == 3
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -141,6 +185,13 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
         (["--routings", "none.py:Mine"], "there is no file none.py"),
         (["--recipe", "mnists"], "unknown preset 'mnists'"),
         (["--batch-size", "0"], "--batch-size is 0, but must be more than 0"),
+        (["--batch-size", "5000"], "a batch of 5000 is larger than the training set"),
+        (["--max-shift", "8"], "--max-shift is 8, but the images of digits are 8x8"),
+        (["--micro-batches", "3"], "16 images of a batch cannot be cut into 3 equal"),
+        (
+            ["--models", "sr_capsnet", "--micro-batches", "2", "--warmup-steps", "0"],
+            "--micro-batches is 2, but sr_capsnet normalises a batch as a whole",
+        ),
     ],
 )
 def test_bad_input_leaves_nothing(arguments, message, tmp_path, capsys):

@@ -122,6 +122,13 @@ def test_a_page_says_what_the_columns_are_and_what_they_cannot_show():
     assert alone.startswith("One seed shows no spread")
 
 
+def test_updates_that_were_skipped_are_told():
+    results = [TWO[0], result("two", 0.7, skipped_updates=3)]
+    assert "capsnet, two on digits: 3 updates were skipped, since they were not finite." in limits(
+        results
+    )
+
+
 def test_a_line_of_plain_numbers_for_each_seed():
     rows = list(csv.DictReader(csv_text(TWO).splitlines()))
     assert [(row["routing"], row["seed"], row["accuracy"]) for row in rows] == [
