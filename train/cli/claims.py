@@ -42,6 +42,7 @@ class Claims(DataDir, Recorded):
         from train.study.trial.trial import try_claim
         from train.system.caches import keep_compiled_programs
 
+        self.reserve("claims", "claims")
         keep_compiled_programs()
         found = try_claim(
             get_claim(self.claim),

@@ -69,6 +69,7 @@ class Compare(DataDir, Recorded):
         from train.study.compare.comparison import compare
         from train.system.caches import keep_compiled_programs
 
+        self.reserve("compare", "compare")
         keep_compiled_programs()
         cells = compare(
             list_cells(self.models, self.routings, self.datasets, self.settings, self.recipe),

@@ -99,6 +99,7 @@ class Fit(DataDir, Devices, Recorded):
         from train.distributed import processes
         from train.learn.user_routing import trust
         from train.loop.loop import fit
+        from train.run.folder import load_run
         from train.system.caches import keep_compiled_programs
 
         place = (self.coordinator, self.processes, self.process_index)
@@ -115,6 +116,7 @@ class Fit(DataDir, Devices, Recorded):
             if not self.preset and not self.resume and "dataset" in self.settings:
                 dataset = self._take_fitting_preset()
             config, out = self._config_and_out()
+            self.reserve(f"fit-{out.resolve().name}", "fit", config.flat())
         keep_compiled_programs()
         with processes.ending_all():
             summary = fit(
@@ -135,7 +137,8 @@ class Fit(DataDir, Devices, Recorded):
                 f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
                 f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
             )
-            values = {"kind": "fit", "config": config.flat(), "summary": summary}
+            trained = load_run(out).config  # of one that had ended, its own
+            values = {"kind": "fit", "config": trained.flat(), "summary": summary}
             self.keep(f"fit-{out.resolve().name}", values)
         return 0
 

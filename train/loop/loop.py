@@ -25,7 +25,7 @@ from train.loop.header import header
 from train.loop.initial_weights import start_from_weights
 from train.loop.profiling import Profiler
 from train.run.checkpoint_files import Checkpoints, snapshot
-from train.run.folder import ROUTING, Run, entered
+from train.run.folder import ROUTING, Run, entered, load_run
 from train.run.log import Log, read_metrics
 from train.system.errors import PreemptedError, UserError
 from train.system.files import write_json, writing
@@ -107,6 +107,9 @@ def fit(
                 start_from_weights(trainer)
         if (ended := _ended(trainer, run)) is not None:
             return ended
+        if processes.is_first() and load_run(out) != run:
+            with writing(out):
+                run.save()  # that it goes on with other settings
         if ahead:
             trainer.compile_ahead()  # while the run's files are begun
         if processes.is_first():

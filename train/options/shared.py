@@ -70,6 +70,13 @@ class Recorded(Command):
         parse=_record_name,
     )
 
+    def reserve(self, part: str, kind: str, config: Mapping[str, Any] | None = None) -> None:
+        """Sees before anything is trained that the result can be kept, as of `require_place`."""
+        if self.record is not None:
+            from train.study.records import require_place
+
+            require_place(self.record, part, kind, config)
+
     def keep(self, part: str, values: Mapping[str, Any]) -> None:
         """Keeps a result, if that is wanted, and prints where.
 

@@ -210,7 +210,7 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
     """Makes the folder of a run that is about to begin, or checks that it may go on in there.
 
     `resume` goes on with the run that is there, `overwrite` deletes it, if there is one. Returns
-    whether there is a run to go on with.
+    whether there is a run to go on with, which is left as it is.
 
     Raises:
         UserError: if the folder holds another run and neither was asked for, holds something that
@@ -222,7 +222,7 @@ def prepare_folder(run: Run, *, resume: bool, overwrite: bool) -> bool:
         _require_same(load_run(folder), run)
     elif is_run:
         _delete_run(folder)
-    if not (is_run and resume and load_run(folder) == run):
+    if not (is_run and resume):
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
             run.save()

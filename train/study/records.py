@@ -24,8 +24,11 @@ from train.system.files import write_json, write_whole, writing
 from train.system.tables import markdown_lines
 
 _NAME = r"[A-Za-z0-9][\w.-]*"
+_MARK = re.compile(r"<!-- *(?:results|end of results)\b.*")
 _TABLE = re.compile(
-    rf"(?P<begin><!-- results: (?P<name>{_NAME}) -->\n).*?(?P<end><!-- end of results -->)", re.S
+    rf"(?P<begin><!-- results: (?P<name>{_NAME}) -->\n)(?:(?!<!-- results).)*?"
+    "(?P<end><!-- end of results -->)",
+    re.S,
 )
 
 
@@ -47,6 +50,25 @@ def folder(name: str) -> Path:
     return ROOT / "docs" / "results" / name
 
 
+def require_place(name: str, part: str, kind: str, config: Mapping[str, Any] | None = None) -> None:
+    """Refuses a name whose results are of another kind, and a part that is of another training.
+
+    Before anything is trained for it. The flat settings are those of a training. A UserError says
+    so.
+    """
+    for path in sorted(folder(name).glob("*.json")):
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            other = "" if values["kind"] == kind else f"what `{values['kind']}` has recorded"
+            if path.stem == part and config is not None and not other:
+                settings = differing(completed(values["config"]), [config], ())
+                other = settings and f"a training with {settings}"
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+        if other:
+            raise UserError(f"{path} is of {other}: choose another --record.")
+
+
 def require_name(name: str | None) -> None:
     """A UserError if a name is no name of a folder, before anything is measured."""
     if name is not None and not re.fullmatch(_NAME, name):
@@ -54,13 +76,22 @@ def require_name(name: str | None) -> None:
 
 
 def outdated() -> dict[Path, str]:
-    """The pages whose tables differ from their files, and what they should be, see `render`."""
+    """The pages whose tables differ from their files, and what they should be, see `render`.
+
+    A UserError if a page has half a table.
+    """
 
     def table(found: re.Match[str]) -> str:
         return f"{found['begin']}{render(found['name'])}\n{found['end']}"
 
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
     texts = {path: path.read_text(encoding="utf-8") for path in pages}
+    for path, text in texts.items():
+        if mark := _MARK.search(_TABLE.sub("", text)):
+            raise UserError(
+                f"{path} has {mark[0]!r} without its other half: a table stands between "
+                "<!-- results: NAME --> and <!-- end of results -->, in lines of their own."
+            )
     return {path: new for path, text in texts.items() if (new := _TABLE.sub(table, text)) != text}
 
 
@@ -88,13 +119,20 @@ def render(name: str) -> str:
         results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         (kind,) = {result["kind"] for result in results}
         lines = _KINDS[kind](*results)
-        dates = sorted({result["date"] for result in results})
-        where = sorted({f"{r['device_kind']}, JAX {r['jax']}" for r in results})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        origins = [origin for result in results for origin in _origins(result)]
+        dates = sorted({origin["date"] for origin in origins})
+        where = sorted({f"{each['device_kind']}, JAX {each['jax']}" for each in origins})
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError(f"{folder(name)} holds no result that can be read ({error!r}).") from error
     source = f"`{files[0].relative_to(ROOT)}`" + (f" and {len(files) - 1} more" * (len(files) > 1))
-    origin = f"From {source}; {' to '.join(dates)}, {'; '.join(where)}."
-    return "\n".join(["", *lines, "", origin, ""])
+    period = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return "\n".join(["", *lines, "", f"From {source}; {period}, {'; '.join(where)}.", ""])
+
+
+def _origins(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Where the parts of a result come from that were kept from before, else the result."""
+    of_cells = [cell["origin"] for cell in result.get("cells", ()) if "origin" in cell]
+    return [*result.get("measured", of_cells)] or [result]
 
 
 def _fits(*results: Mapping[str, Any]) -> list[str]:
@@ -110,16 +148,14 @@ def _fits(*results: Mapping[str, Any]) -> list[str]:
         alike = [other for other in configs if other["preset"] == config["preset"]]
         settings = differing(config, alike, {"preset", "seed"})
         rows.append(_fit_row(of_recipe, settings and f" `{settings}`"))
-    first = results[0]["summary"]
-    seeds = sorted({result["config"]["seed"] for result in results})
+    examples = sorted({result["summary"]["test.examples"] for result in results})
     others = ", and with the other settings of the table" if len(recipes) > 1 else ""
     return [
         f"`{min(results, key=lambda result: result['config']['seed'])['command']}`{others}",
         "",
         *markdown_lines([list(rows[0]), *(list(row.values()) for row in rows)]),
         "",
-        f"Seeds {', '.join(map(str, seeds))}; all {first['test.examples']:,} test images, by the "
-        "last checkpoint.",
+        f"Of {' or '.join(map('{:,}'.format, examples))} test images, by the last checkpoint.",
     ]
 
 
@@ -130,6 +166,7 @@ def _fit_row(of_seeds: Sequence[Mapping[str, Any]], settings: str) -> dict[str, 
     mean = f"{np.mean(errors):.3f}" + (f" ± {spread(errors):.3f}" * (len(errors) > 1))
     return {
         "recipe": f"`{first['preset']}`{settings}",
+        "seeds": ", ".join(str(result["config"]["seed"]) for result in of_seeds),
         "test error, %": ", ".join(f"{error:.2f}" for error in errors),
         "mean": mean,
         "validation error, %": ", ".join(

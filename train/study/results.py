@@ -19,17 +19,23 @@ from train.system.machine import available_cores, describe_machine
 ROOT = Path(__file__).parents[2]
 """The checkout."""
 
+RESULTS = "results.json"
+COMPARISON = "comparison"
+"""The study that `compare` makes."""
+
 
 @contextlib.contextmanager
-def results_folder(out: Path) -> Iterator[None]:
+def results_folder(out: Path, study: str) -> Iterator[None]:
     """Makes a folder and keeps other processes out; an error takes it away again if it is empty.
 
-    A UserError if it cannot be made, or another process is at work there.
+    `study` is what it is for, as `results.json` says. A UserError if the folder cannot be made,
+    another process is at work there, or it has the results of another study.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         try:
+            _require_own(out / RESULTS, study)
             yield
         except CommandError:
             with contextlib.suppress(OSError):
@@ -37,8 +43,24 @@ def results_folder(out: Path) -> Iterator[None]:
             raise
 
 
+def _require_own(path: Path, study: str) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        # Before the study was kept, those of a claim had its sentence.
+        before = found.get("study", found.get("claim", COMPARISON))
+    except (OSError, ValueError, AttributeError):
+        return
+    if before != study:
+        raise UserError(f"{path} is of another study ({before}): choose another --out.")
+
+
 def write_results(
-    out: Path, command: str, page: str, figures: Mapping[str, Figure], values: Mapping[str, Any]
+    out: Path,
+    study: str,
+    command: str,
+    page: str,
+    figures: Mapping[str, Figure],
+    values: Mapping[str, Any],
 ) -> list[str]:
     """Writes `table.md`, figures by the names of their files, and `results.json`.
 
@@ -47,10 +69,10 @@ def write_results(
     """
     with writing(out):
         write_whole(out / "table.md", page.encode())
-        write_json(out / "results.json", {**origin(command), **values})
+        write_json(out / RESULTS, {**origin(command), "study": study, **values})
         for name, figure in figures.items():
             write_figure(out / name, figure)
-    return ["table.md", "results.json", *figures]
+    return ["table.md", RESULTS, *figures]
 
 
 def kept(path: Path, differing: Callable[[Any], str], overwrite: bool) -> dict[str, Any] | None:
@@ -84,6 +106,12 @@ def origin(command: str) -> dict[str, Any]:
         "cores": available_cores(),
         **describe_machine(("jax", "jaxlib", "flax", "optax", "numpy")),
     }
+
+
+def brief(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an `origin` what tells where a part of a result comes from."""
+    names = ("commit", "changed_since", "date", "device_kind", "cores", "jax")
+    return {name: values.get(name) for name in names}
 
 
 def _git(*arguments: str) -> str | None:

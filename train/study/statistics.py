@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95
 UNLIKELY = 0.05
@@ -17,29 +17,62 @@ POWER = 0.8
 RESAMPLES = 2000
 
 
+_NORMAL = np.linspace(-8, 8, 2001)
+_WEIGHTS = stats.norm.pdf(_NORMAL) / stats.norm.pdf(_NORMAL).sum()
+"""Values of a normal distribution, and how likely each is."""
+
+
 class Estimate(NamedTuple):
-    """A mean over networks and images, and how well it is known."""
+    """A mean over networks and images, and how well it is known.
+
+    What other seeds would change of it is known from a few seeds, and follows Student's
+    distribution; what other images would change is known from many, and is normal. The two are
+    added up as R. A. Fisher does for the problem of Behrens ("The Fiducial Argument in Statistical
+    Inference", Annals of Eugenics 6, 1935): so a difference that is none is hardly ever called one
+    more often than the confidence says, as it is with degrees of freedom by Welch and
+    Satterthwaite, which are a guess from few seeds.
+    """
 
     mean: float
-    error: float  # its standard error; infinite where the values do not tell
-    freedom: float  # degrees of freedom of that error
+    by_seeds: float  # the standard error that comes from the seeds
+    by_images: float  # and from the images; infinite where the values do not tell
+    freedom: float  # degrees of freedom of the first
+
+    @property
+    def error(self) -> float:
+        """The standard error; infinite where the values do not tell."""
+        return math.hypot(self.by_seeds, self.by_images)
 
     @property
     def half_width(self) -> float:
-        """Half of the 95 % interval, Student's; infinite where nothing is known."""
-        return float(self.error * stats.t.ppf((1 + CONFIDENCE) / 2, self.freedom))
+        """Half of the 95 % interval; infinite where nothing is known."""
+        return self._distance(1 - CONFIDENCE)
 
     @property
     def p_value(self) -> float:
         """How often a mean as far from zero comes by chance; 1 where nothing is known."""
-        if math.isinf(self.error):
-            return 1.0
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.freedom))
+        return self._beyond(abs(self.mean))
 
     @property
     def visible(self) -> float:
         """The true difference that would be told from zero in a share `POWER` of such studies."""
-        return float(self.half_width + self.error * stats.t.ppf(POWER, self.freedom))
+        return self.half_width + self._distance(2 * (1 - POWER))
+
+    def _beyond(self, distance: float) -> float:
+        """How often chance alone takes a mean farther than that from the truth, to either side."""
+        if math.isinf(self.error):
+            return 1.0
+        left = distance - self.by_images * _NORMAL
+        if self.by_seeds == 0:
+            return float(2 * stats.norm.sf(distance / self.by_images))
+        return float(2 * _WEIGHTS @ stats.t.sf(left / self.by_seeds, self.freedom))
+
+    def _distance(self, share: float) -> float:
+        """The distance that chance alone exceeds in such a share."""
+        if math.isinf(self.error):
+            return math.inf
+        most = self.error * stats.t.ppf(1 - share / 4, self.freedom)
+        return float(optimize.brentq(lambda distance: self._beyond(distance) - share, 0, most))
 
 
 def estimate(values: np.ndarray) -> Estimate:
@@ -48,8 +81,7 @@ def estimate(values: np.ndarray) -> Estimate:
     Seeds and images are drawn anew together, each with replacement (`scipy.stats.bootstrap`), since
     other seeds and other test images would have given other values. A bootstrap of n seeds takes
     them for more alike than they are: their distance from the mean is enlarged by
-    `sqrt(n / (n - 1))`, and the interval is Student's, with the degrees of freedom of both sources
-    by Welch and Satterthwaite.
+    `sqrt(n / (n - 1))`. What the seeds' own means do not explain of the error is the images'.
 
     The values are `[seeds, images]`, or `[seeds]` where a value is not one of images; for a
     difference of two kinds of networks, that of the same seeds and images. The error is infinite
@@ -61,17 +93,16 @@ def estimate(values: np.ndarray) -> Estimate:
     seeds, images = values.shape
     mean, of_seed = float(values.mean()), values.mean(axis=1)
     if seeds < 2 or math.isnan(mean):
-        return Estimate(mean, math.inf, 1)
-    by_seeds = float(np.var(of_seed, ddof=1)) / seeds
-    if images == 1:
-        error, freedom = math.sqrt(by_seeds), seeds - 1.0
-    else:
+        return Estimate(mean, math.inf, math.inf, 1)
+    by_seeds = float(np.std(of_seed, ddof=1)) / math.sqrt(seeds)
+    by_images = 0.0
+    if images > 1:
         apart = (of_seed - mean) * (math.sqrt(seeds / (seeds - 1)) - 1)
         error = _bootstrap_error(values + apart[:, None])
-        by_images = max(error**2 - by_seeds, 0.0)
-        shares = by_seeds**2 / (seeds - 1) + by_images**2 / (images - 1)
-        freedom = error**4 / shares if shares else 1.0
-    return Estimate(mean, error, freedom) if error else Estimate(mean, math.inf, 1)
+        by_images = math.sqrt(max(error**2 - by_seeds**2, 0))
+    if by_seeds == by_images == 0:
+        by_images = math.inf
+    return Estimate(mean, by_seeds, by_images, seeds - 1)
 
 
 def spread(values: Sequence[float]) -> float:

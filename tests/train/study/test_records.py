@@ -56,8 +56,9 @@ def test_runs_of_a_recipe_are_one_row(root):
         "before\n<!-- results: mine -->\n\n`python -m train fit digits --seed 0`\n"
     )
     assert page.endswith("<!-- end of results -->\nafter\n")
-    assert "| `digits` | 0.25, 0.50 | 0.375 ± 0.177 | 0.50, 1.00 | 1,234 | 100 | 568 |" in page
-    assert "Seeds 0, 1; all 359 test images, by the last checkpoint." in page
+    row = "| `digits` | 0, 1 | 0.25, 0.50 | 0.375 ± 0.177 | 0.50, 1.00 | 1,234 | 100 | 568 |"
+    assert row in page
+    assert "Of 359 test images, by the last checkpoint." in page
     assert "From `docs/results/mine/fit-seed-0.json` and 1 more; " in page
     assert records.render_all() == []
     kept = json.loads((root / "docs" / "results" / "mine" / "fit-seed-1.json").read_text())
@@ -70,10 +71,46 @@ def test_runs_of_other_recipes_are_rows_of_their_own(root):
         keep_fit(seed, 0.25 + seed)
         keep_fit(seed, 0.5 + seed, "fast", learning_rate=0.01, evaluate_every=7)
     page = records.render("mine")
-    assert "| `digits` `--learning-rate 0.001` | 0.25, 1.25 | 0.750 ± 0.707 | 0.50, 2.50 |" in page
-    assert "| `digits` `--learning-rate 0.01` | 0.50, 1.50 | 1.000 ± 0.707 | 1.00, 3.00 |" in page
+    row = "| `digits` `--learning-rate 0.001` | 0, 1 | 0.25, 1.25 | 0.750 ± 0.707 | 0.50, 2.50 |"
+    assert row in page
+    row = "| `digits` `--learning-rate 0.01` | 0, 1 | 0.50, 1.50 | 1.000 ± 0.707 | 1.00, 3.00 |"
+    assert row in page
     assert "`python -m train fit digits --seed 0`, and with the other settings of the table" in page
-    assert "Seeds 0, 1;" in page
+
+
+def test_a_name_is_of_one_kind_and_a_part_of_one_training(root):
+    keep_fit(0, 0.25)
+    config = FitConfig().changed(seed=0, validation=0).flat()
+    records.require_place("mine", "fit-seed-0", "fit", config)
+    records.require_place("mine", "fit-seed-1", "fit", {**config, "seed": 1})
+    with pytest.raises(UserError, match="fit-seed-0.json is of a training with --seed 0: choose"):
+        records.require_place("mine", "fit-seed-0", "fit", {**config, "seed": 1})
+    with pytest.raises(UserError, match="is of what `fit` has recorded: choose another --record"):
+        records.require_place("mine", "compare", "compare")
+
+
+@pytest.mark.parametrize(
+    "half",
+    ["<!-- results: mine -->\n", "<!-- end of results -->\n", "<!-- results:mine -->\n"],
+)
+def test_half_a_table_is_told_and_nothing_after_it_is_taken_away(half, root):
+    keep_fit(0, 0.25)
+    page = (root / "README.md").read_text()
+    (root / "README.md").write_text(half + page)
+    with pytest.raises(UserError, match=r"README.md has '<!-- .* -->' without its other half"):
+        records.render_all()
+    assert (root / "README.md").read_text() == half + page
+
+
+def test_dates_are_those_of_the_parts(root):
+    parts = [{**TWO[0], "origin": {"date": "2020-01-02", "device_kind": "abacus", "jax": "0.1"}}]
+    values = {"kind": "compare", "cells": [*parts, TWO[1]]}
+    records.keep("mine", "compare", "python -m train compare", values)
+    assert "compare.json`; 2020-01-02, abacus, JAX 0.1." in records.render("mine")
+    values["cells"] = []
+    records.keep("mine", "compare", "python -m train compare", values)
+    with pytest.raises(UserError, match="holds no result that can be read"):
+        records.render("mine")
 
 
 def test_a_comparison_and_a_claim_are_rendered_from_their_values(root):

@@ -18,7 +18,7 @@ from train.study.compare import findings
 from train.study.compare.cells import Cell, difference
 from train.study.compare.measures import measure, over_folds
 from train.study.compare.seeds import SeedsTrainer
-from train.study.results import kept, results_folder, write_results
+from train.study.results import COMPARISON, brief, kept, origin, results_folder, write_results
 from train.system.errors import UserError
 from train.system.files import write_json, write_whole, writing
 from train.system.progress import Progress
@@ -64,7 +64,7 @@ def compare(
     }
     if (out / CONFIG).exists():
         raise UserError(f"{out} holds a run of fit: choose another --out.")
-    with results_folder(out):
+    with results_folder(out, COMPARISON):
         files = {cell.name: out / "cells" / f"{cell.name}.json" for cell in cells}
         known = {
             cell.name: kept(
@@ -86,7 +86,7 @@ def compare(
                 result = _train(
                     cell, datasets[cell.name], seeds, robustness_examples, progress, number == 1
                 )
-                result["identity"] = identities[cell.name]
+                result |= {"identity": identities[cell.name], "origin": brief(origin(command))}
                 with writing(out):
                     (out / "cells").mkdir(exist_ok=True)
                     write_json(files[cell.name], result)
@@ -102,7 +102,7 @@ def compare(
             "robustness.png": findings.draw_robustness(results),
         }
         page = findings.markdown(results, command)
-        names = write_results(out, command, page, figures, {"cells": results})
+        names = write_results(out, COMPARISON, command, page, figures, {"cells": results})
     print(aligned(findings.table(results, SHOWN)))
     print(*findings.limits(results), *findings.saving(results), sep="\n")
     print(f"{out}: {', '.join([*names, 'table.csv'])}")

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,12 @@ from train.config.config_file import completed
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.folder import SUMMARY, load_run
-from train.study.results import kept, origin, results_folder, write_results
+from train.study.results import brief, kept, origin, results_folder, write_results
 from train.study.trial import search
 from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm, Budget, Claim
 from train.study.trial.verdict import Measured, draw_quantities, markdown, text
+from train.system.errors import DivergedError
 from train.system.files import write_json, writing
 from train.system.progress import Progress
 
@@ -32,6 +34,10 @@ class Job(NamedTuple):
     slug: str  # for files
     config: FitConfig
     measure: Callable[[Path], Plain]
+    quantities: Sequence[str] = ()  # the names of what is measured
+    diverged: Plain | None = (
+        None  # what stands for it where it diverges; if not given, that ends all
+    )
 
 
 class Place(NamedTuple):
@@ -67,7 +73,7 @@ def try_claim(
     # The paper's values are of its networks: nothing that is reduced stands beside them.
     arms = [arm if budget == "paper" else arm._replace(paper={}) for arm in claim.arms(budget)]
     place = Place(out, cells or out / "cells", command, data_dir, overwrite)
-    with results_folder(out):
+    with results_folder(out, claim.says):
         tried: list[list[Plain]] = []
         if budget != "small":
             tried = _run([_tries(arm) for arm in arms], place)
@@ -93,7 +99,7 @@ def try_claim(
             "arms": [of_arm.plain() for of_arm in measured],
             "measured": _origins([each for of_arm in [*tried, *networks] for each in of_arm]),
         }
-        names = write_results(out, command, page, figures, values)
+        names = write_results(out, claim.says, command, page, figures, values)
     print(text(claim, measured, budget))
     print(f"{out}: {', '.join([*names, *copied])}; runs/ has every network")
     return values
@@ -107,6 +113,7 @@ def _tries(arm: Arm) -> list[Job]:
             f"{arm.slug}-rate-{rate:g}",
             config,
             lambda run: {"accuracy": summary(run)["validation.accuracy"]},
+            diverged={"accuracy": 0.0, "diverged": True},
         )
         for rate, config in search.candidates(arm).items()
     ]
@@ -128,7 +135,11 @@ def _networks(claim: Claim, arm: Arm, seeds: int, data_dir: Path | None) -> list
 
     return [
         Job(
-            f"{arm.name}, seed {seed}", f"{arm.slug}-{seed}", arm.config.changed(seed=seed), measure
+            f"{arm.name}, seed {seed}",
+            f"{arm.slug}-{seed}",
+            arm.config.changed(seed=seed),
+            measure,
+            [quantity.name for quantity in claim.quantities],
         )
         for seed in range(seeds)
     ]
@@ -139,25 +150,16 @@ def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain
     jobs = [job for of_arm in jobs_of_arms for job in of_arm]
     files = {job.slug: place.cells / f"{job.slug}.json" for job in jobs}
     found = {
-        job.slug: kept(files[job.slug], functools.partial(_differing, job.config), place.overwrite)
+        job.slug: kept(files[job.slug], functools.partial(_differing, job), place.overwrite)
         for job in jobs
     }
     missing = [job for job in jobs if found[job.slug] is None]
     with Progress(len(missing), "network") as progress:
         for number, job in enumerate(missing, start=1):
             progress.begin(f"[{number}/{len(missing)}] {job.name}; about {progress.left} left")
-            run, overwrite = place.out / "runs" / job.slug, place.overwrite
-            if not ((run / SUMMARY).exists() and _has_ended(run, job.config)):
-                fit(
-                    job.config,
-                    out=run,
-                    data_dir=place.data_dir,
-                    resume=not overwrite,
-                    overwrite=overwrite,
-                )
             values = {
                 **origin(place.command),
-                **job.measure(run),
+                **_measured(job, place),
                 "config": job.config.flat(),
             }
             with writing(place.cells):
@@ -169,20 +171,41 @@ def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain
     return [[found[job.slug] or {} for job in of_arm] for of_arm in jobs_of_arms]
 
 
+def _measured(job: Job, place: Place) -> Plain:
+    """Trains a network, if it is not yet, and measures it."""
+    run, overwrite = place.out / "runs" / job.slug, place.overwrite
+    if not ((run / SUMMARY).exists() and _has_ended(run, job.config)):
+        try:
+            fit(
+                job.config,
+                out=run,
+                data_dir=place.data_dir,
+                resume=not overwrite,
+                overwrite=overwrite,
+            )
+        except DivergedError as error:
+            if job.diverged is None:
+                raise
+            print(f"note: {job.name}: {error}", file=sys.stderr)
+            return job.diverged
+    return job.measure(run)
+
+
 def _has_ended(run: Path, config: FitConfig) -> bool:
     saved = load_run(run)
     return saved.config == config and saved.result() is not None
 
 
-def _differing(config: FitConfig, values: Plain) -> str:
-    """The settings in which what was measured before is not of this configuration."""
+def _differing(job: Job, values: Plain) -> str:
+    """In what that was measured before is not of this network."""
     before = completed(values["config"])
-    names = [flag(name) for name, value in config.flat().items() if before[name] != value]
+    names = [flag(name) for name, value in job.config.flat().items() if before[name] != value]
+    if set(job.quantities) != set(values.get("values", ())):
+        names.append("quantities")
     return f"another {', '.join(names)}" if names else ""
 
 
 def _origins(cells: Sequence[Mapping[str, Any]]) -> list[Plain]:
     """Commits, dates and machines that the values come from, each once."""
-    names = ("commit", "changed_since", "date", "device_kind", "cores", "jax")
-    found = [{name: cell.get(name) for name in names} for cell in cells]
+    found = list(map(brief, cells))
     return [each for number, each in enumerate(found) if each not in found[:number]]

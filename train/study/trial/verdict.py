@@ -184,6 +184,11 @@ def verdicts(claim: Claim, measured: Sequence[Measured]) -> list[str]:
 def _verdict(contrast: Contrast, found: Estimate, p_value: float) -> str:
     names = (contrast.less, contrast.more) if found.mean >= 0 else (contrast.more, contrast.less)
     difference = f"{names[0]} has {abs(found.mean):.2f} less than {names[1]} ({contrast.quantity}"
+    if math.isnan(found.mean):
+        return (
+            f"Cannot be told, since not every seed has a value: {contrast.less} has less than "
+            f"{contrast.more} ({contrast.quantity})."
+        )
     if math.isinf(found.error):
         return f"Cannot be told from seeds that are one or all alike: {difference})."
     chance = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"

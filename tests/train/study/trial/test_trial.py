@@ -11,10 +11,12 @@ from tests.tolerance import assert_close
 from train.__main__ import main
 from train.run.folder import load_run
 from train.study import claims
+from train.study.results import results_folder
 from train.study.trial import trial
 from train.study.trial.baselines import mistakes
 from train.study.trial.definition import Arm, Claim, Contrast
 from train.study.trial.search import SEED
+from train.system.errors import DivergedError, UserError
 
 ERROR = "test error, %"
 
@@ -116,6 +118,11 @@ def test_what_was_measured_goes_on_on_another_machine(tried, tmp_path, capsys):
     assert trained == []
     assert json.loads(cell.read_text())["commit"] == "older"
 
+    values["values"]["another, %"] = values["values"].pop(ERROR)
+    cell.write_text(json.dumps(values))
+    assert run("--seeds", "2") == 2
+    assert f"{cell} was measured with another quantities: choose" in capsys.readouterr().err
+    values["values"][ERROR] = values["values"].pop("another, %")
     values["config"]["batch_size"] = 7
     cell.write_text(json.dumps(values))
     assert run("--seeds", "2") == 2
@@ -142,6 +149,49 @@ def test_larger_budgets_search_for_each_rate_before_all_else(tried, capsys):
     trained.clear()
     assert run("--budget", "medium", "--seeds", "2") == 0
     assert trained == []
+
+
+def test_a_rate_with_which_a_network_diverges_is_the_worst(tried, monkeypatch, capsys):
+    out, _, run = tried
+    copy = trial.fit
+
+    def fit(config, **others):
+        if config.seed == SEED and config.schedule.learning_rate < 0.001:  # else the best
+            raise DivergedError("it was given up.")
+        return copy(config, **others)
+
+    monkeypatch.setattr(trial, "fit", fit)
+    assert run("--budget", "medium", "--seeds", "1") == 0
+    assert "1 iteration, trying the learning rate 0.00067: it was given up." in (
+        capsys.readouterr().err
+    )
+    (arm, _) = json.loads((out / "results.json").read_text())["arms"]
+    assert arm["searched"]["0.00067"] == 0
+    assert arm["config"]["learning_rate"] == 0.002
+
+
+def test_another_study_in_the_same_folder_is_refused(tried, monkeypatch, capsys):
+    out, _, run = tried
+    assert run("--seeds", "1") == 0
+    page = (out / "table.md").read_bytes()
+    another = claims.get_claim("mnist")._replace(says="Two are better than one.")
+    monkeypatch.setattr(claims, "get_claim", lambda name: another)
+    assert run("--seeds", "1") == 2
+    message = f"{out / 'results.json'} is of another study (Three are better than one.): choose"
+    assert message in capsys.readouterr().err
+    assert main(["compare", "--models", "cnn", "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert (out / "table.md").read_bytes() == page
+
+
+def test_a_process_that_is_refused_takes_nothing_from_the_one_at_work(tmp_path):
+    out = tmp_path / "out"
+    with results_folder(out, "mine"):
+        for _ in range(2):
+            with pytest.raises(UserError, match="another process is training"):  # noqa: SIM117
+                with results_folder(out, "mine"):
+                    pass
+        assert out.is_dir()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The verdict on a claim."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -41,6 +42,7 @@ def measured(name, *errors, paper=None, steps=100):
         ((3.0, 3.1, 2.9), "The opposite was seen: B has 1.00 less than A (error, %;"),
         ((1.0, 2.5, 2.2), "Not seen, nor its opposite: A has 0.10 less than B"),
         ((1.0, 1.0, 1.0), "Cannot be told from seeds that are one or all alike: A has 1.00 less"),
+        ((1.0, math.nan, 2.0), "Cannot be told, since not every seed has a value: A has less than"),
     ],
 )
 def test_whether_it_was_seen(errors, expected):
