@@ -58,12 +58,16 @@ def vote_cosine(votes: jax.Array, routed: Routed) -> jax.Array:
         >>> vote_cosine(votes, routed)
         Array(0.5, dtype=float32)
     """
-    lengths = norm(votes) * norm(routed.pose)[..., None, :]
-    products = jnp.einsum("...ijd,...jd->...ij", votes, routed.pose)
-    cosines = jnp.where(lengths > 0, products / jnp.where(lengths > 0, lengths, 1), 0)
+    cosines = jnp.einsum("...ijd,...jd->...ij", _directions(votes), _directions(routed.pose))
     total = jnp.sum(routed.coupling, axis=(-2, -1))
     weighted = jnp.sum(routed.coupling * cosines, axis=(-2, -1))
     return jnp.where(total > 0, weighted / jnp.where(total > 0, total, 1), 0)
+
+
+def _directions(x: jax.Array) -> jax.Array:
+    """Vectors of length one along the last axis; of zero, zero."""
+    lengths = norm(x)[..., None]
+    return jnp.where(lengths > 0, x / jnp.where(lengths > 0, lengths, 1), 0)
 
 
 def dead_share(activation: jax.Array, threshold: float = DEAD) -> jax.Array:

@@ -180,7 +180,8 @@ def _grey(images: np.ndarray) -> np.ndarray:
     if images.dtype == np.uint8:
         total = images.astype(np.uint32) @ np.asarray(_GREY, np.uint32) + 2**15
         return (total >> 16).astype(np.uint8)[..., None]
-    return images @ (np.asarray(_GREY, images.dtype)[:, None] / 2**16)
+    wide = np.promote_types(images.dtype, np.float32)
+    return (images.astype(wide) @ (np.asarray(_GREY, wide)[:, None] / 2**16)).astype(images.dtype)
 
 
 def _resized(images: np.ndarray, size: int, axis: int) -> np.ndarray:

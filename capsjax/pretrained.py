@@ -16,7 +16,14 @@ from capsjax import _checks
 from capsjax._version import __version__
 from capsjax.models import describe_model, restore_model, tensors_of
 from capsjax.preprocessing import Preprocessing, fitted
-from capsjax.weights import Contents, list_pretrained, read_pretrained, read_weights, write_weights
+from capsjax.weights import (
+    FLOATS,
+    Contents,
+    list_pretrained,
+    read_pretrained,
+    read_weights,
+    write_weights,
+)
 
 BATCH = 64
 """Images that `predict` computes at once."""
@@ -253,6 +260,7 @@ def save(
         tensors = {n: value for n, value in tensors.items() if not n.startswith("decoder.")}
     if dtype is not None:
         kind = _checks.floating_dtype("dtype", dtype)
+        _checks.one_of("dtype", kind.name, FLOATS.values())
         tensors = {name: _narrowed(name, value, kind) for name, value in tensors.items()}
     fields = dataclasses.asdict(network.preprocessing)
     contents = Contents(

@@ -35,7 +35,7 @@ from capsjax.routing._batching import (
     over_examples,
 )
 from capsjax.routing._implementations import sum_dense_votes
-from capsjax.routing._inputs import where_present
+from capsjax.routing._inputs import check_mask, where_present
 
 T = TypeVar("T")
 
@@ -160,9 +160,15 @@ class RoutedLayer(nnx.Module):
             )
         pose = self._poses(capsules.pose)
         activation = _checks.of_each("activations", capsules.activation, self.input_shape[:-1])
+        if activation.shape[0] != pose.shape[0]:
+            raise ValueError(
+                f"there are poses of {pose.shape[0]} examples, but activations of "
+                f"{activation.shape[0]}"
+            )
         if mask is None:
             return Capsules(pose, activation)
         _checks.of_each("a mask", mask, self.input_shape[:-1])
+        check_mask(mask, activation.shape)
         return Capsules(where_present(mask, pose), where_present(mask, activation))
 
     def _inputs(

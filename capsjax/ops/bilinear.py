@@ -43,9 +43,15 @@ class Bilinear(Hashable, Protocol):
 
 
 def bilinear(how: Bilinear, x: jax.Array, kernel: jax.Array, shape: Shape) -> jax.Array:
-    """The product of inputs and kernel, of a shape, in the dtype that both have."""
+    """The product of inputs and kernel, of a shape, in the dtype that both have.
+
+    The precision of `jax.default_matmul_precision` is that of the place where this is called, for
+    all derivatives too, as it is of JAX's own products.
+    """
     x, kernel = varying_alike(x, kernel)
-    bind = functools.partial(_product.bind, which="forward", how=how, shape=shape, mapped=0)
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    params = {"how": how, "precision": precision, "shape": shape, "mapped": 0}
+    bind = functools.partial(_product.bind, which="forward", **params)
     return sharded_by_compiler(bind, x, kernel, like=x)
 
 
@@ -56,13 +62,21 @@ _BY_LEFT_OUT = {"g": "forward", "x": "to_inputs", "k": "to_kernel"}
 
 
 def _compute(
-    a: jax.Array, b: jax.Array, *, which: str, how: Bilinear, shape: Any, mapped: int
+    a: jax.Array,
+    b: jax.Array,
+    *,
+    which: str,
+    how: Bilinear,
+    precision: str | None,
+    shape: Any,
+    mapped: int,
 ) -> jax.Array:
     """The product; both factors have so many mapped axes in front."""
     function: Callable[..., jax.Array] = functools.partial(_of_one, which, how, shape, not mapped)
     for _ in range(mapped):
         function = jax.vmap(function)
-    return function(a, b)
+    with jax.default_matmul_precision(precision):
+        return function(a, b)
 
 
 def _of_one(
@@ -95,9 +109,7 @@ def _gradient(place: int, g: jax.Array, a: Any, b: Any, *, which: str, **params:
     shape = (a, b)[place].aval.shape[params["mapped"] :]
     which = _BY_LEFT_OUT[wanted]
     operands = (arrays[factor] for factor in _FACTORS[which])
-    return _product.bind(
-        *operands, which=which, how=params["how"], shape=shape, mapped=params["mapped"]
-    )
+    return _product.bind(*operands, which=which, **{**params, "shape": shape})
 
 
 ad.defbilinear(_product, functools.partial(_gradient, 0), functools.partial(_gradient, 1))

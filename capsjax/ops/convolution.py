@@ -61,10 +61,14 @@ def conv_general_dilated(
     numbers = functools.partial(lax.conv_dimension_numbers, lhs.shape, rhs.shape)
     groups = options.get("feature_group_count", 1)
     # What a CPU need not know of, and what is looked at here.
-    passed = {k: v for k, v in options.items() if k in ("precision", "out_sharding")}
+    precision = options.get("precision")
+    passed = {"precision": tuple(precision) if isinstance(precision, list) else precision}
     seen = ("lhs_dilation", "rhs_dilation", "dimension_numbers", "feature_group_count", *passed)
     is_plain = (
         lhs.ndim == 4
+        and lhs.dtype == rhs.dtype
+        and all(isinstance(side, int) for side in (*lhs.shape[1:], *rhs.shape))  # known sizes
+        and 0 not in rhs.shape
         and jnp.issubdtype(lhs.dtype, jnp.floating)
         and numbers(options.get("dimension_numbers")) == numbers(CHANNELS_LAST)
         and all(d == 1 for side in ("lhs", "rhs") for d in options.get(f"{side}_dilation") or ())
@@ -79,10 +83,10 @@ def conv_general_dilated(
         if groups == 1 and how.has_windows(lhs, rhs):
             shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (lhs, rhs))
             return bilinear(how, lhs, rhs, jax.eval_shape(how.xla, *shapes).shape)
-        is_depthwise = groups == lhs.shape[3] == rhs.shape[3]
+        is_depthwise = groups == lhs.shape[3] == rhs.shape[3] and rhs.shape[2] == 1
         if is_depthwise and lhs.shape[1:3] == rhs.shape[:2] and rows == columns == (0, 0):
             # Each channel with its own kernel, in the one place where it fits.
-            sums = product("nhwc,hwc->nc", lhs, rhs[:, :, 0], options.get("precision"))
+            sums = product("nhwc,hwc->nc", lhs, rhs[:, :, 0], passed["precision"])
             return sums[:, None, None].astype(lhs.dtype)
     return lax.conv_general_dilated(lhs, rhs, window_strides, padding, **options)
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 from collections.abc import Callable
+from operator import index
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from capsjax import _checks
-from capsjax.ops._arrays import spread
+from capsjax.ops._arrays import pad, spread
 from capsjax.ops._meshes import sharded_by_compiler
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
@@ -35,10 +37,16 @@ class Windows:
         if isinstance(padding, str):
             if padding not in ("VALID", "SAME"):
                 raise ValueError(f"unknown padding {padding!r}, choose from: VALID, SAME")
-            pairs = lax.padtype_to_pads(grid, (size, size), (stride, stride), padding)
+            pairs: Any = lax.padtype_to_pads(grid, (size, size), (stride, stride), padding)
         else:
-            pairs = list(padding)
-        above_below, left_right = ((int(low), int(high)) for low, high in pairs)
+            pairs = padding
+        try:
+            above_below, left_right = ((index(low), index(high)) for low, high in pairs)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "padding must be VALID, SAME or two pairs of whole numbers, for above and below, "
+                f"left and right, not {padding!r}"
+            ) from error
         windows = cls(grid, size, stride, (above_below, left_right))
         if min(windows.counts) < 1:
             raise ValueError(
@@ -58,8 +66,8 @@ class Windows:
 
     def gather(self, x: jax.Array) -> jax.Array:
         """`[batch, H, W, ...]` -> `[batch, P, Q, size * size, ...]`, zero outside of the grid."""
-        rest = [(0, 0)] * (x.ndim - 3)
-        return self._seen(jnp.pad(x, [(0, 0), *self.padding, *rest]))
+        sides = enumerate(self.padding, start=1)
+        return self._seen(pad(x, {axis: (low, high, 0) for axis, (low, high) in sides}))
 
     def softmax(self, logits: jax.Array) -> jax.Array:
         """A softmax over all that an element of the grid is connected with, through any window.

@@ -14,7 +14,7 @@ from capsjax.ops._arrays import split
 from capsjax.ops._meshes import sharded_alike
 from capsjax.ops.patches import Windows
 from capsjax.routing._base import IterativeRouting, Routed, Routing, name_of, needed, needs_of
-from capsjax.routing._inputs import RoutingInputs, softmax_over_out
+from capsjax.routing._inputs import RoutingInputs, check_mask, softmax_over_out
 
 EXAMPLES = "capsjax_examples"
 """The name of the axis over which `map_examples` maps: what a routing may reduce over."""
@@ -154,6 +154,8 @@ def over_examples(
             "a routing takes votes [..., I, J, D] and activations [..., I], "
             f"not {votes.shape} and {activation.shape}"
         )
+    if not jnp.issubdtype(votes.dtype, jnp.floating):
+        raise ValueError(f"votes must be floats, not {votes.dtype}: give votes.astype(jnp.float32)")
     arrays = _mapped(routing, inputs)
 
     def of_example(votes: jax.Array, arrays: dict[str, Any], *others: Any) -> T:
@@ -171,11 +173,7 @@ def _mapped(routing: Any, inputs: RoutingInputs) -> dict[str, Any]:
     needed_too = {"pose", "key", "vote_sum"} & {*needs_of(routing)}
     arrays |= {name: getattr(inputs, name) for name in needed_too}
     mask, shape = inputs.mask, inputs.activation.shape
-    if mask is not None and (mask.shape != shape or mask.dtype != bool):
-        raise ValueError(
-            f"a mask must be booleans of the shape of the activations, {list(shape)}, not "
-            f"{mask.dtype} {list(mask.shape)}"
-        )
+    check_mask(mask, shape)
     if arrays.get("key") is not None:
         arrays["key"] = keys_of(arrays["key"], shape[:-1])
     return arrays

@@ -14,7 +14,7 @@ from capsjax.ops._arrays import known, product
 from capsjax.ops.recompute import route_recomputing
 from capsjax.routing._base import Routed, Routing, name_of, needs_of
 from capsjax.routing._batching import last_iteration, over_examples
-from capsjax.routing._inputs import RoutingInputs, where_present
+from capsjax.routing._inputs import RoutingInputs, check_mask, where_present
 from capsjax.routing.dynamic import Dynamic
 
 Implementation = Literal["xla", "recompute", "pallas"]
@@ -145,6 +145,12 @@ def route_dense(
         (2, 3, 16)
     """
     check_implementation(implementation, routing)
+    if activation.shape != pose.shape[:-1]:
+        raise ValueError(
+            "routing takes poses [batch, I, K] and activations [batch, I], not "
+            f"{pose.shape} and {activation.shape}"
+        )
+    check_mask(mask, activation.shape)
     run = functools.partial(_run, routing, mask, key)
     of_batch = (kernel, pose, activation)
     if implementation is not None:

@@ -32,6 +32,15 @@ def where_present(mask: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros_like(x))
 
 
+def check_mask(mask: Any, shape: tuple[int, ...]) -> None:
+    """A ValueError if a mask is not of the shape of the activations, or not of booleans."""
+    if mask is not None and (mask.shape != shape or mask.dtype != bool):
+        raise ValueError(
+            f"a mask must be booleans of the shape of the activations, {list(shape)}, not "
+            f"{mask.dtype} {list(mask.shape)}"
+        )
+
+
 class RoutingInputs(NamedTuple):
     """All that a routing may see of one example.
 

@@ -4,7 +4,7 @@
 export` wrote them, and `MODEL/NAME.md` is its card. What is put here is listed and installed.
 """
 
-from capsjax.weights._file import Contents, read_weights, write_weights
+from capsjax.weights._file import FLOATS, Contents, read_weights, write_weights
 from capsjax.weights._shipped import (
     list_pretrained,
     pretrained_card,
@@ -13,6 +13,7 @@ from capsjax.weights._shipped import (
 )
 
 __all__ = [
+    "FLOATS",
     "Contents",
     "list_pretrained",
     "pretrained_card",

@@ -41,6 +41,9 @@ def test_the_coupled_mean_of_cosines():
     alike = jnp.broadcast_to(votes[:1], votes.shape)
     assert_close(vote_cosine(alike, same), np.float32(1), reduction_length=D)
     assert vote_cosine(jnp.zeros_like(votes), routed) == 0
+    for scale in (1e-30, 1e25):  # whose squares are out of range
+        scaled = Routed(scale * pose, norm(pose), coupling)
+        assert_close(vote_cosine(scale * votes, scaled), np.float32(expected), reduction_length=999)
 
 
 def test_dead_is_who_is_there_for_nobody():

@@ -83,6 +83,16 @@ def test_every_size_is_resized_as_in_a_file():
         assert np.array_equal(found[0, ..., 0], np.asarray(file)), (high, wide, height, width)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_colours_become_grey_in_every_dtype(dtype):
+    images = pixels(8, 8, 3)[None] / 255
+    expected = fitted(images.astype(np.float32), (8, 8, 1))
+    found = fitted(np.asarray(images, jnp.dtype(dtype)), (8, 8, 1))
+    assert found.dtype == jnp.dtype(dtype)
+    rounding = max(float(jnp.finfo(dtype).eps), float(jnp.finfo("float32").eps))
+    assert np.abs(found.astype(np.float64) - expected).max() < 4 * rounding
+
+
 def test_images_of_the_right_size_and_colours_are_left_alone():
     images = pixels(3, 6, 7, 2)
     assert fitted(images, (6, 7, 2)) is images

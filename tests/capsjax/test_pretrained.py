@@ -204,6 +204,10 @@ def test_other_dtypes_and_devices(file):
     np.testing.assert_array_equal(again, kernel)
     with pytest.raises(ValueError, match="dtype must be a floating dtype such as 'float32'"):
         capsjax.load(file, dtype="int8")
+    before = file.read_bytes()
+    with pytest.raises(ValueError, match="unknown dtype 'float8_e5m2', choose from: float16, bf"):
+        capsjax.save(network, file, dtype="float8_e5m2")
+    assert file.read_bytes() == before
 
 
 def test_numbers_may_be_stored_in_half_the_bytes(file, tmp_path):

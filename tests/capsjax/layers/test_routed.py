@@ -25,7 +25,7 @@ from capsjax import (
 from capsjax.capsules import in_a_list
 from capsjax.layers import Conv3dCaps
 from capsjax.layers.routed import kernel_shape, make_votes, sum_votes
-from capsjax.routing import Dynamic
+from capsjax.routing import Dynamic, route_dense
 from capsjax.routing._batching import every_iteration
 from tests.tolerance import assert_close
 
@@ -236,6 +236,7 @@ def test_a_layer_gives_its_key_to_a_routing_that_draws():
             r"poses must .*, not \[2, 6, 4\]: give su",
         ),
         (Capsules(jnp.ones((2, 5, 4)), jnp.ones((2, 6))), r"activations must .*, not \[2, 6\]"),
+        (Capsules(jnp.ones((16, 5, 4)), jnp.ones((3, 5))), "of 16 examples, but activations of 3"),
     ],
 )
 def test_what_is_no_capsules_for_a_layer_is_told(below, message):
@@ -243,6 +244,19 @@ def test_what_is_no_capsules_for_a_layer_is_told(below, message):
     for call in (layer, layer.iterations, layer.iterate):
         with pytest.raises(ValueError, match=message):
             call(below)
+
+
+@pytest.mark.parametrize("batch", [2, 16])  # which a CPU routes in another way
+@pytest.mark.parametrize(
+    "mask", [jnp.full((16, 5), -1), jnp.ones((1, 5), bool), jnp.ones((20, 5), bool)]
+)
+def test_what_is_no_mask_is_refused_whatever_routes(mask, batch):
+    layer = DenseCaps(5, 4, 3, 2, routing="dynamic", rngs=nnx.Rngs(0))
+    below = Capsules(jnp.ones((batch, 5, 4)), jnp.ones((batch, 5)))
+    with pytest.raises(ValueError, match="a mask must be booleans of the shape of the activations"):
+        layer(below, mask=mask)
+    with pytest.raises(ValueError, match="a mask must be booleans of the shape of the activations"):
+        route_dense(layer.routing, layer.kernel[...], *below, mask=mask)
 
 
 def test_a_routing_that_does_not_iterate_has_one_iteration_and_no_state():

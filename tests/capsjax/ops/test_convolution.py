@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import lax
+from jax import export, lax
+from jax.sharding import PartitionSpec
 
 from capsjax.ops import conv_general_dilated, fourier
 from tests.capsjax.ops.forms import draw
@@ -244,6 +245,36 @@ def test_an_accelerator_gets_its_own_convolution_with_the_precision_asked_for(pl
     assert "HIGHEST" in text
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_the_default_precision_inside_of_a_program_is_that_of_all_derivatives(platform):
+    x, kernel = draw(2, 7, 7, 3), draw(3, 3, 3, 4)
+
+    def loss(x, kernel):
+        with jax.default_matmul_precision("highest"):
+            return jnp.sum(jnp.sin(ours(x, kernel)))
+
+    traced = jax.jit(jax.value_and_grad(loss, (0, 1))).trace(x, kernel)
+    text = traced.lower(lowering_platforms=(platform,)).as_text()
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert len(lines) >= 3
+    assert all("HIGHEST" in line and "DEFAULT" not in line for line in lines)
+    text = jax.jit(ours).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert "HIGHEST" not in text
+
+
+def test_the_default_precision_inside_of_a_program_counts_on_a_cpu():
+    def precise(x, kernel):
+        with jax.default_matmul_precision("highest"):
+            return ours(x, kernel)
+
+    x, kernel = draw(8, 20, 20, 32), draw(9, 9, 32, 32, seed=1)
+    around = jax.jit(ours)(x, kernel)
+    with jax.default_matmul_precision("highest"):
+        expected = jax.jit(ours)(x, kernel)
+    assert not np.array_equal(around, expected)
+    np.testing.assert_array_equal(jax.jit(precise)(x, kernel), expected)
+
+
 @pytest.mark.parametrize("padding", ["VALID", ((0, 0), (0, 0))])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_depthwise_convolution_that_covers_the_image_is_a_sum(padding, dtype):
@@ -276,12 +307,39 @@ def test_a_depthwise_convolution_that_covers_the_image_is_a_sum(padding, dtype):
         ((3, 3, 4, 4), {"batch_group_count": 2}),
         ((3, 3, 4, 4), {"preferred_element_type": jnp.float32}),
         ((8, 3, 4, 4), {}),  # does not fit: an empty result
+        ((3, 3, 4, 0), {}),
     ],
 )
 def test_anything_else_goes_to_xla(kernel_shape, options):
     x, kernel = draw(2, 7, 7, 4), draw(*kernel_shape)
     assert is_xla(functools.partial(ours, **options), x, kernel) or not ours(x, kernel).size
     np.testing.assert_array_equal(ours(x, kernel, **options), xla(x, kernel, **options))
+
+
+def test_what_xla_refuses_is_refused():
+    with pytest.raises(ValueError, match="feature_group_count"):
+        ours(jnp.ones((1, 3, 3, 4)), jnp.ones((3, 3, 2, 4)), feature_group_count=4)
+    with pytest.raises(TypeError, match="float32, bfloat16"):
+        ours(jnp.ones((1, 3, 3, 4)), jnp.ones((3, 3, 4, 4), jnp.bfloat16))
+
+
+def test_sides_that_are_not_known_and_a_list_of_precisions_are_taken():
+    sides = export.symbolic_shape("b, h, w, 4", constraints=["h >= 8", "w >= 8"])
+    kernel = jnp.ones((3, 3, 4, 2))
+    function = jax.jit(functools.partial(ours, kernel=kernel, precision=["highest", "highest"]))
+    exported = export.export(function)(jax.ShapeDtypeStruct(sides, jnp.float32))
+    np.testing.assert_array_equal(exported.call(jnp.ones((2, 9, 8, 4))), np.full((2, 7, 6, 2), 36))
+    np.testing.assert_array_equal(function(jnp.ones((2, 9, 8, 4))), np.full((2, 7, 6, 2), 36))
+
+
+def test_the_sharding_that_is_asked_for_is_that_of_the_result():
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    x, kernel = draw(2, 5, 5, 3), draw(3, 3, 3, 4)
+    with jax.set_mesh(mesh):
+        wanted = PartitionSpec(None, None, None, "data")
+        found = jax.jit(functools.partial(ours, out_sharding=wanted))(x, kernel)
+        assert jax.typeof(found).sharding.spec == wanted
+    assert_close(found, xla(x, kernel), reduction_length=27)
 
 
 def test_other_layouts_ranks_and_dtypes_go_to_xla():

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from capsjax.ops.patches import Windows
 from tests.tolerance import assert_close
@@ -16,6 +17,7 @@ CASES = [
     Windows.of((5, 6), 2, 3, "VALID"),  # not every element is seen
     Windows.of((5, 6), 3, 2, "SAME"),
     Windows.of((3, 4), 2, 1, ((1, 0), (0, 2))),
+    Windows.of((5, 6), 2, 1, ((-1, 1), (0, -2))),
 ]
 EACH = pytest.mark.parametrize("windows", CASES, ids=str)
 B, J = 2, 3
@@ -33,7 +35,7 @@ def elements(windows):
 @EACH
 def test_a_window_shows_what_it_lies_on(windows):
     grid = np.random.default_rng(0).standard_normal((2, *windows.grid, B)).astype(np.float32)
-    padded = np.pad(grid, [(0, 0), *windows.padding, (0, 0)])
+    padded = lax.pad(grid, np.float32(0), [(*p, 0) for p in ((0, 0), *windows.padding, (0, 0))])
     seen = jax.jit(windows.gather)(jnp.asarray(grid))
     assert seen.shape == (2, *windows.counts, windows.size**2, B)
     for p, q, tap, y, x in elements(windows):
@@ -66,3 +68,6 @@ def test_windows_that_do_not_fit_are_refused():
         Windows.of((3, 9), 4, 1, "VALID")
     with pytest.raises(ValueError, match="unknown padding 'FULL', choose from: VALID, SAME"):
         Windows.of((3, 9), 2, 1, "FULL")
+    for padding in ((1, 1), ((1.5, 1), (0, 0)), ((1, 1),)):
+        with pytest.raises(ValueError, match="padding must be VALID, SAME or two pairs of whole"):
+            Windows.of((3, 9), 2, 1, padding)

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from capsjax import Routed, norm, route
-from capsjax.routing import EXAMPLES, map_examples
+from capsjax.routing import EXAMPLES, Dynamic, map_examples
 from tests.tolerance import assert_close
 
 I, J, D = 5, 3, 4  # noqa: E741
@@ -61,6 +61,13 @@ def test_a_routing_is_differentiated_and_compiled_through_route():
     weights = jax.nn.softmax(activation)
     expected = jnp.broadcast_to(weights[:, :, None, None], votes.shape)
     assert_close(gradient(votes), expected)
+
+
+def test_votes_that_are_no_floats_are_refused():
+    """Whose shares, as whole numbers, would be zero."""
+    votes = jnp.ones((2, 6, 3, 4), jnp.int32)
+    with pytest.raises(ValueError, match="votes must be floats, not int32"):
+        route(Dynamic(), votes, jnp.ones((2, 6)))
 
 
 @pytest.mark.parametrize(
