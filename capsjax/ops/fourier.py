@@ -130,7 +130,7 @@ def forward(x: jax.Array, kernel: jax.Array, strides: Pair) -> jax.Array:
     geometry = geometry_of(x.shape, kernel.shape, strides)
     mean, centred = _centred(x)
     image, filters = _image_spectrum(centred, geometry), _kernel_spectrum(kernel, geometry)
-    products = _multiply("rnc,rfc->rnf", image, filters, x.dtype)
+    products = product("rnc,rfc->rnf", image, filters)
     y = _apply(matrices(geometry).result, _products_apart(products, geometry))
     (s, t), (p, q) = geometry.tiles, geometry.outputs
     y = y.reshape(p, q, x.shape[0], s, t, -1).transpose(2, 3, 0, 4, 1, 5)
@@ -151,7 +151,7 @@ def input_gradient(
     geometry = geometry_of(x_shape, kernel.shape, strides)
     filters = _kernel_spectrum(kernel, geometry)
     result = _apply(matrices(geometry).result.T, _tiles(g, geometry))
-    spectrum = _multiply("rnf,rfc->rnc", _products_together(result, geometry), filters, g.dtype)
+    spectrum = product("rnf,rfc->rnc", _products_together(result, geometry), filters)
     (s, t), (rows, columns), (down, right) = geometry.tiles, geometry.grid, strides
     x = _apply(matrices(geometry).image.T, _ungrouped(spectrum, geometry))
     x = x.reshape(rows, columns, g.shape[0], s, t, down, right, -1)
@@ -172,7 +172,7 @@ def kernel_gradient(
     # A product that sums over the first axis of both factors is slow: the smaller one is turned.
     result = _apply(matrices(geometry).result.T, jnp.swapaxes(_tiles(g, geometry), 1, 2))
     result = _products_together(result, geometry, turned=True)
-    spectrum = _multiply("rfn,rnc->rfc", result, image, g.dtype)
+    spectrum = product("rfn,rnc->rfc", result, image)
     phases = _apply(matrices(geometry).kernel.T, _ungrouped(spectrum, geometry))
     (rows, columns), (down, right) = geometry.taps, strides
     k = phases.transpose(0, 2, 1).reshape(rows, columns, down, right, *kernel_shape[2:])
@@ -292,11 +292,6 @@ def _apply(matrix: np.ndarray, x: jax.Array) -> jax.Array:
     dtype = accumulation_dtype(x.dtype)
     flat = x.astype(dtype).reshape(len(x), -1)
     return (jnp.asarray(matrix, dtype) @ flat).reshape(len(matrix), *x.shape[1:])
-
-
-def _multiply(subscripts: str, a: jax.Array, b: jax.Array, dtype: DTypeLike) -> jax.Array:
-    """Products of numbers of a dtype, summed up in float32 at least."""
-    return product(subscripts, a.astype(dtype), b.astype(dtype))
 
 
 class Matrices(NamedTuple):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capsjax.ops import fourier
+from capsjax.ops import direct, fourier
 from tests.capsjax.ops.forms import assert_agrees_with_xla, draw
 from tests.tolerance import assert_close
 
@@ -34,6 +34,16 @@ def test_agrees_with_xla_for_any_size_stride_and_tile(data):
 def test_agrees_with_xla_on_the_capsules_of_the_paper(dtype):
     x, kernel = draw(2, 20, 20, 16, dtype=dtype), draw(9, 9, 16, 8, seed=1, dtype=dtype)
     assert_agrees_with_xla(fourier, x, kernel, (2, 2))
+
+
+def test_a_dim_part_of_a_coarse_image_is_seen_beside_a_bright_one():
+    """Its spectrum, rounded to bfloat16, would have an error as large as some outputs."""
+    x = np.random.default_rng(0).uniform(size=(2, 20, 20, 32)) * 1e-3
+    x[:, 0, 0] = 1
+    x, kernel = jnp.asarray(x, jnp.bfloat16), draw(9, 9, 32, 8, seed=1, dtype="bfloat16")
+    expected = np.asarray(direct.forward(x, kernel, (1, 1)), np.float64)[:, 1:, 1:]
+    found = np.asarray(fourier.forward(x, kernel, (1, 1)), np.float64)[:, 1:, 1:]
+    assert np.abs(found - expected).max() < 0.01 * np.abs(expected).max()
 
 
 def test_float64_stays_float64():
