@@ -50,8 +50,9 @@ def bilinear(how: Bilinear, x: jax.Array, kernel: jax.Array, shape: Shape) -> ja
     """
     x, kernel = varying_alike(x, kernel)
     precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    params = {"how": how, "precision": precision, "shape": shape, "mapped": 0}
-    bind = functools.partial(_product.bind, which="forward", **params)
+    bind = functools.partial(
+        _product.bind, which="forward", how=how, precision=precision, shape=shape, mapped=0
+    )
     return sharded_by_compiler(bind, x, kernel, like=x)
 
 

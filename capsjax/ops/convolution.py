@@ -60,9 +60,9 @@ def conv_general_dilated(
     """
     numbers = functools.partial(lax.conv_dimension_numbers, lhs.shape, rhs.shape)
     groups = options.get("feature_group_count", 1)
-    # What a CPU need not know of, and what is looked at here.
     precision = options.get("precision")
     passed = {"precision": tuple(precision) if isinstance(precision, list) else precision}
+    # What is looked at here: with any other option, it is XLA's.
     seen = ("lhs_dilation", "rhs_dilation", "dimension_numbers", "feature_group_count", *passed)
     is_plain = (
         lhs.ndim == 4

@@ -15,7 +15,6 @@ import numpy as np
 from train.config.config_file import CADENCE, completed
 from train.study.claims import get_claim
 from train.study.compare import findings
-from train.study.compare.findings import differing
 from train.study.results import ROOT, origin
 from train.study.statistics import spread
 from train.study.trial import verdict
@@ -61,7 +60,7 @@ def require_place(name: str, part: str, kind: str, config: Mapping[str, Any] | N
             values = json.loads(path.read_text(encoding="utf-8"))
             other = "" if values["kind"] == kind else f"what `{values['kind']}` has recorded"
             if path.stem == part and config is not None and not other:
-                settings = differing(completed(values["config"]), [config], ())
+                settings = findings.differing(completed(values["config"]), [config], ())
                 other = settings and f"a training with {settings}"
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             continue
@@ -146,7 +145,7 @@ def _fits(*results: Mapping[str, Any]) -> list[str]:
     rows = []
     for config, of_recipe in zip(configs, recipes.values(), strict=True):
         alike = [other for other in configs if other["preset"] == config["preset"]]
-        settings = differing(config, alike, {"preset", "seed"})
+        settings = findings.differing(config, alike, {"preset", "seed"})
         rows.append(_fit_row(of_recipe, settings and f" `{settings}`"))
     examples = sorted({result["summary"]["test.examples"] for result in results})
     others = ", and with the other settings of the table" if len(recipes) > 1 else ""

@@ -28,8 +28,8 @@ COMPARISON = "comparison"
 def results_folder(out: Path, study: str) -> Iterator[None]:
     """Makes a folder and keeps other processes out; an error takes it away again if it is empty.
 
-    `study` is what it is for, as `results.json` says. A UserError if the folder cannot be made,
-    another process is at work there, or it has the results of another study.
+    `study` is what it is for: the sentence of a claim, or `COMPARISON`. A UserError if the folder
+    cannot be made, another process is at work there, or it has the results of another study.
     """
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -46,8 +46,7 @@ def results_folder(out: Path, study: str) -> Iterator[None]:
 def _require_own(path: Path, study: str) -> None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        # Before the study was kept, those of a claim had its sentence.
-        before = found.get("study", found.get("claim", COMPARISON))
+        before = found.get("claim", COMPARISON)
     except (OSError, ValueError, AttributeError):
         return
     if before != study:
@@ -55,12 +54,7 @@ def _require_own(path: Path, study: str) -> None:
 
 
 def write_results(
-    out: Path,
-    study: str,
-    command: str,
-    page: str,
-    figures: Mapping[str, Figure],
-    values: Mapping[str, Any],
+    out: Path, command: str, page: str, figures: Mapping[str, Figure], values: Mapping[str, Any]
 ) -> list[str]:
     """Writes `table.md`, figures by the names of their files, and `results.json`.
 
@@ -69,7 +63,7 @@ def write_results(
     """
     with writing(out):
         write_whole(out / "table.md", page.encode())
-        write_json(out / RESULTS, {**origin(command), "study": study, **values})
+        write_json(out / RESULTS, {**origin(command), **values})
         for name, figure in figures.items():
             write_figure(out / name, figure)
     return ["table.md", RESULTS, *figures]

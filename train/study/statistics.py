@@ -62,9 +62,9 @@ class Estimate(NamedTuple):
         """How often chance alone takes a mean farther than that from the truth, to either side."""
         if math.isinf(self.error):
             return 1.0
-        left = distance - self.by_images * _NORMAL
         if self.by_seeds == 0:
             return float(2 * stats.norm.sf(distance / self.by_images))
+        left = distance - self.by_images * _NORMAL
         return float(2 * _WEIGHTS @ stats.t.sf(left / self.by_seeds, self.freedom))
 
     def _distance(self, share: float) -> float:

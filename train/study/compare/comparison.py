@@ -102,7 +102,7 @@ def compare(
             "robustness.png": findings.draw_robustness(results),
         }
         page = findings.markdown(results, command)
-        names = write_results(out, COMPARISON, command, page, figures, {"cells": results})
+        names = write_results(out, command, page, figures, {"cells": results})
     print(aligned(findings.table(results, SHOWN)))
     print(*findings.limits(results), *findings.saving(results), sep="\n")
     print(f"{out}: {', '.join([*names, 'table.csv'])}")

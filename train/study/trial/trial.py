@@ -35,9 +35,7 @@ class Job(NamedTuple):
     config: FitConfig
     measure: Callable[[Path], Plain]
     quantities: Sequence[str] = ()  # the names of what is measured
-    diverged: Plain | None = (
-        None  # what stands for it where it diverges; if not given, that ends all
-    )
+    diverged: Plain | None = None  # stands for it where it diverges; None: that ends all
 
 
 class Place(NamedTuple):
@@ -99,7 +97,7 @@ def try_claim(
             "arms": [of_arm.plain() for of_arm in measured],
             "measured": _origins([each for of_arm in [*tried, *networks] for each in of_arm]),
         }
-        names = write_results(out, claim.says, command, page, figures, values)
+        names = write_results(out, command, page, figures, values)
     print(text(claim, measured, budget))
     print(f"{out}: {', '.join([*names, *copied])}; runs/ has every network")
     return values

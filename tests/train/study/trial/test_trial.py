@@ -188,9 +188,9 @@ def test_a_process_that_is_refused_takes_nothing_from_the_one_at_work(tmp_path):
     out = tmp_path / "out"
     with results_folder(out, "mine"):
         for _ in range(2):
-            with pytest.raises(UserError, match="another process is training"):  # noqa: SIM117
-                with results_folder(out, "mine"):
-                    pass
+            refused = pytest.raises(UserError, match="another process is training")
+            with refused, results_folder(out, "mine"):
+                pass
         assert out.is_dir()
 
 
