@@ -157,7 +157,8 @@ def make_step(
             updates, optimizer_state = optimizer.update(gradient, optimizer_state, before)
             after = optax.apply_updates(before, updates)
             if decay is not None:
-                moved = move_average(learned(average, freeze), after, decay, state.step + 1)
+                made = state.step - state.skipped.total
+                moved = move_average(learned(average, freeze), after, decay, made + 1)
                 average = {**average, **moved}
             new = {**params, **after}, {**statistics, **model_state}, optimizer_state, average
             return new, norm(updates)

@@ -59,7 +59,9 @@ class Log(AbstractContextManager["Log"]):
             return
         self._examples, total = len(trainer.dataset.train), trainer.total_steps
         self._learning_rate = jax.jit(learning_rate(config, self._examples))
-        self._rates, self._first_rate = self._rates_from(start), start
+        self._skipped = int(trainer.state.skipped.total)
+        self._first_rate = start - self._skipped
+        self._rates = self._rates_from(self._first_rate)
         self._unmerged: list[Mapping[str, Mean]] = []
         self._progress, self._shown = Progress(total, "step", done=start), start
         self._progress.begin("compiling")
@@ -92,6 +94,7 @@ class Log(AbstractContextManager["Log"]):
             self.stopwatch.lap()
         if not self._writes:
             return
+        self._skipped += int(np.asarray(metrics["skipped"].total).sum())
         self._unmerged.append(metrics)
         if not line:
             return
@@ -109,21 +112,21 @@ class Log(AbstractContextManager["Log"]):
                 "split": "train",
                 **values,
                 "epoch": step * self._batch_size / self._examples,
-                "learning_rate": self._rate(step - 1),
+                "learning_rate": self._rate(max(step - self._skipped - 1, 0)),
                 "images_per_second": rate,
                 "wall_seconds": self.stopwatch.wall_seconds,
             }
         )
 
-    def _rate(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
-        if not 0 <= step - self._first_rate < RATES:
-            self._rates, self._first_rate = self._rates_from(step), step
-        return float(self._rates[step - self._first_rate])
+    def _rate(self, update: int) -> float:
+        """The learning rate of an update, from 0; a step that was skipped is none."""
+        if not 0 <= update - self._first_rate < RATES:
+            self._rates, self._first_rate = self._rates_from(update), update
+        return float(self._rates[update - self._first_rate])
 
-    def _rates_from(self, step: int) -> np.ndarray:
+    def _rates_from(self, update: int) -> np.ndarray:
         # Many at once: a schedule computes on the devices, and would wait there for the steps.
-        return np.asarray(self._learning_rate(np.arange(step, step + RATES)))
+        return np.asarray(self._learning_rate(np.arange(update, update + RATES)))
 
     def scored(self, step: int, split: Literal["validation", "test"], scores: Scores) -> None:
         """Takes in the result of an evaluation."""

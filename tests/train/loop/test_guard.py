@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tolerance import assert_close
 from train import data
 from train.data import Batch
 from train.learn.metrics import Mean, merge
@@ -55,7 +56,7 @@ def values(tree):
 @pytest.mark.parametrize("changes", [{}, {"micro_batches": 2, "ema_decay": 0.9}])
 def test_a_bad_step_changes_nothing_but_the_position(config, dataset, programs, changes):
     trainer = programs(config.changed(**changes), with_white(dataset, [7]), devices=2)
-    before, skipped = values(trainer.state.params), []
+    before, skipped, made = values(trainer.state.params), [], []
     for batch in trainer.feed.batches(0, 5):  # an epoch
         metrics = merge([trainer.train([batch])])
         state = trainer.state
@@ -68,10 +69,16 @@ def test_a_bad_step_changes_nothing_but_the_position(config, dataset, programs, 
         assert int(state.skipped.in_a_row) == is_bad
         if is_bad:
             jax.tree.map(np.testing.assert_array_equal, after, before)
+        else:
+            made.append(after[0])
         before = after
     assert sum(skipped) == 1
     assert (int(trainer.state.step), int(trainer.state.skipped.total)) == (5, 1)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(before))
+    if decay := changes.get("ema_decay"):
+        weights = decay ** np.arange(len(made))[::-1]
+        average = jax.tree.map(lambda *x: np.average(x, axis=0, weights=weights), *made)
+        jax.tree.map(lambda x, y: assert_close(x, y, reduction_length=5), before[2], average)
 
 
 def test_after_too_many_bad_steps_the_devices_take_no_more_and_the_run_is_given_up(

@@ -2,9 +2,11 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from train.learn.metrics import Mean
 from train.loop import loop
 from train.report.figures import draw_curves
 from train.run.folder import Run
@@ -19,7 +21,8 @@ def run(tmp_path, config) -> Run:
 
 def opened(run: Run, step: int) -> Log:
     """The log of a run that begins or goes on from a step."""
-    state, dataset = SimpleNamespace(step=step), SimpleNamespace(train=range(40))
+    state = SimpleNamespace(step=step, skipped=SimpleNamespace(total=0))
+    dataset = SimpleNamespace(train=range(40))
     trainer = {"config": run.config, "state": state, "dataset": dataset, "total_steps": 9}
     return Log(SimpleNamespace(**trainer), run)
 
@@ -89,6 +92,17 @@ def test_the_learning_rate_of_a_long_run_takes_no_memory(tmp_path, config):
         expected = [0.5, 0.25, 0.0]
         steps = (0, 2**30 - 1, 2**31 - 2)
         assert [log._rate(step) for step in steps] == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_learning_rate_is_that_of_the_last_update(tmp_path, config):
+    config = config.changed(schedule="staircase", decay_steps=1, decay_rate=0.5, learning_rate=0.5)
+    run = Run(tmp_path, config, (8, 8, 1), ("a",))
+    with opened(run, 0) as log:
+        for first, skipped in ((0, [1, 1]), (2, [0, 1, 0])):
+            each = {name: Mean(np.ones(len(skipped)), 1) for name in ("loss", "accuracy")}
+            each["skipped"] = Mean(np.asarray(skipped), np.ones(len(skipped), int))
+            log.trained(first + len(skipped), len(skipped), each, line=True)
+    assert [row["learning_rate"] for row in read_metrics(run.metrics)] == [0.5, 0.25]
 
 
 def scalars(run: Run) -> dict[str, list[tuple[int, float]]]:
