@@ -17,6 +17,7 @@ from train.data.dataset import Dataset
 from train.data.formats.images import as_text, read_image
 from train.data.on_disk import OnDisk, in_threads
 from train.system.errors import UserError
+from train.system.files import reading
 
 PARTS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -141,6 +142,11 @@ class _ImageFiles:
     def identity(self, number: int) -> str:
         path, size = self.files[number]
         return f"{_composed(path.removeprefix(str(self.folder)))} {size}"
+
+    def content(self, number: int) -> bytes:
+        path = Path(self.files[number].path)
+        with reading(path, "an image", "make it readable"):
+            return path.read_bytes()
 
 
 def _parse(where: str) -> tuple[Path, tuple[int, int, int] | None]:

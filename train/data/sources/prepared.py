@@ -116,6 +116,10 @@ class _Stored:
 
     identity = name
 
+    def content(self, number: int) -> bytes:
+        (example,) = self.source.__getitems__([number])
+        return example[self.feature]
+
 
 def _newest(name: str, config: str | None, asked: str) -> Path:
     """The folder of the newest version of a set in the cache."""

@@ -201,6 +201,21 @@ def test_the_fingerprint_follows_the_files_and_not_their_place(tmp_path):
     assert load_dataset(f"folder:{tmp_path / 'two' / 'photos'}").fingerprints != one.fingerprints
 
 
+def test_another_image_of_the_same_name_and_size_has_another_fingerprint(tmp_path):
+    def fingerprint() -> str:
+        return load_dataset(f"folder:{tmp_path}").train.fingerprint
+
+    fill(tmp_path / "train", each=2)
+    fill(tmp_path / "test", each=1)
+    path, image = tmp_path / "train" / "b" / "01.bmp", random(4, 6, 3)
+    save(path, image)
+    before = fingerprint()
+    save(path, 255 - image)
+    assert fingerprint() != before
+    save(path, image)
+    assert fingerprint() == before
+
+
 def test_images_that_differ_name_the_first_and_what_to_say(tmp_path):
     fill(tmp_path)
     save(tmp_path / "b" / "00.png", random(5, 6, 3))

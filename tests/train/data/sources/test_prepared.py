@@ -1,5 +1,6 @@
 """Sets that tensorflow-datasets has prepared."""
 
+import io
 import json
 import pickle
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.train.data.small_files import small_mnist
 from train.data import OnDisk, load_dataset, tfds_cache
+from train.data.formats.images import read_image
 from train.data.sources import mnist
 from train.system.errors import UserError
 
@@ -35,7 +37,7 @@ def seen(split):
     }
 
 
-def test_images_are_those_of_the_official_files(cache):
+def test_images_are_those_of_the_official_files(cache, tmp_path):
     dataset = load_dataset("tfds:kmnist")
     official = load_dataset("kmnist")
     assert isinstance(dataset.train, OnDisk)
@@ -48,6 +50,9 @@ def test_images_are_those_of_the_official_files(cache):
     np.testing.assert_array_equal(moved.gather(places).images, dataset.train.gather(places).images)
     assert load_dataset("tfds:kmnist").fingerprints == dataset.fingerprints
     assert len(set(dataset.fingerprints.values())) == 2
+    content = io.BytesIO(dataset.train.reader.content(7))
+    image = dataset.train.gather(np.array([7])).images[0]
+    np.testing.assert_array_equal(read_image(tmp_path, content=content), image)
 
 
 def test_images_may_be_made_alike(cache):
