@@ -53,7 +53,7 @@ class Evaluate(Trained, Arrays, Devices):
 
     def run(self) -> int:
         """Measures, and prints the result."""
-        from train.report.class_table import in_words
+        from train.report.class_table import NOT_FINITE, in_words
         from train.system.caches import keep_compiled_programs
 
         keep_compiled_programs()
@@ -71,11 +71,14 @@ class Evaluate(Trained, Arrays, Devices):
             )
             print(in_words(result))
         else:
+            loss = result["loss"]
             print(
                 f"{self.runs[0]} at step {result['step']}: accuracy {result['accuracy']:.2%} on "
                 f"the {result['examples']:,} {self.split} images of {result['dataset']}, "
-                f"loss {result['loss']:.5f}"
+                f"loss {'-' if loss is None else f'{loss:.5f}'}"
             )
+            if loss is None:
+                print(NOT_FINITE)
             print(in_words(result))
             if "batch" in result:
                 print(
@@ -85,7 +88,9 @@ class Evaluate(Trained, Arrays, Devices):
             for layer, found in result.get("inspection", {}).items():
                 print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
                 for name in ("entropy", "agreement", "coupling_change", "pose_change"):
-                    values = ", ".join(f"{value:.3g}" for value in found[name])
+                    values = ", ".join(
+                        "-" if value is None else f"{value:.3g}" for value in found[name]
+                    )
                     print(f"  {name.replace('_', ' ')}: {values or '-'}")
         return 0
 

@@ -99,6 +99,7 @@ class Fit(DataDir, Devices, Recorded):
         from train.distributed import processes
         from train.learn.user_routing import trust
         from train.loop.loop import fit
+        from train.report.class_table import NOT_FINITE
         from train.run.folder import load_run
         from train.system.caches import keep_compiled_programs
 
@@ -137,6 +138,8 @@ class Fit(DataDir, Devices, Recorded):
                 f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
                 f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
             )
+            if summary.get("test.loss") is None:
+                print(NOT_FINITE)
             trained = load_run(out).config  # of one that had ended, its own
             values = {"kind": "fit", "config": trained.flat(), "summary": summary}
             self.keep(f"fit-{out.resolve().name}", values)

@@ -124,10 +124,11 @@ class Predict(Trained):
         if self.csv is not None:
             _write_table(self.csv, predictions, top, files, several)
         elif self.json:
-            print("[", end="")
-            for number, prediction in enumerate(predictions):
-                print(", " if number else "", json.dumps(prediction.values()), sep="", end="")
-            print("]")
+            before = "["
+            for prediction in predictions:
+                print(before, json.dumps(prediction.values()), sep="", end="")
+                before = ", "
+            print("[]" if before == "[" else "]")
         else:
             for prediction in predictions:
                 longest = ", ".join(f"{name} {value:.3f}" for name, value in prediction.top(top))

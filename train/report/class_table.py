@@ -11,6 +11,12 @@ MOST_ROWS = 20
 WORST = 5
 HEAD = ("class", "precision", "recall", "F1", "support")
 
+NOT_FINITE = (
+    "note: the loss on these images is not finite, since the outputs of the network are not: its "
+    "accuracy says nothing"
+)
+"""What is told beside a result whose loss is none."""
+
 
 def in_words(result: Mapping[str, Any]) -> str:
     """Means over classes, and a table of them, of a result of `evaluate`.

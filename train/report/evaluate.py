@@ -172,6 +172,12 @@ def evaluate_ensemble(
     test = load_split(first, name, data_dir, count=test_examples, by_index=by_index, layout=layout)
     images, labels, _ = test.gather(np.arange(len(test)))
     of_each = [lengths_of(load_model(run, which), run.config, images) for run in runs]
+    for run, lengths in zip(runs, of_each, strict=True):
+        if not np.isfinite(lengths).all():
+            raise UserError(
+                f"the outputs of the network in {run.folder} are not finite: leave that run out, "
+                "or train it anew with a lower --learning-rate."
+            )
 
     def scores(lengths: np.ndarray) -> Scores:
         predictions = predict(jnp.asarray(lengths), jnp.asarray(labels))

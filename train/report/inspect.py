@@ -49,7 +49,9 @@ def inspect(tested: Tested) -> dict[str, Any]:
     return {
         name: {
             {"vote_cosine": "agreement"}.get(field, field): (
-                np.asarray(value).tolist() if np.ndim(value) else finite_or_none(float(value))
+                list(map(finite_or_none, np.asarray(value).tolist()))
+                if np.ndim(value)
+                else finite_or_none(float(value))
             )
             for field, value in of_layer._asdict().items()
         }
@@ -128,9 +130,9 @@ def draw_routing(inspected: Mapping[str, Inspected], lengths: np.ndarray, title:
     )
     others = np.sort(lengths, axis=1)[:, :-1].ravel()
     present.hist(others, bins=30, range=(0, 1), alpha=0.7, label="all others")
-    present.set(
-        title="Lengths of the class capsules", xlabel="length", ylabel="capsules", yscale="log"
-    )
+    present.set(title="Lengths of the class capsules", xlabel="length", ylabel="capsules")
+    if np.isfinite(lengths).any():
+        present.set_yscale("log")
     for axes in (entropy, present):
         axes.legend(fontsize=8)
     figure.suptitle(f"{title}; panels: {len(lengths):,} test images")

@@ -131,7 +131,7 @@ def predict(
             and what `watched` returns for them.
 
     Raises:
-        UserError: on bad input.
+        UserError: on bad input, or where an output of the network is not finite.
     """
     run = load_run(folder)
     model = load_model(run, which)
@@ -144,6 +144,12 @@ def predict(
         names, images = [path for path, _ in some], np.stack([image for _, image in some])
         with out_of_memory_is_bad_input(len(images), "take a device with more memory"):
             found = network.classified(network.lengths(images))
+            for path, lengths in zip(names, found.lengths, strict=True):
+                if not np.isfinite(lengths).all():
+                    raise UserError(
+                        f"the outputs of the network in {folder} for {path} are not finite, so "
+                        "that no class can be named: train it anew with a lower --learning-rate."
+                    )
             seen = watch(images) if watch else {}
         if look:
             look(names, {"lengths": found.lengths, **seen})

@@ -598,6 +598,24 @@ def test_a_run_that_is_given_up_exits_with_3(tmp_path, capsys):
     assert last.startswith("error: loss or gradient were not finite in 3 steps in a row")
 
 
+def test_outputs_that_are_not_finite_are_told_and_name_no_class(no_figures, tmp_path, capsys):
+    run, image = str(tmp_path / "run"), tmp_path / "x.png"
+    Image.new("L", (8, 8), 9).save(image)
+    with jax.debug_nans(False):
+        words = ["fit", "digits", "--out", run, "--steps", "1", "--learning-rate", "1e30", *TINY]
+        assert main(words) == 0
+        assert "the outputs of the network are not" in capsys.readouterr().out.splitlines()[-1]
+        assert main(["evaluate", run, "--inspect", "--json"]) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert result["loss"] is None
+        assert result["inspection"]["class_caps"]["coupling_change"] == [None, None]
+        assert main(["evaluate", run, "--inspect"]) == 0
+        assert "loss -\nnote: the loss on these images is not" in capsys.readouterr().out
+        for option in ("--top=1", "--json"):
+            assert "no class can be named" in fails(capsys, "predict", run, image, option)
+        assert "leave that run out" in fails(capsys, "evaluate", run, run)
+
+
 def test_a_run_that_another_process_is_at_is_refused(tmp_path, capsys):
     out = tmp_path / "run"
     out.mkdir()
