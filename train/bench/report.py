@@ -188,10 +188,11 @@ def _megabytes(count: float) -> str:
 def growth_sentence(growth: Growth) -> str:
     """How cost grows, in a sentence."""
     first, last, line = growth.values[0], growth.values[-1], growth.line
+    within = f", within {line.off_by:.0%}" if len(growth.values) > 2 else ""  # else it meets both
     return (
         f"{growth.axis} {first:,} to {last:,} ({describe(growth.same)}): a step takes "
         f"{1e3 * line.fixed:.3g} ms and {1e3 * line.each:.3g} ms for each "
-        f"{_UNITS[growth.axis]}, within {line.off_by:.0%}."
+        f"{_UNITS[growth.axis]}{within}."
     )
 
 

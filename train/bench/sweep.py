@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from train.bench.timing import Line, fit_line
 from train.config.fit_config import FitConfig
+from train.learn.network import has_iterations
 
 GROWING_ITERATIONS = (1, 2, 3, 4, 5)
 GROWING_TYPES = (8, 16, 32, 64, 128)
@@ -68,7 +69,7 @@ def list_configs(
             "model": config.model.name if len(recipes) > 1 else None,
             "batch_size": config.schedule.batch_size,
             "dtype": config.model.dtype,
-            "iterations": config.model.routing_iterations,
+            "iterations": config.model.routing_iterations if has_iterations(config.model) else None,
             "implementation": None,
             "primary_types": None,
         }
@@ -89,7 +90,7 @@ def _configured(recipe: FitConfig, row: Row) -> FitConfig:
     return recipe.changed(
         batch_size=row["batch_size"],
         dtype=row["dtype"],
-        routing_iterations=row["iterations"],
+        routing_iterations=row["iterations"] or recipe.model.routing_iterations,
         model_options=options,
     )
 

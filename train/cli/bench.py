@@ -114,9 +114,17 @@ class Bench(DataDir, Devices, Recorded):
         configs = [with_settings(preset, given) for given in settings]
         from train.bench.benchmark import Benchmark
         from train.bench.timing import Rounds
+        from train.learn.network import require_iterations
         from train.learn.user_routing import trust
 
         trust(self.settings.get("routing"))
+        for name, is_given in {
+            "--iterations": self.iterations,
+            "--grow iterations": "iterations" in self.grow,
+            "--routing-iterations": "routing_iterations" in self.settings,
+        }.items():
+            for config in configs if is_given else ():
+                require_iterations(config.model, name)
         rounds = Rounds(self.repetitions, self.seconds)
         benchmark = Benchmark(*configs, data_dir=self.data_dir, devices=self.devices, rounds=rounds)
         varied = {

@@ -97,6 +97,7 @@ class Fit(DataDir, Devices, Recorded):
             self._recipe(self.preset)  # before JAX is imported, which takes seconds
 
         from train.distributed import processes
+        from train.learn.network import require_iterations
         from train.learn.user_routing import trust
         from train.loop.loop import fit
         from train.report.class_table import NOT_FINITE
@@ -117,6 +118,8 @@ class Fit(DataDir, Devices, Recorded):
             if not self.preset and not self.resume and "dataset" in self.settings:
                 dataset = self._take_fitting_preset()
             config, out = self._config_and_out()
+            if "routing_iterations" in self.settings:
+                require_iterations(config.model, "--routing-iterations")
             self.reserve(f"fit-{out.resolve().name}", "fit", config.flat())
         keep_compiled_programs()
         with processes.ending_all():

@@ -125,6 +125,23 @@ def build_routing(config: FitConfig, axis: str | None = None) -> Any:
     return make_routing(config.model.routing, **options)
 
 
+def has_iterations(model: ModelConfig) -> bool:
+    """Whether a network routes in iterations."""
+    return "routing" in capsjax.model_options(model.name) and takes_iterations(model.routing)
+
+
+def require_iterations(model: ModelConfig, option: str) -> None:
+    """Refuses an option that says how often to route, for a network that does not iterate.
+
+    Raises:
+        UserError: if it is one.
+    """
+    if not has_iterations(model):
+        has_routing = "routing" in capsjax.model_options(model.name)
+        what = model.routing if has_routing else model.name
+        raise UserError(f"{what} has no routing iterations: leave {option} out.")
+
+
 def require_room(config: FitConfig, image_shape: Sequence[int], num_classes: int) -> None:
     """Refuses a network whose parameters alone are more than this machine's memory holds.
 

@@ -12,6 +12,17 @@ from train.config.settings import ModelConfig
 from train.options.values import Gather, reader
 from train.system.errors import UserError
 
+_ONLY_WITH = {
+    "momentum": ("optimizer", ("sgd",)),
+    "spread_steps": ("loss", ("spread",)),
+    "margin_of": ("loss", ("margin",)),
+    "margin_power": ("loss", ("margin",)),
+    "base_batch": ("lr_scaling", ("linear", "sqrt")),
+    "decay_rate": ("schedule", ("exponential", "staircase")),
+    "decay_steps": ("schedule", ("exponential", "staircase", "cosine")),
+}
+"""Settings that say something with some values of another alone."""
+
 
 def add_settings(
     parser: argparse.ArgumentParser,
@@ -59,7 +70,8 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
     options of its own model and routing.
 
     Raises:
-        UserError: if a value is out of its range, or steps and epochs are both given.
+        UserError: if a value is out of its range, steps and epochs are both given, or a setting
+            that says nothing beside the others.
     """
     values = dict(given)
     if "steps" in values and "epochs" in values:
@@ -77,7 +89,14 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
     for name in ("model_options", "routing_options"):
         if name in values:
             values[name] = {**config.value(name), **dict(values[name])}
-    return config.changed(**values)
+    config = config.changed(**values)
+    for name, (other, those) in _ONLY_WITH.items():
+        if name in given and config.value(other) not in those:
+            raise UserError(
+                f"{flag(name)} is {given[name]}, but says nothing with {flag(other)} "
+                f"{config.value(other)}: leave it out, or choose {' or '.join(those)} there."
+            )
+    return config
 
 
 def _named_value(text: str) -> tuple[str, Any]:

@@ -8,14 +8,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-import capsjax
 from train.data import Examples, as_file_name, npz
-from train.learn.network import out_of_memory_is_bad_input
+from train.learn.network import out_of_memory_is_bad_input, require_iterations
 from train.learn.objective import TOP, predict
 from train.learn.pmap import make_scoring_step
 from train.learn.scoring import BATCH, Scores, batch_size, score
 from train.learn.training_state import TrainState, trained_model
-from train.learn.user_routing import takes_iterations
 from train.report.loading import (
     Kind,
     evaluation_mesh,
@@ -212,12 +210,8 @@ def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
 
 def _with_iterations(run: Run, iterations: int) -> Run:
     """The run with another number of routing iterations, with which its parameters still fit."""
-    config = run.config
-    has_routing = "routing" in capsjax.model_options(config.model.name)
-    if not has_routing or not takes_iterations(config.model.routing):
-        what = config.model.routing if has_routing else config.model.name
-        raise UserError(f"{what} has no routing iterations: leave --routing-iterations out.")
-    return dataclasses.replace(run, config=config.changed(routing_iterations=iterations))
+    require_iterations(run.config.model, "--routing-iterations")
+    return dataclasses.replace(run, config=run.config.changed(routing_iterations=iterations))
 
 
 def _require_same_classes(first: Run, other: Run) -> None:

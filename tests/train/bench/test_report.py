@@ -85,8 +85,10 @@ def test_growth_is_a_sentence():
     (growth,) = growths(rows)
     assert growth_sentence(growth) == (
         "iterations 1 to 5 (batch 8, float32, 32 capsules): a step takes 4 ms and 1 ms for each "
-        "iteration, within 0%."
+        "iteration."
     )
+    (growth,) = growths([*rows, make_row(iterations=3, step_seconds=0.0077)])
+    assert growth_sentence(growth).endswith(" ms for each iteration, within 6%.")
 
 
 def test_feeds_predictions_and_scaling(machine):

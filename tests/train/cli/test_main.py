@@ -434,6 +434,15 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         (["fit", "digits", "--stepps", "3"], "(did you mean --steps?); the options of fit are"),
         (["fit", "digits", "--steps", "-3"], "--steps is -3, but must be more than 0"),
         (["fit", "digits", "--routing-iterations", "0"], "--routing-iterations is 0"),
+        (
+            ["fit", "digits-cnn", "--routing-iterations", "2"],
+            "cnn has no routing iterations",
+        ),
+        (
+            ["bench", "digits-cnn", "--iterations", "1,5"],
+            "iterations: leave --iterations out",
+        ),
+        (["bench", "digits", "--models", "capsnet,cnn", "--grow", "iterations"], "leave --grow it"),
         (["fit", "digits", "--epochs", "nan"], "--epochs is nan"),
         (["fit", "digits", "--batch-size", "30"], "30 cannot be shared equally by 8 devices"),
         (["fit", "digits", "--batch-size", "4096"], "larger than the training set of 1294"),

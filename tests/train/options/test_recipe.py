@@ -67,6 +67,13 @@ def test_another_model_leaves_the_recipes_options_behind():
     assert (changed.model.name, changed.model.options) == ("cnn", {"hidden": [8]})
 
 
+def test_what_a_recipe_says_of_another_choice_is_left_behind():
+    recipe = FitConfig.of(optimizer="sgd", momentum=0.5)
+    assert with_settings(recipe, given("--optimizer", "adam")).optimizer.momentum == 0.5
+    changed = with_settings(FitConfig.of(), given("--optimizer", "sgd", "--momentum", "0.5"))
+    assert changed.optimizer.momentum == 0.5
+
+
 def test_epochs_replace_the_steps_of_the_recipe():
     changed = with_settings(FitConfig.of(steps=5), given("--epochs", "2"))
     assert (changed.schedule.steps, changed.schedule.epochs) == (None, 2)
@@ -76,6 +83,13 @@ def test_epochs_replace_the_steps_of_the_recipe():
     ("arguments", "message"),
     [
         (["--steps", "5", "--epochs", "2"], "give one of them"),
+        (["--momentum", "0.5"], "--momentum is 0.5, but says nothing with --optimizer adam: leave"),
+        (
+            ["--loss", "spread", "--margin-power", "3"],
+            "with --loss spread: .* margin there",
+        ),
+        (["--base-batch", "64"], "--base-batch is 64, .* --lr-scaling none: .* linear or sqrt"),
+        (["--schedule", "cosine", "--decay-rate", "0.5"], "nothing with --schedule cosine"),
         (["--steps", "many"], "--steps: 'many' is not a whole number"),
         (["--learning-rate", "much"], "'much' is not a number"),
         (["--model-options", "conv_features"], "not of the form NAME=VALUE"),
