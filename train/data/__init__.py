@@ -10,7 +10,7 @@ from train.data.catalog import (
     list_datasets,
     load_dataset,
 )
-from train.data.dataset import Batch, Dataset, Examples, Split, stored
+from train.data.dataset import Batch, Dataset, Examples, Split, classes_of, stored
 from train.data.feeds.feed import Feed, FeedKind, is_resident, make_feed
 from train.data.feeds.order import Order, padded_batches
 from train.data.geometry import centre_crop, moved, warp
@@ -29,6 +29,7 @@ __all__ = [
     "Split",
     "as_file_name",
     "centre_crop",
+    "classes_of",
     "fold",
     "hold_out",
     "is_dataset",

@@ -39,6 +39,11 @@ class Batch(NamedTuple):
         return self._replace(images=change(self.images), parts=parts)
 
 
+def classes_of(label: np.ndarray) -> np.ndarray:
+    """The numbers of the classes of an image, of its label of any kind (see `Batch`)."""
+    return np.flatnonzero(label) if label.dtype == bool else np.atleast_1d(label)
+
+
 class Examples(Protocol):
     """Examples of a data set by their number, stored or made.
 

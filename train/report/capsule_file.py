@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import IO
 
+import jax.numpy as jnp
 import numpy as np
 
 from train.system.files import staged
@@ -30,6 +31,8 @@ class CapsuleFile(AbstractContextManager["CapsuleFile"]):
         """Adds rows, one of each array for each image; there are the same arrays each time."""
         self._images += map(str, images)
         for name, array in arrays.items():
+            if array.dtype == jnp.bfloat16:  # which `np.load` has no name for
+                array = array.astype(np.float32)
             if name not in self._rows:
                 beside = tempfile.TemporaryFile(dir=self._path.absolute().parent)  # noqa: SIM115
                 self._rows[name] = (self._open.enter_context(beside), array[:0])

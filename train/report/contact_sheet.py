@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from train.data import Batch
+from train.data import Batch, classes_of
 from train.system.lettering import plain, plain_names
 
 COLUMNS = 10
@@ -32,11 +32,12 @@ def draw_contact_sheet(batch: Batch, class_names: Sequence[str], title: str) -> 
     for axes, tile, labels in zip(
         figure.subplots(rows, columns, squeeze=False).flat,
         tiles,
-        batch.labels.reshape(count, -1),
+        batch.labels,
         strict=False,
     ):
         axes.imshow(tile, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(", ".join(names[label] for label in labels), fontsize=8)
+        shown = ", ".join(names[label] for label in classes_of(labels)) or "none"
+        axes.set_title(shown, fontsize=8)
     for axes in figure.axes:
         axes.set_axis_off()
     parts = "; below each image its parts" if below else ""

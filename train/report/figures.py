@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator
 
 from train.config.fit_config import FitConfig
-from train.data import Batch, Examples
+from train.data import Batch, Examples, classes_of
 from train.learn.objective import Objective
 from train.learn.scoring import Scores
 from train.report.class_figures import draw_classes, draw_confusion
@@ -185,7 +185,7 @@ def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: n
     texts = []
     for index in chosen:
         labels, predicted = (
-            ", ".join(names[label] for label in _numbers(of[index])) or "none"
+            ", ".join(names[label] for label in classes_of(of[index])) or "none"
             for of in (scores.labels, scores.predictions)
         )
         text = f"{labels} → {predicted}" if index in wrong else labels
@@ -195,11 +195,6 @@ def _write_judgements(axes: Axes, centres: np.ndarray, tested: Tested, chosen: n
     axes.set_xticks(centres, texts, fontsize=8, **tilted)
     for label, index in zip(axes.get_xticklabels(), chosen, strict=True):
         label.set_color(_WRONG if index in wrong else _RIGHT)
-
-
-def _numbers(classes: np.ndarray) -> np.ndarray:
-    """The numbers of the classes of an image, of labels of any kind."""
-    return np.flatnonzero(classes) if classes.dtype == bool else np.atleast_1d(classes)
 
 
 def draw_dimensions(tested: Tested) -> Figure:

@@ -32,6 +32,13 @@ def test_grey_and_coloured_images(channels, shape):
     assert figure.axes[0].images[0].get_array().shape == shape
 
 
+def test_images_of_any_number_of_classes_bear_the_names_of_theirs():
+    labels = np.array([[1, 0, 1], [0, 0, 0]], bool)
+    batch = Batch(np.zeros((2, 8, 8, 1), np.uint8), labels)
+    figure = draw_contact_sheet(batch, ("a", "b", "c"), "title")
+    assert [axes.get_title() for axes in figure.axes] == ["a, c", "none"]
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_file_with_images_of_a_split(dataset, tmp_path, monkeypatch, capsys, split):
     monkeypatch.setattr(data, "load_dataset", lambda *_, **__: dataset)

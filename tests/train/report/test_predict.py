@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from train.__main__ import main
 from train.data import load_dataset
 from train.learn.network import build_model
 from train.presets import get_preset
+from train.report.capsule_file import CapsuleFile
 from train.report.loading import load_model
 from train.report.predict import BATCH, image_files
 from train.report.recording import watched
@@ -109,6 +111,16 @@ def test_capsules_are_kept_as_the_network_makes_them(digits_run, photos, digits,
         assert_close(found[name], np.asarray(expected), reduction_length=256)
     assert found["primary_caps.pose"].shape == (GOOD, model.primary_caps.num_capsules, 8)
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "capsules.npz"}
+
+
+def test_capsules_in_bfloat16_are_kept_in_float32(tmp_path):
+    path, pose = tmp_path / "capsules.npz", np.arange(6).reshape(2, 3).astype(jnp.bfloat16)
+    with CapsuleFile(path) as file:
+        file.add([Path("a"), Path("b")], {"pose": pose})
+        file.keep(["x"])
+    with np.load(path) as kept:
+        assert kept["pose"].dtype == np.float32
+        np.testing.assert_array_equal(kept["pose"], pose.astype(np.float32))
 
 
 @pytest.mark.parametrize("model", ["matrix_capsnet", "attention_capsnet", "deepcaps", "cnn"])
