@@ -55,9 +55,9 @@ class Benchmark:
         # A benchmark chooses nothing: a batch may be as large as the training split.
         self.configs = [config.changed(validation=0) for config in configs]
         self.config, self.devices, self.rounds = self.configs[0], devices, rounds
-        self.dataset, self.synthetic = load_or_imitate(
-            self.config.data.dataset, data_dir=data_dir, layout=self.config.data.layout
-        )
+        data = self.config.data
+        whole, self.synthetic = load_or_imitate(data.dataset, data_dir=data_dir, layout=data.layout)
+        self.dataset = data.choose(whole)
 
     def training(
         self, varied: Mapping[str, Sequence[Any] | None], grow: Sequence[Growing] = ()

@@ -98,7 +98,9 @@ class Bench(DataDir, Devices, Recorded):
     repetitions: int = option(5, "rounds", metavar="N", parse=positive)
     seconds: float = option(0.5, "about how long a round is", metavar="S", parse=seconds)
     json: Path | None = option(None, "write the figures there", metavar="FILE", parse=new_file)
-    plot: Path | None = option(None, "draw them into this folder", metavar="DIR")
+    plot: Path | None = option(
+        None, "draw them into this folder; of training and --scaling", metavar="DIR"
+    )
     settings: dict[str, Any] = settings(leave_out=("init_from", "freeze"))
 
     def run(self) -> int:
@@ -107,7 +109,7 @@ class Bench(DataDir, Devices, Recorded):
         from train.presets import get_preset
 
         # What is wrong with them is told before JAX is imported, which takes seconds.
-        self._refuse_lists()
+        self._refuse_unheeded()
         preset = get_preset(self.preset)
         of_each = [self.settings | {"model": name} for name in dict.fromkeys(self.models or ())]
         settings = of_each or [self.settings]
@@ -154,14 +156,18 @@ class Bench(DataDir, Devices, Recorded):
         self.keep("bench", {"kind": "bench", "text": report.text, **report.values})
         return 0
 
-    def _refuse_lists(self) -> None:
-        """Raises `UserError` where a list is given of what is measured as the recipe says."""
+    def _refuse_unheeded(self) -> None:
+        """Raises `UserError` where a list is given of what is measured as the recipe says.
+
+        So it does where figures are wanted of what has none.
+        """
         lists = [field.name for field in fields(self) if field.metadata.get("group") == SWEEP]
-        varied = {"forward": {*lists} - {"grow"}, "start": {"models"}}
+        heeded = {"forward": {*lists} - {"grow"}, "start": {"models"}, "scaling": {"plot"}}
         for instead in ("forward", "start", "feed", "predict_memory", "scaling"):
             if getattr(self, instead) in (None, False):
                 continue
-            refused = [n for n in lists if getattr(self, n) and n not in varied.get(instead, ())]
+            given = [name for name in (*lists, "plot") if getattr(self, name)]
+            refused = [name for name in given if name not in heeded.get(instead, ())]
             if refused:
                 raise UserError(
                     f"{flag(refused[0])} is not for {flag(instead)}: leave one of them out."

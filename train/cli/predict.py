@@ -71,6 +71,10 @@ class Predict(Trained):
         from train.system.caches import keep_compiled_programs
         from train.system.files import writing
 
+        if self.csv is not None and self.json:
+            raise UserError(
+                f"--csv is {self.csv}, but --json prints the same on stdout: leave one of them out."
+            )
         if self.save_capsules is not None and self.save_capsules.suffix != ".npz":
             raise UserError(f"--save-capsules is {self.save_capsules}, but must end in .npz.")
         keep_compiled_programs()

@@ -70,6 +70,11 @@ def evaluate(
         UserError: on bad input.
     """
     run = load_run(folder)
+    if top is not None and run.labels_per_image != 1:
+        raise UserError(
+            f"--top-k is {top}, but images of the run in {folder} are of several classes, which "
+            "have no one place among the longest: leave it out."
+        )
     if top is not None and not 1 <= top < run.num_classes:
         raise UserError(
             f"--top-k is {top}, but the network in {folder} has {run.num_classes} classes: choose "

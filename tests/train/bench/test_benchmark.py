@@ -89,7 +89,10 @@ def measured(monkeypatch):
 
 def test_what_cannot_run_has_a_row_and_larger_batches_are_not_tried(measured, config):
     benchmark = Benchmark(
-        config.changed(dataset="digits"), data_dir=None, devices=None, rounds=Rounds(2, 1.0)
+        config.changed(dataset="digits", train_examples=100),
+        data_dir=None,
+        devices=None,
+        rounds=Rounds(2, 1.0),
     )
     dtypes = ["float32", "bfloat16"]
     found = benchmark.training({"batch_size": [1, 2, 4, 8, 16, 32], "dtype": dtypes})
@@ -102,6 +105,7 @@ def test_what_cannot_run_has_a_row_and_larger_batches_are_not_tried(measured, co
     assert failures == {1: "odd", 2: None, 4: None, 8: None, 16: "no room"}
     assert [growth["rows"] for growth in found.values["growth"]] == [[2, 4, 8]] * 2
     assert "a step takes" in found.text
+    assert "100 images of digits" in found.text
     assert list(found.figures) == ["parts.png", "batch.png"]
 
 
@@ -268,6 +272,7 @@ def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, mon
         (["--predict-memory", "1GB", "--models", "cnn"], "--models is not for --predict-memory"),
         (["--forward", "--grow", "batch"], "--grow is not for --forward"),
         (["--models", "cnn,capsent"], "unknown model 'capsent'"),
+        (["--feed", "--plot", "figures"], "--plot is not for --feed: leave one of them out"),
     ],
 )
 def test_bad_input_ends_with_a_sentence(arguments, message, capsys):

@@ -103,6 +103,12 @@ def test_the_class_is_among_as_many_as_are_asked_for(digits_run, capsys):
     assert "--top-k is 10, but the network in" in capsys.readouterr().err
 
 
+def test_images_of_several_classes_have_no_place_among_the_longest(config, tmp_path):
+    Run(tmp_path, config, (8, 8, 1), ("a", "b", "c"), labels_per_image=None).save()
+    with pytest.raises(UserError, match="--top-k is 2, but images of the run in .* leave it out"):
+        module.evaluate(tmp_path, top=2)
+
+
 def test_networks_of_other_classes_are_refused(runs):
     first, second = runs
     runs[second] = dataclasses.replace(runs[second], class_names=("a", "b", "d"))

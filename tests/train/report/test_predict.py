@@ -161,6 +161,14 @@ def test_a_file_that_cannot_be_written_is_told_and_none_is_left(
     assert {path.name for path in tmp_path.iterdir()} == {"photos"}
 
 
+def test_a_table_and_json_are_not_both_written(digits_run, photos, tmp_path, capsys):
+    table = tmp_path / "table.csv"
+    words = ["predict", str(digits_run), str(photos / "002.png"), "--csv", str(table), "--json"]
+    assert main(words) == 2
+    assert f"--csv is {table}, but --json prints the same on stdout" in capsys.readouterr().err
+    assert not table.exists()
+
+
 def test_where_no_file_can_be_read_nothing_is_written(digits_run, photos, tmp_path, capsys):
     table, capsules = tmp_path / "table.csv", tmp_path / "capsules.npz"
     table.write_text("of before")
