@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from train.data import Examples, as_file_name, npz
+from train.data.dataset import digest
 from train.learn.network import out_of_memory_is_bad_input, require_iterations
 from train.learn.objective import TOP, predict
 from train.learn.pmap import make_scoring_step
@@ -102,19 +103,20 @@ def evaluate(
     }
     if run.config.model.shares_logits:
         result["batch"] = batch_size(len(examples), evaluation_mesh(devices).size, alone=False)
-    kept = f"{as_file_name(name)}-{which}"
+    about = []
     if routing_iterations is not None:
         result["routing_iterations"] = routing_iterations
-        kept += f"-{routing_iterations}-iterations"
-    kept += "" if split == "test" else f"-{split}"
-    kept += "" if test_examples is None else f"-{test_examples}-examples"
+        about.append(f"{routing_iterations}-iterations")
+    about += [] if split == "test" else [split]
+    about += [] if top is None else [f"top-{top}"]
+    about += _of_data(test_examples, by_index, layout)
     if inspect:
         from train.report.figures import Tested  # figures take a second to import
         from train.report.inspect import inspect as look
 
         model = trained_model(run.config, run.image_shape, run.num_classes, state)
         result["inspection"] = look(Tested(run, model, examples, scores))
-    _keep(run, kept, result)
+    _keep(run, [name, which, *about], result)
     return result
 
 
@@ -202,15 +204,29 @@ def evaluate_ensemble(
         "accuracies": [accuracy(scores(lengths)) for lengths in of_each],
         "classes": by_class.rows(first.class_names),
     }
-    kept = f"{as_file_name(name)}-{which}-{len(runs)}-networks"
-    _keep(first, kept + ("" if test_examples is None else f"-{test_examples}-examples"), result)
+    which_ones = digest(*(str(run.folder.resolve()) for run in runs))[:8]
+    about = [f"{len(runs)}-networks-{which_ones}", *_of_data(test_examples, by_index, layout)]
+    _keep(first, [name, which, *about], result)
     return result
 
 
-def _keep(run: Run, name: str, result: dict[str, Any]) -> None:
+def _of_data(test_examples: int | None, by_index: bool, layout: npz.Layout | None) -> list[str]:
+    """What was said of the images that changes a result, for the name of its file."""
+    read = layout or npz.AS_WRITTEN
+    said = {
+        "by-index": by_index,
+        f"{read.axes}": read.axes,
+        f"labels-from-{read.labels}": read.labels,
+        f"{test_examples}-examples": test_examples,
+    }
+    return [words for words, value in said.items() if value]
+
+
+def _keep(run: Run, about: Sequence[str], result: dict[str, Any]) -> None:
+    """Writes a result into a file of its own: another for all that makes it another."""
     with keeping(run.evaluations):
         run.evaluations.mkdir(exist_ok=True)
-        write_json(run.evaluations / f"{name}.json", result)
+        write_json(run.evaluations / f"{as_file_name('-'.join(about))}.json", result)
 
 
 def _with_iterations(run: Run, iterations: int) -> Run:

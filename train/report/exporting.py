@@ -30,7 +30,7 @@ class Exported(NamedTuple):
 
     kind: Kind
     step: int
-    parameters: int
+    parameters: int  # of the file
     bytes: int
 
 
@@ -96,7 +96,10 @@ def export(
             f"{path} cannot be written ({error.strerror or error}): make room or give permission "
             "there, or name another file."
         ) from error
-    return Exported(kind, int(state.step), count_parameters(state.params), size)
+    params = dict(state.params)
+    if not decoder or kind == "jax":
+        params.pop("decoder", None)
+    return Exported(kind, int(state.step), count_parameters(params), size)
 
 
 def program(network: capsjax.Network) -> bytes:

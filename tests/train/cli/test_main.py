@@ -168,7 +168,8 @@ def test_several_runs_are_measured_as_one_network(digits_run, capsys):
     both = [str(digits_run), str(digits_run)]
     assert main(["evaluate", *both, "--test-examples", "50", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["examples"] == 50
-    assert (digits_run / "evaluations" / "digits-last-2-networks-50-examples.json").exists()
+    (kept,) = (digits_run / "evaluations").glob("digits-last-2-networks-*-50-examples.json")
+    assert json.loads(kept.read_text())["examples"] == 50
     sentence = fails(capsys, "evaluate", digits_run, digits_run, "--inspect")
     assert sentence == "error: --inspect is for a single run: leave it out, or the others."
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from train.__main__ import main
-from train.data import Split
+from train.data import Split, npz
 from train.report import evaluate as module
 from train.report import loading
 from train.report.evaluate import evaluate_ensemble
@@ -49,8 +49,22 @@ def test_the_mean_of_the_lengths_decides(runs):
     assert result["runs"] == [str(folder) for folder in folders]
     assert result["balanced_accuracy"] == (1 + 1 + 0.5) / 3
     assert [row["support"] for row in result["classes"]] == [1, 1, 2]
-    kept = json.loads((folders[0] / "evaluations" / "digits-best-2-networks.json").read_text())
-    assert kept == result
+    (kept,) = (folders[0] / "evaluations").glob("digits-best-2-networks-*.json")
+    assert json.loads(kept.read_text()) == result
+
+
+def test_each_way_to_measure_has_a_file_of_its_own(runs):
+    first, second = runs
+    layout = npz.Layout("NCHW", "1")
+    for folders, options in (
+        ([first, second], {}),
+        ([first, first], {}),
+        ([first, second], {"by_index": True, "layout": layout, "test_examples": 4}),
+    ):
+        evaluate_ensemble(folders, **options)
+    kept = [path.stem for path in (first / "evaluations").iterdir()]
+    assert len(kept) == 3
+    assert any(name.endswith("-by-index-NCHW-labels-from-1-4-examples") for name in kept)
 
 
 def test_a_run_that_cannot_be_written_is_measured_all_the_same(digits_run, tmp_path, capsys):
@@ -95,6 +109,7 @@ def test_the_class_is_among_as_many_as_are_asked_for(digits_run, capsys):
     five, two, nine = measured
     assert five["accuracy"] < two["top_2_accuracy"] < five["top_5_accuracy"]
     assert five["top_5_accuracy"] < nine["top_9_accuracy"] < 1
+    assert (digits_run / "evaluations" / "digits-last-top-2.json").exists()
     assert len(five["classes"]) == 10
     supports = np.array([row["support"] for row in five["classes"]])
     recalls = [row["recall"] for row in five["classes"]]

@@ -7,6 +7,7 @@ import os
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from PIL import Image
 
 import capsjax
@@ -77,7 +78,10 @@ def test_what_is_written_is_told(folder, tmp_path, capsys):
     )
     assert capsjax.load(path).model.decoder is None
     assert main([*words, "--overwrite", "--checkpoint", "best", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["file"] == str(path)
+    told = json.loads(capsys.readouterr().out)
+    assert told["file"] == str(path)
+    params = nnx.state(capsjax.load(path).model, nnx.Param)
+    assert told["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def test_a_program_takes_any_number_of_images(folder, file, tmp_path):
