@@ -5,6 +5,7 @@ Making a group raises `UserError` on a value out of its range or a name that doe
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -344,7 +345,8 @@ class ScheduleConfig(Checked):
         """
         if self.steps is not None:
             return self.steps
-        steps = self.epochs * training_examples / self.batch_size
+        # As it is written: in binary 1.1 epochs of 10 steps would be a little more than 11.
+        steps = Fraction(str(self.epochs)) * training_examples / self.batch_size
         if steps >= 2**31:
             raise UserError(
                 f"--epochs is {self.epochs:g}, but 2^31 steps are too many: choose fewer."

@@ -27,7 +27,7 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
     training examples is what a run given in epochs is as long as.
 
     Raises:
-        UserError: if the run ends before the warm-up does.
+        UserError: if the run ends before the warm-up does, or the floor is above the highest rate.
     """
     settings = config.schedule
     total, warmup = settings.total_steps(training_examples), settings.warmup_steps
@@ -47,7 +47,13 @@ def learning_rate(config: FitConfig, training_examples: int) -> optax.Schedule:
         ),
         "cosine": lambda: optax.cosine_decay_schedule(highest, steps),
     }[settings.decay]()
-    if floor := settings.learning_rate_floor:
+    floor = settings.learning_rate_floor
+    if floor > highest:
+        raise UserError(
+            f"--learning-rate-floor is {floor:g}, but the learning rate is {highest:g} at its "
+            "highest: choose a lower floor."
+        )
+    if floor:
         schedule = _not_below(schedule, floor)
     if warmup:
         # optax.linear_schedule computes it down from the highest, and so the first ones inexactly.
@@ -132,7 +138,7 @@ def build_optimizer(
     Without the number of training examples it is for a state that is not trained.
 
     Raises:
-        UserError: if the run ends before the warm-up does.
+        UserError: as `learning_rate`.
     """
     rate = (
         optax.constant_schedule(config.schedule.learning_rate)

@@ -91,6 +91,7 @@ def test_epochs_become_steps_rounded_up():
     assert config.schedule.total_steps(100) == 7  # 200 examples are in 6.67 batches
     assert config.changed(steps=3).schedule.total_steps(100) == 3
     assert FitConfig.of(epochs=0.001, batch_size=30).schedule.total_steps(100) == 1
+    assert FitConfig.of(epochs=1.1, batch_size=10).schedule.total_steps(100) == 11
 
 
 def test_evaluation_comes_once_an_epoch_unless_asked_for_otherwise():

@@ -46,6 +46,13 @@ def test_the_rate_stops_at_its_floor_which_a_warm_up_may_be_below(schedule):
     assert (actual[60:] == np.float32(0.1)).all()
 
 
+def test_a_floor_above_the_highest_rate_is_refused():
+    with pytest.raises(UserError, match="--learning-rate-floor is 0.6, but the learning rate is 0"):
+        rates([0], learning_rate_floor=0.6)
+    scaled = {"lr_scaling": "linear", "batch_size": 256}
+    assert rates([0], learning_rate_floor=0.6, **scaled) == 1
+
+
 def test_without_steps_the_decay_follows_the_whole_run():
     run = {"steps": None, "epochs": 2.0, "batch_size": 200}  # ten steps
     actual = rates([0, 5, 10], schedule="exponential", decay_rate=0.25, **run)
