@@ -21,7 +21,7 @@ from train.system.files import finite_or_none, keeping, write_figure
 from train.system.lettering import plain
 
 EXAMPLES = 256
-"""Test images that are looked at, the first."""
+"""Test images that are looked at, see `Examples.some`."""
 VOTES_BYTES = 2**28
 """Of a layer's votes: fewer images are looked at where those of all would take more."""
 
@@ -30,24 +30,25 @@ def inspect(tested: Tested) -> dict[str, Any]:
     """Looks into the layers of a run's network on test images, and draws what is there.
 
     Into the figures of the run, if they can be written, goes `routing.png`. Returns by the name of
-    each layer the fields of `Inspected` as plain values.
+    each layer the fields of `Inspected` as plain values, and of how many `images` they are.
 
     Raises:
         UserError: the network has no layer to look into, or its routing cannot show its work.
     """
     run, model, objective = tested.run, tested.model, tested.objective
     images = jnp.asarray(tested.test.some(EXAMPLES).images)
-    inspected, lengths = look_inside(model, objective, images)
+    inspected, lengths, counts = look_inside(model, objective, images)
     inspected = {name: jax.device_get(of_layer) for name, of_layer in inspected.items()}
     accuracy = tested.scores.metrics["accuracy"]
     title = f"{heading(run.config)}, {plain(run.config.model.routing)}, {accuracy:.2%} right"
-    figure = draw_routing(inspected, np.asarray(lengths), title)
+    figure = draw_routing(inspected, np.asarray(lengths), counts, title)
     with keeping(run.figures):
         run.figures.mkdir(exist_ok=True)
         write_figure(run.figures / "routing.png", figure)
         print(f"{run.figures / 'routing.png'} shows it", file=sys.stderr)
     return {
-        name: {
+        name: {"images": counts[name]}
+        | {
             {"vote_cosine": "agreement"}.get(field, field): (
                 list(map(finite_or_none, np.asarray(value).tolist()))
                 if np.ndim(value)
@@ -61,8 +62,11 @@ def inspect(tested: Tested) -> dict[str, Any]:
 
 def look_inside(
     model: nnx.Module, objective: Objective, images: jax.Array
-) -> tuple[dict[str, Inspected], jax.Array]:
-    """What each routed layer does, and the lengths of the class capsules `[n, classes]`."""
+) -> tuple[dict[str, Inspected], jax.Array, dict[str, int]]:
+    """What each routed layer does, and the lengths of the class capsules `[n, classes]`.
+
+    The last is how many of the images each layer was looked into with.
+    """
     names = routed_layers(model)
     graphdef, state = nnx.split(model)
 
@@ -78,14 +82,17 @@ def look_inside(
 
     calls, lengths = run(state, images)
     try:
-        inspected = {name: _inspected(member(model, name), *calls[name]) for name in names}
+        found = {name: _inspected(member(model, name), *calls[name]) for name in names}
     except ValueError as error:
         raise UserError(f"{error}.") from error
-    return inspected, lengths
+    inspected = {name: of_layer for name, (of_layer, _) in found.items()}
+    return inspected, lengths, {name: count for name, (_, count) in found.items()}
 
 
-def _inspected(layer: Any, arguments: tuple[Any, ...], iterated: Sequence[Any]) -> Inspected:
-    """Looks into a layer, on as many images as there is room for."""
+def _inspected(
+    layer: Any, arguments: tuple[Any, ...], iterated: Sequence[Any]
+) -> tuple[Inspected, int]:
+    """Looks into a layer, on as many images as there is room for; returns how many, too."""
     look, given = functools.partial(capsjax.inspect_layer, layer), arguments
     if iterated:
         look = functools.partial(inspect_iterations, layer)
@@ -93,18 +100,26 @@ def _inspected(layer: Any, arguments: tuple[Any, ...], iterated: Sequence[Any]) 
     pose = jax.tree.leaves(given)[0]  # what comes first in Capsules
     votes = jax.eval_shape(layer.votes, pose)
     of_image = votes.size // len(pose) * votes.dtype.itemsize
-    count = max(1, VOTES_BYTES // of_image)
-    return jax.jit(look)(*jax.tree.map(lambda x: x[:count], given))
+    count = min(len(pose), max(1, VOTES_BYTES // of_image))
+    return jax.jit(look)(*jax.tree.map(lambda x: x[:count], given)), count
 
 
-def draw_routing(inspected: Mapping[str, Inspected], lengths: np.ndarray, title: str) -> Figure:
-    """Draws each layer by iteration, and a histogram of the lengths `[n, classes]`."""
+def draw_routing(
+    inspected: Mapping[str, Inspected],
+    lengths: np.ndarray,
+    counts: Mapping[str, int],
+    title: str,
+) -> Figure:
+    """Draws each layer by iteration, and a histogram of the lengths `[n, classes]`.
+
+    The counts are of how many images each layer's numbers are.
+    """
     figure = Figure(figsize=(10, 7), layout="constrained")
     (entropy, cosine), (pose, present) = figure.subplots(2, 2)
     for number, (name, of_layer) in enumerate(inspected.items()):
         style: dict[str, Any] = {
             "color": f"C{number}",
-            "label": f"{name} ({of_layer.dead:.0%} dead)",
+            "label": f"{name} ({of_layer.dead:.0%} dead; {counts[name]:,} images)",
         }
         iterations = np.arange(1, len(of_layer.entropy) + 1)
         entropy.plot(iterations, of_layer.entropy, "o-", **style)
@@ -130,10 +145,14 @@ def draw_routing(inspected: Mapping[str, Inspected], lengths: np.ndarray, title:
     )
     others = np.sort(lengths, axis=1)[:, :-1].ravel()
     present.hist(others, bins=30, range=(0, 1), alpha=0.7, label="all others")
-    present.set(title="Lengths of the class capsules", xlabel="length", ylabel="capsules")
+    present.set(
+        title=f"Lengths of the class capsules, {len(lengths):,} images",
+        xlabel="length",
+        ylabel="capsules",
+    )
     if np.isfinite(lengths).any():
         present.set_yscale("log")
     for axes in (entropy, present):
         axes.legend(fontsize=8)
-    figure.suptitle(f"{title}; panels: {len(lengths):,} test images")
+    figure.suptitle(title)
     return figure

@@ -14,6 +14,7 @@ from train.config.fit_config import FitConfig
 from train.learn.network import build_model
 from train.learn.objective import Objective
 from train.presets import get_preset
+from train.report import inspect
 from train.report.inspect import look_inside
 from train.run.folder import Run
 from train.system.errors import UserError
@@ -30,6 +31,7 @@ def test_figures_and_numbers_of_every_iteration(digits_run, capsys):
     result = json.loads((digits_run / "evaluations" / "digits-last.json").read_text())
     assert list(result["inspection"]) == ["class_caps"]
     found = result["inspection"]["class_caps"]
+    assert found["images"] == 256
     assert [len(found[name]) for name in ("entropy", "agreement", "pose_change")] == [3, 3, 2]
     # Routing begins with equal shares for ten classes, and is more decided after.
     assert_close(np.float32(found["entropy"][0]), np.float32(np.log(10)), reduction_length=10)
@@ -44,7 +46,8 @@ def test_all_routed_layers_are_looked_into(dataset):
     options = {"conv_features": 4, "primary_types": 2, "hidden_capsules": [5, 3]}
     config = digits.changed(model_options={**digits.model.options, **options})
     model = build_model(config, DIGITS, 10)
-    found, lengths = look_inside(model, Objective.of(config), dataset.test.images)
+    found, lengths, counts = look_inside(model, Objective.of(config), dataset.test.images)
+    assert set(counts.values()) == {len(dataset.test)}
     assert list(found) == ["hidden_caps.0", "hidden_caps.1", "class_caps"]
     in_capsules = model.primary_caps.num_capsules
     for name, (below, above) in zip(
@@ -55,6 +58,19 @@ def test_all_routed_layers_are_looked_into(dataset):
         assert_close(found[name].entropy[0], uniform, reduction_length=terms)
         assert_close(found[name].uniform, uniform)
     assert lengths.shape == (len(dataset.test), 10)
+
+
+def test_fewer_images_where_the_votes_of_all_take_too_much_are_told(monkeypatch, dataset):
+    config = get_preset("digits")
+    model = build_model(config, DIGITS, 10)
+    a_vote = model.primary_caps.num_capsules * 10 * 16 * 4  # bytes, of all pairs in one image
+    monkeypatch.setattr(inspect, "VOTES_BYTES", 3 * a_vote)
+    found, lengths, counts = look_inside(model, Objective.of(config), dataset.test.images)
+    assert counts == {"class_caps": 3}
+    figure = inspect.draw_routing(found, np.asarray(lengths), counts, "title")
+    of_layers, of_lengths = figure.axes[1], figure.axes[3]
+    assert "3 images" in of_layers.lines[0].get_label()
+    assert of_lengths.get_title().endswith("10 images")
 
 
 def test_another_number_of_iterations_than_in_training(digits_run, capsys):
@@ -101,7 +117,7 @@ def test_every_layer_that_routes_is_looked_into(model, layers):
     found = {}
 
     def look(images):
-        inspected, _ = look_inside(build_model(config, DIGITS, 10), Objective(), images)
+        inspected, *_ = look_inside(build_model(config, DIGITS, 10), Objective(), images)
         found.update(inspected)
 
     jax.eval_shape(look, jax.ShapeDtypeStruct((4, *DIGITS), np.uint8))
