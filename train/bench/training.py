@@ -51,12 +51,9 @@ def measure_speed(
 
 
 def _timed(program: Trainer, rounds: Rounds) -> dict[str, Any]:
-    """Median `step_seconds`, `rates`, `first_step_seconds` with compilation, `gradient_bytes`."""
-    take = steps_of(program)
-    first = seconds_of(take, 1)
-    seconds = time_rounds(take, rounds)
+    """Median `step_seconds`, `rates`, `gradient_bytes`."""
+    seconds = time_rounds(steps_of(program), rounds)
     return {
-        "first_step_seconds": first,
         "step_seconds": statistics.median(seconds),
         **rates(program.config.schedule.batch_size, seconds),
         "gradient_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(program.state.params)),

@@ -97,7 +97,8 @@ def within(seconds: float, ask: Ask) -> Iterator[Any]:
 def in_own_process(function: Callable[..., T], *arguments: Any) -> T:
     """Calls a function of a module in a new process and waits for the result; errors as of `ask`.
 
-    It, its arguments and its result can be pickled.
+    It, its arguments and its result can be pickled. JAX compiles all of its programs there, also
+    where `JAX_COMPILATION_CACHE_DIR` names a folder of compiled ones.
     """
     from train.learn.user_routing import trusted
 
@@ -114,8 +115,12 @@ def in_one_line(error: BaseException) -> str:
 def _call(
     routings: Iterable[str], function: Callable[..., T], arguments: tuple
 ) -> Generator[T, None, None]:
+    import jax
+
     from train.learn.user_routing import trust
 
+    # By the variable it would be too late: JAX was imported with the function.
+    jax.config.update("jax_compilation_cache_dir", None)
     for name in routings:
         trust(name)
     yield function(*arguments)

@@ -13,6 +13,8 @@ from train.system.errors import UserError
 
 SWEEP = "what to compare (lists; all combinations are measured)"
 INSTEAD = "what to measure instead"
+GROWN = {"batch": "batch_sizes", "iterations": "iterations", "capsules": "primary_types"}
+"""The list whose quantity grows."""
 
 
 @dataclass(kw_only=True)
@@ -157,10 +159,16 @@ class Bench(DataDir, Devices, Recorded):
         return 0
 
     def _refuse_unheeded(self) -> None:
-        """Raises `UserError` where a list is given of what is measured as the recipe says.
+        """Raises `UserError` where a list is given of what is measured otherwise.
 
         So it does where figures are wanted of what has none.
         """
+        for quantity in self.grow:
+            if getattr(self, GROWN[quantity]):
+                raise UserError(
+                    f"{flag(GROWN[quantity])} is a list, but --grow {quantity} measures one of its "
+                    "own: leave one of them out."
+                )
         lists = [field.name for field in fields(self) if field.metadata.get("group") == SWEEP]
         heeded = {"forward": {*lists} - {"grow"}, "start": {"models"}, "scaling": {"plot"}}
         for instead in ("forward", "start", "feed", "predict_memory", "scaling"):

@@ -272,6 +272,10 @@ def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, mon
         (["--predict-memory", "1GB", "--models", "cnn"], "--models is not for --predict-memory"),
         (["--forward", "--grow", "batch"], "--grow is not for --forward"),
         (["--models", "cnn,capsent"], "unknown model 'capsent'"),
+        (
+            ["--grow", "batch", "capsules", "--primary-types", "4"],
+            "--primary-types is a list, but --grow capsules measures one of its own: leave",
+        ),
         (["--feed", "--plot", "figures"], "--plot is not for --feed: leave one of them out"),
     ],
 )

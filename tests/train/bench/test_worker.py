@@ -6,7 +6,6 @@ import pytest
 
 from train.bench.worker import (
     WorkerError,
-    _call,
     in_one_line,
     in_own_process,
     within,
@@ -87,9 +86,19 @@ def test_a_function_is_called_with_the_user_s_routings(tmp_path, monkeypatch):
     path = tmp_path / "own.py"
     path.write_text("def route(votes, activation): ...\n")
     name = f"{path}:route"
-    assert next(_call([name], user_routing.trusted, ())) == (name,)
     user_routing.trust(name)
     assert in_own_process(user_routing.trusted) == (name,)
+
+
+def cache_folder():
+    import jax
+
+    return jax.config.jax_compilation_cache_dir
+
+
+def test_what_is_measured_is_compiled(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    assert in_own_process(cache_folder) is None
 
 
 def test_an_error_in_one_line():
