@@ -34,8 +34,9 @@ class Evaluate(Trained, Arrays, Devices):
     )
     test_examples: int | None = option(
         None,
-        "measure on N test images, of each class its share (default: as the run did; of another "
-        "data set all, or, if it is made, as many as there are images that it is made of)",
+        "measure on N test images, of each class its share, or the first of a set that is made "
+        "(default: as the run did; of another data set all, or, if it is made, as many as there "
+        "are images that it is made of)",
         metavar="N",
     )
     top_k: int | None = option(

@@ -79,7 +79,8 @@ class DataConfig(Checked):
     labels_from: str | None = setting(
         None,
         "how an npz: file numbers its classes: the number of the first (if not given, 0), or "
-        '"values", if each value that occurs is a class',
+        '"values", if each value that occurs is a class; class_names are then of these in '
+        "ascending order",
     )
     input_mean: float = setting(0.0, "subtracted from pixels, which are 0 to 1")
     input_std: float = setting(1.0, "what pixels are divided by after that", bound=POSITIVE)
@@ -94,13 +95,15 @@ class DataConfig(Checked):
     )
     train_examples: int | None = setting(
         None,
-        "train with so many images alone, of each class its share (if not given, all)",
+        "train with so many images alone, of each class its share, or the first of a set that is "
+        "made (if not given, all)",
         bound=POSITIVE,
     )
     test_examples: int | None = setting(
         None,
-        "measure with so many test images alone, of each class its share (if not given, all; of a "
-        "set that is made, as many as there are images that it is made of)",
+        "measure with so many test images alone, of each class its share, or the first of a set "
+        "that is made (if not given, all; of a set that is made, as many as there are images that "
+        "it is made of)",
         bound=POSITIVE,
     )
     max_shift: int = setting(

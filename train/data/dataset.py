@@ -94,9 +94,10 @@ class Examples(Protocol):
         ...
 
     def subset(self, count: int) -> "Examples":
-        """Takes so many examples, 1 to all of them, in which no class is left out that has room.
+        """Takes so many examples, 1 to all of them.
 
-        Where examples are stored, they are the first of each class, see `of_each_class`.
+        Where they are stored, these are the first of each class, see `of_each_class`, and no class
+        is left out that has room; where they are made, the first.
         """
         ...
 

@@ -33,7 +33,7 @@ class Arrays(DataDir):
     labels_from: str | None = option(
         None,
         'how an npz: file numbers its classes: the number of the first, or "values", if each value '
-        "that occurs is a class",
+        "that occurs is a class; class_names are then of these in ascending order",
         metavar="FIRST",
     )
 

@@ -57,8 +57,8 @@ def evaluate(
         routing_iterations: how often to route, instead of as often as in training.
         inspect: return also what `train.report.inspect` finds, and draw that.
         split: the test split, or the validation examples.
-        test_examples: how many test images to take, the first; by default as many as the run did,
-            and of another data set see `Dataset.limited`.
+        test_examples: how many test images to take, see `Examples.subset`; by default as many as
+            the run did, and of another data set see `Dataset.limited`.
         by_index: take another set's classes in their order; by default by their names.
         layout: how an `npz:` file is to be understood, see `load_split`.
         top: classes among which that of an image has to be, `TOP` by default; see `measure_top`.

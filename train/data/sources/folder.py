@@ -42,7 +42,8 @@ def load(where: str, *, name: str) -> Dataset:
     Where PATH has the folders `train` and `test`, and it may have `val` (or what else `PARTS` has),
     each of them has a folder for each class. Where it has not, it has these folders itself. Without
     a folder of test images, about a fifth of each class are these: the files the SHA-256 of whose
-    names says so, so that no file changes sides when others come or go.
+    names says so, so that hardly any changes sides when others come or go. A few do where a class
+    is small: it has one test image at least, and two fifths at most.
 
     Classes are in the order of their names, numbers first and by their value, and the images of a
     class in that of theirs. Hidden files, and those that systems and archives add (`Thumbs.db`,

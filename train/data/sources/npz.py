@@ -63,9 +63,13 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
     strings `[classes]` in the array `class_names`.
 
     What looks like something else, and would be trained on without a word, is refused until the
-    layout says what it is: images with more than 4 channels in the last axis, and classes of which
-    there is no training image. Labels may be the numbers from another one on, `Layout("1")`, or
-    any numbers at all, `Layout("values")`, which are the names of the classes then.
+    layout says what it is: images with more than 4 channels in the last axis, and numbers of
+    classes with a gap. Classes of which there is no training image are taken where the file says
+    that they are there: by a name in `class_names`, or by a column of labels `[n, classes]`.
+
+    Labels `[n]` may be the numbers from another one on, `Layout(labels="1")`, or any numbers at
+    all, `Layout(labels="values")`, which are the names of the classes then; `class_names`, as many,
+    are of the numbers in ascending order.
 
     Raises:
         UserError: if the file is missing or damaged, or does not hold what it should.
@@ -94,6 +98,11 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
     ]
     labels = [_labels(path, of, array) for of, array in zip(names[1::2], arrays[1::2], strict=True)]
     if labels[0].ndim == 2:
+        if layout.labels is not None:
+            raise UserError(
+                f"--labels-from is {layout.labels}, but {path} has labels "
+                f"[n, {labels[0].shape[1]}], which number no classes: leave it out."
+            )
         class_names, labels = _present(path, labels, own_names)
         train, *others = (Split(*both) for both in zip(images, labels, strict=True))
         return Dataset(name, train, others[0], tuple(class_names), *others[1:])

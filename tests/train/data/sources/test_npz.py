@@ -169,6 +169,12 @@ def test_one_hot_labels_are_of_one_class_each(tmp_path):
     assert (dataset.test.labels.tolist(), dataset.test.labels_per_image) == ([2, 0], 1)
 
 
+def test_labels_that_number_no_classes_have_no_first_number(tmp_path):
+    path = save(tmp_path, train_labels=np.eye(3, dtype=np.uint8)[[0, 1, 2] * 2])
+    with pytest.raises(UserError, match=r"--labels-from is 1, but .* has labels \[n, 3\], which"):
+        load_dataset(path, layout=npz.Layout(labels="1"))
+
+
 def test_a_single_class_is_told(tmp_path):
     labels = {"train_labels": np.zeros(6, int), "test_labels": np.zeros(2, int)}
     with pytest.raises(UserError, match="has the class 0 alone"):
