@@ -259,7 +259,8 @@ class OptimizerConfig(Checked):
     )
     ema_decay: float | None = setting(
         None,
-        "share that a moving average of the weights keeps in a step; it is then what is evaluated",
+        "share that a moving average of the weights keeps in a step; it is then what is evaluated, "
+        "with the statistics of batches of the weights that are trained",
         bound=BETWEEN,
     )
     freeze: list[str] = setting(

@@ -33,6 +33,7 @@ class TrainState(NamedTuple):
         optimizer: the optimiser's state, of the parts that are not frozen.
         key: the random key that every step's keys are derived from.
         average: the moving average of the parameters, in float32 at least; None if none is kept.
+            Statistics of batches have none: they are those of `params`.
         skipped: the updates that were not made.
     """
 
