@@ -141,7 +141,7 @@ class Fit(DataDir, Devices, Recorded):
                 f"(error {summary['test.error_percent']:.2f} %) after {summary['steps']} steps, "
                 f"{summary['images_per_second']:.0f} images/s, {summary['wall_seconds']:.0f} s"
             )
-            if summary.get("test.loss") is None:
+            if summary.get("test.loss", 0) is None:
                 print(NOT_FINITE)
             trained = load_run(out).config  # of one that had ended, its own
             values = {"kind": "fit", "config": trained.flat(), "summary": summary}
