@@ -6,6 +6,7 @@ tensors disagree the majority is right and the others are misshapen.
 
 import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ SHOWN, LONGEST = 6, 200
 """Of how many tensors it is told what is wrong, in a line, and in how many letters."""
 
 _LATENT = f"{DECODER} -1"  # the numbers that a decoder takes
+_OUT = re.compile(r"\bout\b")
 
 
 class Entry(NamedTuple):
@@ -304,7 +306,25 @@ def _entries(
         sources = tuple(row.source.name(index, decoder=decoder) for index in indices)
         keys = {x: layout.table.key(x, target) for x in ax.letters(row.axes.target)}
         known = {letter: sizes[key] for letter, key in keys.items() if key in sizes}
-        yield Entry(sources, target, row.axes, known), len(known) == len(keys)
+        entry, is_known = Entry(sources, target, row.axes, known), len(known) == len(keys)
+        is_drawn = row.is_decoder and names.list_index(target) == counts[DECODER] - 1
+        if is_known and is_drawn and layout.decoder_draws == "chw":
+            entry = _drawn_by_channel(entry, sizes.get("c", 1))
+        yield entry, is_known
+
+
+def _drawn_by_channel(entry: Entry, channels: int) -> Entry:
+    """The last layer of a decoder that draws one channel after the other, where ours draws pixels.
+
+    What it draws may be no such image, which is found where the size of images is known.
+    """
+    pixels, rest = divmod(entry.sizes["out"], channels)
+    if channels == 1 or rest:
+        return entry
+    sizes = {**entry.sizes, "channel": channels, "pixel": pixels}
+    source = _OUT.sub("(channel pixel)", entry.axes.source)
+    target = _OUT.sub("(pixel channel)", entry.axes.target)
+    return entry._replace(axes=ax.Axes(source, target, None), sizes=sizes)
 
 
 def _disagreements(sizes: Sizes, entries: Sequence[Entry], layout: Layout) -> list[str]:

@@ -48,6 +48,11 @@ class Pattern:
 
         return _NUMBER.sub(number, _OPTIONAL.sub(r"\1" if decoder else "", self.text))
 
+    def some_names(self, *, decoder: bool) -> set[str]:
+        """Names of its first tensors, more than other patterns without a number differ by."""
+        indices = range(100) if self.letter else (None,)
+        return {self.name(index, decoder=decoder) for index in indices}
+
 
 def template(target: str) -> str:
     """The name with `{n}` in the place of the number in a list of modules."""

@@ -42,7 +42,12 @@ ALL_FORMATS = (*FORMATS, ".h5", ".hdf5")
 OUTPUTS = ("lengths", "softmax", "squared")
 """What a network returns of the lengths of its capsules."""
 
-_KEYS = ("name", "about", "model", "aliases", "formats", "lengths_are", "weights", "options")
+ORDERS = ("chw", "hwc")
+"""The order in which a decoder draws an image: all pixels of a channel, or all channels of one."""
+
+_KEYS = ("name", "about", "model", "aliases", "formats", "weights", "options")
+_CHOICES = {"lengths_are": OUTPUTS, "decoder_draws": ORDERS}
+"""Further keys, and what they may be."""
 _OF_A_ROUTING = {
     "class_caps.routing.prior": "dynamic-prior",
     "class_caps.routing.bias": "dynamic-bias",
@@ -85,6 +90,7 @@ class Layout:
     options: Mapping[str, Any]
     model: str = "capsnet"  # which network it is, one of `MODELS`
     lengths_are: str = "lengths"  # what it returns of lengths, one of `OUTPUTS`
+    decoder_draws: str = "chw"  # as PyTorch has images; one of `ORDERS`
 
     @property
     def table(self) -> ModelTable:
@@ -165,7 +171,7 @@ def get_layout(name: str) -> Layout:
 
 
 def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
-    require_known("key", values, _KEYS)
+    require_known("key", values, (*_KEYS, *_CHOICES))
     for key in ("name", "about"):
         if not isinstance(values.get(key, ""), str):
             raise ValueError(f"{key} is {values[key]!r}, but must be a text")
@@ -173,8 +179,9 @@ def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
     require_known("model", [model], MODELS)
     formats = _texts("formats", values.get("formats", FORMATS))
     require_known("format", formats, ALL_FORMATS)
-    lengths_are = values.get("lengths_are", Layout.lengths_are)
-    require_known("lengths_are", [lengths_are], OUTPUTS)
+    chosen = {key: values[key] for key in _CHOICES if key in values}
+    for key, value in chosen.items():
+        require_known(key, [value], _CHOICES[key])
     rows = values.get("weights")
     if not isinstance(rows, list) or not rows:
         raise ValueError(
@@ -189,7 +196,7 @@ def _layout(path: Path, values: Mapping[str, Any]) -> Layout:
         rows=tuple(_row(row, model_table(model)) for row in rows),
         options=_options(path, values.get("options", {}), model),
         model=model,
-        lengths_are=lengths_are,
+        **chosen,
     )
     _check_rows(layout)
     return layout
@@ -241,6 +248,15 @@ def _check_rows(layout: Layout) -> None:
     targets = [row.target for row in layout.rows]
     if twice := sorted({target for target in targets if targets.count(target) > 1}):
         raise ValueError(f"there is more than one row for {', '.join(twice)}")
+    for decoder in (True, False):
+        rows: dict[str, Row] = {}
+        for row in layout.rows:
+            for name in row.source.some_names(decoder=decoder):
+                if rows.setdefault(name, row) is not row:
+                    raise ValueError(
+                        f"two rows have a tensor {name}: {rows[name].source.text!r} and "
+                        f"{row.source.text!r}"
+                    )
     is_flat = layout.options.get("model_options", {}).get("primary_order") == "flat"
     for row in layout.rows:
         if "(k t)" in row.axes.target and not is_flat:

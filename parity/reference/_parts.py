@@ -190,6 +190,12 @@ def class_mask(lengths: Tensor, labels: Tensor | None) -> Tensor:
     return functional.one_hot(shown, lengths.shape[1]).to(lengths.dtype)
 
 
+def rows_of_pixels(drawn: Tensor, image_shape: Sequence[int]) -> Tensor:
+    """Images drawn one channel after the other `[B, C H W]` -> as rows here are, `[B, H W C]`."""
+    height, width, channels = image_shape
+    return nhwc(drawn.unflatten(1, (channels, height, width))).flatten(1)
+
+
 def nhwc(maps: Tensor) -> Tensor:
     """Feature maps NCHW -> NHWC, as capsjax has them."""
     return maps.permute(0, 2, 3, 1)

@@ -20,17 +20,18 @@ class AdamBielski(CapsNet):
       4.
     - Losses: the mean of the squared margin over examples AND classes; 0.0005 times the MEAN
       squared error over the pixels.
-    - Decoder: the capsule of the label in training.
+    - Decoder: the capsule of the label, in test too. It draws one channel after the other.
 
     State dict: `capsnet.conv1`, `capsnet.primaryCaps.conv`, `capsnet.digitCaps.weights`
     `[I, K, J * D]`, `capsnet.digitCaps.routing_module.b` `[I, J]`, `reconstruction_net.fc{1,2,3}`.
     Without decoder the first four have no `capsnet.` before them.
 
-    Not known, and taken from the paper: the margins 0.9 and 0.1, the weight 0.5, that the decoder
-    sees the longest capsule in test, and that the prior starts at zero.
+    Taken from the paper: what is decoded where there are no labels, the longest capsule.
     """
 
     published_iterations = 4
+    draws_channels = True
+    mask_in_test = "label"
     reconstruction_over_pixels = "mean"
 
     def build(self) -> None:

@@ -19,7 +19,7 @@ class CedrickChee(CapsNet):
       zero: what is added to them is the mean over the batch, so results depend on batch mates.
       Gradients through all passes. `b` and `c` are returned with the same numbers for every
       example.
-    - Decoder: the longest capsule, in training too.
+    - Decoder: the longest capsule, in training too. It draws one channel after the other.
 
     State dict: `conv1.conv0`, `primary.conv_units.{0..K-1}` `[T, C, 9, 9]`, `digits.weight`
     `[1, I, J, D, K]`, `decoder.fc{1,2,3}`.
@@ -31,6 +31,7 @@ class CedrickChee(CapsNet):
     input_mean = 0.1307
     input_std = 0.3081
     mask_in_training = "longest"
+    draws_channels = True
 
     def build(self) -> None:
         self.conv1 = group(conv0=self.first_conv())

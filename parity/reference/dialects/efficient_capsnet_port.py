@@ -15,6 +15,7 @@ from parity.reference._parts import (
     group,
     length,
     nhwc,
+    rows_of_pixels,
     zeros,
 )
 from parity.reference.models import efficient_capsnet
@@ -30,7 +31,8 @@ class EfficientCapsNet(ModelReference):
     - Self-attention as in the authors' code. Weights `[J, I, K, D]`, prior `[J, I, 1]`.
     - Lengths are `sqrt(|v|^2 + 1e-7)`, those that the decoder's mask is made of in test without.
     - Losses: the paper's margin, and 0.0005 times the MEAN squared error over the pixels.
-    - Decoder: the capsule of the label in training, the longest one in test.
+    - Decoder: the capsule of the label in training, the longest one in test. It draws one channel
+      after the other.
 
     State dict: `efficient_capsnet.conv{1,2,...}`, `efficient_capsnet.bn{1,2,...}`,
     `efficient_capsnet.primary_caps.dw_conv2d`, `efficient_capsnet.routing_caps.W` and `.b`,
@@ -118,7 +120,8 @@ class EfficientCapsNet(ModelReference):
         stages["mask"] = class_mask(routed["lengths"], labels)
         if self.has_decoder:
             masked = routed["capsules"] * stages["mask"][:, :, None]
-            drawn = self.generator(masked.flatten(1)).unflatten(1, self.image_shape)
+            drawn = rows_of_pixels(self.generator(masked.flatten(1)), self.image_shape)
+            drawn = drawn.unflatten(1, self.image_shape)
             stages |= {"decoder": drawn, "reconstruction": drawn}
         return stages
 

@@ -17,13 +17,15 @@ class GramAi(CapsNet):
       gradients through all passes.
     - Margin of the paper, but on `softmax(lengths)` over the classes.
     - Decoder: the capsule of the label in training, that of the largest softmax, which is the
-      longest, in test.
+      longest, in test. It draws one channel after the other.
 
     State dict: `conv1`, `primary_capsules.capsules.{0..K-1}` `[T, C, 9, 9]`,
     `digit_capsules.route_weights` `[J, I, K, D]`, `decoder.{0,2,4}`.
 
     Not known, and taken from the paper: the margins 0.9 and 0.1 and the weight 0.5.
     """
+
+    draws_channels = True
 
     def build(self) -> None:
         self.conv1 = self.first_conv()

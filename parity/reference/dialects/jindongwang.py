@@ -21,20 +21,24 @@ class JindongWang(CapsNet):
       what is added to them is the mean over the batch, so results depend on batch mates. Gradients
       through all passes. `b` and `c` are returned with the same numbers for every example.
     - Losses: the margin is not squared; 0.0005 times the MEAN squared error over the pixels.
-    - Decoder: the longest capsule, in training too.
+    - Decoder: the longest capsule, in training too. It draws one channel after the other.
+
+    Otherwise than in the public code: there a softmax of the lengths over the BATCH comes before
+    the choice of the capsule to decode, so that it is that of the class in which an image has the
+    largest share of all, and not always the longest. That does not change the class that is told.
 
     State dict: `conv_layer.conv`, `primary_capsules.capsules.{0..K-1}` `[T, C, 9, 9]`,
     `digit_capsules.W` `[1, I, J, D, K]`, `decoder.reconstraction_layers.{0,2,4}`.
 
     Not known, and taken from the paper: the margins 0.9 and 0.1, the weight 0.5, and that the
-    margin is a sum over classes and a mean over examples. Not known, and taken as the plain one:
-    that the capsule to decode is that of the longest alone. Not known, and taken as the images the
+    margin is a sum over classes and a mean over examples. Not known, and taken as the images the
     network saw: whether the reconstruction is compared with normalised images.
     """
 
     input_mean = 0.1307
     input_std = 0.3081
     mask_in_training = "longest"
+    draws_channels = True
     reconstruction_over_pixels = "mean"
 
     def build(self) -> None:

@@ -14,7 +14,7 @@ class LaubongHaudoi(CapsNet):
       component `k`; capsule `T p + t` is type `t` at position `p` (order C).
     - Squash without epsilon. Coupling: softmax over the output capsules j.
     - Decoder: the masked capsules are summed over the classes, which leaves the D numbers of one.
-      It is the capsule of the label, also in test.
+      It is the capsule of the label, also in test. It draws one channel after the other.
 
     State dict: `Conv1`, `PrimaryCaps.capsules.{0..T-1}` `[K, C, 9, 9]`, `DigitCaps.W`
     `[1, I, J, K, D]`, `Decoder.fc{1,2,3}`, with `Decoder.fc1.weight` of `[512, D]`.
@@ -24,6 +24,7 @@ class LaubongHaudoi(CapsNet):
     """
 
     mask_in_test = "label"
+    draws_channels = True
 
     def build(self) -> None:
         self.Conv1 = self.first_conv()

@@ -24,7 +24,8 @@ class XifengGuo(CapsNet):
       but the last see votes without gradient, so the coupling of the last pass has none either.
     - Losses: the paper's margin, and 0.392 times the mean squared error over the pixels: on images
       of 784 pixels the paper's 0.0005 times the sum, on others another number.
-    - Decoder: the capsule of the label in training, the longest one in test.
+    - Decoder: the capsule of the label in training, the longest one in test. It draws one channel
+      after the other.
 
     State dict: `conv1`, `primarycaps.conv2d`, `digitcaps.weight` `[J, I, D, K]`,
     `decoder.{0,2,4}`.
@@ -34,6 +35,7 @@ class XifengGuo(CapsNet):
 
     reconstruction_weight = 0.392
     reconstruction_over_pixels = "mean"
+    draws_channels = True
 
     def build(self) -> None:
         self.conv1 = self.first_conv()

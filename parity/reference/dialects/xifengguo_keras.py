@@ -24,7 +24,8 @@ class XifengGuoKeras(CapsNet):
       gradients through all passes.
     - Losses: the paper's margin, and 0.392 times the mean squared error over the pixels: on images
       of 784 pixels the paper's 0.0005 times the sum, on others another number.
-    - Decoder: the capsule of the label in training, the longest one in test.
+    - Decoder: the capsule of the label in training, the longest one in test. It draws one pixel
+      after the other, as Keras has images.
 
     Parameters are called as the Keras layers are, and shaped as PyTorch has them (convolutions
     OIHW, dense layers [out, in]): `conv1`, `primarycap_conv2d`, `digitcaps.W` `[J, I, D, K]`,

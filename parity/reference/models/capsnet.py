@@ -16,6 +16,7 @@ from parity.reference._parts import (
     group,
     length,
     numbered,
+    rows_of_pixels,
     sequential_decoder,
 )
 
@@ -69,8 +70,8 @@ class CapsNet(Reference):
     Images are NCHW with values in [0, 1]. Capsules are numbered position by position: channel
     `K t + k` of the primary convolution is component `k` of type `t`, and capsule `T p + t` is the
     one of type `t` at position `p = y * width + x`. Reconstructions are rows in the order
-    (y, x, channel), that of a flattened NHWC image, whatever the number of channels; `losses`
-    compares them with images in the same order.
+    (y, x, channel), that of a flattened NHWC image, whatever the number of channels and the order
+    in which a dialect's decoder draws; `losses` compares them with images in the same order.
 
     `forward` returns its intermediates by name:
 
@@ -97,6 +98,8 @@ class CapsNet(Reference):
     mask_in_training: Literal["label", "longest"] = "label"
     mask_in_test: Literal["label", "longest"] = "longest"
     published_iterations: int = 3  # of the routing
+    # Whether the decoder draws all pixels of a channel before the next, as PyTorch has images.
+    draws_channels: bool = False
 
     decoder: nn.Module
 
@@ -203,7 +206,10 @@ class CapsNet(Reference):
         decoded = labels if self.mask_in_training == "label" else None
         stages["mask"] = class_mask(stages["lengths"], decoded)
         if self.has_decoder:
-            stages["reconstruction"] = self.decode(stages["capsules"] * stages["mask"][:, :, None])
+            drawn = self.decode(stages["capsules"] * stages["mask"][:, :, None])
+            if self.draws_channels:
+                drawn = rows_of_pixels(drawn, self.image_shape)
+            stages["reconstruction"] = drawn
         return stages
 
     def class_capsules(self, u_hat: Tensor, primary_u: Tensor) -> Stages:
@@ -217,7 +223,7 @@ class CapsNet(Reference):
         return agree(u_hat, self.iterations)
 
     def decode(self, masked: Tensor) -> Tensor:
-        """Class capsules `[B, J, D]`, all but one of them zero -> `[B, H W C]`."""
+        """Class capsules `[B, J, D]`, all but one of them zero -> a row as the decoder draws it."""
         return self.decoder(masked.flatten(1))
 
 

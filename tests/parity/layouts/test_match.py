@@ -125,6 +125,20 @@ def test_class_matrices_make_the_votes_of_the_reference(name):
     assert_close(votes, stages["u_hat"].numpy(), reduction_length=4)
 
 
+@pytest.mark.parametrize("name", ["xifengguo", "efficient-capsnet", "xifengguo-keras"])
+def test_what_a_decoder_draws_of_several_channels_has_the_order_of_its_framework(name):
+    tensors = learned(build(name, image_shape=(8, 9, 3)))
+    found = match(get_layout(name), tensors)
+    assert found.fits, found.problems()
+    arrays = found.to_capsjax(tensors)
+    ours, theirs = (
+        next(v for v in of.values() if v.shape == (8 * 9 * 3,)) for of in (arrays, tensors)
+    )
+    is_keras = name.endswith("keras")
+    images = theirs.reshape(8, 9, 3) if is_keras else theirs.reshape(3, 8, 9).transpose(1, 2, 0)
+    np.testing.assert_array_equal(ours.reshape(8, 9, 3), images)
+
+
 def test_the_filters_of_activations_come_after_those_of_poses():
     model = build("yl-1993")
     found = match(get_layout("yl-1993"), learned(model))

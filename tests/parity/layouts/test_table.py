@@ -93,6 +93,8 @@ WRONG = [
     (a_row(""), "has no row for features.conv.bias"),
     (a_row(2 * '["conv1.bias", "features.conv.bias", "f -> f"],'), "more than one row for"),
     (("decoder.{2n}.bias", "decoder.{2m}.bias"), "needs a number of the letter n"),
+    (("decoder.{2n}.bias", "decoder.{n}.weight"), "two rows have a tensor decoder."),
+    (("lengths_are =", "decoder_draws ="), "unknown decoder_draws 'softmax', choose from: chw, h"),
     (("t -> (t k)", "t -> (k t)"), "need the primary_order 'flat'"),
     (("margin_of =", "margin ="), "unknown option 'margin' (did you mean margin_of?), choose"),
     (('are = "softmax"', 'are = "norm"'), "unknown lengths_are 'norm', choose from: lengths, s"),
