@@ -182,9 +182,11 @@ def in_pytorch(work: Work, model: Any, *, fast: bool = False, compiled: bool = F
 
     step = torch.compile(loss_and_gradients) if compiled else loss_and_gradients
 
+    seen = normalised()  # once, as capsjax has them; in training both do it in each step
+
     @torch.no_grad()
     def infer() -> Any:
-        return apply(normalised(), None)
+        return apply(seen, None)
 
     infer_once = torch.compile(infer) if compiled else infer
 

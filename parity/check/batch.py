@@ -66,7 +66,7 @@ def compare_batch(subject: Subject, case: Case, split: Split, result: Result) ->
             if result.dtype == "float32" and not all(comparison.held for comparison in compared):
                 wide, inputs = pair.in_dtype("float64"), seen.astype(np.float64)
                 truth = of_reference(wide, inputs, labels, gradients=case.gradients)
-                compared = [_unless_impossible(c, expected, truth) for c in compared]
+                compared = [_unless_rounding(c, actual, expected, truth) for c in compared]
             result.comparisons += compared
 
 
@@ -88,13 +88,18 @@ def compare(
     return comparisons
 
 
-def _unless_impossible(comparison: Comparison, expected: Values, truth: Values) -> Comparison:
-    """A comparison without a limit, if the reference misses it against itself in float64."""
-    if comparison.held or comparison.stage not in expected:
+def _unless_rounding(
+    comparison: Comparison, actual: Values, expected: Values, truth: Values
+) -> Comparison:
+    """A comparison without a limit, if what parts is rounding, see `tolerance.is_rounding`."""
+    stage, limit = comparison.stage, comparison.limit
+    if comparison.held or stage not in expected:
         return comparison
-    assert comparison.limit is not None
-    itself = error_between(expected[comparison.stage], truth[comparison.stage]).relative
-    if itself <= comparison.limit:
+    assert limit is not None
+    itself, other = (
+        error_between(values.get(stage), truth[stage]).relative for values in (expected, actual)
+    )
+    if itself <= limit or not tolerance.is_rounding(itself, other, limit):
         return comparison
     note = f"the reference is {itself:.1e} from itself in float64"
     return comparison._replace(limit=None, error=comparison.error._replace(note=note))

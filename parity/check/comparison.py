@@ -100,6 +100,11 @@ class Result:
         return all(comparison.held for comparison in self.comparisons)
 
     @property
+    def limited(self) -> list[Comparison]:
+        """Those that have a limit; the others are information."""
+        return [comparison for comparison in self.comparisons if comparison.limit is not None]
+
+    @property
     def first_difference(self) -> Comparison | None:
         """Of the comparisons that failed, the one whose stage is computed first."""
         places = self._places()

@@ -32,7 +32,7 @@ def table(result: Result, *, verbose: bool = False) -> str:
 
 def verdict(result: Result) -> str:
     """The largest errors, and whether the check passed, in a few lines."""
-    count = len(result.comparisons)
+    count = len(result.limited)
     lines = [
         f"{group}: largest relative error {_number(c.error.relative)}, limit {_number(c.limit)} "
         f"({c.stage.name}; {c.case})"
@@ -41,8 +41,8 @@ def verdict(result: Result) -> str:
     first = result.first_difference
     if first is None:
         lines.append(
-            f"PASS: all {count:,} comparisons in {result.dtype} are within their limits "
-            f"({result.seconds:.0f} s)."
+            f"PASS: all {count:,} comparisons in {result.dtype} are within their limits"
+            f"{_beside([result])} ({result.seconds:.0f} s)."
         )
     else:
         failed = sum(not c.held for c in result.comparisons)
@@ -66,19 +66,26 @@ def summary(results: Mapping[str, Sequence[Result]]) -> str:
         beside = [c for c in result.comparisons if c.stage.group not in (ADAM, TRAINING)]
         unlimited = sum(c.limit is None for c in beside)
         held = "ok" if result.passed else "DIFFERS"
-        about = result.name, result.dtype, str(len(result.comparisons)), str(closest.stage)
+        about = result.name, result.dtype, str(len(result.limited)), str(closest.stage)
         values = _number(closest.error.relative), _number(closest.limit)
         rows.append((*about, *values, f"{held}, {unlimited} information" if unlimited else held))
     lines = [textwrap.indent(aligned([heads, *rows]), "  "), ""]
     lines += [f"{result.name}, {result.dtype}: {verdict(result)}" for result in failed]
-    count = sum(len(result.comparisons) for result in every)
+    count = sum(len(result.limited) for result in every)
     lines.append(
         f"FAIL: {len(failed)} of {len(every)} checks part."
         if failed
         else f"PASS: {len(results)} routings and models, {count:,} comparisons in both precisions "
-        f"are within their limits ({sum(result.seconds for result in every):.0f} s)."
+        f"are within their limits{_beside(every)} "
+        f"({sum(result.seconds for result in every):.0f} s)."
     )
     return "\n".join(lines)
+
+
+def _beside(results: Sequence[Result]) -> str:
+    """How many further comparisons have no limit, if any."""
+    count = sum(len(result.comparisons) - len(result.limited) for result in results)
+    return f", and {count:,} more without a limit are information" if count else ""
 
 
 def worst_of_groups(result: Result) -> dict[str, Comparison]:
@@ -104,7 +111,8 @@ def as_json(result: Result) -> dict[str, Any]:
             "jax": jax.__version__,
             "torch": torch.__version__,
         },
-        "comparisons": len(result.comparisons),
+        "comparisons": len(result.limited),
+        "information": len(result.comparisons) - len(result.limited),
         "first_difference": None if first is None else plain(first),
         "groups": {group: plain(c) for group, c in worst_of_groups(result).items()},
         "stages": [plain(c) for c in result.worst()],

@@ -15,13 +15,14 @@ other, up to that number.
 
 An input on which no implementation can be expected to agree is one on which the reference in
 float32 misses the limit against itself in float64. Where capsjax misses a limit in float32, that is
-looked at; if it is so, the difference is information, and float64 is the proof.
+looked at; if it is so, and capsjax is about as near to float64, the difference is information, and
+float64 is the proof.
 
 Training in float32 can be held to a limit only where rounding alone does not exceed it. Adam's
 first steps are the learning rate times the sign of the gradient, also where that is smaller than
 its rounding error; there two right implementations step in opposite directions. Whether that is so
 is measured: the reference is trained in float64 too. From where its float32 training is further
-from that than the ceiling (at the paper's sizes after a step, in the tiny network never), the
+from that than the ceiling (at the paper's sizes after a step, in most tiny networks never), the
 difference from capsjax is information. What proves the training of large networks is the optimiser
 by itself, given the same gradients for 20 steps and held to the forward limits, and float64.
 """
@@ -35,6 +36,12 @@ MACHINE_EPSILONS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-
 
 EPSILONS = {"test": 8, "forward": 4, "gradient": 16}
 """Operations beside the longest sum; a gradient goes through all of them twice."""
+
+MOST_ROUNDING = 16
+"""How many times as far from float64 as the limit, or as capsjax, rounding takes a reference.
+
+A computation in bfloat16 or with TF32 products is thousands of times as far.
+"""
 
 CEILINGS: dict[str, dict[Kind, float]] = {
     "float64": {"forward": 1e-12, "gradient": 1e-12, "training": 1e-9},
@@ -58,3 +65,14 @@ def limit(kind: Kind, dtype: str, reduction_length: int = 1) -> float:
         return CEILINGS[dtype][kind]
     rounding = EPSILONS[kind] * MACHINE_EPSILONS[dtype] * math.sqrt(reduction_length)
     return rounding if kind == "test" else min(CEILINGS[dtype][kind], rounding)
+
+
+def is_rounding(reference: float, ours: float, limit: float) -> bool:
+    """Whether two computations in float32 part by rounding alone, given their errors from float64.
+
+    Where they are beyond the limit, capsjax may be twice as far as the reference, and the reference
+    `MOST_ROUNDING` times as far as capsjax. What is not finite is no rounding.
+    """
+    if not math.isfinite(reference):
+        return False
+    return ours <= max(limit, 2 * reference) and reference <= MOST_ROUNDING * max(limit, ours)

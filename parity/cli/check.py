@@ -116,9 +116,17 @@ class Check(Command):
         return 0 if passed else 1
 
     def _refuse_what_contradicts(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"--seed is {self.seed}, but must be 0 or more.")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"--seed is {str(self.seed)[:20]}, but must be from 0 to 2^63 - 1.")
+        if self.verbose and (self.all or self.against is not None):
+            given = "--all" if self.all else "--against"
+            raise UserError(f"--verbose is of a single PyTorch implementation: leave {given} out.")
         if self.against is not None:
+            for name in ("all", "routing", "model", "sizes"):
+                if getattr(self, name):
+                    raise UserError(
+                        f"{flag(name)} and --against both say what to compare: give one of them."
+                    )
             return
         for name in ("weights", "output", "output_is", "input", "image_shape"):
             if getattr(self, name) is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -77,6 +78,7 @@ def import_weights(
 
     (run, model), *others = runs_of(path, found, change, dataset, out)
     _require_what_is_told(path, run)
+    _require_room(path, run, state)
     verify(run, found, state)
     weights.load(model, found.to_capsjax(state), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
@@ -167,6 +169,17 @@ def _require_what_is_told(path: Path, run: Run) -> None:
         )
 
 
+def _require_room(path: Path, run: Run, state: State) -> None:
+    """Refuses finite numbers that are infinite in the dtype in which the run keeps them."""
+    dtype = run.config.model.param_dtype
+    with np.errstate(over="ignore"):
+        large = [
+            name for name, t in state.items() if not np.isfinite(t.astype(jnp.dtype(dtype))).all()
+        ]
+    if large:
+        raise UserError(f"{path} has numbers that are too large for {dtype}: {some(large)}.")
+
+
 def assumed(run: Run) -> list[str]:
     """What a run computes that no tensor tells, each with the option that says otherwise."""
     config, options = run.config, all_options(run.config)
@@ -196,14 +209,17 @@ def assumed(run: Run) -> list[str]:
 def _write(run: Run, model: nnx.Module, *, overwrite: bool) -> None:
     """Writes configuration and checkpoint 0: first beside the folder, then whole into it."""
     _, state = initial_state(model, build_optimizer(run.config), run.config)
-    folder = run.folder.resolve()
-    staged = dataclasses.replace(run, folder=folder.with_name(f".{folder.name}.new"))
+    with writing(run.folder):
+        parent = run.folder.resolve().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        beside = tempfile.mkdtemp(prefix=".importing-", dir=parent)
+    staged = dataclasses.replace(run, folder=Path(beside, "run"))
     try:
-        prepare_folder(staged, resume=False, overwrite=True)
+        prepare_folder(staged, resume=False, overwrite=False)
         with Checkpoints(staged.checkpoints) as checkpoints:
             checkpoints.save(state)
         prepare_folder(run, resume=False, overwrite=overwrite)
         with writing(run.folder):
             staged.checkpoints.rename(run.checkpoints)
     finally:
-        shutil.rmtree(staged.folder, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)

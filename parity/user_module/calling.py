@@ -40,7 +40,10 @@ def load_module(spec: str, state: State, *, path: Path, dtype: DtypeName) -> nn.
     }
     try:
         module.load_state_dict(tensors, strict=True)
-    except Exception as error:  # a tensor that does not fit, or whatever their own way raises
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # a tensor that does not fit, or whatever their own way raises
         told = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path} does not fit {spec}: {told}.") from error
     return module
@@ -80,7 +83,7 @@ def make_module(spec: str) -> nn.Module:
         raise UserError(f"{spec} is a {type(made).__name__}, but must be a class or a function.")
     try:
         made = made()
-    except Exception as error:  # whatever their code raises
+    except (Exception, SystemExit) as error:  # whatever their code raises
         raise UserError(
             f"{spec} cannot be made without arguments ({in_one_line(error)}): name a function that "
             "returns the module."
@@ -188,7 +191,7 @@ def _call(
         with warnings.catch_warnings(), _Convolutions() as convolutions:
             warnings.simplefilter("ignore")  # theirs, not ours
             returned = module(laid_out, *arguments)
-    except Exception as error:  # whatever their code raises
+    except (Exception, SystemExit) as error:  # whatever their code raises
         shape = list(laid_out.shape)
         raise CallError(f"{call.how} {shape}: {in_one_line(error)}") from error
     outputs = dict(tensors_in(returned))

@@ -29,7 +29,7 @@ from parity.user_module.calling import (
     load_module,
 )
 from parity.user_module.diagnosis import Diagnosis, diagnose
-from parity.user_module.sides import both_sides, compare_sides, precision
+from parity.user_module.sides import both_sides, capsule_sizes, compare_sides, precision
 from train.data import Split
 from train.system.errors import UserError
 from train.system.tables import aligned
@@ -90,6 +90,11 @@ def compare_module(
     )
     with precision(dtype):
         call, view = _call(module, found, split, dtype, sizes, input_layout, output, spec)
+        if output_is and view.what == "poses":
+            raise UserError(
+                f"--output-is {output_is} is of lengths, but {view.name or 'the output'} has "
+                "poses: leave it out, or choose another --output."
+            )
         _begin(dtype)
         sides = compute(call, view, dtype=dtype)
     outcome = Outcome(
@@ -113,7 +118,9 @@ def compare_module(
         with precision("float64"):
             try:
                 again = call.again(in_dtype(module, "float64"), "float64")
-                view = find_capsules(again.outputs, view.name, _sizes(found, len(call.images)))
+                view = find_capsules(
+                    again.outputs, view.name, capsule_sizes(found, len(call.images))
+                )
                 if view.tensor.dtype != torch.float64:
                     raise CallError(f"its output is {view.tensor.dtype}")
                 wide = compute(again, view, dtype="float64")
@@ -165,12 +172,6 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     return report.as_json(outcome) | about | {"diagnosis": report.finite(diagnosis)}
 
 
-def _sizes(found: Match, batch: int) -> tuple[int, int, int]:
-    """Batch, classes, and dimension of the class capsules."""
-    sizes = found.sizes
-    return batch, sizes["j"], sizes["d"] if "d" in sizes else sizes["p"] * sizes["q"]
-
-
 def _image_sizes(found: Match) -> list[tuple[int, int]]:
     """Heights and widths that the images may have, the likely ones first."""
     if found.pixels is None:
@@ -193,7 +194,7 @@ def _call(
     spec: str,
 ) -> tuple[Call, View]:
     """The first call of a module whose output holds capsules, and how."""
-    _, classes, dim = _sizes(found, 0)
+    _, classes, dim = capsule_sizes(found, 0)
     batch = next(size for size in BATCHES if size not in (classes, dim))
     data = found.layout.config().data
     failures: list[str] = []
@@ -206,7 +207,7 @@ def _call(
         labels = cut.labels[:batch] % classes
         for call in calls(module, images, labels, classes, layout, failures):
             try:
-                return call, find_capsules(call.outputs, output, _sizes(found, batch))
+                return call, find_capsules(call.outputs, output, capsule_sizes(found, batch))
             except UserError as error:
                 misfit = misfit or error
     if misfit is not None:

@@ -1,5 +1,6 @@
 """`import --check-on`: imported weights on images of which PyTorch's outputs are known."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from parity.layouts.state_files import State
 from parity.layouts.table import OUTPUTS
 from parity.user_module.calling import What
 from parity.user_module.diagnosis import diagnose
-from parity.user_module.sides import Sides, network, precision, with_output
+from parity.user_module.sides import Sides, capsule_sizes, network, precision, with_output
 from train.data import centre_crop
 from train.data.formats import numpy_files
 from train.data.formats.images import as_text
@@ -34,7 +35,7 @@ def check_on(path: Path, run: Run, found: Match, state: State) -> str:
     Raises:
         UserError: if the file has something else, or the outputs differ.
     """
-    images, what, theirs = _read(path, run)
+    images, what, theirs = _read(path, run, found)
     kinds = OUTPUTS if what == "lengths" else ("poses",)
     with precision("float32"):
         model = network(run.config, run.image_shape, found, state, "float32")
@@ -52,9 +53,14 @@ def check_on(path: Path, run: Run, found: Match, state: State) -> str:
         # PyTorch rounds in float32 as capsjax does, which is seen.
         rounding = error_between(narrow[best].ours, wide[best].ours.astype(np.float32)).relative
         limit = max(narrow[best].forward_limit, 2 * rounding)
+    if not math.isfinite(limit):
+        raise UserError(
+            f"of images of {path} the network computes {what} that are not finite. Nothing is "
+            "written."
+        )
     if errors[best] <= limit:
         shown = what if kinds[best] in (what, "lengths") else f"lengths ({kinds[best]})"
-        return f"on {len(images)} images of {path} {shown} agree to {errors[best]:.0e}"
+        return f"on {len(images)} images of {path} {shown} agree to {errors[best]:.0e}{_but(run)}"
     # What is nearest may be so by chance, where all lengths are small.
     said = kinds.index(found.layout.lengths_are) if what == "lengths" else 0
     raise UserError(
@@ -62,6 +68,13 @@ def check_on(path: Path, run: Run, found: Match, state: State) -> str:
         f"{errors[said]:.1e}, where rounding is {limit:.1e}; {_why(wide[said], limit)}. Nothing is "
         "written."
     )
+
+
+def _but(run: Run) -> str:
+    """What of the run was not checked, which is its coarser dtypes."""
+    model = run.config.model
+    coarser = dict.fromkeys(d for d in (model.dtype, model.param_dtype) if d == "bfloat16")
+    return "".join(f", in float32: the run, in {dtype}, rounds more" for dtype in coarser)
 
 
 def _why(sides: Sides, limit: float) -> str:
@@ -72,7 +85,7 @@ def _why(sides: Sides, limit: float) -> str:
     return found.sentence + hint
 
 
-def _read(path: Path, run: Run) -> tuple[np.ndarray, What, np.ndarray]:
+def _read(path: Path, run: Run, found: Match) -> tuple[np.ndarray, What, np.ndarray]:
     """Images as the network sees them, float64 `[n, height, width, channels]`, and outputs."""
     names = {name.removesuffix(".npy") for name in numpy_files.members(path)}
     of_images = [name for name in ("images", "inputs") if name in names]
@@ -83,17 +96,23 @@ def _read(path: Path, run: Run) -> tuple[np.ndarray, What, np.ndarray]:
             "as the network was given them) and lengths (or poses)."
         )
     images, theirs = numpy_files.read_members(path, [f"{of_images[0]}.npy", f"{kinds[0]}.npy"])
-    if theirs.dtype not in (np.float32, np.float64) or theirs.shape[:2] != (
-        len(images),
-        run.num_classes,
-    ):
-        raise UserError(
-            f"{path} has {kinds[0]} as {theirs.dtype} {list(theirs.shape)}, but must have them as "
-            f"float32 or float64, of {len(images)} images and {run.num_classes} classes."
-        )
+    if images.ndim == 0 or images.dtype.kind not in "uif":
+        raise UserError(f"{path} has {of_images[0]} as {images.dtype} {list(images.shape)}.")
     if not 0 < len(images) <= MOST_IMAGES:
         raise UserError(f"{path} has {len(images)} images, but must have 1 to {MOST_IMAGES}.")
-    return _seen(path, run, images, is_pixels=of_images[0] == "images"), kinds[0], theirs
+    shape = capsule_sizes(found, len(images))[: 2 if kinds[0] == "lengths" else 3]
+    # But for unit axes, which a norm or a product of matrices leaves.
+    has_shape = [n for n in theirs.shape if n != 1] == [n for n in shape if n != 1]
+    if theirs.dtype not in (np.float32, np.float64) or not has_shape:
+        raise UserError(
+            f"{path} has {kinds[0]} as {theirs.dtype} {list(theirs.shape)}, but must have them as "
+            f"float32 or float64 {list(shape)}."
+        )
+    for name, array in ((of_images[0], images), (kinds[0], theirs)):
+        if not np.isfinite(array).all():
+            raise UserError(f"{path} has {name} that are not finite.")
+    seen = _seen(path, run, images, is_pixels=of_images[0] == "images")
+    return seen, kinds[0], theirs.reshape(shape)
 
 
 def _seen(path: Path, run: Run, images: np.ndarray, *, is_pixels: bool) -> np.ndarray:

@@ -164,6 +164,12 @@ def network(
     return model
 
 
+def capsule_sizes(found: Match, batch: int) -> tuple[int, int, int]:
+    """Batch, classes, and dimension of the class capsules."""
+    sizes = found.sizes
+    return batch, sizes["j"], sizes["d"] if "d" in sizes else sizes["p"] * sizes["q"]
+
+
 def _longest_sums(model: Any, batch: int) -> dict[str, int]:
     """Terms of the longest sums of a network on a batch, forwards and in its gradients."""
     if isinstance(model, capsjax.CapsNet):
@@ -179,8 +185,8 @@ def _longest_sums(model: Any, batch: int) -> dict[str, int]:
 def compare_sides(narrow: Sides, wide: Sides | None, size: str, case: str) -> list[Comparison]:
     """Compares what both sides computed, also in float64 if that is given, stage by stage.
 
-    What is beyond its limit in float32, but not in float64, is information where the module in
-    float32 is as far from itself in float64 as capsjax is: then it is rounding.
+    What is beyond its limit in float32, but not in float64, is information where both are about as
+    far from the module in float64, see `tolerance.is_rounding`.
     """
     found = _compared(narrow, size, case)
     if wide is None:
@@ -192,10 +198,10 @@ def compare_sides(narrow: Sides, wide: Sides | None, size: str, case: str) -> li
         if found[number].held or not agrees.get(stage.group):
             continue
         itself, other = (error_between(side, truths[stage.group]) for side in (theirs, ours))
-        if other.relative <= max(limit, 2 * itself.relative):
+        if tolerance.is_rounding(itself.relative, other.relative, limit):
             note = (
-                f"rounding: both sides are as far from float64 ({itself.relative:.1e} the module, "
-                f"{other.relative:.1e} capsjax)"
+                f"rounding: from float64 the module is {itself.relative:.1e} away, and capsjax "
+                f"{other.relative:.1e}"
             )
             error = found[number].error._replace(note=note)
             found[number] = found[number]._replace(error=error, limit=None)

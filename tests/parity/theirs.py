@@ -235,6 +235,33 @@ class Wider(Caps):
         self.more = torch.nn.Parameter(torch.zeros(1))
 
 
+class QuitsAtOnce(Caps):
+    def __init__(self):
+        raise SystemExit(0)
+
+
+class Quitter(Caps):
+    def forward(self, x):
+        raise SystemExit(0)
+
+
+class NotFinite(Lengths):
+    """In float32 alone."""
+
+    def forward(self, x):
+        return super().forward(x) / (0 if x.dtype == torch.float32 else 1)
+
+
+class Coarse(Lengths):
+    """It computes in bfloat16 what it was given in float32."""
+
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            return super().forward(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x).float()
+
+
 class Grumpy(Caps):
     def forward(self, x):
         raise RuntimeError("not today\nnor tomorrow")

@@ -1,5 +1,6 @@
 """What an environment that JAX or Python cannot work in has them raise, as one sentence."""
 
+import errno
 import os
 import re
 import resource
@@ -65,9 +66,11 @@ def require_environment() -> None:
 
 
 def explained(error: Exception) -> str | None:
-    """What is wrong with the environment and what to do, if an error comes of that."""
+    """What is wrong with the environment or a file's name, if an error comes of that."""
     if isinstance(error, MemoryError):
         return _NO_MEMORY.format(first_line(error))
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{str(error.filename)[:40]}... is too long for the name of a file."
     for pattern, sentence in _KNOWN:
         if found := re.search(pattern, first_line(error)):
             return sentence(found)

@@ -12,6 +12,7 @@ from parity.check.subjects import find_subject
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
 from train.run.log import read_metrics
+from train.system.errors import UserError
 from train.system.progress import each
 
 _MARGIN = 0.85
@@ -82,9 +83,11 @@ def measure_parity(task: Task) -> Iterator[Found]:
     """Finds, under the name of each network, what was compared and whether it held.
 
     That is `passed`, the number of `comparisons` and of those `beyond` their limit, the
-    `first_difference`, `cases` begun and `cases_there_are`.
+    `first_difference`, `cases` begun and `cases_there_are`. A UserError at the end if any is beyond
+    its limit, or nothing was compared.
     """
     plan = task.plan
+    wrong = []
     for number, size in enumerate(plan.parity_sizes):
         until = time.monotonic() + _CASES_SHARE * task.left() / (len(plan.parity_sizes) - number)
         counted = {"cases": 0, "cases_there_are": 0}
@@ -100,13 +103,17 @@ def measure_parity(task: Task) -> Iterator[Found]:
 
         subject = find_subject("layout", "reference", (size,))
         result = check(subject, data_dir=task.data_dir, progress=in_time)
-        first = result.first_difference
-        yield {
-            size: {
-                "passed": result.passed,
-                "comparisons": len(result.comparisons),
-                "beyond": sum(not comparison.held for comparison in result.comparisons),
-                "first_difference": None if first is None else f"{first.stage} ({first.case})",
-                **counted,
-            }
+        first, limited = result.first_difference, result.limited
+        found = {
+            "passed": result.passed and bool(limited),
+            "comparisons": len(limited),
+            "beyond": sum(not comparison.held for comparison in limited),
+            "first_difference": None if first is None else f"{first.stage} ({first.case})",
+            **counted,
         }
+        yield {size: found}
+        if not found["passed"]:
+            beyond = f"{found['beyond']:,} of {len(limited):,} comparisons are beyond their limits"
+            wrong.append(f"{size}: {beyond if limited else 'no time was left to compare anything'}")
+    if wrong:
+        raise UserError("; ".join(wrong))

@@ -1,10 +1,14 @@
 """The limits of a batch, and the precisions that have none."""
 
+import numpy as np
+import pytest
+
 from parity.check.arithmetic import exact
-from parity.check.batch import coarser_precisions, reduction_lengths
+from parity.check.batch import coarser_precisions, compare_batch, reduction_lengths
+from parity.check.comparison import FORWARD, Result, Stage
 from parity.check.inputs import cut_to_size, load_images
 from parity.check.pairs import SIZES, layout_pair
-from parity.check.subjects import find_subject
+from parity.check.subjects import Case, find_subject
 
 TINY = SIZES["tiny"]
 
@@ -31,3 +35,23 @@ def test_coarser_precisions_have_errors_but_no_limit():
     by_stage = {(c.size, c.stage): c.error.relative for c in comparisons}
     assert by_stage["tiny in bfloat16", ("forward", "u_hat")] > 1e-4
     assert by_stage["tiny in TF32", ("forward", "u_hat")] < 1e-2
+
+
+@pytest.mark.parametrize("ours", [float("nan"), -1.0, 1.0])
+def test_a_reference_far_from_itself_excuses_rounding_alone(ours, monkeypatch):
+    """It is 3e-6 from itself in float64 here, which is more than the limit."""
+    truth = np.ones(3)
+    stage = Stage(FORWARD, "v1")
+    values = {"float32": np.float32([1, 1, 1 + 3e-6]), "float64": truth}
+    monkeypatch.setattr(
+        "parity.check.batch.of_reference", lambda pair, *_, **__: {stage: values[pair.dtype.name]}
+    )
+    monkeypatch.setattr(
+        "parity.check.batch.of_capsjax", lambda *_, **__: {stage: np.full(3, ours, np.float32)}
+    )
+    result, (_, split) = Result("mine", "float32", "digits", 0), load_images(None, seed=0)
+    images = cut_to_size(split, TINY["image_shape"])
+    with exact(x64=False):
+        compare_batch(find_subject("layout", "reference"), Case("tiny", 1, 2), images, result)
+    assert result.passed == (ours == 1)
+    assert {c.limit is None for c in result.comparisons} == {ours == 1}

@@ -76,7 +76,11 @@ def test_verdict_names_the_first_stage_that_parts(result: Result):
 
 def test_verdict_of_a_check_that_passed(result: Result):
     del result.comparisons[2:]
-    assert "PASS: all 2 comparisons in float32" in report.verdict(result)
+    assert "PASS: all 2 comparisons in float32 are within their limits (" in report.verdict(result)
+    result.comparisons[1] = result.comparisons[1]._replace(limit=None)
+    assert "all 1 comparisons in float32 are within their limits, and 1 more " in report.verdict(
+        result
+    )
 
 
 def test_json(result: Result):
@@ -162,6 +166,8 @@ def test_failed_parity_exits_with_one(
         (["check", "--sizes", "huge"], "'huge'"),
         (["check", "--routing", "dynamics"], "there is no routing 'dynamics': choose one of dyn"),
         (["check", "--model", "capsnets"], "there is no model 'capsnets': choose one of aff"),
+        (["check", "--seed", "9" * 30], "--seed is 99999999999999999999, but must be"),
+        (["check", "--all", "--verbose"], "--verbose is of a single PyTorch implementation"),
         (["check", "--all", "--routing", "em"], "--all and --routing both say what to compare"),
         (["check", "--model", "cnn", "--layout", "gram-ai"], "--model and --layout both say"),
         (["check", "--routing", "em", "--sizes", "paper"], "--routing em compares tiny networks"),

@@ -163,6 +163,15 @@ def test_each_difference_is_named_and_can_be_overruled(field, change, tmp_path):
     build("gram-ai").load_state_dict(torch.load(out, weights_only=True), strict=True)
 
 
+def test_a_matrix_that_all_capsules_share_is_a_difference(tmp_path):
+    folder = imported(tmp_path, "gram-ai")
+    run = load_run(folder)
+    options = {**run.config.model.options, "shared_transform": True}
+    dataclasses.replace(run, config=run.config.changed(model_options=options)).save()
+    told = refused(folder, layout="gram-ai", out=tmp_path / "out.pt")
+    assert "model_options shared_transform: True, expected False" in told
+
+
 def test_what_no_result_depends_on_is_no_difference(tmp_path):
     folder = imported(tmp_path, "gram-ai")
     run = load_run(folder)

@@ -531,6 +531,14 @@ def test_a_folder_that_is_taken_stays_as_it_is(tmp_path):
     with pytest.raises(UserError, match="is not empty and holds no run"):
         import_(path, tmp_path / "mine", overwrite=True)
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    assert {p.name for p in tmp_path.iterdir()} == {"w.pt", "other.pt", "run", "mine"}
+
+
+def test_numbers_that_are_infinite_as_they_are_kept_are_refused(tmp_path):
+    state = {n: t.double() for n, t in build("gram-ai").state_dict().items()}
+    state["conv1.bias"][0] = 1e39
+    told = refused(saved(tmp_path / "w.pt", state), tmp_path)
+    assert "has numbers that are too large for float32: conv1.bias." in told
 
 
 def test_a_configuration_of_another_network(tmp_path, capsys):

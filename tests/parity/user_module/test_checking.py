@@ -274,6 +274,13 @@ def test_the_command_prints_and_writes_what_it_finds(folder, tmp_path, capsys):
     assert result["diagnosis"]["agreeing"][0]["switches"] == ["softmax over the input capsules"]
 
 
+@pytest.mark.parametrize("name", ["NotFinite", "Coarse"])
+def test_what_is_wrong_in_float32_alone_is_not_rounding(folder, name):
+    outcome = compare(folder, name)
+    assert not outcome.passed, text(outcome)
+    assert {c.stage.name for c in outcome.comparisons if not c.held} >= {"lengths in float32"}
+
+
 # --- Bad input
 
 
@@ -298,6 +305,11 @@ def test_the_command_prints_and_writes_what_it_finds(folder, tmp_path, capsys):
         ("Caps", (*SHAPE, "--against=Caps"), "must be FILE.py:CLASS"),
         ("Caps", (*SHAPE, "--against=no.py:Caps"), "there is no file no.py"),
         ("Caps", (*SHAPE, "--report=there"), "--report is not made with --against"),
+        ("Quitter", SHAPE, "cannot be called (NCHW images [7, 2, 8, 6]: SystemExit"),
+        ("QuitsAtOnce", SHAPE, "cannot be made without arguments (SystemExit"),
+        ("Lengths", (*SHAPE, "--routing=em"), "--routing and --against both say what to compare"),
+        ("Lengths", (*SHAPE, "--verbose"), "--verbose is of a single PyTorch implementation"),
+        ("Caps", (*SHAPE, "--output-is=squared"), "--output-is squared is of lengths, but the o"),
     ],
 )
 def test_bad_input_is_one_sentence(folder, capsys, name, arguments, message):

@@ -40,6 +40,16 @@ def test_an_import_that_agrees_is_told(tmp_path, capsys):
     )
 
 
+def test_lengths_may_have_unit_axes_as_a_norm_leaves_them(tmp_path, capsys):
+    """And of a run that rounds more it is told what was checked."""
+    arguments = files(tmp_path, "Classes")
+    with np.load(tmp_path / "check.npz") as arrays:
+        lengths = arrays["lengths"][..., np.newaxis]
+    np.savez(tmp_path / "check.npz", images=IMAGES, lengths=lengths)
+    assert main([*arguments, "--dtype", "bfloat16"]) == 0
+    assert "in float32: the run, in bfloat16, rounds more" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("scaled", [IMAGES / 255, IMAGES[..., 0], IMAGES.transpose(0, 3, 1, 2)])
 def test_images_are_pixels_in_any_order_of_axes(scaled, tmp_path):
     assert main(files(tmp_path, "Classes", images=scaled)) == 0
@@ -92,7 +102,11 @@ def test_an_import_tells_what_it_cannot_see(tmp_path, capsys):
         ({"lengths": np.zeros((3, 10), "f4")}, "has lengths as float32 [3, 10], but must have"),
         ({"images": IMAGES[:, :7]}, "has images [16, 7, 8, 1], but the network is for 8x8x1"),
         ({"images": IMAGES - 0.5}, "images that are no pixels"),
-        ({"images": np.array(["a"])}, "but must have"),
+        ({"images": np.array(["a"])}, "has images as <U1 [1]"),
+        ({"images": np.float32(0.5)}, "has images as float32 []"),
+        ({"lengths": np.full((16, 10), np.nan, "f4")}, "has lengths that are not finite"),
+        ({"images": np.full((16, 8, 8, 1), np.nan)}, "has images that are not finite"),
+        ({"lengths": np.zeros((16, 10, 3), "f4")}, "has lengths as float32 [16, 10, 3], but must"),
     ],
 )
 def test_other_files_are_refused(changes, message, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The words of JAX and Python for an environment that they cannot work in."""
 
+import errno
 import resource
 
 import pytest
@@ -48,6 +49,7 @@ def test_without_compilation_nothing_is_done(monkeypatch):
         (FloatingPointError("Invalid value (nan) encountered in sharded computation."), "a number"),
         (MemoryError(), "there is not enough memory, or too few threads are allowed (MemoryError)"),
         (ImportError("x.so: failed to map segment from shared object"), "there is not enough mem"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", 300 * "x"), f"{40 * 'x'}... is too"),
         (ValueError("a fault of ours"), None),
     ],
 )
