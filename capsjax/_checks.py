@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, S
 from typing import Annotated, Any, Literal, TypeVar, Union
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 Check = Callable[[str, Any], Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -181,6 +182,8 @@ def _check_of(annotation: Any) -> Check | None:
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
     if annotation is bool:
         return boolean
+    if annotation == DTypeLike:
+        return floating_dtype
     if origin is Literal:
         return lambda name, value: one_of(name, value, parts)
     if origin is Annotated:

@@ -92,7 +92,7 @@ def norm(x: jax.Array, axis: int = -1, *, keepdims: bool = False) -> jax.Array:
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def _length(x: jax.Array, axis: int) -> jax.Array:
     scale = jnp.max(jnp.abs(x), axis=axis, keepdims=True)
-    scale = jnp.where(scale == 0, 1, scale)
+    scale = jnp.where((scale == 0) | jnp.isinf(scale), 1, scale)
     return scale * jnp.sqrt(jnp.sum(jnp.square(x / scale), axis=axis, keepdims=True))
 
 

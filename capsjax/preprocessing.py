@@ -60,16 +60,19 @@ class Preprocessing:
         """Makes what the network sees of a batch of images.
 
         Args:
-            images: `[..., height, width, channels]`, uint8 from 0 to 255 or floats from 0 to 1, at
-                least as large as `crop`.
+            images: `[..., height, width, channels]`, uint8 from 0 to 255 or floats from 0 to 1.
             dtype: of the result, and of the computation.
 
         Returns:
             `[..., height, width, channels]`, or `[..., crop, crop, channels]`.
+
+        Raises:
+            ValueError: `crop` is longer than a side of theirs.
         """
         scaled = self.scaled(images, dtype)
         if self.crop is None:
             return scaled
+        self.seen_shape(scaled.shape[-3:])
         top, left = ((size - self.crop) // 2 for size in scaled.shape[-3:-1])
         return scaled[..., top : top + self.crop, left : left + self.crop, :]
 

@@ -115,7 +115,9 @@ class Network:
                 f"{tuple(own.image_shape)} in {own.num_classes} classes"
             )
 
-        if labels_per_image is not None and not 0 < labels_per_image <= own.num_classes:
+        if labels_per_image is not None:
+            labels_per_image = _checks.positive_integer("labels_per_image", labels_per_image)
+        if labels_per_image is not None and labels_per_image > own.num_classes:
             raise ValueError(
                 f"labels_per_image must be from 1 to {own.num_classes}, the number of classes, or "
                 f"None for any number, not {labels_per_image}"
@@ -133,8 +135,9 @@ class Network:
 
         Images of another size are shrunk or enlarged to fit, their proportions kept, and centred on
         black; colours become grey for a network that was trained on grey images, and the other way
-        round. The rest is as in training: light drawings on dark stay light on dark. They are
-        computed some at a time, in the model's dtype, on the devices of its weights. Batches are
+        round. The rest is as in training: light drawings on dark stay light on dark, and pixels
+        become floats in the dtype of the weights. They are computed some at a time, in the model's
+        dtype, on the devices of its weights. Batches are
         normalised as the network has learned to, and nothing is dropped out; the model stays in the
         mode that it is in.
 
@@ -291,6 +294,7 @@ def load(
     dtype: DTypeLike | None = None,
     param_dtype: DTypeLike | None = None,
     device: jax.Device | jax.sharding.Sharding | None = None,
+    rngs: nnx.Rngs | None = None,
 ) -> Network:
     """Loads a network that `save` or `python -m train export` has written, or one that ships.
 
@@ -302,13 +306,16 @@ def load(
         dtype: that of the computation, if not the one that the network had.
         param_dtype: that of the parameters, likewise.
         device: where they go, a device or a sharding; by default JAX's default device.
+        rngs: source of what is drawn in training, as of `create_model`: a file has none, and
+            without it nothing is drawn.
 
     Returns:
         The network; its `model` can be trained as any `flax.nnx.Module`.
 
     Raises:
         ValueError: there is no such file, it is damaged, of a newer version, or holds other tensors
-            than its network has; or it has float64 numbers and JAX's x64 mode is off.
+            than its network has; or it has float64 numbers, or shall have, and JAX's x64 mode is
+            off.
 
     Examples:
         >>> import capsjax
@@ -318,10 +325,13 @@ def load(
     is_shipped = isinstance(path, str) and path in list_pretrained()
     contents = read_pretrained(str(path)) if is_shipped else read_weights(path)
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
-        if value is not None:
-            _checks.floating_dtype(name, value)
+        kind = None if value is None else _checks.floating_dtype(name, value)
+        if kind == np.float64 and not jax.config.read("jax_enable_x64"):
+            raise ValueError(f"{name} is float64, which needs JAX's x64 mode")
     try:
-        model = restore_model(contents, dtype=dtype, param_dtype=param_dtype, device=device)
+        model = restore_model(
+            contents, dtype=dtype, param_dtype=param_dtype, device=device, rngs=rngs
+        )
         return Network(
             model,
             contents.class_names,

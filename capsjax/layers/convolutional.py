@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from capsjax._checks import PositiveInt, checked
 from capsjax.capsules import Capsules, accumulation_dtype, in_a_list
 from capsjax.layers.features import WindowConv
-from capsjax.layers.primary import GridShape
+from capsjax.layers.primary import Grid, GridShape
 from capsjax.layers.routed import RoutedLayer, Transform, kernel_shape, make_votes, sum_votes
 from capsjax.ops._arrays import split
 from capsjax.ops.patches import Padding, Windows
@@ -77,7 +77,7 @@ class ConvCaps(RoutedLayer):
     @checked
     def __init__(
         self,
-        input_shape: GridShape,
+        input_shape: Grid,
         types: PositiveInt,
         dim: PositiveInt,
         *,
@@ -93,7 +93,7 @@ class ConvCaps(RoutedLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, in_types, in_dim = self.input_shape = GridShape(*input_shape)
+        height, width, in_types, in_dim = self.input_shape = input_shape
         self.windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*self.windows.counts, types, dim)
         self.dtype = dtype
@@ -183,7 +183,7 @@ class Conv3dCaps(RoutedLayer):
     @checked
     def __init__(
         self,
-        input_shape: GridShape,
+        input_shape: Grid,
         types: PositiveInt,
         dim: PositiveInt,
         *,
@@ -196,7 +196,7 @@ class Conv3dCaps(RoutedLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, in_types, in_dim = self.input_shape = GridShape(*input_shape)
+        height, width, in_types, in_dim = self.input_shape = input_shape
         windows = Windows.of((height, width), kernel_size, stride, padding)
         self.output_shape = GridShape(*windows.counts, types, dim)
         self.dtype = dtype
@@ -277,7 +277,7 @@ class ClassCaps(RoutedLayer):
     @checked
     def __init__(
         self,
-        input_shape: GridShape,
+        input_shape: Grid,
         num_classes: PositiveInt,
         dim: PositiveInt,
         *,
@@ -290,7 +290,7 @@ class ClassCaps(RoutedLayer):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        height, width, in_types, in_dim = self.input_shape = GridShape(*input_shape)
+        height, width, in_types, in_dim = self.input_shape = input_shape
         self.coordinates, self.coordinates_of = coordinates, coordinates_of
         shape = kernel_shape(transform, in_dim, dim)
         if coordinates and (transform != "matrix" or shape[0] < 2):

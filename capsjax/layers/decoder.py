@@ -75,8 +75,11 @@ class Decoder(nnx.Module):
 
         Returns:
             Images `[batch, height, width, channels]` with values from 0 to 1, in float32 at least.
+
+        Raises:
+            ValueError: the mask is of other capsules.
         """
-        x = pose * mask[..., None].astype(pose.dtype)
+        x = _shown(pose, mask)
         x = jnp.sum(x, axis=1) if self.combine == "sum" else lax.collapse(x, 1)
         for layer in self.layers[:-1]:
             x = nnx.relu(layer(x))
@@ -159,14 +162,28 @@ class ConvDecoder(nnx.Module):
 
         Returns:
             Images `[batch, height, width, channels]`, of positive values, in float32 at least.
+
+        Raises:
+            ValueError: the mask is of other capsules.
         """
-        x = nnx.relu(self.dense(jnp.sum(pose * mask[..., None].astype(pose.dtype), axis=1)))
+        x = nnx.relu(self.dense(jnp.sum(_shown(pose, mask), axis=1)))
         x = self.norm(x.reshape(x.shape[0], *self.small_shape))
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             x = convolution(_spread(x, stride, convolution.kernel_size[0]))
         height, width, _ = self.image_shape
         x = nnx.relu(x[:, :height, :width])
         return x.astype(accumulation_dtype(x.dtype))
+
+
+def _shown(pose: jax.Array, mask: jax.Array) -> jax.Array:
+    """Poses, those of a mask of 0 set to zero, whatever they are."""
+    if mask.shape != pose.shape[:2]:
+        raise ValueError(
+            f"a mask must have the shape of the capsules, {list(pose.shape[:2])}, not "
+            f"{list(mask.shape)}"
+        )
+    mask = mask[..., None].astype(pose.dtype)
+    return jnp.where(mask == 0, 0, pose) * mask
 
 
 def _spread(x: jax.Array, stride: int, kernel_size: int) -> jax.Array:

@@ -1,7 +1,7 @@
 """The lowest capsules: what a convolution sees, cut into capsules or on a grid."""
 
 import math
-from typing import Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from capsjax._checks import ImageShape, Number, PositiveInt, checked
+from capsjax._checks import ImageShape, Number, PositiveInt, checked, positive_integers
 from capsjax.capsules import Capsules, Squash, SquashFunction, accumulation_dtype, norm
 from capsjax.layers.features import WindowConv
 from capsjax.ops._arrays import split
@@ -145,6 +145,17 @@ class GridShape(NamedTuple):
     width: int
     types: int
     dim: int
+
+
+def _grid(name: str, value: Any) -> GridShape:
+    sizes = positive_integers(name, value)
+    if len(sizes) != len(GridShape._fields):
+        raise ValueError(f"{name} must be (height, width, types, dim), not {value!r}")
+    return GridShape(*sizes)
+
+
+Grid = Annotated[GridShape, _grid]
+"""A `GridShape` as an argument: any four whole numbers of at least 1."""
 
 
 class ConvPrimaryCaps(nnx.Module):

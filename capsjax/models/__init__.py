@@ -9,7 +9,7 @@ from typing import Any, cast
 from flax import nnx
 
 from capsjax import _checks
-from capsjax.models._stored import codes, filled, plain, tensors_of
+from capsjax.models._stored import changes, codes, filled, plain, tensors_of
 from capsjax.models.aff_capsnet import AffCapsNet
 from capsjax.models.attention_capsnet import AttentionCapsNet
 from capsjax.models.capsnet import CapsNet
@@ -137,7 +137,7 @@ def create_model(
                 raise ValueError(
                     f"{name} pretrained on {pretrained} cannot have {what}={value!r}: leave it out"
                 )
-        return restore_model(contents, **options)
+        return restore_model(contents, rngs=rngs, **options)
     sizes = {"image_shape": image_shape, "num_classes": num_classes, "rngs": rngs}
     if missing := [what for what, value in sizes.items() if value is None]:
         raise TypeError(f"create_model({name!r}) needs {' and '.join(missing)}")
@@ -180,7 +180,8 @@ def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, d
     The routing is a name and options of `create_routing`, None for a model without.
 
     Raises:
-        ValueError: it is no model of `list_models()`, or an option of it is code.
+        ValueError: it is no model of `list_models()`, an option of it is code, or it was changed
+            after it was made.
 
     Examples:
         >>> import capsjax
@@ -195,8 +196,29 @@ def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, d
             f"{found[0]}, which this {name} has, is code of your own, and a file of weights holds "
             "no code: keep its variables by flax or Orbax"
         )
+    made = nnx.eval_shape(lambda: _made(name, model, values))
+    if changed := changes(model, made):
+        raise ValueError(
+            f"{changed} of this {name} is not what it was when the network was made, and a file "
+            "describes that alone: make the network as it is to be, or keep its variables by flax "
+            "or Orbax"
+        )
     routing = values.pop("routing", None)
     return name, values, routing and (routing[0], routing[1])
+
+
+def _made(name: str, model: Any, values: dict[str, Any]) -> CapsuleNetwork:
+    """A model of a name and plain options, as large as another one."""
+    options = dict(values)
+    if routing := options.get("routing"):
+        options["routing"] = create_routing(routing[0], **routing[1])
+    return create_model(
+        name,
+        image_shape=model.image_shape,
+        num_classes=model.num_classes,
+        rngs=nnx.Rngs(0),
+        **options,
+    )
 
 
 def _plain_options(name: str) -> dict[str, Any]:
@@ -204,11 +226,17 @@ def _plain_options(name: str) -> dict[str, Any]:
 
 
 def restore_model(
-    contents: Contents, *, dtype: Any = None, param_dtype: Any = None, device: Any = None
+    contents: Contents,
+    *,
+    dtype: Any = None,
+    param_dtype: Any = None,
+    device: Any = None,
+    rngs: nnx.Rngs | None = None,
 ) -> CapsuleNetwork:
     """Makes the model of a file of weights, with other dtypes than it had if they are given.
 
-    The device, or sharding, is where its variables go; by default the default device.
+    The device, or sharding, is where its variables go; by default the default device. `rngs` is
+    what is drawn from in training, see `create_model`.
 
     Raises:
         ValueError: model and weights do not fit each other, or there is no such model.
@@ -240,7 +268,10 @@ def restore_model(
             **options,
         )
 
-    return cast(CapsuleNetwork, filled(make, contents.tensors, device))
+    model = cast(CapsuleNetwork, filled(make, contents.tensors, device))
+    if rngs is not None:
+        model.draw_from(rngs)
+    return model
 
 
 __all__ = [

@@ -55,7 +55,7 @@ def plain(name: str, value: Any) -> Any:
             return int(value)
         case numbers.Real():
             return float(value)
-        case Squash():
+        case Squash() if type(value) is Squash:  # else it may compute anything
             return dataclasses.asdict(value)
         case Mapping():
             return {str(key): plain(str(key), inner) for key, inner in value.items()}
@@ -90,6 +90,24 @@ def tensors_of(model: nnx.Module) -> dict[str, jax.Array]:
     """
     _, state = nnx.split(model)
     return {_name(path): variable.get_value() for path, variable in _kept(state)}
+
+
+def changes(model: nnx.Module, made: nnx.Module) -> str:
+    """The first tensor, by name or shape, or routing that two networks do not share; or nothing."""
+    theirs, ours = (
+        {name: value.shape for name, value in tensors_of(of).items()} | _routings(of)
+        for of in (model, made)
+    )
+    return min({name for name, _ in theirs.items() ^ ours.items()}, default="")
+
+
+def _routings(model: nnx.Module) -> dict[str, str]:
+    """What the routing of each layer is, by the layer's name."""
+    found = {}
+    for path, module in nnx.iter_modules(model):
+        if (routing := getattr(module, "routing", None)) is not None:
+            found[f"{_name(path)}.routing"] = json.dumps(plain("routing", routing))
+    return found
 
 
 def _kept(state: nnx.State) -> list[tuple[Any, Any]]:

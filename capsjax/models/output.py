@@ -131,12 +131,16 @@ class CapsuleNetwork(nnx.Module):
         """
         self.image_shape, self.num_classes = _checks.image_shape(image_shape), num_classes
         self.deterministic = False  # the name that `train()` and `eval()` look for
-        self.rngs = nnx.data(rngs[self.stream].fork() if self.stream in rngs else None)
+        self.draw_from(rngs)
         return {
             "dtype": _checks.floating_dtype("dtype", dtype),
             "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
             "rngs": rngs,
         }
+
+    def draw_from(self, rngs: nnx.Rngs) -> None:
+        """Keeps a stream of its own, for what is drawn in training, if there is one in `rngs`."""
+        self.rngs = nnx.data(rngs[self.stream].fork() if self.stream in rngs else None)
 
     def encode(self, images: jax.Array, keys: Keys = NOTHING_DRAWN) -> RoutedCapsules:
         """Images `[batch, height, width, channels]` -> class capsules and their coupling.
@@ -210,11 +214,13 @@ class CapsuleNetwork(nnx.Module):
         # As many labels as classes are one-hot ones: which class it is would say nothing.
         is_one_hot = labels.ndim == 2 and labels.shape[1] >= max(self.num_classes, 2)
         is_integer = jnp.issubdtype(labels.dtype, jnp.integer)
-        if not is_integer or labels.ndim not in (1, 2) or is_one_hot:
+        is_of_batch = labels.ndim in (1, 2) and labels.shape[0] == images.shape[0]
+        if not is_integer or not is_of_batch or is_one_hot:
             raise ValueError(
                 f"labels must be integers [batch], or [batch, k] of fewer than {self.num_classes} "
-                f"classes, not {labels.dtype} {list(labels.shape)}: of one-hot labels, give "
-                "labels.argmax(axis=-1), of several classes, booleans [batch, classes]"
+                f"classes, of {images.shape[0]} images, not {labels.dtype} {list(labels.shape)}: "
+                "of one-hot labels, give labels.argmax(axis=-1), of several classes, booleans "
+                "[batch, classes]"
             )
 
 

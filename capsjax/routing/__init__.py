@@ -147,7 +147,7 @@ def as_routing(routing: AnyRouting) -> Routing | UnsizedRouting:
         'EM'
     """
     made = create_routing(routing) if isinstance(routing, str) else routing
-    if not isinstance(made, UnsizedRouting) and not callable(made):
+    if isinstance(made, type) or not (isinstance(made, UnsizedRouting) or callable(made)):
         raise ValueError(
             "routing must be a name of list_routings() or a routing, such as "
             f"create_routing('dynamic'), not {routing!r}"

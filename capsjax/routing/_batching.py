@@ -250,6 +250,11 @@ def check_competition(competition: Competition, routing: Routing) -> Competition
             f"{name_of(routing)} takes no softmax, so its capsules cannot compete over all "
             "positions: choose competition='patch'"
         )
+    if competition == "all" and getattr(routing, "softmax_over", "out") == "in":
+        raise ValueError(
+            f"with softmax_over='in' the capsules of {name_of(routing)} do not compete: choose "
+            "competition='patch'"
+        )
     return competition
 
 

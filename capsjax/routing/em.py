@@ -89,7 +89,8 @@ class EM(LearnedRouting):
         initial_beta_a: what `beta_a` starts from.
 
     Raises:
-        ValueError: a value is not one of these.
+        ValueError: a value is not one of these, or what `leaky` takes away `renormalize` would give
+            back.
 
     Examples:
         >>> from flax import nnx
@@ -112,6 +113,14 @@ class EM(LearnedRouting):
     leaky: bool = False
     initial_beta_u: Number = 0.5
     initial_beta_a: Number = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.leaky and self.renormalize:
+            raise ValueError(
+                "leaky=True and renormalize=True contradict each other: one leaves a part of an "
+                "input capsule to nothing above, the other gives it back; choose one"
+            )
 
     @property
     def schedule(self) -> list[float]:

@@ -71,9 +71,10 @@ class SelfAttention(LearnedRouting):
 
     def first(self, inputs: RoutingInputs) -> SelfAttentionTrace:
         u_hat, prior = inputs.votes, inputs.parameters["prior"]
-        # The sum over k goes first: so the matrix [I, I] of each output capsule is never made.
-        total = jnp.sum(u_hat, axis=0, dtype=prior.dtype).astype(u_hat.dtype)
-        a = product("ijd,jd->ij", u_hat, total) / math.sqrt(u_hat.shape[-1])
+        # The sum over k goes first: so the matrix [I, I] of each output capsule is never made. It
+        # may be too large for float16, where the mean is not.
+        mean = jnp.mean(u_hat, axis=0, dtype=prior.dtype).astype(u_hat.dtype)
+        a = product("ijd,jd->ij", u_hat, mean) * (len(u_hat) / math.sqrt(u_hat.shape[-1]))
         c = inputs.softmax(a)
         c_b = inputs.present(c + prior)
         s = product("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat)

@@ -96,6 +96,11 @@ def test_norm_is_the_length_and_its_gradient_the_direction_at_every_magnitude(ma
     assert_close(gradient, wide / length[:, None], dtype="float32", reduction_length=8)
 
 
+def test_an_infinite_vector_has_an_infinite_length():
+    assert norm(jnp.array([jnp.inf, 1.0])) == jnp.inf
+    assert jnp.isnan(norm(jnp.array([jnp.nan, jnp.inf])))
+
+
 def test_norm_keeps_the_axis_if_asked():
     x = jnp.asarray(draw(2, 3, 4), jnp.float32)
     assert norm(x, axis=1).shape == (2, 4)

@@ -29,7 +29,7 @@ def test_a_crop_is_the_middle_and_changes_the_shape_that_is_seen():
     np.testing.assert_array_equal(see(images, jnp.float32), images[:, 0:4, 2:6] / 255)
     assert see.seen_shape((5, 8, 1)) == (4, 4, 1)
     with pytest.raises(ValueError, match="crop is 4, but the images are 3x8: choose 1 to 3"):
-        see.seen_shape((3, 8, 1))
+        see(jnp.ones((2, 3, 8, 1)), jnp.float32)
 
 
 @pytest.mark.parametrize(

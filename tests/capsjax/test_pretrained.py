@@ -247,9 +247,28 @@ class OwnNetwork(nnx.Module):
         self.kernel = nnx.Param(jnp.zeros(3))
 
 
+class OwnSquash(capsjax.Squash):
+    def __call__(self, s):
+        return s / 2
+
+
+def changed_model(name, value):
+    """A network, of which something is another one than it was made with."""
+    model = tiny()
+    path, _, attribute = name.rpartition(".")
+    setattr(getattr(model, path) if path else model, attribute, value)
+    return model
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (lambda: tiny(primary_squash=OwnSquash()), "OwnSquash, which this capsnet has, is code"),
+        (
+            lambda: changed_model("class_caps.routing", create_routing("dynamic", iterations=1)),
+            "class_caps.routing of this capsnet is not what it was",
+        ),
+        (lambda: changed_model("decoder", None), "decoder.layers.0.bias of this capsnet is not"),
         (lambda: tiny(routing=OwnRouting()), "OwnRouting, which this capsnet has, is code"),
         (lambda: tiny(primary_squash=jnp.tanh), "tanh, which this capsnet has, is code"),
         (OwnNetwork, "OwnNetwork is none of the networks of capsjax.list_models()"),
@@ -268,6 +287,10 @@ def test_class_names_and_images_have_to_fit_the_model():
         Network(tiny(), image_shape=(7, 7, 1))
     with pytest.raises(ValueError, match="labels_per_image must be from 1 to 3, .*, not 4"):
         Network(tiny(), labels_per_image=4)
+    for wrong in (1.5, True, "2"):
+        with pytest.raises(ValueError, match="labels_per_image must be an integer"):
+            Network(tiny(), labels_per_image=wrong)
+    assert type(Network(tiny(), labels_per_image=np.int64(2)).labels_per_image) is int
 
 
 def changed(file, change=lambda about: None, tensors=lambda tensors: None):
@@ -278,6 +301,24 @@ def changed(file, change=lambda about: None, tensors=lambda tensors: None):
     change(about)
     tensors(found)
     save_file(found, file, {"capsjax": json.dumps(about)})
+
+
+def test_what_is_drawn_in_training_comes_from_the_stream_that_is_given(tmp_path):
+    make = {"image_shape": (9, 8, 2), "num_classes": 4, "features": (3,), "hidden": (5,)}
+    capsjax.save(create_model("cnn", **make, rngs=nnx.Rngs(0, dropout=1)), tmp_path / "a.st")
+    images = jnp.ones((2, 9, 8, 2))
+    for rngs, is_drawn in ((None, False), (nnx.Rngs(0, dropout=1), True)):
+        model = capsjax.load(tmp_path / "a.st", rngs=rngs).model
+        model.train()
+        first, second = model(images).logits, model(images).logits
+        assert (first != second).any() == is_drawn
+    model = create_model("efficient_capsnet", pretrained="mnist", rngs=nnx.Rngs(routing=1))
+    assert model.rngs is not None
+
+
+def test_float64_needs_the_mode_of_it(file):
+    with pytest.raises(ValueError, match="param_dtype is float64, which needs JAX's x64 mode"):
+        capsjax.load(file, param_dtype="float64")
 
 
 @pytest.mark.parametrize(

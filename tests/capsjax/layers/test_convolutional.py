@@ -427,6 +427,17 @@ def test_coarse_votes_and_exact_capsules():
             lambda: ClassCaps(GRID, 2, 4, routing=Uniform(), transform="linear", rngs=nnx.Rngs(0)),
             "coordinates can be added to matrix poses alone",
         ),
+        (lambda: layer(routing=Dynamic(softmax_over="in")), "capsules of Dynamic do not compete"),
+        (lambda: layer(routing=Dynamic), r"a name of list_routings\(\) or a routing"),
+        (lambda: layer(dtype=jnp.int32), "dtype must be a floating dtype such as 'float32', not"),
+        (
+            lambda: ClassCaps((5, 5, 4), 2, 4, routing=Uniform(), rngs=nnx.Rngs(0)),
+            r"input_shape must be \(height, width, types, dim\), not \(5, 5, 4\)",
+        ),
+        (
+            lambda: ClassCaps((5, 0, 4, 4), 2, 4, routing=Uniform(), rngs=nnx.Rngs(0)),
+            "each value of input_shape must be an integer of at least 1, not 0",
+        ),
         (lambda: by_type(kernel_size=6), "a 6x6 kernel does not fit on an input of 5x4"),
         (lambda: by_type(types=0), "types must be an integer of at least 1, not 0"),
         (lambda: by_type(stride=0), "stride must be an integer of at least 1, not 0"),

@@ -149,3 +149,17 @@ def test_nothing_but_the_last_is_rectified():
 def test_wrong_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Decoder(3, 4, (2, 2, 1), hidden=(8,), rngs=nnx.Rngs(0)), lambda: decoder()]
+)
+def test_what_is_masked_is_nothing_and_the_mask_is_of_these_capsules(make):
+    made = make()
+    pose = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3, 4)), jnp.float32)
+    mask = jnp.eye(3)[:2]
+    with jax.debug_nans(False):
+        broken = pose.at[:, 2].set(jnp.nan)
+    np.testing.assert_array_equal(made(broken, mask), made(pose.at[:, 2].set(0), mask))
+    with pytest.raises(ValueError, match=r"a mask must have the shape .* \[2, 3\], not \[1, 3\]"):
+        made(pose, mask[:1])

@@ -112,7 +112,8 @@ def test_other_images_than_a_network_is_made_for_are_refused(name):
         with pytest.raises(ValueError, match=rf"images must be floats, not {dtype}: .* / 255"):
             run((2, height, width, channels), dtype)
     one_hot = jnp.eye(sizes["num_classes"])[:2]
-    for labels in (one_hot, one_hot.astype(int), jnp.ones(2), jnp.ones((2, 1, 1), int)):
+    wrong = (one_hot, one_hot.astype(int), jnp.ones(2), jnp.ones((2, 1, 1), int))
+    for labels in (*wrong, jnp.ones(1, int), jnp.ones(3, int)):  # the last are of another batch
         with pytest.raises(ValueError, match=rf"labels must be integers .*, not {labels.dtype} "):
             run((2, height, width, channels), jnp.float32, labels)
 

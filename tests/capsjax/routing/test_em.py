@@ -245,6 +245,7 @@ def test_gradients_flow_through_every_iteration_to_everything():
         ({"min_variance": 0}, "min_variance must be a number of more than 0, not 0"),
         ({"mass_epsilon": math.inf}, "mass_epsilon must be a number of more than 0, not inf"),
         ({"renormalize": 1}, "renormalize must be True or False, not 1"),
+        ({"renormalize": True, "leaky": True}, "leaky=True and renormalize=True contradict"),
         ({"leaky": None}, "leaky must be True or False, not None"),
         ({"initial_beta_u": "2"}, "initial_beta_u must be a number, not '2'"),
         ({"initial_beta_a": math.nan}, "initial_beta_a must be a number, not nan"),

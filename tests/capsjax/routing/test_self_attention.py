@@ -134,3 +134,11 @@ def test_wrong_values_are_named():
     routing = built(SelfAttention(), SIZES)
     with pytest.raises(ValueError, match="for in_capsules=6 cannot route votes of shape"):
         route(routing, jnp.ones((B, I + 1, J, D)), jnp.ones((B, I + 1)))
+
+
+def test_the_sum_of_votes_may_be_more_than_float16_holds():
+    routing = SelfAttention().build(
+        SIZES._replace(in_capsules=2000), param_dtype=jnp.float32, rngs=nnx.Rngs(0)
+    )
+    votes = jnp.full((1, 2000, J, D), 40, jnp.float16)
+    assert jnp.isfinite(route(routing, votes, jnp.ones((1, 2000))).activation).all()
