@@ -104,8 +104,9 @@ class InvertedAttention(LearnedRouting):
         self, inputs: RoutingInputs, state: InvertedAttentionTrace, index: Index
     ) -> InvertedAttentionTrace:
         votes = inputs.votes
-        # Equation 2 and line 3, over sqrt(D).
-        a = product("jd,ijd->ij", state.p.astype(votes.dtype), votes) / math.sqrt(votes.shape[-1])
+        # Equation 2 and line 3, over sqrt(D). Divided are the poses, see `SelfAttention`.
+        p = state.p / math.sqrt(votes.shape[-1])
+        a = product("jd,ijd->ij", p.astype(votes.dtype), votes)
         # Equation 3 and line 4. The authors divide by the sum, which the softmax has made one.
         r = inputs.softmax(a) / (1 + self.epsilon)
         return self._state(inputs, a, r, product("ij,ijd->jd", r.astype(votes.dtype), votes))

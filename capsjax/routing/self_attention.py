@@ -71,10 +71,13 @@ class SelfAttention(LearnedRouting):
 
     def first(self, inputs: RoutingInputs) -> SelfAttentionTrace:
         u_hat, prior = inputs.votes, inputs.parameters["prior"]
-        # The sum over k goes first: so the matrix [I, I] of each output capsule is never made. It
-        # may be too large for float16, where the mean is not.
-        mean = jnp.mean(u_hat, axis=0, dtype=prior.dtype).astype(u_hat.dtype)
-        a = product("ijd,jd->ij", u_hat, mean) * (len(u_hat) / math.sqrt(u_hat.shape[-1]))
+        if u_hat.dtype == jnp.float16:  # the sum may be more than it holds
+            u_hat = u_hat.astype(prior.dtype)
+        # The sum over k goes first: so the matrix [I, I] of each output capsule is never made.
+        # It is divided, and not `a`: in one program with the softmax, the quotients are rounded in
+        # the largest logit alone, and where they are large the exponential would be infinite.
+        total = jnp.sum(u_hat, axis=0, dtype=prior.dtype) / math.sqrt(u_hat.shape[-1])
+        a = product("ijd,jd->ij", u_hat, total.astype(u_hat.dtype))
         c = inputs.softmax(a)
         c_b = inputs.present(c + prior)
         s = product("ij,ijd->jd", c_b.astype(u_hat.dtype), u_hat)

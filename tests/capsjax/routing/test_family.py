@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from capsjax import Sizes, list_routings
+from capsjax import Sizes, create_routing, list_routings, route
 from tests.capsjax import meshes
-from tests.capsjax.routing.family import SIZES, Inputs, draw, family
+from tests.capsjax.routing.family import SIZES, Inputs, built, draw, family
 from tests.tolerance import assert_close
 
 I, K, J, D = SIZES  # noqa: E741
@@ -197,3 +197,11 @@ def test_what_is_masked_has_no_part_in_anything(name):
         np.testing.assert_array_equal(array[~mask], 0)
     found = masked._replace(coupling=masked.coupling[:, kept])
     assert_alike(jax.tree.map(lambda x: x[:-1], found), expected)
+
+
+@pytest.mark.parametrize("name", ["self-attention", "inverted-attention"])
+def test_large_logits_over_a_root_that_is_no_power_of_two_are_finite(name):
+    """Where the quotient is rounded in the largest logit, and not in the others, they are not."""
+    routing = built(create_routing(name), Sizes(6, 4, 3, 5))
+    votes = jnp.asarray(1e9 * np.random.default_rng(0).normal(size=(8, 6, 3, 5)), jnp.float32)
+    assert_finite(jax.jit(route)(routing, votes, jnp.ones((8, 6))))
