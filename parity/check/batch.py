@@ -99,7 +99,7 @@ def _unless_rounding(
     itself, other = (
         error_between(values.get(stage), truth[stage]).relative for values in (expected, actual)
     )
-    if itself <= limit or not tolerance.is_rounding(itself, other, limit):
+    if not tolerance.is_rounding(itself, other, limit):
         return comparison
     note = f"the reference is {itself:.1e} from itself in float64"
     return comparison._replace(limit=None, error=comparison.error._replace(note=note))

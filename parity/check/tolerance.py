@@ -14,9 +14,9 @@ which XLA lets processors take for zero, is none; a stage that is zero in one ne
 other, up to that number.
 
 An input on which no implementation can be expected to agree is one on which the reference in
-float32 misses the limit against itself in float64. Where capsjax misses a limit in float32, that is
-looked at; if it is so, and capsjax is about as near to float64, the difference is information, and
-float64 is the proof.
+float32 is far from itself in float64. Where capsjax misses a limit in float32, that is looked at:
+if capsjax is within the limit of the reference in float64, or no more than twice as far as the
+reference in float32 is, the difference is information, and float64 is the proof.
 
 Training in float32 can be held to a limit only where rounding alone does not exceed it. Adam's
 first steps are the learning rate times the sign of the gradient, also where that is smaller than

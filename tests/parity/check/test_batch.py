@@ -37,12 +37,14 @@ def test_coarser_precisions_have_errors_but_no_limit():
     assert by_stage["tiny in TF32", ("forward", "u_hat")] < 1e-2
 
 
-@pytest.mark.parametrize("ours", [float("nan"), -1.0, 1.0])
-def test_a_reference_far_from_itself_excuses_rounding_alone(ours, monkeypatch):
-    """It is 3e-6 from itself in float64 here, which is more than the limit."""
+@pytest.mark.parametrize(
+    ("ours", "reference"), [(float("nan"), 3e-6), (-1.0, 3e-6), (1.0, 3e-6), (1 - 1e-6, 1.5e-6)]
+)
+def test_a_reference_far_from_itself_excuses_rounding_alone(ours, reference, monkeypatch):
+    """It is further from capsjax than the limit, and so far from itself in float64."""
     truth = np.ones(3)
     stage = Stage(FORWARD, "v1")
-    values = {"float32": np.float32([1, 1, 1 + 3e-6]), "float64": truth}
+    values = {"float32": np.float32([1, 1, 1 + reference]), "float64": truth}
     monkeypatch.setattr(
         "parity.check.batch.of_reference", lambda pair, *_, **__: {stage: values[pair.dtype.name]}
     )
@@ -53,5 +55,5 @@ def test_a_reference_far_from_itself_excuses_rounding_alone(ours, monkeypatch):
     images = cut_to_size(split, TINY["image_shape"])
     with exact(x64=False):
         compare_batch(find_subject("layout", "reference"), Case("tiny", 1, 2), images, result)
-    assert result.passed == (ours == 1)
-    assert {c.limit is None for c in result.comparisons} == {ours == 1}
+    assert result.passed == (ours > 0.9)
+    assert {c.limit is None for c in result.comparisons} == {ours > 0.9}
