@@ -1,5 +1,6 @@
 """The search for each network's learning rate, the same for all networks of a claim."""
 
+import math
 from collections.abc import Mapping
 
 from train.config.fit_config import FitConfig
@@ -35,6 +36,10 @@ def candidates(arm: Arm) -> dict[float, FitConfig]:
 
 
 def searched(arm: Arm, accuracies: Mapping[float, float]) -> Arm:
-    """The arm with the rate that has the highest of these accuracies on validation images."""
-    best = max(accuracies, key=lambda rate: accuracies[rate])
+    """The arm with the rate that has the highest of these accuracies on validation images.
+
+    Of equal ones, such as those of networks that do not learn, it is the one nearest to its own.
+    """
+    own = arm.config.schedule.learning_rate
+    best = max(accuracies, key=lambda rate: (accuracies[rate], -abs(math.log(rate / own))))
     return arm._replace(config=arm.config.changed(learning_rate=best), searched=dict(accuracies))

@@ -28,3 +28,8 @@ def test_the_rate_with_the_best_validation_accuracy_is_taken():
     assert arm.config == config.changed(learning_rate=0.002)
     assert arm.searched == {0.001: 0.5, 0.002: 0.7, 0.006: 0.6}
     assert arm.paper == {"error": 1.0}
+
+
+def test_of_rates_that_are_alike_the_recipes_own_is_taken():
+    arm = Arm("A", FitConfig.of(learning_rate=0.003))
+    assert searched(arm, dict.fromkeys((0.001, 0.003, 0.009), 0.1)).config == arm.config
