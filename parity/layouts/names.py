@@ -49,7 +49,7 @@ class Pattern:
         return _NUMBER.sub(number, _OPTIONAL.sub(r"\1" if decoder else "", self.text))
 
     def some_names(self, *, decoder: bool) -> set[str]:
-        """Names of its first tensors, more than other patterns without a number differ by."""
+        """The names of its first 100 tensors, or of its only one."""
         indices = range(100) if self.letter else (None,)
         return {self.name(index, decoder=decoder) for index in indices}
 

@@ -190,10 +190,10 @@ def class_mask(lengths: Tensor, labels: Tensor | None) -> Tensor:
     return functional.one_hot(shown, lengths.shape[1]).to(lengths.dtype)
 
 
-def rows_of_pixels(drawn: Tensor, image_shape: Sequence[int]) -> Tensor:
-    """Images drawn one channel after the other `[B, C H W]` -> as rows here are, `[B, H W C]`."""
+def drawn_by_channel(rows: Tensor, image_shape: Sequence[int]) -> Tensor:
+    """Images drawn one channel after the other, `[B, C H W]` -> NHWC, as capsjax has them."""
     height, width, channels = image_shape
-    return nhwc(drawn.unflatten(1, (channels, height, width))).flatten(1)
+    return nhwc(rows.unflatten(1, (channels, height, width)))
 
 
 def nhwc(maps: Tensor) -> Tensor:

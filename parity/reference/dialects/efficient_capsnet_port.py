@@ -12,10 +12,10 @@ from parity.reference._parts import (
     batch_norm,
     class_mask,
     dense_layers,
+    drawn_by_channel,
     group,
     length,
     nhwc,
-    rows_of_pixels,
     zeros,
 )
 from parity.reference.models import efficient_capsnet
@@ -120,8 +120,7 @@ class EfficientCapsNet(ModelReference):
         stages["mask"] = class_mask(routed["lengths"], labels)
         if self.has_decoder:
             masked = routed["capsules"] * stages["mask"][:, :, None]
-            drawn = rows_of_pixels(self.generator(masked.flatten(1)), self.image_shape)
-            drawn = drawn.unflatten(1, self.image_shape)
+            drawn = drawn_by_channel(self.generator(masked.flatten(1)), self.image_shape)
             stages |= {"decoder": drawn, "reconstruction": drawn}
         return stages
 

@@ -13,10 +13,10 @@ from parity.reference._parts import (
     Stages,
     class_mask,
     dense_layers,
+    drawn_by_channel,
     group,
     length,
     numbered,
-    rows_of_pixels,
     sequential_decoder,
 )
 
@@ -208,7 +208,7 @@ class CapsNet(Reference):
         if self.has_decoder:
             drawn = self.decode(stages["capsules"] * stages["mask"][:, :, None])
             if self.draws_channels:
-                drawn = rows_of_pixels(drawn, self.image_shape)
+                drawn = drawn_by_channel(drawn, self.image_shape).flatten(1)
             stages["reconstruction"] = drawn
         return stages
 
