@@ -76,15 +76,15 @@ class Network:
     Args:
         model: a network of `capsjax.models`, or any `flax.nnx.Module` that returns a
             `CapsNetOutput` of a batch of images.
-        class_names: a name for each class; their numbers if not given.
+        class_names: a name for each class, no two alike; their numbers if not given.
         preprocessing: what is done to images; by default pixels are scaled to 0 to 1.
         image_shape: `(height, width, channels)` of the images, before a crop; that of the model if
             not given.
         labels_per_image: how many classes an image shows; None for any number of them.
 
     Raises:
-        ValueError: class names, image shape and model do not fit each other, or an image cannot
-            show so many classes.
+        ValueError: class names are alike, they, the image shape and the model do not fit each
+            other, or an image cannot show so many classes.
 
     Examples:
         >>> import capsjax, numpy as np
@@ -106,8 +106,12 @@ class Network:
         self.model, self.preprocessing = model, preprocessing or Preprocessing()
         self.image_shape = _checks.image_shape(image_shape or own.image_shape)
         seen = self.preprocessing.seen_shape(self.image_shape)
-        names = class_names if class_names is not None else map(str, range(own.num_classes))
-        self.class_names = _checks.names("class_names", tuple(names))
+        numbers = [str(number) for number in range(own.num_classes)]
+        self.class_names = _checks.names(
+            "class_names", numbers if class_names is None else class_names
+        )
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError(f"class_names must be different ones, not {self.class_names}")
         if seen != tuple(own.image_shape) or len(self.class_names) != own.num_classes:
             raise ValueError(
                 f"images of {self.image_shape}, of which {seen} is seen, in "

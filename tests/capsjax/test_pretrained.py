@@ -283,6 +283,10 @@ def test_code_is_in_no_file(model, message, tmp_path):
 def test_class_names_and_images_have_to_fit_the_model():
     with pytest.raises(ValueError, match=r"2 classes do not fit a CapsNet for \(6, 6, 1\) in 3"):
         Network(tiny(), ["a", "b"])
+    with pytest.raises(ValueError, match="class_names must be different ones"):
+        Network(tiny(), ["a", "b", "a"])
+    with pytest.raises(ValueError, match="class_names must be a sequence of names, not 'abc'"):
+        Network(tiny(), "abc")
     with pytest.raises(ValueError, match=r"do not fit a CapsNet for \(6, 6, 1\)"):
         Network(tiny(), image_shape=(7, 7, 1))
     with pytest.raises(ValueError, match="labels_per_image must be from 1 to 3, .*, not 4"):

@@ -29,17 +29,19 @@ def setting(
     *,
     also: Callable[[str], bool] | None = None,
     name: str | None = None,
+    only_with: tuple[str, tuple[str, ...]] | None = None,
     largest: int = 2**31 - 1,
 ) -> Any:
     """A field of a configuration, with the help text of its command-line option.
 
     The default is its value, or what makes it, and is not looked up among the choices: names, or
     what lists them where that takes imports. `also` says whether a name is a choice beside those
-    listed; `name` is that among all settings, where it is not the field's own; `largest` is what a
-    whole number may be: by default what one is on the devices.
+    listed; `name` is that among all settings, where it is not the field's own; `only_with` names
+    another setting and its values without which this one says nothing; `largest` is what a whole
+    number may be: by default what one is on the devices.
     """
     metadata: dict[str, Any] = {"help": text, "choices": choices, "bound": bound}
-    metadata |= {"also": also, "name": name, "largest": largest}
+    metadata |= {"also": also, "name": name, "only_with": only_with, "largest": largest}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

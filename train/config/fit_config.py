@@ -4,10 +4,11 @@ Where and on what a run happens is no part of it.
 """
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from train.config.checked import NOT_NEGATIVE, Checked, allowed_types, flat_name, setting
+from train.config.checked import NOT_NEGATIVE, Checked, allowed_types, flag, flat_name, setting
 from train.config.settings import (
     DataConfig,
     ModelConfig,
@@ -110,3 +111,33 @@ def _settings() -> dict[str, Setting]:
 
 SETTINGS = _settings()
 """Where each setting is, by its flat name, which its option on the command line has."""
+
+
+def as_said(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a user gave, by flat names, with what they say of a recipe's others.
+
+    Raises:
+        UserError: if steps and epochs are both given.
+    """
+    if "steps" in given and "epochs" in given:
+        raise UserError("--steps and --epochs both say how long to train: give one of them.")
+    return {**given, **({"steps": None} if "epochs" in given else {})}
+
+
+def require_heeded(given: Mapping[str, Any], configs: Iterable[FitConfig]) -> None:
+    """Refuses a setting of a user's that says nothing in any of the configurations it went into.
+
+    Raises:
+        UserError: if there is one.
+    """
+    configs = list(configs)
+    for name, value in given.items():
+        if (needed := SETTINGS[name].field.metadata["only_with"]) is None:
+            continue
+        other, those = needed
+        found = dict.fromkeys(config.value(other) for config in configs)
+        if not any(other_value in those for other_value in found):
+            raise UserError(
+                f"{flag(name)} is {value}, but says nothing with {flag(other)} "
+                f"{' or '.join(found)}: leave it out, or choose {' or '.join(those)} there."
+            )

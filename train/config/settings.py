@@ -224,11 +224,17 @@ class ObjectiveConfig(Checked):
         0,
         "steps in which the margin of a spread loss grows from 0.2 to 0.9 (0: always 0.9)",
         bound=NOT_NEGATIVE,
+        only_with=("loss", ("spread",)),
     )
     margin_of: str = setting(
-        "length", "the margin loss sees lengths, or their softmax", ("length", "softmax")
+        "length",
+        "the margin loss sees lengths, or their softmax",
+        ("length", "softmax"),
+        only_with=("loss", ("margin",)),
     )
-    margin_power: int = setting(2, "power of the margin's hinges", bound=POSITIVE)
+    margin_power: int = setting(
+        2, "power of the margin's hinges", bound=POSITIVE, only_with=("loss", ("margin",))
+    )
     margin_weight: float = setting(
         1.0, "weight of the loss that tells classes apart", bound=NOT_NEGATIVE
     )
@@ -253,7 +259,9 @@ class OptimizerConfig(Checked):
     weight_decay: float = setting(
         0.0, "weight decay of all but adam, on matrices only", bound=NOT_NEGATIVE
     )
-    momentum: float = setting(0.9, "momentum of sgd; 0 for none", bound=BELOW_ONE)
+    momentum: float = setting(
+        0.9, "momentum of sgd; 0 for none", bound=BELOW_ONE, only_with=("optimizer", ("sgd",))
+    )
     clip_norm: float | None = setting(
         None, "longest gradient; a longer one is shortened to it", bound=POSITIVE
     )
@@ -312,7 +320,10 @@ class ScheduleConfig(Checked):
         "none", "how the learning rate grows with the batch, from --base-batch on", SCALINGS
     )
     base_batch: int = setting(
-        128, "batch that --learning-rate is for, if it is scaled", bound=POSITIVE
+        128,
+        "batch that --learning-rate is for, if it is scaled",
+        bound=POSITIVE,
+        only_with=("lr_scaling", ("linear", "sqrt")),
     )
     warmup_steps: int = setting(
         0, "steps in which the learning rate rises from zero", bound=NOT_NEGATIVE
@@ -325,12 +336,14 @@ class ScheduleConfig(Checked):
         "factor on the learning rate every --decay-steps steps, smoothly if exponential, at once "
         "if staircase",
         bound=POSITIVE,
+        only_with=("schedule", ("exponential", "staircase")),
     )
     decay_steps: int | None = setting(
         None,
         "steps in which the learning rate falls by --decay-rate, or to zero on a cosine (if not "
         "given, what the warm-up leaves of the run)",
         bound=POSITIVE,
+        only_with=("schedule", ("exponential", "staircase", "cosine")),
     )
     learning_rate_floor: float = setting(
         0.0, "below this the learning rate does not fall", bound=NOT_NEGATIVE

@@ -7,21 +7,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from train.config.checked import flag, listed
-from train.config.fit_config import SETTINGS, FitConfig
+from train.config.fit_config import SETTINGS, FitConfig, as_said, require_heeded
 from train.config.settings import ModelConfig
 from train.options.values import Gather, reader
-from train.system.errors import UserError
-
-_ONLY_WITH = {
-    "momentum": ("optimizer", ("sgd",)),
-    "spread_steps": ("loss", ("spread",)),
-    "margin_of": ("loss", ("margin",)),
-    "margin_power": ("loss", ("margin",)),
-    "base_batch": ("lr_scaling", ("linear", "sqrt")),
-    "decay_rate": ("schedule", ("exponential", "staircase")),
-    "decay_steps": ("schedule", ("exponential", "staircase", "cosine")),
-}
-"""Settings that say something with some values of another alone."""
 
 
 def add_settings(
@@ -73,11 +61,7 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
         UserError: if a value is out of its range, steps and epochs are both given, or a setting
             that says nothing beside the others.
     """
-    values = dict(given)
-    if "steps" in values and "epochs" in values:
-        raise UserError("--steps and --epochs both say how long to train: give one of them.")
-    if "epochs" in values:
-        values["steps"] = None
+    values = as_said(given)
     if values.get("model", config.model.name) != config.model.name:
         import capsjax  # JAX takes a second
 
@@ -90,12 +74,7 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
         if name in values:
             values[name] = {**config.value(name), **dict(values[name])}
     config = config.changed(**values)
-    for name, (other, those) in _ONLY_WITH.items():
-        if name in given and config.value(other) not in those:
-            raise UserError(
-                f"{flag(name)} is {given[name]}, but says nothing with {flag(other)} "
-                f"{config.value(other)}: leave it out, or choose {' or '.join(those)} there."
-            )
+    require_heeded(given, [config])
     return config
 
 

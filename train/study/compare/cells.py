@@ -7,9 +7,10 @@ from typing import Any
 import capsjax
 from train.config.checked import flag
 from train.config.config_file import EARLY_END, completed
-from train.config.fit_config import FitConfig
+from train.config.fit_config import FitConfig, as_said, require_heeded
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
+from train.learn.network import has_iterations
 from train.learn.user_routing import code_fingerprint, is_own, trust
 from train.presets import get_preset, list_presets
 from train.run.folder import ROUTING
@@ -81,12 +82,9 @@ def list_cells(
 
     Raises:
         UserError: a name does not exist, a value is out of its range, steps and epochs are both
-            given, or two cells would have one file.
+            given, a setting says nothing in any cell, or two cells would have one file.
     """
-    if "steps" in settings and "epochs" in settings:
-        raise UserError("--steps and --epochs both say how long to train: give one of them.")
-    if "epochs" in settings:
-        settings = {**settings, "steps": None}
+    values = as_said(settings)
     for routing in routings:
         trust(routing)
     require_known("model", models, capsjax.list_models())
@@ -102,13 +100,19 @@ def list_cells(
                 base = _trained_as(base, get_preset(recipe))
             for routing in routings if published else [NONE]:
                 chosen = published if routing == PUBLISHED else routing
-                fields = dict(settings)
+                fields = dict(values)
                 if published:
                     fields["routing"] = chosen
                     if chosen != base.model.routing:
                         fields["routing_options"] = {}  # the recipe's are of another routing
                 config = base.changed(**fields, **dict.fromkeys(EARLY_END))
                 cells.append(Cell(model, chosen or NONE, dataset, config))
+    require_heeded(settings, (cell.config for cell in cells))
+    iterate = [cell for cell in cells if has_iterations(cell.config.model)]
+    if "routing_iterations" in settings and not iterate:
+        raise UserError(
+            "nothing that is compared routes in iterations: leave --routing-iterations out."
+        )
     by_name = {cell.name: cell for cell in cells}  # each once
     for cell in cells:
         if (other := by_name[cell.name]) != cell:

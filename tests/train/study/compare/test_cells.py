@@ -20,6 +20,17 @@ def test_cells_are_all_combinations_each_once():
         list_cells(["capsnet"], ["published"], ["mnists"], {})
 
 
+def test_a_setting_that_no_cell_heeds_is_refused():
+    models = ["capsnet", "matrix_capsnet"]
+    heeded = {"spread_steps": 7, "routing_iterations": 2}
+    cells = list_cells(models, ["published"], ["digits"], heeded)
+    assert [cell.config.objective.spread_steps for cell in cells] == [7, 7]
+    with pytest.raises(UserError, match="--spread-steps is 7, but says nothing with --loss margin"):
+        list_cells(["capsnet"], ["published"], ["digits"], {"spread_steps": 7})
+    with pytest.raises(UserError, match="leave --routing-iterations out"):
+        list_cells(["cnn", "capsnet"], ["uniform"], ["digits"], {"routing_iterations": 2})
+
+
 def test_parts_of_a_set_and_data_of_ones_own_have_recipes():
     azimuth, own = list_cells(["capsnet"], ["published"], ["smallnorb-azimuth", "folder:a/b"], {})
     assert azimuth.config == get_preset("smallnorb").changed(dataset="smallnorb-azimuth")
