@@ -57,7 +57,7 @@ class VariationalBayes(LearnedRouting):
     arXiv:1905.11455, Algorithm 1; the update equations are those of Bishop 2006, Pattern
     Recognition and Machine Learning, section 10.2.1. An output capsule is a component of the
     mixture: its votes have a mean with a Gaussian prior, and a precision with a Wishart prior,
-    which keeps variances from collapsing; the mixing proportions have a Dirichlet self. Its pose
+    which keeps variances from collapsing; the mixing proportions have a Dirichlet prior. Its pose
     is the posterior mean, and its activation says how little entropy is left,
 
         `a_j = sigmoid(beta_a_j - (exp(E[ln pi_j]) H_j + beta_u_j))`,
@@ -74,7 +74,7 @@ class VariationalBayes(LearnedRouting):
 
     Nothing here is divided by the responsibilities of a capsule, which are zero where nothing below
     is active: scatter around the posterior mean, the prior counted in, is the same matrix as
-    scatter around the mean of the votes and a term for how far that is from the self. It is at
+    scatter around the mean of the votes and a term for how far that is from the prior. It is at
     least `1 / psi0`, so logarithms and roots are of positive numbers. Responsibilities are a
     softmax of logarithms; the authors exponentiate first.
 
