@@ -52,7 +52,7 @@ class Check(Command):
     )
     all: bool = option(False, "compare every routing and every model, in float32 and in float64")
     sizes: Literal["tiny", "paper"] | None = option(
-        None, "a tiny network, or one of the paper's sizes (default: both)"
+        None, "a tiny network, or one of the paper's sizes (default: both, where there are both)"
     )
     data_dir: Path | None = option(
         None,

@@ -2,6 +2,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -9,6 +10,7 @@ from train.__main__ import COMMANDS
 from train.data import load_dataset
 from train.data.catalog import SOURCES
 from train.learn.network import build_model
+from train.learn.optimizer import learning_rate
 from train.options.command import parse
 from train.options.recipe import with_settings
 from train.presets import describe_preset, fitting_preset, get_preset, list_presets
@@ -77,3 +79,9 @@ def test_a_recipe_fits_the_data(dataset, shape, name):
     assert fitting_preset(dataset, shape) == name
     if name != dataset:
         build_model(get_preset(name).changed(dataset=dataset), shape, 2)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("mnist-authors", 2_000), ("multi_mnist", 20_000)])
+def test_the_published_rates_fall_by_four_percent(name, steps):
+    rate = learning_rate(get_preset(name), 50_000_000)
+    np.testing.assert_allclose(rate(np.array([0, steps])), [1e-3, 0.96e-3], rtol=1e-6)

@@ -21,8 +21,8 @@ GROWN = {"batch": "batch_sizes", "iterations": "iterations", "capsules": "primar
 class Bench(DataDir, Devices, Recorded):
     """Measure what training costs.
 
-    Measures the training step of a recipe: images a second, memory, the split between its parts,
-    and the share of what the machine can do; and how they grow.
+    Measures the training step of a recipe: images a second, memory, of a CapsNet the split
+    between its parts, and the share of what the machine can do; and how they grow.
     """
 
     preset: str = argument("recipe (default: digits)", metavar="PRESET", default="digits")

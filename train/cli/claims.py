@@ -19,8 +19,8 @@ def _names() -> str:
 class Claims(DataDir, Recorded):
     """Try what papers say of capsule networks.
 
-    Trains capsule networks and what they are compared with, from several seeds, and writes the
-    paper's numbers beside ours, and whether the claim was seen.
+    Trains capsule networks and what they are compared with, from several seeds, and writes
+    whether the claim was seen; with the budget `paper` the paper's numbers beside ours.
     """
 
     claim: str = argument(_names, metavar="NAME")

@@ -48,8 +48,8 @@ class Evaluate(Trained, Arrays, Devices):
     )
     inspect: bool = option(
         False,
-        "look into the routing: entropy, agreement and change by iteration, dead capsules, and the "
-        "parts that an image is made of, as figures in the run's folder",
+        "look into the routing: entropy, cosine of votes and poses, change by iteration, dead "
+        "capsules; drawn as figures/routing.png in the run's folder",
     )
 
     def run(self) -> int:
@@ -88,7 +88,7 @@ class Evaluate(Trained, Arrays, Devices):
                 )
             for layer, found in result.get("inspection", {}).items():
                 print(f"{layer}: {found['dead']:.0%} of the capsules are dead; by iteration,")
-                for name in ("entropy", "agreement", "coupling_change", "pose_change"):
+                for name in ("entropy", "vote_cosine", "coupling_change", "pose_change"):
                     values = ", ".join(
                         "-" if value is None else f"{value:.3g}" for value in found[name]
                     )

@@ -42,7 +42,9 @@ class Fit(DataDir, Devices, Recorded):
         metavar="PRESET",
         default=None,
     )
-    out: Path | None = option(None, "folder of the run (default: runs/PRESET)")
+    out: Path | None = option(
+        None, "folder of the run (default: runs/PRESET, or of that of the data)"
+    )
     feed: Literal["auto", "resident", "streaming"] = option(
         "auto",
         "keep the training images on the devices, or stream them there (default: auto, on the "

@@ -205,8 +205,9 @@ class ModelConfig(Checked):
     )
     init_from: str | None = setting(
         None,
-        "start from the weights of a run, its folder, or of a file that `export` has written; what "
-        "depends on the number of classes starts anew where that is another",
+        "start from the weights of a run, its folder, of a file that `export` has written, or of a "
+        "network that ships, such as capsnet/digits; what depends on the number of classes starts "
+        "anew where that is another",
     )
 
     @property
@@ -240,8 +241,8 @@ class ObjectiveConfig(Checked):
     )
     class_weights: str = setting(
         "none",
-        "how much an example counts in training; balanced, so that each class does alike: by the "
-        "number of training images over that of classes and of those of its class",
+        "how much an example counts in training; balanced: so much that all classes count alike, "
+        "images / (classes x images of its class)",
         CLASS_WEIGHTS,
     )
     reconstruction_weight: float = setting(

@@ -5,7 +5,7 @@ learning rate and warm-up were tried out with the network of `mnist-small` on te
 validation images were set aside; docs/performance.md has the result.
 
 Command: `python -m train fit mnist-large-batch --data-dir FOLDER_WITH_THE_IDX_FILES`
-Hardware: meant for accelerators; on a CPU, `--micro-batches 16` makes it faster.
+Hardware: meant for accelerators.
 Time: not measured yet.
 Result: not measured yet with the paper's sizes.
 """

@@ -1,4 +1,4 @@
-"""A reduced CapsNet on MNIST that a laptop's CPU trains in minutes.
+"""A reduced CapsNet on MNIST that a laptop's CPU trains in half an hour.
 
 The learning rate, its cosine and the number of epochs were tried out on test images, before
 validation images were set aside. Validation images did not tell apart the weights 0.0005, 0.002 and
@@ -7,7 +7,7 @@ so that these stay as the paper has them.
 
 Command: `python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: 2 cores of an x86-64 CPU.
-Time: about a quarter of an hour; `--epochs 2` is a first look.
+Time: about half an hour; `--epochs 2` is a first look.
 Result: 99.59 to 99.62 % of the 10,000 test images, by the last checkpoint, with all 60,000 training
 images (`--validation 0`, seeds 0 to 2; docs/results/mnist-small).
 """

@@ -49,7 +49,7 @@ def inspect(tested: Tested) -> dict[str, Any]:
     return {
         name: {"images": counts[name]}
         | {
-            {"vote_cosine": "agreement"}.get(field, field): (
+            field: (
                 list(map(finite_or_none, np.asarray(value).tolist()))
                 if np.ndim(value)
                 else finite_or_none(float(value))

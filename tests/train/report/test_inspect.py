@@ -32,7 +32,7 @@ def test_figures_and_numbers_of_every_iteration(digits_run, capsys):
     assert list(result["inspection"]) == ["class_caps"]
     found = result["inspection"]["class_caps"]
     assert found["images"] == 256
-    assert [len(found[name]) for name in ("entropy", "agreement", "pose_change")] == [3, 3, 2]
+    assert [len(found[name]) for name in ("entropy", "vote_cosine", "pose_change")] == [3, 3, 2]
     # Routing begins with equal shares for ten classes, and is more decided after.
     assert_close(np.float32(found["entropy"][0]), np.float32(np.log(10)), reduction_length=10)
     assert found["entropy"][2] < found["entropy"][0]

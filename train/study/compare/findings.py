@@ -137,8 +137,9 @@ def _explanations(results: Sequence[Result]) -> list[str]:
         f"accuracy: of the test images, in percent, mean of {len(seeds)} "
         f"{'seed' if len(seeds) == 1 else 'seeds'}; spread: its standard deviation over the seeds.",
         "against first: points more than the first cell of the same data, seed by seed and image "
-        "by image, with its 95 % interval over other seeds and other test images (bootstrap); * "
-        "where zero is unlikely, corrected for all comparisons of the table (Holm, 5 %).",
+        "by image, with its 95 % interval over other seeds (Student's) and other test images "
+        "(bootstrap), both added up; * where zero is unlikely, corrected for all comparisons of "
+        "the table (Holm, 5 %).",
         "nll: mean negative log likelihood in nats, of the softmax that the network was trained "
         "with; nll of lengths: of lengths as shares of their sum, which is no likelihood that was "
         "trained: the two are not to be compared. calibration: expected calibration error, in "
