@@ -69,7 +69,7 @@ def reshape_examples(
 ) -> Batch:
     """Flips, turns, scales and covers each image uint8 [height, width, channels] by itself.
 
-    First half of the images are flipped from left to right, if `flip`. Then an image is turned
+    First, half of the images are flipped from left to right, if `flip`. Then an image is turned
     around its centre by up to `max_rotation` degrees either way, and enlarged by a factor from
     1 - max_scaling to 1 + max_scaling, both uniform; what comes in from outside is 0. Last, a
     rectangle is made 0: its height and width are the same share of the image's, uniform up to
