@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from capsjax.models.cnn import _max_pool
 from tests.capsjax.models import family
 from tests.tolerance import assert_close
 
@@ -33,6 +34,29 @@ def test_the_largest_of_each_square_is_kept():
     maps = np.maximum(np.asarray(model.convolutions[0](images())), 0)
     largest = maps[:, :, :4].reshape(4, 3, 2, 2, 2, 3).max(axis=(2, 4)).reshape(4, -1)
     assert_close(model(images()).logits, model.classes(jnp.asarray(largest)), reduction_length=18)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_pooling_is_that_of_flax_bit_for_bit_where_values_are_equal(size):
+    x = np.random.default_rng(0).integers(0, 3, (4, 8, 7, 3)).astype(np.float32)
+
+    def run(pool):
+        pooled, to_inputs = jax.vjp(pool, x)
+        g = np.random.default_rng(1).normal(size=pooled.shape).astype(np.float32)
+        return pooled, *to_inputs(g)
+
+    flax = run(lambda x: nnx.max_pool(x, (size, size), (size, size)))
+    ours = run(lambda x: _max_pool(x, size))
+    for a, b in zip(ours, flax, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_the_largest_of_what_is_not_finite_is_not_either(place):
+    x = np.ones((1, 4, 4, 1), np.float32)
+    x[0, *place] = np.nan
+    with jax.debug_nans(False):
+        assert np.isnan(_max_pool(jnp.asarray(x), 2)).sum() == 1
 
 
 def test_probabilities_are_the_softmax_of_the_logits_and_there_are_no_capsules():
