@@ -13,6 +13,8 @@ CONFIG = mnist_small.CONFIG.changed(
     preset="multi_mnist-small",
     dataset="multi_mnist",
     max_shift=0,
+    max_rotation=0.0,
+    max_scaling=0.0,
     steps=1_875,
     evaluate_every=469,
 )

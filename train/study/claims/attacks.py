@@ -4,7 +4,15 @@ from collections.abc import Sequence
 
 from train.presets import get_preset
 from train.study.trial.adversarial import ATTACKS, Outcome, success
-from train.study.trial.baselines import BASELINE, CAPSNET, PUBLISHED, SMALL, baseline, with_vectors
+from train.study.trial.baselines import (
+    BASELINE,
+    CAPSNET,
+    PUBLISHED,
+    SMALL,
+    baseline,
+    reduced,
+    with_vectors,
+)
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 RECONSTRUCTING = "CNN that reconstructs"
@@ -12,7 +20,7 @@ RECONSTRUCTING = "CNN that reconstructs"
 
 def arms(budget: Budget) -> Sequence[Arm]:
     """The baseline, one that reconstructs as CapsNet does, and CapsNet."""
-    base = get_preset("mnist" if budget == "paper" else "mnist-small")
+    base = get_preset("mnist") if budget == "paper" else reduced()
     if budget == "small":
         base = base.changed(train_examples=20_000, epochs=3)
     elif budget == "medium":

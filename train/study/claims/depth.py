@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.trial.baselines import mistakes
+from train.study.trial.baselines import mistakes, reduced
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 from train.study.trial.inside import inside
 
@@ -25,7 +25,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     if budget == "paper":
         base = get_preset("mnist").changed(epochs=10)
     else:
-        base = get_preset("mnist-small").changed(epochs=5, validation=0)
+        base = reduced(epochs=5, validation=0)
     if budget == "small":
         base = base.changed(train_examples=20_000, epochs=2)
     configs = {

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.trial.baselines import BASELINE, PUBLISHED, SMALL, baseline, mistakes
+from train.study.trial.baselines import BASELINE, PUBLISHED, SMALL, baseline, mistakes, reduced
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 ERROR = "test error, %"
@@ -18,7 +18,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     if budget == "paper":
         base, network = get_preset("mnist"), PUBLISHED
     else:
-        base, network = get_preset("mnist-small").changed(epochs=10, validation=0), SMALL
+        base, network = reduced(epochs=10, validation=0), SMALL
     if budget == "small":
         base = base.changed(train_examples=10_000, epochs=3)
     capsnets = [

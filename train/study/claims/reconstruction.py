@@ -14,6 +14,7 @@ from train.learn.objective import Objective
 from train.presets import get_preset
 from train.report.loading import load_model
 from train.run.folder import load_run
+from train.study.trial.baselines import reduced
 from train.study.trial.definition import Arm, Budget, Claim, Quantity
 
 ERROR = "reconstruction error, % of the variance"
@@ -29,7 +30,7 @@ CLEAR = 0.5
 
 def arms(budget: Budget) -> Sequence[Arm]:
     """CapsNet alone: there is nothing to compare it with."""
-    base = get_preset("mnist" if budget == "paper" else "mnist-small")
+    base = get_preset("mnist") if budget == "paper" else reduced()
     if budget == "small":
         base = base.changed(train_examples=20_000, epochs=4)
     elif budget == "medium":

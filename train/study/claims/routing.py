@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from train.presets import get_preset
-from train.study.trial.baselines import mistakes
+from train.study.trial.baselines import mistakes, reduced
 from train.study.trial.definition import Arm, Budget, Claim, Contrast
 
 ERROR = "test error, %"
@@ -18,7 +18,7 @@ def arms(budget: Budget) -> Sequence[Arm]:
     if budget == "paper":
         base = get_preset("fashion_mnist")
     else:
-        base = get_preset("mnist-small").changed(dataset="fashion_mnist", epochs=5, validation=0)
+        base = reduced(dataset="fashion_mnist", epochs=5, validation=0)
     if budget == "small":
         base = base.changed(train_examples=10_000, epochs=3)
     return [

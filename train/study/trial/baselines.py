@@ -8,6 +8,7 @@ import numpy as np
 
 from train.config.fit_config import FitConfig
 from train.config.settings import ModelConfig
+from train.presets import get_preset
 from train.report.evaluate import score_run
 from train.report.loading import load_split
 from train.run.folder import load_run
@@ -22,6 +23,11 @@ PUBLISHED: Mapping[str, Any] = {}
 
 SMALL: Mapping[str, Any] = {"features": [32, 64, 64], "pool": 2, "hidden": [1024, 512]}
 """About as many parameters as the CapsNet of `mnist-small` has."""
+
+
+def reduced(**settings: Any) -> FitConfig:
+    """The recipe `mnist-small` with these settings, its images shifted alone, as in the paper."""
+    return get_preset("mnist-small").changed(max_rotation=0.0, max_scaling=0.0, **settings)
 
 
 def baseline(

@@ -1,12 +1,16 @@
 """Every claim that there is."""
 
+import json
 from typing import get_args
 
 import pytest
 
+from tests.train.conftest import ROOT
+from train.config.config_file import completed
 from train.config.fit_config import FitConfig
 from train.study.claims import get_claim, list_claims
 from train.study.trial.definition import Arm, Budget
+from train.study.trial.trial import _networks, _tries
 from train.system.errors import UserError
 
 
@@ -25,6 +29,26 @@ def test_what_is_compared_is_there_and_trained_with_equal_care(name, budget):
     for field in ("batch_size", "epochs", "steps", "train_examples", "max_shift", "ema_decay"):
         of_dataset = {(arm.config.data.dataset, arm.config.value(field)) for arm in arms}
         assert len(of_dataset) == len({arm.config.data.dataset for arm in arms}), field
+
+
+@pytest.mark.parametrize(
+    "cells",
+    sorted((ROOT / "docs" / "results").glob("claims-*/cells")),
+    ids=lambda cells: cells.parent.name,
+)
+def test_what_was_measured_is_still_of_the_claim(cells):
+    """So that a recipe which changes leaves the networks of published claims as they were."""
+    _, name, budget = cells.parent.name.split("-")
+    claim, files = get_claim(name), {file.stem: file for file in cells.glob("*.json")}
+    for arm in claim.arms(budget):
+        networks = _networks(claim, arm, seeds=len(files), data_dir=None)
+        for job in [*_tries(arm), *networks]:
+            if (file := files.pop(job.slug, None)) is None:
+                continue
+            measured = completed(json.loads(file.read_text())["config"])
+            differing = {k for k, value in job.config.flat().items() if measured[k] != value}
+            assert differing <= ({"learning_rate"} if job in networks else set()), file
+    assert not files
 
 
 def test_the_papers_budget_has_the_papers_networks():
