@@ -49,7 +49,7 @@ def hold_out(dataset: Dataset, amount: float | None) -> Dataset:
             f"--validation is {amount:g}, but an image of each class has to be left to train with: "
             f"of {len(labels)} images choose at most {room}."
         )
-    held = of_each_class(labels, count, last=True, leave=1)
+    held = of_each_class(labels, count, last=True, leave_one=True)
     left = np.delete(np.arange(len(labels)), held)
     return dataclasses.replace(dataset, train=train.take(left), validation=train.set_aside(held))
 

@@ -1,5 +1,6 @@
 """The command line of `check`, and what it writes."""
 
+import dataclasses
 import json
 import struct
 from pathlib import Path
@@ -66,6 +67,16 @@ def test_table_shows_the_worst_case_of_each_stage(result: Result):
     ]
     assert len(lines) == 5
     assert len(report.table(result, verbose=True).splitlines()) == 6
+
+
+def test_the_summary_has_a_row_for_each_check_and_what_is_nearest_to_its_limit(result: Result):
+    beside = result.comparisons[0]._replace(limit=None)
+    good = dataclasses.replace(result, name="good", comparisons=[*result.comparisons[:2], beside])
+    _, one, other, *_ = report.summary({"bad": [result], "good": [good]}).splitlines()
+    row = "reference float32 4 forward: c1 2.5e-01 2.0e-06 DIFFERS"
+    assert " ".join(one.split()) == row
+    row = "good float32 2 forward: u_hat 0 2.0e-06 ok, 1 information"
+    assert " ".join(other.split()) == row
 
 
 def test_verdict_names_the_first_stage_that_parts(result: Result):

@@ -5,6 +5,7 @@ from typing import get_args
 
 import pytest
 
+from capsjax.models import published_options
 from tests.train.conftest import ROOT
 from train.config.config_file import completed
 from train.config.fit_config import FitConfig
@@ -49,6 +50,19 @@ def test_what_was_measured_is_still_of_the_claim(cells):
             differing = {k for k, value in job.config.flat().items() if measured[k] != value}
             assert differing <= ({"learning_rate"} if job in networks else set()), file
     assert not files
+
+
+def test_networks_without_routing_differ_from_capsnet_in_what_they_are_called_after():
+    cnn, reconstructing, capsnet = (arm.config for arm in get_claim("attacks").arms("medium"))
+    assert cnn.schedule.learning_rate == reconstructing.schedule.learning_rate == 0.001  # Adam's
+    assert [c.objective.loss for c in (cnn, reconstructing)] == ["cross_entropy", "margin"]
+    assert "decoder_hidden" not in cnn.model.options
+    for option in ("class_dim", "decoder_hidden"):
+        of_capsnet = capsnet.model.options.get(option, published_options("capsnet")[option])
+        assert reconstructing.model.options[option] == of_capsnet
+    squash, margin, decoder = (get_claim("robust").arms("medium")[n].config for n in (1, 2, 3))
+    assert "decoder_hidden" not in {*squash.model.options, *margin.model.options}
+    assert decoder.model.options["decoder_hidden"]
 
 
 def test_the_papers_budget_has_the_papers_networks():
