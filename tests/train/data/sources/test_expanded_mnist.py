@@ -31,7 +31,7 @@ def test_training_digits_are_in_the_middle(digits):
 
 def test_digits_to_choose_by_are_placed_as_those_of_the_test_are(digits):
     held = hold_out(make(digits), 2)
-    numbers = of_each_class(digits.train.labels, 2, last=True, leave=1)
+    numbers = of_each_class(digits.train.labels, 2, last=True, leave_one=True)
     left = np.delete(np.arange(6), numbers)
     np.testing.assert_array_equal(held.train.images[:, 6:11, 6:10], digits.train.images[left])
     same = Dataset("mnist", digits.train, digits.train.take(numbers), digits.class_names)
