@@ -36,8 +36,9 @@ def test_the_examples_run(page):
         assert losses[-1] < losses[0]
 
 
-def test_the_own_routing_is_trained_as_it_is_told(tmp_path):
+def test_the_own_routing_is_trained_as_it_is_told(tmp_path, monkeypatch):
     pytest.importorskip("orbax.checkpoint")
+    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
     from train.__main__ import main
 
     assert len(CONFIDENT.splitlines()) <= 22
@@ -54,8 +55,9 @@ def test_the_own_routing_is_trained_as_it_is_told(tmp_path):
     assert summary["test.accuracy"] > 0.5
 
 
-def test_the_own_routing_with_parameters_is_trained(tmp_path):
+def test_the_own_routing_with_parameters_is_trained(tmp_path, monkeypatch):
     pytest.importorskip("orbax.checkpoint")
+    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
     from train.__main__ import main
 
     file, out = tmp_path / "my_routing.py", tmp_path / "run"

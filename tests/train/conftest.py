@@ -21,6 +21,12 @@ from train.presets import get_preset
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For runs whose figures nobody looks at, which take as long as such a run."""
+    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def config() -> FitConfig:
     """A network of a few thousand parameters for 8x8 images."""

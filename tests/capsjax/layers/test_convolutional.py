@@ -144,14 +144,7 @@ SOME = ("em", "inverted-attention", drawing)
 
 @pytest.mark.parametrize(
     ("routing", "competition"),
-    [
-        *((routing, competition) for routing in SOME for competition in ("all", "patch")),
-        *(
-            pytest.param(name, "all", marks=pytest.mark.slow)
-            for name in list_routings()
-            if name not in SOME
-        ),
-    ],
+    [(routing, competition) for routing in SOME for competition in ("all", "patch")],
 )
 def test_part_by_part_the_numbers_and_gradients_are_the_same(routing, competition):
     """Of three examples in two parts, forwards and backwards, with a mask and a key."""

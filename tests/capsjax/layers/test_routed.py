@@ -176,9 +176,14 @@ EQUAL_SHARES = {
 }
 
 
-@pytest.mark.parametrize("name", EQUAL_SHARES)
-@pytest.mark.parametrize("routing", ["uniform", "inverted-attention"])
-@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("name", "routing", "masked"),
+    [
+        *((name, "uniform", masked) for name in EQUAL_SHARES for masked in (False, True)),
+        ("dense", "inverted-attention", False),
+        ("patch", "inverted-attention", True),
+    ],
+)
 def test_equal_shares_of_poses_are_those_of_their_votes(name, routing, masked):
     """Of votes alone nobody makes the sum but the routing; in a layer it is made of poses."""
     kind, sizes, options = EQUAL_SHARES[name]

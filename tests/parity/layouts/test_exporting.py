@@ -223,7 +223,8 @@ TRAINED = {
 }
 
 
-def test_a_network_trained_in_pytorch_goes_on_in_capsjax_and_comes_back(tmp_path):
+def test_a_network_trained_in_pytorch_goes_on_in_capsjax_and_comes_back(tmp_path, monkeypatch):
+    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
     dataset = load_dataset("digits")
     reference = REFERENCES["reference"](**TRAINED)
     train_in_pytorch(reference, dataset.train, steps=250)

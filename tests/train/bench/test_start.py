@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from train.__main__ import main
+from train.bench import benchmark
 from train.bench.start import PARTS, seconds_of_parts, seconds_to_begin
 from train.presets import get_preset
 from train.system.errors import UserError
@@ -35,19 +37,35 @@ def test_bad_input_is_told_before_anything_is_timed(tmp_path):
         seconds_of_parts("train.loop.loop", get_preset("mnist"), tmp_path / "none", None, [])
 
 
-@pytest.mark.parametrize("models", [[], ["capsnet", "aff_capsnet"]])
-def test_the_start_of_a_recipe(python_m_train, tmp_path, models):
+SMALL = ["--repetitions", "1", "--model-options", "conv_features=4", "conv_kernel=3"]
+HEADS = ["to the first line of metrics, s", *(f"{name}, s" for name in PARTS)]
+
+
+def test_the_start_of_a_recipe(python_m_train, tmp_path):
     """Of `fit` as it is: its processes import and compile for themselves."""
-    sizes = ("conv_features=4", "conv_kernel=3", "primary_kernel=3")
-    small = ("--model-options", *sizes, "--repetitions", "1")
-    small += ("--models", ",".join(models)) if models else ()
-    done = python_m_train("bench", "digits", "--start", *small, "--json", tmp_path / "start.json")
+    file = tmp_path / "start.json"
+    done = python_m_train("bench", "digits", "--start", *SMALL, "--json", file)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "start.json").read_text())["rows"]
-    assert [row.pop("model") for row in rows] == (models or [None])
-    for row in rows:
-        assert row.keys() == {"start", *PARTS}
-        assert min(row.values()) > 0
-    heads = ["to the first line of metrics, s", *(f"{name}, s" for name in PARTS)]
-    assert f"| {' | '.join(['network'] * bool(models) + heads)} |" in done.stdout
-    assert [f"| {name} |" in done.stdout for name in models] == [True] * len(models)
+    (row,) = json.loads(file.read_text())["rows"]
+    assert row.pop("model") is None
+    assert row.keys() == {"start", *PARTS}
+    assert min(row.values()) > 0
+    assert f"| {' | '.join(HEADS)} |" in done.stdout
+
+
+def test_the_start_of_each_of_several_networks(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(benchmark, "seconds_to_begin", lambda fit: asked.append(fit) or 9.0)
+    monkeypatch.setattr(
+        benchmark,
+        "seconds_of_parts",
+        lambda imports, config, *_: dict.fromkeys(PARTS, {"cnn": 1.5}.get(config.model.name, 2.5)),
+    )
+    small = ["--repetitions", "1", "--models", "aff_capsnet,cnn"]
+    assert main(["bench", "digits", "--start", *small]) == 0
+    assert [fit.args[1]["model"] for fit in asked] == ["aff_capsnet", "cnn"]
+    printed = capsys.readouterr().out
+    assert f"| {' | '.join(['network', *HEADS])} |" in printed
+    for name, part in {"aff_capsnet": "2.50", "cnn": "1.50"}.items():
+        cells = [f"{seconds} ({seconds} to {seconds})" for seconds in ("9.00", *[part] * len(PARTS))]
+        assert f"| {name} | {' | '.join(cells)} |" in printed

@@ -16,12 +16,6 @@ TINY = (
 )
 
 
-@pytest.fixture
-def no_figures(monkeypatch):
-    """For runs whose figures nobody looks at, which take as long as such a run."""
-    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: None)
-
-
 def fails(capsys, *arguments: str | Path) -> str:
     """Runs a command that has to end with 2 and one sentence; returns the sentence."""
     assert main(list(map(str, arguments))) == 2

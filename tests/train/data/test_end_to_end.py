@@ -25,7 +25,6 @@ from train.__main__ import main
 from train.data import catalog, list_datasets, load_dataset
 from train.data.sources import affnist, cifar, emnist, mnist, mnist_corrupted, qmnist, smallnorb
 from train.loop.loop import fit
-from train.report import figures
 from train.report.evaluate import evaluate
 from train.report.predict import predict
 from train.system.errors import UserError
@@ -73,11 +72,6 @@ def shortest(short):
 
 
 @pytest.fixture
-def _no_figures(monkeypatch):
-    monkeypatch.setattr(figures, "draw_run", lambda *_: None)
-
-
-@pytest.fixture
 def small(mnist_files, monkeypatch):
     """Puts small files of a set into the folder of those of MNIST."""
 
@@ -91,7 +85,7 @@ def small(mnist_files, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*SMALL, *MADE])
-@pytest.mark.usefixtures("_no_figures")
+@pytest.mark.usefixtures("no_figures")
 def test_every_set_is_trained_on_and_evaluated(name, shortest, small, mnist_files, tmp_path):
     """From files of the official format, with no network."""
     also = ALSO.get(name, name)
@@ -155,7 +149,7 @@ def test_stereo_pairs_from_novel_and_familiar_viewpoints(short, tmp_path, monkey
     }
 
 
-@pytest.mark.usefixtures("_no_figures")
+@pytest.mark.usefixtures("no_figures")
 def test_images_and_arrays_of_ones_own(shortest, tmp_path):
     """Neither square nor of ten classes, measured on arrays, and a file is classified."""
     photos = tmp_path / "photos"

@@ -159,6 +159,7 @@ def test_unknown_names_are_still_refused():
         FitConfig.of(routing="dynamics")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, capsys):
     out, name = tmp_path / "run", mine("Mine")
     fit = ["fit", "digits", "--steps", "2", "--batch-size", "64", "--devices", "1"]
@@ -184,6 +185,7 @@ def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, cap
     assert f"the code of {name} has changed since {out} was trained" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_what_it_draws_is_the_same_in_a_resumed_run_and_on_any_devices(mine, tmp_path, capsys):
     small = ["--model-options", "conv_features=4", "primary_types=2", "decoder_hidden=[4]"]
     fit = ["fit", "digits", *small, "--batch-size", "64", "--schedule", "constant", "--routing"]

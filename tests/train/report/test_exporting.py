@@ -120,6 +120,7 @@ def test_files_that_are_not_written(folder, tmp_path, words, message, capsys):
     assert (tmp_path / "there.safetensors").read_bytes() == b"mine"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_routing_of_ones_own_is_in_no_file(config, tmp_path, capsys, monkeypatch):
     routing = tmp_path / "mine.py"
     routing.write_text(
@@ -131,8 +132,8 @@ def test_a_routing_of_ones_own_is_in_no_file(config, tmp_path, capsys, monkeypat
     own = f"{routing}:mean"
     options = [f"{name}={json.dumps(value)}" for name, value in TINY.items()]
     out = tmp_path / "run"
-    words = ["fit", "digits", "--steps", "1", "--routing", own, "--out", str(out)]
-    assert main([*words, "--model-options", *options]) == 0
+    words = ["fit", "digits", "--steps", "1", "--devices", "1", "--routing", own]
+    assert main([*words, "--out", str(out), "--model-options", *options]) == 0
     path = tmp_path / "a.safetensors"
     assert main(["export", str(out), str(path), "--routing", own]) == 2
     assert "mean, which this capsnet has, is code of your own" in capsys.readouterr().err

@@ -9,10 +9,21 @@ from capsjax.models import published_options
 from tests.train.conftest import ROOT
 from train.config.config_file import completed
 from train.config.fit_config import FitConfig
+from train.learn.network import structure
 from train.study.claims import get_claim, list_claims
 from train.study.trial.definition import Arm, Budget
 from train.study.trial.trial import _networks, _tries
 from train.system.errors import UserError
+
+SIZES = {
+    "mnist": ((28, 28, 1), 10),
+    "fashion_mnist": ((28, 28, 1), 10),
+    "mnist-40x40": ((40, 40, 1), 10),
+    "multi_mnist": ((36, 36, 1), 10),
+    "smallnorb-azimuth": ((96, 96, 2), 5),
+    "smallnorb-elevation": ((96, 96, 2), 5),
+}
+"""By data set the shape of an image and the number of classes."""
 
 
 @pytest.mark.parametrize("budget", get_args(Budget))
@@ -27,6 +38,7 @@ def test_what_is_compared_is_there_and_trained_with_equal_care(name, budget):
         assert contrast.quantity in quantities
     for arm in arms:
         assert arm.paper.keys() <= set(quantities)
+        structure(arm.config, *SIZES[arm.config.data.dataset])  # it can be built
     for field in ("batch_size", "epochs", "steps", "train_examples", "max_shift", "ema_decay"):
         of_dataset = {(arm.config.data.dataset, arm.config.value(field)) for arm in arms}
         assert len(of_dataset) == len({arm.config.data.dataset for arm in arms}), field

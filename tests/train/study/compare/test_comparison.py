@@ -24,11 +24,17 @@ def compare(out, *arguments):
     return main(["compare", *TINY, "--out", str(out), *arguments])
 
 
-def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def _small(monkeypatch):
+    """A network that compiles in no time, by whatever name."""
     digits = get_preset("digits")
     options = {"conv_features": 4, "primary_types": 2, "decoder_hidden": None}
     small = digits.changed(model_options={**digits.model.options, **options})
     monkeypatch.setattr(cells, "own_recipe", lambda model, dataset: small)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, capsys):
     out = tmp_path / "out"
     assert compare(out, "--routings", "uniform", "--seeds", "2") == 0
     printed = capsys.readouterr()
@@ -70,9 +76,10 @@ def test_a_cell_learns_from_as_many_images_as_its_identity_says(tmp_path, monkey
     assert sizes == [(100, 50)] == [(config["train_examples"], config["validation"])]
 
 
+@pytest.mark.usefixtures("_small")
 def test_folds_measure_every_training_image_once(tmp_path, capsys):
     out, folds = tmp_path / "out", ["--folds", "3", "--seeds", "2"]
-    options = ["--models", "cnn", "--train-examples", "90"]
+    options = ["--routings", "uniform", "--train-examples", "90"]
     assert compare(out, *options, *folds) == 0
     printed = capsys.readouterr().out
     assert "On digits these are training images, of 3 folds" in printed
