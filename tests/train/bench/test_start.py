@@ -67,5 +67,5 @@ def test_the_start_of_each_of_several_networks(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert f"| {' | '.join(['network', *HEADS])} |" in printed
     for name, part in {"aff_capsnet": "2.50", "cnn": "1.50"}.items():
-        cells = [f"{seconds} ({seconds} to {seconds})" for seconds in ("9.00", *[part] * len(PARTS))]
+        cells = [f"{each} ({each} to {each})" for each in ("9.00", *[part] * len(PARTS))]
         assert f"| {name} | {' | '.join(cells)} |" in printed

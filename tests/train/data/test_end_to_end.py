@@ -84,9 +84,27 @@ def small(mnist_files, monkeypatch):
     return small
 
 
-@pytest.mark.parametrize("name", [*SMALL, *MADE])
+READ_ALIKE = {
+    *("fashion_mnist", "kmnist", "qmnist-10k", "qmnist-50k", "cifar100"),
+    *(source.name for source in smallnorb.SOURCES[1:]),
+}
+"""Sets whose files are of the form of another's."""
+
+
+@pytest.mark.parametrize("name", sorted(READ_ALIKE))
+def test_a_set_of_a_known_form_is_read(name, small, mnist_files):
+    small(name)
+    dataset = load_dataset(name, data_dir=mnist_files)
+    classes = {"cifar100": 100, **dict.fromkeys((s.name for s in smallnorb.SOURCES), 5)}
+    assert dataset.num_classes == classes.get(name, 10)
+    for part in (dataset.train, dataset.test):
+        assert part.images.shape == (len(part.labels), *dataset.image_shape)
+        assert set(np.unique(part.labels)) <= set(range(dataset.num_classes))
+
+
+@pytest.mark.parametrize("name", [name for name in (*SMALL, *MADE) if name not in READ_ALIKE])
 @pytest.mark.usefixtures("no_figures")
-def test_every_set_is_trained_on_and_evaluated(name, shortest, small, mnist_files, tmp_path):
+def test_a_set_is_trained_on_and_evaluated(name, shortest, small, mnist_files, tmp_path):
     """From files of the official format, with no network."""
     also = ALSO.get(name, name)
     small(name)
