@@ -139,10 +139,6 @@ def test_the_references_import_torch_and_one_another_alone():
     assert not strangers
 
 
-def test_nothing_but_the_proof_imports_torch():
-    assert not [(m, t) for p in ("capsjax", "train") for m, t in imports_of(p) if top(t) == "torch"]
-
-
 @pytest.mark.parametrize("package", ROOMS)
 def test_rooms_import_downwards(package):
     level = {name: number for number, names in enumerate(ROOMS[package]) for name in names}

@@ -323,17 +323,6 @@ def test_gradients_reach_the_prior():
     assert_slopes_agree(ours, last, arguments, TERMS)
 
 
-def test_gradients_reach_the_prior_through_the_last_iteration_alone():
-    votes = jnp.asarray(draw(I, J, D), jnp.float32)
-
-    @jax.jit
-    @jax.grad
-    def gradient_of(prior):
-        return jnp.sum(with_prior(prior, detach=True)(votes, jnp.ones(I)).pose)
-
-    assert np.abs(gradient_of(jnp.zeros((I, J)))).max() > 1e-3
-
-
 def test_a_prior_is_built_for_the_capsules_of_its_network_and_trains_with_it():
     model = CapsNet(
         image_shape=(9, 9, 1),

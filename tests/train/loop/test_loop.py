@@ -3,12 +3,14 @@ import os
 import signal
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from tests.train.saved import arrays
 from train.learn.trainer import Trainer
 from train.loop.loop import fit
+from train.loop.profiling import Profiler
 from train.report.evaluate import evaluate
 from train.run.log import Log, read_metrics
 from train.system.errors import PreemptedError, UserError
@@ -234,6 +236,23 @@ def test_without_validation_images_nothing_chooses(config, tmp_path):
         evaluate(out, which="best")
     with pytest.raises(UserError, match="set no validation images aside"):
         evaluate(out, split="validation")
+
+
+def test_as_many_steps_are_recorded_as_asked_for_in_whole_dispatches(tmp_path, monkeypatch):
+    begun, ended = [], []
+    step, waited = 0, []
+    monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: begun.append(step))
+    monkeypatch.setattr(jax.profiler, "stop_trace", lambda: ended.append(step))
+    monkeypatch.setattr(jax, "block_until_ready", lambda state: waited.append(step))
+    with Profiler(tmp_path / "profile", 5) as profiler:
+        for step in range(3, 24, 3):
+            profiler.reached(step, None)
+    assert (begun, ended) == ([6], [12])
+    assert waited == [6, 12]  # what was sent before is over, and so is what is recorded
+    with Profiler(tmp_path / "profile", 5) as profiler:
+        for step in (1, 2):
+            profiler.reached(step, None)
+    assert (begun, ended) == ([6, 2], [12, 2])  # with the training
 
 
 def test_a_profile_of_some_steps_is_left_for_tensorboard(config, tmp_path):

@@ -122,6 +122,19 @@ def test_a_network_that_reconstructs_nothing_detects_nothing(victim):
     assert mistaken == undetected > 0
 
 
+@pytest.mark.parametrize("reconstructs", [True, False])
+@pytest.mark.parametrize("attack", [FGSM, PGD, KNOWING])
+def test_of_what_reconstructs_nothing_there_is_nothing_to_know(
+    victim, monkeypatch, attack, reconstructs
+):
+    found, asked = victim(reconstructs), []
+    monkeypatch.setattr(adversarial, "_victim", lambda folder, data_dir: found)
+    monkeypatch.setattr(found, "outcome", lambda attack: asked.append(attack) or "as it is")
+    folder = Path(f"{attack.name}-{reconstructs}")  # results are kept by the folder
+    assert adversarial._outcome(folder, None, attack) == "as it is"
+    assert asked == [PGD if attack == KNOWING and not reconstructs else attack]
+
+
 def test_the_attack_that_knows_takes_the_weight_that_validation_images_decide(victim, monkeypatch):
     found, tried = victim(True), []
     by_weight = dict(zip(adversarial.WEIGHTS, (1.0, 3.0, 2.0), strict=True))

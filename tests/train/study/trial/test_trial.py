@@ -9,6 +9,7 @@ import pytest
 
 from tests.tolerance import assert_close
 from train.__main__ import main
+from train.data import load_dataset
 from train.run.folder import load_run
 from train.study import claims
 from train.study.results import results_folder
@@ -217,6 +218,15 @@ def test_without_the_data_nothing_is_left(tmp_path, capsys):
     assert not out.exists()
 
 
-def test_the_error_on_a_set_that_happens_to_be_the_runs_own(digits_run):
+def test_of_its_own_set_a_run_is_measured_on_as_many_images_as_it_was_given(digits_run, tmp_path):
+    """And of a set that is named on all, also where that is the same."""
+    some = tmp_path / "some"
+    shutil.copytree(digits_run, some)
+    run = load_run(some)
+    dataclasses.replace(run, config=run.config.changed(test_examples=100)).save()
     own, other = mistakes("own, %"), mistakes("other, %", "digits")
-    assert_close(other.of(digits_run, None), own.of(digits_run, None), dtype=np.float32)
+    whole = other.of(digits_run, None)
+    assert len(whole) == len(load_dataset("digits").test)
+    np.testing.assert_array_equal(own.of(digits_run, None), whole)
+    np.testing.assert_array_equal(other.of(some, None), whole)
+    assert len(own.of(some, None)) == 100
