@@ -29,8 +29,8 @@ class Preprocessing:
         mean, std: of the pixels as numbers from 0 to 1; the first is subtracted from them, and they
             are divided by the second.
         standardise: whether each image is given mean 0 and variance 1 over all its pixels and
-            channels, instead of the two before. What varies by less than one of 255 grey levels in
-            a single pixel stays as dark as it is.
+            channels, instead of the two before. It is divided by the deviation of one of 255 grey
+            levels in a single pixel at least: an image of one grey level becomes zeros.
         crop: side of the square that the network sees, the middle of the image; None for all of it.
 
     Raises:

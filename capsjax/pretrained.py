@@ -75,7 +75,7 @@ class Network:
 
     Args:
         model: a network of `capsjax.models`, or any `flax.nnx.Module` that returns a
-            `CapsNetOutput` of a batch of images.
+            `CapsNetOutput` of a batch of images. It may have an `image_shape` and `num_classes`.
         class_names: a name for each class, no two alike; their numbers if not given.
         preprocessing: what is done to images; by default pixels are scaled to 0 to 1.
         image_shape: `(height, width, channels)` of the images, before a crop; that of the model if
@@ -84,7 +84,8 @@ class Network:
 
     Raises:
         ValueError: class names are alike, they, the image shape and the model do not fit each
-            other, or an image cannot show so many classes.
+            other, they are not given and the model does not have them, or an image cannot show so
+            many classes.
 
     Examples:
         >>> import capsjax, numpy as np
@@ -102,29 +103,37 @@ class Network:
         image_shape: Sequence[int] | None = None,
         labels_per_image: int | None = 1,
     ) -> None:
-        own: Any = model
         self.model, self.preprocessing = model, preprocessing or Preprocessing()
-        self.image_shape = _checks.image_shape(image_shape or own.image_shape)
+        kind = type(model).__name__
+        own_shape, count = (getattr(model, name, None) for name in ("image_shape", "num_classes"))
+        for name, given, has in (
+            ("image_shape", image_shape, own_shape),
+            ("class_names", class_names, count),
+        ):
+            if given is None and has is None:
+                raise ValueError(f"{name} must be given: this {kind} has no such attribute")
+        self.image_shape = _checks.image_shape(own_shape if image_shape is None else image_shape)
         seen = self.preprocessing.seen_shape(self.image_shape)
-        numbers = [str(number) for number in range(own.num_classes)]
+        numbers = [str(number) for number in range(count or 0)]
         self.class_names = _checks.names(
             "class_names", numbers if class_names is None else class_names
         )
         if len(set(self.class_names)) < len(self.class_names):
             raise ValueError(f"class_names must be different ones, not {self.class_names}")
-        if seen != tuple(own.image_shape) or len(self.class_names) != own.num_classes:
+        own_shape = seen if own_shape is None else tuple(own_shape)
+        count = len(self.class_names) if count is None else count
+        if seen != own_shape or len(self.class_names) != count:
             raise ValueError(
                 f"images of {self.image_shape}, of which {seen} is seen, in "
-                f"{len(self.class_names)} classes do not fit a {type(model).__name__} for "
-                f"{tuple(own.image_shape)} in {own.num_classes} classes"
+                f"{len(self.class_names)} classes do not fit a {kind} for {own_shape} in {count} "
+                "classes"
             )
-
         if labels_per_image is not None:
             labels_per_image = _checks.positive_integer("labels_per_image", labels_per_image)
-        if labels_per_image is not None and labels_per_image > own.num_classes:
+        if labels_per_image is not None and labels_per_image > count:
             raise ValueError(
-                f"labels_per_image must be from 1 to {own.num_classes}, the number of classes, or "
-                f"None for any number, not {labels_per_image}"
+                f"labels_per_image must be from 1 to {count}, the number of classes, or None for "
+                f"any number, not {labels_per_image}"
             )
         self.labels_per_image = labels_per_image
 
@@ -302,8 +311,7 @@ def load(
 ) -> Network:
     """Loads a network that `save` or `python -m train export` has written, or one that ships.
 
-    Nothing of a file is run, and what does not fit its own description is refused before it takes
-    memory.
+    Nothing of a file is run, and of what does not fit its own description no network is made.
 
     Args:
         path: the file, or a name of `list_pretrained()`.
@@ -314,7 +322,8 @@ def load(
             without it nothing is drawn.
 
     Returns:
-        The network; its `model` can be trained as any `flax.nnx.Module`.
+        The network; its `model` can be trained as any `flax.nnx.Module`, after its method `train`
+        is called: it is in the mode of evaluation.
 
     Raises:
         ValueError: there is no such file, it is damaged, of a newer version, or holds other tensors

@@ -238,9 +238,10 @@ class ClassCaps(RoutedLayer):
     """Class capsules above a grid: every capsule of a type has the same matrices.
 
     Hinton, Sabour and Frosst 2018, section 4. So that it matters where a capsule lies, its position
-    is added to its votes ("coordinate addition"): the row and the column of the centre of its
-    receptive field, from 0 to 1, to the first two elements of the right-hand column of the vote. In
-    a public re-implementation (yl-1993's) it is those of the upper left corner, added to the first
+    is added to its votes ("coordinate addition"): the row and the column of the centre of its cell
+    of the grid, from 0 to 1, to the first two elements of the right-hand column of the vote. The
+    paper's is the centre of its receptive field, which padding and strides move a little. In a
+    public re-implementation (yl-1993's) it is those of the upper left corner, added to the first
     two elements of the vote.
 
     A call takes capsules of `input_shape` and returns the class capsules, poses

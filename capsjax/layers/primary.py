@@ -171,7 +171,7 @@ class ConvPrimaryCaps(nnx.Module):
         padding: `"VALID"`, `"SAME"`, or a pair (low, high) for each direction.
         activation: where activations come from, `"sigmoid"`, `"length"` or `"one"`; or `"logit"`
             for what they are the sigmoid of, to be normalised, see `CapsuleNorm`.
-        activation_offset: added to what the sigmoid of `activation="sigmoid"` is taken of.
+        activation_offset: added to `"logit"`, and to what the sigmoid of `"sigmoid"` is taken of.
         squash: of the poses; a function, or the fields of a `Squash` by name; None for none.
         use_bias: whether the convolution adds learned numbers.
         kernel_init: initialiser of its filters, first those of the poses, capsule by capsule, then

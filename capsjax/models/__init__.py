@@ -3,7 +3,7 @@
 import functools
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from flax import nnx
@@ -103,8 +103,9 @@ def create_model(
         rngs: source of the initial values; a pretrained model needs none. Where it has the stream
             `routing` (in `cnn`, `dropout`), that is what is drawn from in training.
         pretrained: what the model was trained on, of `MODEL/PRETRAINED` in `list_pretrained()`; of
-            the options it takes `dtype` and `param_dtype` alone. `capsjax.load` gives the same
-            network with its class names and what is done to images.
+            the options it takes `dtype` and `param_dtype` alone, and it is in the mode of
+            evaluation until its method `train` is called. `capsjax.load` gives the same network
+            with its class names and what is done to images.
         **options: arguments of that model that differ from the published ones, as Python has them
             or as JSON has: a list for a tuple, the name of a dtype, a dict of the fields of
             `Squash` for a squash. All models have `dtype`, that of convolutions, votes and decoder,
@@ -132,11 +133,14 @@ def create_model(
         contents = read_pretrained(f"{name}/{pretrained}")
         own = {"image_shape": contents.image_shape, "num_classes": len(contents.class_names)}
         given = {"image_shape": image_shape and tuple(image_shape), "num_classes": num_classes}
-        for what, value in {**given, **options}.items():
-            if value not in (None, own.get(what)) and what not in ("dtype", "param_dtype"):
-                raise ValueError(
-                    f"{name} pretrained on {pretrained} cannot have {what}={value!r}: leave it out"
-                )
+        refused = {what: of for what, of in given.items() if of not in (None, own[what])}
+        refused |= {
+            what: of for what, of in options.items() if what not in ("dtype", "param_dtype")
+        }
+        for what, value in refused.items():
+            raise ValueError(
+                f"{name} pretrained on {pretrained} cannot have {what}={value!r}: leave it out"
+            )
         return restore_model(contents, rngs=rngs, **options)
     sizes = {"image_shape": image_shape, "num_classes": num_classes, "rngs": rngs}
     if missing := [what for what, value in sizes.items() if value is None]:
@@ -147,7 +151,8 @@ def create_model(
 def options_of(model: nnx.Module) -> tuple[str, dict[str, Any]]:
     """The name of a model, and all its options as JSON has them, the published ones included.
 
-    The `routing` is a list of a name and options of `create_routing`. What is code is a dict of its
+    The `routing` is a list of a name and options of `create_routing`, and so is one that was given
+    as an object for another option. What is code is a dict of its
     name, `{"code": name}`; `batch_axis` is left out, which is where the model is computed.
 
     Raises:
@@ -209,16 +214,23 @@ def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, d
 
 def _made(name: str, model: Any, values: dict[str, Any]) -> CapsuleNetwork:
     """A model of a name and plain options, as large as another one."""
-    options = dict(values)
-    if routing := options.get("routing"):
-        options["routing"] = create_routing(routing[0], **routing[1])
     return create_model(
         name,
         image_shape=model.image_shape,
         num_classes=model.num_classes,
         rngs=nnx.Rngs(0),
-        **options,
+        **_with_routings(values),
     )
+
+
+def _with_routings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain options, in which what a routing is made of has become one."""
+    options = dict(values)
+    for name, value in values.items():
+        match value:
+            case [str(routing), dict(settings)] if name.endswith("routing"):
+                options[name] = create_routing(routing, **settings)
+    return options
 
 
 def _plain_options(name: str) -> dict[str, Any]:
@@ -256,16 +268,16 @@ def restore_model(
     options = contents.options | {n: value for n, value in given.items() if value is not None}
     shape = Preprocessing(**contents.preprocessing).seen_shape(contents.image_shape)
 
+    if contents.routing is not None:
+        options["routing"] = list(contents.routing)
+
     def make() -> CapsuleNetwork:
-        if contents.routing is not None:
-            name, settings = contents.routing
-            options["routing"] = create_routing(name, **settings)
         return create_model(
             contents.model,
             image_shape=shape,
             num_classes=len(contents.class_names),
             rngs=nnx.Rngs(0),
-            **options,
+            **_with_routings(options),
         )
 
     model = cast(CapsuleNetwork, filled(make, contents.tensors, device))

@@ -42,7 +42,8 @@ def plain(name: str, value: Any) -> Any:
     """An argument as JSON has it."""
     if name in ("dtype", "param_dtype"):
         return jnp.dtype(value).name
-    if name == "routing" and value is not None:
+    is_routing = name == "routing" or (name.endswith("_routing") and not isinstance(value, str))
+    if is_routing and value is not None:
         try:
             routing, options = routing_settings(value)
         except ValueError:
@@ -61,7 +62,7 @@ def plain(name: str, value: Any) -> Any:
             return {str(key): plain(str(key), inner) for key, inner in value.items()}
         case Sequence():
             return [plain("", inner) for inner in value]
-    if value == ExponentialSquash():
+    if type(value) is ExponentialSquash and value == ExponentialSquash():
         return "exponential"
     return {CODE: getattr(value, "__name__", type(value).__name__)}
 

@@ -126,7 +126,7 @@ class DeepCaps(CapsuleNetwork):
         image_shape, num_classes, routing, batch_axis, dtype, param_dtype, rngs: see `create_model`.
         conv_features: filters of the convolution.
         types: types of capsules in every cell.
-        dims: dimension of the poses in each cell; at least two cells.
+        dims: dimension of the poses in each cell; at least two cells, the last two with the same.
         class_dim: dimension of the class capsules' poses.
         grid_routing: that of `Conv3dCaps`, where `routing` is that of the class capsules.
         decoder_channels: of the small image that a reconstruction begins as.

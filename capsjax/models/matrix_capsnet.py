@@ -24,9 +24,9 @@ class MatrixCapsNet(CapsuleNetwork):
     openreview.net/forum?id=HJWLfGWRb), section 4 and figure 1: `A` filters, `B` types of primary
     capsules, two convolutional layers of `C` and `D` types, and the classes. What the paper leaves
     open is that of the authors' code, `capsule_em` of google-research: no padding, primary capsules
-    without biases, the initial values of all matrices, and EM routing's constants. What public
-    re-implementations have otherwise are arguments. Its loss is the spread loss, with a margin
-    that grows from 0.2 to 0.9 (`--loss spread --spread-steps N` of the training program).
+    without biases, the initial values of all matrices, and EM routing's constants (see `EM`). What
+    public re-implementations have otherwise are arguments. Its loss is the spread loss, with a
+    margin that grows from 0.2 to 0.9 (`--loss spread --spread-steps N` of the training program).
 
     On patches of 32x32x2 of smallNORB and 5 classes it has 316,650 parameters, and 68,618 with the
     smaller sizes of section 5, `conv_features=64`, `primary_types=8` and `caps_types=(16, 16)`. The

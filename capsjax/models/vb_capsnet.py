@@ -36,9 +36,10 @@ class VBCapsNet(CapsuleNetwork):
     Its loss, in the code, is cross entropy with the activations of the class capsules, from 0 to 1,
     for logits (`--loss cross_entropy` of the training program).
 
-    Two things are the paper's where the code differs. Positions are added to votes from 0 to 1, in
-    the code in tenths of that. And routing starts from responsibilities that are equal over all
-    parents of a capsule; in the code, over those at each position.
+    Two things are the paper's where the code differs. Positions are added to votes from 0 to 1, the
+    middle of each cell; in the code the end of each, in tenths of that. And routing starts from
+    responsibilities that are equal over all parents of a capsule; in the code, over those at each
+    position.
 
     Args:
         image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.

@@ -151,7 +151,8 @@ class Before(NamedTuple):
 class IterativeRouting:
     """A routing in iterations: how it starts, how one follows from the last, what one comes to.
 
-    A subclass is a frozen dataclass, whose fields are checked by their annotations. It has
+    A subclass is a frozen dataclass. Its fields that are annotated `bool`, a `Literal` or
+    `DTypeLike` are checked when it is made, and `iterations`, whatever its annotation. It has
     `iterations`, `first`, `again` and `outcome`; the call, `trace` and single iterations of a layer
     are made of these. What an iteration computes, its state, is a NamedTuple in the symbols of the
     paper, whose arrays are in `accumulation_dtype` of the votes' dtype. In a trace of `R`
@@ -188,6 +189,7 @@ class IterativeRouting:
 
     def __post_init__(self) -> None:
         _checks.check_fields(self)
+        _checks.positive_integer(f"{type(self).__name__}: iterations", self.iterations)
 
     def prepare(self, inputs: RoutingInputs) -> Any:
         """What all iterations have in common, computed once: by default the inputs as they are."""
@@ -381,7 +383,11 @@ class BuiltRouting(IterativeRouting, nnx.Module):
         return self.settings.outcome(state)
 
     def logits(self, pose: jax.Array) -> jax.Array | None:
-        """What class probabilities are made of, `[J]`, of output poses `[J, D]`; None for none."""
+        """What class probabilities are made of, `[J]`, of output poses `[J, D]`; None for none.
+
+        Raises:
+            ValueError: the routing has them, but not with these settings.
+        """
         return self.settings.logits(pose, self.values(pose.dtype))
 
     def values(self, dtype: DTypeLike) -> dict[str, jax.Array]:

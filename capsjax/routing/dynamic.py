@@ -51,7 +51,8 @@ class Dynamic(IterativeRouting):
             of the authors' own code, with which coupling coefficients sum to less than one.
         shared_logits: whether all examples have the same logits, which grow by the mean agreement
             of the batch. Results then depend on batch mates, and the routing has to be mapped by
-            `route` or `map_examples`.
+            `route` or `map_examples`. In a `ConvCaps` with `competition="patch"`, where each
+            position is routed by itself, all positions share them, too.
         shared_axes: names of further mapped axes whose examples share their logits: that of the
             devices, where a batch is spread over several. Only used with `shared_logits`.
         detach: whether gradients flow through the last iteration only: its logits are constants.

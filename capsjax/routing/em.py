@@ -53,9 +53,10 @@ class EM(LearnedRouting):
     the assignment probabilities `R_ij` that the means were made with: a softmax over the output
     capsules, before they are multiplied by the input activations.
 
-    The defaults are those of the authors' code, in which the paper leaves open what it calls a
-    schedule, for a convolution. For a class layer it has a quarter of the temperature's inverse
-    (`inverse_temperature=0.0025`) and starts from `initial_beta_u=2` and `initial_beta_a=1`.
+    The defaults are those of the authors' code for a convolution, but for `mass_epsilon`; what the
+    paper calls a schedule and leaves open is the code's. For a class layer that has a quarter of
+    the temperature's inverse (`inverse_temperature=0.0025`) and starts from `initial_beta_u=2` and
+    `initial_beta_a=1`.
 
     The re-implementation in PyTorch by yl-1993, whose `beta_u` and `beta_a` these then are, is
     `formulation="paper"`, `inverse_temperature=0.001`, `temperature_decay=0`, `previous_share=0`,
@@ -64,11 +65,12 @@ class EM(LearnedRouting):
     Attributes:
         iterations: how often the Gaussians are computed, 3 in the code; at least 1.
         formulation: how an activation follows from the mass `m` and the variances of a capsule.
-            In the `"paper"` (section 4), `logit = lambda (beta_a - m sum_h (beta_u + log sigma_h))`
-            over the pose components `h`. In the `"code"`,
+            In the `"paper"` (Procedure 1),
+            `logit = lambda (beta_a - m sum_h (beta_u + log sigma_h))` over the pose components `h`.
+            In the `"code"`,
             `logit = lambda (m (-sum_h log sigma_h^2 - beta_u D (1 + log 2 pi)) - 5000 beta_a)`:
             half of that is the paper's with other units, and with `beta_u = 1` the cost is exactly
-            the entropy of the Gaussian, as in the paper's equation 2.
+            the entropy of the Gaussian, as in the paper's equation 1.
         inverse_temperature: what `lambda` tends to, more than 0.
         temperature_decay: in iteration `t` from 1 on `lambda` is
             `inverse_temperature (1 - temperature_decay^t)`. From 0, for a constant, to 1

@@ -70,9 +70,9 @@ class Random(Uniform, LearnedRouting):
 
     `c_i = softmax(b_i)`, `s_j = sum_i c_ij u_hat_ij`, `v_j = squash(s_j)`, the logits `b [I, J]`
     (`drawn`) from a normal distribution, the same for every example. They are a parameter, so that
-    a checkpoint has them, but no gradient reaches them. Paik, Kwak and Kim 2019, arXiv:1907.13327,
-    hold routings against connections that are uniform or random; how theirs were drawn was not at
-    hand.
+    a checkpoint has them, but no gradient reaches them; weight decay would shrink them. Paik, Kwak
+    and Kim 2019, arXiv:1907.13327, hold routings against connections that are uniform or random;
+    how theirs were drawn was not at hand.
 
     Attributes:
         squash: of the output capsules `[J, D]`; a function, or the fields of a `Squash` by name.

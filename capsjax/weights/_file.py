@@ -87,7 +87,7 @@ def read_weights(path: str | os.PathLike) -> Contents:
 
     Raises:
         ValueError: there is no such file, it is damaged, was not written by `capsjax.save`, or by a
-            newer version.
+            newer version, or it has float64 numbers and JAX's x64 mode is off.
     """
     path = Path(path)
     if not path.is_file():

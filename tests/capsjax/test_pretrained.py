@@ -80,6 +80,18 @@ def test_every_routing_comes_back_with_its_settings(name, tmp_path):
     assert getattr(routing, "settings", routing) == made
 
 
+@pytest.mark.parametrize(
+    ("name", "option"), [("deepcaps", "grid_routing"), ("matrix_capsnet", "class_routing")]
+)
+def test_another_routing_of_the_library_comes_back_too(name, option, tmp_path):
+    routing = create_routing("dynamic", iterations=2)
+    model = make(name, **{option: routing})
+    capsjax.save(model, tmp_path / "a.safetensors")
+    back = capsjax.load(tmp_path / "a.safetensors").model
+    assert capsjax.models.options_of(back)[1][option][1]["iterations"] == 2
+    assert describe_model(back) == describe_model(model)
+
+
 def test_options_that_json_has_otherwise(tmp_path):
     model = tiny(
         primary_squash=capsjax.Squash("capsules", 1e-8),
@@ -247,6 +259,14 @@ class OwnNetwork(nnx.Module):
         self.kernel = nnx.Param(jnp.zeros(3))
 
 
+class Plain(nnx.Module):
+    """A network that says neither of what images nor of how many classes it is."""
+
+    def __call__(self, images):
+        lengths = jnp.mean(images, axis=(1, 2)) * jnp.arange(3.0)[None]
+        return capsjax.CapsNetOutput(None, lengths, None, None, None)
+
+
 class OwnSquash(capsjax.Squash):
     def __call__(self, s):
         return s / 2
@@ -295,6 +315,15 @@ def test_class_names_and_images_have_to_fit_the_model():
         with pytest.raises(ValueError, match="labels_per_image must be an integer"):
             Network(tiny(), labels_per_image=wrong)
     assert type(Network(tiny(), labels_per_image=np.int64(2)).labels_per_image) is int
+
+
+def test_what_a_network_does_not_say_of_itself_has_to_be_given():
+    with pytest.raises(ValueError, match="image_shape must be given: this Plain has no such"):
+        Network(Plain(), ["a", "b", "c"])
+    with pytest.raises(ValueError, match="class_names must be given: this Plain has no such"):
+        Network(Plain(), image_shape=(4, 4, 1))
+    network = Network(Plain(), ["a", "b", "c"], image_shape=(4, 4, 1))
+    assert network.predict(np.full((1, 4, 4, 1), 255, np.uint8)).classes == ("c",)
 
 
 def changed(file, change=lambda about: None, tensors=lambda tensors: None):

@@ -52,6 +52,7 @@ class Benchmark:
     def __init__(
         self, *configs: FitConfig, data_dir: Path | None, devices: int | None, rounds: Rounds
     ) -> None:
+        self.recipes = configs
         # A benchmark chooses nothing: a batch may be as large as the training split.
         self.configs = [config.changed(validation=0) for config in configs]
         self.config, self.devices, self.rounds = self.configs[0], devices, rounds
@@ -101,7 +102,7 @@ class Benchmark:
         rounds = [
             (number, config, fit)
             for number in range(1, self.rounds.repetitions + 1)
-            for config, fit in zip(self.configs, fits, strict=True)
+            for config, fit in zip(self.recipes, fits, strict=True)
         ]
         for _, config, fit in each(rounds, len(rounds), "round {0[0]}, {0[1].model.name}".format):
             # Bad input is told here, and not found out by the process of the command.

@@ -15,6 +15,18 @@ SWEEP = "what to compare (lists; all combinations are measured)"
 INSTEAD = "what to measure instead"
 GROWN = {"batch": "batch_sizes", "iterations": "iterations", "capsules": "primary_types"}
 """The list whose quantity grows."""
+LISTS = {
+    "model": "models",
+    "batch_size": "batch_sizes",
+    "dtype": "dtypes",
+    "routing_iterations": "iterations",
+}
+"""Settings, and the lists that have several of them."""
+NO_OPTIONS = (
+    *("validation", "test_examples", "stop_at_accuracy", "patience"),
+    *("log_every", "evaluate_every", "checkpoint_every", "init_from", "freeze"),
+)
+"""The settings of what comes before, beside and after training."""
 
 
 @dataclass(kw_only=True)
@@ -28,7 +40,8 @@ class Bench(DataDir, Devices, Recorded):
     preset: str = argument("recipe (default: digits)", metavar="PRESET", default="digits")
     models: list[str] | None = option(
         None,
-        "networks, each with the routing that it was published with",
+        "networks; unless --routing is given, others than the recipe's with the routing that they "
+        "were published with",
         metavar="NAME,...",
         parse=list_of(str),
         group=SWEEP,
@@ -103,7 +116,7 @@ class Bench(DataDir, Devices, Recorded):
     plot: Path | None = option(
         None, "draw them into this folder; of training and --scaling", metavar="DIR"
     )
-    settings: dict[str, Any] = settings(leave_out=("init_from", "freeze"))
+    settings: dict[str, Any] = settings(leave_out=NO_OPTIONS)
 
     def run(self) -> int:
         """Measures, prints what was found, and writes what was asked for."""
@@ -139,6 +152,8 @@ class Bench(DataDir, Devices, Recorded):
             "primary_types": self.primary_types,
         }
         if self.forward:
+            if "batch_size" in self.settings:
+                varied["batch_size"] = [self.settings["batch_size"]]
             report = benchmark.forward(varied)
         elif self.start:
             report = benchmark.start(
@@ -161,8 +176,19 @@ class Bench(DataDir, Devices, Recorded):
     def _refuse_unheeded(self) -> None:
         """Raises `UserError` where a list is given of what is measured otherwise.
 
-        So it does where figures are wanted of what has none.
+        So it does where one value is given beside a list of them, where figures are wanted of what
+        has none, and where devices are counted of what runs on one.
         """
+        grown = {GROWN[quantity]: f"--grow {quantity}" for quantity in self.grow}
+        for setting, name in LISTS.items():
+            several = flag(name) if getattr(self, name) else grown.get(name)
+            if setting in self.settings and several:
+                raise UserError(
+                    f"{flag(setting)} is one value, but {several} has several: leave "
+                    "one of them out."
+                )
+        if self.forward and self.devices is not None:
+            raise UserError("--forward is measured on one device: leave --devices out.")
         for quantity in self.grow:
             if getattr(self, GROWN[quantity]):
                 raise UserError(

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from train.config.checked import flag
 from train.options.command import option, settings
 from train.options.shared import DataDir, Recorded
 from train.options.values import positive, several
+from train.system.errors import UserError
 
 NO_OPTIONS = (
     *("seed", "dataset", "model", "model_options", "routing", "routing_options"),
@@ -65,6 +67,12 @@ class Compare(DataDir, Recorded):
 
     def run(self) -> int:
         """Trains what is missing, and writes and prints the tables."""
+        for name in ("validation", "test_examples") if self.folds else ():
+            if name in self.settings:
+                raise UserError(
+                    f"{flag(name)} says nothing with --folds, which measures on parts of the "
+                    "training images: leave it out."
+                )
         from train.study.compare.cells import list_cells
         from train.study.compare.comparison import compare
         from train.system.caches import keep_compiled_programs

@@ -59,7 +59,8 @@ class Fit(DataDir, Devices, Recorded):
     )
     profile: int | None = option(
         None,
-        "record N steps in the run's folder `profile`, which TensorBoard shows",
+        "record N steps, or some more where several are sent at once, after the first that are "
+        "sent, in the run's folder `profile`, which TensorBoard shows",
         metavar="N",
         parse=positive,
     )
@@ -90,8 +91,15 @@ class Fit(DataDir, Devices, Recorded):
 
     @property
     def folder(self) -> Path | None:
-        """The folder of the run, as far as it is known without its data."""
-        return self.out or (Path("runs") / self.preset if self.preset else None)
+        """The folder of the run; None if nothing that names it was given."""
+        if self.out or self.preset:
+            return self.out or Path("runs", self.preset or "")
+        if "dataset" not in self.settings:
+            return None
+        from train.data import as_file_name
+
+        kind, _, where = self.settings["dataset"].partition(":")
+        return Path("runs", as_file_name(Path(where).name or kind))
 
     def run(self) -> int:
         """Trains, and prints the result."""
@@ -99,11 +107,11 @@ class Fit(DataDir, Devices, Recorded):
             self._recipe(self.preset)  # before JAX is imported, which takes seconds
 
         from train.distributed import processes
-        from train.learn.network import require_iterations
+        from train.learn.network import require_used
         from train.learn.user_routing import trust
         from train.loop.loop import fit
         from train.report.class_table import NOT_FINITE
-        from train.run.folder import load_run
+        from train.run.folder import CONFIG, load_run
         from train.system.caches import keep_compiled_programs
 
         place = (self.coordinator, self.processes, self.process_index)
@@ -117,11 +125,11 @@ class Fit(DataDir, Devices, Recorded):
         dataset = None
         with processes.all_or_none():
             trust(self.settings.get("routing"))
-            if not self.preset and not self.resume and "dataset" in self.settings:
+            goes_on = self.resume and self.folder is not None and (self.folder / CONFIG).exists()
+            if not self.preset and not goes_on and "dataset" in self.settings:
                 dataset = self._take_fitting_preset()
             config, out = self._config_and_out()
-            if "routing_iterations" in self.settings:
-                require_iterations(config.model, "--routing-iterations")
+            require_used(self.settings, [config.model])
             self.reserve(f"fit-{out.resolve().name}", "fit", config.flat())
         keep_compiled_programs()
         with processes.ending_all():
@@ -164,7 +172,7 @@ class Fit(DataDir, Devices, Recorded):
         import jax
 
         from train.config.settings import DataConfig
-        from train.data import as_file_name, hold_out
+        from train.data import hold_out
         from train.data.formats.images import as_text
         from train.distributed import processes
         from train.presets import fitting_preset
@@ -172,9 +180,8 @@ class Fit(DataDir, Devices, Recorded):
         own = {"dataset", "image_axes", "labels_from"} & self.settings.keys()
         data = DataConfig(**{name: self.settings[name] for name in own})
         dataset = data.load(self.data_dir)
+        self.out = self.folder
         self.preset = fitting_preset(data.dataset, dataset.image_shape)
-        kind, _, where = data.dataset.partition(":")
-        self.out = self.out or Path("runs") / as_file_name(Path(where).name or kind)
         recipe = self._recipe(self.preset)
         count = len(hold_out(dataset, recipe.data.validation).train)
         smaller = ""
@@ -198,12 +205,13 @@ class Fit(DataDir, Devices, Recorded):
         from train.presets import list_presets
         from train.run.folder import load_run
 
-        if self.preset:
-            return self._recipe(self.preset), self.out or Path("runs") / self.preset
-        if self.resume and self.out:
-            run = load_run(self.out)
+        out = self.folder
+        if self.preset and out:
+            return self._recipe(self.preset), out
+        if self.resume and out:
+            run = load_run(out)
             require_room(run.config, run.image_shape, run.num_classes)
-            return with_settings(run.config, self.settings), self.out
+            return with_settings(run.config, self.settings), out
         raise UserError(
             f"fit needs the name of a recipe, one of: {', '.join(list_presets())}; only --dataset, "
             "and --resume with --out, go without."

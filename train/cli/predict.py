@@ -44,7 +44,10 @@ class Predict(Trained):
     images: list[Path] = argument("image files, or folders of some", metavar="IMAGE", many=True)
     invert: bool = option(False, "swap dark and light first: for dark digits on light paper")
     top: int = option(
-        MOST, "classes to show of an image, the most present", metavar="K", parse=positive
+        MOST,
+        "classes to show of an image, the most present; --json has all",
+        metavar="K",
+        parse=positive,
     )
     csv: Path | None = option(
         None,

@@ -90,7 +90,8 @@ class DataConfig(Checked):
     validation: float | None = setting(
         None,
         "training images to choose by, set aside: how many, or what share; 0 trains with all of "
-        "them (if not given, 10,000 of 60,000, else a tenth, or the set's own)",
+        "them (if not given, 10,000 of 60,000, else a tenth); where a set has some of its own, it "
+        "is of these, and they are not trained with",
         bound=NOT_NEGATIVE,
     )
     train_examples: int | None = setting(
@@ -258,7 +259,10 @@ class OptimizerConfig(Checked):
 
     name: str = setting("adam", "what turns gradients into updates", OPTIMIZERS, name="optimizer")
     weight_decay: float = setting(
-        0.0, "weight decay of all but adam, on matrices only", bound=NOT_NEGATIVE
+        0.0,
+        "weight decay of all but adam, on matrices only; of muon on those of two or four "
+        "dimensions, which it orthogonalises",
+        bound=NOT_NEGATIVE,
     )
     momentum: float = setting(
         0.9, "momentum of sgd; 0 for none", bound=BELOW_ONE, only_with=("optimizer", ("sgd",))
@@ -307,8 +311,8 @@ class ScheduleConfig(Checked):
     steps: int | None = setting(None, "training steps, instead of epochs", bound=POSITIVE)
     stop_at_accuracy: float | None = setting(
         None,
-        "share of validation images, from 0 to 1: end with the first evaluation that has as many "
-        "right",
+        "share of validation images, between 0 and 1: end with the first evaluation that has as "
+        "many right",
         bound=BETWEEN,
     )
     patience: int | None = setting(

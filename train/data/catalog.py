@@ -84,8 +84,9 @@ def load_dataset(
             one's own, `tfds:NAME` (`sources/prepared.py`) for what tensorflow-datasets has made.
         data_dir: a folder with the set's official files, whose order the data set keeps; without it
             they are downloaded, once. The embedded digits and data of one's own need none, sets
-            made of MNIST need MNIST's. They are verified also where the cache (see
-            `tfds_cache.cache_folder`) has the same images already.
+            made of MNIST need MNIST's; of `tfds:NAME` it is the folder that was prepared. Official
+            files are verified also where the cache (see `tfds_cache.cache_folder`) has the same
+            images already.
         layout: how an `npz:` file is to be understood, where that has to be said.
 
     Raises:
@@ -125,7 +126,7 @@ def load_dataset(
             )
         from train.data.sources import prepared
 
-        return prepared.load(name.removeprefix(_TFDS), name=name)
+        return prepared.load(name.removeprefix(_TFDS), name=name, cache=data_dir)
     if name in MADE_OF_MNIST:
         return MADE_OF_MNIST[name](_load_source(SOURCES["mnist"], data_dir))
     if name == affnist.NAME:

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 import capsjax
+from train.config.checked import flag
 from train.config.fit_config import FitConfig
 from train.config.settings import ModelConfig
 from train.learn.user_routing import is_own, make_routing, takes_iterations
@@ -128,6 +129,29 @@ def build_routing(config: FitConfig, axis: str | None = None) -> Any:
 def has_iterations(model: ModelConfig) -> bool:
     """Whether a network routes in iterations."""
     return "routing" in capsjax.model_options(model.name) and takes_iterations(model.routing)
+
+
+def has_decoder(model: ModelConfig) -> bool:
+    """Whether a network reconstructs its images."""
+    options = {**capsjax.models.published_options(model.name), **model.options}
+    return any(options.get(name) is not None for name in ("decoder_hidden", "decoder_features"))
+
+
+def require_used(given: Collection[str], models: Sequence[ModelConfig]) -> None:
+    """Refuses settings, by their flat names, that say nothing to any of some networks.
+
+    Raises:
+        UserError: if there is one.
+    """
+    names = " and ".join(dict.fromkeys(model.name for model in models))
+    has_routing = any("routing" in capsjax.model_options(model.name) for model in models)
+    if "routing" in given and not has_routing:
+        raise UserError(f"{names} has no routing to choose: leave --routing out.")
+    if "routing_iterations" in given and not any(map(has_iterations, models)):
+        require_iterations(models[0], "--routing-iterations")
+    for name in ("reconstruction_weight", "mask_in_training", "mask_in_test"):
+        if name in given and not any(map(has_decoder, models)):
+            raise UserError(f"{names} reconstructs nothing, so leave {flag(name)} out.")
 
 
 def require_iterations(model: ModelConfig, option: str) -> None:

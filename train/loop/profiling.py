@@ -1,5 +1,6 @@
 """A profile of some steps, which TensorBoard shows."""
 
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,14 @@ class Profiler(AbstractContextManager["Profiler"]):
             self._last = step + self._steps
         self._has_begun = True
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object = None, *_: object) -> None:
         if self._last is not None:
             self._steps = self._last = None
             with writing(self._folder):
                 jax.profiler.stop_trace()
+        elif self._steps is not None and error is None:
+            print(
+                "note: no profile is recorded, which begins after the first steps that are sent at "
+                "once: there were no others",
+                file=sys.stderr,
+            )

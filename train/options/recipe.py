@@ -55,13 +55,15 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
 
     They are by flat names, as the field of a command has them that `settings` made. Another model
     comes with the routing that it was published with, unless one is given, and without the recipe's
-    options of its own model and routing.
+    options of its own model and routing; another routing without the recipe's options of its own.
 
     Raises:
         UserError: if a value is out of its range, steps and epochs are both given, or a setting
             that says nothing beside the others.
     """
     values = as_said(given)
+    if values.get("routing", config.model.routing) != config.model.routing:
+        config = config.changed(routing_options={})
     if values.get("model", config.model.name) != config.model.name:
         import capsjax  # JAX takes a second
 

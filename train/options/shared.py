@@ -18,7 +18,8 @@ class DataDir(Command):
 
     data_dir: Path | None = option(
         None,
-        "folder with the official files of the data set, where there is no network",
+        "folder with the official files of the data set, where there is no network; of tfds: sets, "
+        "the one in which tensorflow-datasets has prepared them",
         metavar="DIR",
     )
 

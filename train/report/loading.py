@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -96,6 +96,10 @@ def load_split(
         )
     if dataset.class_names != run.class_names and not by_index:
         dataset = _by_name(run, dataset)
+    if run.labels_per_image is None and dataset.train.labels_per_image == 1:
+        # As the run's own: its classes are present or not, also where it is always one that is.
+        present = np.eye(run.num_classes, dtype=bool)
+        dataset = _relabelled(dataset, lambda labels: present[labels])
     if split == "test":
         return dataset.limited(test=count).test
     chosen = hold_out(dataset, run.config.data.validation).limited().validation
@@ -118,19 +122,25 @@ def _by_name(run: Run, dataset: Dataset) -> Dataset:
         )
     numbers = np.array([run.class_names.index(name) for name in dataset.class_names], np.int32)
 
-    def relabelled(examples: Examples) -> Examples:
+    def renumbered(labels: np.ndarray) -> np.ndarray:
+        return labels[:, np.argsort(numbers)] if labels.ndim == 2 else numbers[labels]
+
+    return dataclasses.replace(_relabelled(dataset, renumbered), class_names=run.class_names)
+
+
+def _relabelled(dataset: Dataset, change: Callable[[np.ndarray], np.ndarray]) -> Dataset:
+    """A data set with other labels, which are made of its own."""
+
+    def changed(examples: Examples) -> Examples:
         own = examples if isinstance(examples, OnDisk) else stored(examples)
-        if own.labels.ndim == 2:
-            return dataclasses.replace(own, labels=own.labels[:, np.argsort(numbers)])
-        return dataclasses.replace(own, labels=numbers[own.labels])
+        return dataclasses.replace(own, labels=change(own.labels))
 
     own = dataset.validation
-    return Dataset(
-        dataset.name,
-        relabelled(dataset.train),
-        relabelled(dataset.test),
-        run.class_names,
-        None if own is None else relabelled(own),
+    return dataclasses.replace(
+        dataset,
+        train=changed(dataset.train),
+        test=changed(dataset.test),
+        validation=None if own is None else changed(own),
     )
 
 

@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -44,6 +45,15 @@ def test_a_network_of_ones_own_is_not_taken_for_what_it_is_made_of():
     assert json.loads(model.arguments) == {"width": 3}
     with pytest.raises(ValueError, match="Changed is none of the networks of"):
         options_of(model)
+
+
+def test_an_argument_of_a_network_of_ones_own_may_be_an_array():
+    class Weighted(CapsNet):
+        def __init__(self, *, weights):
+            super().__init__(**SMALL["capsnet"], rngs=nnx.Rngs(0))
+
+    model = nnx.eval_shape(lambda: Weighted(weights=np.ones(3)))
+    assert json.loads(model.arguments) == {"weights": {"code": "ndarray"}}
 
 
 def test_what_a_network_was_made_with_stays_through_the_transformations_of_flax():

@@ -49,6 +49,12 @@ class Growing(IterativeRouting):
 VOTES, ACTIVATION, POSE = draw(BATCH, I, J, D), jnp.ones((BATCH, I)), draw(BATCH, I, K, seed=1)
 
 
+@pytest.mark.parametrize("iterations", [0, -3, 1.5])
+def test_one_of_ones_own_iterates_at_least_once(iterations):
+    with pytest.raises(ValueError, match="Growing: iterations must be an integer of at least 1"):
+        Growing(iterations)
+
+
 def test_call_trace_and_single_iterations_follow_from_the_four():
     routing, total = Growing(), (VOTES * POSE[:, :, :1, None]).sum(1)
     routed = route(routing, VOTES, ACTIVATION, pose=POSE)

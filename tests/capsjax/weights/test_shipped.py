@@ -76,6 +76,7 @@ def test_a_file_that_is_put_there_is_found(monkeypatch, tmp_path):
     [
         ({"pretrained": "letters"}, "unknown pretrained capsnet 'letters', choose from: digits"),
         ({"pretrained": "digits", "num_classes": 5}, "cannot have num_classes=5: leave it out"),
+        ({"pretrained": "digits", "decoder_hidden": None}, "cannot have decoder_hidden=None"),
         ({"pretrained": "digits", "routing": "em"}, "cannot have routing='em': leave it out"),
         ({"pretrained": "digits", "image_shape": (28, 28, 1)}, "cannot have image_shape"),
     ],

@@ -131,6 +131,9 @@ def test_a_forward_pass_at_growing_batches(measured, capsys, tmp_path, monkeypat
     assert main(["bench", "--forward", "--batch-sizes", "2,8", "--dtypes", "bfloat16"]) == 0
     found = [(config.schedule.batch_size, config.model.dtype) for _, config, *_ in measured]
     assert found == [(2, "bfloat16"), (8, "bfloat16")]
+    measured.clear()
+    assert main(["bench", "--forward", "--batch-size", "32"]) == 0
+    assert [config.schedule.batch_size for _, config, *_ in measured] == [32]
 
 
 def test_scaling_over_the_devices_present(measured, tmp_path, capsys):
@@ -272,6 +275,13 @@ def test_examples_that_are_made_are_made_by_this_process_alone(pairs, feeds, mon
         (["--predict-memory", "1GB", "--models", "cnn"], "--models is not for --predict-memory"),
         (["--forward", "--grow", "batch"], "--grow is not for --forward"),
         (["--models", "cnn,capsent"], "unknown model 'capsent'"),
+        (["--models", "cnn", "--model", "cnn"], "--model is one value, but --models has several"),
+        (
+            ["--grow", "batch", "--batch-size", "8"],
+            "--batch-size is one value, but --grow batch has several",
+        ),
+        (["--forward", "--devices", "2"], "--forward is measured on one device: leave --devices"),
+        (["--validation", "9"], "unknown argument '--validation'"),
         (
             ["--grow", "batch", "capsules", "--primary-types", "4"],
             "--primary-types is a list, but --grow capsules measures one of its own: leave",

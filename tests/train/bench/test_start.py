@@ -54,16 +54,20 @@ def test_the_start_of_a_recipe(python_m_train, tmp_path):
 
 
 def test_the_start_of_each_of_several_networks(monkeypatch, capsys):
-    asked = []
+    asked, validation = [], []
     monkeypatch.setattr(benchmark, "seconds_to_begin", lambda fit: asked.append(fit) or 9.0)
     monkeypatch.setattr(
         benchmark,
         "seconds_of_parts",
-        lambda imports, config, *_: dict.fromkeys(PARTS, {"cnn": 1.5}.get(config.model.name, 2.5)),
+        lambda imports, config, *_: (
+            validation.append(config.data.validation)
+            or dict.fromkeys(PARTS, {"cnn": 1.5}.get(config.model.name, 2.5))
+        ),
     )
     small = ["--repetitions", "1", "--models", "aff_capsnet,cnn"]
     assert main(["bench", "digits", "--start", *small]) == 0
     assert [fit.args[1]["model"] for fit in asked] == ["aff_capsnet", "cnn"]
+    assert validation == [None, None]  # as in `fit`, which refuses a batch that is larger
     printed = capsys.readouterr().out
     assert f"| {' | '.join(['network', *HEADS])} |" in printed
     for name, part in {"aff_capsnet": "2.50", "cnn": "1.50"}.items():

@@ -262,6 +262,14 @@ def test_data_of_ones_own_goes_without_a_recipe(no_figures, tmp_path, capsys, mo
     assert load_run(Path("few")).config.schedule.batch_size == 4
     run = load_run(Path("runs/pets"))
     assert (run.config.preset, run.config.data.dataset) == ("digits", arguments[1])
+    # The same command goes on, where there is something to go on with.
+    assert main(["fit", *arguments, "--resume"]) == 0
+    told = capsys.readouterr().err
+    assert "from step 1 on" in told
+    assert "no recipe" not in told
+    assert main(["fit", *arguments, "--resume", "--out", "new"]) == 0
+    assert "no recipe is named, so digits is taken" in capsys.readouterr().err
+    assert load_run(Path("new")).config == run.config
     assert "unknown dataset 'mnits' (did you mean mnist?)" in fails(
         capsys, "fit", "--dataset", "mnits"
     )
@@ -301,6 +309,19 @@ def test_data_of_ones_own_goes_without_a_recipe(no_figures, tmp_path, capsys, mo
             ["fit", "digits-cnn", "--routing-iterations", "2"],
             "cnn has no routing iterations",
         ),
+        (
+            ["fit", "digits-cnn", "--routing", "dynamic"],
+            "cnn has no routing to choose: leave --routing out",
+        ),
+        (
+            ["fit", "digits-sr_capsnet", "--mask-in-test", "label"],
+            "sr_capsnet reconstructs nothing, so leave --mask-in-test out",
+        ),
+        (
+            ["compare", "--models", "cnn", "--reconstruction-weight", "1"],
+            "cnn reconstructs nothing, so leave --reconstruction-weight out",
+        ),
+        (["compare", "--folds", "3", "--validation", "9"], "--validation says nothing with --fol"),
         (
             ["bench", "digits-cnn", "--iterations", "1,5"],
             "iterations: leave --iterations out",

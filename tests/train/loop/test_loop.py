@@ -238,7 +238,7 @@ def test_without_validation_images_nothing_chooses(config, tmp_path):
         evaluate(out, split="validation")
 
 
-def test_as_many_steps_are_recorded_as_asked_for_in_whole_dispatches(tmp_path, monkeypatch):
+def test_as_many_steps_are_recorded_as_asked_for_in_whole_dispatches(tmp_path, monkeypatch, capsys):
     begun, ended = [], []
     step, waited = 0, []
     monkeypatch.setattr(jax.profiler, "start_trace", lambda folder: begun.append(step))
@@ -253,6 +253,11 @@ def test_as_many_steps_are_recorded_as_asked_for_in_whole_dispatches(tmp_path, m
         for step in (1, 2):
             profiler.reached(step, None)
     assert (begun, ended) == ([6, 2], [12, 2])  # with the training
+    assert not capsys.readouterr().err
+    with Profiler(tmp_path / "profile", 5) as profiler:
+        profiler.reached(16, None)
+    assert len(begun) == len(ended) == 2
+    assert "note: no profile is recorded" in capsys.readouterr().err
 
 
 def test_a_profile_of_some_steps_is_left_for_tensorboard(config, tmp_path):

@@ -67,6 +67,15 @@ def test_another_model_leaves_the_recipes_options_behind():
     assert (changed.model.name, changed.model.options) == ("cnn", {"hidden": [8]})
 
 
+def test_another_routing_leaves_the_recipes_options_of_its_own_behind():
+    recipe = get_preset("digits-matrix_capsnet")
+    assert recipe.model.routing_options
+    other = with_settings(recipe, given("--routing", "dynamic"))
+    assert (other.model.routing, other.model.routing_options) == ("dynamic", {})
+    same = given("--routing", recipe.model.routing)
+    assert with_settings(recipe, same).model.routing_options == recipe.model.routing_options
+
+
 def test_what_a_recipe_says_of_another_choice_is_left_behind():
     recipe = FitConfig.of(optimizer="sgd", momentum=0.5)
     assert with_settings(recipe, given("--optimizer", "adam")).optimizer.momentum == 0.5

@@ -153,6 +153,17 @@ def test_classes_are_matched_by_their_names(labels_for, dataset):
     np.testing.assert_array_equal(held, np.array([2, 0, 1])[dataset.validation.labels])
 
 
+def test_where_any_number_of_classes_was_learned_one_that_is_present_is_such_a_number(
+    config, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(loading, "load_dataset", lambda *_, **__: dataset)
+    run = Run(tmp_path, config, dataset.image_shape, ("b", "c", "a"), labels_per_image=None)
+    labels = loading.load_split(run, "another", None).labels
+    assert labels.dtype == bool
+    by_name = np.array([2, 0, 1])[dataset.test.labels]
+    np.testing.assert_array_equal(labels, np.arange(3) == by_name[:, None])
+
+
 def test_images_that_have_changed_since_training_are_told(
     config, dataset, tmp_path, monkeypatch, capsys
 ):

@@ -81,10 +81,10 @@ def load(where: str, *, name: str) -> Dataset:
     if "test" not in splits:
         both = [_divided(files) for files in splits["train"]]
         splits |= {"train": [train for train, _ in both], "test": [test for _, test in both]}
-        if parts:
-            _note(
-                f"{path} has no folder of test images: about a fifth of {parts['train']} are these"
-            )
+        _note(
+            f"{path} has no folder `test`: about a fifth of the images in "
+            f"{parts.get('train', path)} are the test images"
+        )
     if found.left_out:
         _note(
             f"files in {path} that are left out, being no images of a class: "
@@ -228,7 +228,13 @@ class _Found:
                     f"{entry.path} is a folder, where the images of the class {folder.name} should "
                     "be: name the folder in which each folder is a class, with its images in it."
                 )
-        files = [_File(entry.path, entry.stat().st_size) for entry in inside]
+        try:
+            files = [_File(entry.path, entry.stat().st_size) for entry in inside]
+        except OSError as error:
+            raise UserError(
+                f"{error.filename} cannot be read ({error.strerror}): mend it, or remove it from "
+                f"the images of the class {folder.name}."
+            ) from error
         if not files:
             raise UserError(f"{folder} is empty: put the images of this class there, or remove it.")
         return files

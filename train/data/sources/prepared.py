@@ -28,8 +28,10 @@ _TEST_EVERY = 5
 _AT_ONCE = 4_096
 
 
-def load(where: str, *, name: str) -> Dataset:
-    """Opens a data set in tensorflow-datasets' cache, see `tfds_cache.cache_folder`.
+def load(where: str, *, name: str, cache: Path | None = None) -> Dataset:
+    """Opens a data set that tensorflow-datasets has prepared in a folder.
+
+    By default that is its cache, see `tfds_cache.cache_folder`.
 
     Its images stay in their files. They are those of its feature of images and of its feature of
     classes, of which it has one each. Its split `validation`, if there is one, is to choose by;
@@ -48,7 +50,7 @@ def load(where: str, *, name: str) -> Dataset:
             f"{name} names no set: write tfds:NAME, tfds:NAME/CONFIG or, to have images "
             "made alike, tfds:NAME@HEIGHTxWIDTH."
         )
-    folder = _newest(found["name"], found["config"], name)
+    folder = _newest(found["name"], found["config"], name, cache or cache_folder())
     with reading(folder, name, "prepare it again"):
         builder = tfds.builder_from_directory(folder)
         features = builder.info.features
@@ -121,9 +123,8 @@ class _Stored:
         return example[self.feature]
 
 
-def _newest(name: str, config: str | None, asked: str) -> Path:
+def _newest(name: str, config: str | None, asked: str, cache: Path) -> Path:
     """The folder of the newest version of a set in the cache."""
-    cache = cache_folder()
     folder = cache / name / (config or "")
     versions = {
         tuple(map(int, info.parent.name.split("."))): info.parent
@@ -138,7 +139,7 @@ def _newest(name: str, config: str | None, asked: str) -> Path:
             f"choose one of its configurations, {', '.join(configs)}"
             if configs
             else "prepare it there with tensorflow-datasets, with file_format='array_record', or "
-            "name another cache with TFDS_DATA_DIR"
+            "name another folder with --data-dir or TFDS_DATA_DIR"
         )
         raise UserError(f"{asked} is not prepared in {cache}: {advice}.")
     return versions[max(versions)]

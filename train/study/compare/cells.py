@@ -10,7 +10,7 @@ from train.config.config_file import EARLY_END, completed
 from train.config.fit_config import FitConfig, as_said, require_heeded
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
-from train.learn.network import has_iterations
+from train.learn.network import require_used
 from train.learn.user_routing import code_fingerprint, is_own, trust
 from train.presets import get_preset, list_presets
 from train.run.folder import ROUTING
@@ -108,11 +108,7 @@ def list_cells(
                 config = base.changed(**fields, **dict.fromkeys(EARLY_END))
                 cells.append(Cell(model, chosen or NONE, dataset, config))
     require_heeded(settings, (cell.config for cell in cells))
-    iterate = [cell for cell in cells if has_iterations(cell.config.model)]
-    if "routing_iterations" in settings and not iterate:
-        raise UserError(
-            "nothing that is compared routes in iterations: leave --routing-iterations out."
-        )
+    require_used(settings, [cell.config.model for cell in cells])
     by_name = {cell.name: cell for cell in cells}  # each once
     for cell in cells:
         if (other := by_name[cell.name]) != cell:

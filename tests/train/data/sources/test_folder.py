@@ -60,7 +60,7 @@ def test_numbers_are_classes_in_the_order_of_their_values(tmp_path):
 def test_what_systems_and_archives_add_is_left_out_and_counted(tmp_path, capsys):
     fill(tmp_path)
     expected = read(tmp_path)
-    assert not capsys.readouterr().err
+    assert "left out" not in capsys.readouterr().err
     for name in ("README", "a/Thumbs.db", "a/desktop.ini", "b/.DS_Store", "b/readme.txt"):
         (tmp_path / name).write_text("no image")
     save(tmp_path / "__MACOSX" / "a" / "00.png", random(4, 6, 3))
@@ -71,7 +71,7 @@ def test_what_systems_and_archives_add_is_left_out_and_counted(tmp_path, capsys)
     sentence = (
         f"note: files in {tmp_path} that are left out, being no images of a class: 6, such as "
     )
-    assert capsys.readouterr().err.startswith(sentence)
+    assert sentence in capsys.readouterr().err
     (tmp_path / "b" / "notes.txt").write_text("no image")
     with pytest.raises(UserError, match=r"notes.txt is not an image file"):
         read(tmp_path)
@@ -93,7 +93,7 @@ def test_folders_of_splits(tmp_path, capsys, train, validation, test):
     dataset = read(tmp_path)
     assert dataset.class_names == ("a", "b")
     assert dataset.validation.labels.tolist() == [0, 0, 1, 1]
-    told = "has no folder of test images: about a fifth of" in capsys.readouterr().err
+    told = "has no folder `test`: about a fifth of" in capsys.readouterr().err
     assert told == (test is None)
     of_test = len(dataset.test)
     assert len(dataset.train) == (18 if test else 18 - of_test)
@@ -105,6 +105,20 @@ def test_folders_of_splits(tmp_path, capsys, train, validation, test):
     if validation != "VAL":
         with pytest.raises(UserError, match="are both folders of validation images"):
             read(tmp_path)
+
+
+def test_of_classes_alone_a_fifth_is_the_test_and_that_is_told(tmp_path, capsys):
+    fill(tmp_path, each=9)
+    read(tmp_path)
+    told = f"{tmp_path} has no folder `test`: about a fifth of the images in {tmp_path} are"
+    assert told in capsys.readouterr().err
+
+
+def test_a_link_to_nothing_is_told(tmp_path):
+    fill(tmp_path, each=9)
+    (tmp_path / "b" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match=r"b/gone.png cannot be read \(No such file.* class b\."):
+        read(tmp_path)
 
 
 def test_what_lies_beside_the_parts_is_named(tmp_path, capsys):
@@ -245,7 +259,7 @@ def test_deep_and_drawn_images_are_those_of_8_bits_and_blank_ones_are_told(tmp_p
         ink = np.stack([np.zeros_like(pixels)] * 3 + [255 - pixels], axis=-1)
         save(tmp_path / "drawn" / file.parent.name / file.name, ink)
     grey, deep, drawn = (read(f"{tmp_path / name}@4x6x1") for name in ("grey", "deep", "drawn"))
-    assert not capsys.readouterr().err
+    assert "came out" not in capsys.readouterr().err
     for other in (deep, drawn):
         np.testing.assert_array_equal(other.train.images, grey.train.images)
         np.testing.assert_array_equal(other.test.images, grey.test.images)

@@ -55,6 +55,13 @@ def test_images_are_those_of_the_official_files(cache, tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path, content=content), image)
 
 
+def test_another_folder_than_the_cache_may_have_it(cache, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "nothing"))
+    assert len(load_dataset("tfds:kmnist", data_dir=cache).train) == 40
+    with pytest.raises(UserError, match=f"not prepared in {tmp_path / 'files'}: .* --data-dir"):
+        load_dataset("tfds:kmnist", data_dir=tmp_path / "files")
+
+
 def test_images_may_be_made_alike(cache):
     assert load_dataset("tfds:kmnist@14x20").image_shape == (14, 20, 3)
     small = load_dataset("tfds:kmnist@14x20x1")
