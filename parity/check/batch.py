@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from parity.check import tolerance
-from parity.check.comparison import FORWARD, GRADIENT, Comparison, Result, error_between
+from parity.check.comparison import FORWARD, GRADIENT, TEST, Comparison, Result, error_between
 from parity.check.inputs import of_kind
 from parity.check.pairs import Pair
 from parity.check.stages import Values, of_capsjax, of_reference
@@ -58,16 +58,20 @@ def compare_batch(subject: Subject, case: Case, split: Split, result: Result) ->
         lengths = reduction_lengths(pair, case.batch)
         for kind in case.kinds:
             seen = of_kind(kind, images, pair)
-            expected = of_reference(pair, seen, labels, gradients=case.gradients)
-            actual = of_capsjax(pair, seen, labels, gradients=case.gradients)
             shown = result.dataset if kind == "images" else kind
             name = f"{case}, {shown}{'' if biases else ', no biases'}"
-            compared = compare(actual, expected, lengths, size=case.size, case=name)
-            if result.dtype == "float32" and not all(comparison.held for comparison in compared):
-                wide, inputs = pair.in_dtype("float64"), seen.astype(np.float64)
-                truth = of_reference(wide, inputs, labels, gradients=case.gradients)
-                compared = [_unless_rounding(c, actual, expected, truth) for c in compared]
-            result.comparisons += compared
+            # In test, too, once for each program that is compiled.
+            modes = (True, False) if kind == "images" and case.gradients else (True,)
+            for training in modes:
+                how = {"gradients": case.gradients, "training": training}
+                expected = of_reference(pair, seen, labels, **how)
+                actual = of_capsjax(pair, seen, labels, **how)
+                compared = compare(actual, expected, lengths, size=case.size, case=name)
+                if result.dtype == "float32" and not all(found.held for found in compared):
+                    wide, inputs = pair.in_dtype("float64"), seen.astype(np.float64)
+                    truth = of_reference(wide, inputs, labels, **how)
+                    compared = [_unless_rounding(c, actual, expected, truth) for c in compared]
+                result.comparisons += compared
 
 
 def compare(
@@ -82,7 +86,7 @@ def compare(
     for stage in dict.fromkeys([*expected, *actual]):
         error = error_between(actual.get(stage), expected.get(stage))
         kind: tolerance.Kind = "gradient" if stage.group == GRADIENT else "forward"
-        length = lengths.get(stage.name if stage.group == FORWARD else kind, lengths[kind])
+        length = lengths.get(stage.name if stage.group in (FORWARD, TEST) else kind, lengths[kind])
         limit = tolerance.limit(kind, dtype, length)
         comparisons.append(Comparison(stage, error, limit, size, case))
     return comparisons

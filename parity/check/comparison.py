@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-FORWARD, LOSS, GRADIENT = "forward", "loss", "gradient"
+FORWARD, LOSS, GRADIENT, TEST = "forward", "loss", "gradient", "in test"
 ADAM, TRAINING = "Adam alone", "training"
 """The groups of stages."""
 

@@ -159,7 +159,7 @@ def model_pair(
         rngs=nnx.Rngs(0),
     )
     to_capsjax = functools.partial(same_names, reference)
-    weights.load(made, to_capsjax(learned(reference)))
+    weights.load(made, to_capsjax(learned(reference)), weights.LEARNED)
     return Pair(reference, made, Objective(ObjectiveConfig(loss=kind.loss)), to_capsjax)
 
 
@@ -168,10 +168,15 @@ def same_names(reference: nn.Module, arrays: Arrays) -> Arrays:
 
     The weight of a convolution or a dense layer becomes its `kernel`, that of a normalisation its
     `scale`; everything else keeps its name and its axes. A transposed convolution is in capsjax one
-    of an image that is spread, so its kernel is turned by 180 degrees. Buffers, which are no
-    parameters, are left out.
+    of an image that is spread, so its kernel is turned by 180 degrees. The averages of a batch's
+    statistics, as far as they are there, become `mean` and `var`.
     """
+    averages = {"running_mean": "mean", "running_var": "var"}
     turned = {}
+    for name, array in arrays.items():
+        path, _, own_name = name.rpartition(".")
+        if own_name in averages:
+            turned[f"{path}.{averages[own_name]}"] = array
     for name in (name for name, _ in reference.named_parameters() if name in arrays):
         target, array = name, arrays[name]
         path, _, own_name = name.rpartition(".")

@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 
 import capsjax
-from parity.check.comparison import FORWARD, GRADIENT, LOSS, Stage
+from parity.check.comparison import FORWARD, GRADIENT, LOSS, TEST, Stage
 from parity.check.pairs import Arrays, Pair
 from parity.layouts import weights
 from train.learn.objective import Objective
@@ -30,20 +30,29 @@ def nchw(images: np.ndarray) -> torch.Tensor:
 
 
 def of_reference(
-    pair: Pair, images: np.ndarray, labels: np.ndarray, *, gradients: bool = True
+    pair: Pair,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    gradients: bool = True,
+    training: bool = True,
 ) -> Values:
     """The stages of the PyTorch network, in the order in which they are computed.
 
     For images `[B, H, W, C]`, normalised, in the pair's dtype, and int32 labels `[B]`: the
     intermediates under the names of the reference, `capsules` and `coupling` as its result; the
     terms of the loss; and, if wanted, the gradients of their total, those of the last layer first,
-    by the names of capsjax's parameters and for the images under `images`.
+    by the names of capsjax's parameters and for the images under `images`. Not in training there
+    are intermediates alone: by the averages of batches, and labels decode where they do in test.
     """
-    seen = nchw(images).requires_grad_(gradients)
+    seen = nchw(images).requires_grad_(gradients and training)
     truth = torch.from_numpy(labels.astype(np.int64))
-    with torch.set_grad_enabled(gradients):
-        outputs = pair.reference(seen, truth)
+    is_shown = training or pair.reference.mask_in_test == "label"
+    pair.reference.train(training)
+    with torch.set_grad_enabled(gradients and training):
+        outputs = pair.reference(seen, truth if is_shown else None)
         losses = pair.reference.losses(outputs, seen, truth)
+    pair.reference.train()
     forward = {name: tensor.detach().numpy() for name, tensor in outputs.items()}
     if not pair.reference.parts:
         forward["conv1"] = forward["conv1"].transpose(0, 2, 3, 1)
@@ -51,6 +60,8 @@ def of_reference(
         forward["reconstruction"] = forward["reconstruction"].reshape(images.shape)
     else:
         forward.pop("mask", None)  # nothing is masked
+    if not training:
+        return {Stage(TEST, name): array for name, array in forward.items()}
     values = {Stage(FORWARD, name): array for name, array in forward.items()}
     values |= {Stage(LOSS, name): tensor.detach().numpy() for name, tensor in losses.items()}
     if gradients:
@@ -76,7 +87,12 @@ def gradients_of(pair: Pair, loss: torch.Tensor) -> Arrays:
 
 
 def of_capsjax(
-    pair: Pair, images: np.ndarray, labels: np.ndarray, *, gradients: bool = True
+    pair: Pair,
+    images: np.ndarray,
+    labels: np.ndarray,
+    *,
+    gradients: bool = True,
+    training: bool = True,
 ) -> Values:
     """The stages of the capsjax network, under the names of `of_reference`, in any order.
 
@@ -86,25 +102,28 @@ def of_capsjax(
     graphdef, params, rest = nnx.split(pair.model, nnx.Param, ...)  # type: ignore[misc]
     state = nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
     scale = 1.0 if pair.reference.reconstruction_over_pixels == "sum" else 1 / images[0].size
-    fixed = graphdef, pair.objective, pair.reference.parts, scale, gradients
+    settings = scale, gradients and training, training
+    fixed = graphdef, pair.objective, pair.reference.parts, *settings
     stages, losses, arrays = jax.device_get(_compute(fixed, state, images, labels))
+    if not training:
+        return {Stage(TEST, name): array for name, array in stages.items()}
     groups = {FORWARD: stages, LOSS: losses, GRADIENT: pair.compared(arrays)}
     return {Stage(group, name): groups[group][name] for group in groups for name in groups[group]}
 
 
 @functools.partial(jax.jit, static_argnames="fixed")
 def _compute(
-    fixed: tuple[nnx.GraphDef, Objective, tuple[str, ...], float, bool],
+    fixed: tuple[nnx.GraphDef, Objective, tuple[str, ...], float, bool, bool],
     state: tuple[Any, Any],
     images: jax.Array,
     labels: jax.Array,
 ) -> tuple[dict, dict, dict]:
     """Intermediates, losses (reconstruction by a scale) and gradients, if wanted, by name."""
-    (graphdef, objective, parts, scale, gradients), (params, rest) = fixed, state
+    (graphdef, objective, parts, scale, gradients, training), (params, rest) = fixed, state
 
     def run(params: Any, images: jax.Array) -> tuple[jax.Array, tuple[dict, dict]]:
         model = nnx.merge(graphdef, params, rest, copy=True)
-        stages, output = _recorded_call(model, parts, objective, images, labels)
+        stages, output = _recorded_call(model, parts, objective, images, labels, training)
         terms = objective.losses(output, images, labels)
         losses = {
             name.removesuffix("_loss"): objective.settings.margin_weight * terms[name]
@@ -126,14 +145,19 @@ def _compute(
 
 
 def _recorded_call(
-    model: Any, parts: Sequence[str], objective: Objective, images: jax.Array, labels: jax.Array
+    model: Any,
+    parts: Sequence[str],
+    objective: Objective,
+    images: jax.Array,
+    labels: jax.Array,
+    training: bool,
 ) -> tuple[dict[str, jax.Array], Any]:
-    """Calls a model, not to be used afterwards, as in training: its intermediates, its output."""
-    model.train()
+    """Calls a model, not to be used afterwards: its intermediates, its output."""
+    (model.train if training else model.eval)()  # before its parts are replaced
     of_capsnet = () if parts else ("features", "primary_caps", "class_caps", "decoder")
     layers = {name: layer for name in of_capsnet if (layer := getattr(model, name)) is not None}
     recorded = record(model, [*parts, *layers])
-    output = objective.apply(model, images, labels, training=True)
+    output = objective.apply(model, images, labels, training=training)
     stages: dict[str, jax.Array] = {}
     for name in parts:
         stages |= _named_results(name.replace(".", "_"), recorded[name].result)

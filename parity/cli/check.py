@@ -30,8 +30,8 @@ def height_and_width(text: str) -> tuple[int, int]:
 class Check(Command):
     """Compare every number of two networks with the same weights.
 
-    Gives a PyTorch CapsNet and capsjax the same weights and inputs, compares every intermediate,
-    loss, gradient and 20 steps of training, and names the first stage that parts. Exits with 0 if
+    Gives a PyTorch CapsNet and capsjax the same weights and inputs, compares every intermediate, in
+    training and in test, loss, gradient and 20 steps of training, and names the first stage that parts. Exits with 0 if
     everything agrees, 1 if something does not, 2 on bad input.
     """
 

@@ -34,6 +34,8 @@ class Reference(nn.Module):
     others.
     """
 
+    # Which capsule a decoder sees in test.
+    mask_in_test: ClassVar[Literal["label", "longest"]] = "longest"
     input_mean: ClassVar[float] = 0.0  # what the training subtracts from images in [0, 1]
     input_std: ClassVar[float] = 1.0  # what it divides them by afterwards
     reconstruction_weight: ClassVar[float] = 0.0005  # of the error of a reconstruction
@@ -98,6 +100,11 @@ class Reference(nn.Module):
                     parameter.copy_(scale * drawn)
                 else:
                     parameter.add_(0.1 * drawn)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):  # as after some training
+                mean, var = module.running_mean, module.running_var
+                mean.copy_(0.1 * torch.randn(mean.shape, generator=generator))
+                var.copy_(0.5 + torch.rand(var.shape, generator=generator))
 
 
 def margins(lengths: Tensor, labels: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from parity.bench.fast.parts import normalized
 from parity.bench.fast.windows import class_votes, cut, matrix_votes, over_all_parents
@@ -26,24 +26,22 @@ class FastVBCapsNet(VBCapsNet):
         M = poses.unflatten(3, (self.types, self.dim))
         norm = self.primary_norm
         M, a = normal(M, -2, norm.pose), torch.sigmoid(normal(logits, -1, norm.activation))
-        for layer, windows in zip(self.conv_caps, self.windows, strict=True):
+        for layer, norm, windows in zip(self.conv_caps, self.conv_norms, self.windows, strict=True):
             votes = matrix_votes(cut(windows, M).flatten(1, 3), layer.kernel)
             seen = cut(windows, a).flatten(1).T
             softmax = partial(over_all_parents, windows)
             M, a = route(layer.routing, votes, seen, softmax)
             M, a = (x.unflatten(0, (-1, *windows.counts)) for x in (M, a))
-            M, a = normal(M, -2), torch.sigmoid(normal(a, -1))
+            M, a = normal(M, -2, norm.pose), torch.sigmoid(normal(a, -1, norm.activation))
         votes = class_votes(M, self.class_caps.kernel)
         softmax = partial(torch.softmax, dim=1)
         _, a = route(self.class_caps.routing, votes, a.flatten(1), softmax)
-        a = torch.sigmoid(normal(a, -1))
+        a = torch.sigmoid(normal(a, -1, self.class_norm.activation))
         return {"lengths": a, "logits": a}
 
 
-def normal(x: Tensor, axis: int, norm: nn.BatchNorm2d | None = None) -> Tensor:
-    """Normalised over all axes but one, by a batch's statistics where there is no such norm."""
-    if norm is None:
-        norm = nn.BatchNorm2d(x.shape[axis], affine=False, track_running_stats=False)
+def normal(x: Tensor, axis: int, norm: Any) -> Tensor:
+    """Normalised over all axes but one."""
     first = x.movedim(axis, 1)
     return norm(first.reshape(*first.shape[:2], -1, 1)).view(first.shape).movedim(1, axis)
 

@@ -94,9 +94,8 @@ class CapsNet(Reference):
     published number. Images too small for the kernels are a ValueError, and so is no iteration.
     """
 
-    # Which capsule the decoder sees, in training and in test.
+    # Which capsule the decoder sees in training.
     mask_in_training: Literal["label", "longest"] = "label"
-    mask_in_test: Literal["label", "longest"] = "longest"
     published_iterations: int = 3  # of the routing
     # Whether the decoder draws all pixels of a channel before the next, as PyTorch has images.
     draws_channels: bool = False

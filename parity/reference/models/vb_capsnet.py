@@ -55,10 +55,12 @@ class VBCapsNet(ModelReference):
         grid = ((height - kernel) // stride + 1, (width - kernel) // stride + 1)
         self.windows = Windows.stack(grid, sizes["caps_kernels"], sizes["caps_strides"])
         self.conv_caps: Any = nn.ModuleList()
+        self.conv_norms: Any = nn.ModuleList()
         for above, windows in zip(sizes["caps_types"], self.windows, strict=True):
             seen = windows.size**2 * types
             routing = VariationalBayes(Sizes(seen, dim, above, dim), iterations, logits=True)
             self.conv_caps.append(group(kernel=zeros(seen, above, side, side), routing=routing))
+            self.conv_norms.append(plain_norms(above))
             types, grid = above, windows.counts
         classes = sizes["num_classes"]
         connected = Sizes(grid[0] * grid[1] * types, dim, classes, dim)
@@ -66,6 +68,7 @@ class VBCapsNet(ModelReference):
             kernel=zeros(types, classes, side, side),
             routing=VariationalBayes(connected, iterations, logits=True),
         )
+        self.class_norm = plain_norms(classes)
 
     def deviation(self, name: str) -> float | None:
         """Votes of a length, and activations from none to all, by which images differ.
@@ -82,21 +85,22 @@ class VBCapsNet(ModelReference):
         poses, logits = maps.split([self.types * self.dim, self.types], dim=3)
         M = poses.unflatten(3, (self.types, self.dim))
         stages = {"features": nhwc(features)} | capsule_stages("primary_caps", M, logits)
-        M, a = normalise(M, logits, self.primary_norm.pose, self.primary_norm.activation)
+        M, a = normalise(M, logits, self.primary_norm)
         stages |= capsule_stages("primary_norm", M, a)
-        for index, (layer, windows) in enumerate(zip(self.conv_caps, self.windows, strict=True)):
+        layers = zip(self.conv_caps, self.conv_norms, self.windows, strict=True)
+        for index, (layer, norms, windows) in enumerate(layers):
             seen = windows.seen(M)
             votes = matrix_votes(seen, layer.kernel)
             routed = layer.routing(votes, windows.seen(a), seen, softmax=windows.over_all_parents)
             M, a, c = windows.on_grid(routed)
             stages |= capsule_stages(f"conv_caps_{index}", M, a, c)
-            M, a = normalise(M, a)
+            M, a = normalise(M, a, norms)
             stages |= capsule_stages(f"conv_norms_{index}", M, a)
         votes = class_votes(M, self.class_caps.kernel)
         routed = self.class_caps.routing(votes, a.flatten(1), M.flatten(1, 3))
         M, a, c = (routed[name] for name in ("capsules", "lengths", "coupling"))
         stages |= capsule_stages("class_caps", M, a, c)
-        M, a = normalise(M, a)
+        M, a = normalise(M, a, self.class_norm)
         stages |= capsule_stages("class_norm", M, a)
         return stages | {"capsules": M, "coupling": c, "lengths": a, "logits": a}
 
@@ -106,21 +110,20 @@ class VBCapsNet(ModelReference):
         return "cross_entropy", functional.cross_entropy(lengths, labels, reduction="none")
 
 
-def normalise(
-    M: Tensor,
-    logits: Tensor,
-    of_pose: nn.BatchNorm2d | None = None,
-    of_activation: nn.BatchNorm2d | None = None,
-) -> tuple[Tensor, Tensor]:
+def plain_norms(types: int) -> nn.Module:
+    """Normalisations of poses and activations without scales and biases."""
+    pose, activation = (nn.BatchNorm2d(types, affine=False) for _ in range(2))
+    return group(pose=pose, activation=activation)
+
+
+def normalise(M: Tensor, logits: Tensor, norms: Any) -> tuple[Tensor, Tensor]:
     """Poses `[B, ..., types, D]`, each type over all its elements, and activations.
 
-    Those are the sigmoids of the logits `[B, ..., types]`, normalised. Without a normalisation of
-    its own, neither has a scale or bias.
+    Those are the sigmoids of the logits `[B, ..., types]`, normalised.
     """
     types = M.shape[-2]
-    plain = nn.BatchNorm2d(types, affine=False)
-    normal = batch_norm(M.movedim(-2, 1).reshape(len(M), types, -1, 1), of_pose or plain)
-    a = batch_norm(logits.movedim(-1, 1).reshape(len(M), types, -1, 1), of_activation or plain)
+    normal = batch_norm(M.movedim(-2, 1).reshape(len(M), types, -1, 1), norms.pose)
+    a = batch_norm(logits.movedim(-1, 1).reshape(len(M), types, -1, 1), norms.activation)
     return (
         normal.reshape(len(M), types, *M.shape[1:-2], M.shape[-1]).movedim(1, -2),
         torch.sigmoid(a.reshape(len(M), types, *logits.shape[1:-1]).movedim(1, -1)),

@@ -142,6 +142,27 @@ def test_detached_logits_part_in_the_gradients_only():
     assert result.first_difference.stage == ("gradient", "class_caps.kernel")
 
 
+def test_what_a_decoder_is_shown_in_test_is_compared():
+    wrong = faulty(objective=Objective.of(FitConfig.of(mask_in_test="label")))
+    found = run(wrong, [WITH_GRADIENTS._replace(batch=7)]).first_difference
+    assert found is not None
+    assert found.stage == ("in test", "mask")
+
+
+def test_averages_of_batches_are_seen_in_test_alone():
+    subject = find_subject("model", "sr_capsnet")
+
+    def make_pair(sizes, **drawn) -> Pair:
+        pair = subject.make_pair(sizes, **drawn)
+        mean = pair.model.primary_norm.pose.mean  # type: ignore[attr-defined]
+        mean[...] = mean[...] + 0.1
+        return pair
+
+    found = check(Subject("mine", make_pair, [WITH_GRADIENTS], subject.sizes)).first_difference
+    assert found is not None
+    assert found.stage == ("in test", "primary_norm_pose")
+
+
 OPTIMISERS = {
     "beta2": (functools.partial(adam, b2=0.99), "second moment after 1 step"),
     "beta1": (functools.partial(adam, b1=0.8), "first moment after 1 step"),
@@ -168,7 +189,7 @@ def test_networks_that_agree_pass(x64: bool):
     assert result.first_difference is None
     assert result.dtype == ("float64" if x64 else "float32")
     groups = list(dict.fromkeys(c.stage.group for c in result.worst()))
-    assert groups == ["forward", "loss", "gradient", "Adam alone", "training"]
+    assert groups == ["forward", "loss", "gradient", "in test", "Adam alone", "training"]
     (growth,) = result.growth
     assert growth.steps == list(range(1, 21))
     assert bool(growth.reference_against_float64) is not x64
