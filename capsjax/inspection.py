@@ -14,7 +14,10 @@ from capsjax.routing import Routed
 __getattr__ = _deprecated.names_of(__name__)
 
 DEAD = 0.01
-"""Mean activation over many examples below which a capsule is called dead: it is there for none."""
+"""Mean activation over many examples below which a capsule is called dead: it is there for none.
+
+Of more than a hundred classes, one that is there for its own examples alone is below it, too.
+"""
 
 
 def coupling_entropy(coupling: jax.Array) -> jax.Array:
@@ -71,7 +74,7 @@ def _directions(x: jax.Array) -> jax.Array:
 
 
 def dead_share(activation: jax.Array, threshold: float = DEAD) -> jax.Array:
-    """The share of capsules that are there for no example.
+    """The share of capsules that are there for no example, or hardly any, see `DEAD`.
 
     Args:
         activation: `[N, ..., J]`, of many examples.

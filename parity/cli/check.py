@@ -31,8 +31,8 @@ class Check(Command):
     """Compare every number of two networks with the same weights.
 
     Gives a PyTorch CapsNet and capsjax the same weights and inputs, compares every intermediate, in
-    training and in test, loss, gradient and 20 steps of training, and names the first stage that parts. Exits with 0 if
-    everything agrees, 1 if something does not, 2 on bad input.
+    training and in test, loss, gradient and 20 steps of training, and names the first stage that
+    parts. Exits with 0 if everything agrees, 1 if something does not, 2 on bad input.
     """
 
     x64: bool = option(False, "compute in float64 (default: float32, of a module of yours both)")

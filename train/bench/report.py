@@ -21,9 +21,9 @@ _HEADS = dict(
 _UNITS = {"batch": "image", "iterations": "iteration", "capsules": "primary capsule"}
 _COUNTS = {
     "forward": "forward",
-    "forward, compiled": "forward_compiled",
+    "forward, compiled (a loop's turn once)": "forward_compiled",
     "forward and backward": "training",
-    "step, compiled": "training_compiled",
+    "step, compiled (a loop's turn once)": "training_compiled",
 }
 RATES = "images/s (slowest to fastest)"
 """The head of a column of `rate_cell`."""

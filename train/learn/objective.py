@@ -293,7 +293,10 @@ def class_lengths(output: CapsNetOutput) -> Mean:
 
 
 def dead_share(lengths: Mean) -> Mean:
-    """The share of class capsules that are dead, of their lengths summed over a whole batch."""
+    """The share of class capsules that are dead in a batch, of their lengths summed over it.
+
+    In a small batch, or of many classes, so are those of classes that it has no image of.
+    """
     return masked_mean(lengths.total < DEAD * lengths.examples)
 
 

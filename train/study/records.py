@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from train.config.config_file import CADENCE, completed
+from train.presets import get_preset, list_presets
 from train.study.claims import get_claim
 from train.study.compare import findings
 from train.study.results import ROOT, origin
@@ -135,7 +136,7 @@ def _origins(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _fits(*results: Mapping[str, Any]) -> list[str]:
-    """A row for the networks of each recipe; where there are several, what sets them apart."""
+    """A row for the networks of each recipe, with what sets it apart from its preset and others."""
     recipes: dict[str, list[Mapping[str, Any]]] = {}
     for result in sorted(results, key=lambda result: result["config"]["seed"]):
         config = completed(result["config"])
@@ -145,6 +146,9 @@ def _fits(*results: Mapping[str, Any]) -> list[str]:
     rows = []
     for config, of_recipe in zip(configs, recipes.values(), strict=True):
         alike = [other for other in configs if other["preset"] == config["preset"]]
+        if config["preset"] in list_presets():  # which may be another one by now
+            now = get_preset(config["preset"]).flat()
+            alike.append({**now, "validation": config["validation"]})
         settings = findings.differing(config, alike, {"preset", "seed"})
         rows.append(_fit_row(of_recipe, settings and f" `{settings}`"))
     examples = sorted({result["summary"]["test.examples"] for result in results})

@@ -55,7 +55,11 @@ class Estimate(NamedTuple):
 
     @property
     def visible(self) -> float:
-        """The true difference that would be told from zero in a share `POWER` of such studies."""
+        """The true difference that would be told from zero in about `POWER` of such studies.
+
+        With the interval as wide as here: that of another study is not, so that three seeds see it
+        in 77 % of them, and two in 73 %, where the seeds decide.
+        """
         return self.half_width + self._distance(2 * (1 - POWER))
 
     def _beyond(self, distance: float) -> float:
@@ -94,7 +98,9 @@ def estimate(values: np.ndarray) -> Estimate:
     mean, of_seed = float(values.mean()), values.mean(axis=1)
     if seeds < 2 or math.isnan(mean):
         return Estimate(mean, math.inf, math.inf, 1)
-    by_seeds = float(np.std(of_seed, ddof=1)) / math.sqrt(seeds)
+    by_seeds = 0.0  # also of equal ones, of which the mean is rounded
+    if not np.allclose(of_seed, of_seed[0], rtol=1e-12, atol=0):
+        by_seeds = float(np.std(of_seed, ddof=1)) / math.sqrt(seeds)
     by_images = 0.0
     if images > 1:
         apart = (of_seed - mean) * (math.sqrt(seeds / (seeds - 1)) - 1)

@@ -8,6 +8,7 @@ import pytest
 from tests.train.study.compare.test_findings import TWO
 from train.__main__ import main
 from train.config.fit_config import FitConfig
+from train.presets import get_preset
 from train.study import records
 from train.study.claims import get_claim
 from train.study.trial.definition import Arm
@@ -42,7 +43,7 @@ def summary(error: float) -> dict:
 
 
 def keep_fit(seed: int, error: float, run: str = "seed", **settings: object) -> None:
-    config = {"seed": seed, **settings}
+    config = {**get_preset("digits").flat(), "seed": seed, **settings}
     values = {"kind": "fit", "config": config, "summary": summary(error)}
     records.keep("mine", f"fit-{run}-{seed}", f"python -m train fit digits --seed {seed}", values)
 
@@ -66,12 +67,19 @@ def test_runs_of_a_recipe_are_one_row(root):
     assert {"commit", "date", "device_kind", "jax", "python", "cores"} <= kept.keys()
 
 
+def test_a_recipe_that_is_no_longer_its_presets_says_in_what(root):
+    keep_fit(0, 0.25, validation=0)
+    assert "| `digits` | 0 |" in records.render("mine")
+    keep_fit(0, 0.25, validation=0, epochs=3.0)
+    assert "| `digits` `--epochs 3.0` | 0 |" in records.render("mine")
+
+
 def test_runs_of_other_recipes_are_rows_of_their_own(root):
     for seed in (0, 1):
         keep_fit(seed, 0.25 + seed)
         keep_fit(seed, 0.5 + seed, "fast", learning_rate=0.01, evaluate_every=7)
     page = records.render("mine")
-    row = "| `digits` `--learning-rate 0.001` | 0, 1 | 0.25, 1.25 | 0.750 ± 0.707 | 0.50, 2.50 |"
+    row = "| `digits` `--learning-rate 0.002` | 0, 1 | 0.25, 1.25 | 0.750 ± 0.707 | 0.50, 2.50 |"
     assert row in page
     row = "| `digits` `--learning-rate 0.01` | 0, 1 | 0.50, 1.50 | 1.000 ± 0.707 | 1.00, 3.00 |"
     assert row in page
@@ -79,8 +87,8 @@ def test_runs_of_other_recipes_are_rows_of_their_own(root):
 
 
 def test_a_name_is_of_one_kind_and_a_part_of_one_training(root):
-    keep_fit(0, 0.25)
-    config = FitConfig().changed(seed=0, validation=0).flat()
+    keep_fit(0, 0.25, validation=0)
+    config = get_preset("digits").changed(seed=0, validation=0).flat()
     records.require_place("mine", "fit-seed-0", "fit", config)
     records.require_place("mine", "fit-seed-1", "fit", {**config, "seed": 1})
     with pytest.raises(UserError, match="fit-seed-0.json is of a training with --seed 0: choose"):

@@ -23,7 +23,7 @@ TURNED = "the same of poses turned at random"
 TURNS = 20
 """Random rotations of the poses, whose mean count the dimensions themselves have to beat."""
 EXAMPLES = 2000
-"""The first test images, which are measured."""
+"""Test images that are measured, the first of each class in its share."""
 CLEAR = 0.5
 """A correlation from which a dimension is said to go with a property."""
 

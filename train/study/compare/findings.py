@@ -129,7 +129,12 @@ def markdown(results: Sequence[Result], command: str) -> str:
 
 
 def _explanations(results: Sequence[Result]) -> list[str]:
-    seeds, first = results[0]["seeds"], results[0]
+    seeds = results[0]["seeds"]
+    of_datasets = {result["dataset"]: result["robustness_examples"] for result in results}
+    counts = list(dict.fromkeys(of_datasets.values()))
+    changed = f"{counts[0]:,}"
+    if len(counts) > 1:
+        changed = ", ".join(f"{count:,} ({dataset})" for dataset, count in of_datasets.items())
     strengths = "; ".join(
         f"{kind} {', '.join(map(str, p.strengths))} {p.unit}" for kind, p in PERTURBATIONS.items()
     )
@@ -144,8 +149,8 @@ def _explanations(results: Sequence[Result]) -> list[str]:
         "with; nll of lengths: of lengths as shares of their sum, which is no likelihood that was "
         "trained: the two are not to be compared. calibration: expected calibration error, in "
         "percent, of the length of the predicted class.",
-        f"{', '.join(PERTURBATIONS)}: accuracy on {first['robustness_examples']:,} test "
-        f"images, changed, in percent, the mean of four strengths ({strengths}).",
+        f"{', '.join(PERTURBATIONS)}: accuracy on {changed} test images, changed, in percent, the "
+        f"mean of four strengths ({strengths}).",
         "recipe: what the cell is trained with that not all cells of its data are; empty where all "
         "have one recipe.",
         "images/s: that all seeds learn from together in training; memory: of a training step of "
@@ -170,13 +175,16 @@ def limits(results: Sequence[Result]) -> list[str]:
         if math.isfinite(visible):
             sentences.append(
                 f"On {dataset} ({first['test_examples']:,} test images), a true difference of "
-                f"{100 * visible:.2f} points of accuracy would be told from chance in "
-                f"{POWER:.0%} of such comparisons; a smaller one less often."
+                f"{100 * visible:.2f} points of accuracy, were it the only comparison, would be "
+                f"told from chance in about {POWER:.0%} of such; a smaller one less often, and so "
+                "is each of several."
             )
         if folds := first["identity"].get("folds"):
             sentences.append(
                 f"On {dataset} these are training images, of {folds} folds: each was measured by "
-                "networks that had not learned from it. The test split was not looked at."
+                "networks that had not learned from it. The test split was not looked at. The "
+                "calibration error is the mean of the folds, each of which, of fewer images, has a "
+                "larger one."
             )
         if any(own_settings(of_dataset)):
             sentences.append(

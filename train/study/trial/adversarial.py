@@ -19,7 +19,7 @@ from train.run.folder import load_run
 from train.study.trial.definition import Quantity
 
 EXAMPLES = 1000
-"""Images that are attacked, the first of the test split."""
+"""Images that are attacked, the first test images of each class in its share."""
 EPSILON = 0.1
 """The most by which a pixel, from 0 to 1, is moved."""
 PGD_STEPS = 20

@@ -17,7 +17,7 @@ from train.run.folder import load_run
 from train.study.trial.definition import Quantity
 
 EXAMPLES = 256
-"""Test images that are looked at, the first."""
+"""Test images that are looked at, the first of each class in its share."""
 STARVED = 0.1
 """Share of an equal share of its layer's gradient, below which a capsule is called starved."""
 

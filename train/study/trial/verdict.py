@@ -178,10 +178,12 @@ def verdicts(claim: Claim, measured: Sequence[Measured]) -> list[str]:
         for contrast in claim.contrasts
     ]
     corrected = holm([each.p_value for each in found])
-    return list(map(_verdict, claim.contrasts, found, corrected))
+    sizes = [by_name[contrast.more][contrast.quantity].shape[1] for contrast in claim.contrasts]
+    return list(map(_verdict, claim.contrasts, found, corrected, sizes))
 
 
-def _verdict(contrast: Contrast, found: Estimate, p_value: float) -> str:
+def _verdict(contrast: Contrast, found: Estimate, p_value: float, images: int) -> str:
+    """Whether a contrast was seen; `images` are the columns of the quantity's values."""
     names = (contrast.less, contrast.more) if found.mean >= 0 else (contrast.more, contrast.less)
     difference = f"{names[0]} has {abs(found.mean):.2f} less than {names[1]} ({contrast.quantity}"
     if math.isnan(found.mean):
@@ -194,8 +196,8 @@ def _verdict(contrast: Contrast, found: Estimate, p_value: float) -> str:
     chance = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.2g}"
     difference += (
         f"; {chance}, corrected for all contrasts; by itself its 95 % interval is ± "
-        f"{found.half_width:.2f}, and {found.visible:.2f} would be seen in {POWER:.0%} of such "
-        "trials)."
+        f"{found.half_width:.2f}, and {found.visible:.2f} would be seen in about {POWER:.0%} of "
+        f"such trials{'' if images > 1 else '; over other seeds, not other images'})."
     )
     if p_value >= UNLIKELY:
         return f"Not seen, nor its opposite: {difference}"

@@ -116,7 +116,7 @@ def test_a_page_says_what_the_columns_are_and_what_they_cannot_show():
     assert page[0] == "`python -m train compare`"
     assert page[2].startswith("| model | routing | dataset | accuracy |")
     assert "accuracy: of the test images, in percent, mean of 2 seeds" in page[7]
-    assert "would be told from chance in 80% of such comparisons" in page[-2]
+    assert "would be told from chance in about 80% of such; a smaller one less often" in page[-2]
     assert page[-1].startswith("All 2 seeds at once: 0.5 ms a step, one alone 1.0 ms: 4.00 times")
     (alone,) = limits([result("one", 0.9)])
     assert alone.startswith("One seed shows no spread")

@@ -51,6 +51,15 @@ def test_whether_it_was_seen(errors, expected):
     assert sentence.startswith(expected)
 
 
+def test_what_is_known_of_images_is_said():
+    contrast = claim(Contrast("A", "B", ERROR.name))
+    single = verdicts(contrast, [measured("A", 1.0, 1.1, 0.9), measured("B", 2.0, 2.0, 2.1)])
+    assert single[0].endswith("of such trials; over other seeds, not other images).")
+    errors = [[0.0, 100.0, 0.0, 0.0], [0.0, 100.0, 0.0, 100.0]]
+    of_images = verdicts(contrast, [measured("A", *errors), measured("B", *errors[::-1])])
+    assert of_images[0].endswith("of such trials).")
+
+
 def test_one_seed_shows_nothing():
     both = [measured("A", 1.0), measured("B", 2.0)]
     (sentence,) = verdicts(claim(Contrast("A", "B", ERROR.name)), both)
