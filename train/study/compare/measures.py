@@ -132,8 +132,8 @@ def _predictor(config: FitConfig, states: TrainState, dataset: Dataset) -> Predi
         model = nnx.merge(graphdef, weights, model_state)
         nothing = jnp.zeros(len(images), jnp.int32)
         output = objective.apply(model, images, nothing, training=False)
-        has_likelihood = config.objective.loss == "cross_entropy" and output.logits is not None
-        scores = output.logits if has_likelihood else log_probabilities(output.lengths)
+        logits = output.logits if config.objective.loss == "cross_entropy" else None
+        scores = log_probabilities(output.lengths) if logits is None else logits
         return output.lengths, jax.nn.softmax(scores)
 
     def predict(
