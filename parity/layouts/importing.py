@@ -26,6 +26,8 @@ from train.system.errors import UserError
 from train.system.files import writing
 
 AUTO = "auto"
+_USUAL = {".pth": ".pt", ".hdf5": ".h5"}
+"""What `kind_of` calls a suffix."""
 
 Verify = Callable[[Run, Match, State], None]
 """Raises a UserError where a run that is made of the tensors of a match is not what is wanted."""
@@ -66,7 +68,8 @@ def import_weights(
     """
     state = read_state(path)
     found, state = match_state(path, state, layout)
-    if (kind := kind_of(path)) not in found.layout.formats:
+    kinds = {_USUAL.get(suffix, suffix) for suffix in found.layout.formats}
+    if (kind := kind_of(path)) not in kinds:
         raise UserError(
             f"{path} is a {kind} file, but one of the layout {found.layout.name} must be one of: "
             f"{', '.join(found.layout.formats)}."
@@ -130,7 +133,7 @@ def recognise(path: Path, state: State, layouts: Sequence[Layout]) -> Match:
             "what differs, or describe yours in a TOML file and give --layout FILE."
         )
     first = f"{path} fits no layout; the nearest is {names}, from which it differs:"
-    raise UserError("\n  ".join([first, *shown[0].problems()]))
+    raise UserError("\n  ".join([first, *problems(shown[0], state)]))
 
 
 def problems(found: Match, state: State) -> list[str]:

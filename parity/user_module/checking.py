@@ -1,6 +1,7 @@
 """`check --against`: capsjax beside a PyTorch module that somebody else wrote."""
 
 import functools
+import json
 import math
 import sys
 from collections.abc import Sequence
@@ -95,6 +96,11 @@ def compare_module(
                 f"--output-is {output_is} is of lengths, but {view.name or 'the output'} has "
                 "poses: leave it out, or choose another --output."
             )
+        if view.tensor.dtype != getattr(torch, dtype):
+            raise UserError(
+                f"{view.name or 'the output'} is {view.tensor.dtype}, though images and weights "
+                f"are torch.{dtype}: compare the module without autocast, half() or double()."
+            )
         _begin(dtype)
         sides = compute(call, view, dtype=dtype)
     outcome = Outcome(
@@ -110,6 +116,12 @@ def compare_module(
     if not view.certain:
         axes = "x".join(map(str, view.tensor.shape))
         outcome.notes.append(f"axes of equal size: the output is taken as {axes} in this order")
+    if sides.strides:
+        flags = [f"{name}={json.dumps(value)}" for name, value in sides.strides.items()]
+        outcome.notes.append(
+            f"computed with {' and '.join(flags)}, as in the module and not in the layout: import "
+            f"it with --model-options {' '.join(flags)}"
+        )
     if sides.reason:
         outcome.notes.append(f"the gradient is not compared: {sides.reason}")
     wide = None

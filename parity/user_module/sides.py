@@ -2,8 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,8 @@ class Sides:
     reason: str
     forward_limit: float
     gradient_limit: float
+    # Strides that the module was seen to have, and the layout does not, by the names of options.
+    strides: Mapping[str, Any] = field(default_factory=dict)
 
     def within(self, limit: float) -> "Sides":
         """The same with another limit of the outputs' error, where that is known."""
@@ -105,7 +107,8 @@ def both_sides(
     which has the same values in each dtype. A UserError if the weights do not fit the images.
     """
     config = configure(found, "digits", call.image_shape, found.sizes["j"])
-    options = {**config.model.options, **_strides(call, found)}
+    strides, of_layout = _strides(call, found), all_options(config)
+    options = {**config.model.options, **strides}
     config = config.changed(model_options=options)
     try:
         model = network(config, call.image_shape, found, state, dtype)
@@ -120,7 +123,12 @@ def both_sides(
     cotangent = cotangent.astype(theirs.dtype)
     their_gradient, reason = _module_gradient(view.tensor, call.images, cotangent)
     sides = with_output(model, images, view.what, output_is, theirs, cotangent)
-    return replace(sides, their_gradient=their_gradient, reason=reason)
+    others = {n: value for n, value in strides.items() if _listed(of_layout[n]) != value}
+    return replace(sides, their_gradient=their_gradient, reason=reason, strides=others)
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def with_output(

@@ -103,6 +103,11 @@ class Lengths(Caps):
         return self.poses(x).squeeze(-1).norm(dim=-1)
 
 
+class Halved(Lengths):
+    def forward(self, x):
+        return super().forward(x).half()
+
+
 class Detached(Caps):
     detach = True
 

@@ -30,6 +30,7 @@ from tests.parity.layouts.dialects import (
     seen_by,
     state_of,
 )
+from tests.parity.layouts.test_table import FOLDER
 from tests.tolerance import assert_close
 from train.config.fit_config import FitConfig
 from train.learn.objective import Objective
@@ -287,13 +288,26 @@ def test_a_file_that_two_layouts_fit_is_no_guess():
         recognise(Path("w.pt"), state, [layout, get_layout("xifengguo"), twin])
 
 
+def test_a_suffix_of_the_same_kind_of_file_will_do(tmp_path):
+    table = (FOLDER / "gram_ai.toml").read_text()
+    (tmp_path / "mine.toml").write_text(table.replace('name = "gram-ai"', 'formats = [".pth"]'))
+    path = saved(tmp_path / "weights.pth", state_of(build("gram-ai")))
+    with pytest.raises(UserError, match="is of a network for images of 64 pixels"):  # what is next
+        import_weights(path, layout=str(tmp_path / "mine.toml"), out=tmp_path / "run")
+    (tmp_path / "keras.toml").write_text(table.replace('name = "gram-ai"', 'formats = [".hdf5"]'))
+    with pytest.raises(UserError, match=r"is a \.pt file, .* must be one of: \.hdf5"):
+        import_weights(path, layout=str(tmp_path / "keras.toml"), out=tmp_path / "other")
+
+
 def test_a_file_that_no_layout_fits_is_told_with_the_nearest(tmp_path):
     state = state_of(build("cedrickchee"))
     del state["digits.weight"]
+    next(iter(state.values())).view(-1)[0] = torch.nan
     with pytest.raises(UserError) as raised:
         import_(saved(tmp_path / "weights.pt", state), tmp_path / "run")
     assert "fits no layout; the nearest is cedrickchee" in str(raised.value)
     assert "missing: digits.weight" in str(raised.value)
+    assert "not finite: " in str(raised.value)
 
 
 def test_a_file_of_another_network_lists_the_layouts(tmp_path):

@@ -121,6 +121,20 @@ def test_a_bias_of_class_capsules_is_part_of_a_layout(folder, tmp_path):
     assert ways(compare(tmp_path, "BiasedOverInputs")) == [["softmax over the input capsules"]]
 
 
+def test_strides_that_the_layout_does_not_have_are_told(folder, tmp_path):
+    """They decide what `import` makes of the same file."""
+    assert not compare(folder, "Lengths").notes
+    for file in ("net.py", "weights.pt"):
+        shutil.copy(folder / file, tmp_path)
+    layout = theirs.LAYOUT + "[options]\nmodel_options = { primary_stride = 1 }\n"
+    (tmp_path / "names.toml").write_text(layout)
+    outcome = compare(tmp_path, "Lengths")
+    assert outcome.passed
+    (note,) = outcome.notes
+    assert note.startswith("computed with primary_stride=2, as in the module and not in the layout")
+    assert note.endswith("import it with --model-options primary_stride=2")
+
+
 def test_a_module_without_gradient_is_compared_forwards(folder):
     outcome = compare(folder, "NoGradient")
     assert outcome.passed
@@ -305,6 +319,11 @@ def test_what_is_wrong_in_float32_alone_is_not_rounding(folder, name):
         ("Caps", (*SHAPE, "--against=Caps"), "must be FILE.py:CLASS"),
         ("Caps", (*SHAPE, "--against=no.py:Caps"), "there is no file no.py"),
         ("Caps", (*SHAPE, "--report=there"), "--report is not made with --against"),
+        (
+            "Halved",
+            SHAPE,
+            "the output is torch.float16, though images and weights are torch.float32",
+        ),
         ("Quitter", SHAPE, "cannot be called (NCHW images [7, 2, 8, 6]: SystemExit"),
         ("QuitsAtOnce", SHAPE, "cannot be made without arguments (SystemExit"),
         ("Lengths", (*SHAPE, "--routing=em"), "--routing and --against both say what to compare"),
