@@ -33,10 +33,10 @@ class UniformTrace(NamedTuple):
 class Uniform(IterativeRouting):
     """The control of every study of routing: all votes count alike.
 
-    `s_j = 1/J sum_i u_hat_ij`, `v_j = squash(s_j)`. Gu and Tresp 2020, arXiv:1911.07968, section 4:
-    without routing a capsule network is no less accurate, and with transformation matrices that all
-    input capsules share (`DenseCaps(..., shared=True)`) more robust to affine transformations. It
-    is the first iteration of dynamic routing, and has no other.
+    `s_j = 1/J sum_i u_hat_ij`, `v_j = squash(s_j)`. Gu and Tresp 2020, arXiv:1911.07968, sections 3
+    and 4: without routing a capsule network is no less accurate, and with transformation matrices
+    that all input capsules share (`DenseCaps(..., shared=True)`) more robust to affine
+    transformations. It is the first iteration of dynamic routing, and has no other.
 
     Attributes:
         squash: of the output capsules `[J, D]`; a function, or the fields of a `Squash` by name.
