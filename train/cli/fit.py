@@ -186,7 +186,7 @@ class Fit(DataDir, Devices, Recorded):
         count = len(hold_out(dataset, recipe.data.validation).train)
         smaller = ""
         if "batch_size" not in self.settings and recipe.schedule.batch_size > count:
-            devices = self.devices or jax.device_count()
+            devices = (self.devices or jax.local_device_count()) * jax.process_count()
             on_each = max(1, count // (4 * devices))
             self.settings["batch_size"] = devices << (on_each.bit_length() - 1)
             smaller = f" in batches of {self.settings['batch_size']}"

@@ -96,8 +96,8 @@ class Examples(Protocol):
     def subset(self, count: int) -> "Examples":
         """Takes so many examples, 1 to all of them.
 
-        Where they are stored, these are the first of each class, see `of_each_class`, and no class
-        is left out that has room; where they are made, the first.
+        Where they are stored, these are the first of each class in its share, see `of_each_class`:
+        of a class with hardly any examples there may be none. Where they are made, the first.
         """
         ...
 

@@ -51,7 +51,12 @@ class Guard:
             self._trainer.dataset.train, batch_size=config.schedule.batch_size, seed=config.seed
         )
         indices = order.indices(step)
-        tensor = first_not_finite(self._trainer, step, indices) or "none in a step on one device"
+        try:
+            tensor = (
+                first_not_finite(self._trainer, step, indices) or "none in a step on one device"
+            )
+        except jax.errors.JaxRuntimeError:  # which trains in parts or on several devices
+            tensor = "not known, since the whole batch does not fit on one device"
         path, examples = self._run.bad_numbers, indices.tolist()
         if processes.is_first():
             values = {"step": step, "first_not_finite": tensor, "training_examples": examples}

@@ -54,14 +54,18 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                     self._folder.mkdir(parents=True, exist_ok=True)
         elif not self._folder.is_dir():
             raise self._nothing()
-        for step in self.steps():
+        steps, unread = self.steps(), {}
+        for step in steps:
             try:
                 metadata = self._metadata(step)
             except Exception as error:  # whatever Orbax and the file system raise
-                self._set_aside(step, reason(error))
+                unread[step] = reason(error)
                 continue
             if (accuracy := _accuracy(metadata)) is not None:
                 self._accuracies[step] = accuracy
+        # Where none can be read, it may be the disk: `load` tells, and nothing is changed.
+        for step, why in unread.items() if len(unread) < len(steps) else ():
+            self._set_aside(step, why)
 
     def steps(self) -> list[int]:
         """The steps of all complete checkpoints, ascending."""
@@ -110,7 +114,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             )
 
     def load(self, like: Any, which: Which = "last") -> Any:
-        """Loads a state; a damaged last checkpoint is set aside for the one before.
+        """Loads a state; damaged last checkpoints are set aside for one before that can be read.
 
         `like` is a state of the wanted shapes, dtypes and placement on devices; "best" is the
         checkpoint with the highest validation accuracy.
@@ -133,19 +137,24 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
             processes.as_global(values),
         )
+        unread: dict[int, str] = {}
         for step in reversed(steps):
             found, why = self._read(step, abstract)
             if found is not None:
+                for later, damage in unread.items():
+                    self._set_aside(later, damage)
                 return type(like)(**processes.to_local(found, values))
             if which == "best":
                 raise UserError(
                     f"checkpoint {step} in {self._folder} is damaged or of another network "
                     f"({why}): take the last one, or train anew."
                 )
-            self._set_aside(step, why)
+            unread[step] = why
+        causes = "; ".join(f"{step}: {why}" for step, why in unread.items())
         raise UserError(
-            f"none of the checkpoints in {self._folder} can be read, they are damaged or of "
-            "another network: train anew."
+            f"none of the checkpoints in {self._folder} can be read ({causes}): if it is not for "
+            "now alone, as on a full memory or a network disk, they are damaged or of another "
+            "network, and there is nothing but to train anew. They stay as they are."
         )
 
     def __exit__(self, *_: object) -> None:

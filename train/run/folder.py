@@ -145,7 +145,12 @@ def load_run(folder: Path) -> Run:
 def _require_no_links(folder: Path) -> None:
     """A run lies in its folder alone: what is written stays in there."""
     for name in _PARTS:
-        for path in (folder / name, *(folder / name).rglob("*")):
+        inside = (  # of which some may be gone again, where the run is in training
+            Path(parent, inner)
+            for parent, folders, files in os.walk(folder / name)
+            for inner in (*folders, *files)
+        )
+        for path in (folder / name, *inside):
             if path.is_symlink():
                 raise UserError(
                     f"{path} is a link, but a run reads and writes in its own folder alone: put "
@@ -237,6 +242,8 @@ def require_free(folder: Path, *, resume: bool, overwrite: bool) -> bool:
     """
     with writing(folder):
         contents = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    # Of a run that died at its first file.
+    contents = [name for name in contents if name != f".{CONFIG}.new"]
     is_run = CONFIG in contents
     if contents and not is_run:
         raise UserError(

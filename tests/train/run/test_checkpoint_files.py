@@ -157,6 +157,26 @@ def test_when_all_are_damaged_it_says_so(folder):
         checkpoints.load(state(0))
 
 
+def test_where_none_can_be_read_all_stay_where_they_are(folder, monkeypatch):
+    """It may be a full memory or the network, and the next attempt has them all."""
+    save(folder, (1, 0.9), (2, 0.1))
+    before = sorted(folder.parent.rglob("*"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "_read", lambda *_: (None, "out of memory"))
+        for _ in range(2):
+            with (
+                Checkpoints(folder) as checkpoints,
+                pytest.raises(UserError, match=r"can be read \(2: out of memory; 1: out of memory"),
+            ):
+                checkpoints.load(state(0))
+        patched.setattr(Checkpoints, "_metadata", lambda *_: 1 / 0)
+        with Checkpoints(folder) as checkpoints:
+            assert checkpoints.steps() == [1, 2]
+    assert sorted(folder.parent.rglob("*")) == before
+    with Checkpoints(folder) as checkpoints:
+        assert_same(checkpoints.load(state(0)), state(2))
+
+
 def test_a_damaged_best_checkpoint_is_not_replaced_by_another(folder):
     save(folder, (1, 0.9), (2, 0.1))
     damage(folder / "1")

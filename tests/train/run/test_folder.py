@@ -9,7 +9,7 @@ import pytest
 
 from tests.train.conftest import ROOT
 from train.distributed import processes
-from train.run.folder import Run, entered, load_run, locked, prepare_folder
+from train.run.folder import Run, entered, load_run, locked, prepare_folder, require_free
 from train.system.errors import UserError
 
 
@@ -294,3 +294,11 @@ def test_a_lock_ends_with_its_context_whatever_ends_that(tmp_path):
     for _ in range(2):
         with pytest.raises(KeyError):
             fail()
+
+
+def test_a_run_that_died_at_its_first_file_may_begin_again(tmp_path):
+    (tmp_path / ".config.json.new").write_text("{")
+    assert not require_free(tmp_path, resume=True, overwrite=False)
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(UserError, match=r"is not empty and holds no run \(mine.txt is in it\)"):
+        require_free(tmp_path, resume=True, overwrite=False)

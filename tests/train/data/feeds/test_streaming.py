@@ -1,10 +1,14 @@
 """The streaming feed."""
 
 import sys
+import time
+from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.train.conftest import run_python
+from train.data.feeds import streaming
 from train.data.feeds.order import Order
 from train.data.feeds.streaming import StreamingFeed
 from train.data.made.multi_mnist import PairSplit
@@ -55,3 +59,28 @@ def test_worker_processes_give_the_same_batches(split, mesh):
         for name, array in theirs.items():
             np.testing.assert_array_equal(ours[name], array)
             assert type(ours[name]) is np.ndarray  # of no shared memory, which would be left behind
+
+
+def work(has_begun: Any) -> None:
+    """What a worker does after Grain has begun it."""
+    streaming._belong_to_parent(0, 1)
+    has_begun.set()
+    time.sleep(600)
+
+
+def test_a_worker_leaves_ctrl_c_to_its_parent_and_ends_with_it():
+    program = (
+        "import multiprocessing, os, signal\n"
+        "from tests.train.data.feeds.test_streaming import work\n"
+        "context = multiprocessing.get_context('spawn')\n"
+        "has_begun = context.Event()\n"
+        "worker = context.Process(target=work, args=(has_begun,))\n"
+        "worker.start()\n"
+        "has_begun.wait(40)\n"
+        "os.kill(worker.pid, signal.SIGINT)\n"
+        "worker.join(0.5)\n"
+        "print(worker.is_alive(), flush=True)\n"
+        "os._exit(0)\n"
+    )
+    # It comes back when nobody has its output open any more, and after a minute fails.
+    assert run_python(program).stdout == "True\n"
