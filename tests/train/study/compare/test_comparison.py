@@ -135,6 +135,7 @@ def test_what_is_done_is_kept(tmp_path, monkeypatch, capsys):
 def test_what_was_measured_of_other_images_or_code_is_not_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "_train", lambda cell, *_: result(cell.routing, 0.9))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(user_routing, "_trusted", {})  # a process of its own, so to speak
     (tmp_path / "mine.py").write_text("from capsjax.routing import Uniform\n\nMine = Uniform\n")
     line = ["--datasets", "npz:own.npz", "--routings", "mine.py:Mine", "--seeds", "1"]
 
