@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import optax
@@ -154,7 +155,8 @@ def test_averages_of_batches_are_seen_in_test_alone():
 
     def make_pair(sizes, **drawn) -> Pair:
         pair = subject.make_pair(sizes, **drawn)
-        mean = pair.model.primary_norm.pose.mean  # type: ignore[attr-defined]
+        model: Any = pair.model
+        mean = model.primary_norm.pose.mean
         mean[...] = mean[...] + 0.1
         return pair
 
