@@ -81,9 +81,9 @@ def import_weights(
 
     (run, model), *others = runs_of(path, found, change, dataset, out)
     _require_what_is_told(path, run)
-    _require_room(path, run, state)
+    kept = _as_kept(path, run, state)
     verify(run, found, state)
-    weights.load(model, found.to_capsjax(state), weights.LEARNED)
+    weights.load(model, found.to_capsjax(kept), weights.LEARNED)
     _write(run, model, overwrite=overwrite)
     casts = Counter(
         str(tensor.dtype)
@@ -172,15 +172,14 @@ def _require_what_is_told(path: Path, run: Run) -> None:
         )
 
 
-def _require_room(path: Path, run: Run, state: State) -> None:
-    """Refuses finite numbers that are infinite in the dtype in which the run keeps them."""
+def _as_kept(path: Path, run: Run, state: State) -> State:
+    """The tensors in the dtype in which the run keeps them; a UserError where one is infinite."""
     dtype = run.config.model.param_dtype
     with np.errstate(over="ignore"):
-        large = [
-            name for name, t in state.items() if not np.isfinite(t.astype(jnp.dtype(dtype))).all()
-        ]
-    if large:
+        kept = {name: tensor.astype(jnp.dtype(dtype), copy=False) for name, tensor in state.items()}
+    if large := [name for name, tensor in kept.items() if not np.isfinite(tensor).all()]:
         raise UserError(f"{path} has numbers that are too large for {dtype}: {some(large)}.")
+    return kept
 
 
 def assumed(run: Run) -> list[str]:

@@ -6,13 +6,14 @@ reach the others before it decides anything.
 """
 
 import contextlib
+import hashlib
 import math
 import os
 import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -188,6 +189,34 @@ def says_loss(error: BaseException) -> bool:
 def any_process(answer: bool) -> bool:
     """Whether the answer of any process is yes, in all of them."""
     return bool(np.any(multihost_utils.process_allgather(np.asarray(answer))))
+
+
+def require_same(values: Mapping[str, Any]) -> None:
+    """Compares what all processes need to have alike, under the same names in each.
+
+    Raises:
+        UserError: in the first process, if another one has something else.
+    """
+    if not are_several():
+        return
+    own = [list(hashlib.sha256(repr(value).encode()).digest()) for value in values.values()]
+    of_all = multihost_utils.process_allgather(np.array(own, np.uint8))
+    same = np.all(of_all == of_all[0], axis=(0, 2))
+    if is_first() and not np.all(same):
+        other = [name for name, is_same in zip(values, same, strict=True) if not is_same]
+        raise UserError(
+            f"the processes of a run need the same, but differ in: {', '.join(other)}: give each "
+            "the same command and the same data."
+        )
+
+
+def as_in_first(numbers: Sequence[int]) -> list[int]:
+    """The numbers that the first process has, in all; a shared folder may be seen late by some."""
+    if not are_several():
+        return list(numbers)
+    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+    own = np.resize(np.array([*numbers, 0], np.int32), count)  # of the others only the shape counts
+    return [int(number) for number in multihost_utils.broadcast_one_to_all(own)]
 
 
 def as_global(tree: Any) -> Any:

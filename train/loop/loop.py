@@ -64,12 +64,32 @@ def fit(
         What `summary.json` holds. Where a run that is resumed has ended, nothing is written.
 
     Raises:
-        UserError: on bad input, or if the folder cannot be written or another process trains there.
+        UserError: on bad input, if the folder cannot be written or another process trains there,
+            or if the processes of the run differ in what they compute, or of what.
         DivergedError: if more updates in a row had to be skipped than the configuration allows.
         PreemptedError: if the process was asked to stop.
     """
     with processes.all_or_none():
         dataset = dataset or config.data.load(data_dir)
+    code = code_fingerprint(config.model.routing)
+    run = Run(
+        out,
+        config,
+        dataset.image_shape,
+        dataset.class_names,
+        {**dataset.fingerprints, **({ROUTING: code} if code else {})},
+        dataset.train.labels_per_image,
+    )
+    with processes.all_or_none():
+        processes.require_same(
+            {
+                **{flag(name): value for name, value in config.flat().items()},
+                "--devices": devices,
+                "--steps-per-dispatch": steps_per_dispatch,
+                "the images, or the code of an own routing": run.fingerprints,
+                "the classes": run.class_names,
+            }
+        )
     # With several processes `pmap` lowers a step for arrays alone, and not for their shapes.
     ahead = not processes.are_several()
     with processes.all_or_none():
@@ -80,15 +100,6 @@ def fit(
                 f"{flag(name)} looks at validation images, and none are set aside: leave it out, "
                 "or give --validation."
             )
-    code = code_fingerprint(config.model.routing)
-    run = Run(
-        out,
-        config,
-        dataset.image_shape,
-        dataset.class_names,
-        {**dataset.fingerprints, **({ROUTING: code} if code else {})},
-        dataset.train.labels_per_image,
-    )
     # Before the folder is touched, which may be where they come from; but for a run that goes on.
     begins = not processes.any_process(resume and run.checkpoints.is_dir())
     if begins:

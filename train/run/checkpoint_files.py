@@ -25,6 +25,8 @@ ACCURACY, OLD_ACCURACY = "validation_accuracy", "test_accuracy"
 """What the best is chosen by; before version 0.3 that was the other."""
 DIGEST = "sha256"
 
+_READ_BY_OTHERS = "another process cannot read it"
+
 Which = Literal["last", "best"]
 
 
@@ -54,14 +56,16 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
                     self._folder.mkdir(parents=True, exist_ok=True)
         elif not self._folder.is_dir():
             raise self._nothing()
-        steps, unread = self.steps(), {}
+        steps, unread = processes.as_in_first(self.steps()), {}
         for step in steps:
+            metadata, why = None, _READ_BY_OTHERS
             try:
                 metadata = self._metadata(step)
             except Exception as error:  # whatever Orbax and the file system raise
-                unread[step] = reason(error)
-                continue
-            if (accuracy := _accuracy(metadata)) is not None:
+                why = reason(error)
+            if processes.any_process(metadata is None) or metadata is None:
+                unread[step] = why
+            elif (accuracy := _accuracy(metadata)) is not None:
                 self._accuracies[step] = accuracy
         # Where none can be read, it may be the disk: `load` tells, and nothing is changed.
         for step, why in unread.items() if len(unread) < len(steps) else ():
@@ -122,7 +126,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         Raises:
             UserError: if there is no checkpoint, or none that can be read.
         """
-        steps, best = self.steps(), self.best_step()
+        steps, best = processes.as_in_first(self.steps()), self.best_step()
         if which == "best" and (steps or self._damaged):
             if best is None:
                 raise UserError(
@@ -185,7 +189,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
 
     def _read(self, step: int, abstract: Any) -> tuple[Any, str]:
         """A checkpoint's values, or None and why they cannot be read in one of the processes."""
-        found, why = None, "another process cannot read it"
+        found, why = None, _READ_BY_OTHERS
         try:
             with abandoned_work_collected():
                 values = _orbax().load(self._folder / str(step), abstract)

@@ -128,6 +128,19 @@ def test_other_dtypes_are_converted_and_reported(dtype, tmp_path, capsys):
         assert torch.equal(exported[name], tensor.float())
 
 
+def test_tensors_of_one_parameter_may_be_kept_in_two_half_precisions(tmp_path):
+    state = state_of(build("gram-ai"))
+    for number, dtype in enumerate([torch.float16, torch.bfloat16]):
+        name = f"primary_capsules.capsules.{number}.weight"
+        state[name] = state[name].to(dtype)
+    path, out = saved(tmp_path / "weights.pt", state), tmp_path / "run"
+    assert main(["import", str(path), "--out", str(out), *STRIDE]) == 0
+    assert main(["export", str(out), "--layout", "gram-ai", "--out", str(tmp_path / "o.pt")]) == 0
+    exported = torch.load(tmp_path / "o.pt", weights_only=True)
+    for name, tensor in state.items():
+        assert torch.equal(exported[name], tensor.float())
+
+
 def refused(path: Path) -> str:
     with pytest.raises(UserError) as raised:
         read_state(path)

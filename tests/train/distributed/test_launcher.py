@@ -124,6 +124,29 @@ def test_what_one_process_finds_wrong_ends_all_with_one_sentence(start, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_processes_that_would_train_different_networks_are_refused(environment, tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        coordinator = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-m", "train", "fit", "digits", *ARGUMENTS, "--steps", "8"]
+    command += ["--out", str(tmp_path / "run"), "--distributed", "--coordinator", coordinator]
+    processes = [
+        subprocess.Popen(
+            [*command, "--processes", "2", "--process-index", str(index), *different],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index, different in enumerate([[], ["--seed", "1", "--validation", "0"]])
+    ]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [2, 2], errors
+    assert "differ in: --seed, --validation: give each the same" in errors[0]
+    assert errors[1].count("error: ") == 0
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run(start, tmp_path):
     out = tmp_path / "run"

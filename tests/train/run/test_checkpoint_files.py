@@ -137,6 +137,16 @@ def test_a_damaged_newest_checkpoint_is_set_aside_for_the_one_before(folder, cap
         assert_same(checkpoints.load(state(0)), state(2))
 
 
+def test_what_another_process_cannot_read_is_set_aside_by_all(folder, monkeypatch, capsys):
+    save(folder, (1, 0.2), (2, 0.5))
+    answers = iter([False, True])
+    monkeypatch.setattr(module.processes, "any_process", lambda own: own or next(answers))
+    with Checkpoints(folder) as checkpoints:
+        assert (checkpoints.steps(), checkpoints.best_step()) == ([1], 1)
+    assert "Checkpoint 2" in (told := capsys.readouterr().err)
+    assert "another process cannot read it" in told
+
+
 def test_reading_changes_nothing(folder, capsys):
     save(folder, (1, None), (2, None))
     damage(folder / "2")
