@@ -90,10 +90,11 @@ def fit(
                 "the classes": run.class_names,
             }
         )
-    # With several processes `pmap` lowers a step for arrays alone, and not for their shapes.
-    ahead = not processes.are_several()
+    # With several processes `pmap` lowers a step for arrays alone, and not for their shapes; and
+    # the others would miss a process that ends before the first dispatch.
+    alone = not processes.are_several()
     with processes.all_or_none():
-        trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices, trace=ahead)
+        trainer = assemble(config, dataset, feed_kind=feed_kind, devices=devices, trace=alone)
     for name in EARLY_END:
         if config.value(name) is not None and trainer.dataset.validation is None:
             raise UserError(
@@ -108,9 +109,10 @@ def fit(
     most = steps_per_dispatch or (4 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
         entered(run, resume=resume, overwrite=overwrite) as resuming,
+        StopSignals(lossless=alone) as signals,
         Checkpoints(run.checkpoints) as checkpoints,
     ):
-        if resuming and checkpoints.steps():
+        if resuming and processes.as_in_first(checkpoints.steps()):
             with processes.all_or_none():
                 trainer.state = checkpoints.load(trainer.state)
         elif not begins:
@@ -121,7 +123,7 @@ def fit(
         if processes.is_first() and load_run(out) != run:
             with writing(out):
                 run.save()  # that it goes on with other settings
-        if ahead:
+        if alone:
             trainer.compile_ahead()  # while the run's files are begun
         if processes.is_first():
             print(header(trainer, run), file=sys.stderr)
@@ -129,7 +131,7 @@ def fit(
         with Log(trainer, run) as log, Profiler(run.profile, profile) as profiler:
             start = int(trainer.state.step)
             end = EarlyEnd(config.schedule, _validated(run, start, trainer.intervals[1]))
-            validated = _train(trainer, most, log, guard, checkpoints, profiler, end)
+            validated = _train(trainer, most, log, guard, checkpoints, profiler, end, signals)
             with out_of_memory_is_bad_input(config.schedule.batch_size):
                 tested = trainer.score(trainer.dataset.test)
             log.scored(int(trainer.state.step), "test", tested)
@@ -179,6 +181,7 @@ def _train(
     checkpoints: Checkpoints,
     profiler: Profiler,
     end: EarlyEnd,
+    signals: StopSignals,
 ) -> Scores | None:
     """Takes the steps that are left, or those to an early end, at most so many at once.
 
@@ -201,9 +204,7 @@ def _train(
             scores = trainer.score(validation)  # a run that is resumed may have reached its end
         end.add(scores.metrics["accuracy"])
 
-    # Before the first dispatch is sent it is compiled; the others would miss a process that ends.
-    alone = not processes.are_several()
-    with StopSignals(lossless=alone) as signals, DeferredWork() as deferred:
+    with DeferredWork() as deferred:
         while step < total and not end.is_due:
             profiler.reached(step, trainer.state)
             asked, asked_before = signals.received is not None, trainer.stopping

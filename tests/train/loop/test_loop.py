@@ -136,6 +136,19 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp
     assert_same_state(out, whole)
 
 
+def test_a_run_that_is_asked_to_stop_after_its_last_step_ends(config, tmp_path, monkeypatch):
+    score = Trainer.score
+
+    def asked(self, split):
+        if split is self.dataset.test:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(self, split)
+
+    monkeypatch.setattr(Trainer, "score", asked)
+    train(tmp_path / "run", config)
+    assert "test.accuracy" in summary(tmp_path / "run")
+
+
 def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_path, monkeypatch):
     score = Trainer.score
 
