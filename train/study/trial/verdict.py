@@ -237,7 +237,8 @@ def _search_sentence(measured: Sequence[Measured]) -> str:
     """Says how learning rates were chosen, and for which networks others may be better yet."""
     sentence = (
         "The learning rate of each network is the one, of those in the table, with the highest "
-        f"accuracy on validation images after {SHARE:.0%} of the training, with a seed of its own."
+        f"accuracy on validation images after a training {SHARE:.0%} as long, with a seed of its "
+        "own."
     )
     edge = [
         each.arm.name
