@@ -7,6 +7,7 @@ reach the others before it decides anything.
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import re
@@ -14,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -29,6 +30,7 @@ TELL_SECONDS, WAIT_SECONDS = 20, 300
 """Until it is told that others are waited for at the start, and until that is given up."""
 
 _MESSAGE_BYTES = 1024
+_Number = TypeVar("_Number", int, float)
 # Names, in error messages, of the libraries that carry data between processes.
 _COMMUNICATION = re.compile(r"\b(gloo|nccl|mpi|coordination|barrier)", re.IGNORECASE)
 
@@ -210,13 +212,16 @@ def require_same(values: Mapping[str, Any]) -> None:
         )
 
 
-def as_in_first(numbers: Sequence[int]) -> list[int]:
+def as_in_first(numbers: Sequence[_Number]) -> list[_Number]:
     """The numbers that the first process has, in all; a shared folder may be seen late by some."""
     if not are_several():
         return list(numbers)
-    count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
-    own = np.resize(np.array([*numbers, 0], np.int32), count)  # of the others only the shape counts
-    return [int(number) for number in multihost_utils.broadcast_one_to_all(own)]
+    own = np.frombuffer(json.dumps(list(numbers)).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(len(own))))
+    # Of the other processes only the shape counts.
+    of_first = multihost_utils.broadcast_one_to_all(np.resize(own, size))
+    found: list[_Number] = json.loads(np.asarray(of_first).tobytes())
+    return found
 
 
 def as_global(tree: Any) -> Any:

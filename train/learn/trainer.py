@@ -12,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from train.config.fit_config import FitConfig
 from train.data import Dataset, Examples, Feed, FeedKind, is_resident, make_feed
+from train.distributed import processes
 from train.learn.metrics import Mean
 from train.learn.network import require_fitting_routing
 from train.learn.objective import Objective
@@ -149,8 +150,9 @@ def assemble(
     objective, dataset = Objective.of(config), config.data.choose(dataset)
     batch_size, micro_batches = config.schedule.batch_size, config.schedule.micro_batches
     mesh = data_mesh(batch_size, devices, micro_batches)
-    if is_resident(dataset.train, feed_kind, mesh):
-        dataset = dataset.in_memory()
+    resident = is_resident(dataset.train, feed_kind, mesh)
+    with processes.all_or_none():
+        dataset = dataset.in_memory() if resident else dataset
     feed = make_feed(
         dataset.train, batch_size=batch_size, seed=config.seed, kind=feed_kind, mesh=mesh
     )

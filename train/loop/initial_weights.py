@@ -75,8 +75,9 @@ def start_from_weights(trainer: Trainer) -> None:
 
 def _source(name: str) -> capsjax.Network:
     path = Path(name)
-    if path.is_dir():
-        run = load_run(path)
+    if processes.any_process(path.is_dir()):
+        with processes.all_or_none():
+            run = load_run(path)
         return network_of(run, load_model(run, "last"))
     try:
         return capsjax.load(name)

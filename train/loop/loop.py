@@ -24,11 +24,13 @@ from train.loop.guard import Guard
 from train.loop.header import header
 from train.loop.initial_weights import start_from_weights
 from train.loop.profiling import Profiler
-from train.run.checkpoint_files import Checkpoints, snapshot
+from train.run.checkpoint_files import Checkpoints, checksum, snapshot
 from train.run.folder import ROUTING, Run, entered, load_run
 from train.run.log import Log, read_metrics
 from train.system.errors import PreemptedError, UserError
 from train.system.files import write_json, writing
+
+_PLACES = {"dataset", "init_from"}
 
 
 def fit(
@@ -67,7 +69,7 @@ def fit(
         UserError: on bad input, if the folder cannot be written or another process trains there,
             or if the processes of the run differ in what they compute, or of what.
         DivergedError: if more updates in a row had to be skipped than the configuration allows.
-        PreemptedError: if the process was asked to stop.
+        PreemptedError: if the process was asked to stop, also where the run has ended meanwhile.
     """
     with processes.all_or_none():
         dataset = dataset or config.data.load(data_dir)
@@ -83,8 +85,10 @@ def fit(
     with processes.all_or_none():
         processes.require_same(
             {
-                **{flag(name): value for name, value in config.flat().items()},
+                # Two that name files, which may lie elsewhere: what is in them is compared.
+                **{flag(n): v for n, v in config.flat().items() if n not in _PLACES},
                 "--devices": devices,
+                "--feed": feed_kind,
                 "--steps-per-dispatch": steps_per_dispatch,
                 "the images, or the code of an own routing": run.fingerprints,
                 "the classes": run.class_names,
@@ -104,20 +108,18 @@ def fit(
     # Before the folder is touched, which may be where they come from; but for a run that goes on.
     begins = not processes.any_process(resume and run.checkpoints.is_dir())
     if begins:
-        with processes.all_or_none():
-            start_from_weights(trainer)
+        _start(trainer)
     most = steps_per_dispatch or (4 if jax.default_backend() == "cpu" else trainer.capacity)
     with (
         entered(run, resume=resume, overwrite=overwrite) as resuming,
         StopSignals(lossless=alone) as signals,
         Checkpoints(run.checkpoints) as checkpoints,
     ):
-        if resuming and processes.as_in_first(checkpoints.steps()):
+        if resuming and checkpoints.steps():
             with processes.all_or_none():
                 trainer.state = checkpoints.load(trainer.state)
         elif not begins:
-            with processes.all_or_none():
-                start_from_weights(trainer)
+            _start(trainer)
         if (ended := _ended(trainer, run)) is not None:
             return ended
         if processes.is_first() and load_run(out) != run:
@@ -132,18 +134,36 @@ def fit(
             start = int(trainer.state.step)
             end = EarlyEnd(config.schedule, _validated(run, start, trainer.intervals[1]))
             validated = _train(trainer, most, log, guard, checkpoints, profiler, end, signals)
+            signals.lossless = False
             with out_of_memory_is_bad_input(config.schedule.batch_size):
                 tested = trainer.score(trainer.dataset.test)
             log.scored(int(trainer.state.step), "test", tested)
         summary = log.summary(validated, tested, end.reasons)
-        if processes.is_first():
-            with writing(out):
-                write_json(run.summary, summary)
+        with processes.all_or_none(), writing(out):
+            if processes.is_first():
                 from train.report.figures import Tested, draw_run  # Matplotlib takes a second
 
                 of_test = Tested(run, trainer.model(), trainer.dataset.test, tested)
                 draw_run(of_test, read_metrics(run.metrics))
+                write_json(run.summary, summary)  # last: it says that all is there
+        if processes.any_process(signals.received is not None):
+            raise _stopped(signals, f"the run has ended, and its result is in {out}.")
     return summary
+
+
+def _start(trainer: Trainer) -> None:
+    """Gives the network the weights that it is to start from, which are the same for all."""
+    with processes.all_or_none():
+        start_from_weights(trainer)
+    if (name := trainer.config.model.init_from) is not None:
+        with processes.all_or_none():
+            weights = checksum(trainer.state.params) if processes.are_several() else None
+            processes.require_same({f"the weights of --init-from {name}": weights})
+
+
+def _stopped(signals: StopSignals, what: str) -> PreemptedError:
+    by = signals.received.name if signals.received else "another process"
+    return PreemptedError(f"asked to stop ({by}): {what}")
 
 
 def _ended(trainer: Trainer, run: Run) -> dict[str, Any] | None:
@@ -163,14 +183,16 @@ def _ended(trainer: Trainer, run: Run) -> dict[str, Any] | None:
 
 def _validated(run: Run, start: int, evaluate_every: int) -> list[float]:
     """The accuracies of the evaluations that came when they were due, before a run goes on."""
-    return [
-        row["accuracy"]
-        for row in read_metrics(run.metrics)
-        if row["split"] == "validation"
-        and row["step"] < start
-        and not row["step"] % evaluate_every
-        and row.get("accuracy") is not None
-    ]
+    return processes.as_in_first(
+        [
+            row["accuracy"]
+            for row in (read_metrics(run.metrics) if processes.is_first() else ())
+            if row["split"] == "validation"
+            and row["step"] < start
+            and not row["step"] % evaluate_every
+            and row.get("accuracy") is not None
+        ]
+    )
 
 
 def _train(
@@ -234,9 +256,6 @@ def _train(
                 deferred.add(state, partial(checkpoints.save, state, accuracy))
             if stop and step < total:
                 deferred.do_all()
-                by = signals.received.name if signals.received else "another process"
-                raise PreemptedError(
-                    f"asked to stop ({by}): the checkpoint of step {step} is written, and the "
-                    "same command with --resume goes on from there."
-                )
+                written = f"the checkpoint of step {step} is written, and the same command with"
+                raise _stopped(signals, f"{written} --resume goes on from there.")
     return scores

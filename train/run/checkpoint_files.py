@@ -50,13 +50,13 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         self._accuracies: dict[int, float] = {}
         self._writer: Any = None
         self._pending: Any = None
-        if not read_only:
-            with _reporting(self._folder), processes.all_or_none():
-                if processes.is_first():
+        with processes.all_or_none():
+            if read_only and not self._folder.is_dir():
+                raise self._nothing()
+            if not read_only and processes.is_first():
+                with _reporting(self._folder):
                     self._folder.mkdir(parents=True, exist_ok=True)
-        elif not self._folder.is_dir():
-            raise self._nothing()
-        steps, unread = processes.as_in_first(self.steps()), {}
+        steps, unread = self.steps(), {}
         for step in steps:
             metadata, why = None, _READ_BY_OTHERS
             try:
@@ -72,9 +72,11 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             self._set_aside(step, why)
 
     def steps(self) -> list[int]:
-        """The steps of all complete checkpoints, ascending."""
-        names = (path.name for path in self._folder.iterdir() if path.is_dir())
-        return sorted({int(name) for name in names if name.isdecimal()} - self._damaged)
+        """The steps of all complete checkpoints, ascending, as the first process sees them."""
+        seen = self._folder.iterdir() if processes.is_first() else ()
+        names = (path.name for path in seen if path.is_dir())
+        found = {int(name) for name in names if name.isdecimal()} - self._damaged
+        return processes.as_in_first(sorted(found))
 
     def best_step(self, steps: Sequence[int] | None = None) -> int | None:
         """Of all steps, or of some, the one with the highest validation accuracy, if there is one.
@@ -106,7 +108,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             self._wait()
             if step in self.steps():
                 return
-            metadata: dict[str, Any] = {DIGEST: _digest(values, accuracy)}
+            metadata: dict[str, Any] = {DIGEST: checksum(values, accuracy)}
             if accuracy is not None:
                 metadata[ACCURACY] = self._accuracies[step] = accuracy
             if self._writer is None:
@@ -126,7 +128,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         Raises:
             UserError: if there is no checkpoint, or none that can be read.
         """
-        steps, best = processes.as_in_first(self.steps()), self.best_step()
+        steps, best = self.steps(), self.best_step()
         if which == "best" and (steps or self._damaged):
             if best is None:
                 raise UserError(
@@ -194,7 +196,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
             with abandoned_work_collected():
                 values = _orbax().load(self._folder / str(step), abstract)
             metadata = self._metadata(step)
-            if metadata.get(DIGEST) != _digest(values, _accuracy(metadata)):
+            if metadata.get(DIGEST) != checksum(values, _accuracy(metadata)):
                 raise ValueError("its numbers are not those that were saved")
             found = values
         except Exception as error:  # whatever Orbax and the file system raise for a damaged file
@@ -207,7 +209,7 @@ class Checkpoints(AbstractContextManager["Checkpoints"]):
         if self._read_only:
             return
         aside = self._folder.parent / f"damaged-checkpoint-{step}"
-        with _reporting(self._folder), processes.all_or_none():
+        with processes.all_or_none(), _reporting(self._folder):
             self._close_writer()
             if processes.is_first():
                 if aside.exists():
@@ -237,8 +239,8 @@ def _accuracy(metadata: Mapping[str, Any]) -> float | None:
     return metadata.get(ACCURACY, metadata.get(OLD_ACCURACY))
 
 
-def _digest(values: Any, accuracy: float | None) -> str:
-    """A checksum of all that a checkpoint holds, whose bits may flip on a disk unseen by Orbax."""
+def checksum(values: Any, accuracy: float | None = None) -> str:
+    """Of all that a checkpoint holds, whose bits may flip on a disk unseen by Orbax."""
     found = hashlib.sha256(repr(accuracy).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(values):
         found.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}".encode())

@@ -138,11 +138,11 @@ def test_processes_that_would_train_different_networks_are_refused(environment, 
             stderr=subprocess.PIPE,
             text=True,
         )
-        for index, different in enumerate([[], ["--seed", "1", "--validation", "0"]])
+        for index, different in enumerate([[], ["--seed", "1", "--feed", "streaming"]])
     ]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [2, 2], errors
-    assert "differ in: --seed, --validation: give each the same" in errors[0]
+    assert "differ in: --seed, --feed: give each the same" in errors[0]
     assert errors[1].count("error: ") == 0
     assert not (tmp_path / "run").exists()
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -136,17 +137,43 @@ def test_a_run_that_is_asked_to_stop_writes_a_checkpoint_and_goes_on(config, tmp
     assert_same_state(out, whole)
 
 
-def test_a_run_that_is_asked_to_stop_after_its_last_step_ends(config, tmp_path, monkeypatch):
-    score = Trainer.score
+def test_a_run_that_is_asked_to_stop_after_its_last_step_writes_its_result(
+    config, tmp_path, monkeypatch
+):
+    out, score = tmp_path / "run", Trainer.score
 
-    def asked(self, split):
-        if split is self.dataset.test:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return score(self, split)
+    def before_the_test(act):
+        def scored(self, split):
+            if split is self.dataset.test:
+                act()
+            return score(self, split)
 
-    monkeypatch.setattr(Trainer, "score", asked)
-    train(tmp_path / "run", config)
-    assert "test.accuracy" in summary(tmp_path / "run")
+        monkeypatch.setattr(Trainer, "score", scored)
+
+    before_the_test(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(out, config)
+    assert not (out / "summary.json").exists()
+    before_the_test(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    # In a process that goes on to other runs, these do not begin.
+    with pytest.raises(PreemptedError, match=r"asked to stop \(SIGTERM\): the run has ended, and"):
+        train(out, config, resume=True)
+    assert "test.accuracy" in summary(out)
+
+
+def test_a_run_has_a_result_when_it_has_all_of_its_figures(config, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out, drawn = tmp_path / "run", []
+    monkeypatch.setattr("train.report.figures.draw_run", full)
+    with pytest.raises(UserError, match="No space left"):
+        train(out, config)
+    assert not (out / "summary.json").exists()
+    monkeypatch.setattr("train.report.figures.draw_run", lambda *_: drawn.append(out))
+    train(out, config, resume=True)
+    assert drawn
+    assert "test.accuracy" in summary(out)
 
 
 def test_a_run_ends_with_the_first_evaluation_that_is_good_enough(config, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from train.data.dataset import Batch, Examples
 from train.data.feeds.order import Order
 from train.data.made.generated import GeneratedSplit
 from train.distributed import processes
+from train.distributed.preemption import SIGNALS
 from train.system.errors import UserError
 
 _THREADS = 2
@@ -92,12 +93,13 @@ class StreamingFeed:
 
 
 def _belong_to_parent(*_: int) -> None:
-    """Leaves Ctrl-C, which a terminal sends to a worker, too, to its parent, and ends with that.
+    """Leaves to its parent what a terminal or a scheduler sends to a worker, too, and ends with it.
 
     Grain (seen in 0.2.18) does neither: the one would end the parent before its checkpoint, and
-    without the other a worker outlives a parent that is killed.
+    without the other a worker outlives a parent that is killed. Grain itself ends it by SIGKILL.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -13,7 +13,7 @@ from train.config.checked import flag
 from train.config.config_file import completed
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
-from train.run.folder import SUMMARY, load_run
+from train.run.folder import CONFIG, SUMMARY, load_run
 from train.study.results import brief, kept, origin, results_folder, write_results
 from train.study.trial import search
 from train.study.trial.baselines import summary
@@ -171,7 +171,10 @@ def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain
 
 def _measured(job: Job, place: Place) -> Plain:
     """Trains a network, if it is not yet, and measures it."""
-    run, overwrite = place.out / "runs" / job.slug, place.overwrite
+    run = place.out / "runs" / job.slug
+    # What is half done of the same network is gone on with, also by a command that replaces others.
+    same = (run / CONFIG).exists() and load_run(run).config == job.config
+    overwrite = place.overwrite and not same
     if not ((run / SUMMARY).exists() and _has_ended(run, job.config)):
         try:
             fit(

@@ -68,7 +68,7 @@ def work(has_begun: Any) -> None:
     time.sleep(600)
 
 
-def test_a_worker_leaves_ctrl_c_to_its_parent_and_ends_with_it():
+def test_a_worker_leaves_signals_to_its_parent_and_ends_with_it():
     program = (
         "import multiprocessing, os, signal\n"
         "from tests.train.data.feeds.test_streaming import work\n"
@@ -78,6 +78,7 @@ def test_a_worker_leaves_ctrl_c_to_its_parent_and_ends_with_it():
         "worker.start()\n"
         "has_begun.wait(40)\n"
         "os.kill(worker.pid, signal.SIGINT)\n"
+        "os.kill(worker.pid, signal.SIGTERM)\n"
         "worker.join(0.5)\n"
         "print(worker.is_alive(), flush=True)\n"
         "os._exit(0)\n"

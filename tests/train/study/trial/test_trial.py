@@ -132,6 +132,22 @@ def test_what_was_measured_goes_on_on_another_machine(tried, tmp_path, capsys):
     assert trained == [(1, 0)]
 
 
+def test_what_is_half_done_of_the_same_network_goes_on_though_others_are_replaced(
+    digits_run, tmp_path, monkeypatch
+):
+    run, asked = tmp_path / "runs" / "one", []
+    shutil.copytree(digits_run, run)
+    (run / "summary.json").unlink()
+    config = load_run(run).config
+    monkeypatch.setattr(
+        trial, "fit", lambda _, *, resume, overwrite, **__: asked.append((resume, overwrite))
+    )
+    place = trial.Place(tmp_path, tmp_path / "cells", "", None, overwrite=True)
+    for wanted in (config, config.changed(seed=7)):
+        trial._measured(trial.Job("one", "one", wanted, lambda _: {}), place)
+    assert asked == [(True, False), (False, True)]
+
+
 def test_larger_budgets_search_for_each_rate_before_all_else(tried, capsys):
     out, trained, run = tried
     assert run("--budget", "medium", "--seeds", "2") == 0
