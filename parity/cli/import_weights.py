@@ -73,8 +73,9 @@ class Import(Command):
             f"({run.config.data.dataset})"
         )
         kept = run.config.model.param_dtype
-        for dtype, count in imported.casts.items():
-            print(f"note: {count} tensors of {dtype} were converted to {kept}")
+        if imported.casts:
+            counts = [f"{count} of {dtype}" for dtype, count in imported.casts.items()]
+            print(f"note: tensors converted to {kept}: {', '.join(counts)}")
         if imported.others and "dataset" not in self.settings:
             others = ", ".join(imported.others)
             print(f"note: {others} would fit, too: --dataset says which it is for")

@@ -44,10 +44,18 @@ def pixels(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "tiny.safetensors"
+    with jax.default_prng_impl("rbg"):
+        capsjax.save(Network(tiny(), ["a", "b", "c"]), path)
+    return path.read_bytes()
+
+
 @pytest.fixture
-def file(tmp_path):
+def file(tmp_path, written):
     path = tmp_path / "tiny.safetensors"
-    capsjax.save(Network(tiny(), ["a", "b", "c"]), path)
+    path.write_bytes(written)
     return path
 
 

@@ -143,9 +143,11 @@ def test_configurations_with_any_value_in_any_place(tmp_path, data, value):
 @given(data=st.data())
 def test_broken_metrics_lose_lines_and_nothing_else(tmp_path, data):
     path = tmp_path / "metrics.jsonl"
-    path.write_bytes(data.draw(broken(b'{"step": 1, "split": "train", "loss": 0.5}\n' * 3)))
-    for row in read_metrics(path):
-        assert type(row["step"]) is int
+    line = b'{"step": 1, "split": "train", "loss": 0.5}\n'
+    path.write_bytes(data.draw(broken(line * 3)) + b"\n" + line)
+    rows = read_metrics(path)
+    assert rows[-1] == json.loads(line)
+    assert all(type(row["step"]) is int for row in rows)
 
 
 @many
@@ -165,10 +167,9 @@ def test_metrics_and_results_with_any_value_in_any_place(tmp_path, rows):
     assert run.result() is None  # no result has so few values
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF", "GIF"])
-def test_an_image_that_would_fill_the_memory_is_refused_unread(kind, tmp_path):
+def test_an_image_that_would_fill_the_memory_is_refused_unread(tmp_path):
     """90 million pixels, in a file of kilobytes."""
     path = tmp_path / "bomb"
-    Image.new("1" if kind != "GIF" else "L", (9_500, 9_500)).save(path, kind)
+    Image.new("1", (9_500, 9_500)).save(path, "PNG")
     with pytest.raises(UserError, match="is too large an image"):
         read_image(path, (8, 8, 1))

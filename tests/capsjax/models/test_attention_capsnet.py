@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import Capsules, Routed, create_routing
+from capsjax import Routed, create_routing
 from capsjax.capsules import in_a_list
 from capsjax.routing import IterativeRouting
 from tests.capsjax.models import family
@@ -163,10 +163,3 @@ def test_coarse_images_and_parameters_have_exact_outputs():
 )
 def test_wrong_arguments_are_named(options, message):
     family.assert_refused(NAME, options, message)
-
-
-def test_a_layer_whose_routing_does_not_iterate_does_not():
-    model = family.make(NAME, routing=mean, sequential=True)
-    below = Capsules(jnp.zeros((1, 4, 5, 3, 9)), jnp.zeros((1, 4, 5, 3)))
-    with pytest.raises(ValueError, match="mean cannot take one iteration at a time"):
-        model.conv_caps[0].iterate(below)

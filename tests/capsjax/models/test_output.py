@@ -94,8 +94,13 @@ def test_other_images_than_a_network_is_made_for_are_refused(name):
     sizes = family.SMALL[name]
     height, width, channels = sizes["image_shape"]
 
+    network = family.small(name)
+
     def run(shape, dtype, labels=None):
-        return nnx.eval_shape(lambda: family.make(name)(jnp.zeros(shape, dtype), labels))
+        def call(images):
+            return family.run(network.test, network.params, network.stats, images, labels)
+
+        return jax.eval_shape(call, jax.ShapeDtypeStruct(shape, dtype))
 
     assert run((2, height, width, channels), jnp.bfloat16).lengths.shape[0] == 2
     right = rf"images must be of shape \[batch, {height}, {width}, {channels}\], not"

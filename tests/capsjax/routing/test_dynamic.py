@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
-from capsjax import CapsNet, Sizes, Squash, route, trace
+from capsjax import Sizes, Squash, route, trace
 from capsjax.routing import Dynamic, DynamicBias, DynamicLeaky, DynamicPrior, DynamicTrace
 from tests.capsjax.routing.family import assert_slopes_agree, assert_traces_agree, built
 from tests.tolerance import assert_close
@@ -128,33 +127,6 @@ def test_a_leaky_softmax_has_a_further_logit_of_zero():
     assert (leaky.c.sum(-1) < 1).all()
     for ours, theirs in zip(traced(DynamicLeaky(3), votes), leaky, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-
-
-@OVER
-def test_permuting_input_capsules_permutes_the_coupling_and_nothing_else(over):
-    votes, routing = draw(15, I, J, D), Dynamic(3, softmax_over=over)
-    orders = np.stack([np.random.default_rng(seed).permutation(I) for seed in range(15)])[..., None]
-    turned = np.take_along_axis(votes, orders[..., None], 1)
-    before, after = run(routing, votes), run(routing, turned)
-    assert_close(after.pose, before.pose, reduction_length=I * D)
-    assert_close(after.activation, before.activation, reduction_length=I * D)
-    expected = np.take_along_axis(np.asarray(before.coupling), orders, 1)
-    assert_close(after.coupling, expected, reduction_length=I * D)
-
-
-@OVER
-@pytest.mark.parametrize("shared", [False, True])
-def test_batch_mates_matter_where_logits_are_shared_alone(over, shared):
-    votes, others = draw(B, I, J, D), draw(B, I, J, D, seed=1)
-    others[0] = votes[0]
-    routing = Dynamic(3, softmax_over=over, shared_logits=shared)
-    ours, theirs = run(routing, votes), run(routing, others)
-    if shared:
-        assert np.abs(ours.pose[0] - theirs.pose[0]).max() > 1e-3
-        np.testing.assert_array_equal(ours.coupling[0], ours.coupling[-1])
-    else:
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(a[0], b[0])
 
 
 def test_shared_logits_are_shared_by_all_leading_axes():
@@ -321,32 +293,6 @@ def test_gradients_reach_the_prior():
 
     arguments = {"votes": draw(I, J, D), "prior": draw(I, J, seed=1)}
     assert_slopes_agree(ours, last, arguments, TERMS)
-
-
-def test_a_prior_is_built_for_the_capsules_of_its_network_and_trains_with_it():
-    model = CapsNet(
-        image_shape=(9, 9, 1),
-        num_classes=J,
-        conv_features=4,
-        conv_kernel=3,
-        primary_types=2,
-        primary_dim=3,
-        primary_kernel=3,
-        routing=DynamicPrior(4),
-        decoder_hidden=None,
-        rngs=nnx.Rngs(0),
-    )
-    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
-    params = nnx.to_pure_dict(params)
-    assert params["class_caps"]["routing"]["prior"].shape == (3 * 3 * 2, J)
-    images = jnp.asarray(draw(B, 9, 9, 1), jnp.float32)
-
-    def loss(params):
-        model = nnx.merge(graphdef, params, nnx.to_pure_dict(rest))
-        return jnp.sum(model(images).lengths[:, 0])
-
-    gradient = jax.jit(jax.grad(loss))(params)["class_caps"]["routing"]["prior"]
-    assert np.abs(gradient).max() > 0
 
 
 def test_the_prior_has_the_dtype_of_the_parameters():

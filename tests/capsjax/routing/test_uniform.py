@@ -1,9 +1,7 @@
 """Coupling that is uniform or drawn once; what holds of all routings is in test_family."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from capsjax import route, squash
 from capsjax.routing import Random, Uniform
@@ -19,18 +17,6 @@ def test_drawn_coupling_is_a_softmax_of_the_logits_for_every_example():
     assert_close(routed.coupling, np.broadcast_to(c, routed.coupling.shape), dtype=np.float32)
     v = squash(jnp.einsum("ij,bijd->bjd", c, votes))
     assert_close(routed.pose, v, reduction_length=SIZES.in_capsules)
-
-
-def test_no_gradient_reaches_the_drawn_logits():
-    routing, (votes, activation, _) = built(Random(), SIZES), draw(2)
-    graphdef, parameters = nnx.split(routing)
-
-    def total(parameters, votes):
-        return jnp.sum(route(nnx.merge(graphdef, parameters), votes, activation).pose)
-
-    of_parameters, of_votes = jax.grad(total, argnums=(0, 1))(parameters, votes)
-    np.testing.assert_array_equal(of_parameters["drawn"][...], np.zeros((6, 3)))
-    assert of_votes.any()
 
 
 def test_every_layer_and_seed_draws_its_own_with_the_deviation():

@@ -97,12 +97,6 @@ def test_names_command_no_terminal_and_are_not_endless(tmp_path, capsys):
     assert len(printed) < 1000
 
 
-def test_safetensors(tmp_path):
-    state = state_of(build("xifengguo"))
-    save_file(state, tmp_path / "weights.safetensors")
-    same(read_state(tmp_path / "weights.safetensors"), state)
-
-
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_every_dtype_is_written_as_it_is_read(dtype, suffix, tmp_path):
@@ -114,27 +108,22 @@ def test_every_dtype_is_written_as_it_is_read(dtype, suffix, tmp_path):
         np.testing.assert_array_equal(again[name].astype(np.float64), tensor.double().numpy())
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-def test_other_dtypes_are_converted_and_reported(dtype, tmp_path, capsys):
+def test_other_dtypes_are_converted_and_reported(tmp_path, capsys):
     state = state_of(build("gram-ai"))
-    for name in ("conv1.weight", "conv1.bias"):
-        state[name] = state[name].to(getattr(torch, dtype))
-    path, out = saved(tmp_path / "weights.pt", state), tmp_path / "run"
-    assert main(["import", str(path), "--out", str(out), *STRIDE]) == 0
-    assert f"note: 2 tensors of {dtype} were converted to float32" in capsys.readouterr().out
-    assert main(["export", str(out), "--layout", "gram-ai", "--out", str(tmp_path / "o.pt")]) == 0
-    exported = torch.load(tmp_path / "o.pt", weights_only=True)
-    for name, tensor in state.items():
-        assert torch.equal(exported[name], tensor.float())
-
-
-def test_tensors_of_one_parameter_may_be_kept_in_two_half_precisions(tmp_path):
-    state = state_of(build("gram-ai"))
-    for number, dtype in enumerate([torch.float16, torch.bfloat16]):
-        name = f"primary_capsules.capsules.{number}.weight"
+    for name, dtype in (
+        ("conv1.weight", torch.float64),
+        ("conv1.bias", torch.float64),
+        # Of one parameter of capsjax:
+        ("primary_capsules.capsules.0.weight", torch.float16),
+        ("primary_capsules.capsules.1.weight", torch.bfloat16),
+    ):
         state[name] = state[name].to(dtype)
     path, out = saved(tmp_path / "weights.pt", state), tmp_path / "run"
     assert main(["import", str(path), "--out", str(out), *STRIDE]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "note: tensors converted to float32: 2 of float64, 1 of float16, 1 of bfloat16" in printed
+    )
     assert main(["export", str(out), "--layout", "gram-ai", "--out", str(tmp_path / "o.pt")]) == 0
     exported = torch.load(tmp_path / "o.pt", weights_only=True)
     for name, tensor in state.items():

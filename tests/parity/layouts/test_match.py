@@ -76,11 +76,15 @@ def test_a_network_with_more_convolutions_and_no_decoder():
     assert found.model_options()["decoder_hidden"] is None
 
 
+def decoders(name):
+    """The sizes of a network with its decoder, and, if it has one, without."""
+    has_decoder = "decoder_hidden" in OTHER_SIZES.get(name, SIZES)
+    return [{}, {"decoder_hidden": None}] if has_decoder else [{}]
+
+
 @every_layout
 def test_only_its_own_layout_fits_a_network(name):
-    has_decoder = "decoder_hidden" in OTHER_SIZES.get(name, SIZES)
-    without = [build(name, decoder_hidden=None)] if has_decoder else []
-    for model in (paper(name), build(name), *without):
+    for model in (paper(name), *(build(name, **decoder) for decoder in decoders(name))):
         fitting = [found.name for found in builtin_layouts() if match(found, floats(model)).fits]
         assert fitting == [name]
 
@@ -97,9 +101,11 @@ def test_the_published_size_gives_the_published_shapes(name):
     assert found.sizes.get("i") == (1152 if name in REFERENCES else IN_CAPSULES[name])
 
 
-@every_layout
-def test_both_directions_know_the_same(name):
-    model = build(name)
+@pytest.mark.parametrize(
+    ("name", "decoder"), [(name, decoder) for name in PUBLIC for decoder in decoders(name)]
+)
+def test_both_directions_know_the_same(name, decoder):
+    model = build(name, **decoder)
     forward = match(get_layout(name), learned(model))
     back = match_parameters(get_layout(name), forward.to_capsjax(learned(model)))
     assert back.fits

@@ -50,11 +50,17 @@ def test_lengths_may_have_unit_axes_as_a_norm_leaves_them(tmp_path, capsys):
     assert "in float32: the run, in bfloat16, rounds more" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("scaled", [IMAGES / 255, IMAGES[..., 0], IMAGES.transpose(0, 3, 1, 2)])
-def test_images_are_pixels_in_any_order_of_axes(scaled, tmp_path):
-    assert main(files(tmp_path, "Classes", images=scaled)) == 0
-    inputs = (IMAGES / 255).astype(np.float32)
-    assert main([*files(tmp_path, "Classes", images=None, inputs=inputs), "--overwrite"]) == 0
+@pytest.mark.parametrize(
+    "images",
+    [
+        {"images": IMAGES / 255},
+        {"images": IMAGES[..., 0]},
+        {"images": IMAGES.transpose(0, 3, 1, 2)},
+        {"images": None, "inputs": (IMAGES / 255).astype(np.float32)},
+    ],
+)
+def test_images_are_pixels_in_any_order_of_axes(images, tmp_path):
+    assert main(files(tmp_path, "Classes", **images)) == 0
 
 
 def test_another_activation_is_refused_and_named(tmp_path, capsys):

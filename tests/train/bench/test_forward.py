@@ -1,6 +1,7 @@
 import jax
 import pytest
 
+import capsjax
 from train.bench import forward
 from train.bench.forward import measure_forward
 from train.bench.timing import Rounds
@@ -21,8 +22,13 @@ def test_a_pass_of_any_batch_is_measured(config, dataset, batch):
     assert found["device_kind"] == jax.devices()[0].device_kind
 
 
-def test_a_batch_is_normalised_as_the_network_has_learned_to():
+def test_a_batch_is_normalised_as_the_network_has_learned_to(monkeypatch):
     """Or the statistics of one image would be needed, and change the model."""
+
+    def of_batch(*_):
+        raise AssertionError("a batch is normalised by itself")
+
+    monkeypatch.setattr(capsjax.layers.BatchNorm, "_of_batch", of_batch)
     preset = get_preset("digits-vb_capsnet").changed(batch_size=1)
     model_options = {**preset.model.options, "conv_features": 4, "primary_types": 2}
     found = measure_forward(

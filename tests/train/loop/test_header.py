@@ -26,5 +26,6 @@ def test_a_network_that_does_not_route(tmp_path, config, dataset):
         model="cnn", model_options={"features": [4], "kernel_size": 3, "hidden": []}
     )
     run = Run(tmp_path, config, (8, 8, 1), ("a", "b", "c"))
-    assert header(assemble(config, dataset), run).startswith("network  cnn, ")
-    assert "routing" not in header(assemble(config, dataset), run)
+    text = header(assemble(config, dataset), run)
+    assert text.startswith("network  cnn, ")
+    assert "routing" not in text

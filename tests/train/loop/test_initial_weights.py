@@ -12,6 +12,7 @@ from tests.train.saved import arrays
 from train import data
 from train.data import Dataset, Split
 from train.learn.trainer import assemble
+from train.loop import loop
 from train.loop.initial_weights import start_from_weights
 from train.loop.loop import fit
 from train.report import figures
@@ -24,9 +25,10 @@ CLASSES = {"class_caps.kernel", "decoder.layers.0.kernel"}
 
 
 @pytest.fixture(scope="module")
-def tiny(dataset):
-    """Lets `fit` train on forty examples, without figures."""
+def tiny(dataset, programs):
+    """Lets `fit` train on forty examples, without figures and without compiling twice."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "assemble", programs)
         patch.setattr(data, "load_dataset", lambda *_, **__: dataset)
         patch.setattr(figures, "draw_run", lambda *_: None)
         yield

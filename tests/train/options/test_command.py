@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from tests.train.conftest import ROOT
-from train.options.command import Command, argument, command_name, option, parse, run_program
+from train.options.command import Command, argument, option, parse, run_program
 from train.options.shared import Recorded
 from train.options.values import list_of, positive
 from train.system.errors import DivergedError, PreemptedError, UserError
@@ -164,10 +164,6 @@ def test_output_that_goes_nowhere_or_is_no_text(command, code, said):
     assert ended.returncode == code, ended.stderr
     assert ended.stderr.startswith(said)
     assert ended.stderr.count("\n") == bool(said)
-
-
-def test_names():
-    assert command_name(CookRice) == "cook-rice"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])

@@ -109,7 +109,7 @@ def test_votes_and_routing_of_two_capsules_by_hand():
         close(routed["capsules"][0, j, 0], float64(v))
 
 
-def test_lengths_have_an_epsilon_and_the_mask_has_none():
+def test_lengths_have_an_epsilon_and_the_longest_is_shown_in_test():
     _, stages = in_training()
     close(stages["lengths"], torch.sqrt((stages["capsules"] ** 2).sum(dim=2) + 1e-7))
     assert torch.equal(stages["mask"].argmax(dim=1), LABELS)

@@ -11,7 +11,6 @@ import pytest
 from train.data import Dataset, Split
 from train.data.made import multi_mnist
 from train.data.made.multi_mnist import PairSplit
-from train.data.sources.mnist import MNIST
 from train.system.errors import UserError
 
 COUNTS = (5, 1, 9, 3, 7)  # of images in each class
@@ -49,7 +48,8 @@ def test_a_part_is_one_digit_by_itself_shifted_by_up_to_4_pixels(digits, batch):
     for which in range(2):
         part = batch.parts[:, which]
         at = corners(part)
-        for image, (top, left), label in zip(part, at, batch.labels[:, which], strict=True):
+        some = part[:1000], at[:1000], batch.labels[:1000, which]  # each digit 40 times
+        for image, (top, left), label in zip(*some, strict=True):
             number = image[top, left, 0] - 1
             expected = np.zeros_like(image)
             expected[top : top + 6, left : left + 5] = digits.images[number]
@@ -140,13 +140,3 @@ def test_sixty_million_pairs_take_no_more_memory_than_their_digits():
 def test_digits_of_one_class_make_no_pairs(digits):
     with pytest.raises(UserError, match="all 25 images are of class 3: pairs need images of two"):
         PairSplit(Split(digits.images, np.full(25, 3, np.int32)), versions=1, seed=0)
-
-
-def test_mnist_itself(mnist_dir):
-    digits = MNIST.load(MNIST.find(mnist_dir))
-    made = multi_mnist.make(digits)
-    assert (len(made.train), len(made.test)) == (60_000_000, 10_000_000)
-    assert made.image_shape == (36, 36, 1)
-    batch = made.test.gather(np.arange(10_000))
-    np.testing.assert_array_equal(batch.labels[:, 0], digits.test.source_labels)
-    assert (batch.labels[:, 0] != batch.labels[:, 1]).all()

@@ -52,7 +52,6 @@ def test_a_cell_is_trained_and_measured_and_its_files_written(tmp_path, capsys):
     assert cell == json.loads((out / "cells" / "digits-capsnet-uniform.json").read_text())
     assert all(1 <= round(359 * accuracy) <= 358 for accuracy in cell["accuracy"])
     assert [len(of_kind) for of_kind in cell["robustness"].values()] == [5] * 5
-    assert len({of_kind[0][0] for of_kind in cell["robustness"].values()}) == 1
     rows = csv.DictReader((out / "table.csv").read_text(encoding="utf-8").splitlines())
     assert [float(row["accuracy"]) for row in rows] == cell["accuracy"]
     for name in ("errors.png", "robustness.png"):

@@ -36,7 +36,7 @@ def test_calibration_is_the_gap_between_confidence_and_accuracy_bin_by_bin():
     assert calibration_error(certain, np.array([0, 1])) == 0
 
 
-def test_images_that_are_changed_by_nothing_are_seen_as_they_are(config, dataset, monkeypatch):
+def test_images_that_are_changed_by_nothing_are_seen_as_they_are(config, dataset):
     model = build_model(config, dataset.image_shape, dataset.num_classes)
     _, state = initial_state(model, build_optimizer(config), config)
     of_one_seed = jax.tree.map(lambda array: array[None], state)
@@ -45,6 +45,8 @@ def test_images_that_are_changed_by_nothing_are_seen_as_they_are(config, dataset
     for kind, way in measures.PERTURBATIONS.items():
         changed, _ = predict(dataset.test, kind, way.none)
         assert_close(changed, unchanged, dtype="float32", reduction_length=64)
+        strongest, _ = predict(dataset.test, kind, way.strengths[-1])
+        assert np.any(strongest != changed)
 
 
 def test_nothing_is_put_beside_images_that_share_their_logits(config, dataset):
