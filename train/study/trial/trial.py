@@ -13,7 +13,7 @@ from train.config.checked import flag
 from train.config.config_file import completed
 from train.config.fit_config import FitConfig
 from train.loop.loop import fit
-from train.run.folder import CONFIG, SUMMARY, load_run
+from train.run.folder import CONFIG, load_run
 from train.study.results import brief, kept, origin, results_folder, write_results
 from train.study.trial import search
 from train.study.trial.baselines import summary
@@ -172,10 +172,12 @@ def _run(jobs_of_arms: Sequence[Sequence[Job]], place: Place) -> list[list[Plain
 def _measured(job: Job, place: Place) -> Plain:
     """Trains a network, if it is not yet, and measures it."""
     run = place.out / "runs" / job.slug
+    saved = load_run(run) if (run / CONFIG).exists() else None
+    if saved is not None and saved.config != job.config:
+        saved = None
     # What is half done of the same network is gone on with, also by a command that replaces others.
-    same = (run / CONFIG).exists() and load_run(run).config == job.config
-    overwrite = place.overwrite and not same
-    if not ((run / SUMMARY).exists() and _has_ended(run, job.config)):
+    overwrite = place.overwrite and saved is None
+    if saved is None or saved.result() is None:
         try:
             fit(
                 job.config,
@@ -190,11 +192,6 @@ def _measured(job: Job, place: Place) -> Plain:
             print(f"note: {job.name}: {error}", file=sys.stderr)
             return job.diverged
     return job.measure(run)
-
-
-def _has_ended(run: Path, config: FitConfig) -> bool:
-    saved = load_run(run)
-    return saved.config == config and saved.result() is not None
 
 
 def _differing(job: Job, values: Plain) -> str:
