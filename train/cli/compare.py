@@ -77,7 +77,8 @@ class Compare(DataDir, Recorded):
         from train.study.compare.comparison import compare
         from train.system.caches import keep_compiled_programs
 
-        self.reserve("compare", "compare")
+        part = f"compare-{self.out.resolve().name}"
+        self.reserve(part, "compare")
         keep_compiled_programs()
         cells = compare(
             list_cells(self.models, self.routings, self.datasets, self.settings, self.recipe),
@@ -89,5 +90,5 @@ class Compare(DataDir, Recorded):
             data_dir=self.data_dir,
             overwrite=self.overwrite,
         )
-        self.keep("compare", {"kind": "compare", "cells": cells})
+        self.keep(part, {"kind": "compare", "cells": cells})
         return 0

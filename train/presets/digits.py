@@ -21,9 +21,8 @@ CONFIG = FitConfig.of(
         "primary_stride": 2,
         "decoder_hidden": [128, 256],
     },
-    batch_size=64,
-    epochs=30,
+    batch_size=32,
+    epochs=15,
     learning_rate=0.002,
-    decay_rate=0.96,
-    decay_steps=100,
+    schedule="cosine",
 )

@@ -7,11 +7,10 @@ Result: beside the other networks of these digits, in docs/guides/compare.md. Th
 out on the test images.
 """
 
-from train.config.fit_config import FitConfig
+from train.presets import digits
 
-CONFIG = FitConfig.of(
+CONFIG = digits.CONFIG.changed(
     preset="digits-attention_capsnet",
-    dataset="digits",
     model="attention_capsnet",
     model_options={
         "backbone_features": [16],
@@ -25,8 +24,4 @@ CONFIG = FitConfig.of(
     routing="inverted-attention",
     routing_iterations=2,
     loss="cross_entropy",
-    batch_size=32,
-    epochs=8,
-    learning_rate=0.005,
-    schedule="cosine",
 )

@@ -14,5 +14,4 @@ CONFIG = digits.CONFIG.changed(
     model="cnn",
     model_options={"features": [32, 32, 16], "kernel_size": 3, "hidden": [64, 32]},
     loss="cross_entropy",
-    learning_rate=0.001,
 )

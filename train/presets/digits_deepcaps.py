@@ -9,11 +9,10 @@ Result: beside the other networks of these digits, in docs/guides/compare.md. Th
 out on the test images.
 """
 
-from train.config.fit_config import FitConfig
+from train.presets import digits
 
-CONFIG = FitConfig.of(
+CONFIG = digits.CONFIG.changed(
     preset="digits-deepcaps",
-    dataset="digits",
     model="deepcaps",
     model_options={
         "conv_features": 32,
@@ -24,8 +23,4 @@ CONFIG = FitConfig.of(
         "decoder_features": [16, 8],
         "decoder_strides": [2, 2],
     },
-    batch_size=32,
-    epochs=15,
-    learning_rate=0.004,
-    schedule="cosine",
 )

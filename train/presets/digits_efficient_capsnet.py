@@ -10,11 +10,10 @@ Result: beside the other networks of these digits, in docs/guides/compare.md. Th
 out on the test images.
 """
 
-from train.config.fit_config import FitConfig
+from train.presets import digits
 
-CONFIG = FitConfig.of(
+CONFIG = digits.CONFIG.changed(
     preset="digits-efficient_capsnet",
-    dataset="digits",
     model="efficient_capsnet",
     model_options={
         "features": [16, 32, 64],
@@ -23,8 +22,4 @@ CONFIG = FitConfig.of(
         "decoder_hidden": [64, 128],
     },
     routing="self-attention",
-    batch_size=32,
-    epochs=20,
-    learning_rate=0.004,
-    schedule="cosine",
 )

@@ -10,11 +10,10 @@ Result: beside the other networks of these digits, in docs/guides/compare.md. Th
 out on the test images.
 """
 
-from train.config.fit_config import FitConfig
+from train.presets import digits
 
-CONFIG = FitConfig.of(
+CONFIG = digits.CONFIG.changed(
     preset="digits-matrix_capsnet",
-    dataset="digits",
     model="matrix_capsnet",
     model_options={
         "conv_kernel": 3,
@@ -29,8 +28,4 @@ CONFIG = FitConfig.of(
     routing_options={"inverse_temperature": 0.02},
     loss="spread",
     spread_steps=300,
-    batch_size=32,
-    epochs=10,
-    learning_rate=0.005,
-    schedule="cosine",
 )

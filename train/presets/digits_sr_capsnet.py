@@ -9,18 +9,12 @@ Result: beside the other networks of these digits, in docs/guides/compare.md. Th
 out on the test images.
 """
 
-from train.config.fit_config import FitConfig
+from train.presets import digits
 
-CONFIG = FitConfig.of(
+CONFIG = digits.CONFIG.changed(
     preset="digits-sr_capsnet",
-    dataset="digits",
     model="sr_capsnet",
     model_options={"width": 16, "blocks": 1, "caps_types": 8, "caps_dim": 8, "conv_caps": 1},
     routing="self-routing",
     loss="cross_entropy",
-    batch_size=64,
-    epochs=20,
-    learning_rate=0.005,
-    schedule="cosine",
-    warmup_steps=20,
 )

@@ -9,11 +9,10 @@ Result: beside the other networks of these digits, in docs/guides/compare.md. Th
 out on the test images.
 """
 
-from train.config.fit_config import FitConfig
+from train.presets import digits
 
-CONFIG = FitConfig.of(
+CONFIG = digits.CONFIG.changed(
     preset="digits-vb_capsnet",
-    dataset="digits",
     model="vb_capsnet",
     model_options={
         "conv_kernel": 3,
@@ -23,8 +22,4 @@ CONFIG = FitConfig.of(
     },
     routing="variational-bayes",
     loss="cross_entropy",
-    batch_size=64,
-    epochs=12,
-    learning_rate=0.005,
-    schedule="cosine",
 )

@@ -183,8 +183,12 @@ def _fit_row(of_seeds: Sequence[Mapping[str, Any]], settings: str) -> dict[str, 
     }
 
 
-def _compared(result: Mapping[str, Any]) -> list[str]:
-    return findings.markdown(result["cells"], result["command"]).splitlines()
+def _compared(*results: Mapping[str, Any]) -> list[str]:
+    """A comparison, or of several, which differ in their settings, the accuracies side by side."""
+    if len(results) > 1:
+        cells = [result["cells"] for result in results]
+        return findings.side_by_side(cells, results[0]["command"]).splitlines()
+    return findings.markdown(results[0]["cells"], results[0]["command"]).splitlines()
 
 
 def _tried(result: Mapping[str, Any]) -> list[str]:
@@ -203,4 +207,4 @@ _KINDS: Mapping[str, Callable[..., list[str]]] = {
     "claims": _tried,
     "bench": _benched,
 }
-"""By the kind of its results, what makes the lines of a table; only fits may be several."""
+"""By the kind of its results, what makes the table's lines; fits and comparisons may be several."""

@@ -128,6 +128,37 @@ def markdown(results: Sequence[Result], command: str) -> str:
     return "\n".join([*lines, *limits(results), *saving(results)]) + "\n"
 
 
+def side_by_side(comparisons: Sequence[Sequence[Result]], command: str) -> str:
+    """A page on comparisons of the same cells with other settings: the accuracies by setting.
+
+    The highest of a row are bold. `command` is that of the first. A ValueError if the cells are not
+    the same.
+    """
+    of_cell = ("model", "routing", "dataset")
+    settings: list[dict[str, None]] = [{} for _ in comparisons]  # in order, each once
+    rows = []
+    for found in zip(*comparisons, strict=True):
+        (cell,) = {tuple(result[name] for name in of_cell) for result in found}
+        accuracies = [_percent(np.mean(result["accuracy"])) for result in found]
+        best = max(accuracies, key=float)
+        rows.append([*cell, *(f"**{text}**" if text == best else text for text in accuracies)])
+        configs = [completed(result["identity"]["config"]) for result in found]
+        for column, config in zip(settings, configs, strict=True):
+            column[differing(config, configs, OF_THE_CELL)] = None
+    first = comparisons[0][0]
+    folds, seeds = first["identity"].get("folds"), len(first["seeds"])
+    images = f"training images, in {folds} folds" if folds else "test images"
+    lines = [
+        f"`{command}`, and with the other settings of the table",
+        "",
+        *markdown_lines([[*of_cell, *map("; ".join, settings)], *rows]),
+        "",
+        f"Accuracy on {first['test_examples']:,} {images}, in percent, mean of {seeds} "
+        f"{'seed' if seeds == 1 else 'seeds'}; the highest of a row are bold.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _explanations(results: Sequence[Result]) -> list[str]:
     seeds = results[0]["seeds"]
     of_datasets = {result["dataset"]: result["robustness_examples"] for result in results}

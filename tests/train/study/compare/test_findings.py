@@ -14,6 +14,7 @@ from train.study.compare.findings import (
     draw_robustness,
     limits,
     markdown,
+    side_by_side,
     table,
 )
 from train.study.compare.perturb import PERTURBATIONS
@@ -120,6 +121,23 @@ def test_a_page_says_what_the_columns_are_and_what_they_cannot_show():
     assert page[-1].startswith("All 2 seeds at once: 0.5 ms a step, one alone 1.0 ms: 4.00 times")
     (alone,) = limits([result("one", 0.9)])
     assert alone.startswith("One seed shows no spread")
+
+
+def test_comparisons_stand_side_by_side_by_the_settings_in_which_they_differ():
+    slow, fast = (
+        [result("one", first, settings=rate), result("two", second, settings=rate)]
+        for rate, first, second in (({"learning_rate": 0.5}, 0.9, 0.7), ({}, 0.8, 0.75))
+    )
+    page = side_by_side([slow, fast], "the command")
+    usual = FitConfig().schedule.learning_rate
+    assert f"| dataset | --learning-rate 0.5 | --learning-rate {usual} |" in page
+    assert "| one | digits | **90.00** | 80.00 |" in page
+    assert "| two | digits | 70.00 | **75.00** |" in page
+    assert "Accuracy on 100 test images" in page
+    with pytest.raises(ValueError, match="zip"):
+        side_by_side([slow, fast[:1]], "the command")
+    with pytest.raises(ValueError, match="unpack"):
+        side_by_side([slow, fast[::-1]], "the command")
 
 
 def test_updates_that_were_skipped_are_told():
