@@ -203,12 +203,19 @@ def require_precision(config: FitConfig) -> None:
 
 def model_key(config: FitConfig) -> jax.Array:
     """The random key of the initial values."""
-    return jax.random.fold_in(jax.random.key(config.seed), 0)
+    return jax.random.fold_in(_key(config.seed), 0)
 
 
 def training_key(config: FitConfig) -> jax.Array:
     """The random key of the training steps."""
-    return jax.random.fold_in(jax.random.key(config.seed), 1)
+    return jax.random.fold_in(_key(config.seed), 1)
+
+
+def _key(seed: int) -> jax.Array:
+    """The random key of a seed of up to 63 bits, of which JAX takes 32 where x64 is off."""
+    high, low = divmod(seed, 2**32)
+    key = jax.random.key(low)
+    return jax.random.fold_in(key, high) if high else key
 
 
 def count_parameters(params: Any) -> int:

@@ -28,6 +28,7 @@ def test_the_seed_decides_the_initial_values(config):
 
     np.testing.assert_array_equal(kernel(1), kernel(1))
     assert np.any(kernel(1) != kernel(2))
+    assert np.any(kernel(1) != kernel(2**32 + 1))  # of which JAX would take the lower 32 bits
 
 
 def test_initial_values_and_steps_draw_from_different_keys(config):
