@@ -1,3 +1,4 @@
+import json
 import re
 import shlex
 from pathlib import Path
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import capsjax
 from train.__main__ import COMMANDS
 from train.data import load_dataset
 from train.data.catalog import SOURCES
@@ -14,6 +16,7 @@ from train.learn.optimizer import learning_rate
 from train.options.command import parse
 from train.options.recipe import with_settings
 from train.presets import describe_preset, fitting_preset, get_preset, list_presets
+from train.study.compare.cells import own_recipe
 from train.system.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -52,6 +55,22 @@ class TestEveryPreset:
             fit = parse("train", "", COMMANDS, shlex.split(command))
             assert fit.preset == name
             with_settings(get_preset(name), fit.settings)
+
+
+def test_folds_of_the_training_images_chose_the_learning_rates_of_the_digits():
+    """The lowest one within a standard error of the best, as docs/guides/compare.md says."""
+    accuracies = {model: {} for model in capsjax.list_models()}
+    for path in (ROOT / "docs" / "results" / "digits-rates").glob("*.json"):
+        for cell in json.loads(path.read_text())["cells"]:
+            assert cell["identity"]["folds"] == 5
+            rate = cell["identity"]["config"]["learning_rate"]
+            accuracies[cell["model"]][rate] = np.mean(cell["accuracy"])
+    for model, of_rates in accuracies.items():
+        best = max(of_rates.values())
+        least = best - np.sqrt(best * (1 - best) / cell["test_examples"])
+        chosen = min(rate for rate, accuracy in of_rates.items() if accuracy >= least)
+        recipe = own_recipe(model, "digits").schedule
+        assert (recipe.learning_rate, recipe.batch_size, recipe.epochs) == (chosen, 32, 15), model
 
 
 def test_the_digits_are_the_size_that_is_tested_here():
