@@ -2,7 +2,7 @@
 
 Command: `python -m train fit digits-attention_capsnet`
 Hardware: 2 cores of an x86-64 CPU.
-Time: about 15 seconds.
+Time: about 11 seconds.
 Result: beside the other networks of these digits, in docs/guides/compare.md. Cross-validation chose
 the learning rate (docs/results/digits-rates); sizes were tried out on the test images, before
 validation images were set aside.

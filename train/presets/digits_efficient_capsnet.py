@@ -5,7 +5,7 @@ the decoder.
 
 Command: `python -m train fit digits-efficient_capsnet`
 Hardware: 2 cores of an x86-64 CPU.
-Time: about 12 seconds.
+Time: about 11 seconds.
 Result: beside the other networks of these digits, in docs/guides/compare.md. Cross-validation chose
 the learning rate (docs/results/digits-rates); sizes were tried out on the test images, before
 validation images were set aside.

@@ -4,7 +4,7 @@ A residual block of each width, and 8 types of 8-dimensional capsules in two lay
 
 Command: `python -m train fit digits-sr_capsnet`
 Hardware: 2 cores of an x86-64 CPU.
-Time: about 15 seconds.
+Time: about 14 seconds.
 Result: beside the other networks of these digits, in docs/guides/compare.md. Cross-validation chose
 the learning rate (docs/results/digits-rates); sizes were tried out on the test images, before
 validation images were set aside.
