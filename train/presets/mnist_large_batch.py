@@ -1,8 +1,9 @@
 """CapsNet with the paper's sizes on MNIST in batches of 4,096, for many devices.
 
-Large batches take few steps, and Adam learns little in them. Muon makes more of each. In five epochs
-with the network of `mnist-small` validation images chose it, with this learning rate, among seven
-of Adam, LAMB and Muon; the warm-up was not searched for. docs/performance.md has the results.
+Large batches take few steps, and Adam learns little in them. Muon makes more of each. Validation
+images chose it, with this learning rate, of Adam, LAMB and Muon with two or three rates each, in
+five epochs of the network of `mnist-small`; the warm-up was not searched for. docs/performance.md
+has the results.
 
 Command: `python -m train fit mnist-large-batch --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: meant for accelerators.

@@ -1,12 +1,12 @@
 """A reduced CapsNet on MNIST that a laptop's CPU trains within an hour.
 
 Validation images chose (docs/results/mnist-small-screen, one seed each, % wrong of 10,000): in 20
-epochs of digits that are shifted alone the cosine (0.45) before a constant rate (0.71), and its rate
-before one twice as high (0.53); a third and three times as much had been worse in three epochs
-(docs/results/claims-mnist-medium); then 40 epochs (0.42), and in these digits that are turned and
-scaled (0.38). Only the constant rate is so far behind that chance is out of the question. They did
-not tell apart the weights 0.0005, 0.002 and 0.01 of the reconstruction, which stays as the paper has
-it.
+epochs of digits that are shifted alone the cosine (0.45) before a constant rate (0.71), and its
+highest rate before twice as much (0.53); a third of it and three times as much had been worse in a
+shorter training (docs/results/claims-mnist-medium); then 40 epochs (0.42), and in these digits that
+are turned and scaled (0.38). But for the constant rate and the third, chance may have ordered them.
+The weights 0.0005, 0.002 and 0.01 of the reconstruction were not told apart; it stays as the paper
+has it.
 
 Command: `python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: 2 cores of an x86-64 CPU.
