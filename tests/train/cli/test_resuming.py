@@ -11,11 +11,14 @@ from train.__main__ import main
 from train.run.checkpoint_files import Checkpoints
 from train.run.folder import load_run
 
+SHORT = ("--schedule", "constant", "--learning-rate", "0.002", *TINY)
+"""With a schedule that a longer run shares."""
+
 
 @pytest.fixture(scope="module")
 def trained_short(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("short") / "run"
-    arguments = ("--steps", "20", "--checkpoint-every", "10", *TINY)
+    arguments = ("--steps", "20", "--checkpoint-every", "10", *SHORT)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train.report.figures.draw_run", lambda *_: None)
         assert main(["fit", "digits", "--out", str(out), *arguments]) == 0
@@ -98,7 +101,7 @@ def test_resuming_a_finished_run_changes_nothing(short_run, capsys):
 
 def test_resuming_with_another_configuration_says_which_fields_differ(short_run, capsys):
     capsys.readouterr()
-    arguments = ("--steps", "20", "--seed", "5", "--learning-rate", "0.5", *TINY)
+    arguments = ("--steps", "20", *SHORT, "--seed", "5", "--learning-rate", "0.5")
     message = fails(capsys, "fit", "digits", "--out", short_run, "--resume", *arguments)
     assert "seed (was 0, now 5); learning_rate (was 0.002, now 0.5)" in message
 
@@ -108,7 +111,9 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(short_run, capsys):
         assert checkpoints.steps() == [10, 20]
     for file in (short_run / "checkpoints" / "20").rglob("d/*"):
         file.write_bytes(b"damaged")
-    assert main(["fit", "digits", "--out", str(short_run), "--steps", "20", "--resume", *TINY]) == 0
+    assert (
+        main(["fit", "digits", "--out", str(short_run), "--steps", "20", "--resume", *SHORT]) == 0
+    )
     assert "Checkpoint 20" in capsys.readouterr().err
     assert (short_run / "damaged-checkpoint-20").is_dir()
     with Checkpoints(short_run / "checkpoints") as checkpoints:

@@ -158,7 +158,7 @@ def test_a_configuration_names_code_and_never_runs_it(tmp_path, config):
 @pytest.mark.usefixtures("no_figures")
 def test_it_is_trained_resumed_evaluated_and_named_each_time(mine, tmp_path, capsys):
     out, name = tmp_path / "run", mine("Mine")
-    fit = ["fit", "digits", "--steps", "2", "--batch-size", "64", "--devices", "1"]
+    fit = ["fit", "digits", "--steps", "2", "--schedule", "constant", "--devices", "1"]
     options = ["--model-options", "conv_features=4", "primary_types=2", "decoder_hidden=[4]"]
     assert main([*fit, *options, "--routing", name, "--out", str(out)]) == 0
     assert load_run(out).config.model.routing == name

@@ -31,8 +31,9 @@ def tried(digits_run, monkeypatch, tmp_path):
     base, trained = load_run(digits_run), []
 
     def arms(budget):
-        once = base.config.changed(routing_iterations=1)
-        return [Arm("1 iteration", once, {ERROR: 0.34}), Arm("3 iterations", base.config)]
+        three = base.config.changed(learning_rate=0.002)
+        once = three.changed(routing_iterations=1)
+        return [Arm("1 iteration", once, {ERROR: 0.34}), Arm("3 iterations", three)]
 
     def fit(config, *, out, data_dir, resume, overwrite):
         assert resume is not overwrite
