@@ -1,7 +1,7 @@
 """Recipes, one a file: the docstring says how to run it, on what, and what comes out.
 
-The values of recipes are the papers', or were tried out before validation images were set aside, on
-test images where it does not say otherwise. Results are by the last checkpoint.
+The values of recipes are the papers', or were tried out, on test images where it does not say
+otherwise, before validation images were set aside. Results are by the last checkpoint.
 
 Every file here is a recipe, named by the `preset` of its `CONFIG`: `mnist_small.py` has
 `mnist-small`. A new file is a new recipe.
