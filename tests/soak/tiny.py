@@ -1,6 +1,9 @@
 """A run that takes no time: what it computes matters less than what happens to it."""
 
+from train.__main__ import COMMANDS
 from train.config.fit_config import FitConfig
+from train.options.command import parse
+from train.options.recipe import with_settings
 from train.presets import get_preset
 
 ARGUMENTS = (
@@ -13,11 +16,5 @@ ARGUMENTS = (
 
 def tiny(**changes: object) -> FitConfig:
     """What `ARGUMENTS` say, and the changes."""
-    digits = get_preset("digits")
-    sizes = {"conv_features": 8, "primary_types": 2, "decoder_hidden": [8]}
-    values = {
-        "model_options": {**digits.model.options, **sizes},
-        **{"batch_size": 16, "max_shift": 1, "ema_decay": 0.9, "warmup_steps": 5},
-        **{"schedule": "constant", "learning_rate": 0.002},
-    }
-    return digits.changed(**{**values, **changes})
+    said = parse("train", "", COMMANDS, ["fit", "digits", *ARGUMENTS])
+    return with_settings(get_preset("digits"), said.settings).changed(**changes)

@@ -6,9 +6,8 @@ were set aside. These, asked afterwards (docs/results/mnist-small-screen, one se
 constant rate (0.71), and its highest rate before twice as much (0.53); a third of it and three
 times as much were worse in a shorter training (docs/results/claims-mnist-medium). Then they chose
 40 epochs (0.42), and in these digits that are turned and scaled (0.38). But for the constant rate
-and the third, chance may have ordered them.
-The weights 0.0005, 0.002 and 0.01 of the reconstruction were not told apart; it stays as the paper
-has it.
+and the third, chance may have ordered them. The weights 0.0005, 0.002 and 0.01 of the
+reconstruction were not told apart; it stays as the paper has it.
 
 Command: `python -m train fit mnist-small --data-dir FOLDER_WITH_THE_IDX_FILES`
 Hardware: 2 cores of an x86-64 CPU.
