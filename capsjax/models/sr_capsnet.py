@@ -26,9 +26,9 @@ from capsjax.routing import AnyRouting, Competition, SelfRouting, as_routing
 
 _PADDED: Padding = ((1, 1), (1, 1))
 
-# As the authors' code draws a matrix of every capsule in sight, with all its outputs for inputs.
+# As the authors' code draws the matrices of a capsule in sight: all their elements are its fan.
 _caps_init = nnx.initializers.variance_scaling(
-    2.0, "fan_in", "uniform", in_axis=(-3, -2, -1), out_axis=()
+    2.0, "fan_in", "uniform", in_axis=(-3, -2, -1), out_axis=(), batch_axis=-4
 )
 
 

@@ -1,6 +1,9 @@
 """The self-routing network: its published sizes, its layers, its batches."""
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from capsjax import create_routing
@@ -39,6 +42,16 @@ def test_a_backbone_of_nine_blocks_ends_in_an_eighth_of_the_positions():
     model = published(backbone="convnet", conv_caps=1)
     assert model.primary_caps.output_shape == (4, 4, 32, 16)
     assert [layer.output_shape[:2] for layer in model.conv_caps] == [(4, 4)]
+
+
+def test_matrices_start_as_in_the_authors_code():
+    # PyTorch's kaiming_uniform_ of [capsules in sight, types * dim, dim]: the fan of a matrix is
+    # types * dim * dim, however many capsules are in sight.
+    kernel = np.asarray(family.make(NAME).conv_caps[0].kernel[...])
+    assert kernel.shape == (9 * 3, 3, 4, 4)
+    bound = math.sqrt(6 / (3 * 4 * 4))
+    assert 0.99 * bound < abs(kernel).max() <= bound
+    assert kernel.std() == pytest.approx(bound / math.sqrt(3), rel=0.05)
 
 
 def test_it_begins_undecided_as_routing_networks_start_at_zero():
