@@ -125,7 +125,7 @@ def route_dense(
         kernel: `[I, J, D, K]`, in the dtype of the votes.
         pose: `[batch, I, K]`, in the same dtype.
         activation: `[batch, I]`.
-        mask: `[batch, I]`, which capsules are there, see `route`; poses of the others are zero.
+        mask: `[batch, I]`, which capsules are there, see `route`.
         key: for a routing that draws, see `route`.
         implementation: one of the above.
 
@@ -151,6 +151,8 @@ def route_dense(
             f"{pose.shape} and {activation.shape}"
         )
     check_mask(mask, activation.shape)
+    if mask is not None:
+        pose = where_present(mask, pose)
     run = functools.partial(_run, routing, mask, key)
     of_batch = (kernel, pose, activation)
     if implementation is not None:

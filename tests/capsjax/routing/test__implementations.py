@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import Routed, Sizes, Squash
-from capsjax.routing import Dynamic, DynamicPrior, implementation_on, route_dense
+from capsjax import Routed, Sizes, Squash, route
+from capsjax.routing import Dynamic, DynamicPrior, Uniform, implementation_on, route_dense
 from capsjax.routing._implementations import MEASURED
 from tests.capsjax.ops.dense_cases import assert_as_from_votes, inputs
+from tests.tolerance import assert_close
 
 BATCH, I, J, D, K = 24, 18, 3, 4, 5  # noqa: E741
 VOTES = f"tensor<{BATCH}x{I}x{J}x{D}xf32>"
@@ -82,6 +83,32 @@ def test_what_runs_by_default_computes_the_same():
         return routed.pose, routed.coupling
 
     assert_as_from_votes([function], Dynamic(), *inputs(BATCH, I, J, D, K))
+
+
+@pytest.mark.parametrize(
+    ("routing", "name"),
+    [(Dynamic(), "xla"), (Dynamic(), "recompute"), (Uniform(), "xla")],
+    ids=["xla", "recompute", "uniform"],
+)
+def test_what_is_masked_has_no_part_in_any_implementation(routing, name):
+    kernel, pose = inputs(2, I, J, D, K)
+    mask = jnp.asarray(np.arange(I) % 3 > np.arange(2)[:, None])
+    activation = jnp.ones((2, I))
+
+    @jax.jit
+    @functools.partial(jax.grad, argnums=(0, 1), has_aux=True)
+    def gradients(kernel, pose):
+        routed = route_dense(routing, kernel, pose, activation, mask=mask, implementation=name)
+        return jnp.sum(routed.pose**2), routed
+
+    (by_kernel, by_pose), routed = gradients(kernel, jnp.where(mask[..., None], pose, 1e3))
+    votes = jnp.einsum("ijdk,bik->bijd", kernel, pose)
+    expected = route(routing, votes, activation, mask=mask)
+    for a, e in zip(routed, expected, strict=True):
+        assert_close(a, e, reduction_length=I)
+    np.testing.assert_array_equal(by_pose[~mask], 0)
+    (expected_by_kernel, _), _ = gradients(kernel, jnp.where(mask[..., None], pose, 0))
+    np.testing.assert_array_equal(by_kernel, expected_by_kernel)
 
 
 @pytest.mark.parametrize(
