@@ -24,8 +24,8 @@ def coupling_entropy(coupling: jax.Array) -> jax.Array:
     """How undecided each input capsule is: the entropy of its shares of what it sends, in nats.
 
     Args:
-        coupling: `[..., I, J]`, not negative. What does not sum to one over `J` is taken as shares
-            of its sum.
+        coupling: `[..., I, J]`. What counts is its size, as shares of the sum over `J`: it may be
+            negative (`SelfAttention`) and need not sum to one.
 
     Returns:
         `[..., I]`: `log J` where all outputs get alike, 0 where one gets all, or nothing is sent.
@@ -36,6 +36,7 @@ def coupling_entropy(coupling: jax.Array) -> jax.Array:
         >>> print(*(f"{e:.2f}" for e in coupling_entropy(jnp.array([[0.5, 0.5], [0.9, 0.1]]))))
         0.69 0.33
     """
+    coupling = jnp.abs(coupling)
     total = jnp.sum(coupling, axis=-1, keepdims=True)
     share = jnp.where(total > 0, coupling / jnp.where(total > 0, total, 1), 0)
     positive = share > 0
@@ -51,7 +52,8 @@ def vote_cosine(votes: jax.Array, routed: Routed) -> jax.Array:
 
     Returns:
         `[...]`: the mean of the cosines between votes and poses, weighted by the coupling; from -1
-        to 1, and 0 where nothing is sent.
+        to 1, and 0 where nothing is sent. A vote that is coupled negatively agrees where it points
+        away.
 
     Examples:
         >>> import capsjax, jax.numpy as jnp
@@ -62,7 +64,7 @@ def vote_cosine(votes: jax.Array, routed: Routed) -> jax.Array:
         Array(0.5, dtype=float32)
     """
     cosines = jnp.einsum("...ijd,...jd->...ij", _directions(votes), _directions(routed.pose))
-    total = jnp.sum(routed.coupling, axis=(-2, -1))
+    total = jnp.sum(jnp.abs(routed.coupling), axis=(-2, -1))
     weighted = jnp.sum(routed.coupling * cosines, axis=(-2, -1))
     return jnp.where(total > 0, weighted / jnp.where(total > 0, total, 1), 0)
 

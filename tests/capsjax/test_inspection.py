@@ -26,6 +26,8 @@ def test_entropy_from_undecided_to_decided():
     coupling = jnp.asarray([[0.25] * 4, [1, 0, 0, 0], [0, 0, 0, 0], [0.5, 0.5, 0, 0], [2, 2, 0, 0]])
     expected = [np.log(4), 0, 0, np.log(2), np.log(2)]
     assert_close(coupling_entropy(coupling), np.asarray(expected, np.float32), reduction_length=4)
+    signs = jnp.asarray([1.0, -1, 1, -1])[None]  # as of SelfAttention, which may send less than none
+    np.testing.assert_array_equal(coupling_entropy(signs * coupling), coupling_entropy(coupling))
 
 
 def test_the_coupled_mean_of_cosines():
@@ -40,6 +42,9 @@ def test_the_coupled_mean_of_cosines():
     same = Routed(votes[0], norm(votes[0]), coupling)
     alike = jnp.broadcast_to(votes[:1], votes.shape)
     assert_close(vote_cosine(alike, same), np.float32(1), reduction_length=D)
+    signs = jnp.sign(draw(I, J, seed=3))
+    signed = same._replace(coupling=signs * coupling)
+    assert_close(vote_cosine(signs[..., None] * alike, signed), np.float32(1), reduction_length=D)
     assert vote_cosine(jnp.zeros_like(votes), routed) == 0
     for scale in (1e-30, 1e25):  # whose squares are out of range
         scaled = Routed(scale * pose, norm(pose), coupling)
