@@ -14,7 +14,10 @@ import typing
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, Union
 
+import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 from jax.typing import DTypeLike
 
 Check = Callable[[str, Any], Any]
@@ -112,14 +115,23 @@ def one_of(name: str, value: Any, choices: Collection[str]) -> str:
 
 
 def floating_dtype(name: str, value: Any) -> jnp.dtype:
-    """A floating dtype, or what stands for one."""
+    """A floating dtype that JAX computes in, or what stands for one; None, NumPy's float64, not."""
     try:
-        dtype = jnp.dtype(value)
+        dtype = None if value is None else jnp.dtype(value)
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{name} must be a floating dtype such as 'float32', not {value!r}")
+    if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+        raise ValueError(f"{name} is float64, which needs JAX's x64 mode")
     return dtype
+
+
+def random_streams(name: str, value: Any) -> nnx.Rngs:
+    """Streams of random keys."""
+    if not isinstance(value, nnx.Rngs):
+        raise ValueError(f"{name} must be flax.nnx.Rngs, such as nnx.Rngs(0), not {value!r}")
+    return value
 
 
 def known_options(owner: str, options: Mapping[str, Any], valid: Collection[str]) -> None:
@@ -184,6 +196,8 @@ def _check_of(annotation: Any) -> Check | None:
         return boolean
     if annotation == DTypeLike:
         return floating_dtype
+    if annotation is nnx.Rngs:
+        return random_streams
     if origin is Literal:
         return lambda name, value: one_of(name, value, parts)
     if origin is Annotated:

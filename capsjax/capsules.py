@@ -280,7 +280,7 @@ def squash_from(value: Any) -> Callable[[jax.Array], jax.Array]:
         return Squash(**value)
     if value == "exponential":
         return ExponentialSquash()
-    if not callable(value):
+    if isinstance(value, type) or not callable(value):
         raise ValueError(
             f"squash must be a Squash or a dict of its fields, not {value!r}; by name there is: "
             "exponential"

@@ -38,6 +38,7 @@ class Preprocessing:
 
     Examples:
         >>> import jax.numpy as jnp
+        >>> from capsjax.preprocessing import Preprocessing
         >>> see = Preprocessing(mean=0.5, std=0.5, crop=2)
         >>> see(jnp.full((1, 4, 4, 1), 255, jnp.uint8), jnp.float32).tolist()
         [[[[1.0], [1.0]], [[1.0], [1.0]]]]
@@ -132,6 +133,7 @@ def fitted(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.ndarray:
 
     Examples:
         >>> import numpy as np
+        >>> from capsjax.preprocessing import fitted
         >>> fitted(np.full((1, 2, 4, 3), 255, np.uint8), (4, 4, 1))[0, :, 0, 0].tolist()
         [0, 255, 255, 0]
     """
@@ -168,6 +170,7 @@ def size_to_fit(found: tuple[int, int], into: tuple[int, int]) -> tuple[int, int
     At least one pixel is left.
 
     Examples:
+        >>> from capsjax.preprocessing import size_to_fit
         >>> size_to_fit((10, 30), (28, 28))
         (9, 28)
     """

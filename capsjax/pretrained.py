@@ -338,9 +338,8 @@ def load(
     is_shipped = isinstance(path, str) and path in list_pretrained()
     contents = read_pretrained(str(path)) if is_shipped else read_weights(path)
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
-        kind = None if value is None else _checks.floating_dtype(name, value)
-        if kind == np.float64 and not jax.config.read("jax_enable_x64"):
-            raise ValueError(f"{name} is float64, which needs JAX's x64 mode")
+        if value is not None:
+            _checks.floating_dtype(name, value)
     try:
         model = restore_model(
             contents, dtype=dtype, param_dtype=param_dtype, device=device, rngs=rngs

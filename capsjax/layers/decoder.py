@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
+from capsjax import _checks
 from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import accumulation_dtype
 from capsjax.layers.normalization import BatchNorm
@@ -61,6 +62,7 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.image_shape, self.combine = image_shape, combine
+        self.capsules = (num_capsules, dim)
         inputs = num_capsules * dim if combine == "concat" else dim
         sizes = (inputs, *hidden, math.prod(self.image_shape))
         inits = [hidden_init] * len(hidden) + [nnx.initializers.glorot_uniform()]
@@ -77,9 +79,9 @@ class Decoder(nnx.Module):
             Images `[batch, height, width, channels]` with values from 0 to 1, in float32 at least.
 
         Raises:
-            ValueError: the mask is of other capsules.
+            ValueError: poses or mask are of other capsules.
         """
-        x = _shown(pose, mask)
+        x = _shown(_checks.of_each("poses", pose, self.capsules), mask)
         x = jnp.sum(x, axis=1) if self.combine == "sum" else lax.collapse(x, 1)
         for layer in self.layers[:-1]:
             x = nnx.relu(layer(x))
@@ -135,7 +137,7 @@ class ConvDecoder(nnx.Module):
     ) -> None:
         sizes_by_layer("convolution", features=features, strides=strides)
         scale = math.prod(strides)
-        self.image_shape = image_shape
+        self.image_shape, self.dim = image_shape, dim
         height, width = (-(-side // scale) for side in image_shape[:2])
         self.small_shape = (height, width, channels)
         options: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -164,8 +166,9 @@ class ConvDecoder(nnx.Module):
             Images `[batch, height, width, channels]`, of positive values, in float32 at least.
 
         Raises:
-            ValueError: the mask is of other capsules.
+            ValueError: poses are of another dimension, or the mask of other capsules.
         """
+        _checks.of_each("poses", pose, (*pose.shape[1:2], self.dim))
         x = nnx.relu(self.dense(jnp.sum(_shown(pose, mask), axis=1)))
         x = self.norm(x.reshape(x.shape[0], *self.small_shape))
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):

@@ -67,7 +67,14 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(features, accumulation_dtype(dtype)))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[batch, ..., features]` -> the same shape in the layer's dtype."""
+        """`[batch, ..., features]` -> the same shape in the layer's dtype.
+
+        Raises:
+            ValueError: there are not as many features, or in training no examples.
+        """
+        if x.shape[-1:] != self.mean.shape:
+            (features,) = self.mean.shape
+            raise ValueError(f"x must be of shape [batch, ..., {features}], not {list(x.shape)}")
         wide = accumulation_dtype(self.dtype)
         x = x.astype(wide)
         if self.use_running_average:
@@ -149,7 +156,7 @@ class CapsuleNorm(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        self.over = over
+        self.over, self.capsules = over, (types, dim)
         options: dict[str, Any] = {
             "momentum": 0.9,
             "epsilon": 1e-5,
@@ -164,8 +171,18 @@ class CapsuleNorm(nnx.Module):
         )
 
     def __call__(self, capsules: Capsules) -> Capsules:
-        """Poses `[batch, ..., types, dim]` and activations `[batch, ..., types]`, normalised."""
+        """Poses `[batch, ..., types, dim]` and activations `[batch, ..., types]`, normalised.
+
+        Raises:
+            ValueError: they are of other shapes, or in training of no examples.
+        """
         pose, activation = capsules
+        if pose.shape[-2:] != self.capsules or activation.shape != pose.shape[:-1]:
+            types, dim = self.capsules
+            raise ValueError(
+                f"capsules must have poses [batch, ..., {types}, {dim}] and activations "
+                f"[batch, ..., {types}], not {list(pose.shape)} and {list(activation.shape)}"
+            )
         if self.over == "type":
             normal = self.pose(pose.swapaxes(-1, -2)).swapaxes(-1, -2)
         else:

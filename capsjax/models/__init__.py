@@ -132,7 +132,8 @@ def create_model(
         _checks.one_of(f"pretrained {name}", pretrained, pretrained_names(name))
         contents = read_pretrained(f"{name}/{pretrained}")
         own = {"image_shape": contents.image_shape, "num_classes": len(contents.class_names)}
-        given = {"image_shape": image_shape and tuple(image_shape), "num_classes": num_classes}
+        shape = None if image_shape is None else _checks.image_shape(image_shape)
+        given = {"image_shape": shape, "num_classes": num_classes}
         refused = {what: of for what, of in given.items() if of not in (None, own[what])}
         refused |= {
             what: of for what, of in options.items() if what not in ("dtype", "param_dtype")

@@ -40,7 +40,7 @@ def remembers(init: Callable[..., None]) -> Callable[..., None]:
 
 def plain(name: str, value: Any) -> Any:
     """An argument as JSON has it."""
-    if name in ("dtype", "param_dtype"):
+    if name in ("dtype", "param_dtype") and value is not None:
         return jnp.dtype(value).name
     is_routing = name == "routing" or (name.endswith("_routing") and not isinstance(value, str))
     if is_routing and value is not None:
@@ -94,20 +94,34 @@ def tensors_of(model: nnx.Module) -> dict[str, jax.Array]:
 
 
 def changes(model: nnx.Module, made: nnx.Module) -> str:
-    """The first tensor, by name or shape, or routing that two networks do not share; or nothing."""
+    """The first tensor, by name or shape, or setting that two networks do not share; or nothing."""
     theirs, ours = (
-        {name: value.shape for name, value in tensors_of(of).items()} | _routings(of)
+        {name: value.shape for name, value in tensors_of(of).items()} | _settings(of)
         for of in (model, made)
     )
     return min({name for name, _ in theirs.items() ^ ours.items()}, default="")
 
 
-def _routings(model: nnx.Module) -> dict[str, str]:
-    """What the routing of each layer is, by the layer's name."""
+_NOT_SETTINGS = {
+    "arguments",
+    "batch_axis",
+    "deterministic",
+    "implementation",
+    "rngs",
+    "use_running_average",
+}
+"""Attributes of modules that say how and where they are computed, or in which mode they are."""
+
+
+def _settings(model: nnx.Module) -> dict[str, str]:
+    """What each module was made with, by its name and the attribute's; without what is code."""
     found = {}
     for path, module in nnx.iter_modules(model):
-        if (routing := getattr(module, "routing", None)) is not None:
-            found[f"{_name(path)}.routing"] = json.dumps(plain("routing", routing))
+        for name, value in vars(module).items():
+            if name not in _NOT_SETTINGS and not name.startswith("_"):
+                value = plain(name, value)
+                if not codes(value):
+                    found[_name((*path, name))] = json.dumps(value)
     return found
 
 

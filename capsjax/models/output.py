@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
@@ -14,6 +15,7 @@ from capsjax import _checks
 from capsjax.capsules import Capsules
 from capsjax.layers import RoutedCapsules
 from capsjax.models._stored import remembers
+from capsjax.routing._batching import keys_of
 
 
 class CapsNetOutput(NamedTuple):
@@ -167,8 +169,8 @@ class CapsuleNetwork(nnx.Module):
             labels: `[batch]` integers: the classes whose capsules the decoder sees, in training;
                 or `[batch, k]`, for a reconstruction of each; or booleans `[batch, classes]`,
                 whether each is present. Without them it sees the longest.
-            keys: `[batch]`, random keys, one for each image, instead of the model's own stream, for
-                what is drawn in training.
+            keys: random keys `[batch]`, one for each image, or a single one of which each gets its
+                own, instead of the model's own stream, for what is drawn in training.
 
         Returns:
             Capsules, lengths, coupling, and reconstruction and logits if the network has such, in
@@ -176,7 +178,7 @@ class CapsuleNetwork(nnx.Module):
 
         Raises:
             ValueError: images are of another shape or no floats, or labels are no such integers,
-                such as one-hot ones.
+                such as one-hot ones, or no classes.
         """
         self.check(images, labels)
         keys = self._drawn(images, keys)
@@ -189,8 +191,8 @@ class CapsuleNetwork(nnx.Module):
         if self.deterministic:
             return None
         if keys is None and self.rngs is not None:
-            return jax.random.split(self.rngs(), images.shape[0])
-        return keys
+            keys = self.rngs()
+        return None if keys is None else keys_of(keys, images.shape[:1])
 
     def _shown(self, capsules: Capsules, labels: jax.Array | None) -> jax.Array | None:
         """`reconstruct` of the classes `labels`, or of the longest; None without a decoder."""
@@ -200,7 +202,10 @@ class CapsuleNetwork(nnx.Module):
         return reconstruct(self.decode, capsules.pose, classes)
 
     def check(self, images: jax.Array, labels: jax.Array | None) -> None:
-        """Raises a ValueError if images or labels are none that a call takes."""
+        """Raises a ValueError if images or labels are none that a call takes.
+
+        The numbers of the labels are seen where they are not traced, as by `jax.jit`.
+        """
         _checks.of_each("images", images, self.image_shape)
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(
@@ -221,6 +226,13 @@ class CapsuleNetwork(nnx.Module):
                 f"classes, of {images.shape[0]} images, not {labels.dtype} {list(labels.shape)}: "
                 "of one-hot labels, give labels.argmax(axis=-1), of several classes, booleans "
                 "[batch, classes]"
+            )
+        if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
+            return
+        seen = np.asarray(labels)  # also under a trace, where what JAX computes of them is none
+        if ((seen < 0) | (seen >= self.num_classes)).any():
+            raise ValueError(
+                f"labels must be from 0 to {self.num_classes - 1}, not {seen.min()} to {seen.max()}"
             )
 
 

@@ -342,13 +342,22 @@ class BuiltRouting(IterativeRouting, nnx.Module):
         self, settings: Any, sizes: Sizes, *, param_dtype: DTypeLike, rngs: nnx.Rngs
     ) -> None:
         self.settings, self.sizes = settings, sizes
-        self.iterations, self.needs = settings.iterations, settings.needs
         for name, (shape, start) in settings.parameters(sizes).items():
             if callable(start):
                 value = start(rngs.params(), shape, param_dtype)
             else:
                 value = jnp.full(shape, start, param_dtype)
             setattr(self, name, nnx.Param(value))
+
+    @property
+    def iterations(self) -> int:  # type: ignore[override]
+        """As the settings have it."""
+        return self.settings.iterations
+
+    @property
+    def needs(self) -> tuple[str, ...]:  # type: ignore[override]
+        """As the settings have it."""
+        return self.settings.needs
 
     # Not `prepare`, and not the steps below: `nnx.tabulate` lists what public methods of a module
     # are called with and return, and knows arrays alone.
@@ -414,8 +423,12 @@ def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
     """What a routing needs beside votes and activations, of `OFFERED`.
 
     Raises:
-        ValueError: it needs something that is not offered, or is still to be built.
+        ValueError: it is none, needs something that is not offered, or is still to be built.
     """
+    if isinstance(routing, type) or not callable(routing):
+        raise ValueError(
+            f"routing must be an object such as create_routing('dynamic'), not {routing!r}"
+        )
     if isinstance(routing, UnsizedRouting):
         raise ValueError(
             f"{name_of(routing)} has parameters: give it to a layer, or route with what "
@@ -424,10 +437,19 @@ def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
     if isinstance(routing, IterativeRouting):
         named, required = (*routing.needs, "mask"), routing.needs
     else:
-        only = inspect.Parameter.KEYWORD_ONLY
-        parameters = [p for p in inspect.signature(routing).parameters.values() if p.kind is only]
-        named = tuple(p.name for p in parameters)
-        required = tuple(p.name for p in parameters if p.default is inspect.Parameter.empty)
+        bound = routing.keywords if isinstance(routing, functools.partial) else {}
+        parameters = inspect.signature(routing).parameters.values()
+        positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        by_position = [p for p in parameters if p.kind in positional]
+        for wrong in by_position[2:]:
+            if wrong.default is wrong.empty or wrong.name in OFFERED:
+                raise ValueError(
+                    f"{name_of(routing)} takes {wrong.name!r} by position: what a routing needs "
+                    f"beside votes and activations is keyword-only, after a *: {', '.join(OFFERED)}"
+                )
+        by_name = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in bound]
+        named = tuple(p.name for p in by_name)
+        required = tuple(p.name for p in by_name if p.default is p.empty)
     for name in required:
         if name not in OFFERED:
             raise ValueError(
@@ -439,11 +461,17 @@ def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
 def needed(routing: Callable[..., Any], inputs: RoutingInputs) -> dict[str, Any]:
     """What `needs_of` names, of some inputs.
 
-    A ValueError if it is the pose and there is none, or if there is a mask that it does not know.
+    A ValueError if it is the pose and there is none or of other capsules, or if there is a mask
+    that it does not know.
     """
     values = {name: getattr(inputs, name) for name in needs_of(routing)}
     if "pose" in values and inputs.pose is None:
         raise ValueError(f"{name_of(routing)} needs the poses of the input capsules")
+    if "pose" in values and (inputs.pose.ndim, len(inputs.pose)) != (2, len(inputs.votes)):
+        raise ValueError(
+            f"{name_of(routing)} takes poses [I, K] of each of the {len(inputs.votes)} input "
+            f"capsules that vote, not {list(inputs.pose.shape)}"
+        )
     if inputs.mask is not None and not values.keys() & {"mask", "softmax"}:
         raise ValueError(
             f"{name_of(routing)} knows no mask: name mask, or the softmax that it shares out by, "

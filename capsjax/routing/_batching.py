@@ -55,9 +55,9 @@ def route(
         `Routed` with the leading axes of `votes` on each of its arrays.
 
     Raises:
-        ValueError: the shapes do not belong together, the routing needs a pose and there is none,
-            it knows no mask and there is one, or it returned something else than the protocol asks
-            for.
+        ValueError: it is no routing, the shapes do not belong together, it needs a pose and there
+            is none, it knows no mask and there is one, or it returned something else than the
+            protocol asks for.
 
     Examples:
         >>> import capsjax, jax.numpy as jnp
@@ -84,6 +84,9 @@ def trace(
     It is called as `route` is, with an `IterativeRouting`, as all of the library's are. It returns
     what `routing.trace` does, with the leading axes of `votes` on each array: `[..., R, ...]`.
 
+    Raises:
+        ValueError: as `route`, or the routing is no `IterativeRouting`.
+
     Examples:
         >>> import capsjax, jax.numpy as jnp
         >>> votes = jnp.ones((2, 6, 3, 16))  # two examples, in which six capsules vote for three
@@ -96,6 +99,8 @@ def trace(
 
 
 def _trace(routing: IterativeRouting, inputs: RoutingInputs) -> Any:
+    if not isinstance(routing, IterativeRouting):
+        raise ValueError(f"{name_of(routing)} has no trace: it is no IterativeRouting")
     return routing.trace(inputs.votes, inputs.activation, **needed(routing, inputs))
 
 

@@ -3,7 +3,11 @@
 import dataclasses
 from typing import Literal
 
+import jax
+import jax.numpy as jnp
 import pytest
+from flax import nnx
+from jax.typing import DTypeLike
 
 from capsjax._checks import Fraction, PositiveInt, PositiveInts, check_fields, checked
 
@@ -36,6 +40,31 @@ def test_arguments_come_in_their_types():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         function(**{"size": 1, **arguments})
+
+
+def test_a_dtype_is_one_that_jax_computes_in():
+    @checked
+    def function(dtype: DTypeLike):
+        return dtype
+
+    assert function("bfloat16") == jnp.bfloat16
+    for wrong in (None, "int8", "float7"):
+        with pytest.raises(ValueError, match=f"dtype must be a floating dtype .*, not {wrong!r}"):
+            function(wrong)
+    with pytest.raises(ValueError, match="dtype is float64, which needs JAX's x64 mode"):
+        function("float64")
+    with jax.enable_x64(True):
+        assert function("float64") == jnp.float64
+
+
+@pytest.mark.parametrize("wrong", [0, None, jax.random.key(0)], ids=["0", "None", "key"])
+def test_streams_of_random_keys_are_no_seed_and_no_key(wrong):
+    @checked
+    def function(*, rngs: nnx.Rngs):
+        return rngs
+
+    with pytest.raises(ValueError, match=r"rngs must be flax.nnx.Rngs, such as nnx.Rngs\(0\), not"):
+        function(rngs=wrong)
 
 
 def test_a_dataclass_says_whose_field_is_wrong():

@@ -257,6 +257,8 @@ def test_squash_from_a_dict_a_function_or_nothing_of_the_kind():
     assert squash_from({"axis": "element", "epsilon": 0}) == Squash(axis="element")
     assert squash_from(jnp.tanh) is jnp.tanh
     assert squash_from("exponential") == ExponentialSquash()
+    with pytest.raises(ValueError, match="squash must be a Squash or .*, not <class .*Squash'>"):
+        squash_from(Squash)
     with pytest.raises(ValueError, match="'fast'; by name there is: exponential"):
         squash_from("fast")
     with pytest.raises(ValueError, match="a dict of its fields, not 'element'"):

@@ -1,6 +1,7 @@
 """A network as one file: written, read, refused, and used."""
 
 import dataclasses
+import functools
 import json
 import os
 
@@ -283,8 +284,8 @@ class OwnSquash(capsjax.Squash):
 def changed_model(name, value):
     """A network, of which something is another one than it was made with."""
     model = tiny()
-    path, _, attribute = name.rpartition(".")
-    setattr(getattr(model, path) if path else model, attribute, value)
+    *path, attribute = name.split(".")
+    setattr(functools.reduce(getattr, path, model), attribute, value)
     return model
 
 
@@ -296,7 +297,19 @@ def changed_model(name, value):
             lambda: changed_model("class_caps.routing", create_routing("dynamic", iterations=1)),
             "class_caps.routing of this capsnet is not what it was",
         ),
-        (lambda: changed_model("decoder", None), "decoder.layers.0.bias of this capsnet is not"),
+        (
+            lambda: changed_model("primary_caps.squash", capsjax.Squash(epsilon=0.1)),
+            "primary_caps.squash of this capsnet is not what it was",
+        ),
+        (
+            lambda: changed_model("primary_caps.squash", OwnSquash()),
+            "primary_caps.squash of this capsnet is not what it was",
+        ),
+        (
+            lambda: changed_model("features.conv.dtype", jnp.dtype(jnp.bfloat16)),
+            "features.conv.dtype of this capsnet is not what it was",
+        ),
+        (lambda: changed_model("decoder", None), "decoder of this capsnet is not"),
         (lambda: tiny(routing=OwnRouting()), "OwnRouting, which this capsnet has, is code"),
         (lambda: tiny(primary_squash=jnp.tanh), "tanh, which this capsnet has, is code"),
         (OwnNetwork, "OwnNetwork is none of the networks of capsjax.list_models()"),

@@ -18,5 +18,5 @@ CONFIG = digits.CONFIG.changed(
     model_options={"width": 16, "blocks": 1, "caps_types": 8, "caps_dim": 8, "conv_caps": 1},
     routing="self-routing",
     loss="cross_entropy",
-    learning_rate=0.001,
+    learning_rate=0.002,
 )

@@ -127,6 +127,18 @@ def test_the_only_class_is_no_one_hot_label(capsules):
     network = Fixed(Capsules(capsules.pose[:, :1], capsules.activation[:, :1]))
     network.num_classes = 1
     assert network(IMAGES, jnp.zeros((3, 1), int)).lengths.shape == (3, 1)
+    with pytest.raises(ValueError, match="labels must be from 0 to 0, not 1 to 1"):
+        network(IMAGES, jnp.ones((3, 1), int))
+
+
+@pytest.mark.parametrize("labels", [[0, 5, 1], [[0, 4], [1, -1], [2, 3]]])
+def test_labels_of_no_class_are_refused_also_in_a_program_that_holds_them(
+    decoder, capsules, labels
+):
+    network, labels = Fixed(capsules, decoder), jnp.asarray(labels)
+    for run in (network, jax.jit(lambda images, labels=labels: network(images, labels).lengths)):
+        with pytest.raises(ValueError, match="labels must be from 0 to 4, not (0 to 5|-1 to 4)"):
+            run(IMAGES, labels) if run is network else run(IMAGES)
 
 
 def test_a_network_is_mapped(decoder, capsules):
@@ -247,6 +259,9 @@ def test_what_is_drawn_is_of_the_image_and_the_layer_or_of_the_networks_own_stre
     recomputed = family.make("capsnet", **options, remat=True)
     assert_close(recomputed(images, keys=keys).coupling, whole, reduction_length=9)
     assert len(np.unique(whole)) == whole.size
+    np.testing.assert_array_equal(model(images, keys=key).coupling, whole)
+    with pytest.raises(ValueError, match=r"keys must be one, or of the first axes of \[5\], not"):
+        model(images, keys=keys[:3])
     even = model(images).coupling
     np.testing.assert_array_equal(even, np.full_like(even, 1 / even.shape[-1]))
     streams = nnx.Rngs(0, routing=1)

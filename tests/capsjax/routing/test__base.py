@@ -96,6 +96,11 @@ def test_what_a_routing_needs_is_said_by_its_class_or_by_its_signature():
     assert needs_of(function) == ("softmax",)
     assert needs_of(functools.partial(function, own=2)) == ("softmax",)
     assert needs_of(lambda votes, activation: None) == ()
+    # What a user has bound is the user's, and what is not named is not seen.
+    assert needs_of(functools.partial(function, softmax=jax.nn.softmax)) == ()
+    for wrong in (lambda votes, activation, mask=None: None, lambda votes, activation, mask: None):
+        with pytest.raises(ValueError, match="<lambda> takes 'mask' by position: .* keyword-only"):
+            needs_of(wrong)
     with pytest.raises(ValueError, match="<lambda> needs 'own'; a routing may need: pose, softmax"):
         needs_of(lambda votes, activation, *, own: None)
     for call in (Growing(), functools.partial(route, Growing())):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from capsjax import Routed, norm, route
-from capsjax.routing import EXAMPLES, Dynamic, map_examples
+from capsjax import Routed, Sizes, norm, route, trace
+from capsjax.routing import EXAMPLES, Dynamic, SelfRouting, map_examples
+from tests.capsjax.routing.family import built
 from tests.tolerance import assert_close
 
 I, J, D = 5, 3, 4  # noqa: E741
@@ -77,6 +78,25 @@ def test_votes_that_are_no_floats_are_refused():
 def test_shapes_that_do_not_belong_together_are_refused(votes, activation):
     with pytest.raises(ValueError, match=r"votes \[\.\.\., I, J, D\] and activations"):
         route(WeightedMean(), jnp.zeros(votes), jnp.zeros(activation))
+
+
+def test_what_is_no_routing_or_has_no_trace_is_named():
+    votes, activation = draw(2, I, J, D), draw(2, I)
+    for wrong in ("dynamic", Dynamic):
+        with pytest.raises(ValueError, match="routing must be an object such as create_routing"):
+            route(wrong, votes, activation)
+    with pytest.raises(ValueError, match="WeightedMean has no trace: it is no IterativeRouting"):
+        trace(WeightedMean(), votes, activation)
+
+
+def test_poses_of_other_capsules_than_those_that_vote_are_refused():
+    """A single one would be taken for all of them."""
+    routing = built(SelfRouting(), Sizes(I, D, J, D))
+    votes, activation, pose = draw(2, I, J, D), draw(2, I), draw(2, I, D)
+    assert route(routing, votes, activation, pose=pose).pose.shape == (2, J, D)
+    for wrong in (pose[:, :1], pose[..., 0]):
+        with pytest.raises(ValueError, match=r"SelfRouting takes poses \[I, K\] of each of the 5"):
+            route(routing, votes, activation, pose=wrong)
 
 
 @pytest.mark.parametrize(

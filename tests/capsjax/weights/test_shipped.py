@@ -88,6 +88,7 @@ def test_a_trained_model_is_as_it_was_trained(options, message):
 
 def test_its_own_sizes_may_be_said():
     create_model("capsnet", pretrained="digits", image_shape=[8, 8, 1], num_classes=10)
+    create_model("capsnet", pretrained="digits", image_shape=np.array([8, 8, 1]))
 
 
 def test_a_model_without_weights_needs_its_sizes():
