@@ -36,7 +36,7 @@ class StopSignals:
         if count > 1:
             os._exit(128 + number)
         if self.lossless:
-            _say("stopped before the first step; --resume goes on from here")
+            _say("stopped before the first step; nothing is lost")
             os._exit(PreemptedError.exit_code)
         if self._untold.acquire(blocking=False):
             _say("stopping after the steps under way; a second signal stops at once")

@@ -42,7 +42,7 @@ def test_the_second_signal_ends_the_process_on_the_spot(number):
     ("lossless", "code", "said"),
     [
         (False, 128 + signal.SIGINT, "stopping after the steps under way; a second signal stops"),
-        (True, 75, "stopped before the first step; --resume goes on from here"),
+        (True, 75, "stopped before the first step; nothing is lost"),
     ],
 )
 def test_signals_are_heeded_while_python_is_not(lossless, code, said):

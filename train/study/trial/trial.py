@@ -19,7 +19,7 @@ from train.study.trial import search
 from train.study.trial.baselines import summary
 from train.study.trial.definition import Arm, Budget, Claim
 from train.study.trial.verdict import Measured, draw_quantities, markdown, text
-from train.system.errors import DivergedError
+from train.system.errors import DivergedError, PreemptedError
 from train.system.files import write_json, writing
 from train.system.progress import Progress
 
@@ -191,6 +191,10 @@ def _measured(job: Job, place: Place) -> Plain:
                 raise
             print(f"note: {job.name}: {error}", file=sys.stderr)
             return job.diverged
+        except PreemptedError as stopped:
+            # Studies have no --resume, which a run by itself names.
+            said = f"{job.name} was asked to stop: the same command goes on from what is written."
+            raise PreemptedError(said) from stopped
     return job.measure(run)
 
 

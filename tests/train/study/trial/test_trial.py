@@ -17,7 +17,7 @@ from train.study.trial import trial
 from train.study.trial.baselines import mistakes
 from train.study.trial.definition import Arm, Claim, Contrast
 from train.study.trial.search import SEED
-from train.system.errors import DivergedError, UserError
+from train.system.errors import DivergedError, PreemptedError, UserError
 
 ERROR = "test error, %"
 
@@ -186,6 +186,24 @@ def test_a_rate_with_which_a_network_diverges_is_the_worst(tried, monkeypatch, c
     (arm, _) = json.loads((out / "results.json").read_text())["arms"]
     assert arm["searched"]["0.00067"] == 0
     assert arm["config"]["learning_rate"] == 0.002
+
+
+def test_a_study_that_is_asked_to_stop_says_how_it_goes_on(tried, monkeypatch, capsys):
+    out, trained, run = tried
+    copy = trial.fit
+
+    def fit(config, **others):
+        if config.seed == 1:
+            raise PreemptedError("asked to stop: the same command with --resume goes on.")
+        return copy(config, **others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial, "fit", fit)
+        assert run("--seeds", "2") == 75
+    said = "1 iteration, seed 1 was asked to stop: the same command goes on from what is written.\n"
+    assert capsys.readouterr().err.endswith(said)
+    assert run("--seeds", "2") == 0
+    assert trained == [(1, 0), (1, 1), (3, 0), (3, 1)]
 
 
 def test_another_study_in_the_same_folder_is_refused(tried, monkeypatch, capsys):
