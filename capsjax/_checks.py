@@ -2,7 +2,8 @@
 
 The error says in one sentence what was wrong and what would be right. An argument `name` is what
 the message calls the value. `checked` and `check_fields` check all that a function is called with,
-or a dataclass is made of, by the annotations: `bool`, a `Literal`, and the types of this file.
+or a dataclass is made of, by the annotations: `bool`, a `Literal`, `DTypeLike`, `nnx.Rngs`, and the
+types of this file.
 """
 
 import functools
@@ -115,13 +116,19 @@ def one_of(name: str, value: Any, choices: Collection[str]) -> str:
 
 
 def floating_dtype(name: str, value: Any) -> jnp.dtype:
-    """A floating dtype that JAX computes in, or what stands for one; None, NumPy's float64, not."""
+    """A floating dtype, or what stands for one; not None, which NumPy takes for float64."""
     try:
         dtype = None if value is None else jnp.dtype(value)
     except TypeError:
         dtype = None
     if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"{name} must be a floating dtype such as 'float32', not {value!r}")
+    return dtype
+
+
+def computed_dtype(name: str, value: Any) -> jnp.dtype:
+    """A floating dtype that JAX computes in as it is set up."""
+    dtype = floating_dtype(name, value)
     if dtype == np.float64 and not jax.config.read("jax_enable_x64"):
         raise ValueError(f"{name} is float64, which needs JAX's x64 mode")
     return dtype
@@ -195,7 +202,7 @@ def _check_of(annotation: Any) -> Check | None:
     if annotation is bool:
         return boolean
     if annotation == DTypeLike:
-        return floating_dtype
+        return computed_dtype
     if annotation is nnx.Rngs:
         return random_streams
     if origin is Literal:

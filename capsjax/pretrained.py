@@ -339,7 +339,7 @@ def load(
     contents = read_pretrained(str(path)) if is_shipped else read_weights(path)
     for name, value in (("dtype", dtype), ("param_dtype", param_dtype)):
         if value is not None:
-            _checks.floating_dtype(name, value)
+            _checks.computed_dtype(name, value)
     try:
         model = restore_model(
             contents, dtype=dtype, param_dtype=param_dtype, device=device, rngs=rngs

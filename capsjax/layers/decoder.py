@@ -10,7 +10,6 @@ from flax import nnx
 from jax import lax
 from jax.typing import DTypeLike
 
-from capsjax import _checks
 from capsjax._checks import ImageShape, PositiveInt, PositiveInts, checked, sizes_by_layer
 from capsjax.capsules import accumulation_dtype
 from capsjax.layers.normalization import BatchNorm
@@ -62,7 +61,7 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         self.image_shape, self.combine = image_shape, combine
-        self.capsules = (num_capsules, dim)
+        self.capsules = (num_capsules if combine == "concat" else None, dim)
         inputs = num_capsules * dim if combine == "concat" else dim
         sizes = (inputs, *hidden, math.prod(self.image_shape))
         inits = [hidden_init] * len(hidden) + [nnx.initializers.glorot_uniform()]
@@ -81,7 +80,7 @@ class Decoder(nnx.Module):
         Raises:
             ValueError: poses or mask are of other capsules.
         """
-        x = _shown(_checks.of_each("poses", pose, self.capsules), mask)
+        x = _shown(pose, mask, self.capsules)
         x = jnp.sum(x, axis=1) if self.combine == "sum" else lax.collapse(x, 1)
         for layer in self.layers[:-1]:
             x = nnx.relu(layer(x))
@@ -168,8 +167,7 @@ class ConvDecoder(nnx.Module):
         Raises:
             ValueError: poses are of another dimension, or the mask of other capsules.
         """
-        _checks.of_each("poses", pose, (*pose.shape[1:2], self.dim))
-        x = nnx.relu(self.dense(jnp.sum(_shown(pose, mask), axis=1)))
+        x = nnx.relu(self.dense(jnp.sum(_shown(pose, mask, (None, self.dim)), axis=1)))
         x = self.norm(x.reshape(x.shape[0], *self.small_shape))
         for convolution, stride in zip(self.convolutions, self.strides, strict=True):
             x = convolution(_spread(x, stride, convolution.kernel_size[0]))
@@ -178,8 +176,16 @@ class ConvDecoder(nnx.Module):
         return x.astype(accumulation_dtype(x.dtype))
 
 
-def _shown(pose: jax.Array, mask: jax.Array) -> jax.Array:
-    """Poses, those of a mask of 0 set to zero, whatever they are."""
+def _shown(pose: jax.Array, mask: jax.Array, capsules: tuple[int | None, int]) -> jax.Array:
+    """Poses, those of a mask of 0 set to zero, whatever they are.
+
+    A ValueError if they are not as many, unless that is None, or not of that dimension.
+    """
+    count, dim = capsules
+    if pose.ndim != 3 or pose.shape[2] != dim or count not in (None, pose.shape[1]):
+        raise ValueError(
+            f"poses must be of shape [batch, {count or 'J'}, {dim}], not {list(pose.shape)}"
+        )
     if mask.shape != pose.shape[:2]:
         raise ValueError(
             f"a mask must have the shape of the capsules, {list(pose.shape[:2])}, not "

@@ -177,11 +177,15 @@ class CapsuleNorm(nnx.Module):
             ValueError: they are of other shapes, or in training of no examples.
         """
         pose, activation = capsules
-        if pose.shape[-2:] != self.capsules or activation.shape != pose.shape[:-1]:
+        if pose.shape[-2:] != self.capsules:
             types, dim = self.capsules
             raise ValueError(
-                f"capsules must have poses [batch, ..., {types}, {dim}] and activations "
-                f"[batch, ..., {types}], not {list(pose.shape)} and {list(activation.shape)}"
+                f"poses must be of shape [batch, ..., {types}, {dim}], not {list(pose.shape)}"
+            )
+        if self.activation is not None and activation.shape != pose.shape[:-1]:
+            raise ValueError(
+                f"activations must be of shape {list(pose.shape[:-1])}, not "
+                f"{list(activation.shape)}"
             )
         if self.over == "type":
             normal = self.pose(pose.swapaxes(-1, -2)).swapaxes(-1, -2)

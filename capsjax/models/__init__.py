@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import jax
 from flax import nnx
 
 from capsjax import _checks
@@ -202,7 +203,8 @@ def describe_model(model: nnx.Module) -> tuple[str, dict[str, Any], tuple[str, d
             f"{found[0]}, which this {name} has, is code of your own, and a file of weights holds "
             "no code: keep its variables by flax or Orbax"
         )
-    made = nnx.eval_shape(lambda: _made(name, model, values))
+    with jax.enable_x64(True):  # which a float64 network may have been made with
+        made = nnx.eval_shape(lambda: _made(name, model, values))
     if changed := changes(model, made):
         raise ValueError(
             f"{changed} of this {name} is not what it was when the network was made, and a file "

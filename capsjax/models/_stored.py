@@ -94,12 +94,17 @@ def tensors_of(model: nnx.Module) -> dict[str, jax.Array]:
 
 
 def changes(model: nnx.Module, made: nnx.Module) -> str:
-    """The first tensor, by name or shape, or setting that two networks do not share; or nothing."""
-    theirs, ours = (
-        {name: value.shape for name, value in tensors_of(of).items()} | _settings(of)
-        for of in (model, made)
+    """What of a network, by the first name, is not as it was made; nothing if all is.
+
+    A tensor, by its name or shape, or a setting.
+    """
+    found, as_made = (
+        {name: value.shape for name, value in tensors_of(of).items()} for of in (model, made)
     )
-    return min({name for name, _ in theirs.items() ^ ours.items()}, default="")
+    wrong = {name for name, _ in found.items() ^ as_made.items()}
+    now = _settings(model)
+    wrong |= {name for name, value in _settings(made).items() if now.get(name) != value}
+    return min(wrong, default="")
 
 
 _NOT_SETTINGS = {
@@ -107,6 +112,9 @@ _NOT_SETTINGS = {
     "batch_axis",
     "deterministic",
     "implementation",
+    "precision",
+    "preferred_element_type",
+    "remat",
     "rngs",
     "use_running_average",
 }
@@ -114,9 +122,11 @@ _NOT_SETTINGS = {
 
 
 def _settings(model: nnx.Module) -> dict[str, str]:
-    """What each module was made with, by its name and the attribute's; without what is code."""
+    """Each module's class and attributes, by the names of both; without what is code."""
     found = {}
     for path, module in nnx.iter_modules(model):
+        if path:
+            found[_name(path)] = f"{type(module).__module__}.{type(module).__qualname__}"
         for name, value in vars(module).items():
             if name not in _NOT_SETTINGS and not name.startswith("_"):
                 value = plain(name, value)

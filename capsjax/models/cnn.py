@@ -124,7 +124,8 @@ class CNN(CapsuleNetwork):
             images: floats `[batch, *image_shape]`, values from 0 to 1.
             labels: `[batch]`, or `[batch, k]`: the classes whose vectors the decoder sees, in
                 training; without them the longest.
-            keys: `[batch]`, random keys, one for each image, instead of the model's own stream.
+            keys: random keys `[batch]`, one for each image, or a single one, instead of the model's
+                own stream.
 
         Returns:
             Class probabilities as lengths, and logits, in float32 at least; no capsules. With

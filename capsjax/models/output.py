@@ -135,8 +135,8 @@ class CapsuleNetwork(nnx.Module):
         self.deterministic = False  # the name that `train()` and `eval()` look for
         self.draw_from(rngs)
         return {
-            "dtype": _checks.floating_dtype("dtype", dtype),
-            "param_dtype": _checks.floating_dtype("param_dtype", param_dtype),
+            "dtype": _checks.computed_dtype("dtype", dtype),
+            "param_dtype": _checks.computed_dtype("param_dtype", param_dtype),
             "rngs": rngs,
         }
 
@@ -227,7 +227,10 @@ class CapsuleNetwork(nnx.Module):
                 "of one-hot labels, give labels.argmax(axis=-1), of several classes, booleans "
                 "[batch, classes]"
             )
-        if isinstance(labels, jax.core.Tracer) or not getattr(labels, "is_fully_addressable", True):
+        is_array = isinstance(labels, np.ndarray | jax.Array)
+        if not is_array or isinstance(labels, jax.core.Tracer):
+            return
+        if not getattr(labels, "is_fully_addressable", True):
             return
         seen = np.asarray(labels)  # also under a trace, where what JAX computes of them is none
         if ((seen < 0) | (seen >= self.num_classes)).any():

@@ -54,8 +54,8 @@ class Routing(Protocol):
     call; one without is a frozen dataclass, or a function. One that iterates, as all of the
     library's do, is an `IterativeRouting`, which has the call.
 
-    A routing that needs more names it, keyword-only, in the signature of its call; an
-    `IterativeRouting` in `needs`:
+    A routing that needs more names it, keyword-only, in the signature of its call (what a
+    `functools.partial` binds is a default); an `IterativeRouting` in `needs`:
 
     - `pose`: `[I, K]`, the poses of the input capsules themselves;
     - `mask`: `[I]`, whether each input capsule is there; None where all are. What is not comes with
@@ -423,31 +423,31 @@ def needs_of(routing: Callable[..., Any]) -> tuple[str, ...]:
     """What a routing needs beside votes and activations, of `OFFERED`.
 
     Raises:
-        ValueError: it is none, needs something that is not offered, or is still to be built.
+        ValueError: it is none, needs something that is not offered or by position, or is still to
+            be built.
     """
-    if isinstance(routing, type) or not callable(routing):
-        raise ValueError(
-            f"routing must be an object such as create_routing('dynamic'), not {routing!r}"
-        )
-    if isinstance(routing, UnsizedRouting):
+    if not isinstance(routing, type) and isinstance(routing, UnsizedRouting):
         raise ValueError(
             f"{name_of(routing)} has parameters: give it to a layer, or route with what "
             "its build(sizes, param_dtype=..., rngs=...) returns"
         )
+    if isinstance(routing, type) or not callable(routing):
+        raise ValueError(
+            f"routing must be an object such as create_routing('dynamic'), not {routing!r}"
+        )
     if isinstance(routing, IterativeRouting):
         named, required = (*routing.needs, "mask"), routing.needs
     else:
-        bound = routing.keywords if isinstance(routing, functools.partial) else {}
         parameters = inspect.signature(routing).parameters.values()
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         by_position = [p for p in parameters if p.kind in positional]
-        for wrong in by_position[2:]:
-            if wrong.default is wrong.empty or wrong.name in OFFERED:
+        for place, p in enumerate(by_position):
+            if p.name in OFFERED or (place > 1 and p.default is p.empty):
                 raise ValueError(
-                    f"{name_of(routing)} takes {wrong.name!r} by position: what a routing needs "
+                    f"{name_of(routing)} takes {p.name!r} by position: what a routing needs "
                     f"beside votes and activations is keyword-only, after a *: {', '.join(OFFERED)}"
                 )
-        by_name = [p for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in bound]
+        by_name = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
         named = tuple(p.name for p in by_name)
         required = tuple(p.name for p in by_name if p.default is p.empty)
     for name in required:
@@ -467,9 +467,9 @@ def needed(routing: Callable[..., Any], inputs: RoutingInputs) -> dict[str, Any]
     values = {name: getattr(inputs, name) for name in needs_of(routing)}
     if "pose" in values and inputs.pose is None:
         raise ValueError(f"{name_of(routing)} needs the poses of the input capsules")
-    if "pose" in values and (inputs.pose.ndim, len(inputs.pose)) != (2, len(inputs.votes)):
+    if "pose" in values and inputs.pose.shape[:-1] != inputs.votes.shape[:1]:
         raise ValueError(
-            f"{name_of(routing)} takes poses [I, K] of each of the {len(inputs.votes)} input "
+            f"{name_of(routing)} takes poses [I, K] of each of the {inputs.votes.shape[0]} input "
             f"capsules that vote, not {list(inputs.pose.shape)}"
         )
     if inputs.mask is not None and not values.keys() & {"mask", "softmax"}:

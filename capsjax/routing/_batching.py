@@ -99,7 +99,7 @@ def trace(
 
 
 def _trace(routing: IterativeRouting, inputs: RoutingInputs) -> Any:
-    if not isinstance(routing, IterativeRouting):
+    if not hasattr(routing, "trace"):
         raise ValueError(f"{name_of(routing)} has no trace: it is no IterativeRouting")
     return routing.trace(inputs.votes, inputs.activation, **needed(routing, inputs))
 

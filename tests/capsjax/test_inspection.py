@@ -26,9 +26,7 @@ def test_entropy_from_undecided_to_decided():
     coupling = jnp.asarray([[0.25] * 4, [1, 0, 0, 0], [0, 0, 0, 0], [0.5, 0.5, 0, 0], [2, 2, 0, 0]])
     expected = [np.log(4), 0, 0, np.log(2), np.log(2)]
     assert_close(coupling_entropy(coupling), np.asarray(expected, np.float32), reduction_length=4)
-    signs = jnp.asarray([1.0, -1, 1, -1])[
-        None
-    ]  # as of SelfAttention, which may send less than none
+    signs = jnp.asarray([[1.0, -1, 1, -1]])  # SelfAttention may send less than nothing
     np.testing.assert_array_equal(coupling_entropy(signs * coupling), coupling_entropy(coupling))
 
 

@@ -281,6 +281,11 @@ class OwnSquash(capsjax.Squash):
         return s / 2
 
 
+class OwnDecoder(capsjax.Decoder):
+    def __call__(self, pose, mask):
+        return 1 - super().__call__(pose, mask)
+
+
 def changed_model(name, value):
     """A network, of which something is another one than it was made with."""
     model = tiny()
@@ -310,12 +315,18 @@ def changed_model(name, value):
             "features.conv.dtype of this capsnet is not what it was",
         ),
         (lambda: changed_model("decoder", None), "decoder of this capsnet is not"),
+        (
+            lambda: changed_model(
+                "decoder", OwnDecoder(3, 16, (6, 6, 1), hidden=(8,), rngs=nnx.Rngs(0))
+            ),
+            "decoder of this capsnet is not what it was",
+        ),
         (lambda: tiny(routing=OwnRouting()), "OwnRouting, which this capsnet has, is code"),
         (lambda: tiny(primary_squash=jnp.tanh), "tanh, which this capsnet has, is code"),
         (OwnNetwork, "OwnNetwork is none of the networks of capsjax.list_models()"),
     ],
 )
-def test_code_is_in_no_file(model, message, tmp_path):
+def test_neither_code_nor_what_was_changed_is_in_a_file(model, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         capsjax.save(model(), tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -163,8 +163,7 @@ def test_what_is_masked_is_nothing_and_the_mask_is_of_these_capsules(make):
     np.testing.assert_array_equal(made(broken, mask), made(pose.at[:, 2].set(0), mask))
     with pytest.raises(ValueError, match=r"a mask must have the shape .* \[2, 3\], not \[1, 3\]"):
         made(pose, mask[:1])
-    # As many numbers in all, but of other capsules.
-    with pytest.raises(
-        ValueError, match=r"poses must be of shape \[batch, \d, 4\], not \[2, \d, 6\]"
-    ):
-        made(jnp.ones((2, 2, 6)), jnp.ones((2, 2)))
+    # As many numbers in all, but of other capsules; and those of one image.
+    for wrong in ((2, 2, 6), (3, 4)):
+        with pytest.raises(ValueError, match=r"poses must be of shape \[batch, (3|J), 4\], not \["):
+            made(jnp.ones(wrong), jnp.ones(wrong[:-1]))

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from capsjax import CapsNet, create_model
-from capsjax.models import options_of, tensors_of
+from capsjax import CapsNet, create_model, list_models, model_options
+from capsjax.models import describe_model, options_of, tensors_of
 from capsjax.models._stored import filled
+from tests.capsjax.models import family
 from tests.capsjax.models.family import SMALL
 
 
@@ -54,6 +55,27 @@ def test_an_argument_of_a_network_of_ones_own_may_be_an_array():
 
     model = nnx.eval_shape(lambda: Weighted(weights=np.ones(3)))
     assert json.loads(model.arguments) == {"weights": {"code": "ndarray"}}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_where_and_how_a_network_is_computed_is_no_change_of_it(name):
+    options = {"batch_axis": "data"} if "batch_axis" in model_options(name) else {}
+    model = family.shapes(name, **options)
+    expected = describe_model(model)
+    model.eval()
+    model.draw_from(nnx.Rngs(routing=0, dropout=0))
+    model.note = "what nobody asked for"
+    for _, module in nnx.iter_modules(model):
+        for attribute, value in (("implementation", "xla"), ("remat", True)):
+            if hasattr(module, attribute):
+                setattr(module, attribute, value)
+    assert describe_model(nnx.merge(*nnx.split(model))) == expected
+
+
+def test_a_network_of_float64_is_described_where_x64_is_off_again():
+    with jax.enable_x64(True):
+        model = family.shapes("capsnet", dtype="float64", param_dtype="float64")
+    assert describe_model(model)[1]["dtype"] == "float64"
 
 
 def test_what_a_network_was_made_with_stays_through_the_transformations_of_flax():

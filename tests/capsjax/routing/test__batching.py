@@ -94,7 +94,7 @@ def test_poses_of_other_capsules_than_those_that_vote_are_refused():
     routing = built(SelfRouting(), Sizes(I, D, J, D))
     votes, activation, pose = draw(2, I, J, D), draw(2, I), draw(2, I, D)
     assert route(routing, votes, activation, pose=pose).pose.shape == (2, J, D)
-    for wrong in (pose[:, :1], pose[..., 0]):
+    for wrong in (pose[:, :1], pose[..., 0], pose[:, 0, 0]):
         with pytest.raises(ValueError, match=r"SelfRouting takes poses \[I, K\] of each of the 5"):
             route(routing, votes, activation, pose=wrong)
 

@@ -189,7 +189,7 @@ def test_a_rate_with_which_a_network_diverges_is_the_worst(tried, monkeypatch, c
 
 
 def test_a_study_that_is_asked_to_stop_says_how_it_goes_on(tried, monkeypatch, capsys):
-    out, trained, run = tried
+    _, trained, run = tried
     copy = trial.fit
 
     def fit(config, **others):
