@@ -47,7 +47,8 @@ class DenseCaps(RoutedLayer):
             tell output capsules apart by something else.
         shared: whether all capsules below share their matrices.
         kernel_init: initialiser of the matrices; if not given, a normal distribution of deviation
-            `1 / sqrt(in_capsules)`, since a capsule is a sum of as many votes.
+            `1 / sqrt(in_capsules)`, so that the sum of all votes is as long for any number; shares
+            of `1 / out_capsules`, as routings begin with, make of it what is squashed.
         implementation: how votes and routing are computed, see `route_dense`; if not given, what
             was measured to be the fastest on a CPU, and `"xla"` elsewhere. Shared or 4x4 matrices
             have the one, `"xla"`.

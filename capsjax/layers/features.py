@@ -23,9 +23,9 @@ from capsjax.layers.normalization import BatchNorm
 from capsjax.ops import conv_general_dilated
 from capsjax.ops.patches import Padding, Windows
 
-# Capsules begin short, but long enough to learn from: class capsules of about 0.05 on MNIST. With
-# Glorot's values, which one input channel and 256 filters make twenty times smaller than He's, they
-# begin at 0.0001, in the flat part of squash; with He's at 0.5, all classes present.
+# Class capsules of CapsNet begin with lengths of about 0.005 on MNIST so, short but long enough to
+# learn from; with Glorot's values, which one input channel and 256 filters make twenty times
+# smaller than He's, of 0.00001, in the flat part of squash; with He's of 0.05.
 _fan_in_fifth = nnx.initializers.variance_scaling(0.2, "fan_in", "normal")
 
 # What PyTorch draws for a convolution: uniform, up to one over the root of the terms of a sum.

@@ -20,7 +20,9 @@ class BatchNorm(nnx.Module):
     new layer is in training. It differs from `flax.nnx.BatchNorm` in its statistics: a feature that
     is constant over the batch has exactly that mean and a variance of exactly zero, where a rounded
     mean would be blown up to a value of its own by the division; and averages are kept in the dtype
-    in which they are computed, also in float64. The constants are those of Keras.
+    in which they are computed, also in float64. The average is of the variance by which a batch of
+    `n` values is divided, where PyTorch and Keras keep `n / (n - 1)` times as much. The constants
+    are those of Keras.
 
     Args:
         features: size of the last axis.

@@ -115,12 +115,16 @@ class DeepCaps(CapsuleNetwork):
     are left out here, and takes for the length of a vector in `Conv3dCaps` that over all positions
     of a type, where here it is each capsule's own.
 
-    More of the code is not as here: its kernels start from Glorot's values, and what it reports is
-    the best checkpoint by test images. In the routed cell the shares of an input capsule sum to one
-    over all types and positions of the outputs together, in the code as here.
+    More of the code is not as here. Before it convolves in the routed cell, it reshapes the maps
+    without having moved their axes, so that positions, types and elements of poses are mixed; here
+    it is the convolution of the paper. Its other kernels start from Glorot's values with the axes
+    of capsules in the fans, many times smaller than here. What it reports is the best checkpoint by
+    test images. In the routed cell the shares of an input capsule sum to one over all types and
+    positions of the outputs together, in the code as here.
 
-    It is trained with the margin loss and 0.4 times the mean squared error of the reconstruction,
-    which is 0.0005 times its sum for 28x28x1 images.
+    It is trained with the margin loss (in the code followed by a second training with margins of
+    0.95 and 0.05 and a weight of 0.8 for absent classes) and 0.4 times the mean squared error of
+    the reconstruction, which is 0.0005 times its sum for 28x28x1 images.
 
     Args:
         image_shape, num_classes, routing, batch_axis, dtype, param_dtype, rngs: see `create_model`.

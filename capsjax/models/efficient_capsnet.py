@@ -30,9 +30,10 @@ class EfficientCapsNet(CapsuleNetwork):
     it has 161,824 parameters, as published, and 1,573,168 with the decoder. What the paper leaves
     open is as in the authors' code: the rectifier comes before the batch normalisation, whose
     constants are those of Keras; initial values are those of He et al. 2015 (arXiv:1502.01852), but
-    for the primary capsules and the last layer of the decoder, which have Glorot's. It is trained
-    with the margin loss and 0.0005 times the squared reconstruction error (in the code 0.392 times
-    its mean over the pixels, which is the same).
+    for the primary capsules and the last layer of the decoder, which have Glorot's. Lengths are
+    without the code's `length_epsilon=1e-7`. It is trained with the margin loss and 0.0005 times
+    the squared reconstruction error (in the code 0.392 times its mean over the pixels, which is the
+    same).
 
     A filter of the primary capsules sees one feature alone, everywhere in the image: so there are
     only 16 of them, each made of 8 features. The published networks for smallNORB and MultiMNIST

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
@@ -14,6 +15,7 @@ from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps, RoutedCapsu
 from capsjax.layers.convolutional import Coordinates
 from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
+from capsjax.ops._arrays import split
 from capsjax.routing import EM, AnyRouting, Competition, Routing, UnsizedRouting, as_routing
 
 
@@ -24,7 +26,9 @@ class MatrixCapsNet(CapsuleNetwork):
     openreview.net/forum?id=HJWLfGWRb), section 4 and figure 1: `A` filters, `B` types of primary
     capsules, two convolutional layers of `C` and `D` types, and the classes. What the paper leaves
     open is that of the authors' code, `capsule_em` of google-research: no padding, primary capsules
-    without biases, the initial values of all matrices, and EM routing's constants (see `EM`). What
+    without biases, initial values, and EM routing's constants (see `EM`). The code draws filters of
+    a deviation of 0.5 for primary poses and of 3 for activations, but takes them for capsules in
+    such an order that the wide ones are those of the last types, poses and all; so it is here. What
     public re-implementations have otherwise are arguments. Its loss is the spread loss, with a
     margin that grows from 0.2 to 0.9 (`--loss spread --spread-steps N` of the training program).
 
@@ -109,8 +113,11 @@ class MatrixCapsNet(CapsuleNetwork):
             norm_momentum=norm_momentum,
             norm_epsilon=norm_epsilon,
             batch_axis=batch_axis,
+            kernel_init=nnx.initializers.truncated_normal(0.05),
             **options,
         )
+        bias = self.features.conv.bias
+        bias[...] = jnp.full_like(bias[...], 0.1)
         self.primary_caps = ConvPrimaryCaps(
             self.features.output_shape,
             primary_types,
@@ -163,10 +170,13 @@ def _primary_init(types: int) -> nnx.Initializer:
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
         parts = zip(jax.random.split(key), (shape[-1] - types, types), (0.5, 3.0), strict=True)
-        filters = [
+        drawn = [
             nnx.initializers.truncated_normal(deviation)(key, (*shape[:-1], count), dtype)
             for key, count, deviation in parts
         ]
-        return jnp.concatenate(filters, axis=-1)
+        # The code takes each capsule's pose and activation from filters next to one another.
+        by_capsule = split(jnp.concatenate(drawn, axis=-1), len(shape) - 1, types, -1)
+        poses, activations = by_capsule[..., :-1], by_capsule[..., -1]
+        return jnp.concatenate([lax.collapse(poses, len(shape) - 1), activations], axis=-1)
 
     return init

@@ -39,7 +39,8 @@ class VBCapsNet(CapsuleNetwork):
     Two things are the paper's where the code differs. Positions are added to votes from 0 to 1, the
     middle of each cell; in the code the end of each, in tenths of that. And routing starts from
     responsibilities that are equal over all parents of a capsule; in the code, over those at each
-    position.
+    position. Filters of primary activations start 1.7 times smaller than the code's with the
+    published sizes, which the normalisation after them takes out.
 
     Args:
         image_shape, num_classes, batch_axis, dtype, param_dtype, rngs: see `create_model`.
