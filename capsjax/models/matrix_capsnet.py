@@ -116,7 +116,7 @@ class MatrixCapsNet(CapsuleNetwork):
             kernel_init=nnx.initializers.truncated_normal(0.05),
             **options,
         )
-        bias = self.features.conv.bias
+        bias: Any = self.features.conv.bias
         bias[...] = jnp.full_like(bias[...], 0.1)
         self.primary_caps = ConvPrimaryCaps(
             self.features.output_shape,
