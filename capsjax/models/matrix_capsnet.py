@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.typing import DTypeLike
 
 from capsjax._checks import PositiveInt, checked
@@ -15,7 +14,6 @@ from capsjax.layers import ClassCaps, ConvFeatures, ConvPrimaryCaps, RoutedCapsu
 from capsjax.layers.convolutional import Coordinates
 from capsjax.models._stack import PoseDim, conv_caps_stack
 from capsjax.models.output import NOTHING_DRAWN, CapsuleNetwork, Keys
-from capsjax.ops._arrays import split
 from capsjax.routing import EM, AnyRouting, Competition, Routing, UnsizedRouting, as_routing
 
 
@@ -26,9 +24,7 @@ class MatrixCapsNet(CapsuleNetwork):
     openreview.net/forum?id=HJWLfGWRb), section 4 and figure 1: `A` filters, `B` types of primary
     capsules, two convolutional layers of `C` and `D` types, and the classes. What the paper leaves
     open is that of the authors' code, `capsule_em` of google-research: no padding, primary capsules
-    without biases, initial values, and EM routing's constants (see `EM`). The code draws filters of
-    a deviation of 0.5 for primary poses and of 3 for activations, but takes them for capsules in
-    such an order that the wide ones are those of the last types, poses and all; so it is here. What
+    without biases, the initial values of matrices, and EM routing's constants (see `EM`). What
     public re-implementations have otherwise are arguments. Its loss is the spread loss, with a
     margin that grows from 0.2 to 0.9 (`--loss spread --spread-steps N` of the training program).
 
@@ -40,6 +36,11 @@ class MatrixCapsNet(CapsuleNetwork):
     of a vote and run from 0 to 1; in the code, they are distances from the centre in hundreds of
     pixels, and are added to the first two numbers of a vote. And routing starts from assignments
     that are equal over all parents of a capsule; in the code, over those at each position.
+
+    Nor does it start quite as the code does. Filters have a deviation of 0.5 for primary poses and
+    of 3 for their activations, which is what the code draws; but it then takes them for capsules in
+    another order, by which the wide ones are those of the last types, poses and all. And its first
+    convolution starts with a deviation of 0.05 and biases of 0.1.
 
     Args:
         image_shape, num_classes, routing, batch_axis, dtype, param_dtype, rngs: see `create_model`.
@@ -113,11 +114,8 @@ class MatrixCapsNet(CapsuleNetwork):
             norm_momentum=norm_momentum,
             norm_epsilon=norm_epsilon,
             batch_axis=batch_axis,
-            kernel_init=nnx.initializers.truncated_normal(0.05),
             **options,
         )
-        bias: Any = self.features.conv.bias
-        bias[...] = jnp.full_like(bias[...], 0.1)
         self.primary_caps = ConvPrimaryCaps(
             self.features.output_shape,
             primary_types,
@@ -170,13 +168,10 @@ def _primary_init(types: int) -> nnx.Initializer:
 
     def init(key: jax.Array, shape: Any, dtype: Any = jnp.float32, **_: Any) -> jax.Array:
         parts = zip(jax.random.split(key), (shape[-1] - types, types), (0.5, 3.0), strict=True)
-        drawn = [
+        filters = [
             nnx.initializers.truncated_normal(deviation)(key, (*shape[:-1], count), dtype)
             for key, count, deviation in parts
         ]
-        # The code takes each capsule's pose and activation from filters next to one another.
-        by_capsule = split(jnp.concatenate(drawn, axis=-1), len(shape) - 1, types, -1)
-        poses, activations = by_capsule[..., :-1], by_capsule[..., -1]
-        return jnp.concatenate([lax.collapse(poses, len(shape) - 1), activations], axis=-1)
+        return jnp.concatenate(filters, axis=-1)
 
     return init
