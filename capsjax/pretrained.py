@@ -163,12 +163,18 @@ class Network:
             The predicted classes and all lengths, of one image as of a batch of one.
 
         Raises:
-            ValueError: images are of another form, dtype or range.
+            ValueError: images are of another form, dtype or range, or an image of Pillow is neither
+                grey (`L`) nor `RGB`.
         """
         return self.classified(self.lengths(self.pixels(images)))
 
     def pixels(self, images: Any) -> np.ndarray:
         """Images of `predict` as a batch `[n, *image_shape]`, in their dtype."""
+        if (mode := getattr(images, "mode", "L")) not in ("L", "RGB"):  # of Pillow
+            raise ValueError(
+                f"an image must be grey or of red, green and blue, not of Pillow's mode {mode!r}, "
+                'whose numbers are no such: give image.convert("L") or image.convert("RGB")'
+            )
         array = np.asarray(images)
         if array.ndim == 2:
             array = array[..., None]

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import capsjax
@@ -201,6 +202,7 @@ def test_images_of_any_form_and_number(file):
         (pixels(1, 1, 1, 1, 1), r"must be \[n, height, width, channels\].* not \[1, 1, 1, 1, 1\]"),
         (pixels(2, 1, 28, 28), "must have 1 channels, not 28"),
         (pixels(5, 6, 6), "must have 1 channels, not 6"),
+        (Image.new("P", (6, 6)), r"not of Pillow's mode 'P', .* image.convert\(\"L\"\)"),
         ("a.png", "must be"),
     ],
 )

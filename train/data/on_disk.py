@@ -12,7 +12,7 @@ import numpy as np
 
 from train.data.balance import of_each_class
 from train.data.dataset import Batch, Examples, Split, digest
-from train.data.formats.images import as_text, is_blank, tell_of_blank
+from train.data.formats.images import as_text, is_blank, tell_of_blank, tell_of_dark
 from train.system.errors import UserError
 from train.system.machine import available_cores, physical_bytes
 from train.system.progress import Progress
@@ -149,6 +149,9 @@ class OnDisk(Examples):
                 if count >= _SHOWN:
                     progress.advance(len(places), "read")
         tell_of_blank(blank)
+        if count:
+            some = self.reader.name(int(self.numbers[0]))
+            tell_of_dark(f"{some} and the other images of its split", int(images.max()))
         return Split(images, self.labels)
 
 

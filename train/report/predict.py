@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from capsjax.pretrained import PRESENT
-from train.data.formats.images import is_blank, is_dark_on_light, read_image, tell_of_blank
+from train.data.formats.images import Picture, read_picture, tell_of_blank
 from train.data.sources.folder import NO_IMAGE
 from train.learn.network import out_of_memory_is_bad_input
 from train.report.loading import load_model, network_of
@@ -37,7 +37,7 @@ class Prediction(NamedTuple):
         classes: names, as many as an image of the run's data shows, the most present first; where
             it shows any number of them, those that are longer than `PRESENT`.
         lengths: of all class capsules by name, from 0 to 1.
-        is_dark_on_light: whether what the network saw has a light border.
+        is_dark_on_light: whether the image has a light border, before it is made to fit.
     """
 
     path: Path
@@ -138,10 +138,14 @@ def predict(
     network = network_of(run, model)
     watch = watched(model, run.config) if look else None
     blank: list[Path] = []
-    read = _read(paths, functools.partial(read_image, shape=run.image_shape, invert=invert), refuse)
+    shown = functools.partial(read_picture, shape=run.image_shape, invert=invert)
+    read = _read(paths, shown, refuse)
     batch = max(1, min(BATCH, BYTES // math.prod(run.image_shape)))
     while some := list(itertools.islice(read, batch)):
-        names, images = [path for path, _ in some], np.stack([image for _, image in some])
+        names, images = (
+            [path for path, _ in some],
+            np.stack([picture.pixels for _, picture in some]),
+        )
         with out_of_memory_is_bad_input(len(images), "take a device with more memory"):
             found = network.classified(network.lengths(images))
             for path, lengths in zip(names, found.lengths, strict=True):
@@ -153,24 +157,25 @@ def predict(
             seen = watch(images) if watch else {}
         if look:
             look(names, {"lengths": found.lengths, **seen})
-        several = zip(names, images, found.lengths, found.present, strict=True)
-        for path, image, lengths, present in several:
-            if is_blank(image):
+        for (path, picture), lengths, present in zip(
+            some, found.lengths, found.present, strict=True
+        ):
+            if picture.is_blank:
                 blank.append(path)
             yield Prediction(
                 path,
                 list(present),
                 dict(zip(run.class_names, map(float, lengths), strict=True)),
-                is_dark_on_light(image),
+                picture.is_dark_on_light,
             )
     tell_of_blank(blank)
 
 
 def _read(
     paths: Iterable[Path],
-    read: Callable[[Path], np.ndarray],
+    read: Callable[[Path], Picture],
     refuse: Callable[[UserError], None] | None,
-) -> Iterator[tuple[Path, np.ndarray]]:
+) -> Iterator[tuple[Path, Picture]]:
     for path in paths:
         try:
             yield path, read(path)

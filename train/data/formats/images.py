@@ -1,10 +1,11 @@
 """Ordinary image files, as a network takes them."""
 
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -18,6 +19,9 @@ _MODES = {1: "L", 3: "RGB"}
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 _GREY_MODES = ("1", "L", "LA", *_DEEP_MODES)
 
+_DARK = 31
+"""A value up to which the brightest pixel is no white: masks of 0 and 1, shades of 0 to 16."""
+
 
 def as_text(shape: Sequence[int]) -> str:
     """The shape of an image as messages and the names of data sets have it."""
@@ -25,8 +29,8 @@ def as_text(shape: Sequence[int]) -> str:
 
 
 def is_blank(image: np.ndarray) -> bool:
-    """Whether an image is of one single value."""
-    return image.min() == image.max()
+    """Whether all pixels of an image `[height, width, channels]` are alike."""
+    return bool((image == image[0, 0]).all())
 
 
 def tell_of_blank(files: Sequence[Path | str]) -> None:
@@ -40,6 +44,30 @@ def tell_of_blank(files: Sequence[Path | str]) -> None:
         )
 
 
+def tell_of_dark(what: str, brightest: int) -> None:
+    """Tells on stderr of images that are nearly black, if they are, such as those of 0 and 1."""
+    if brightest <= _DARK:
+        print(
+            f"note: no value of {what} is above {brightest}, where white is 255: the network sees "
+            "them almost black",
+            file=sys.stderr,
+        )
+
+
+class Picture(NamedTuple):
+    """An image file as a network takes it, and what it shows before it is centred on black.
+
+    Attributes:
+        pixels: `[height, width, channels]` uint8.
+        is_blank: see `is_blank`.
+        is_dark_on_light: see `is_dark_on_light`.
+    """
+
+    pixels: np.ndarray
+    is_blank: bool
+    is_dark_on_light: bool
+
+
 def read_image(
     path: Path,
     shape: tuple[int, int, int] | None = None,
@@ -47,6 +75,17 @@ def read_image(
     invert: bool = False,
     content: BinaryIO | None = None,
 ) -> np.ndarray:
+    """The pixels of `read_picture`."""
+    return read_picture(path, shape, invert=invert, content=content).pixels
+
+
+def read_picture(
+    path: Path,
+    shape: tuple[int, int, int] | None = None,
+    *,
+    invert: bool = False,
+    content: BinaryIO | None = None,
+) -> Picture:
     """Reads a PNG, JPEG or other image file of any size.
 
     The image is turned upright as its camera says, brought to 8 bits, laid on black where it is
@@ -73,28 +112,36 @@ def read_image(
     image = image.convert(_MODES[channels])
     if invert:
         image = ImageOps.invert(image)
+    seen = np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
+    blank, dark_on_light = is_blank(seen), is_dark_on_light(seen)
     if image.size != (width, height):
         # Not `ImageOps.pad`: of an image that is much longer than wide it leaves nothing.
         high, wide = size_to_fit((image.height, image.width), (height, width))
         ground = Image.new(image.mode, (width, height))
         where = (round((width - wide) / 2), round((height - high) / 2))
         ground.paste(image.resize((wide, high), Image.Resampling.LANCZOS), where)
-        image = ground
-    return np.asarray(image, np.uint8).reshape(height, width, channels)
+        seen = np.asarray(ground, np.uint8).reshape(height, width, channels)
+    return Picture(seen, blank, dark_on_light)
 
 
 def _upright(path: Path, content: BinaryIO | None) -> tuple[Image.Image, bool]:
     """Reads an opaque image, turned as its camera says, and whether its file is grey."""
     with reading(path, "an image", "see whether another program opens it"):
         try:
-            with Image.open(content or path) as file:
+            # Not by its path: of TIFFs that Pillow maps into memory it confuses the sides, if they
+            # are to be turned.
+            stream = contextlib.nullcontext(content) if content else path.open("rb")
+            with stream as opened, Image.open(opened) as file:
                 # Pillow itself warns from here on, and refuses twice as much.
                 if file.width * file.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                     raise Image.DecompressionBombError
                 is_grey = file.mode in _GREY_MODES
                 upright: Image.Image = ImageOps.exif_transpose(file)
                 if file.mode in _DEEP_MODES:
-                    upright = _in_8_bits(path, upright, getattr(file, "tag_v2", {}))
+                    tags = getattr(file, "tag_v2", {})
+                    if file.format == "PPM" and file.mode == "I":
+                        tags = {BITSPERSAMPLE: (16,)}  # to which Pillow has scaled it
+                    upright = _in_8_bits(path, upright, tags)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             raise UserError(f"{path} is too large an image: shrink it first.") from error
         except UnidentifiedImageError as error:

@@ -64,13 +64,18 @@ def load(where: str, *, name: str) -> Dataset:
     parts = _parts(inside)
     folders = {part: found.classes(folder) for part, folder in parts.items()}
     folders = folders or {"train": found.classes(path)}
-    classes = list(folders["train"])
+    classes = folders["train"].keys()
     for part, of_part in folders.items():
-        if list(of_part) != classes:
-            raise UserError(
-                f"{parts['train']} has the classes {', '.join(classes)}, but {parts[part]} has "
-                f"{', '.join(of_part)}: make them the same."
-            )
+        for has, other, more in (
+            ("train", part, classes - of_part.keys()),
+            (part, "train", of_part.keys() - classes),
+        ):
+            if more:
+                rest = f" and {len(more) - 5} more" if len(more) > 5 else ""
+                raise UserError(
+                    f"{parts[has]} has the classes {', '.join(sorted(more)[:5])}{rest}, which "
+                    f"{parts[other]} has not: make them the same."
+                )
     splits = {
         part: [found.files(folder) for folder in of_part.values()]
         for part, of_part in folders.items()
@@ -212,7 +217,15 @@ class _Found:
                 f"{folder} holds {stray[0] if stray else 'nothing'}, but must hold a folder of "
                 "images for each class and nothing else."
             )
-        found = {_composed(entry.name): Path(entry.path) for entry in inside}
+        found: dict[str, Path] = {}
+        for entry in inside:
+            if (
+                other := found.setdefault(_composed(entry.name), Path(entry.path))
+            ).name != entry.name:
+                raise UserError(
+                    f"{folder} has two folders {other.name}, whose names are the same letters "
+                    "written in two ways: put their images together."
+                )
 
         def place(name: str) -> tuple[float, str]:
             return (int(name) if name.isdecimal() else math.inf, name)
@@ -236,7 +249,10 @@ class _Found:
                 f"the images of the class {folder.name}."
             ) from error
         if not files:
-            raise UserError(f"{folder} is empty: put the images of this class there, or remove it.")
+            raise UserError(
+                f"{folder} is empty: put the images of this class there, or remove the class from "
+                "all parts."
+            )
         return files
 
 

@@ -1,7 +1,6 @@
 """Data of the user's own, as NumPy arrays in one `.npz` file."""
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from train.data.dataset import Dataset, Split
 from train.data.formats import numpy_files
+from train.data.formats.images import tell_of_dark
 from train.system.errors import UserError
 
 NAMES = (
@@ -25,8 +25,6 @@ AXES = ("NHWC", "NCHW")
 
 VALUES = "values"
 _MOST_CHANNELS = 4
-_DARK = 31
-"""A value up to which the brightest pixel is no white: masks of 0 and 1, shades of 0 to 16."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +97,9 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
         _images(path, of, array, layout.axes)
         for of, array in zip(names[::2], arrays[::2], strict=True)
     ]
-    if (brightest := images[0].max(initial=0)) <= _DARK:
-        print(
-            f"note: no value of {names[0]} in {path} is above {brightest}, where white is 255: the "
-            "network sees them almost black, and image files otherwise",
-            file=sys.stderr,
-        )
+    for of, some in zip(names[::2], images, strict=True):
+        if len(some):
+            tell_of_dark(f"{of} in {path}", int(some.max()))
     labels = [_labels(path, of, array) for of, array in zip(names[1::2], arrays[1::2], strict=True)]
     if labels[0].ndim == 2:
         if layout.labels is not None:

@@ -25,6 +25,7 @@ _FORM = re.compile(
     r"(?:@(?P<height>\d{1,5})x(?P<width>\d{1,5})(?:x(?P<channels>[13]))?)?"
 )
 _TEST_EVERY = 5
+_UNKNOWN = -1  # the label of test images that a set keeps to itself
 _AT_ONCE = 4_096
 
 
@@ -55,6 +56,11 @@ def load(where: str, *, name: str, cache: Path | None = None) -> Dataset:
         builder = tfds.builder_from_directory(folder)
         features = builder.info.features
         image, label = (_only(features, kind, name) for kind in (Image, ClassLabel))
+        if features[image].np_dtype != np.uint8:
+            raise UserError(
+                f"the images of {name} are {np.dtype(features[image].np_dtype)}, where a network "
+                "takes uint8: choose another set."
+            )
         shape = _shape(found, features[image].shape, name)
         decoders = {image: tfds.decode.SkipDecoding()}
         splits: dict[str, OnDisk] = {}
@@ -70,6 +76,9 @@ def load(where: str, *, name: str, cache: Path | None = None) -> Dataset:
                 about = f"{builder.info.full_name}, {split}"
                 reader = _Stored(stored, image, about, shape, made_alike=bool(found["height"]))
                 labels = _labels(stored, label, about)
+                if len(labels) and (labels == _UNKNOWN).all():
+                    print(f"note: {about} has no labels, and is left out", file=sys.stderr)
+                    continue
                 splits[split] = OnDisk(reader, np.arange(len(labels)), labels)
     if "train" not in splits:
         raise UserError(

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from train.data.formats.images import is_blank, is_dark_on_light, read_image, tell_of_blank
+from train.data.formats.images import (
+    is_blank,
+    is_dark_on_light,
+    read_image,
+    read_picture,
+    tell_of_blank,
+)
 from train.system.errors import UserError
 
 
@@ -175,6 +181,37 @@ def test_an_image_is_turned_upright(tmp_path):
     image = read_image(tmp_path / "x.png", (8, 8, 1))
     assert image[-1].min() == 255
     assert image[0].max() == 0
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [(5, RAMP.T), (6, RAMP[::-1].T), (7, RAMP[::-1, ::-1].T), (8, RAMP[:, ::-1].T)],
+)
+def test_a_tiff_that_is_longer_than_wide_is_turned_by_a_quarter(
+    tmp_path, dtype, orientation, expected
+):
+    values = RAMP if dtype == "uint8" else IN_16_BITS
+    Image.fromarray(values).save(tmp_path / "x.tif", tiffinfo={274: orientation})
+    np.testing.assert_array_equal(read_image(tmp_path / "x.tif")[..., 0], expected)
+
+
+def test_a_dark_map_of_16_bits_has_the_range_of_its_kind(tmp_path):
+    Image.fromarray(np.array([[0, 200], [257, 514]], np.uint16)).save(tmp_path / "x.pgm")
+    assert read_image(tmp_path / "x.pgm")[..., 0].tolist() == [[0, 1], [1, 2]]
+
+
+def test_what_an_image_shows_is_seen_before_it_is_centred_on_black(tmp_path):
+    page = np.full((8, 5, 3), 255, np.uint8)
+    page[2:5, 2] = 0
+    Image.fromarray(page).save(tmp_path / "page.png")
+    page = read_picture(tmp_path / "page.png", (8, 8, 1))
+    assert (page.is_blank, page.is_dark_on_light) == (False, True)
+    assert page.pixels[:, 0].max() == 0
+    inverted = read_picture(tmp_path / "page.png", (8, 8, 1), invert=True)
+    assert (inverted.is_blank, inverted.is_dark_on_light) == (False, False)
+    Image.new("RGB", (5, 8), (200, 3, 40)).save(tmp_path / "red.png")
+    assert read_picture(tmp_path / "red.png", (8, 8, 3)).is_blank
 
 
 def test_inverting_swaps_dark_and_light(picture):

@@ -99,7 +99,9 @@ def test_folders_of_splits(tmp_path, capsys, train, validation, test):
     assert len(dataset.train) == (18 if test else 18 - of_test)
     assert of_test == 2 if test else of_test >= 2
     fill(tmp_path / validation, "c")
-    with pytest.raises(UserError, match=rf"{train} has the classes a, b, but .*{validation} has a"):
+    with pytest.raises(
+        UserError, match=rf"{validation} has the classes c, which .*{train} has not"
+    ):
         read(tmp_path)
     fill(tmp_path / "VAL", "ab")
     if validation != "VAL":
@@ -266,7 +268,13 @@ def test_deep_and_drawn_images_are_those_of_8_bits_and_blank_ones_are_told(tmp_p
     for number in (0, 1):  # of the training split
         save(tmp_path / "grey" / "b" / f"{number:02}.png", np.zeros((4, 6, 1), np.uint8))
     read(tmp_path / "grey")
-    assert "b/00.png and 1 more came out as one single value" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "b/00.png and 1 more came out as one single value" in told
+    assert "almost black" not in told
+    for number in range(10):
+        save(tmp_path / "dark" / "ab"[number % 2] / f"{number}.png", random(4, 6, 3) // 16)
+    read(tmp_path / "dark")
+    assert "and the other images of its split is above 15, where" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -283,7 +291,11 @@ def test_deep_and_drawn_images_are_those_of_8_bits_and_blank_ones_are_told(tmp_p
         (lambda path: (fill(path), (path / "b" / "note").write_text("")), "note is not an image"),
         (
             lambda path: (fill(path / "train"), fill(path / "test", "ac")),
-            "classes a, b, but .*a, c",
+            "train has the classes b, which .*test has not: make them the same",
+        ),
+        (
+            lambda path: [fill(path / form) for form in ("cafe\u0301", "caf\u00e9")],
+            "has two folders caf.*, whose names are the same letters written in two ways",
         ),
     ],
 )

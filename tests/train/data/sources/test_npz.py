@@ -51,12 +51,14 @@ def test_images_to_choose_by_are_the_files_own(tmp_path):
     assert len(dataset.train) == 6
 
 
+@pytest.mark.parametrize("split", ["train_images", "test_images"])
 @pytest.mark.parametrize(("brightest", "is_told"), [(1, True), (16, True), (64, False)])
-def test_images_that_are_almost_black_are_told(tmp_path, capsys, brightest, is_told):
-    dark = (random(6, 5, 4, 3) // 255 + 1) * np.uint8(brightest)
-    np.savez(tmp_path / "x.npz", **arrays(train_images=np.minimum(dark, brightest)))
+def test_images_that_are_almost_black_are_told(tmp_path, capsys, split, brightest, is_told):
+    images = arrays()[split]
+    dark = (images // 255 + 1) * np.uint8(brightest)
+    np.savez(tmp_path / "x.npz", **arrays(**{split: np.minimum(dark, brightest)}))
     load_dataset(f"npz:{tmp_path / 'x.npz'}")
-    told = f"note: no value of train_images in {tmp_path / 'x.npz'} is above {brightest}, where"
+    told = f"note: no value of {split} in {tmp_path / 'x.npz'} is above {brightest}, where"
     assert (told in capsys.readouterr().err) == is_told
 
 

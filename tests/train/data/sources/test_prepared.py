@@ -10,7 +10,7 @@ import pytest
 from tests.train.data.small_files import small_mnist
 from train.data import OnDisk, load_dataset, tfds_cache
 from train.data.formats.images import read_image
-from train.data.sources import mnist
+from train.data.sources import mnist, prepared
 from train.system.errors import UserError
 
 VERSION = "3.0.1"
@@ -76,6 +76,19 @@ def test_without_a_test_split_a_fifth_is_set_aside(cache, capsys):
     assert "tfds:kmnist has no split test: a fifth" in capsys.readouterr().err
 
 
+def test_a_split_whose_labels_are_kept_secret_is_left_out(cache, capsys, monkeypatch):
+    labels = prepared._labels
+
+    def secret(source, label, about):
+        found = labels(source, label, about)
+        return np.full_like(found, -1) if about.endswith("test") else found
+
+    monkeypatch.setattr(prepared, "_labels", secret)
+    dataset = load_dataset("tfds:kmnist")
+    assert (len(dataset.train), len(dataset.test)) == (32, 8)
+    assert "kmnist/3.0.1, test has no labels, and is left out" in capsys.readouterr().err
+
+
 def test_a_split_to_choose_by(cache):
     def with_validation(info):
         test = next(split for split in info["splits"] if split["name"] == "test")
@@ -133,6 +146,19 @@ def test_a_format_that_only_tensorflow_reads(cache):
     path.write_text(path.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(UserError, match="as tfrecord, which needs TensorFlow"):
         load_dataset("tfds:kmnist")
+
+
+def test_images_that_are_no_bytes_are_refused(cache):
+    def floats(features):
+        image = features["featuresDict"]["features"]["image"]
+        image["image"]["dtype"] = "float32"
+        return features
+
+    changed(cache, "features.json", floats)
+    with pytest.raises(
+        UserError, match="tfds:kmnist@28x28x1 are float32, where a network takes uint8"
+    ):
+        load_dataset("tfds:kmnist@28x28x1")
 
 
 def test_images_of_many_sizes_have_to_be_made_alike(cache):
