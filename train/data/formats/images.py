@@ -75,17 +75,6 @@ def read_image(
     invert: bool = False,
     content: BinaryIO | None = None,
 ) -> np.ndarray:
-    """The pixels of `read_picture`."""
-    return read_picture(path, shape, invert=invert, content=content).pixels
-
-
-def read_picture(
-    path: Path,
-    shape: tuple[int, int, int] | None = None,
-    *,
-    invert: bool = False,
-    content: BinaryIO | None = None,
-) -> Picture:
     """Reads a PNG, JPEG or other image file of any size.
 
     The image is turned upright as its camera says, brought to 8 bits, laid on black where it is
@@ -105,23 +94,38 @@ def read_picture(
         UserError: if the file is missing, no image, too large to be one, or has values below 0 or
             beyond its range.
     """
+    return _fitted(_whole(path, shape, invert, content), shape)
+
+
+def read_picture(path: Path, shape: tuple[int, int, int], *, invert: bool = False) -> Picture:
+    """Reads an image as `read_image` does, and looks at what it shows."""
+    image = _whole(path, shape, invert, None)
+    seen = _fitted(image, None)
+    return Picture(_fitted(image, shape), is_blank(seen), is_dark_on_light(seen))
+
+
+def _whole(
+    path: Path, shape: tuple[int, int, int] | None, invert: bool, content: BinaryIO | None
+) -> Image.Image:
+    """The image of a file in its own size, in the colours that are asked for."""
     if shape is not None and shape[2] not in _MODES:
         raise UserError(f"a network for images with {shape[2]} channels cannot read image files.")
     image, is_grey = _upright(path, content)
-    height, width, channels = shape or (image.height, image.width, 1 if is_grey else 3)
-    image = image.convert(_MODES[channels])
-    if invert:
-        image = ImageOps.invert(image)
-    seen = np.asarray(image, np.uint8).reshape(image.height, image.width, channels)
-    blank, dark_on_light = is_blank(seen), is_dark_on_light(seen)
+    image = image.convert(_MODES[shape[2] if shape else 1 if is_grey else 3])
+    return ImageOps.invert(image) if invert else image
+
+
+def _fitted(image: Image.Image, shape: tuple[int, int, int] | None) -> np.ndarray:
+    """The pixels of an image, made to fit on black; by default in its own size."""
+    height, width = shape[:2] if shape else (image.height, image.width)
     if image.size != (width, height):
         # Not `ImageOps.pad`: of an image that is much longer than wide it leaves nothing.
         high, wide = size_to_fit((image.height, image.width), (height, width))
         ground = Image.new(image.mode, (width, height))
         where = (round((width - wide) / 2), round((height - high) / 2))
         ground.paste(image.resize((wide, high), Image.Resampling.LANCZOS), where)
-        seen = np.asarray(ground, np.uint8).reshape(height, width, channels)
-    return Picture(seen, blank, dark_on_light)
+        image = ground
+    return np.asarray(image, np.uint8).reshape(height, width, len(image.getbands()))
 
 
 def _upright(path: Path, content: BinaryIO | None) -> tuple[Image.Image, bool]:

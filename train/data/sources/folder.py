@@ -219,13 +219,13 @@ class _Found:
             )
         found: dict[str, Path] = {}
         for entry in inside:
-            if (
-                other := found.setdefault(_composed(entry.name), Path(entry.path))
-            ).name != entry.name:
+            name = _composed(entry.name)
+            if name in found:
                 raise UserError(
-                    f"{folder} has two folders {other.name}, whose names are the same letters "
-                    "written in two ways: put their images together."
+                    f"{folder} has two folders {name}, whose names are the same letters written in "
+                    "two ways: put their images together."
                 )
+            found[name] = Path(entry.path)
 
         def place(name: str) -> tuple[float, str]:
             return (int(name) if name.isdecimal() else math.inf, name)
