@@ -11,7 +11,7 @@ from train.options.values import positive, several
 from train.system.errors import UserError
 
 NO_OPTIONS = (
-    *("seed", "dataset", "model", "model_options", "routing", "routing_options"),
+    *("seed", "dataset", "model", "routing"),
     *("stop_at_accuracy", "patience", "log_every", "evaluate_every", "checkpoint_every"),
     *("init_from", "freeze"),
 )

@@ -124,6 +124,12 @@ def as_said(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, **({"steps": None} if "epochs" in given else {})}
 
 
+def with_options(config: FitConfig, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by flat names, options of model and routing with the others of a configuration."""
+    names = [name for name in ("model_options", "routing_options") if name in values]
+    return {**values, **{name: {**config.value(name), **dict(values[name])} for name in names}}
+
+
 def require_heeded(given: Mapping[str, Any], configs: Iterable[FitConfig]) -> None:
     """Refuses a setting of a user's that says nothing in any of the configurations it went into.
 

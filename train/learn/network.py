@@ -145,8 +145,9 @@ def require_used(given: Collection[str], models: Sequence[ModelConfig]) -> None:
     """
     names = " and ".join(dict.fromkeys(model.name for model in models))
     has_routing = any("routing" in capsjax.model_options(model.name) for model in models)
-    if "routing" in given and not has_routing:
-        raise UserError(f"{names} has no routing to choose: leave --routing out.")
+    for name in ("routing", "routing_options"):
+        if name in given and not has_routing:
+            raise UserError(f"{names} has no routing to choose: leave {flag(name)} out.")
     if "routing_iterations" in given and not any(map(has_iterations, models)):
         require_iterations(models[0], "--routing-iterations")
     for name in ("reconstruction_weight", "mask_in_training", "mask_in_test"):

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from train.config.checked import flag, listed
-from train.config.fit_config import SETTINGS, FitConfig, as_said, require_heeded
+from train.config.fit_config import SETTINGS, FitConfig, as_said, require_heeded, with_options
 from train.config.settings import ModelConfig
 from train.options.values import Gather, reader
 
@@ -72,10 +72,7 @@ def with_settings(config: FitConfig, given: Mapping[str, Any]) -> FitConfig:
         published = capsjax.models.published_routing(values["model"]) if known else None
         values.setdefault("routing", published or ModelConfig.routing)
         config = config.changed(model_options={}, routing_options={})
-    for name in ("model_options", "routing_options"):
-        if name in values:
-            values[name] = {**config.value(name), **dict(values[name])}
-    config = config.changed(**values)
+    config = config.changed(**with_options(config, values))
     require_heeded(given, [config])
     return config
 

@@ -184,10 +184,10 @@ def _fit_row(of_seeds: Sequence[Mapping[str, Any]], settings: str) -> dict[str, 
 
 
 def _compared(*results: Mapping[str, Any]) -> list[str]:
-    """A comparison, or of several, which differ in their settings, the accuracies side by side."""
+    """A comparison, or of several, which differ in their settings, the accuracies alone."""
     if len(results) > 1:
         cells = [result["cells"] for result in results]
-        return findings.side_by_side(cells, results[0]["command"]).splitlines()
+        return findings.of_settings(cells, results[0]["command"]).splitlines()
     return findings.markdown(results[0]["cells"], results[0]["command"]).splitlines()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import capsjax
 from train.config.checked import flag
 from train.config.config_file import EARLY_END, completed
-from train.config.fit_config import FitConfig, as_said, require_heeded
+from train.config.fit_config import FitConfig, as_said, require_heeded, with_options
 from train.data import as_file_name, is_dataset, list_datasets
 from train.data.catalog import SOURCES
 from train.learn.network import require_used
@@ -76,9 +76,10 @@ def list_cells(
     """All combinations that there are: a model without a choice of routings is one cell.
 
     Routings are names, `FILE.py:NAME` of one's own, whose code is run, or `PUBLISHED`. Settings, by
-    the flat names of `FitConfig`, are those that all have in common. All cells take from a recipe
-    how images are prepared, the optimiser and the schedule; without one, each model is trained by
-    its own (`own_recipe`). None ends early: all are trained for as long as their recipes say.
+    the flat names of `FitConfig`, are those that all have in common; options of model and routing
+    come beside those of its recipe. All cells take from a recipe how images are prepared, the
+    optimiser and the schedule; without one, each model is trained by its own (`own_recipe`). None
+    ends early: all are trained for as long as their recipes say.
 
     Raises:
         UserError: a name does not exist, a value is out of its range, steps and epochs are both
@@ -100,12 +101,11 @@ def list_cells(
                 base = _trained_as(base, get_preset(recipe))
             for routing in routings if published else [NONE]:
                 chosen = published if routing == PUBLISHED else routing
-                fields = dict(values)
-                if published:
-                    fields["routing"] = chosen
-                    if chosen != base.model.routing:
-                        fields["routing_options"] = {}  # the recipe's are of another routing
-                config = base.changed(**fields, **dict.fromkeys(EARLY_END))
+                config = base.changed(**dict.fromkeys(EARLY_END))
+                if published and chosen != base.model.routing:
+                    # The recipe's options are of another routing.
+                    config = config.changed(routing=chosen, routing_options={})
+                config = config.changed(**with_options(config, values))
                 cells.append(Cell(model, chosen or NONE, dataset, config))
     require_heeded(settings, (cell.config for cell in cells))
     require_used(settings, [cell.config.model for cell in cells])

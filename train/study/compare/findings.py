@@ -3,6 +3,8 @@
 import csv
 import functools
 import io
+import itertools
+import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -25,9 +27,10 @@ from train.study.statistics import (
 )
 from train.system.tables import markdown_lines
 
-OF_THE_CELL = frozenset(
-    {"preset", "dataset", "model", "model_options", "routing", "routing_options", "seed"}
-)
+NAMED = frozenset({"preset", "dataset", "model", "routing", "seed"})
+"""Settings that the columns of a table name."""
+
+OF_THE_CELL = NAMED | {"model_options", "routing_options"}
 """Settings that are what is compared."""
 
 Result = Mapping[str, Any]
@@ -83,7 +86,22 @@ def differing(
         for name in config
         if name not in {*ignored, *CADENCE} and any(other[name] != config[name] for other in others)
     ]
-    return " ".join(f"{flag(name)} {config[name]}" for name in names)
+    return " ".join(
+        f"{flag(name)} {_as_given(config[name], [other[name] for other in others])}"
+        for name in names
+    )
+
+
+def _as_given(value: Any, others: Sequence[Any]) -> str:
+    """The value of a setting as the command line takes it; of options those that differ."""
+    if not isinstance(value, dict):
+        return str(value)
+    names = [
+        name
+        for name in value
+        if any(name not in other or other[name] != value[name] for other in others)
+    ]
+    return " ".join(f"{name}={json.dumps(value[name], separators=(',', ':'))}" for name in names)
 
 
 def differences(results: Sequence[Result]) -> list[str]:
@@ -128,35 +146,46 @@ def markdown(results: Sequence[Result], command: str) -> str:
     return "\n".join([*lines, *limits(results), *saving(results)]) + "\n"
 
 
-def side_by_side(comparisons: Sequence[Sequence[Result]], command: str) -> str:
-    """A page on comparisons of the same cells with other settings: the accuracies by setting.
+def of_settings(comparisons: Sequence[Sequence[Result]], command: str) -> str:
+    """A page on comparisons that differ in their settings: the accuracies by setting.
 
-    The highest of a row are bold. `command` is that of the first. A ValueError if the cells are not
-    the same.
+    A column for each comparison if all are of the same cells, else a row for each setting of a
+    cell, by its parameters. The highest of a cell are bold. `command` is that of the first.
     """
     of_cell = ("model", "routing", "dataset")
-    settings: list[dict[str, None]] = [{} for _ in comparisons]  # in order, each once
-    rows = []
-    for found in zip(*comparisons, strict=True):
-        (cell,) = {tuple(result[name] for name in of_cell) for result in found}
+    cells: dict[tuple[str, ...], list[Result]] = {}
+    for result in itertools.chain(*comparisons):
+        cells.setdefault(tuple(result[name] for name in of_cell), []).append(result)
+    columns: list[dict[str, None]] = [{} for _ in comparisons]  # in order, each once
+    of_columns, of_rows = [], []
+    for cell, found in cells.items():
         accuracies = [_percent(np.mean(result["accuracy"])) for result in found]
         best = max(accuracies, key=float)
-        rows.append([*cell, *(f"**{text}**" if text == best else text for text in accuracies)])
+        texts = [f"**{text}**" if text == best else text for text in accuracies]
         configs = [completed(result["identity"]["config"]) for result in found]
-        for column, config in zip(settings, configs, strict=True):
-            column[differing(config, configs, OF_THE_CELL)] = None
+        settings = [differing(config, configs, NAMED) for config in configs]
+        of_columns.append([*cell, *texts])
+        for column, setting in zip(columns, settings, strict=False):
+            column[setting] = None
+        for number in sorted(range(len(found)), key=lambda n: found[n]["parameters"]):
+            parameters = f"{found[number]['parameters']:,}"
+            of_rows.append([*cell, settings[number], parameters, texts[number]])
+    if all(len(found) == len(comparisons) for found in cells.values()):
+        lines = [[*of_cell, *map("; ".join, columns)], *of_columns]
+    else:
+        lines = [[*of_cell, "settings", "parameters", "accuracy"], *of_rows]
     first = comparisons[0][0]
     folds, seeds = first["identity"].get("folds"), len(first["seeds"])
     images = f"training images, in {folds} folds" if folds else "test images"
-    lines = [
+    page = [
         f"`{command}`, and with the other settings of the table",
         "",
-        *markdown_lines([[*of_cell, *map("; ".join, settings)], *rows]),
+        *markdown_lines(lines),
         "",
         f"Accuracy on {first['test_examples']:,} {images}, in percent, mean of {seeds} "
-        f"{'seed' if seeds == 1 else 'seeds'}; the highest of a row are bold.",
+        f"{'seed' if seeds == 1 else 'seeds'}; the highest of a cell are bold.",
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(page) + "\n"
 
 
 def _explanations(results: Sequence[Result]) -> list[str]:

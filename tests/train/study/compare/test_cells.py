@@ -31,6 +31,19 @@ def test_a_setting_that_no_cell_heeds_is_refused():
         list_cells(["cnn", "capsnet"], ["uniform"], ["digits"], {"routing_iterations": 2})
 
 
+def test_options_come_beside_those_of_a_recipe():
+    options = {"model_options": [("primary_types", 4)], "routing_options": [("leaky", True)]}
+    cells = list_cells(["capsnet"], ["dynamic", "dynamic-bias"], ["digits"], options)
+    of_recipe = get_preset("digits").model.options
+    assert cells[0].config.model.options == {**of_recipe, "primary_types": 4}
+    assert [cell.config.model.routing_options for cell in cells] == [{"leaky": True}] * 2
+    own = get_preset("digits-matrix_capsnet").model.routing_options
+    (cell,) = list_cells(["matrix_capsnet"], ["em"], ["digits"], {"routing_options": [("a", 1)]})
+    assert cell.config.model.routing_options == {**own, "a": 1}
+    with pytest.raises(UserError, match="no routing to choose: leave --routing-options out"):
+        list_cells(["cnn"], ["published"], ["digits"], options)
+
+
 def test_parts_of_a_set_and_data_of_ones_own_have_recipes():
     azimuth, own = list_cells(["capsnet"], ["published"], ["smallnorb-azimuth", "folder:a/b"], {})
     assert azimuth.config == get_preset("smallnorb").changed(dataset="smallnorb-azimuth")

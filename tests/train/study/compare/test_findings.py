@@ -14,7 +14,7 @@ from train.study.compare.findings import (
     draw_robustness,
     limits,
     markdown,
-    side_by_side,
+    of_settings,
     table,
 )
 from train.study.compare.perturb import PERTURBATIONS
@@ -128,16 +128,28 @@ def test_comparisons_stand_side_by_side_by_the_settings_in_which_they_differ():
         [result("one", first, settings=rate), result("two", second, settings=rate)]
         for rate, first, second in (({"learning_rate": 0.5}, 0.9, 0.7), ({}, 0.8, 0.75))
     )
-    page = side_by_side([slow, fast], "the command")
+    page = of_settings([slow, fast], "the command")
     usual = FitConfig().schedule.learning_rate
     assert f"| dataset | --learning-rate 0.5 | --learning-rate {usual} |" in page
     assert "| one | digits | **90.00** | 80.00 |" in page
     assert "| two | digits | 70.00 | **75.00** |" in page
     assert "Accuracy on 100 test images" in page
-    with pytest.raises(ValueError, match="zip"):
-        side_by_side([slow, fast[:1]], "the command")
-    with pytest.raises(ValueError, match="unpack"):
-        side_by_side([slow, fast[::-1]], "the command")
+    assert of_settings([slow, fast[::-1]], "the command") == page
+
+
+def test_comparisons_of_other_cells_have_a_row_for_each_setting_of_a_cell():
+    def of(routing, accuracy, parameters, **options):
+        settings = {"model_options": {"conv_kernel": 3, **options}}
+        return [result(routing, accuracy, settings=settings, parameters=parameters)]
+
+    wide, narrow = (of("one", 0.9, 70, features=[8, 4]), of("one", 0.8, 50, features=[4, 2]))
+    page = of_settings([wide, narrow, of("two", 0.7, 60)], "the command")
+    assert "| dataset | settings | parameters | accuracy |" in page
+    row = "| capsnet | one | digits | --model-options features=[4,2] | 50 | 80.00 |\n"
+    assert (
+        f"{row}| capsnet | one | digits | --model-options features=[8,4] | 70 | **90.00** |" in page
+    )
+    assert "| capsnet | two | digits |  | 60 | **70.00** |" in page
 
 
 def test_updates_that_were_skipped_are_told():
