@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -285,14 +286,34 @@ class Dataset:
         )
 
     def in_memory(self) -> "Dataset":
-        """The set with `Examples.in_memory` in all splits."""
+        """The set with `Examples.in_memory` in all splits; tells of copies, if any were read."""
         own = self.validation
-        return dataclasses.replace(
+        found = dataclasses.replace(
             self,
             train=self.train.in_memory(),
             test=self.test.in_memory(),
             validation=None if own is None else own.in_memory(),
         )
+        if found.train is not self.train:
+            found.tell_of_copies()
+        return found
+
+    def tell_of_copies(self) -> None:
+        """Tells on stderr of stored images that another split has, too, in every pixel."""
+        splits = {"test": self.test, "validation": self.validation, "training": self.train}
+        known: dict[bytes, str] = {}
+        for name, split in reversed(splits.items()):
+            if not isinstance(split, Split):
+                continue
+            found = [hashlib.sha256(image.tobytes()).digest() for image in split.images]
+            of_others = [known[each] for each in found if each in known]
+            for other in dict.fromkeys(of_others):
+                print(
+                    f"note: {name} images that are {other} images, too: {of_others.count(other):,} "
+                    f"of {len(found):,}; they say nothing of how new ones are recognised",
+                    file=sys.stderr,
+                )
+            known = {**dict.fromkeys(found, name), **known}
 
     @property
     def fingerprints(self) -> dict[str, str]:

@@ -108,22 +108,23 @@ def load(path: Path, *, name: str, layout: Layout = AS_WRITTEN) -> Dataset:
                 f"[n, {labels[0].shape[1]}], which number no classes: leave it out."
             )
         class_names, labels = _present(path, labels, own_names)
-        train, *others = (Split(*both) for both in zip(images, labels, strict=True))
-        return Dataset(name, train, others[0], tuple(class_names), *others[1:])
-    for kind, of_split in zip(("test", "validation"), labels[1:], strict=False):
-        if of_split.ndim != 1:
-            raise UserError(
-                f"{path} has the number of a class for each training image, but {kind} labels "
-                f"[n, {of_split.shape[1]}]: save labels of one kind for all images."
-            )
-        if unknown := sorted(set(of_split.tolist()) - set(labels[0].tolist())):
-            raise UserError(
-                f"{path} has {kind} images of class {', '.join(map(str, unknown[:5]))}, of which "
-                "it has no training image."
-            )
-    class_names, labels = _numbered(path, labels, own_names, layout.labels)
+    else:
+        for kind, of_split in zip(("test", "validation"), labels[1:], strict=False):
+            if of_split.ndim != 1:
+                raise UserError(
+                    f"{path} has the number of a class for each training image, but {kind} labels "
+                    f"[n, {of_split.shape[1]}]: save labels of one kind for all images."
+                )
+            if unknown := sorted(set(of_split.tolist()) - set(labels[0].tolist())):
+                raise UserError(
+                    f"{path} has {kind} images of class {', '.join(map(str, unknown[:5]))}, of "
+                    "which it has no training image."
+                )
+        class_names, labels = _numbered(path, labels, own_names, layout.labels)
     train, *others = (Split(*both) for both in zip(images, labels, strict=True))
-    return Dataset(name, train, others[0], tuple(class_names), *others[1:])
+    dataset = Dataset(name, train, others[0], tuple(class_names), *others[1:])
+    dataset.tell_of_copies()
+    return dataset
 
 
 def _images(path: Path, name: str, images: np.ndarray, axes: str | None) -> np.ndarray:

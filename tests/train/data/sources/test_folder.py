@@ -127,7 +127,7 @@ def test_what_lies_beside_the_parts_is_named(tmp_path, capsys):
     for part in ("train", "dev", "test"):
         fill(tmp_path / part)
     assert read(tmp_path).validation is not None
-    assert capsys.readouterr().err == ""
+    assert "left out" not in capsys.readouterr().err
     fill(tmp_path / "unlabelled")
     (tmp_path / "labels.csv").write_text("")
     read(tmp_path)
@@ -275,6 +275,17 @@ def test_deep_and_drawn_images_are_those_of_8_bits_and_blank_ones_are_told(tmp_p
         save(tmp_path / "dark" / "ab"[number % 2] / f"{number}.png", random(4, 6, 3) // 16)
     read(tmp_path / "dark")
     assert "and the other images of its split is above 15, where" in capsys.readouterr().err
+
+
+def test_copies_between_train_and_test_are_told(tmp_path, capsys):
+    for split, seed in (("train", 0), ("test", 1)):
+        for number in range(4):
+            image = random(4, 6, 3, seed=10 * seed + number)
+            save(tmp_path / split / "ab"[number % 2] / f"{number}.png", image)
+    save(tmp_path / "test" / "a" / "copy.bmp", random(4, 6, 3, seed=1))
+    read(tmp_path)
+    told = capsys.readouterr().err
+    assert "note: test images that are training images, too: 1 of 5;" in told
 
 
 @pytest.mark.parametrize(

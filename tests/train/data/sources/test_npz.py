@@ -62,6 +62,21 @@ def test_images_that_are_almost_black_are_told(tmp_path, capsys, split, brightes
     assert (told in capsys.readouterr().err) == is_told
 
 
+def test_copies_of_training_images_are_told(tmp_path, capsys):
+    given = arrays(val_images=random(3, 5, 4, 3, seed=2), val_labels=np.array([0, 1, 1]))
+    np.savez(tmp_path / "x.npz", **given)
+    load_dataset(f"npz:{tmp_path / 'x.npz'}")
+    assert "note" not in capsys.readouterr().err
+    given["test_images"][1] = given["train_images"][3]
+    given["test_images"][0] = given["val_images"][1] = given["train_images"][4]
+    np.savez(tmp_path / "x.npz", **given)
+    load_dataset(f"npz:{tmp_path / 'x.npz'}")
+    told = capsys.readouterr().err
+    assert "note: test images that are training images, too: 2 of 2;" in told
+    assert "note: validation images that are training images, too: 1 of 3;" in told
+    assert told.count("note") == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
