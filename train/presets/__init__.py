@@ -1,7 +1,9 @@
 """Recipes, one a file: the docstring says how to run it, on what, and what comes out.
 
-The values of recipes are the papers', or were tried out, on test images where it does not say
-otherwise, before validation images were set aside. Results are by the last checkpoint.
+A recipe says where its values come from: a paper, another recipe, or training images that were set
+aside to choose by. Values that were compared with no others are called the recipe's own. Where test
+images had been looked at before others were asked, the recipe says so. Results are by the last
+checkpoint.
 
 Every file here is a recipe, named by the `preset` of its `CONFIG`: `mnist_small.py` has
 `mnist-small`. A new file is a new recipe.

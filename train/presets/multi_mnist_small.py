@@ -1,5 +1,8 @@
 """A reduced CapsNet on pairs of overlapping digits that a laptop's CPU trains in half an hour.
 
+The network, learning rate and cosine of `mnist-small`. The number of steps is what half an hour
+allows.
+
 Command: `python -m train fit multi_mnist-small --data-dir FOLDER_WITH_MNIST_S_IDX_FILES`
 Hardware: 2 cores of an x86-64 CPU.
 Time: about half an hour.
