@@ -57,20 +57,49 @@ class TestEveryPreset:
             with_settings(get_preset(name), fit.settings)
 
 
-def test_folds_of_the_training_images_chose_the_learning_rates_of_the_digits():
-    """The lowest one within a standard error of the best, as docs/guides/compare.md says."""
-    accuracies, images = {model: {} for model in capsjax.list_models()}, 1438
-    for path in (ROOT / "docs" / "results" / "digits-rates").glob("*.json"):
+def measured_in_folds(name):
+    """The cells of a record of the digits; and of each the accuracy, and its standard error."""
+    for path in (ROOT / "docs" / "results" / name).glob("*.json"):
         for cell in json.loads(path.read_text())["cells"]:
-            assert (cell["identity"]["folds"], cell["test_examples"]) == (5, images)
-            rate = cell["identity"]["config"]["learning_rate"]
-            accuracies[cell["model"]][rate] = np.mean(cell["accuracy"])
-    for model, of_rates in accuracies.items():
-        best = max(of_rates.values())
-        least = best - np.sqrt(best * (1 - best) / images)
-        chosen = min(rate for rate, accuracy in of_rates.items() if accuracy >= least)
-        recipe = own_recipe(model, "digits").schedule
-        assert (recipe.learning_rate, recipe.batch_size, recipe.epochs) == (chosen, 32, 15), model
+            (accuracy,), images = cell["accuracy"], cell["test_examples"]
+            assert (cell["identity"]["folds"], images) == (5, 1438)
+            yield cell, accuracy, np.sqrt(accuracy * (1 - accuracy) / images)
+
+
+def least_of(cost, name, model):
+    """The settings of least cost within a standard error of the most accurate ones."""
+    found = [each for each in measured_in_folds(name) if each[0]["model"] == model]
+    _, best, error = max(found, key=lambda each: each[1])
+    enough = [cell for cell, accuracy, _ in found if accuracy >= best - error]
+    return min(enough, key=cost)["identity"]["config"]
+
+
+@pytest.mark.parametrize("model", capsjax.list_models())
+def test_folds_of_the_training_images_chose_the_recipes_of_the_digits(model):
+    """As docs/guides/compare.md says."""
+    recipe = own_recipe(model, "digits").flat()
+    sizes = least_of(lambda cell: (cell["parameters"], -cell["accuracy"][0]), "digits-sizes", model)
+    for options in ("model_options", "routing_options"):
+        assert recipe[options] == sizes[options]
+    rate = least_of(lambda cell: cell["identity"]["config"]["learning_rate"], "digits-rates", model)
+    assert recipe == rate
+
+
+def test_folds_of_the_training_images_chose_batch_and_length_of_the_digits():
+    found: dict[tuple[int, float, str], list[float]] = {}
+    for cell, accuracy, _ in measured_in_folds("digits-schedules"):
+        config = cell["identity"]["config"]
+        recipe = config["batch_size"], config["epochs"], config["schedule"]
+        found.setdefault(recipe, []).append(accuracy)
+    means = {recipe: np.mean(accuracies) for recipe, accuracies in found.items()}
+    best = max(means.values())
+    least = best - np.sqrt(best * (1 - best) / 1438)
+    enough = [recipe for recipe, accuracy in means.items() if accuracy >= least]
+    fewest = min(epochs / batch for batch, epochs, _ in enough)
+    recipe = get_preset("digits").flat()
+    batch, epochs, schedule = (recipe[name] for name in ("batch_size", "epochs", "schedule"))
+    assert (batch, epochs, schedule) in enough
+    assert epochs / batch == fewest
 
 
 def test_the_digits_are_the_size_that_is_tested_here():
