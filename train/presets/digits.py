@@ -4,7 +4,7 @@ Command: `python -m train fit digits`
 Hardware: 2 cores of an x86-64 CPU.
 Time: about 11 seconds.
 Result: beside the other networks of these digits, in docs/guides/compare.md, which tells how
-cross-validation chose widths, batch and learning rate. The cosine is that of `mnist-small`; length,
+cross-validation chose widths, batch, length and learning rate. The cosine is that of `mnist-small`;
 kernels and the number of layers, which images of 8x8 leave little room for, are the recipe's own.
 """
 
