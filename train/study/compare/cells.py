@@ -105,7 +105,8 @@ def list_cells(
                 if published and chosen != base.model.routing:
                     # The recipe's options are of another routing.
                     config = config.changed(routing=chosen, routing_options={})
-                config = config.changed(**with_options(config, values))
+                given = values if published else values | {"routing_options": {}}
+                config = config.changed(**with_options(config, given))
                 cells.append(Cell(model, chosen or NONE, dataset, config))
     require_heeded(settings, (cell.config for cell in cells))
     require_used(settings, [cell.config.model for cell in cells])

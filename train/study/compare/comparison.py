@@ -8,10 +8,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
 from train.config.settings import DataConfig
 from train.data import Dataset, Order, fold
-from train.learn.network import out_of_memory_is_bad_input, require_fitting_routing
+from train.learn.network import (
+    build_model,
+    out_of_memory_is_bad_input,
+    require_fitting_routing,
+)
 from train.learn.trainer import require_fitting
 from train.run.folder import CONFIG
 from train.study.compare import findings
@@ -55,7 +60,9 @@ def compare(
         require_fitting(cell.config, loaded[cell.dataset])
         for dataset in datasets[cell.name]:  # refused if it is less than a batch
             Order.of(dataset.train, batch_size=cell.config.schedule.batch_size, seed=0)
-        require_fitting_routing(cell.config, dataset.image_shape, dataset.num_classes)
+        network = (cell.config, dataset.image_shape, dataset.num_classes)
+        require_fitting_routing(*network)
+        nnx.eval_shape(functools.partial(build_model, *network))
     identities = {
         cell.name: cell.identity(
             seeds, robustness_examples, folds, loaded[cell.dataset].fingerprints

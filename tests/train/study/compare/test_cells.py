@@ -37,6 +37,8 @@ def test_options_come_beside_those_of_a_recipe():
     of_recipe = get_preset("digits").model.options
     assert cells[0].config.model.options == {**of_recipe, "primary_types": 4}
     assert [cell.config.model.routing_options for cell in cells] == [{"leaky": True}] * 2
+    cells = list_cells(["capsnet", "cnn"], ["published"], ["digits"], options)
+    assert [cell.config.model.routing_options for cell in cells] == [{"leaky": True}, {}]
     own = get_preset("digits-matrix_capsnet").model.routing_options
     (cell,) = list_cells(["matrix_capsnet"], ["em"], ["digits"], {"routing_options": [("a", 1)]})
     assert cell.config.model.routing_options == {**own, "a": 1}

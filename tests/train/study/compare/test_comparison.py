@@ -199,6 +199,10 @@ def test_a_network_that_diverges_is_named(most, message, tmp_path, capsys):
             ["--models", "sr_capsnet", "--micro-batches", "2", "--warmup-steps", "0"],
             "--micro-batches is 2, but sr_capsnet normalises a batch as a whole",
         ),
+        (
+            ["--models", "capsnet", "cnn", "--model-options", "conv_features=4"],
+            "model 'cnn' has no option 'conv_features'",
+        ),
     ],
 )
 def test_bad_input_leaves_nothing(arguments, message, tmp_path, capsys):
