@@ -7,7 +7,8 @@ azimuths and elevations (`--dataset smallnorb-azimuth`, `--dataset smallnorb-ele
 
 Not from the paper, which tells none of it: contrast between 0.2 and 1.8 times its own is that of
 the authors' code, which adds up to 63 grey levels before an image is given its mean; here up to one
-deviation is added after that. Optimiser, rate, batch and length of the run are the recipe's own.
+deviation is added after that. Optimiser, rate, batch, length of the run and the steps of the spread
+loss are the recipe's own.
 
 Command: `python -m train fit smallnorb-matrix_capsnet --data-dir FOLDER_WITH_THE_MAT_FILES`
 Hardware: meant for an accelerator.
