@@ -58,20 +58,25 @@ class TestEveryPreset:
 
 
 def measured_in_folds(name):
-    """The cells of a record of the digits; and of each the accuracy, and its standard error."""
+    """The cells of a record of the digits, and their accuracies."""
     for path in (ROOT / "docs" / "results" / name).glob("*.json"):
         for cell in json.loads(path.read_text())["cells"]:
-            (accuracy,), images = cell["accuracy"], cell["test_examples"]
-            assert (cell["identity"]["folds"], images) == (5, 1438)
-            yield cell, accuracy, np.sqrt(accuracy * (1 - accuracy) / images)
+            assert (cell["identity"]["folds"], cell["test_examples"]) == (5, 1438)
+            (accuracy,) = cell["accuracy"]
+            yield cell, accuracy
+
+
+def good_enough(found):
+    """What is within a standard error of the most accurate, of pairs with the accuracies."""
+    best = max(accuracy for _, accuracy in found)
+    least = best - np.sqrt(best * (1 - best) / 1438)
+    return [each for each, accuracy in found if accuracy >= least]
 
 
 def least_of(cost, name, model):
-    """The settings of least cost within a standard error of the most accurate ones."""
+    """The settings of least cost of those that are good enough."""
     found = [each for each in measured_in_folds(name) if each[0]["model"] == model]
-    _, best, error = max(found, key=lambda each: each[1])
-    enough = [cell for cell, accuracy, _ in found if accuracy >= best - error]
-    return min(enough, key=cost)["identity"]["config"]
+    return min(good_enough(found), key=cost)["identity"]["config"]
 
 
 @pytest.mark.parametrize("model", capsjax.list_models())
@@ -87,14 +92,11 @@ def test_folds_of_the_training_images_chose_the_recipes_of_the_digits(model):
 
 def test_folds_of_the_training_images_chose_batch_and_length_of_the_digits():
     found: dict[tuple[int, float, str], list[float]] = {}
-    for cell, accuracy, _ in measured_in_folds("digits-schedules"):
+    for cell, accuracy in measured_in_folds("digits-schedules"):
         config = cell["identity"]["config"]
         recipe = config["batch_size"], config["epochs"], config["schedule"]
         found.setdefault(recipe, []).append(accuracy)
-    means = {recipe: np.mean(accuracies) for recipe, accuracies in found.items()}
-    best = max(means.values())
-    least = best - np.sqrt(best * (1 - best) / 1438)
-    enough = [recipe for recipe, accuracy in means.items() if accuracy >= least]
+    enough = good_enough([(recipe, np.mean(of_recipe)) for recipe, of_recipe in found.items()])
     fewest = min(epochs / batch for batch, epochs, _ in enough)
     recipe = get_preset("digits").flat()
     batch, epochs, schedule = (recipe[name] for name in ("batch_size", "epochs", "schedule"))
