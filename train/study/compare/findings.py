@@ -156,24 +156,31 @@ def of_settings(comparisons: Sequence[Sequence[Result]], command: str) -> str:
     cells: dict[tuple[str, ...], list[Result]] = {}
     for result in itertools.chain(*comparisons):
         cells.setdefault(tuple(result[name] for name in of_cell), []).append(result)
-    columns: list[dict[str, None]] = [{} for _ in comparisons]  # in order, each once
-    of_columns, of_rows = [], []
-    for cell, found in cells.items():
+    of_cells = []
+    for found in cells.values():
         accuracies = [_percent(np.mean(result["accuracy"])) for result in found]
         best = max(accuracies, key=float)
         texts = [f"**{text}**" if text == best else text for text in accuracies]
         configs = [completed(result["identity"]["config"]) for result in found]
         settings = [differing(config, configs, NAMED) for config in configs]
-        of_columns.append([*cell, *texts])
-        for column, setting in zip(columns, settings, strict=False):
-            column[setting] = None
-        for number in sorted(range(len(found)), key=lambda n: found[n]["parameters"]):
-            parameters = f"{found[number]['parameters']:,}"
-            of_rows.append([*cell, settings[number], parameters, texts[number]])
-    if all(len(found) == len(comparisons) for found in cells.values()):
-        lines = [[*of_cell, *map("; ".join, columns)], *of_columns]
+        parameters = [result["parameters"] for result in found]
+        of_cells.append(list(zip(settings, parameters, texts, strict=True)))
+    if all(len(found) == len(comparisons) for found in of_cells):
+        columns = [
+            dict.fromkeys(setting for setting, *_ in each) for each in zip(*of_cells, strict=True)
+        ]
+        rows = [
+            [*cell, *(text for *_, text in found)]
+            for cell, found in zip(cells, of_cells, strict=True)
+        ]
+        lines = [[*of_cell, *map("; ".join, columns)], *rows]
     else:
-        lines = [[*of_cell, "settings", "parameters", "accuracy"], *of_rows]
+        rows = [
+            [*cell, setting, f"{count:,}", text]
+            for cell, found in zip(cells, of_cells, strict=True)
+            for setting, count, text in sorted(found, key=lambda each: each[1])
+        ]
+        lines = [[*of_cell, "settings", "parameters", "accuracy"], *rows]
     first = comparisons[0][0]
     folds, seeds = first["identity"].get("folds"), len(first["seeds"])
     images = f"training images, in {folds} folds" if folds else "test images"
